@@ -1,0 +1,116 @@
+"""Derivatives of the element-wise functions.
+
+A row gives, for each array argument, `g` times the partial derivative, from the result `y` and
+the arguments. Where a derivative does not exist, the value is the one that JAX gives.
+"""
+
+from typing import Any
+
+from tinynn.rules.kinds import CONSTANT, RULES, Composed, Elementwise
+
+LN2, LN10 = 0.6931471805599453, 2.302585092994046
+
+
+def row(name: str, *partials: Any) -> None:
+    """One row of the table."""
+    RULES[name] = Elementwise(*partials)
+
+
+def _as(xp: Any, mask: Any, g: Any) -> Any:
+    return xp.astype(mask, g.dtype)
+
+
+def _share(xp: Any, g: Any, y: Any, mine: Any, other: Any) -> Any:
+    # At a tie each side gets half, so that the two cotangents still add up to g.
+    return g * (_as(xp, xp.equal(mine, y), g) / (1 + _as(xp, xp.equal(mine, other), g)))
+
+
+def _power_base(xp: Any, g: Any, y: Any, x: Any, p: Any) -> Any:
+    # x**0 is constant: without the guard, 0 * 0**-1 would be nan.
+    if type(p) in (int, float):
+        return g * (p * xp.pow(x, p - 1)) if p else g * 0
+    flat = xp.equal(p, 0)
+    return g * xp.where(flat, 0.0, p * xp.pow(x, xp.where(flat, 1.0, p - 1)))
+
+
+def _power_exponent(xp: Any, g: Any, y: Any, x: Any, p: Any) -> Any:
+    # 0**p has no slope in p; log 0 would make it nan.
+    base = xp.multiply(x, xp.ones_like(y))
+    return g * (xp.log(xp.where(xp.equal(base, 0), 1.0, base)) * y)
+
+
+def _clip(xp: Any, x: Any, low: Any = None, high: Any = None) -> Any:
+    x = x if low is None else xp.maximum(x, low)
+    return x if high is None else xp.minimum(x, high)
+
+
+row("positive", lambda xp, g, y, x: g)
+row("negative", lambda xp, g, y, x: -g)
+row("add", lambda xp, g, y, a, b: g, lambda xp, g, y, a, b: g)
+row("subtract", lambda xp, g, y, a, b: g, lambda xp, g, y, a, b: -g)
+row("multiply", lambda xp, g, y, a, b: g * b, lambda xp, g, y, a, b: g * a)
+row("divide", lambda xp, g, y, a, b: g / b, lambda xp, g, y, a, b: -(g * y) / b)
+row("pow", _power_base, _power_exponent)
+row("remainder", lambda xp, g, y, a, b: g, lambda xp, g, y, a, b: -(g * xp.floor_divide(a, b)))
+row("square", lambda xp, g, y, x: g * (2 * x))
+row("sqrt", lambda xp, g, y, x: g * (0.5 / y))
+row("reciprocal", lambda xp, g, y, x: -(g * (y * y)))
+row("abs", lambda xp, g, y, x: g * xp.sign(x))
+row("exp", lambda xp, g, y, x: g * y)
+row("expm1", lambda xp, g, y, x: g * (y + 1))
+row("log", lambda xp, g, y, x: g / x)
+row("log1p", lambda xp, g, y, x: g / (1 + x))
+row("log2", lambda xp, g, y, x: g / (x * LN2))
+row("log10", lambda xp, g, y, x: g / (x * LN10))
+row(
+    "logaddexp",
+    lambda xp, g, y, a, b: g * xp.exp(a - y),
+    lambda xp, g, y, a, b: g * xp.exp(b - y),
+)
+row("sin", lambda xp, g, y, x: g * xp.cos(x))
+row("cos", lambda xp, g, y, x: -(g * xp.sin(x)))
+row("tan", lambda xp, g, y, x: g * (1 + y * y))
+row("asin", lambda xp, g, y, x: g / xp.sqrt(1 - x * x))
+row("acos", lambda xp, g, y, x: -(g / xp.sqrt(1 - x * x)))
+row("atan", lambda xp, g, y, x: g / (1 + x * x))
+row("sinh", lambda xp, g, y, x: g * xp.cosh(x))
+row("cosh", lambda xp, g, y, x: g * xp.sinh(x))
+row("tanh", lambda xp, g, y, x: g * (1 - y * y))
+row("asinh", lambda xp, g, y, x: g / xp.sqrt(x * x + 1))
+row("acosh", lambda xp, g, y, x: g / xp.sqrt(x * x - 1))
+row("atanh", lambda xp, g, y, x: g / (1 - x * x))
+row(
+    "atan2",
+    lambda xp, g, y, a, b: g * (b / (a * a + b * b)),
+    lambda xp, g, y, a, b: -(g * (a / (a * a + b * b))),
+)
+row(
+    "hypot",
+    lambda xp, g, y, a, b: g * (a / y),
+    lambda xp, g, y, a, b: g * (b / y),
+)
+row(
+    "copysign",
+    lambda xp, g, y, a, b: g * (xp.sign(a) * xp.copysign(xp.ones_like(y), b)),
+    lambda xp, g, y, a, b: g * 0,
+)
+row(
+    "maximum",
+    lambda xp, g, y, a, b: _share(xp, g, y, a, b),
+    lambda xp, g, y, a, b: _share(xp, g, y, b, a),
+)
+row(
+    "minimum",
+    lambda xp, g, y, a, b: _share(xp, g, y, a, b),
+    lambda xp, g, y, a, b: _share(xp, g, y, b, a),
+)
+row(
+    "where",
+    None,
+    lambda xp, g, y, c, a, b: xp.where(c, g, 0.0),
+    lambda xp, g, y, c, a, b: xp.where(c, 0.0, g),
+)
+RULES["clip"] = Composed(_clip)
+
+for name in "ceil floor round trunc sign floor_divide nextafter".split():
+    RULES[name] = CONSTANT

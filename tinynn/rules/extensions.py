@@ -1,0 +1,63 @@
+"""What the standard lacks and networks need, as functions that can be differentiated.
+
+Each takes plain arrays and arrays of a transformation alike. What a library does faster is its
+`Backend`'s affair.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import backends
+from tinynn.rules.kinds import CONSTANT, RULES, Elementwise, Linear, Reduction, Rule
+from tinynn.trace import Function, namespace
+
+
+def differentiable(rule: Rule) -> Callable[[Callable[..., Any]], Function]:
+    """A decorator: a function of plain arrays becomes one step with a derivative of its own."""
+
+    def decorate(body: Callable[..., Any]) -> Function:
+        function = Function(body.__name__, body)
+        RULES[function] = rule
+        return function
+
+    return decorate
+
+
+@differentiable(Elementwise(lambda xp, g, y, x: g * (y * (1 - y))))
+def sigmoid(x: Any) -> Any:
+    """1 / (1 + exp(-x)), for each element."""
+    return backends.of(x).sigmoid(x)
+
+
+@differentiable(Elementwise(lambda xp, g, y, x: g * xp.astype(xp.greater(x, 0), g.dtype)))
+def relu(x: Any) -> Any:
+    """max(x, 0), for each element; its derivative at 0 is 0."""
+    return namespace(x).maximum(x, 0)
+
+
+@differentiable(Elementwise(lambda xp, g, y, x: g * (1.1283791670955126 * xp.exp(-(x * x)))))
+def erf(x: Any) -> Any:
+    """The error function, for each element."""
+    return backends.of(x).erf(x)
+
+
+@differentiable(Reduction(lambda xp, y, x, axis: xp.exp(x - y)))
+def logsumexp(x: Any, *, axis: Any = None, keepdims: bool = False) -> Any:
+    """log(sum(exp(x))) over `axis`, without overflow."""
+    return backends.of(x).logsumexp(x, axis=axis, keepdims=keepdims)
+
+
+def _scatter_back(xp: Any, g: Any, i: int, args: Any, *, axis: int = 0) -> Any:
+    return g if i == 0 else xp.take(g, args[1], axis=axis)
+
+
+@differentiable(Linear(_scatter_back, slice(0, None, 2)))
+def scatter_add(x: Any, indices: Any, updates: Any, *, axis: int = 0) -> Any:
+    """`x` with `updates` added at `indices` along `axis`; an index that comes twice adds twice."""
+    return backends.of(x).scatter_add(x, indices, updates, axis=axis)
+
+
+@differentiable(CONSTANT)
+def stop_gradient(x: Any) -> Any:
+    """`x`, which every derivative takes for a constant."""
+    return x

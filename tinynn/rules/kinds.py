@@ -1,0 +1,135 @@
+"""The kinds of rule: what one row of the table says, and what follows from it.
+
+Every kind answers two questions about `y = f(*args, **settings)`: which cotangent of `args[i]`
+does a cotangent `g` of `y` give (`vjp`), and which tangent of `y` do tangents of `args` give
+(`jvp`). Broadcasting is undone, and data types are put right, by the transformation, never here.
+In every row, `xp` is the differentiable namespace, and `g` stands for the cotangent or tangent.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+#: Tangents of some of the arguments, by position.
+Tangents = dict[int, Any]
+
+#: The rule of each function: by its name in the standard, or for other functions by itself.
+RULES: dict[Any, "Rule"] = {}
+
+
+class Rule:
+    """How a function is differentiated."""
+
+    def vjp(self, i: int, xp: Any, g: Any, y: Any, args: Any, settings: Any) -> Any:
+        """The cotangent of `args[i]` from the cotangent `g` of `y`."""
+        raise NotImplementedError
+
+    def jvp(self, f: Any, xp: Any, tangents: Tangents, y: Any, args: Any, settings: Any) -> Any:
+        """The tangent of `y` from the tangents of some arguments."""
+        raise NotImplementedError
+
+
+class Elementwise(Rule):
+    """`partials[i](xp, g, y, *args)` is `g` times the partial derivative by `args[i]`.
+
+    One product serves both directions, since the Jacobian is diagonal.
+    """
+
+    def __init__(self, *partials: Callable[..., Any]) -> None:
+        self.partials = partials
+
+    def vjp(self, i: int, xp: Any, g: Any, y: Any, args: Any, settings: Any) -> Any:
+        return self.partials[i](xp, g, y, *args)
+
+    def jvp(self, f: Any, xp: Any, tangents: Tangents, y: Any, args: Any, settings: Any) -> Any:
+        return total(xp, [self.partials[i](xp, t, y, *args) for i, t in tangents.items()])
+
+
+class Linear(Rule):
+    """`transpose(xp, g, i, args, **settings)` is the transpose in `args[i]`, applied to `g`.
+
+    `f` is linear in its arrays `operands` together (all of them, unless said), as `concat` is.
+    """
+
+    def __init__(self, transpose: Callable[..., Any], operands: slice = slice(None)) -> None:
+        self.transpose, self.operands = transpose, operands
+
+    def vjp(self, i: int, xp: Any, g: Any, y: Any, args: Any, settings: Any) -> Any:
+        return self.transpose(xp, g, i, args, **settings)
+
+    def jvp(self, f: Any, xp: Any, tangents: Tangents, y: Any, args: Any, settings: Any) -> Any:
+        moved = list(args)
+        for i in range(len(args))[self.operands]:
+            moved[i] = tangents[i] if i in tangents else xp.zeros_like(args[i])
+        return f(*moved, **settings)
+
+
+class Bilinear(Rule):
+    """Linear in each of two arrays: `transposes[i](xp, g, *args, **settings)`."""
+
+    def __init__(self, *transposes: Callable[..., Any]) -> None:
+        self.transposes = transposes
+
+    def vjp(self, i: int, xp: Any, g: Any, y: Any, args: Any, settings: Any) -> Any:
+        return self.transposes[i](xp, g, *args, **settings)
+
+    def jvp(self, f: Any, xp: Any, tangents: Tangents, y: Any, args: Any, settings: Any) -> Any:
+        moved = [(*args[:i], t, *args[i + 1 :]) for i, t in tangents.items()]
+        return total(xp, [f(*each, **settings) for each in moved])
+
+
+class Reduction(Rule):
+    """`weight(xp, y, x, axis)`: the derivative of `y` by each element of `x`, `y` kept in shape.
+
+    The cotangent is the weight times `g`; the tangent is the sum over the reduced axes of the
+    weight times the tangent of `x`.
+    """
+
+    def __init__(self, weight: Callable[..., Any]) -> None:
+        self.weight = weight
+
+    def vjp(self, i: int, xp: Any, g: Any, y: Any, args: Any, settings: Any) -> Any:
+        x, axis, keepdims = args[0], settings.get("axis"), settings.get("keepdims", False)
+        g = keep_axes(xp, g, x, axis, keepdims)
+        return g * self.weight(xp, keep_axes(xp, y, x, axis, keepdims), x, axis)
+
+    def jvp(self, f: Any, xp: Any, tangents: Tangents, y: Any, args: Any, settings: Any) -> Any:
+        x, axis, keepdims = args[0], settings.get("axis"), settings.get("keepdims", False)
+        weight = self.weight(xp, keep_axes(xp, y, x, axis, keepdims), x, axis)
+        return xp.sum(weight * tangents[0], axis=axis, keepdims=keepdims)
+
+
+class Composed(Rule):
+    """`definition(xp, *args, **settings)` in other functions, whose rules are used instead."""
+
+    def __init__(self, definition: Callable[..., Any]) -> None:
+        self.definition = definition
+
+
+class Constant(Rule):
+    """No derivative flows: it is zero wherever there is one."""
+
+
+CONSTANT = Constant()
+
+
+def total(xp: Any, terms: list[Any]) -> Any:
+    """The sum of one or more arrays."""
+    out = terms[0]
+    for term in terms[1:]:
+        out = xp.add(out, term)
+    return out
+
+
+def axes_of(axis: int | tuple[int, ...] | None, ndim: int) -> tuple[int, ...]:
+    """The axes, none of them negative, that `axis` names."""
+    if axis is None:
+        return tuple(range(ndim))
+    return tuple(a % ndim for a in (axis if isinstance(axis, tuple) else (axis,)))
+
+
+def keep_axes(xp: Any, y: Any, x: Any, axis: Any, keepdims: bool) -> Any:
+    """`y`, a reduction of `x` over `axis`, with the reduced axes kept at length 1."""
+    if keepdims or not x.ndim:
+        return y
+    gone = axes_of(axis, x.ndim)
+    return xp.reshape(y, tuple(1 if a in gone else n for a, n in enumerate(x.shape)))

@@ -1,0 +1,93 @@
+"""Derivatives of the functions that make, move, pick and join elements: all of them linear."""
+
+from operator import attrgetter
+from typing import Any
+
+from tinynn.rules.extensions import scatter_add
+from tinynn.rules.kinds import CONSTANT, RULES, Composed, Linear
+from tinynn.trace import getitem
+from tinynn.trace.core import put_back
+
+
+def _reshape_back(xp: Any, g: Any, i: int, args: Any, **_: Any) -> Any:
+    return xp.reshape(g, args[0].shape)
+
+
+def _as_it_came(xp: Any, g: Any, i: int, args: Any, **_: Any) -> Any:
+    return g  # broadcasting and data type are put right for every rule alike
+
+
+def _permute_back(xp: Any, g: Any, i: int, args: Any, *, axes: tuple[int, ...]) -> Any:
+    places = {axis % args[0].ndim: place for place, axis in enumerate(axes)}
+    return xp.permute_dims(g, tuple(places[axis] for axis in range(args[0].ndim)))
+
+
+def _roll_back(xp: Any, g: Any, i: int, args: Any, *, shift: Any, axis: Any = None) -> Any:
+    back = tuple(-s for s in shift) if isinstance(shift, tuple) else -shift
+    return xp.roll(g, back, axis=axis)
+
+
+def _concat_part(xp: Any, g: Any, i: int, args: Any, *, axis: int | None = 0) -> Any:
+    if axis is None:
+        start = sum(a.size for a in args[:i])
+        return xp.reshape(g[start : start + args[i].size], args[i].shape)
+    axis %= g.ndim
+    start = sum(a.shape[axis] for a in args[:i])
+    return g[(slice(None),) * axis + (slice(start, start + args[i].shape[axis]),)]
+
+
+def _stack_part(xp: Any, g: Any, i: int, args: Any, *, axis: int = 0) -> Any:
+    return g[(slice(None),) * (axis % g.ndim) + (i,)]
+
+
+def _take_back(xp: Any, g: Any, i: int, args: Any, *, axis: int = 0) -> Any:
+    return scatter_add(xp.zeros_like(args[0]), args[1], g, axis=axis)
+
+
+def _getitem_back(xp: Any, g: Any, i: int, args: Any, *, key: Any) -> Any:
+    # One rule for every kind of index: which elements did it pick? Add g to those.
+    x, size = args[0], args[0].size
+    picked = xp.reshape(xp.arange(size, device=x.device), x.shape)[put_back(key, args[1:])]
+    zeros = xp.reshape(xp.zeros_like(x), (size,))
+    filled = scatter_add(zeros, xp.reshape(picked, (-1,)), xp.reshape(g, (-1,)), axis=0)
+    return xp.reshape(filled, x.shape)
+
+
+def _unstack(xp: Any, x: Any, *, axis: int = 0) -> Any:
+    before = (slice(None),) * (axis % x.ndim)
+    return tuple(x[(*before, i)] for i in range(x.shape[axis]))
+
+
+def _broadcast_arrays(xp: Any, *arrays: Any) -> Any:
+    shape = xp.broadcast_shapes(*[a.shape for a in arrays])
+    return [xp.broadcast_to(a, shape) for a in arrays]
+
+
+def _same(name: str, *settings: str) -> Linear:
+    """A function that is its own transpose."""
+
+    def transpose(xp: Any, g: Any, i: int, args: Any, **given: Any) -> Any:
+        return attrgetter(name)(xp)(g, **given)
+
+    return Linear(transpose)
+
+
+for name in ("reshape", "expand_dims", "squeeze"):
+    RULES[name] = Linear(_reshape_back)
+for name in ("broadcast_to", "astype"):
+    RULES[name] = Linear(_as_it_came)
+for name in ("matrix_transpose", "linalg.matrix_transpose", "flip", "tril", "triu"):
+    RULES[name] = _same(name)
+RULES["permute_dims"] = Linear(_permute_back)
+RULES["moveaxis"] = Linear(
+    lambda xp, g, i, args, *, source, destination: xp.moveaxis(g, destination, source),
+)
+RULES["roll"] = Linear(_roll_back)
+RULES["concat"] = Linear(_concat_part)
+RULES["stack"] = Linear(_stack_part)
+RULES["take"] = Linear(_take_back, slice(0, 1))
+RULES[getitem] = Linear(_getitem_back, slice(0, 1))
+RULES["unstack"] = Composed(_unstack)
+RULES["broadcast_arrays"] = Composed(_broadcast_arrays)
+for name in ("zeros_like", "ones_like", "empty_like", "full_like"):
+    RULES[name] = CONSTANT

@@ -1,0 +1,27 @@
+"""The differentiable array, the namespace that speaks the standard over another, and the trace."""
+
+from tinynn.trace.core import (
+    BASE,
+    Function,
+    Trace,
+    Traced,
+    bottom,
+    constant,
+    getitem,
+    plain,
+)
+from tinynn.trace.namespace import Namespace, backend_of, namespace
+
+__all__ = [
+    "BASE",
+    "Function",
+    "Namespace",
+    "Trace",
+    "Traced",
+    "backend_of",
+    "bottom",
+    "constant",
+    "getitem",
+    "namespace",
+    "plain",
+]
