@@ -1,5 +1,7 @@
 """Derivatives of the functions that make, move, pick and join elements: all of them linear."""
 
+from itertools import zip_longest
+from math import prod
 from operator import attrgetter
 from typing import Any
 
@@ -7,6 +9,11 @@ from tinynn.rules.extensions import scatter_add
 from tinynn.rules.kinds import CONSTANT, RULES, Composed, Linear
 from tinynn.trace import getitem
 from tinynn.trace.core import put_back
+
+
+def _at(axis: int, key: Any) -> tuple[Any, ...]:
+    """The index that applies `key` along one axis."""
+    return (*(slice(None),) * axis, key, ...)
 
 
 def _reshape_back(xp: Any, g: Any, i: int, args: Any, **_: Any) -> Any:
@@ -29,15 +36,15 @@ def _roll_back(xp: Any, g: Any, i: int, args: Any, *, shift: Any, axis: Any = No
 
 def _concat_part(xp: Any, g: Any, i: int, args: Any, *, axis: int | None = 0) -> Any:
     if axis is None:
-        start = sum(a.size for a in args[:i])
-        return xp.reshape(g[start : start + args[i].size], args[i].shape)
+        start = sum(prod(a.shape) for a in args[:i])
+        return xp.reshape(g[start : start + prod(args[i].shape)], args[i].shape)
     axis %= g.ndim
     start = sum(a.shape[axis] for a in args[:i])
-    return g[(slice(None),) * axis + (slice(start, start + args[i].shape[axis]),)]
+    return g[_at(axis, slice(start, start + args[i].shape[axis]))]
 
 
 def _stack_part(xp: Any, g: Any, i: int, args: Any, *, axis: int = 0) -> Any:
-    return g[(slice(None),) * (axis % g.ndim) + (i,)]
+    return g[_at(axis % g.ndim, i)]
 
 
 def _take_back(xp: Any, g: Any, i: int, args: Any, *, axis: int = 0) -> Any:
@@ -46,7 +53,7 @@ def _take_back(xp: Any, g: Any, i: int, args: Any, *, axis: int = 0) -> Any:
 
 def _getitem_back(xp: Any, g: Any, i: int, args: Any, *, key: Any) -> Any:
     # One rule for every kind of index: which elements did it pick? Add g to those.
-    x, size = args[0], args[0].size
+    x, size = args[0], prod(args[0].shape)
     picked = xp.reshape(xp.arange(size, device=x.device), x.shape)[put_back(key, args[1:])]
     zeros = xp.reshape(xp.zeros_like(x), (size,))
     filled = scatter_add(zeros, xp.reshape(picked, (-1,)), xp.reshape(g, (-1,)), axis=0)
@@ -54,12 +61,12 @@ def _getitem_back(xp: Any, g: Any, i: int, args: Any, *, key: Any) -> Any:
 
 
 def _unstack(xp: Any, x: Any, *, axis: int = 0) -> Any:
-    before = (slice(None),) * (axis % x.ndim)
-    return tuple(x[(*before, i)] for i in range(x.shape[axis]))
+    return tuple(x[_at(axis % x.ndim, i)] for i in range(x.shape[axis]))
 
 
 def _broadcast_arrays(xp: Any, *arrays: Any) -> Any:
-    shape = xp.broadcast_shapes(*[a.shape for a in arrays])
+    backwards = zip_longest(*[a.shape[::-1] for a in arrays], fillvalue=1)
+    shape = tuple(next((n for n in ns if n != 1), 1) for ns in backwards)[::-1]
     return [xp.broadcast_to(a, shape) for a in arrays]
 
 

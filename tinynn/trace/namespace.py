@@ -1,12 +1,14 @@
 """Namespace: the standard over another namespace, for differentiable arrays."""
 
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import backends
 from tinynn.trace.core import BASE, Function, Traced, bottom, plain
 from tinynn.trace.standard import CREATION, INSPECTION, OPERATORS, PLAIN, SIGNATURES
+
+EXTENSIONS = ("fft", "linalg")
+KNOWN = frozenset(SIGNATURES) | CREATION | INSPECTION | PLAIN
 
 _SCALARS = (bool, int, float, complex, type(None))
 _built: dict[Any, "Namespace"] = {}
@@ -33,24 +35,22 @@ class Namespace:
             return xp
         space = _built.get(xp)
         if space is None:
-            space = super().__new__(cls)
-            space._fill(xp)
-            _built[xp] = space
+            space = _built[xp] = super().__new__(cls)
+            space.xp = xp
+            space.__name__ = f"tinynn.over.{xp.__name__}"
+            space._inexact = {}
         return space
 
-    def _fill(self, xp: Any) -> None:
-        self.xp = xp
-        self._inexact: dict[Any, bool] = {}
-        self.__name__ = f"tinynn.over.{xp.__name__}"
-        for extension in ("linalg", "fft"):
-            if hasattr(xp, extension):
-                names = [name for name in _names(xp) if name.startswith(f"{extension}.")]
-                members = {name.partition(".")[2]: self._make(name) for name in names}
-                setattr(self, extension, SimpleNamespace(**members))
+    xp: Any
+    __name__: str
+    _inexact: dict[Any, bool]
 
     def __getattr__(self, name: str) -> Any:
         # Reached once a name: what is made is kept as an attribute.
-        if name not in SIGNATURES and name not in CREATION | INSPECTION | PLAIN:
+        if name in EXTENSIONS:
+            getattr(self.xp, name)  # an AttributeError where the library lacks it
+            return Extension(self, name)
+        if name not in KNOWN:
             raise AttributeError(
                 f"{self.__name__} has no {name!r}: it speaks the Array API standard, and that "
                 "function is not in it; write it with functions of the standard"
@@ -85,20 +85,39 @@ class Namespace:
         return backends.of(array).device
 
     def __dir__(self) -> list[str]:
-        return [name for name in _names(self.xp) if "." not in name]
+        return [*EXTENSIONS, *[name for name in _names(self.xp) if "." not in name]]
 
     def __repr__(self) -> str:
         return f"<namespace {self.__name__}>"
 
 
+class Extension:
+    """An optional part of the standard, `linalg` or `fft`, as an attribute of a Namespace."""
+
+    def __init__(self, space: Namespace, name: str) -> None:
+        self._space = space
+        self.__name__ = f"{space.__name__}.{name}"
+        self._prefix = f"{name}."
+
+    def __getattr__(self, name: str) -> Any:
+        if self._prefix + name not in KNOWN:
+            raise AttributeError(f"{self.__name__} has no {name!r}: it is not in the standard")
+        value = self._space._make(self._prefix + name)
+        setattr(self, name, value)
+        return value
+
+    def __dir__(self) -> list[str]:
+        names = [name for name in _names(self._space.xp) if name.startswith(self._prefix)]
+        return [name.removeprefix(self._prefix) for name in names]
+
+
 def _names(xp: Any) -> list[str]:
-    every = [*SIGNATURES, *CREATION, *INSPECTION, *PLAIN]
-    return [name for name in every if _member(xp, name, None) is not None]
+    return sorted(name for name in KNOWN if _member(xp, name, None) is not None)
 
 
 def _member(xp: Any, name: str, *default: Any) -> Any:
     extension, _, member = name.rpartition(".")
-    return getattr(getattr(xp, extension) if extension else xp, member, *default)
+    return getattr(getattr(xp, extension, None) if extension else xp, member, *default)
 
 
 def _by_position(

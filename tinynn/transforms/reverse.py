@@ -282,7 +282,7 @@ def _check_scalar(name: str, out: Any) -> None:
         out, Namespace(namespace(out))
     ):
         got = (
-            f"an array of shape {out.shape} and dtype {out.dtype}"
+            f"an array of shape {tuple(out.shape)} and dtype {out.dtype}"
             if hasattr(out, "dtype")
             else type(out).__name__
         )

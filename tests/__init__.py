@@ -1,0 +1,1 @@
+"""One suite, run on every backend through the fixtures of conftest.py."""

@@ -1,0 +1,151 @@
+"""Every test that takes `backend`, `xp` or `device` runs on every variant that was asked for."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+pytest.register_assert_rewrite("tests.checks")
+
+import backends  # noqa: E402 - the module above has to be registered before it is imported
+from tests.transfers import Transfers, watch  # noqa: E402
+from tests.variants import Variant, requested  # noqa: E402
+
+# Fixtures here hold no state between examples; and one seed, so that a red run can be repeated.
+settings.register_profile(
+    "tinynn",
+    deadline=None,
+    derandomize=True,
+    max_examples=25,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+settings.load_profile("tinynn")
+
+VARIANTS = pytest.StashKey[list[Variant]]()
+TRANSFERS = pytest.StashKey[Transfers]()
+MARKERS = (
+    "only(*names): run on these libraries or variants alone; elsewhere the test is deselected",
+    "reads_scalars: tinynn may read single numbers (float, int, bool of a 0-d array) in this test",
+)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--backend",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="library, variant or library:device to test; repeat it or give a comma list "
+        "(default: numpy,array_api_strict)",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for line in MARKERS:
+        config.addinivalue_line("markers", line)
+    names = [name for given in config.getoption("--backend") for name in given.split(",")]
+    config.stash[VARIANTS] = requested(names)
+    for variant in config.stash[VARIANTS]:
+        try:
+            backends.get(variant.spec)
+        except (backends.BackendUnavailable, ValueError) as error:
+            # Asked for and missing is a mistake to be told of, never a reason to skip.
+            raise pytest.UsageError(f"--backend {variant.id}: {error}") from error
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return "backends: " + ", ".join(variant.id for variant in config.stash[VARIANTS])
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "float_dtype" in metafunc.fixturenames:
+        metafunc.parametrize("float_dtype", ["float32", "float64"], indirect=True)
+    if "variant" in metafunc.fixturenames:
+        chosen: list[Any] = metafunc.config.stash[VARIANTS]
+        only = metafunc.definition.get_closest_marker("only")
+        if only:
+            chosen = [row for row in chosen if {row.id, row.library} & set(only.args)]
+        # A test with no variant left is given one that the next hook deselects and counts.
+        chosen = chosen or [pytest.param(None, id="none")]
+        metafunc.parametrize("variant", chosen, ids=lambda row: row and row.id, indirect=True)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """A test without a backend runs where NumPy is asked for: once, not in every session."""
+    with_numpy = any(variant.library == "numpy" for variant in config.stash[VARIANTS])
+
+    def belongs(item: pytest.Item) -> bool:
+        if "variant" not in getattr(item, "fixturenames", ()):
+            return with_numpy
+        return item.callspec.params["variant"] is not None  # type: ignore[attr-defined]
+
+    dropped = [item for item in items if not belongs(item)]
+    if dropped:
+        config.hook.pytest_deselected(items=dropped)
+        items[:] = [item for item in items if belongs(item)]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Iterator[Any]:
+    """Fail a test in which data crossed to the host, even if something caught the error."""
+    result = yield
+    if TRANSFERS in pyfuncitem.stash:
+        pyfuncitem.stash[TRANSFERS].check()
+    return result
+
+
+@pytest.fixture
+def variant(request: pytest.FixtureRequest) -> Iterator[Variant]:
+    """The row of tests/variants.py that this test runs on, with its setting in force."""
+    with request.param.setting():
+        yield request.param
+
+
+@pytest.fixture
+def backend(variant: Variant) -> backends.Backend:
+    """The Backend under test: a library and a device."""
+    return backends.get(variant.spec)
+
+
+@pytest.fixture
+def xp(backend: backends.Backend) -> Any:
+    """The backend's namespace."""
+    return backend.xp
+
+
+@pytest.fixture
+def device(backend: backends.Backend) -> Any:
+    """The library's own device object."""
+    return backend.device
+
+
+@pytest.fixture
+def float64(backend: backends.Backend) -> Any:
+    """float64; a test that takes it is skipped, with the reason, where the device has none."""
+    dtypes = backend.dtypes()
+    if "float64" not in dtypes:
+        pytest.skip(f"{backend!r} has no float64")
+    return dtypes["float64"]
+
+
+@pytest.fixture
+def float_dtype(request: pytest.FixtureRequest, backend: backends.Backend) -> Any:
+    """float32 and float64 in turn; float64 is skipped, with the reason, where it is missing."""
+    dtypes = backend.dtypes()
+    if request.param not in dtypes:
+        pytest.skip(f"{backend!r} has no {request.param}")
+    return dtypes[request.param]
+
+
+@pytest.fixture(autouse=True)
+def transfers(request: pytest.FixtureRequest) -> Iterator[Transfers | None]:
+    """Watch what leaves the backend under test for the host; see tests/transfers.py."""
+    if "variant" not in request.fixturenames:
+        yield None
+        return
+    backend: backends.Backend = request.getfixturevalue("backend")
+    scalars = request.node.get_closest_marker("reads_scalars") is not None
+    with watch(backend, scalars=scalars) as seen:
+        request.node.stash[TRANSFERS] = seen
+        yield seen

@@ -1,0 +1,160 @@
+"""The ways each array library is put under test.
+
+A variant is a library, a device, and perhaps a setting of the library (JAX with x64, NumPy with
+read-only arrays). `--backend torch` asks for every variant of the library; `--backend torch:cuda`
+for that one device.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import cache, wraps
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+import backends
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row of the table below: `spec` is what `backends.get` is asked for."""
+
+    id: str
+    spec: str
+    setting: Callable[[], AbstractContextManager[None]] = nullcontext
+
+    @property
+    def library(self) -> str:
+        return self.spec.partition(":")[0]
+
+
+def frozen(value: Any) -> Any:
+    """The value with every NumPy array in it made read-only; the caller's own array is left be."""
+    if type(value) is np.ndarray:
+        if value.flags.writeable:
+            value = value.view()
+            value.flags.writeable = False
+        return value
+    if isinstance(value, list):
+        return [frozen(item) for item in value]
+    if isinstance(value, tuple):
+        items = [frozen(item) for item in value]
+        return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
+    return value
+
+
+class ReadOnlyNamespace:
+    """NumPy's namespace, whose every function returns read-only arrays.
+
+    Writing into an argument, a parameter or a result then raises, as it should: other libraries'
+    arrays cannot be written, and a user's must not be. (Operators still return writable arrays.)
+    """
+
+    __name__ = "numpy_readonly"
+
+    def __init__(self, module: ModuleType) -> None:
+        self._module = module
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._module, name)
+        if isinstance(value, ModuleType):
+            value = ReadOnlyNamespace(value)
+        elif callable(value) and not isinstance(value, type):
+            value = returning_frozen(value)
+        setattr(self, name, value)
+        return value
+
+
+def returning_frozen(function: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(function, updated=())
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        return frozen(function(*args, **kwargs))
+
+    return wrapper
+
+
+@cache
+def readonly_numpy() -> ReadOnlyNamespace:
+    return ReadOnlyNamespace(np)
+
+
+class Always:
+    """An attribute that is one value for a class and all its instances, whatever they assign."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __get__(self, instance: object, owner: type) -> Any:
+        return self.value
+
+    def __set__(self, instance: object, value: Any) -> None:
+        pass
+
+
+@contextmanager
+def readonly() -> Iterator[None]:
+    """Give the NumPy backend a namespace and methods that return read-only arrays."""
+    kind = type(backends.get("numpy"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kind, "xp", Always(readonly_numpy()))
+        for method in ("asarray", "scatter_add", "erf", "sigmoid", "logsumexp"):
+            patch.setattr(kind, method, returning_frozen(getattr(kind, method)))
+        yield
+
+
+@contextmanager
+def strictest() -> Iterator[None]:
+    """Every optional part of the standard off, but linear algebra, which `orthogonal` needs."""
+    import array_api_strict
+
+    with array_api_strict.ArrayAPIStrictFlags(
+        api_version="2024.12",
+        boolean_indexing=False,
+        data_dependent_shapes=False,
+        enabled_extensions=("linalg",),
+    ):
+        yield
+
+
+def x64(enabled: bool) -> Callable[[], AbstractContextManager[None]]:
+    @contextmanager
+    def setting() -> Iterator[None]:
+        import jax
+
+        before = jax.config.jax_enable_x64
+        jax.config.update("jax_enable_x64", enabled)
+        try:
+            yield
+        finally:
+            jax.config.update("jax_enable_x64", before)
+
+    return setting
+
+
+TABLE = (
+    Variant("numpy", "numpy"),
+    Variant("numpy-readonly", "numpy", readonly),
+    Variant("array_api_strict", "array_api_strict"),
+    Variant("array_api_strict-device1", "array_api_strict:device1"),
+    Variant("array_api_strict-no_float64", "array_api_strict:no_float64"),
+    Variant("array_api_strict-strictest", "array_api_strict", strictest),
+    Variant("torch", "torch:cpu"),
+    Variant("jax-x64", "jax:cpu", x64(True)),
+    Variant("jax-x32", "jax:cpu", x64(False)),
+    Variant("dpnp", "dpnp:cpu"),
+    Variant("cupy", "cupy:0"),
+)
+DEFAULT = ("numpy", "array_api_strict")
+
+
+def requested(names: list[str]) -> list[Variant]:
+    """The variants that `--backend` names: a library, a row's id, or "library:device"."""
+    found: dict[str, Variant] = {}
+    for name in names or DEFAULT:
+        rows = [row for row in TABLE if name in (row.id, row.library)]
+        for row in rows or [Variant(name, name)]:
+            found[row.id] = row
+    return list(found.values())
