@@ -1,0 +1,27 @@
+"""Which array libraries are here, and what each must add to the Array API standard.
+
+>>> import backends
+>>> numpy = backends.get("numpy")
+>>> x = numpy.asarray([1.0, 2.0])
+>>> backends.of(x) == numpy
+True
+
+Importing this package imports no array library but NumPy.
+"""
+
+from backends import random
+from backends.base import Backend, BackendUnavailable, MixedArrays
+from backends.registry import Status, available, get, is_array, names, of
+
+__all__ = [
+    "Backend",
+    "BackendUnavailable",
+    "MixedArrays",
+    "Status",
+    "available",
+    "get",
+    "is_array",
+    "names",
+    "of",
+    "random",
+]

@@ -1,0 +1,73 @@
+"""dpnp: Intel's NumPy on SYCL devices, the CPU among them."""
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+# The OpenCL runtime for CPUs comes in dpnp's own wheels, but in a virtual environment the loader
+# does not look there. It reads this variable once, when SYCL is first loaded.
+_RUNTIME = Path(sys.prefix, "lib", "libintelocl.so")
+if _RUNTIME.exists():
+    os.environ.setdefault("OCL_ICD_FILENAMES", str(_RUNTIME))
+
+import dpnp  # noqa: E402, I001
+import dpctl  # noqa: E402
+import dpnp.scipy.special  # noqa: E402
+
+from backends.base import Array, Backend, BackendUnavailable, Device  # noqa: E402
+
+
+class DPNP(Backend):
+    """dpnp on one SYCL device."""
+
+    name = "dpnp"
+    minimum = "0.19"
+    xp = dpnp
+
+    @classmethod
+    def devices(cls) -> Mapping[str, Device]:
+        found = [_device(device.filter_string) for device in dpctl.get_devices()]
+        if not found:
+            raise BackendUnavailable(
+                "dpnp",
+                "no device: SYCL finds neither a GPU nor an OpenCL runtime for the CPU",
+                "pip install intel-opencl-rt (CPU), or install the GPU's driver",
+            )
+        return {cls.device_name(device): device for device in found}
+
+    @classmethod
+    def default_device(cls) -> Device:
+        cls.devices()
+        return dpnp.empty(0).device
+
+    @classmethod
+    def device_name(cls, device: Device) -> str:
+        return str(device.sycl_device.get_filter_string(include_backend=False))
+
+    @classmethod
+    def find_device(cls, name: str) -> Device:
+        try:
+            return _device(name)
+        except dpctl.SyclDeviceCreationError:
+            return super().find_device(name)
+
+    def to_host(self, array: Array) -> np.ndarray:
+        return dpnp.asnumpy(array)
+
+    def synchronize(self) -> None:
+        self.device.wait()
+
+    def erf(self, x: Array) -> Array:
+        return dpnp.scipy.special.erf(x)
+
+    def logsumexp(self, x: Array, *, axis: Any = None, keepdims: bool = False) -> Array:
+        return dpnp.logsumexp(x, axis=axis, keepdims=keepdims)
+
+
+def _device(name: str) -> Device:
+    """By SYCL filter: "cpu", "gpu:0", "level_zero:gpu"."""
+    return dpnp.empty(0, device=name).device

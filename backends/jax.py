@@ -1,0 +1,80 @@
+"""JAX, on its CPU, GPU and TPU devices; also inside its own transformations."""
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from backends.base import Array, Backend, Device
+
+
+class JAX(Backend):
+    """JAX on one device."""
+
+    name = "jax"
+    minimum = "0.4.34"
+    xp = jnp
+    _dtype_hint = '; 64-bit ones need jax.config.update("jax_enable_x64", True) at the start'
+
+    @classmethod
+    def devices(cls) -> Mapping[str, Device]:
+        platforms = ("cpu", jax.default_backend())
+        return {
+            cls.device_name(device): device for name in platforms for device in jax.devices(name)
+        }
+
+    @classmethod
+    def default_device(cls) -> Device:
+        chosen = jax.config.jax_default_device
+        if chosen is None or isinstance(chosen, str):
+            return jax.local_devices(backend=chosen)[0]
+        return chosen
+
+    @classmethod
+    def device_name(cls, device: Device) -> str:
+        return f"{device.platform}:{device.id}" if isinstance(device, jax.Device) else str(device)
+
+    @classmethod
+    def find_device(cls, name: str) -> Device:
+        platform, _, index = name.partition(":")
+        try:
+            return jax.devices(platform)[int(index or 0)]
+        except (RuntimeError, IndexError, ValueError):
+            return super().find_device(name)
+
+    @classmethod
+    def why_missing(cls, name: str) -> tuple[str, str] | None:
+        if name.partition(":")[0] not in ("gpu", "cuda") or jax.default_backend() == "gpu":
+            return None
+        reason = "no device: JAX finds no GPU, or its plugin for CUDA is not installed"
+        return reason, 'pip install "jax[cuda12]", and run nvidia-smi to check the driver'
+
+    @classmethod
+    def holding(cls, array: Array) -> Self:
+        try:
+            return cls(array.device)
+        except AttributeError:  # a tracer: it is wherever the arrays that it stands for will be
+            return cls(cls.default_device())
+
+    def to_host(self, array: Array) -> np.ndarray:
+        return np.asarray(array)
+
+    def synchronize(self) -> None:
+        jax.block_until_ready([x for x in jax.live_arrays() if not x.is_deleted()])
+
+    def memory_in_use(self) -> int | None:
+        return (self.device.memory_stats() or {}).get("bytes_in_use")
+
+    def _scatter_add(self, x: Array, indices: Array, updates: Array, axis: int) -> Array:
+        return x.at[(slice(None),) * axis + (indices,)].add(updates)
+
+    def erf(self, x: Array) -> Array:
+        return jax.scipy.special.erf(x)
+
+    def sigmoid(self, x: Array) -> Array:
+        return jax.nn.sigmoid(x)
+
+    def logsumexp(self, x: Array, *, axis: Any = None, keepdims: bool = False) -> Array:
+        return jax.nn.logsumexp(x, axis=axis, keepdims=keepdims)

@@ -1,0 +1,201 @@
+"""One portable generator: a seed gives the same bits on every library and device.
+
+Threefry-2x32 with 20 rounds, written in the standard's operations on int32 (PyTorch lacks uint32,
+JAX without x64 lacks int64). Source: J. K. Salmon et al., "Parallel random numbers: as easy as
+1, 2, 3", SC 2011. Keys, `fold_in`, `split` and the order of the bits are those of JAX's threefry
+(`bits` with its option jax_threefry_partitionable off).
+
+Everything follows the key's library and device, and a (2,) int32 array of any library will do as
+a key, wrapped ones included. A key is used once: to draw, or to make further keys.
+
+>>> from backends import random
+>>> key = random.key(0, "numpy")
+>>> random.normal(key, (2,), "float64").round(3)
+array([ 1.816, -0.755])
+"""
+
+import math
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeVar
+
+from backends.base import Array, Backend, DType
+from backends.registry import get, of
+from backends.special import normal_quantile
+
+Shape = int | tuple[int, ...]
+Draw = TypeVar("Draw", bound=Callable[..., Any])
+
+_ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
+_PARITY = 0x1BD11BDA
+
+
+def _near_key(draw: Draw) -> Draw:
+    """Run `draw` in the device context of its first argument, the key."""
+
+    @wraps(draw)
+    def scoped(key: Array, *args: Any, **settings: Any) -> Any:
+        with of(key).scope():
+            return draw(key, *args, **settings)
+
+    return scoped  # type: ignore[return-value]
+
+
+def key(seed: int, backend: Backend | str) -> Array:
+    """The key of a seed on that backend: a (2,) int32 array.
+
+    Raises ValueError for a seed of more than 64 bits.
+
+    >>> from backends import random
+    >>> random.key(7, "numpy")
+    array([0, 7], dtype=int32)
+    """
+    if not -(2**63) <= seed < 2**64:
+        raise ValueError(f"expected a seed from -2**63 to 2**64 - 1, got {seed}")
+    return get(backend).asarray([_signed(seed >> 32), _signed(seed)], dtype="int32")
+
+
+@_near_key
+def fold_in(key: Array, data: int) -> Array:
+    """The key of item number `data` (its low 32 bits count): one of 2**32 that `key` leads to.
+
+    >>> from backends import random
+    >>> random.fold_in(random.key(0, "numpy"), 1)
+    array([ 928981903, -841280227], dtype=int32)
+    """
+    zero = key[:1] * 0
+    return of(key).xp.concat(_threefry(key, zero, zero + _signed(data)))
+
+
+@_near_key
+def split(key: Array, n: int) -> list[Array]:
+    """`n` keys, the same as `fold_in` of 0 to n - 1 but made at one go.
+
+    >>> from backends import random
+    >>> random.split(random.key(0, "numpy"), 2)[1]
+    array([ 928981903, -841280227], dtype=int32)
+    """
+    xp, device = of(key).xp, of(key).device
+    items = xp.arange(n, dtype=xp.int32, device=device)
+    keys = xp.stack(_threefry(key, xp.zeros_like(items), items), axis=1)
+    return [keys[i, :] for i in range(n)]
+
+
+@_near_key
+def bits(key: Array, shape: Shape) -> Array:
+    """Random int32, every value equally likely.
+
+    >>> from backends import random
+    >>> random.bits(random.key(0, "numpy"), 2)
+    array([ 928981903, -841280227], dtype=int32)
+    """
+    shape = _tuple(shape)
+    xp, device, size = of(key).xp, of(key).device, math.prod(shape)
+    if size >= 2**31:
+        raise ValueError(f"expected a shape of fewer than 2**31 elements, got {shape}; draw twice")
+    half = (size + 1) // 2
+    first = xp.arange(half, dtype=xp.int32, device=device)
+    second = xp.arange(half, size, dtype=xp.int32, device=device)
+    if size % 2:
+        second = xp.concat((second, xp.zeros(1, dtype=xp.int32, device=device)))
+    words = xp.concat(_threefry(key, first, second))
+    return xp.reshape(words[:size], shape)
+
+
+@_near_key
+def uniform(
+    key: Array, shape: Shape, dtype: DType | str, low: float = 0.0, high: float = 1.0
+) -> Array:
+    """Uniform draws from [low, high) (where high - low is coarse, rounding may give `high`).
+
+    dtype: float32 (24 random bits a draw) or float64 (53), the library's or its name.
+
+    >>> from backends import random
+    >>> random.uniform(random.key(0, "numpy"), 2, "float32", -1.0, 1.0).round(4)
+    array([-0.5674,  0.6082], dtype=float32)
+    """
+    shape, size = _tuple(shape), math.prod(_tuple(shape))
+    backend, xp = of(key), of(key).xp
+    if _width(backend, dtype) == 32:
+        draws = xp.astype(bits(key, shape) >> 8 & 0xFFFFFF, xp.float32) * 2.0**-24
+    else:
+        words = bits(key, 2 * size)
+        upper = xp.astype(words[:size] >> 5 & 0x7FFFFFF, xp.float64)
+        lower = xp.astype(words[size:] >> 6 & 0x3FFFFFF, xp.float64)
+        draws = xp.reshape((upper * 2.0**26 + lower) * 2.0**-53, shape)
+    return draws if (low, high) == (0.0, 1.0) else draws * (high - low) + low
+
+
+@_near_key
+def normal(key: Array, shape: Shape, dtype: DType | str) -> Array:
+    """Draws from the normal distribution of mean 0 and variance 1.
+
+    dtype: float32 (at most 5.4 from 0) or float64 (8.2), the library's or its name.
+
+    >>> from backends import random
+    >>> random.normal(random.key(0, "numpy"), 2, "float32").round(4)
+    array([-0.7848,  0.8564], dtype=float32)
+    """
+    backend = of(key)
+    width = _width(backend, dtype)
+    # From the middle of each of the intervals of `uniform`: never 0 or 1, and symmetric.
+    q = (uniform(key, shape, dtype) - 0.5) + (2.0**-25 if width == 32 else 2.0**-54)
+    return normal_quantile(q, width, backend.xp)
+
+
+@_near_key
+def bernoulli(key: Array, p: float, shape: Shape) -> Array:
+    """True with probability `p`.
+
+    >>> from backends import random
+    >>> random.bernoulli(random.key(0, "numpy"), 0.5, 4)
+    array([ True, False,  True, False])
+    """
+    if not 0.0 <= p <= 1.0:
+        raise ValueError(f"expected a probability from 0 to 1, got {p}")
+    words = bits(key, shape)
+    threshold = round(p * 2**32) - 2**31  # the words are at or above -2^31
+    return words < threshold if threshold < 2**31 else words == words
+
+
+@_near_key
+def permutation(key: Array, n: int) -> Array:
+    """0 to n - 1 in random order, as the library's index dtype.
+
+    >>> from backends import random
+    >>> random.permutation(random.key(0, "numpy"), 5)
+    array([0, 4, 3, 1, 2])
+    """
+    return of(key).xp.argsort(bits(key, n), stable=True)
+
+
+def _threefry(key: Array, x0: Array, x1: Array) -> tuple[Array, Array]:
+    """The block cipher on counters x0, x1: (n,) int32. Sums wrap, as in every library's int32."""
+    xp = of(key).xp
+    k0, k1 = key[:1], key[1:]
+    schedule = (k0, k1, k0 ^ k1 ^ _PARITY)
+    x0, x1 = xp.add(x0, k0), xp.add(x1, k1)
+    for turn in range(5):
+        for rotation in _ROTATIONS[turn % 2]:
+            x0 = x0 + x1
+            low = (x1 >> 32 - rotation) & (1 << rotation) - 1  # >> brings in copies of the sign
+            x1 = (x1 << rotation | low) ^ x0
+        x0 = x0 + schedule[(turn + 1) % 3]
+        x1 = x1 + (schedule[(turn + 2) % 3] + (turn + 1))
+    return x0, x1
+
+
+def _signed(word: int) -> int:
+    """The low 32 bits as a signed integer."""
+    return (word + 2**31) % 2**32 - 2**31
+
+
+def _tuple(shape: Shape) -> tuple[int, ...]:
+    return (shape,) if isinstance(shape, int) else tuple(shape)
+
+
+def _width(backend: Backend, dtype: DType | str) -> int:
+    name = backend.dtype_name(dtype)
+    if name not in ("float32", "float64"):
+        raise TypeError(f"random draws are float32 or float64; expected one of them, got {name}")
+    return 32 if name == "float32" else 64

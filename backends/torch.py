@@ -1,0 +1,62 @@
+"""PyTorch, on the CPU and on whatever accelerator it has: CUDA, MPS, XPU."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import array_api_compat.torch as xp
+import numpy as np
+import torch
+
+from backends.base import Array, Backend, Device
+
+
+class Torch(Backend):
+    """PyTorch on one device."""
+
+    name = "torch"
+    minimum = "2.6"
+    xp = xp
+
+    @classmethod
+    def devices(cls) -> Mapping[str, Device]:
+        found = ["cpu"]
+        if torch.accelerator.is_available():
+            kind = torch.accelerator.current_accelerator().type
+            found += [f"{kind}:{i}" for i in range(torch.accelerator.device_count())]
+        return {name: torch.device(name) for name in found}
+
+    @classmethod
+    def why_missing(cls, name: str) -> tuple[str, str] | None:
+        if not name.startswith("cuda") or torch.cuda.is_available():
+            return None
+        if torch.version.cuda is None:
+            reason = f"wrong version: PyTorch {torch.__version__} is built without CUDA"
+            return reason, "pip install torch --index-url https://download.pytorch.org/whl/cu126"
+        return "no device: PyTorch finds no CUDA driver or GPU", "nvidia-smi, which says what fails"
+
+    def _place(self, data: np.ndarray, dtype: Any) -> Array:
+        return torch.tensor(data, dtype=dtype, device=self.device)
+
+    def to_host(self, array: Array) -> np.ndarray:
+        return array.detach().cpu().numpy()
+
+    def synchronize(self) -> None:
+        if self.device.type not in ("cpu", "meta"):
+            torch.accelerator.synchronize(self.device)
+
+    def memory_in_use(self) -> int | None:
+        if self.device.type == "cuda":
+            return torch.cuda.memory_allocated(self.device)
+        return None
+
+    def _scatter_add(self, x: Array, indices: Array, updates: Array, axis: int) -> Array:
+        return torch.index_add(x, axis, indices, updates)
+
+    def erf(self, x: Array) -> Array:
+        return torch.special.erf(x)
+
+    def sigmoid(self, x: Array) -> Array:
+        return torch.sigmoid(x)
+
+    def logsumexp(self, x: Array, *, axis: Any = None, keepdims: bool = False) -> Array:
+        return torch.logsumexp(x, tuple(range(x.ndim)) if axis is None else axis, keepdim=keepdims)
