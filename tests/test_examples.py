@@ -1,0 +1,97 @@
+"""The four systems this project grew from, digit for digit, on every backend with float64."""
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+import backends
+from tinynn.functional import sigmoid
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+pytestmark = pytest.mark.usefixtures("float64")
+
+
+def load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_tiny_nn(backend: backends.Backend) -> None:
+    learned, error, xor, hopeless = load("tiny_nn").main(backend)
+    assert [f"{x:.8f}" for x in learned.ravel()] == [
+        "0.00966808", "0.00786589", "0.99358863", "0.99211705"
+    ]  # fmt: skip
+    assert error == 0.49963945276141286
+    assert [f"{x:.8f}" for x in xor.ravel()] == [
+        "0.00706947", "0.99217766", "0.99074812", "0.01002659"
+    ]  # fmt: skip
+    np.testing.assert_allclose(hopeless, 0.5, atol=0.05)
+
+
+def test_really_small_network(backend: backends.Backend) -> None:
+    errors = load("really_small_network").main(backend)
+    assert [f"{error:.12g}" for error in errors] == [
+        "0.498143063951", "0.0447576809491", "0.0273990949977", "0.0212823881636",
+        "0.017947679405", "0.0157831271653", "0.0142368549605", "0.0130629438924",
+        "0.0121333462089", "0.0113740710438",
+    ]  # fmt: skip
+
+
+def test_simplest_network(backend: backends.Backend) -> None:
+    losses = load("simplest_network").main(backend)
+    assert len(losses) == 300
+    shown = [losses[0], losses[1], losses[-1]]
+    np.testing.assert_allclose(
+        shown, [3.579065898513591, 3.5590508354141237, 1.1829026147971158], rtol=2e-15
+    )
+
+
+def test_from_scratch_from_every_seed(backend: backends.Backend) -> None:
+    worst = load("from_scratch").main(backend)
+    assert worst.shape == (200,)
+    assert np.max(worst) < 0.1
+    assert f"{np.median(worst):.4f}" == "0.0493"
+
+
+def test_from_scratch_gives_its_printed_layer_back(backend: backends.Backend) -> None:
+    """Weights recovered from the printed hidden layer and outputs reproduce all printed digits."""
+    printed = np.asarray([
+        [0.5, 0.99850478, 0.04275251, 0.96755895],
+        [0.5, 0.99557225, 0.99527655, 0.99997889],
+        [0.5, 0.04590558, 0.99821777, 0.96421991],
+        [0.5, 0.32933937, 0.4521477, 0.28839922],
+    ])  # fmt: skip
+    outputs = np.asarray([0.03861796, 0.96425342, 0.96514691, 0.03352662])
+    logit = lambda p: np.log(p / (1 - p))  # noqa: E731
+    hosts = [
+        np.stack([logit(printed[:, 2]), logit(printed[:, 1])]),
+        np.linalg.solve(printed.T, logit(outputs))[:, None],
+    ]
+    module = load("from_scratch")
+    tables: list[Any] = [backend.asarray(t, dtype="float64") for t in (module.X, module.Y)]
+    network = module.NeuralNetwork(*tables, *[backend.asarray(host) for host in hosts])
+    found = backend.to_host(network.feedforward())
+    np.testing.assert_allclose(backend.to_host(network.hidden).T, printed, atol=2e-7)
+    np.testing.assert_allclose(found.ravel(), outputs, atol=2e-7)
+    module.assert_same_gradient(network)
+    assert backends.of(sigmoid(network.hidden)) == backend
+
+
+@pytest.mark.parametrize(
+    "name", ["tiny_nn", "really_small_network", "simplest_network", "from_scratch"]
+)
+def test_the_script_takes_a_backend_and_says_what_is_wrong_with_it(
+    name: str, backend: backends.Backend
+) -> None:
+    result = CliRunner().invoke(load(name).command, ["--backend", "nosuchlibrary"])
+    assert isinstance(result.exception, backends.BackendUnavailable)
+    assert "nosuchlibrary" in str(result.exception)
