@@ -55,7 +55,15 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_report_header(config: pytest.Config) -> str:
-    return "backends: " + ", ".join(variant.id for variant in config.stash[VARIANTS])
+    variants = config.stash[VARIANTS]
+    line = "backends: " + ", ".join(variant.id for variant in variants)
+    if not tests_numpy(variants):
+        line += "; tests that take no backend are left to a run with numpy"
+    return line
+
+
+def tests_numpy(variants: list[Variant]) -> bool:
+    return any(variant.library == "numpy" for variant in variants)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -73,7 +81,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """A test without a backend runs where NumPy is asked for: once, not in every session."""
-    with_numpy = any(variant.library == "numpy" for variant in config.stash[VARIANTS])
+    with_numpy = tests_numpy(config.stash[VARIANTS])
 
     def belongs(item: pytest.Item) -> bool:
         if "variant" not in getattr(item, "fixturenames", ()):
