@@ -1,0 +1,487 @@
+"""tinynn.layers: outputs, parameters, statistics, gradients, errors, and description."""
+
+import functools
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+
+import backends
+import tinynn
+from backends import random
+from tests.checks import assert_array, assert_close, assert_equal
+from tests.gradients import (
+    assert_matches_differences,
+    assert_matches_library,
+    jax_gradient,
+    placed,
+    torch_gradient,
+)
+from tinynn import functional, initializers, tree
+from tinynn.layers import (
+    BatchNorm,
+    Dropout,
+    DtypeError,
+    Flatten,
+    Layer,
+    LayerNorm,
+    Linear,
+    Sequential,
+    ShapeError,
+    build,
+    describe,
+    merge,
+    split,
+)
+from tinynn.trace import namespace
+
+DRAW = np.random.default_rng(0)
+X = DRAW.normal(size=(6, 5)) * 2 + 1
+IMAGES = DRAW.normal(size=(4, 3, 5))
+
+
+@dataclass(frozen=True)
+class Scale(Layer):
+    """A layer from outside, with a parameter and with random numbers in training."""
+
+    start: float = 2.0
+
+    def init(self, key: Any, x: Any) -> dict[str, Any]:
+        return {"factor": initializers.Constant(self.start)(key, (x.shape[-1],), x.dtype)}
+
+    def __call__(self, params: dict[str, Any], x: Any) -> Any:
+        return namespace(x, params["factor"]).multiply(x, params["factor"])
+
+    def train(self, params: dict[str, Any], x: Any, key: Any) -> Any:
+        return self(params, functional.dropout(x, 0.5, key)), params
+
+
+NETWORK = Sequential(
+    Flatten(),
+    Linear(7),
+    functional.silu,
+    BatchNorm(),
+    Dropout(0.3),
+    Sequential(Linear(4, bias=False), LayerNorm()),
+    functools.partial(functional.elu, alpha=0.5),
+    Scale(),
+    Linear(2, weight_init=initializers.orthogonal, bias_init=initializers.Constant(0.1)),
+)
+LAYERS: dict[str, Layer] = {
+    "Linear": Linear(4),
+    "Linear without bias": Linear(4, bias=False),
+    "Dropout": Dropout(0.4),
+    "BatchNorm": BatchNorm(),
+    "LayerNorm": LayerNorm(),
+    "Flatten": Flatten(),
+    "Sequential": NETWORK,
+}
+
+
+def reference_norm(x: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
+    mean = x.mean(axis=axes, keepdims=True)
+    return (x - mean) / np.sqrt(x.var(axis=axes, keepdims=True) + 1e-5)
+
+
+def scattered(params: Any, backend: backends.Backend) -> Any:
+    """Parameters moved from their starts, so that no scale is 1 and no shift 0."""
+    draw = np.random.default_rng(7)
+
+    def moved(leaf: Any) -> Any:
+        host = backend.to_host(leaf)
+        return backend.asarray((host + 0.3 * draw.normal(size=host.shape)).astype(host.dtype))
+
+    return tree.map(moved, params)
+
+
+# What each layer does.
+
+
+@pytest.mark.parametrize("host", [X, IMAGES], ids=["rows", "images"])
+def test_linear(host: np.ndarray, backend: backends.Backend, float_dtype: Any) -> None:
+    x = backend.asarray(host, dtype=float_dtype)
+    params = Linear(4).init(0, x)
+    assert_array(params["weight"], backend, dtype=float_dtype, shape=(5, 4))
+    assert_equal(params["bias"], np.zeros(4), backend, dtype=float_dtype)
+    params = scattered(params, backend)
+    weight, bias = (backend.to_host(params[name]) for name in ("weight", "bias"))
+    expected = np.einsum("...i,io->...o", backend.to_host(x), weight) + bias
+    assert_close(Linear(4)(params, x), expected, backend, dtype=float_dtype)
+
+
+def test_linear_starts_with_the_same_bits_everywhere(backend: backends.Backend) -> None:
+    params = Linear(4).init(3, backend.asarray(X, dtype="float32"))
+    host = Linear(4).init(3, X.astype(np.float32))
+    assert_equal(params["weight"], host["weight"], backend)
+
+
+def test_linear_without_bias(backend: backends.Backend) -> None:
+    params = Linear(4, bias=False).init(0, backend.asarray(X))
+    assert list(params) == ["weight"]
+
+
+@pytest.mark.parametrize("host", [X, IMAGES], ids=["rows", "images"])
+def test_batch_norm_in_training(
+    host: np.ndarray, backend: backends.Backend, float_dtype: Any
+) -> None:
+    layer, x = BatchNorm(momentum=0.8), backend.asarray(host, dtype=float_dtype)
+    params = scattered(layer.init(0, x), backend)
+    y, after = layer.train(params, x, random.key(0, backend))
+    old = {name: backend.to_host(value) for name, value in params.items()}
+    host, axes = backend.to_host(x), tuple(range(host.ndim - 1))
+    expected = reference_norm(host, axes) * old["weight"] + old["bias"]
+    assert_close(y, expected, backend, dtype=float_dtype)
+    batch = {"running_mean": host.mean(axis=axes), "running_var": host.var(axis=axes, ddof=1)}
+    for name, value in batch.items():
+        kept = 0.8 * old[name] + 0.2 * value
+        assert_close(after[name], kept, backend, dtype=float_dtype)
+    assert after["weight"] is params["weight"]
+    assert list(after) == list(params)
+
+
+def test_batch_norm_in_inference(backend: backends.Backend, float_dtype: Any) -> None:
+    layer, x = BatchNorm(), backend.asarray(X, dtype=float_dtype)
+    params = {
+        "weight": [1.0, 2.0, 3.0, 4.0, 5.0],
+        "bias": [0.1, 0.2, 0.3, 0.4, 0.5],
+        "running_mean": [1.0, 0.0, -1.0, 2.0, 0.5],
+        "running_var": [0.5, 1.0, 2.0, 3.0, 0.1],
+    }
+    w, b, mean, variance = (np.asarray(value) for value in params.values())
+    expected = (X - mean) / np.sqrt(variance + 1e-5) * w + b
+    device = {name: backend.asarray(value, dtype=float_dtype) for name, value in params.items()}
+    assert_close(layer(device, x), expected, backend, dtype=float_dtype)
+
+
+def test_statistics_have_no_gradient(backend: backends.Backend) -> None:
+    layer, x = BatchNorm(), backend.asarray(X, dtype="float32")
+    params = layer.init(0, x)
+
+    def f(x: Any) -> Any:
+        _, after = layer.train(params, x, None)
+        return namespace(x).sum(after["running_var"]) + 0.0 * namespace(x).sum(x)
+
+    assert_equal(tinynn.grad(f)(x), np.zeros_like(X), backend, dtype="float32")
+    _, after = tinynn.grad(
+        lambda x: (namespace(x).sum(x), layer.train(params, x, None)[1]), has_aux=True
+    )(x)
+    assert_array(after["running_mean"], backend, dtype="float32", shape=(5,))
+
+
+@pytest.mark.parametrize("host", [X, IMAGES], ids=["rows", "images"])
+def test_layer_norm(host: np.ndarray, backend: backends.Backend, float_dtype: Any) -> None:
+    layer, x = LayerNorm(), backend.asarray(host, dtype=float_dtype)
+    params = scattered(layer.init(0, x), backend)
+    weight, bias = (backend.to_host(params[name]) for name in ("weight", "bias"))
+    expected = reference_norm(backend.to_host(x), (-1,)) * weight + bias
+    assert_close(layer(params, x), expected, backend, dtype=float_dtype)
+
+
+def test_flatten(backend: backends.Backend, float_dtype: Any) -> None:
+    x = backend.asarray(IMAGES, dtype=float_dtype)
+    expected = backend.to_host(x).reshape(4, 15)
+    assert_equal(Flatten()({}, x), expected, backend, dtype=float_dtype)
+    assert_array(Flatten()({}, x[:0, ...]), backend, shape=(0, 15))
+
+
+def test_dropout(backend: backends.Backend, float_dtype: Any) -> None:
+    x, key = backend.asarray(X, dtype=float_dtype), random.key(4, backend)
+    assert Dropout(0.4)({}, x) is x
+    assert Dropout(0.0).train({}, x, key)[0] is x
+    y, params = Dropout(0.4).train({}, x, key)
+    mask = random.bernoulli(random.key(4, "numpy"), 0.6, X.shape)
+    assert_close(y, backend.to_host(x) * mask / 0.6, backend, dtype=float_dtype)
+    assert params == {}
+
+
+# Sequential, and layers from outside.
+
+
+def test_sequential_is_its_layers_in_turn(backend: backends.Backend) -> None:
+    net = Sequential(Linear(4), functional.relu, Sequential(BatchNorm(), Linear(2)))
+    x = backend.asarray(X, dtype="float32")
+    params = net.init(1, x)
+    assert list(params) == ["0", "2"]
+    assert [name for name, _ in tree.paths(params)][-2:] == ["2.1.weight", "2.1.bias"]
+    hidden = functional.relu(Linear(4)(params["0"], x))
+    expected = Linear(2)(params["2"]["1"], BatchNorm()(params["2"]["0"], hidden))
+    assert_equal(net(params, x), backend.to_host(expected), backend)
+
+
+def test_children_get_keys_of_their_own(backend: backends.Backend) -> None:
+    x, key = backend.asarray(X, dtype="float32"), random.key(9, backend)
+    net = Sequential(Linear(5), Linear(5), Dropout(0.5), Dropout(0.5))
+    params = net.init(key, x)
+    for index in (0, 1):
+        own = Linear(5).init(random.fold_in(key, index), x)
+        assert_equal(params[str(index)]["weight"], backend.to_host(own["weight"]), backend)
+    y, _ = Sequential(Dropout(0.5), Dropout(0.5)).train({}, x, key)
+    step, _ = Dropout(0.5).train({}, x, random.fold_in(key, 0))
+    step, _ = Dropout(0.5).train({}, step, random.fold_in(key, 1))
+    assert_equal(y, backend.to_host(step), backend)
+
+
+def test_training_returns_new_statistics_and_changes_nothing(backend: backends.Backend) -> None:
+    x = backend.asarray(IMAGES, dtype="float32")
+    params = NETWORK.init(0, x)
+    before = tree.map(backend.to_host, params)
+    y, after = NETWORK.train(params, x, 1)
+    assert_array(y, backend, dtype="float32", shape=(4, 2))
+    tree.map(np.testing.assert_array_equal, tree.map(backend.to_host, params), before)
+    assert tree.flatten(after)[1] == tree.flatten(params)[1]
+    new = dict(tree.paths(after))
+    changed = [name for name, old in tree.paths(params) if new[name] is not old]
+    assert changed == ["3.running_mean", "3.running_var"]
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_what_came_is_kept(name: str, backend: backends.Backend, float_dtype: Any) -> None:
+    x = backend.asarray(IMAGES, dtype=float_dtype)
+    params = LAYERS[name].init(0, x)
+    for leaf in [*tree.leaves(params), LAYERS[name](params, x)]:
+        assert_array(leaf, backend, dtype=float_dtype)
+    y, after = LAYERS[name].train(params, x, 0)
+    for leaf in [*tree.leaves(after), y]:
+        assert_array(leaf, backend, dtype=float_dtype)
+
+
+# Gradients, by the parameters and by the data, in training and in inference.
+
+
+def case(
+    name: str, training: bool, backend: backends.Backend, dtype: Any
+) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    layer, x = LAYERS[name], placed(IMAGES, backend, dtype)
+    trainable, statistics = split(scattered(layer.init(0, x), backend))
+    statistics = tree.map(lambda leaf: backend.xp.abs(leaf) + 0.5, statistics)
+    key = random.key(3, backend)
+
+    def f(trainable: Any, x: Any) -> Any:
+        params = merge(trainable, statistics)
+        y = layer.train(params, x, key)[0] if training else layer(params, x)
+        return namespace(y).sum(y * y + 0.5 * y)
+
+    return f, (trainable, x)
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["training", "inference"])
+@pytest.mark.parametrize("name", LAYERS)
+def test_gradient_is_that_of_differences(
+    name: str, training: bool, backend: backends.Backend, float64: Any
+) -> None:
+    f, args = case(name, training, backend, float64)
+    assert_matches_differences(f, args, backend)
+
+
+@pytest.mark.parametrize("name", ["Linear", "BatchNorm", "LayerNorm"])
+def test_second_order_is_that_of_differences(
+    name: str, backend: backends.Backend, float64: Any
+) -> None:
+    f, args = case(name, True, backend, float64)
+
+    def steepness(trainable: Any, x: Any) -> Any:
+        slope = tinynn.grad(f, argnums=1)(trainable, x)
+        return namespace(slope).sum(slope * slope)
+
+    assert_matches_differences(steepness, args, backend)
+
+
+@pytest.mark.only("jax-x64")
+@pytest.mark.parametrize("training", [True, False], ids=["training", "inference"])
+@pytest.mark.parametrize("name", LAYERS)
+def test_gradient_is_that_of_jax(name: str, training: bool, backend: backends.Backend) -> None:
+    f, args = case(name, training, backend, "float64")
+    assert_matches_library(f, jax_gradient, args, backend)
+
+
+@pytest.mark.only("torch")
+@pytest.mark.parametrize("training", [True, False], ids=["training", "inference"])
+@pytest.mark.parametrize("name", LAYERS)
+def test_gradient_is_that_of_torch(name: str, training: bool, backend: backends.Backend) -> None:
+    f, args = case(name, training, backend, "float64")
+    assert_matches_library(f, torch_gradient, args, backend)
+
+
+@pytest.mark.only("torch")
+def test_norms_are_torchs(backend: backends.Backend) -> None:
+    import torch
+
+    x = backend.asarray(X, dtype="float32")
+    theirs = torch.nn.BatchNorm1d(5, momentum=0.1)
+    y, after = BatchNorm(momentum=0.9).train(BatchNorm().init(0, x), x, None)
+    assert_close(y, backend.to_host(theirs(x)), backend, dtype="float32")
+    for name in ("running_mean", "running_var"):
+        assert_close(after[name], backend.to_host(getattr(theirs, name)), backend)
+    y = LayerNorm()(LayerNorm().init(0, x), x)
+    assert_close(y, backend.to_host(torch.nn.LayerNorm(5)(x)), backend, dtype="float32")
+
+
+# Errors.
+
+DEEP = Sequential(Linear(4), functional.relu, Sequential(LayerNorm(), Linear(3), BatchNorm()))
+
+
+def test_width_that_does_not_fit(backend: backends.Backend) -> None:
+    x = backend.asarray(X, dtype="float32")
+    params = DEEP.init(0, x)
+    with pytest.raises(ShapeError) as caught:
+        DEEP(params, x[:, :3])
+    assert str(caught.value).startswith(
+        "layer 0, Linear(4): expected input of shape (batch, 5), got (batch, 3); "
+    )
+    with pytest.raises(ShapeError, match=r"^layer 2\.1, Linear\(3\): expected .*got \(batch, 4\);"):
+        DEEP({**params, "2": {**params["2"], "1": Linear(3).init(0, x)}}, x)
+    images = backend.asarray(IMAGES, dtype="float32")
+    params = Linear(4).init(0, images)
+    with pytest.raises(ShapeError, match=r"^Linear\(4\): .*\(batch, 3, 5\), got \(batch, 3, 2\)"):
+        Linear(4)(params, images[:, :, :2])
+
+
+def test_dtype_that_does_not_fit(backend: backends.Backend, float64: Any) -> None:
+    x = backend.asarray(X, dtype="float32")
+    params = DEEP.init(0, x)
+    with pytest.raises(DtypeError, match=r"^layer 0, Linear\(4\): expected .*float32.*float64"):
+        DEEP(params, backend.asarray(X, dtype=float64))
+
+
+def test_integers_and_vectors(backend: backends.Backend) -> None:
+    with pytest.raises(DtypeError, match=r"layer 0, Linear\(4\): expected .*floating-point.*int"):
+        DEEP.init(0, backend.asarray([[1, 2]]))
+    with pytest.raises(ShapeError, match=r"layer 0, Linear\(4\): expected .*got \(batch\)"):
+        DEEP.init(0, backend.asarray([1.0, 2.0]))
+    with pytest.raises(ShapeError, match=r"layer 0, Flatten\(\): .*got \(\)"):
+        Sequential(Flatten()).init(0, backend.asarray(1.0))
+
+
+def test_one_sample_has_no_variance(backend: backends.Backend) -> None:
+    x = backend.asarray(X, dtype="float32")
+    params = DEEP.init(0, x)
+    with pytest.raises(ShapeError, match=r"layer 2\.2, BatchNorm\(\): expected 2 samples or more"):
+        DEEP.train(params, x[:1, :], 0)
+    images = backend.asarray(IMAGES, dtype="float32")[:1, ...]  # three rows of one sample will do
+    BatchNorm().train(BatchNorm().init(0, images), images, None)
+
+
+def test_other_errors_say_where(backend: backends.Backend) -> None:
+    def broken(x: Any) -> Any:
+        raise RuntimeError("out of order")
+
+    with pytest.raises(RuntimeError, match="out of order") as caught:
+        Sequential(Linear(2), Sequential(broken)).init(0, backend.asarray(X))
+    assert caught.value.__notes__ == ["in layer 0, broken", "in layer 1, Sequential(broken)"]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Linear(0), "Linear: expected features to be a whole number of 1 or more, got 0"),
+        (lambda: Linear(2.5), "whole number"),
+        (lambda: Linear("3"), "got '3'"),
+        (lambda: Dropout(1.0), r"Dropout: expected rate to be a number in \[0, 1\), got 1.0"),
+        (lambda: Dropout("half"), "got 'half'"),
+        (lambda: BatchNorm(momentum=2), "momentum"),
+        (lambda: BatchNorm(epsilon=-1), "epsilon"),
+        (lambda: LayerNorm(epsilon=-1), "epsilon"),
+    ],
+)
+def test_settings_out_of_range(make: Callable[[], Layer], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.parametrize("wrong", [Flatten, "relu", None, 3])
+def test_what_is_no_layer(wrong: Any) -> None:
+    with pytest.raises(TypeError, match=r"expected layer 1 to be a layer or a function"):
+        Sequential(Linear(2), wrong)
+
+
+# Description.
+
+
+def test_split_and_merge(backend: backends.Backend) -> None:
+    params = NETWORK.init(0, backend.asarray(IMAGES))
+    trainable, statistics = split(params)
+    assert [name for name, _ in tree.paths(statistics)] == ["3.running_mean", "3.running_var"]
+    assert not any("running" in name for name, _ in tree.paths(trainable))
+    whole = merge(trainable, statistics)
+    assert tree.flatten(whole)[1] == tree.flatten(params)[1]
+    assert all(a is b for a, b in zip(tree.leaves(whole), tree.leaves(params), strict=True))
+    assert split({}) == ({}, {})
+
+
+def test_shown_as_it_is_written() -> None:
+    assert str(NETWORK) == (
+        "Sequential(Flatten(), Linear(7), silu, BatchNorm(), Dropout(rate=0.3), "
+        "Sequential(Linear(4, bias=False), LayerNorm()), elu(alpha=0.5), Scale(), "
+        "Linear(2, weight_init=orthogonal, bias_init=Constant(0.1)))"
+    )
+
+
+def test_description_round_trip() -> None:
+    text = json.dumps(describe(NETWORK))
+    again = build(json.loads(text), custom={"Scale": Scale})
+    assert json.dumps(describe(again)) == text
+    assert again.layers[:6] == NETWORK.layers[:6]
+    assert (again.layers[6].func, again.layers[6].keywords) == (functional.elu, {"alpha": 0.5})
+    assert again.layers[7:] == NETWORK.layers[7:]
+
+
+def test_numbers_of_other_kinds_are_described() -> None:
+    assert describe(Linear(np.int64(3)))["features"] == 3
+    assert json.dumps(describe(Dropout(np.float32(0.5))))
+
+
+def named_relu() -> Callable[[Any], Any]:
+    def relu(x: Any) -> Any:
+        return x
+
+    return relu
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        (lambda x: x, "no name to be found again by"),
+        (named_relu(), "would be read back as"),
+        (functools.partial(functional.elu, np.ones(1)), "cannot be written down"),
+    ],
+)
+def test_what_cannot_be_described(layer: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        describe(Sequential(layer))
+
+
+@pytest.mark.parametrize(
+    ("description", "message"),
+    [
+        ({"class": "Convolution", "features": 3}, "no class is known as 'Convolution'; known are"),
+        ({"class": "relu"}, "no class is known as 'relu'"),
+        ({"class": ["Linear"]}, "no class is known as"),
+        ({"function": "Linear"}, "no function is known as 'Linear'"),
+        ({"function": "os.system"}, "no function is known as 'os.system'"),
+        ({}, "no function is known as None"),
+        ({"class": "Linear"}, "the settings written down for Linear do not fit it"),
+        ({"class": "Linear", "features": 3, "colour": 1}, "do not fit it: .*colour"),
+        ({"class": "Linear", "features": "many"}, "expected features to be a whole number"),
+        ({"class": "Sequential"}, "the settings written down for Sequential do not fit it"),
+        ({"class": "Sequential", "layers": ["relu"]}, "do not fit it: .*layer 0"),
+        ({"class": "Sequential", "layers": 3}, "do not fit it"),
+        ({"class": "Dropout", "rate": None}, "expected rate to be a number"),
+    ],
+)
+def test_what_cannot_be_built(description: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build(description)
+
+
+def test_custom_functions_come_by_name() -> None:
+    def square(x: Any) -> Any:
+        return x * x
+
+    net = Sequential(square, Linear(1))
+    with pytest.raises(ValueError, match=r"pass your own as custom=\{'square': \.\.\.\}"):
+        build(describe(net))
+    assert build(describe(net), custom={"square": square}) == net

@@ -1,0 +1,137 @@
+"""What layers, losses and optimizers have in common: they are frozen dataclasses of settings.
+
+Their settings can be written down (`describe`), read back (`build`), shown (`label`) and checked
+(`require`). Nothing here imports anything by a name that came out of a file: `build` only looks
+names up in the mapping it is given.
+"""
+
+import functools
+import inspect
+import numbers
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, fields, is_dataclass
+from typing import Any
+
+__all__ = ["build", "describe", "label", "require"]
+
+
+def label(value: Any) -> str:
+    """The settings as a person would write them: defaults left out, functions by their name.
+
+    >>> from tinynn.layers import Linear
+    >>> label(Linear(features=32, bias=False))
+    'Linear(32, bias=False)'
+    """
+    if isinstance(value, functools.partial):
+        settings = [f"{name}={label(setting)}" for name, setting in value.keywords.items()]
+        return f"{label(value.func)}({', '.join(settings)})"
+    if not is_dataclass(value) or isinstance(value, type):
+        return getattr(value, "__name__", None) or repr(value)
+    shown: list[str] = []
+    for field in fields(value):
+        setting = getattr(value, field.name)
+        if field.default is MISSING and field.default_factory is MISSING:
+            shown += map(label, setting) if isinstance(setting, tuple) else [label(setting)]
+        elif setting != field.default:
+            shown.append(f"{field.name}={label(setting)}")
+    return f"{type(value).__name__}({', '.join(shown)})"
+
+
+def require(owner: Any, name: str, holds: Callable[[Any], bool], expected: str) -> None:
+    """ValueError, naming the owner, its setting and what was expected, unless `holds(setting)`."""
+    setting = getattr(owner, name)
+    try:
+        if holds(setting):
+            return
+    except TypeError:  # not even comparable with a number
+        pass
+    raise ValueError(f"{type(owner).__name__}: expected {name} to be {expected}, got {setting!r}")
+
+
+def describe(value: Any, known: Mapping[str, Any]) -> Any:
+    """The value in what JSON can hold: the reverse of `build`.
+
+    value: a dataclass, function, `functools.partial` with keywords, number, string, None, or a
+        list or tuple of these.
+    known: name -> class or function; the names `build` will find by itself. Other classes and
+        functions are described by their own name, and `build` must be given them.
+
+    Raises ValueError for what cannot be found again: a lambda, or something of the user's that
+    bears the name of another thing in `known`.
+
+    >>> from tinynn.layers import Linear
+    >>> describe([Linear(2, weight_init=max), None], {"Linear": Linear})[0]["weight_init"]
+    {'function': 'max'}
+    """
+    if value is None or isinstance(value, str | bool):
+        return value
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    if isinstance(value, numbers.Real):
+        return float(value)
+    if isinstance(value, list | tuple):
+        return [describe(entry, known) for entry in value]
+    if is_dataclass(value) and not isinstance(value, type):
+        settings = {f.name: describe(getattr(value, f.name), known) for f in fields(value)}
+        return {"class": _name(type(value), known), **settings}
+    if isinstance(value, functools.partial) and not value.args:
+        settings = {name: describe(entry, known) for name, entry in value.keywords.items()}
+        return {"function": _name(value.func, known), **settings}
+    if callable(value):
+        return {"function": _name(value, known)}
+    raise ValueError(
+        f"{label(value)} ({type(value).__name__}) cannot be written down: expected a dataclass, "
+        "a function, a number, a string, None or a tuple of these"
+    )
+
+
+def _name(value: Any, known: Mapping[str, Any]) -> str:
+    name = getattr(value, "__name__", "")
+    if not name.isidentifier():
+        raise ValueError(
+            f"{value!r} cannot be written down: it has no name to be found again by; "
+            "define it with `def` and pass it by that name in custom= when reading"
+        )
+    if known.get(name, value) is not value:
+        raise ValueError(
+            f"{value!r} cannot be written down: {name!r} would be read back as {known[name]!r}; "
+            "use that one, or give yours another name"
+        )
+    return str(name)
+
+
+def build(description: Any, known: Mapping[str, Any]) -> Any:
+    """What `describe` wrote down, built again; lists come back as tuples.
+
+    Raises ValueError for a name that is not in `known` and for settings that do not fit.
+
+    >>> from tinynn.layers import Linear
+    >>> build({"class": "Linear", "features": 3}, {"Linear": Linear}) == Linear(3)
+    True
+    """
+    if isinstance(description, list):
+        return tuple(build(entry, known) for entry in description)
+    if not isinstance(description, dict):
+        return description
+    settings = dict(description)
+    kind = "class" if "class" in settings else "function"
+    name = settings.pop(kind, None)
+    made = known.get(name) if isinstance(name, str) else None
+    if made is None or (kind == "class") is not (isinstance(made, type) and is_dataclass(made)):
+        raise ValueError(
+            f"no {kind} is known as {name!r}; known are {', '.join(sorted(known))}; "
+            f"pass your own as custom={{{str(name)!r}: ...}}"
+        )
+    settings = {key: build(entry, known) for key, entry in settings.items()}
+    if kind == "function":
+        return functools.partial(made, **settings) if settings else made
+    try:
+        spread = [  # Sequential(*layers) takes its field as positional arguments
+            entry
+            for parameter in inspect.signature(made).parameters.values()
+            if parameter.kind is parameter.VAR_POSITIONAL
+            for entry in settings.pop(parameter.name)
+        ]
+        return made(*spread, **settings)
+    except (TypeError, KeyError) as error:
+        raise ValueError(f"the settings written down for {name} do not fit it: {error}") from error
