@@ -1,8 +1,29 @@
-"""tinynn: neural networks on whatever array library you already have."""
+"""tinynn: neural networks on whatever array library you already have.
+
+>>> import numpy as np
+>>> import tinynn
+>>> from tinynn.functional import relu
+>>> from tinynn.layers import Linear, Sequential
+>>> X = np.asarray([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
+>>> net = Sequential(Linear(16), relu, Linear(2))
+>>> model = tinynn.fit(net, X, [0, 1, 1, 0], epochs=200)
+>>> np.argmax(model.predict(X), axis=1)
+array([0, 1, 1, 0])
+"""
 
 from tinynn.rules.extensions import stop_gradient
 from tinynn.trace import Namespace
+from tinynn.training import Model, fit, load
 from tinynn.transforms import grad, value_and_grad, vjp
 
 __version__ = "0.1.0"
-__all__ = ["Namespace", "grad", "stop_gradient", "value_and_grad", "vjp"]
+__all__ = [
+    "Model",
+    "Namespace",
+    "fit",
+    "grad",
+    "load",
+    "stop_gradient",
+    "value_and_grad",
+    "vjp",
+]

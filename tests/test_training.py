@@ -1,0 +1,466 @@
+"""fit, Model, callbacks, metrics and the progress bar."""
+
+import sys
+import types
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+
+import backends
+from backends import Backend
+from tests.checks import assert_array, assert_close, assert_equal
+from tests.transfers import Transfers
+from tinynn import tree
+from tinynn.functional import relu
+from tinynn.layers import BatchNorm, Dropout, Layer, Linear, Sequential, split
+from tinynn.losses import BinaryCrossEntropy, SoftmaxCrossEntropy, SquaredError
+from tinynn.optim import SGD, Adam
+from tinynn.trace import namespace
+from tinynn.training import (
+    Accuracy,
+    EarlyStopping,
+    History,
+    Model,
+    Run,
+    TrainingStep,
+    accuracy,
+    fit,
+    mean_absolute_error,
+    r2,
+)
+from tinynn.training.data import Samples
+
+pytestmark = pytest.mark.reads_scalars  # the loss looks at the range of the labels
+
+LINE = np.asarray([[-2.0], [-1.0], [0.0], [1.0], [2.0], [3.0]], "float32")
+
+
+@pytest.fixture
+def x(backend: Backend) -> Any:
+    return backend.asarray(LINE)
+
+
+@pytest.fixture
+def y(backend: Backend) -> Any:
+    return backend.asarray(2 * LINE + 1)
+
+
+def blobs(backend: Backend, dtype: str = "float32") -> tuple[Any, Any]:
+    """Three clouds of ten points each, and their labels."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(30) % 3
+    centres = np.asarray([[0.0, 3.0], [3.0, -1.0], [-3.0, -1.0]])
+    points = centres[labels] + rng.normal(size=(30, 2))
+    return backend.asarray(points.astype(dtype)), backend.asarray(labels)
+
+
+# What fit gives.
+
+
+def test_it_learns_classes(backend: Backend, float_dtype: Any) -> None:
+    dtype = backend.dtype_name(float_dtype)
+    x, y = blobs(backend, dtype)
+    net = Sequential(Linear(8), relu, Linear(3))
+    model = fit(net, x, y, optimizer=Adam(0.1), epochs=6, metrics=["accuracy"], batch_size=10)
+    assert model.loss == SoftmaxCrossEntropy()
+    assert list(model.history) == ["epoch", "loss", "accuracy"]
+    assert model.history["epoch"] == list(range(1, 7))
+    assert model.history["accuracy"][-1] >= 0.9
+    assert all(type(number) is float for number in model.history["loss"])
+    assert_array(model.predict(x), backend, dtype=dtype, shape=(30, 3))
+    for leaf in tree.leaves(model.params):
+        assert_array(leaf, backend, dtype=dtype)
+    scores = model.evaluate(x, y)
+    assert list(scores) == ["loss", "accuracy"]
+    assert scores["accuracy"] == model.history["accuracy"][-1]
+
+
+def test_it_learns_a_line(backend: Backend, x: Any, y: Any) -> None:
+    model = fit(Linear(1), x, y, optimizer=SGD(0.2), epochs=20, batch_size=None, metrics=["r2"])
+    assert model.loss == SquaredError()
+    assert_close(model.params["weight"], [[2.0]], backend, rtol=2e-2)
+    assert model.history["r2"][-1] > 0.99
+
+
+def test_nothing_crosses_but_the_numbers_shown(backend: Backend, transfers: Transfers) -> None:
+    x, y = blobs(backend)
+    net = Sequential(Linear(4), BatchNorm(), relu, Dropout(0.1), Linear(3))
+    settings: dict[str, Any] = {"batch_size": 7, "validation": 0.2, "metrics": ["accuracy"]}
+
+    def reads(epochs: int) -> list[tuple[int, ...]]:
+        start = len(transfers.by_product)
+        fit(net, x, y, epochs=epochs, **settings)
+        return [read.shape for read in transfers.by_product[start:]]
+
+    once, thrice = reads(1), reads(3)
+    assert all(shape == () for shape in once[:-1]), "one number at a time in the checks"
+    assert thrice[len(once) - 1 :] == [(3,)] * 3, "one small array an epoch"
+
+
+@pytest.mark.parametrize(
+    ("labels", "outputs", "expected"),
+    [
+        ([0, 1, 2, 1, 0, 2], 3, SoftmaxCrossEntropy()),
+        ([0, 1, 1, 1, 0, 0], 1, BinaryCrossEntropy()),
+        ([True, False, True, True, False, False], 1, BinaryCrossEntropy()),
+        ([0.0, 1.0, 2.0, 1.0, 0.5, 2.5], 1, SquaredError()),
+    ],
+)
+def test_the_loss_suits_y(
+    backend: Backend, x: Any, labels: list[Any], outputs: int, expected: Any
+) -> None:
+    for y in (labels, backend.asarray(labels)):
+        model = fit(Linear(outputs), x, y, epochs=1, metrics=["accuracy"] if outputs > 1 else [])
+        assert model.loss == expected
+
+
+def test_losses_by_name_or_as_functions(backend: Backend, x: Any, y: Any) -> None:
+    def own(prediction: Any, target: Any) -> Any:
+        xp = namespace(prediction, target)
+        difference = xp.subtract(prediction, target)
+        return namespace(difference).mean(difference * difference)
+
+    by_name = fit(Linear(1), x, y, loss="squared_error", epochs=2)
+    as_function = fit(Linear(1), x, y, loss=own, epochs=2)
+    column_left_out = fit(Linear(1), x, y[:, 0], loss=own, epochs=2)
+    assert by_name.history == as_function.history == column_left_out.history
+    assert by_name.evaluate(x, y) == as_function.evaluate(x, y[:, 0])
+
+
+def test_integers_become_floats(backend: Backend) -> None:
+    x = backend.asarray([[1, 2], [3, 4]])
+    model = fit(Linear(1), x, backend.asarray([0.5, 1.5]), epochs=1)
+    assert_array(model.predict(x), backend, dtype=backend.default_float)
+
+
+def test_the_loss_of_an_epoch(backend: Backend, x: Any, y: Any) -> None:
+    """A step size of zero leaves the loss as it is: that of all the samples, however batched."""
+    for reduction in ("mean", "sum"):
+        loss = SquaredError(reduction=reduction)
+        for weights in (None, [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]):
+            model = fit(
+                *(Linear(1), x, y),
+                loss=loss,
+                optimizer=SGD(0.0),
+                epochs=1,
+                batch_size=4,
+                weights=weights,
+            )
+            whole = model.evaluate(x, y, weights=weights)["loss"]
+            assert model.history["loss"][0] == pytest.approx(whole, rel=1e-5)
+            assert model.evaluate(x, y, weights=weights, batch_size=2)["loss"] == whole
+
+
+def test_weights_count_samples(backend: Backend, x: Any, y: Any) -> None:
+    weights = backend.asarray([1, 0, 0, 2, 0, 0])
+    order = np.asarray([0, 3, 3])
+    repeated = backend.asarray(LINE[order])
+    settings: dict[str, Any] = {"epochs": 3, "batch_size": None, "optimizer": SGD(0.05)}
+    weighted = fit(Linear(1), x, y, weights=weights, **settings)
+    plain = fit(Linear(1), repeated, 2 * repeated + 1, **settings)
+    assert weighted.history["loss"] == pytest.approx(plain.history["loss"], rel=1e-5)
+
+
+def test_validation(backend: Backend, x: Any, y: Any) -> None:
+    settings: dict[str, Any] = {"epochs": 2, "metrics": [mean_absolute_error]}
+    names = ["epoch", "loss", "validation_loss", "validation_mean_absolute_error"]
+    fraction = fit(Linear(1), x, y, validation=0.34, **settings)
+    pair = fit(Linear(1), x, y, validation=(x, y), **settings)
+    assert list(fraction.history) == list(pair.history) == names
+    assert pair.history["validation_loss"][-1] == pair.evaluate(x, y)["loss"]
+
+
+def test_held_out_samples_are_not_trained_on(backend: Backend, x: Any) -> None:
+    seen: list[Any] = []
+
+    class Spy(Linear):
+        def train(self, params: Any, x: Any, key: Any) -> tuple[Any, Any]:
+            seen.append(x)
+            return super().train(params, x, key)
+
+        def __call__(self, params: Any, x: Any) -> Any:
+            seen.append(x)
+            return super().__call__(params, x)
+
+    for shuffle in (True, False):
+        seen.clear()
+        fit(Spy(1), x, x, epochs=1, batch_size=4, validation=0.34, shuffle=shuffle)
+        (train,) = {tuple(backend.to_host(a)[:, 0].tolist()) for a in seen if a.shape[0] == 4}
+        (held,) = {tuple(backend.to_host(a)[:, 0].tolist()) for a in seen if a.shape[0] == 2}
+        assert sorted(train + held) == LINE[:, 0].tolist()
+        assert shuffle or held == (2.0, 3.0)
+
+
+def test_training_goes_on_from_params(backend: Backend, x: Any, y: Any) -> None:
+    settings: dict[str, Any] = {"optimizer": SGD(0.1), "batch_size": None}
+    once = fit(Linear(1), x, y, epochs=4, **settings)
+    half = fit(Linear(1), x, y, epochs=2, **settings)
+    rest = fit(Linear(1), x, y, epochs=2, params=half.params, **settings)
+    assert half.history["loss"] + rest.history["loss"] == once.history["loss"]
+
+
+def test_a_step_is_pure(backend: Backend, x: Any, y: Any) -> None:
+    net = Sequential(Linear(3), BatchNorm(), Dropout(0.5), Linear(1))
+    params = net.init(0, x)
+    optimizer = Adam()
+    step = TrainingStep(net, SquaredError(), optimizer)
+    key = backends.random.key(1, backend)
+    state = optimizer.init(split(params)[0])
+    before = [backend.to_host(leaf).copy() for leaf in tree.leaves(params)]
+    first = step(params, state, Samples(x, y), key)
+    second = step(params, state, Samples(x, y), key)
+    for one, other in zip(tree.leaves(first), tree.leaves(second), strict=True):
+        assert_equal(one, backend.to_host(other), backend)
+    for leaf, copy in zip(tree.leaves(params), before, strict=True):
+        assert_equal(leaf, copy, backend)
+    assert list(first[0]["1"]) == list(params["1"])
+
+
+# Where data come from.
+
+
+class Frame(dict[str, Any]):
+    """The least that a data frame is."""
+
+    @property
+    def columns(self) -> list[str]:
+        return list(self)
+
+    def __getitem__(self, name: str) -> Any:
+        values = super().__getitem__(name)
+        return types.SimpleNamespace(name=name, to_numpy=lambda: np.asarray(values))
+
+
+def test_lists_and_frames_go_to_the_backend(backend: Backend) -> None:
+    rows = [[1.0, 2], [3, 4.5], [5, 6]]
+    frame = Frame(a=[1.0, 3.0, 5.0], b=[2, 4.5, 6])
+    target = Frame(t=[0, 1, 1])
+    models = [
+        fit(Linear(2), x, y, epochs=2, backend=backend)
+        for x, y in ((rows, [0, 1, 1]), (frame, target), (frame, target["t"]))
+    ]
+    array = np.asarray(rows, backend.dtype_name(backend.default_float))
+    models.append(fit(Linear(2), array, np.asarray([0, 1, 1]), epochs=2, backend=backend))
+    for model in models:
+        assert model.backend == backend
+        assert model.history == models[0].history
+    expected = backend.to_host(models[0].predict(rows))
+    assert_close(models[1].predict(frame), expected, backend, dtype=backend.default_float)
+
+
+def test_columns_are_found_by_name(backend: Backend) -> None:
+    frame = Frame(a=[1.0, 3.0, 5.0], b=[2.0, 4.0, 7.0])
+    turned = Frame(b=[2.0, 4.0, 7.0], extra=["x", "y", "z"], a=[1.0, 3.0, 5.0])
+    model = fit(Linear(1), frame, [0.0, 1.0, 2.0], epochs=1, backend=backend)
+    assert model.columns == ("a", "b")
+    assert_equal(model.predict(turned), backend.to_host(model.predict(frame)), backend)
+    with pytest.raises(ValueError, match=r"predict: X: expected the columns a, b.*no column 'b'"):
+        model.predict(Frame(a=[1.0]))
+
+
+@pytest.mark.only("numpy")
+def test_frames_of_pandas_and_polars(backend: Backend) -> None:
+    import pandas
+    import polars
+
+    columns = {"a": [1.0, 3.0, 5.0], "b": [2, 4, 7], "c": [True, False, True], "y": [0, 1, 1]}
+    histories = []
+    for library in (pandas, polars):
+        frame = library.DataFrame(columns)
+        x = frame[["a", "b", "c"]]
+        for y in (frame["y"], frame[["y"]]):
+            model = fit(Linear(2), x, y, epochs=2)
+            histories.append(model.history)
+            assert_array(model.predict(frame), backend, dtype="float64", shape=(3, 2))
+    assert histories == histories[:1] * 4
+
+
+def test_predict_casts_and_batches(backend: Backend, x: Any, y: Any) -> None:
+    model = fit(Linear(1), x, y, epochs=1)
+    expected = backend.to_host(model.predict(x))
+    assert_close(model.predict(x, batch_size=4), expected, backend, dtype="float32")
+    assert_close(model.predict(LINE.tolist()), expected, backend, dtype="float32")
+    wide = backend.dtypes().get("float64", x.dtype)
+    assert_close(model.predict(backend.xp.astype(x, wide)), expected, backend, dtype="float32")
+
+
+def test_a_model_moves(backend: Backend, x: Any, y: Any) -> None:
+    model = fit(Linear(1), x, y, epochs=1)
+    there = model.to("numpy")
+    np.testing.assert_allclose(there.predict(LINE), backend.to_host(model.predict(x)), rtol=1e-6)
+    back = there.to(backend)
+    assert_equal(back.predict(x), backend.to_host(model.predict(x)), backend)
+
+
+def test_a_net_without_parameters_predicts(backend: Backend, x: Any) -> None:
+    assert_equal(Model(Sequential(relu), {}).predict(x), np.maximum(LINE, 0), backend)
+
+
+# Callbacks.
+
+
+def test_callbacks_see_the_run(backend: Backend, x: Any, y: Any) -> None:
+    seen: list[tuple[int, int, float]] = []
+
+    def look(run: Run) -> None:
+        seen.append((run.epoch, run.epochs, run.history["loss"][-1]))
+        assert_array(run.params["weight"], backend)
+        if run.epoch == 3:
+            run.stop()
+
+    model = fit(Linear(1), x, y, epochs=9, callbacks=[look])
+    assert [row[:2] for row in seen] == [(1, 9), (2, 9), (3, 9)]
+    assert model.history["loss"] == [row[2] for row in seen]
+    assert fit(Linear(1), x, y, epochs=9, callbacks=look).history == model.history
+
+
+@pytest.mark.parametrize("epochs", [9, 3])
+def test_early_stopping_restores_the_best(backend: Backend, x: Any, y: Any, epochs: int) -> None:
+    """The validation target is the opposite: each step makes it worse."""
+    params: list[Any] = []
+    stopping = EarlyStopping(patience=3)
+    model = fit(
+        *(Linear(1), x, y),
+        epochs=epochs,
+        validation=(x, -y),
+        callbacks=[lambda run: params.append(run.params), stopping],
+        optimizer=SGD(0.1),
+    )
+    assert model.history["epoch"] == list(range(1, min(epochs, 4) + 1))
+    assert model.params is params[0]
+    assert model.evaluate(x, -y)["loss"] == min(model.history["validation_loss"])
+    again = fit(Linear(1), x, y, epochs=2, validation=(x, -y), callbacks=[stopping])
+    assert len(again.history["loss"]) == 2, "it forgets the run before"
+
+
+def test_early_stopping_on_a_metric(backend: Backend, x: Any, y: Any) -> None:
+    settings: dict[str, Any] = {"epochs": 9, "metrics": ["r2"], "optimizer": SGD(0.1)}
+    rising = fit(Linear(1), x, y, callbacks=[EarlyStopping("r2", patience=1)], **settings)
+    assert len(rising.history["r2"]) == 9, "a larger R2 is better"
+    small = EarlyStopping("loss", patience=2, min_delta=1e9, restore_best=False)
+    stopped = fit(Linear(1), x, y, callbacks=[small], **settings)
+    assert len(stopped.history["loss"]) == 3
+    assert stopped.evaluate(x, y)["r2"] == stopped.history["r2"][-1]
+    for bad in ({"patience": 0}, {"min_delta": -1.0}):
+        with pytest.raises(ValueError, match="EarlyStopping: expected patience"):
+            EarlyStopping(**bad)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Interrupt(Layer):
+    """Stands in for a Ctrl-C in the middle of an epoch."""
+
+    when: Callable[[], bool] = lambda: False
+
+    def __call__(self, params: Any, x: Any) -> Any:
+        return x
+
+    def train(self, params: Any, x: Any, key: Any) -> tuple[Any, Any]:
+        if self.when():
+            raise KeyboardInterrupt
+        return x, params
+
+
+def test_ctrl_c_gives_the_last_whole_epoch(backend: Backend, x: Any, y: Any) -> None:
+    params: list[Any] = []
+    calls: list[None] = []
+
+    def when() -> bool:
+        calls.append(None)
+        return len(params) == 2 and len(calls) % 2 == 0
+
+    net = Sequential(Linear(1), Interrupt(when))
+    with pytest.warns(RuntimeWarning, match="epoch 2: interrupted"):
+        model = fit(
+            net, x, y, epochs=9, batch_size=3, callbacks=[lambda run: params.append(run.params)]
+        )
+    assert model.history["epoch"] == [1, 2]
+    assert model.params is params[-1]
+    with pytest.raises(KeyboardInterrupt):
+        fit(Sequential(Linear(1), Interrupt(lambda: True)), x, y)
+
+
+def test_a_loss_that_diverges_ends_training(backend: Backend, x: Any, y: Any) -> None:
+    with pytest.warns(RuntimeWarning) as caught:
+        model = fit(Linear(1), x, y, optimizer=SGD(1e25), epochs=9)
+    assert any("no longer finite" in str(warning.message) for warning in caught)
+    assert len(model.history["loss"]) < 9
+
+
+# Metrics.
+
+
+def test_accuracy(backend: Backend) -> None:
+    scores = backend.asarray([[2.0, 1.0, 0.0], [0.0, 3.0, 1.0], [0.0, 1.0, 4.0]], "float32")
+    assert_close(accuracy(scores, backend.asarray([0, 1, 1])), 2 / 3, backend, dtype="float32")
+    one_hot = backend.asarray([[1, 0, 0], [0, 1, 0], [0, 1, 0]])
+    assert_close(accuracy(scores, one_hot), 2 / 3, backend)
+    single = backend.asarray([[-0.5], [0.25], [0.75]], "float32")
+    for target in ([0, 1, 1], [[0], [1], [1]], [False, True, True], [0.0, 1.0, 1.0]):
+        assert_close(accuracy(single, backend.asarray(target)), 1.0, backend)
+    assert_close(Accuracy(0.5)(single, backend.asarray([0, 1, 1])), 2 / 3, backend)
+
+
+def test_errors_of_regression(backend: Backend) -> None:
+    prediction = backend.asarray([[1.0, 5.0], [2.0, 5.0], [4.0, 5.0]], "float32")
+    target = backend.asarray([[1.0, 5.0], [2.0, 5.0], [3.0, 5.0]], "float32")
+    assert_close(mean_absolute_error(prediction, target), 1 / 6, backend, dtype="float32")
+    assert_close(r2(prediction, target), (0.5 + 1.0) / 2, backend, dtype="float32")
+    assert_close(r2(target, prediction), (1 - 1 / (14 / 3) + 1.0) / 2, backend, rtol=1e-5)
+    assert_close(r2(prediction + 1, target), (1 - 6 / 2 + 0.0) / 2, backend)
+
+
+def test_history() -> None:
+    history = History()
+    assert history.last == {}
+    history.add({"epoch": 1, "loss": 0.5})
+    assert history == {"epoch": [1], "loss": [0.5]}
+
+
+# The progress bar.
+
+
+def test_the_bar_in_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    fit(Linear(1), LINE, LINE, epochs=3, validation=0.34, progress=True)
+    shown = capsys.readouterr()
+    assert shown.out == "", "what a program prints stays clean"
+    assert "epoch 3/3" in shown.err
+    assert "validation loss" in shown.err
+    assert "samples/s" in shown.err or "epochs/s" in shown.err
+
+
+def test_no_bar_where_nobody_looks(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fit(Linear(1), LINE, LINE, epochs=1)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    fit(Linear(1), LINE, LINE, epochs=1, progress=False)
+    assert capsys.readouterr() == ("", "")
+    fit(Linear(1), LINE, LINE, epochs=1)
+    assert "epoch 1/1" in capsys.readouterr().err
+
+
+def test_the_bar_in_a_notebook(monkeypatch: pytest.MonkeyPatch) -> None:
+    """IPython is stood in for: its kernel's presence, and the two functions that are used."""
+    shown: list[str] = []
+    display = types.ModuleType("IPython.display")
+    handle = types.SimpleNamespace(update=shown.append)
+    monkeypatch.setattr(display, "HTML", str, raising=False)
+    monkeypatch.setattr(display, "display", lambda value, display_id: handle, raising=False)
+    monkeypatch.setitem(sys.modules, "IPython", types.ModuleType("IPython"))
+    monkeypatch.setitem(sys.modules, "IPython.display", display)
+    monkeypatch.setitem(sys.modules, "ipykernel", types.ModuleType("ipykernel"))
+    fit(Linear(1), LINE, LINE, epochs=2)
+    assert shown[-1].startswith('<progress value="12" max="12"></progress> epoch 2/2  loss ')
+
+
+def test_the_bar_is_closed_when_training_fails(capsys: pytest.CaptureFixture[str]) -> None:
+    def fail(run: Run) -> None:
+        raise RuntimeError("mine")
+
+    with pytest.raises(RuntimeError, match="mine"):
+        fit(Linear(1), LINE, LINE, progress=True, callbacks=[fail])
+    assert "epoch 1/20" in capsys.readouterr().err

@@ -1,0 +1,199 @@
+"""Model files: safetensors, with the model's description and a digest in the metadata.
+
+A file holds the parameters by name, one JSON text that says what they belong to, and the SHA-256
+of its own bytes (with the digest's 64 digits read as zeros), so that one changed byte anywhere is
+found. Nothing in it is ever run or imported. Any reader of safetensors can read the parameters.
+
+The format: <https://github.com/huggingface/safetensors#format>.
+"""
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import safetensors
+
+_deserialize: Any = safetensors.deserialize  # it has no types
+
+FORMAT = 1
+_ZEROS = "0" * 64
+_MARK = b'"sha256":"'
+
+# The standard's real dtypes: their names in safetensors, and in Python's own buffers.
+_NAMES = {
+    "bool": ("BOOL", "?"),
+    "int8": ("I8", "b"),
+    "int16": ("I16", "h"),
+    "int32": ("I32", "i"),
+    "int64": ("I64", "q"),
+    "uint8": ("U8", "B"),
+    "uint16": ("U16", "H"),
+    "uint32": ("U32", "I"),
+    "uint64": ("U64", "Q"),
+    "float32": ("F32", "f"),
+    "float64": ("F64", "d"),
+}
+_BY_SAFETENSORS = {theirs: (ours, code) for ours, (theirs, code) in _NAMES.items()}
+
+
+class ModelFileError(ValueError):
+    """A model file that cannot be read: cut short, edited, or not a model file at all."""
+
+
+class Tensor(NamedTuple):
+    """One array of a file: the name of its dtype, its shape, and its values in host memory.
+
+    `values` is a buffer of that shape, or None where the shape holds no element.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    values: memoryview | None
+
+
+def pack(tensors: Iterable[tuple[str, Any]], description: dict[str, Any]) -> bytes:
+    """The bytes of a file. The same input always gives the same bytes.
+
+    Parameters
+    ----------
+    tensors : names and host arrays (with `dtype.name`, `shape` and `tobytes()`), in order
+    description : what JSON can hold
+
+    Raises
+    ------
+    TypeError : a dtype that the file cannot hold, or a description that JSON cannot
+
+    """
+    try:
+        text = json.dumps({"format": FORMAT, **description}, ensure_ascii=True)
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"save: the model's description and its `extra` are written as JSON, which cannot "
+            f"hold this: {error}. Use dicts with text keys, lists, text, numbers, booleans, None."
+        ) from error
+    header: dict[str, Any] = {"__metadata__": {"tinynn": text, "sha256": _ZEROS}}
+    chunks: list[bytes] = []
+    end = 0
+    for name, array in tensors:
+        if array.dtype.name not in _NAMES:
+            raise TypeError(
+                f"save: parameter {name!r} has dtype {array.dtype.name}; "
+                f"a model file holds {', '.join(_NAMES)}. Cast it to one of these."
+            )
+        chunks.append(array.tobytes())
+        start, end = end, end + len(chunks[-1])
+        header[name] = {
+            "dtype": _NAMES[array.dtype.name][0],
+            "shape": list(array.shape),
+            "data_offsets": [start, end],
+        }
+    head = json.dumps(header, separators=(",", ":")).encode()
+    head += b" " * (-len(head) % 8)  # safetensors wants the data aligned
+    blank = b"".join([len(head).to_bytes(8, "little"), head, *chunks])
+    digest = hashlib.sha256(blank).hexdigest().encode()
+    return blank.replace(_MARK + _ZEROS.encode(), _MARK + digest, 1)
+
+
+def unpack(blob: bytes, path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors and the description of a file's bytes, once the digest has been checked.
+
+    Raises
+    ------
+    ModelFileError : the bytes are not those that were written; `path` is named
+
+    """
+    start = blob.find(_MARK) + len(_MARK)
+    if start < len(_MARK) or len(blob) < start + 64:
+        raise ModelFileError(
+            f"{path}: expected a model file of tinynn, got {_what(blob)}. "
+            "Give the path of a file that Model.save wrote, or save the model again."
+        )
+    blank = b"".join([blob[:start], _ZEROS.encode(), blob[start + 64 :]])
+    if hashlib.sha256(blank).hexdigest().encode() != blob[start : start + 64]:
+        raise ModelFileError(
+            f"{path}: expected the bytes that Model.save wrote, got {len(blob)} bytes whose "
+            "digest is another: the file was cut short or changed. Save or copy it again."
+        )
+    try:
+        tensors = dict(_deserialize(blob))
+        size = int.from_bytes(blob[:8], "little")
+        header = json.loads(blob[8 : 8 + size])
+        description = json.loads(header.pop("__metadata__")["tinynn"])
+        layout = description["format"]
+        if layout == FORMAT:  # the header has kept the tensors' order
+            return {name: _tensor(**tensors[name]) for name in header}, description
+    except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise ModelFileError(
+            f"{path}: expected a model file of tinynn, got a file of another make ({error}). "
+            "Give the path of a file that Model.save wrote."
+        ) from error
+    raise ModelFileError(
+        f"{path}: expected a model file of format {FORMAT}, got format {layout}. "
+        "It was written by another version of tinynn: read it with that one."
+    )
+
+
+def _tensor(dtype: str, shape: list[int], data: bytearray) -> Tensor:
+    name, code = _BY_SAFETENSORS[dtype]
+    values = memoryview(data).cast(code, tuple(shape)) if data else None  # type: ignore[call-overload]
+    return Tensor(name, tuple(shape), values)
+
+
+def _what(blob: bytes) -> str:
+    return f"{len(blob)} bytes without a digest" if blob else "an empty file"
+
+
+def read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors and the description of the file at `path`; errors as `unpack`."""
+    return unpack(Path(path).read_bytes(), path)
+
+
+def write(path: str | os.PathLike[str], blob: bytes) -> None:
+    """Put `blob` at `path` whole or not at all: a crash leaves the old file or the new one.
+
+    The bytes go to a new file beside it, reach the disk, and take the name in one step.
+
+    Raises
+    ------
+    OSError : the folder is missing or full, or may not be written; the old file is as it was
+
+    """
+    target = Path(os.path.realpath(path))  # a link stays a link
+    if target.is_dir():
+        raise IsADirectoryError(
+            f"save: expected the path of a file, got the folder {path}. Add a file name."
+        )
+    if not target.parent.is_dir():
+        raise FileNotFoundError(
+            f"save: the folder {target.parent} does not exist. Make it first, or save elsewhere."
+        )
+    beside = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
+    try:
+        with open(beside, "xb") as file:
+            file.write(blob)
+            file.flush()
+            os.fsync(file.fileno())
+        with suppress(OSError):  # who may read the old file may read the new one, nobody else
+            shutil.copymode(target, beside)
+        os.replace(beside, target)
+    except BaseException:
+        with suppress(OSError):
+            beside.unlink()
+        raise
+    _settle(target.parent)
+
+
+def _settle(folder: Path) -> None:
+    """Have the new name reach the disk too, on systems where a folder can be opened."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,24 @@
+"""What a training run showed, epoch by epoch."""
+
+from typing import Any
+
+
+class History(dict[str, list[float]]):
+    """Lists of Python numbers, one entry an epoch: "epoch", "loss", "validation_loss", metrics.
+
+    >>> history = History()
+    >>> history.add({"epoch": 1, "loss": 0.5})
+    >>> history.add({"epoch": 2, "loss": 0.25})
+    >>> history["loss"], history.last
+    ([0.5, 0.25], {'epoch': 2, 'loss': 0.25})
+    """
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Append one epoch's numbers, by name."""
+        for name, number in row.items():
+            self.setdefault(name, []).append(number)
+
+    @property
+    def last(self) -> dict[str, float]:
+        """The newest epoch's numbers; empty before the first."""
+        return {name: numbers[-1] for name, numbers in self.items() if numbers}

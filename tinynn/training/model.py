@@ -1,0 +1,290 @@
+"""Model: a network with its parameters, as `fit` returns it and `load` reads it."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import backends
+from backends import Backend
+from tinynn import layers, losses, settings, tree
+from tinynn.training import files
+from tinynn.training.data import Intake, Samples, align, host
+from tinynn.training.history import History
+from tinynn.training.metrics import KNOWN, Metric, name_of
+
+
+@dataclass
+class Model:
+    """A trained network.
+
+    Attributes
+    ----------
+    net : the layers' settings
+    params : nested dicts of arrays, all on one backend
+    history : what training showed, epoch by epoch
+    loss, metrics : what `evaluate` measures
+    columns : names of the features, if they came as a data frame
+    extra : anything that JSON can hold; saved with the model for whoever put it there
+
+    >>> import numpy as np
+    >>> from tinynn.layers import Linear
+    >>> model = Model(Linear(1), {"weight": np.ones((2, 1)), "bias": np.zeros(1)})
+    >>> model.predict([[1.0, 2.0]])
+    array([[3.]])
+
+    """
+
+    net: Any
+    params: Any
+    history: History = field(default_factory=History)
+    loss: Any = None
+    metrics: Sequence[Metric] = ()
+    columns: tuple[str, ...] = ()
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def backend(self) -> Backend:
+        """Where the parameters are; the host's library for a network that has none."""
+        arrays = tree.leaves(self.params)
+        return backends.of(*arrays) if arrays else host()
+
+    def predict(self, X: Any, batch_size: int | None = None) -> Any:
+        """The network's output for X: (samples, ...), on the model's backend.
+
+        Parameters
+        ----------
+        X : (samples, features, ...); an array of the model's backend, lists, or a data frame. It
+            is cast to the dtype of the parameters.
+        batch_size : how many samples to pass at once; None for all
+
+        Raises
+        ------
+        MixedArrays : X is on another backend; `model.to(backend)` moves the model
+        ValueError : X is empty, or holds text or NaN
+        ShapeError : the width of X does not fit the network
+
+        """
+        intake = self._intake("predict", X)
+        with intake.home.scope():
+            x = self._features(intake, X)
+            return forward(self.net, self.params, x, batch_size)
+
+    def evaluate(
+        self, X: Any, y: Any, *, weights: Any = None, batch_size: int | None = None
+    ) -> dict[str, float]:
+        """The loss and the metrics on these samples, as Python numbers.
+
+        Raises as `predict`, and ValueError where y does not fit X or the loss.
+        """
+        intake = self._intake("evaluate", X)
+        with intake.home.scope():
+            x = self._features(intake, X)
+            samples = Samples(x, intake.targets(y, x), intake.weights(weights, x))
+            intake.check_finite({"y": samples.y})
+            prediction = forward(self.net, self.params, x, batch_size)
+            samples = align(intake.home, samples, prediction)
+            check_targets(self.loss, prediction, samples.y)
+            measured = measure(self.loss, self.metrics, prediction, samples)
+            return dict(zip(self.measures, numbers(intake.home, measured), strict=True))
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """What `evaluate` measures, by name."""
+        return (*(("loss",) if self.loss is not None else ()), *map(name_of, self.metrics))
+
+    def to(self, backend: str | Backend) -> "Model":
+        """The same model on another backend. The parameters pass through the host once.
+
+        Raises
+        ------
+        BackendUnavailable : no such library or device here
+        TypeError : a parameter has a dtype that the device lacks, float64 for one
+
+        """
+        source, target = self.backend, backends.get(backend)
+        moved = [
+            _placed(f"to: parameter {name!r}", target, host_array, host_array.dtype.name)
+            for name, array in tree.paths(self.params)
+            for host_array in [source.to_host(array)]
+        ]
+        return replace(self, params=tree.flatten(self.params)[1].unflatten(moved))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the model to one file, whole or not at all: see `tinynn.training.files`.
+
+        Everything is checked before anything is written; a good file that is there stays as it
+        was until a good new one takes its place.
+
+        Raises
+        ------
+        ValueError : a parameter is NaN or infinite, or a layer cannot be described (a lambda)
+        TypeError : `extra` holds what JSON cannot, or a parameter has a dtype the file cannot hold
+        OSError : the folder is missing, full or may not be written
+
+        """
+        _check_nesting(self.params)
+        backend = self.backend
+        description = {
+            "network": layers.describe(self.net),
+            "loss": losses.describe(self.loss),
+            "metrics": settings.describe(list(self.metrics), KNOWN),
+            "history": self.history,
+            "columns": list(self.columns),
+            "extra": self.extra,
+        }
+        named = tree.paths(self.params)
+        with backend.scope():
+            _check_finite(backend, named)
+            blob = files.pack([(n, backend.to_host(array)) for n, array in named], description)
+        files.write(path, blob)
+
+    def _intake(self, where: str, X: Any) -> Intake:
+        """The way in for X: to the parameters' backend, or X's own if there are none."""
+        if not tree.leaves(self.params):
+            return Intake.of(where, X, None)
+        return Intake(where, self.backend, hint="Or move the model: model.to(backend).")
+
+    def _features(self, intake: Intake, X: Any) -> Any:
+        xp = intake.home.xp
+        floats = (a.dtype for a in tree.leaves(self.params) if xp.isdtype(a.dtype, "real floating"))
+        x = intake.features(X, dtype=next(floats, None), columns=self.columns)
+        intake.check_finite({"X": x}, self.columns)
+        return x
+
+
+def load(
+    path: str | os.PathLike[str],
+    backend: str | Backend | None = None,
+    custom: Mapping[str, Any] | None = None,
+) -> Model:
+    """Read a model that `Model.save` wrote, onto any backend (None: the host's own library).
+
+    `custom` gives the layers, functions, losses and metrics that are the user's own, by name.
+    Nothing is ever imported by a name from a file.
+
+    Raises
+    ------
+    ModelFileError : the file is cut short, was edited, or is no model file
+    ValueError : something of the user's own is missing from `custom`
+    BackendUnavailable : no such library or device here
+    TypeError : the file holds a dtype that the device lacks, float64 for one
+    OSError : there is no such file, or it may not be read
+
+    """
+    home = host() if backend is None else backends.get(backend)
+    tensors, description = files.read(path)
+    own = dict(custom or {})
+    try:
+        net = layers.build(description["network"], own)
+        loss = losses.build(description["loss"], own)
+        metrics = settings.build(description["metrics"], {**KNOWN, **own})
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    params: dict[str, Any] = {}
+    with home.scope():
+        for name, tensor in tensors.items():
+            *folders, last = name.split(".")
+            place = params
+            for folder in folders:
+                place = place.setdefault(folder, {})
+            values: Any = tensor.values
+            if values is None:  # no elements: nothing for a buffer to hold
+                values = home.to_host(home.xp.zeros(tensor.shape, device=home.device))
+            place[last] = _placed(f"{path}: parameter {name!r}", home, values, tensor.dtype)
+    return Model(
+        net,
+        params,
+        History(description["history"]),
+        loss,
+        metrics,
+        tuple(description["columns"]),
+        description["extra"],
+    )
+
+
+def forward(net: Any, params: Any, x: Any, batch_size: int | None = None) -> Any:
+    """The network's output for x, in pieces of at most `batch_size` samples."""
+    count = x.shape[0]
+    if batch_size is None or batch_size >= count:
+        return net(params, x)
+    if batch_size < 1:
+        raise ValueError(f"predict: expected batch_size of 1 or more, or None, got {batch_size}")
+    pieces = [
+        net(params, x[start : min(start + batch_size, count), ...])
+        for start in range(0, count, batch_size)
+    ]
+    return backends.of(x).xp.concat(pieces, axis=0)
+
+
+def cost(loss: Any, prediction: Any, samples: Samples) -> Any:
+    """The loss of a prediction: a 0-d array. A plain function is not asked to weigh samples."""
+    if samples.weights is None:
+        return loss(prediction, samples.y)
+    return loss(prediction, samples.y, samples.weights)
+
+
+def measure(loss: Any, metrics: Sequence[Metric], prediction: Any, samples: Samples) -> list[Any]:
+    """The loss, if there is one, and the metrics: 0-d arrays on the device."""
+    losses_ = [] if loss is None else [cost(loss, prediction, samples)]
+    return [*losses_, *(metric(prediction, samples.y) for metric in metrics)]
+
+
+def numbers(home: Backend, scalars: Sequence[Any]) -> list[float]:
+    """0-d arrays as Python numbers, all in one reading."""
+    if not scalars:
+        return []
+    xp = home.xp
+    row: list[float] = home.to_host(
+        xp.stack([xp.astype(scalar, scalars[0].dtype, copy=False) for scalar in scalars])
+    ).tolist()
+    return row
+
+
+def check_targets(loss: Any, prediction: Any, y: Any) -> None:
+    """Have the loss refuse targets that do not fit, if it knows how to."""
+    check = getattr(loss, "check", None)
+    if check is not None:
+        check(prediction, y)
+
+
+def _placed(at: str, home: Backend, values: Any, dtype: str) -> Any:
+    """Host values on a device, in the dtype of that name; an error where it does not exist."""
+    if dtype not in home.dtypes():
+        raise TypeError(
+            f"{at}: expected a dtype that {home!r} has, got {dtype}. "
+            f"Take a backend that has {dtype}, or train the model in another dtype."
+        )
+    return home.asarray(values, dtype)
+
+
+def _check_finite(backend: Backend, named: list[tuple[str, Any]]) -> None:
+    """Refuse parameters that hold NaN or infinities; one array of booleans is read."""
+    xp = backend.xp
+    floats = [(name, a) for name, a in named if xp.isdtype(a.dtype, "real floating")]
+    if not floats:
+        return
+    flags = backend.to_host(xp.stack([xp.all(xp.isfinite(a)) for _, a in floats])).tolist()
+    for (name, _), sound in zip(floats, flags, strict=True):
+        if not sound:
+            raise ValueError(
+                f"save: parameter {name!r}: expected finite numbers, got NaN or infinity: training "
+                "diverged. Lower the learning rate or clip the gradients, and train again."
+            )
+
+
+def _check_nesting(params: Any, path: str = "") -> None:
+    """Names in a file are paths: only nested dicts whose keys hold no dots come back the same."""
+    if not isinstance(params, dict):
+        raise TypeError(
+            f"save: parameters at {path or 'the top'!r}: expected nested dicts of arrays, "
+            f"got {type(params).__name__}"
+        )
+    for key, value in params.items():
+        if not isinstance(key, str) or "." in key or not key:
+            raise TypeError(
+                f"save: parameters at {path or 'the top'!r}: expected names without dots, "
+                f"got {key!r}"
+            )
+        if not backends.is_array(value):
+            _check_nesting(value, f"{path}.{key}" if path else key)

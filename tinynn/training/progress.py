@@ -1,0 +1,125 @@
+"""The progress bar: epochs, loss, metrics and speed, in terminals and notebooks.
+
+What draws it is imported only when it is shown.
+"""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import perf_counter
+from typing import Any
+
+_PAUSE = 0.1  # seconds between redraws within an epoch
+
+
+class Bar:
+    """What `fit` tells while it runs. This one shows nothing."""
+
+    def batch(self, samples: int) -> None:
+        """A batch of this many samples is done."""
+
+    def epoch(self, row: dict[str, float]) -> None:
+        """An epoch is done, with these numbers."""
+
+
+class _Shown(Bar):
+    """Counts samples and time, and hands lines of text to `_draw`."""
+
+    def __init__(self, epochs: int, samples: int) -> None:
+        self.epochs, self.samples = epochs, samples
+        self._done = 0
+        self._text = ""
+        self._start = self._drawn = perf_counter()
+
+    def batch(self, samples: int) -> None:
+        self._done += samples
+        if perf_counter() - self._drawn > _PAUSE:
+            self._redraw()
+
+    def epoch(self, row: dict[str, float]) -> None:
+        self._text = "  ".join(
+            f"{name.replace('_', ' ')} {number:.4g}"
+            for name, number in row.items()
+            if name != "epoch"
+        )
+        if perf_counter() - self._drawn > _PAUSE or row["epoch"] == self.epochs:
+            self._redraw()
+
+    def _redraw(self) -> None:
+        self._drawn = perf_counter()
+        rate = self._done / max(self._drawn - self._start, 1e-9)
+        epoch = min(self._done // self.samples, self.epochs)
+        speed = f"{rate:,.0f} samples/s"
+        if rate >= 10 * self.samples:  # many epochs a second: say it in epochs
+            speed = f"{rate / self.samples:,.0f} epochs/s"
+        self._draw(self._done, f"epoch {epoch}/{self.epochs}  {self._text}  {speed}")
+
+    def _draw(self, done: int, text: str) -> None:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Leave the last state standing."""
+        self._redraw()
+
+
+class _Terminal(_Shown):
+    """A bar on the error stream, so that what a program prints stays clean."""
+
+    def __init__(self, epochs: int, samples: int) -> None:
+        super().__init__(epochs, samples)
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self._progress = Progress(
+            BarColumn(bar_width=20),
+            TextColumn("{task.description}"),
+            TimeRemainingColumn(compact=True),
+            console=Console(stderr=True),
+        )
+        self._task = self._progress.add_task("", total=epochs * samples)
+        self._progress.start()
+
+    def _draw(self, done: int, text: str) -> None:
+        self._progress.update(self._task, completed=done, description=text)
+
+    def close(self) -> None:
+        super().close()
+        self._progress.stop()
+
+
+class _Notebook(_Shown):
+    """One line of HTML below the cell, kept up to date."""
+
+    def __init__(self, epochs: int, samples: int) -> None:
+        super().__init__(epochs, samples)
+        from IPython.display import HTML, display
+
+        self._html = HTML
+        self._handle = display(HTML(""), display_id=True)
+
+    def _draw(self, done: int, text: str) -> None:
+        total = self.epochs * self.samples
+        self._handle.update(
+            self._html(f'<progress value="{done}" max="{total}"></progress> {text}')
+        )
+
+
+def in_notebook() -> bool:
+    """Whether this is a notebook's kernel."""
+    return "ipykernel" in sys.modules
+
+
+@contextmanager
+def shown(progress: bool | None, epochs: int, samples: int) -> Iterator[Bar]:
+    """A bar for so many epochs of so many samples; None shows it where somebody looks on."""
+    if progress is None:
+        progress = in_notebook() or sys.stderr.isatty()
+    if not progress:
+        yield Bar()
+        return
+    kind: Any = _Notebook if in_notebook() else _Terminal
+    bar = kind(epochs, samples)
+    try:
+        yield bar
+    finally:
+        bar.close()
