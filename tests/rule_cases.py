@@ -57,9 +57,7 @@ def over_axes(f: Callable[..., Any], domain: tuple[float, float] = WIDE) -> list
         {"axis": (0, 2)},
         {"axis": (-1, 1), "keepdims": True},
     ]
-    return [
-        one(lambda xp, x, way=way: f(xp)(x, **way), (2, 3, 2), domain=domain) for way in ways
-    ]
+    return [one(lambda xp, x, way=way: f(xp)(x, **way), (2, 3, 2), domain=domain) for way in ways]
 
 
 def within(path: str, **settings: Any) -> Callable[..., Any]:
@@ -122,7 +120,7 @@ CASES: dict[Any, list[Case]] = {
     "max": over_axes(lambda xp: xp.max),
     "min": over_axes(lambda xp: xp.min),
     "reshape": [one(lambda xp, x: xp.reshape(x, (3, -1)), (2, 3))],
-    "expand_dims": [one(lambda xp, x: xp.expand_dims(x, axis=a), (2, 3)) for a in (0, -1)],
+    "expand_dims": [one(within("expand_dims", axis=a), (2, 3)) for a in (0, -1)],
     "squeeze": [one(lambda xp, x: xp.squeeze(x, axis=(0, -1)), (1, 3, 1))],
     "broadcast_to": [one(lambda xp, x: xp.broadcast_to(x, (4, 2, 3)), (2, 1))],
     "astype": [one(lambda xp, x: xp.astype(x, x.dtype), (3,))],
@@ -141,7 +139,7 @@ CASES: dict[Any, list[Case]] = {
         one(lambda xp, x, y: xp.concat([x, y], axis=-1), (2, 3), (2, 1)),
         one(lambda xp, x, y: xp.concat([x, y, x], axis=None), (2, 3), (4,)),
     ],
-    "stack": [one(lambda xp, x, y: xp.stack([x, y, x], axis=a), (2, 3), (2, 3)) for a in (0, -1)],
+    "stack": [one(within("stack", axis=a), (2, 3), (2, 3)) for a in (0, -1)],
     "take": [
         one(lambda xp, x: xp.take(x, indices(xp, x, [2, 0, 2]), axis=0), (3, 2)),
         one(lambda xp, x: xp.take(x, indices(xp, x, [1, 1]), axis=-1), (3, 2)),
@@ -183,7 +181,5 @@ CASES: dict[Any, list[Case]] = {
             (3, 2),
         ),
     ],
-    extensions.stop_gradient: [
-        one(lambda xp, x: extensions.stop_gradient(x), (3,), smooth=False)
-    ],
+    extensions.stop_gradient: [one(lambda xp, x: extensions.stop_gradient(x), (3,), smooth=False)],
 }

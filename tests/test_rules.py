@@ -106,9 +106,7 @@ def test_rule_in_float32_agrees_with_float64(case: Case, backend: backends.Backe
 
 
 @pytest.mark.parametrize("case", CONSTANT)
-def test_where_nothing_changes_the_gradient_is_zero(
-    case: Case, backend: backends.Backend
-) -> None:
+def test_where_nothing_changes_the_gradient_is_zero(case: Case, backend: backends.Backend) -> None:
     arrays = [backend.asarray(host, dtype=backend.dtypes()["float32"]) for host in draw(case, 3)]
     out, pullback = tinynn.vjp(called_on(case, backend), *arrays)
     for gradient, array in zip(pullback(out), arrays, strict=True):

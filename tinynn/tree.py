@@ -122,7 +122,7 @@ def paths(tree: Any) -> list[tuple[str, Any]]:
     ]
 
 
-def map(f: Callable[..., Any], tree: Any, *rest: Any) -> Any:  # noqa: A001 - the field's own name
+def map(f: Callable[..., Any], tree: Any, *rest: Any) -> Any:
     """`f` applied leaf by leaf to trees of one structure; a tree of that structure.
 
     Raises ValueError, naming the first place where the structures differ.

@@ -6,7 +6,9 @@ from typing import Any
 from tinynn.rules.kinds import RULES, Composed, Linear, Reduction, axes_of, keep_axes
 
 
-def _sum(xp: Any, g: Any, i: int, args: Any, axis: Any = None, keepdims: bool = False, **_: Any):
+def _sum(
+    xp: Any, g: Any, i: int, args: Any, *, axis: Any = None, keepdims: bool = False, **_: Any
+) -> Any:
     return xp.broadcast_to(keep_axes(xp, g, args[0], axis, keepdims), args[0].shape)
 
 

@@ -32,7 +32,7 @@ class Trace:
 
     def shape(self, array: "Traced") -> tuple[int, ...]:
         """The shape that the user of this array sees."""
-        return array.value.shape  # type: ignore[no-any-return]
+        return array.value.shape
 
     def read(self, array: "Traced", kind: type) -> Any:
         """A Python scalar of this type, for `bool(x)`, `int(x)`, `float(x)` and `complex(x)`."""
@@ -45,7 +45,7 @@ class Traced:
     Every operator, method and namespace function on it ends in `Trace.process`.
     """
 
-    __slots__ = ("value", "trace", "slot", "space")
+    __slots__ = ("slot", "space", "trace", "value")
     __array_ufunc__ = None  # NumPy's operators hand over to ours
     __array_priority__ = 1000  # and so do those of the libraries that follow it
 
@@ -82,7 +82,7 @@ class Traced:
         return self.space.device_of(bottom(self))
 
     @property
-    def T(self) -> Any:  # noqa: N802 - the standard's name
+    def T(self) -> Any:
         if self.ndim != 2:
             raise ValueError(
                 f"x.T: expected a matrix, got shape {self.shape}; write xp.permute_dims(x, axes), "
@@ -91,7 +91,7 @@ class Traced:
         return self.space.permute_dims(self, (1, 0))
 
     @property
-    def mT(self) -> Any:  # noqa: N802 - the standard's name
+    def mT(self) -> Any:
         return self.space.matrix_transpose(self)
 
     def __getitem__(self, key: Any) -> Any:
@@ -106,8 +106,8 @@ class Traced:
             "instance x = xp.where(mask, value, x) or xp.concat([x[:i], value, x[i + 1:]])"
         )
 
-    def to_device(self, device: Any, /, *, stream: Any = None) -> Any:
-        return to_device(self, device=device, stream=stream)
+    def to_device(self, device: Any, /, **options: Any) -> Any:
+        return to_device(self, device=device, **options)
 
     def __bool__(self) -> bool:
         return bool(self.trace.read(self, bool))
@@ -148,7 +148,7 @@ class Traced:
     def __repr__(self) -> str:
         return f"{type(self.trace).__name__.lower()}[{self.trace.level}]({self.value!r})"
 
-    __hash__ = None  # type: ignore[assignment] - as for every array: == is element by element
+    __hash__ = None  # type: ignore[assignment]  # == is element by element
 
 
 class Function:
@@ -189,7 +189,7 @@ class Function:
 
     @property
     def key(self) -> Any:
-        """Under which its rules are filed: the standard's functions by name, others by themselves."""
+        """What its rule is filed under: the name of one of the standard's, any other itself."""
         return self.name if self.space else self
 
     def space_of(self, args: tuple[Any, ...]) -> Any:
@@ -274,5 +274,5 @@ def put_back(key: Any, arrays: Any) -> Any:
 getitem = Function("getitem", lambda x, *arrays, key: x[put_back(key, arrays)])
 to_device = Function(
     "to_device",
-    lambda x, *, device, stream: x.to_device(device, **({} if stream is None else {"stream": stream})),
+    lambda x, *, device, **options: x.to_device(device, **options),
 )

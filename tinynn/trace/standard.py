@@ -12,7 +12,8 @@ CALLS = {
         reciprocal round sign signbit sin sinh square sqrt tan tanh trunc
         all any argsort count_nonzero cumulative_prod cumulative_sum diff flip max mean min
         nonzero prod sort std sum tril triu unique_all unique_counts unique_inverse
-        unique_values unstack var argmax argmin matrix_transpose expand_dims empty_like ones_like zeros_like
+        unique_values unstack var argmax argmin matrix_transpose expand_dims
+        empty_like ones_like zeros_like
         linalg.cholesky linalg.det linalg.diagonal linalg.eig linalg.eigh linalg.eigvals
         linalg.eigvalsh linalg.inv linalg.matrix_norm linalg.matrix_rank
         linalg.matrix_transpose linalg.pinv linalg.qr linalg.slogdet linalg.svd linalg.svdvals

@@ -11,8 +11,16 @@ from typing import Any, NamedTuple
 from tinynn import tree
 from tinynn.rules import RULES
 from tinynn.rules.kinds import CONSTANT, Composed, Rule
-from tinynn.trace import BASE, Function, Trace, Traced, backend_of, bottom, constant, plain
-from tinynn.trace import Namespace, namespace
+from tinynn.trace import (
+    BASE,
+    Function,
+    Namespace,
+    Trace,
+    Traced,
+    constant,
+    namespace,
+    plain,
+)
 
 
 class Entry(NamedTuple):
@@ -43,10 +51,10 @@ class Reverse(Trace):
     def process(self, function: Function, args: tuple[Any, ...], settings: dict[str, Any]) -> Any:
         if not self.open:
             raise EscapedError(
-                f"{function.name}: an array of a finished {self.name} was used: a value made inside "
-                "the function was kept (in a list, a global, a closure) and used outside of it, "
-                "where no derivative can reach it; return it from the function (has_aux=True), or "
-                "keep stop_gradient(x)"
+                f"{function.name}: an array of a finished {self.name} was used: a value made "
+                "inside the function was kept (in a list, a global, a closure) and used outside "
+                "of it, where no derivative can reach it; return it from the function "
+                "(has_aux=True), or keep stop_gradient(x)"
             )
         rule, space = RULES.get(function.key), function.space_of(args)
         if isinstance(rule, Composed):
@@ -169,8 +177,10 @@ def value_and_grad(
         TypeError: the result is not a real scalar, or an argument not of floating-point arrays.
 
     >>> import numpy as np
-    >>> value, gradient = value_and_grad(lambda x: (x * x).__array_namespace__().sum(x * x))(
-    ...     np.asarray([1.0, 2.0]))
+    >>> def f(x):
+    ...     xp = x.__array_namespace__()
+    ...     return xp.sum(x * x)
+    >>> value, gradient = value_and_grad(f)(np.asarray([1.0, 2.0]))
     >>> float(value), gradient
     (5.0, array([2., 4.]))
     """
@@ -195,10 +205,10 @@ def grad(
     With `has_aux` it gives `(gradient, aux)`.
 
     >>> import numpy as np
-    >>> grad(lambda x: x**3)(np.asarray(2.0))
-    array(12.)
-    >>> grad(grad(lambda x: x**3))(np.asarray(2.0))
-    array(12.)
+    >>> float(grad(lambda x: x**3)(np.asarray(2.0)))
+    12.0
+    >>> float(grad(grad(lambda x: x**3))(np.asarray(2.0)))
+    12.0
     """
     both = value_and_grad(f, argnums, has_aux)
 
@@ -278,12 +288,11 @@ def _check_argument(name: str, place: int, argument: Any) -> None:
 
 
 def _check_scalar(name: str, out: Any) -> None:
-    if not hasattr(out, "dtype") or out.shape != () or not _has_derivative(
-        out, Namespace(namespace(out))
-    ):
+    is_array = hasattr(out, "dtype")
+    if not (is_array and out.shape == () and _has_derivative(out, Namespace(namespace(out)))):
         got = (
             f"an array of shape {tuple(out.shape)} and dtype {out.dtype}"
-            if hasattr(out, "dtype")
+            if is_array
             else type(out).__name__
         )
         raise NotDifferentiableError(

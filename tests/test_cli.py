@@ -1,0 +1,434 @@
+"""The command line: what it does on every backend, and what it says when it cannot."""
+
+import csv
+import json
+import os
+import random
+import re
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+import backends
+import tinynn
+from tinynn.cli import app, learn
+from tinynn.layers import Linear
+from tinynn.training import files, fit, load
+
+ROOT = Path(__file__).resolve().parents[1]
+DIGITS = str(ROOT / "examples/data/digits.csv")
+QUICK = ("--epochs", "2", "--hidden", "4")
+
+
+def run(*arguments, status=0):
+    """What the command line prints, on both streams; its exit status is checked."""
+    result = CliRunner().invoke(app, list(map(str, arguments)), prog_name="tinynn")
+    output = result.output
+    assert result.exit_code == status, output
+    assert "Traceback" not in output
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+    if status:
+        assert len(re.findall("^Error: ", output, flags=re.MULTILINE)) == 1, output
+    return output
+
+
+def process(*arguments):
+    """The command line in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "tinynn", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
+    )
+
+
+def write(path, header, rows):
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([header, *rows])
+    return path
+
+
+def rows_of(path):
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture
+def flowers(tmp_path):
+    """90 rows of numbers, a category and a constant; the species follows from both."""
+    draw = random.Random(0)
+    rows = []
+    for _ in range(90):
+        length, colour = draw.uniform(1, 9), draw.choice(["red", "blue"])
+        species = "rosa" if colour == "red" else "iris" if length > 5 else "viola"
+        rows.append([f"{length:.3f}", colour, "cm", f"{3 * length + 1:.3f}", species])
+    return write(tmp_path / "flowers.csv", ["length", "colour", "unit", "size", "species"], rows)
+
+
+@pytest.fixture
+def model(flowers, tmp_path):
+    """A model file, good enough to be kept."""
+    path = tmp_path / "flowers.safetensors"
+    run("train", flowers, "--target", "species", "--drop", "size", "--out", path, *QUICK)
+    return path
+
+
+# --- on every backend
+
+
+@pytest.mark.reads_scalars
+def test_classes(flowers, tmp_path, backend, variant):
+    out, answers = tmp_path / "model.safetensors", tmp_path / "answers.csv"
+    # One batch, so that a library that compiles for each shape does so once.
+    options = ("--epochs", 60, "--hidden", "16", "--learning-rate", 0.03, "--batch-size", 90)
+    text = run(
+        *("train", flowers, "--target", "species", "--drop", "size", "--out", out),
+        *("--backend", variant.spec, *options),
+    )
+    assert "90 rows, 19 of them held out" in text
+    assert "'species': one of 'iris', 'rosa', 'viola'; from 3 inputs" in text
+    assert "never change: 'unit'" in text
+    assert f"on {backend!r}" in text
+    assert float(re.search(r"held-out accuracy ([\d.]+)%", text)[1]) >= 80
+    assert f"saved {out}" in text
+
+    text = run("predict", out, flowers, "--backend", variant.spec, "--out", answers)
+    assert float(re.search(r"accuracy ([\d.]+)%", text)[1]) >= 90
+    got = rows_of(answers)
+    assert len(got) == 90
+    assert {row["prediction"] for row in got} == {"iris", "rosa", "viola"}
+    assert all(1 / 3 < float(row["probability"]) <= 1 for row in got)
+
+
+def test_numbers(flowers, tmp_path, variant):
+    out, answers = tmp_path / "model.safetensors", tmp_path / "answers.csv"
+    text = run(
+        *("train", flowers, "--target", "size", "--drop", "species", "--out", out),
+        *("--backend", variant.spec, "--hidden", "none", "--epochs", 80),
+        *("--learning-rate", 0.05, "--batch-size", 90),
+    )
+    assert "'size': a number" in text
+    assert float(re.search(r"held-out R2 ([\d.]+)", text)[1]) > 0.99
+    run("predict", out, flowers, "--backend", variant.spec, "--out", answers)
+    predicted = [float(row["prediction"]) for row in rows_of(answers)]
+    expected = [float(row["size"]) for row in rows_of(flowers)]
+    assert predicted == pytest.approx(expected, abs=0.5)  # in the column's own unit
+
+
+def test_same_answers_on_every_backend(model, flowers, tmp_path, variant):
+    here, there = tmp_path / "here.csv", tmp_path / "there.csv"
+    if "float64" not in backends.get(variant.spec).dtypes():
+        assert "float64" in run("predict", model, flowers, "--backend", variant.spec, status=1)
+        return
+    run("predict", model, flowers, "--out", here)
+    run("predict", model, flowers, "--out", there, "--backend", variant.spec)
+    for one, other in zip(rows_of(here), rows_of(there), strict=True):
+        assert one["prediction"] == other["prediction"]
+        assert float(one["probability"]) == pytest.approx(float(other["probability"]), abs=2e-6)
+
+
+@pytest.mark.reads_scalars
+@pytest.mark.parametrize("loss", ["binary_cross_entropy", "nll", "absolute_error", "huber"])
+def test_other_losses(loss, tmp_path, variant):
+    out = tmp_path / "or.safetensors"
+    options = ("--hidden", "4", "--dropout", 0, "--epochs", 60, "--learning-rate", 0.1)
+    text = run("train", "or", "--loss", loss, "--backend", variant.spec, "--out", out, *options)
+    if learn.LOSSES[loss]:
+        assert "training accuracy 100.0% (4 of 4 rows)" in text
+    answers = tmp_path / "answers.csv"
+    run("predict", out, "or", "--backend", variant.spec, "--out", answers)
+    got = rows_of(answers)
+    if learn.LOSSES[loss]:
+        assert [row["prediction"] for row in got] == ["0", "1", "1", "1"]
+        assert all(float(row["probability"]) > 0.5 for row in got)
+    else:
+        assert [float(row["prediction"]) for row in got] == pytest.approx([0, 1, 1, 1], abs=0.4)
+
+
+# --- once
+
+
+@pytest.mark.parametrize("name", ["xor", "and", "first"])
+def test_truth_tables_are_learned_with_the_defaults(name):
+    text = run("train", name)
+    assert "4 rows, 0 of them held out" in text
+    assert "training accuracy 100.0% (4 of 4 rows)" in text
+    assert "not saved" in text
+
+
+def test_the_readmes_first_command(tmp_path):
+    readme = (ROOT / "README.md").read_text()
+    arguments = re.search(r"&& \.venv/bin/tinynn (train .*)", readme)[1]
+    *arguments, out = arguments.replace("examples/data/digits.csv", DIGITS).split(" ")
+    text = run(*arguments, tmp_path / out)
+    assert "1797 rows, 359 of them held out" in text
+    assert "epoch 34/34  loss" in text
+    assert "97% or better" in readme
+    assert float(re.search(r"held-out accuracy ([\d.]+)%", text)[1]) >= 97
+    files.read(tmp_path / out)
+
+
+def test_a_seed_says_it_all(flowers, tmp_path):
+    written = []
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        path = tmp_path / name
+        run("train", flowers, "--target", "species", "--seed", seed, "--out", path, *QUICK)
+        written.append(path.read_bytes())
+    assert written[0] == written[1] != written[2]
+
+
+def test_npz_and_parquet_and_csv_give_the_same_model(tmp_path):
+    import polars
+
+    draw = np.random.default_rng(0)
+    columns = {"x": draw.normal(size=40), "y": draw.normal(size=40)}
+    columns["kind"] = (columns["x"] > columns["y"]).astype(int)
+    np.savez(tmp_path / "a.npz", **columns)
+    polars.DataFrame(columns).write_parquet(tmp_path / "a.parquet")
+    polars.DataFrame(columns).write_csv(tmp_path / "a.csv")
+    written = []
+    for ending in ("npz", "parquet", "csv"):
+        out = tmp_path / f"{ending}.safetensors"
+        run("train", tmp_path / f"a.{ending}", "--target", "kind", "--out", out, *QUICK)
+        written.append(out.read_bytes())
+    assert written[0] == written[1] == written[2]
+
+
+def test_the_model_file_holds_all_that_prediction_needs(model):
+    extra = load(model).extra[learn.EXTRA]
+    assert extra["loss"] == "cross_entropy"
+    assert extra["encoding"]["target"]["categories"] == ["iris", "rosa", "viola"]
+    number, category = extra["encoding"]["columns"]
+    assert (number["name"], category["categories"]) == ("length", ["blue", "red"])
+    assert 4 < number["mean"] < 6
+    json.dumps(extra)
+
+
+def test_predict_needs_neither_target_nor_other_columns_nor_order(model, tmp_path):
+    data = write(
+        tmp_path / "new.csv", ["colour", "id", "length"], [["red", "?", 2], ["blue", 1, 8]]
+    )
+    result = process("predict", model, data)
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == ""
+    lines = result.stdout.splitlines()
+    assert lines[0] == "prediction,probability"
+    assert len(lines) == 3
+
+
+def test_progress_can_be_turned_off(flowers):
+    assert "epoch 2/2  loss" in run("train", flowers, "--target", "species", *QUICK)
+    assert "loss" not in run("train", flowers, "--target", "species", "--no-progress", *QUICK)
+
+
+def test_validation_can_be_turned_off(flowers):
+    text = run("train", flowers, "--target", "species", "--validation", 0, *QUICK)
+    assert "90 rows, 0 of them held out" in text
+    assert "training accuracy" in text
+
+
+def test_backends_are_listed():
+    text = run("backends")
+    for status in backends.available():
+        assert status.name in text
+        assert status.version in text
+        assert status.default_float in text
+        if not status.usable:
+            assert status.mend in text  # on one line, brackets and all
+
+
+def test_version_and_module():
+    assert f"tinynn, version {tinynn.__version__}" in run("--version")
+    result = process("--version")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert tinynn.__version__ in result.stdout
+    assert run("--help") == run("-h")
+
+
+def test_every_loss_of_the_library_is_on_the_command_line():
+    from tinynn import losses
+
+    for name in learn.LOSSES:
+        losses.get(name)
+    with pytest.raises(ValueError, match="known are") as caught:
+        losses.get("?")
+    known = str(caught.value).partition("known are ")[2]
+    assert set(re.findall(r"\w+", known)) == set(learn.LOSSES)
+
+
+# --- what goes wrong
+
+
+def test_errors_go_to_the_error_stream(tmp_path):
+    for arguments, status in ((("train", tmp_path / "no.csv", "--target", "y"), 1), (("x",), 2)):
+        result = process(*arguments)
+        assert (result.returncode, result.stdout) == (status, "")
+        assert result.stderr.count("Error: ") == 1
+        assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("nonesuch", "no library of that name"), ("array_api_strict:gpu", "array_api_strict")],
+)
+def test_backends_that_cannot_be_used(name, reason, model, flowers):
+    for command in (("train", flowers, "--target", "species"), ("predict", model, flowers)):
+        text = run(*command, "--backend", name, status=2)
+        assert "--backend" in text
+        assert reason in " ".join(text.split())
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--hidden", "64,x"], "64,32 or none"),
+        (["--hidden", "0"], "64,32 or none"),
+        (["--hidden", ""], "64,32 or none"),
+        (["--epochs", "0"], "--epochs"),
+        (["--batch-size", "0"], "--batch-size"),
+        (["--learning-rate", "0"], "--learning-rate"),
+        (["--dropout", "1"], "--dropout"),
+        (["--validation", "1"], "--validation"),
+        (["--seed", "-1"], "--seed"),
+        (["--loss", "hinge"], "cross_entropy"),
+    ],
+)
+def test_options_out_of_range(options, words):
+    assert words in run("train", "xor", *options, status=2)
+
+
+def test_the_target_has_to_be_said(flowers):
+    assert "'length', 'colour', 'unit', 'size', 'species'" in run("train", flowers, status=2)
+    assert "no column 'kind'" in run("train", flowers, "--target", "kind", status=1)
+
+
+def test_bad_cells_are_found_before_training(tmp_path):
+    good = [[1, "a", 0.1], [2, "b", 0.2], [3, "a", 0.3], [4, "b", 0.4]]
+    for row, column, cell, name in [(2, 0, "two", "x"), (1, 0, "nan", "x"), (3, 1, "", "c")]:
+        rows = [list(cells) for cells in good]
+        rows[row][column] = cell
+        data = write(tmp_path / "bad.csv", ["x", "c", "y"], rows)
+        text = run("train", data, "--target", "y", status=1)
+        assert f"bad.csv: column '{name}', line {row + 2}: expected" in text
+        assert "epoch" not in text
+
+
+def test_a_loss_that_does_not_fit_the_target(flowers):
+    for target, loss, words in [
+        ("species", "squared_error", "column 'species', line 2: expected a number"),
+        ("length", "cross_entropy", "column 'length', line 2: expected a whole number"),
+        ("species", "binary_cross_entropy", "column 'species': expected two classes"),
+    ]:
+        assert words in run("train", flowers, "--target", target, "--loss", loss, status=1)
+
+
+@pytest.mark.parametrize(
+    ("header", "rows", "words"),
+    [
+        (["length"], [[1]], "no column 'colour'; it has 'length'"),
+        (["length", "colour"], [[1, "red"], [2, "pink"]], "'colour', line 3: .* got 'pink'"),
+        (
+            ["length", "colour"],
+            [["long", "red"]],
+            "'length', line 2: expected a number, got",
+        ),
+        (["length", "colour"], [["nan", "red"]], "'length', line 2: expected a finite number"),
+        (["length", "colour"], [["", "red"]], "'length', line 2: .* got an empty cell"),
+        (["length", "colour"], [[1, ""]], "'colour', line 2: expected a text"),
+        (["length", "colour"], [], "expected rows of data"),
+        (["length", "colour"], [[1]], "line 2: expected 2 cells"),
+    ],
+)
+def test_data_that_the_model_cannot_take(model, tmp_path, header, rows, words):
+    out = tmp_path / "answers.csv"
+    out.write_text("kept")
+    data = write(tmp_path / "new.csv", header, rows)
+    assert re.search(words, run("predict", model, data, "--out", out, status=1))
+    assert out.read_text() == "kept"
+
+
+def test_files_that_are_no_models(model, flowers, tmp_path):
+    whole = model.read_bytes()
+    bad = tmp_path / "bad.safetensors"
+    for data in (b"", b"hello", whole[:-1], whole[:50], whole[:-1] + bytes([whole[-1] ^ 1])):
+        bad.write_bytes(data)
+        assert str(bad) in run("predict", bad, flowers, status=1)
+    assert "does not exist" in run("predict", tmp_path / "none", flowers, status=2)
+
+
+def test_a_model_that_knows_no_columns(flowers, tmp_path):
+    path = tmp_path / "plain.safetensors"
+    net = Linear(1)
+    fit(net, np.ones((2, 1)), np.ones(2), epochs=1, progress=False).save(path)
+    assert "tinynn.load" in run("predict", path, flowers, status=1)
+
+
+# --- no good file is lost
+
+
+def test_a_model_is_replaced_by_a_whole_one_only(model, flowers, monkeypatch):
+    before = model.read_bytes()
+    train = ("train", flowers, "--target", "species", "--out", model, *QUICK)
+    assert "diverged" in run(*train, "--learning-rate", "1e300", status=1)
+    assert model.read_bytes() == before
+
+    def fail(*_):
+        raise OSError("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", fail)
+        assert "the disk is full" in run(*train, "--seed", 5, status=1)
+    assert model.read_bytes() == before
+    assert not [path for path in model.parent.iterdir() if "tmp" in path.name]
+    run(*train, "--seed", 5)
+    assert model.read_bytes() != before
+    files.read(model)
+
+
+def test_other_files_are_replaced_on_demand_only(model, flowers, tmp_path):
+    note = tmp_path / "note.txt"
+    note.write_text("kept")
+    train = ("train", flowers, "--target", "species", *QUICK)
+    predict = ("predict", model, flowers)
+    for command in (train, predict):
+        assert "--force" in run(*command, "--out", note, status=2)
+    assert "--force" in run(*predict, "--out", model, status=2)
+    assert note.read_text() == "kept"
+    run(*predict, "--out", note, "--force")
+    assert note.read_text().startswith("prediction,")
+    run(*train, "--out", note, "--force")
+    files.read(note)
+
+
+def test_what_is_read_is_never_replaced(model, flowers, tmp_path):
+    data, trained = flowers.read_bytes(), model.read_bytes()
+    (tmp_path / "link.csv").symlink_to(flowers)
+    for command in [
+        ("train", flowers, "--target", "species", "--out", flowers),
+        ("train", tmp_path / "link.csv", "--target", "species", "--out", flowers),
+        ("predict", model, flowers, "--out", flowers),
+        ("predict", model, flowers, "--out", model),
+    ]:
+        assert "what is to be read" in run(*command, "--force", status=2)
+    assert (flowers.read_bytes(), model.read_bytes()) == (data, trained)
+
+
+def test_out_is_checked_before_training(flowers, tmp_path):
+    train = ("train", flowers, "--target", "species")
+    for out in (tmp_path / "none/model", tmp_path):
+        text = run(*train, "--out", out, status=2)
+        assert "--out" in text
+        assert "rows" not in text
+
+
+def test_an_edited_header_is_no_model(model, flowers):
+    """A file whose header lies about its length is refused, not read past its end."""
+    blob = model.read_bytes()
+    model.write_bytes(struct.pack("<Q", 2**60) + blob[8:])
+    assert "digest" in run("predict", model, flowers, status=1)
