@@ -14,16 +14,36 @@ array([0, 1, 1, 0])
 from tinynn.rules.extensions import stop_gradient
 from tinynn.trace import Namespace
 from tinynn.training import Model, fit, load
-from tinynn.transforms import grad, value_and_grad, vjp
+from tinynn.transforms import (
+    checkpoint,
+    custom_jvp,
+    custom_vjp,
+    grad,
+    hessian,
+    hvp,
+    jacobian,
+    jvp,
+    value_and_grad,
+    vjp,
+    vmap,
+)
 
 __version__ = "0.1.0"
 __all__ = [
     "Model",
     "Namespace",
+    "checkpoint",
+    "custom_jvp",
+    "custom_vjp",
     "fit",
     "grad",
+    "hessian",
+    "hvp",
+    "jacobian",
+    "jvp",
     "load",
     "stop_gradient",
     "value_and_grad",
     "vjp",
+    "vmap",
 ]

@@ -101,6 +101,12 @@ def _flatten(tree: Any, out: list[Any]) -> Structure:
     )
 
 
+def children(tree: Any) -> dict[str, Any] | None:
+    """The children of a container by name; None for a leaf."""
+    opened = _open(tree)
+    return None if opened is None else dict(opened[1])
+
+
 def leaves(tree: Any) -> list[Any]:
     """The leaves of a tree, in order."""
     return flatten(tree)[0]

@@ -98,6 +98,24 @@ class Reduction(Rule):
         return xp.sum(weight * tangents[0], axis=axis, keepdims=keepdims)
 
 
+class ByHand(Rule):
+    """Both directions written out.
+
+    `vjp(i, xp, g, y, args, **settings)` and `jvp(xp, tangents, y, args, **settings)`. Where the
+    function has several results, `y` is the tuple of them, `g` a list with zeros where no
+    cotangent came, and `jvp` gives a list.
+    """
+
+    def __init__(self, vjp: Callable[..., Any], jvp: Callable[..., Any]) -> None:
+        self.pull, self.push = vjp, jvp
+
+    def vjp(self, i: int, xp: Any, g: Any, y: Any, args: Any, settings: Any) -> Any:
+        return self.pull(i, xp, g, y, args, **settings)
+
+    def jvp(self, f: Any, xp: Any, tangents: Tangents, y: Any, args: Any, settings: Any) -> Any:
+        return self.push(xp, tangents, y, args, **settings)
+
+
 class Composed(Rule):
     """`definition(xp, *args, **settings)` in other functions, whose rules are used instead."""
 

@@ -1,11 +1,30 @@
 """Transformations of functions: each is one Trace."""
 
-from tinynn.transforms.reverse import (
-    EscapedError,
-    NotDifferentiableError,
-    grad,
-    value_and_grad,
-    vjp,
+from tinynn.transforms.batch import vmap
+from tinynn.transforms.derivative import EscapedError, NotDifferentiableError
+from tinynn.transforms.derived import (
+    checkpoint,
+    custom_jvp,
+    custom_vjp,
+    hessian,
+    hvp,
+    jacobian,
 )
+from tinynn.transforms.forward import jvp
+from tinynn.transforms.reverse import grad, value_and_grad, vjp
 
-__all__ = ["EscapedError", "NotDifferentiableError", "grad", "value_and_grad", "vjp"]
+__all__ = [
+    "EscapedError",
+    "NotDifferentiableError",
+    "checkpoint",
+    "custom_jvp",
+    "custom_vjp",
+    "grad",
+    "hessian",
+    "hvp",
+    "jacobian",
+    "jvp",
+    "value_and_grad",
+    "vjp",
+    "vmap",
+]

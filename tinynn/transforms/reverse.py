@@ -9,102 +9,110 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from tinynn import tree
-from tinynn.rules import RULES
-from tinynn.rules.kinds import CONSTANT, Composed, Rule
-from tinynn.trace import (
-    BASE,
-    Function,
-    Namespace,
-    Trace,
-    Traced,
-    constant,
-    namespace,
-    plain,
+from tinynn.rules.kinds import Rule
+from tinynn.trace import Function, Namespace, Traced, constant, namespace, plain
+from tinynn.transforms.derivative import (
+    Derivative,
+    NotDifferentiableError,
+    changes,
+    check_argument,
+    is_traced,
+    name_of,
 )
 
 
 class Entry(NamedTuple):
-    """One call, as the pullback needs it."""
+    """One call, as the pullback needs it; `parents` are slots of arguments, by position."""
 
     rule: Rule
     space: Any
     args: list[Any]
     result: Any
     settings: dict[str, Any]
-    parents: list[int | None]
+    parents: dict[int, int]
 
 
-class Reverse(Trace):
+class Item(NamedTuple):
+    """One of the results of a call that has several: which slot the call has, and which of them."""
+
+    call: int
+    index: int
+    count: int
+
+
+class Reverse(Derivative):
     """Writes down what is done to its arrays, so that cotangents can be pulled back through it."""
 
     def __init__(self, name: str) -> None:
-        super().__init__()
-        self.name = name
-        self.open = True
-        self.tape: list[Entry | None] = []
+        super().__init__(name)
+        self.tape: list[Entry | Item | None] = []
+
+    def _record(self, value: Any, space: Any, entry: Entry | Item | None) -> Traced:
+        self.tape.append(entry)
+        return Traced(value, self, len(self.tape) - 1, space)
 
     def watch(self, value: Any) -> Traced:
         """An input: the derivative by it will be asked for."""
-        self.tape.append(None)
-        return Traced(value, self, len(self.tape) - 1, Namespace(namespace(value)))
+        return self._record(value, Namespace(namespace(value)), None)
 
-    def process(self, function: Function, args: tuple[Any, ...], settings: dict[str, Any]) -> Any:
-        if not self.open:
-            raise EscapedError(
-                f"{function.name}: an array of a finished {self.name} was used: a value made "
-                "inside the function was kept (in a list, a global, a closure) and used outside "
-                "of it, where no derivative can reach it; return it from the function "
-                "(has_aux=True), or keep stop_gradient(x)"
-            )
-        rule, space = RULES.get(function.key), function.space_of(args)
-        if isinstance(rule, Composed):
-            return rule.definition(space, *args, **settings)
-        values, parents = [], []
-        for a in args:
-            mine = type(a) is Traced and a.trace is self
-            values.append(a.value if mine else plain(a))
-            parents.append(a.slot if mine else None)
-        result = function(*values, **settings)
-        if rule is CONSTANT or not _has_derivative(result, space):
-            return constant(result, space)
-        if rule is None:
-            raise NotDifferentiableError(
-                f"{function.name}: {self.name} knows no derivative of it; write it with other "
-                "functions of the standard, or use stop_gradient(x) if none is wanted"
-            )
-        self.tape.append(Entry(rule, space, values, result, settings, parents))
-        return Traced(result, self, len(self.tape) - 1, space)
-
-    def read(self, array: Traced, kind: type) -> Any:
-        if kind in (float, complex):
-            raise TypeError(
-                f"{kind.__name__}(x) inside {self.name}: the number would have no derivative; keep "
-                f"x as an array, or write {kind.__name__}(stop_gradient(x)) to look at its value"
-            )
-        return kind(array.value)
+    def follow(
+        self,
+        function: Function,
+        rule: Rule,
+        space: Any,
+        values: list[Any],
+        followed: dict[int, Any],
+        result: Any,
+        settings: dict[str, Any],
+    ) -> Any:
+        entry = Entry(rule, space, values, result, settings, followed)
+        if not isinstance(result, tuple | list):
+            return self._record(result, space, entry)
+        self.tape.append(entry)
+        call = len(self.tape) - 1
+        items = [
+            self._record(item, space, Item(call, index, len(result)))
+            if changes(item, space)
+            else constant(item, space)
+            for index, item in enumerate(result)
+        ]
+        return type(result)(*items) if hasattr(result, "_fields") else type(result)(items)
 
     def pullback(self, slots: list[int | None], cotangents: list[Any], inputs: int) -> list[Any]:
         """The cotangents of the first `inputs` entries, None where nothing reaches them."""
-        tape, waiting = self.tape, [None] * len(self.tape)
+        waiting: list[Any] = [None] * len(self.tape)
         for slot, g in zip(slots, cotangents, strict=True):
             if slot is not None:
                 waiting[slot] = g if waiting[slot] is None else namespace(g).add(waiting[slot], g)
-        for slot in range(len(tape) - 1, inputs - 1, -1):
-            g, entry = waiting[slot], tape[slot]
+        for slot in range(len(self.tape) - 1, inputs - 1, -1):
+            g, entry = waiting[slot], self.tape[slot]
             if g is None:
                 continue
             waiting[slot] = None
-            rule, space, args, result, settings, parents = entry
-            if type(g) is Traced or type(result) is Traced:
-                g, result = constant(g, space), constant(result, space)
-                args = [constant(a, space) for a in args]
-            for i, parent in enumerate(parents):
-                if parent is not None:
-                    share = rule.vjp(i, space, g, result, args, settings)
-                    share = plain(_like(space, share, args[i]))
+            if isinstance(entry, Item):
+                if waiting[entry.call] is None:
+                    waiting[entry.call] = [None] * entry.count
+                waiting[entry.call][entry.index] = g
+            elif entry is not None:
+                for parent, share in _shares(entry, g):
                     before = waiting[parent]
-                    waiting[parent] = share if before is None else space.add(before, share)
+                    waiting[parent] = share if before is None else entry.space.add(before, share)
         return waiting[:inputs]
+
+
+def _shares(entry: Entry, g: Any) -> list[tuple[int, Any]]:
+    """The cotangents that one call passes on, with the slots they go to."""
+    rule, space, args, result, settings, parents = entry
+    if isinstance(g, list):
+        pairs = zip(g, result, strict=True)
+        g = [space.zeros_like(plain(item)) if each is None else each for each, item in pairs]
+    if is_traced(g) or is_traced(result):
+        g, result = constant(g, space), constant(result, space)
+        args = [constant(a, space) for a in args]
+    return [
+        (parent, plain(_like(space, rule.vjp(i, space, g, result, args, settings), args[i])))
+        for i, parent in parents.items()
+    ]
 
 
 def _like(xp: Any, g: Any, x: Any) -> Any:
@@ -115,21 +123,11 @@ def _like(xp: Any, g: Any, x: Any) -> Any:
             axis for axis in range(g.ndim) if axis < extra or x.shape[axis - extra] == 1
         )
         g = xp.reshape(xp.sum(g, axis=stretched, keepdims=True), x.shape)
-    return g if g.dtype == x.dtype else xp.astype(g, x.dtype)
-
-
-def _has_derivative(result: Any, space: Any) -> bool:
-    if isinstance(result, tuple | list):
-        return any(_has_derivative(item, space) for item in result)
-    return bool(space.is_inexact(result.dtype))
-
-
-class EscapedError(ValueError):
-    """A value left the transformation it belongs to."""
-
-
-class NotDifferentiableError(TypeError):
-    """Something has no derivative: a function, an argument's data type, a result."""
+    if g.dtype == x.dtype:
+        return g
+    if xp.isdtype(g.dtype, "complex floating") and not xp.isdtype(x.dtype, "complex floating"):
+        g = xp.real(g)
+    return xp.astype(g, x.dtype)
 
 
 def vjp(f: Callable[..., Any], *args: Any) -> tuple[Any, Callable[[Any], tuple[Any, ...]]]:
@@ -154,7 +152,7 @@ def vjp(f: Callable[..., Any], *args: Any) -> tuple[Any, Callable[[Any], tuple[A
     >>> pullback(np.asarray([1.0, 10.0]))
     (array([ 2., 40.]),)
     """
-    out, pullback, _ = _run("vjp", f, args, tuple(range(len(args))), has_aux=False)
+    out, pullback, _ = _run(name_of("vjp", f), f, args, tuple(range(len(args))), has_aux=False)
     return out, pullback
 
 
@@ -171,7 +169,8 @@ def value_and_grad(
     Returns:
         A function of `f`'s arguments that gives `(value, gradient)`, or `((value, aux), gradient)`;
         the gradient is a tree like the argument (a tuple of them if `argnums` is a tuple), each
-        array with the dtype, shape and device of its own.
+        array with the dtype, shape and device of its own. Of a complex argument z = x + iy it is
+        df/dx - i df/dy, as JAX has it.
 
     Raises (when called):
         TypeError: the result is not a real scalar, or an argument not of floating-point arrays.
@@ -184,7 +183,7 @@ def value_and_grad(
     >>> float(value), gradient
     (5.0, array([2., 4.]))
     """
-    name = f"grad of {getattr(f, '__name__', 'a function')}"
+    name = name_of("grad", f)
 
     def value_and_gradient(*args: Any, **kwargs: Any) -> Any:
         places = (argnums,) if isinstance(argnums, int) else tuple(argnums)
@@ -229,9 +228,9 @@ def _run(
 ) -> tuple[Any, Callable[[Any], tuple[Any, ...]], Any]:
     """Run `f` on watched arguments; its value, its pullback, and what came beside the value."""
     trace = Reverse(name)
-    opened = [tree.flatten(args[place]) for place in places]
     for place in places:
-        _check_argument(name, place, args[place])
+        check_argument(name, place, args[place])
+    opened = [tree.flatten(args[place]) for place in places]
     values = [plain(leaf) for leaves, _ in opened for leaf in leaves]
     supply = iter([trace.watch(value) for value in values])
     watched = list(args)
@@ -243,8 +242,7 @@ def _run(
         raise TypeError(f"{name}: with has_aux=True the function returns a pair (value, aux)")
     result, aux = result if has_aux else (result, None)
     outs, out_structure = tree.flatten(result)
-    slots = [_slot(trace, leaf) for leaf in outs]
-    outs = [_leave(trace, leaf) for leaf in outs]
+    slots = [leaf.slot if type(leaf) is Traced and leaf.trace is trace else None for leaf in outs]
 
     def pullback(cotangent: Any) -> tuple[Any, ...]:
         gs, given = tree.flatten(cotangent)
@@ -257,39 +255,13 @@ def _run(
         )
         return tuple(structure.unflatten([next(filled) for _ in ls]) for ls, structure in opened)
 
-    left = tree.map(lambda leaf: _leave(trace, leaf), aux)
-    return out_structure.unflatten(outs), pullback, left
-
-
-def _slot(trace: Trace, leaf: Any) -> int | None:
-    return leaf.slot if type(leaf) is Traced and leaf.trace is trace else None
-
-
-def _leave(trace: Trace, leaf: Any) -> Any:
-    """The value that the world outside a trace sees."""
-    mine = type(leaf) is Traced and (leaf.trace is trace or leaf.trace is BASE)
-    return leaf.value if mine else leaf
-
-
-def _check_argument(name: str, place: int, argument: Any) -> None:
-    for path, leaf in tree.paths(argument):
-        where = f"argument {place}" + (f", {path!r}" if path else "")
-        if not hasattr(leaf, "dtype"):
-            raise NotDifferentiableError(
-                f"{name}: {where}: expected a floating-point array, got {type(leaf).__name__} "
-                f"{leaf!r}; place it on a device with backends.get(...).asarray(x), or leave it "
-                "out of argnums"
-            )
-        if not _has_derivative(leaf, Namespace(namespace(leaf))):
-            raise NotDifferentiableError(
-                f"{name}: {where}: expected a floating-point array, got dtype {leaf.dtype}; "
-                "integers have no small changes: cast it, or leave it out of argnums"
-            )
+    out = out_structure.unflatten([trace.leave(leaf) for leaf in outs])
+    return out, pullback, tree.map(trace.leave, aux)
 
 
 def _check_scalar(name: str, out: Any) -> None:
     is_array = hasattr(out, "dtype")
-    if not (is_array and out.shape == () and _has_derivative(out, Namespace(namespace(out)))):
+    if not (is_array and out.shape == () and namespace(out).isdtype(out.dtype, "real floating")):
         got = (
             f"an array of shape {tuple(out.shape)} and dtype {out.dtype}"
             if is_array

@@ -1,0 +1,268 @@
+"""How each function takes arrays with one more axis, the batch axis, in front.
+
+`BATCHING[key](f, xp, args, batched, size, settings)` calls `f` (or others) so that entry i of the
+result's axis 0 is what `f` gives for entry i of the arrays for which `batched` is true; the others
+are the same for every entry. Element-wise functions and reductions need no row: their kind says
+it. Functions composed of others are batched through those.
+"""
+
+from collections.abc import Callable
+from math import prod
+from typing import Any
+
+from tinynn.rules import extensions
+from tinynn.rules.kinds import RULES, Composed, Elementwise, Reduction
+from tinynn.trace import getitem
+from tinynn.trace.core import put_back, to_device
+
+Batcher = Callable[..., Any]
+BATCHING: dict[Any, Batcher] = {}
+
+
+def batcher_of(key: Any) -> Batcher | None:
+    """The way of batching this function, by its own row or by the kind of its rule."""
+    found = BATCHING.get(key)
+    if found is not None:
+        return found
+    rule = RULES.get(key)
+    if isinstance(rule, Elementwise):
+        return elementwise
+    return reduction if isinstance(rule, Reduction) else None
+
+
+def aligned(xp: Any, args: Any, batched: list[bool]) -> list[Any]:
+    """Arrays whose entries broadcast as they would without the batch axis."""
+    ranks = [a.ndim - own for a, own in zip(args, batched, strict=True) if hasattr(a, "ndim")]
+    rank = max(ranks, default=0)
+
+    def widened(a: Any) -> Any:
+        missing = rank + 1 - a.ndim
+        if missing == 0:
+            return a
+        return xp.reshape(a, (a.shape[0], *(1,) * missing, *a.shape[1:]))
+
+    return [widened(a) if own else a for a, own in zip(args, batched, strict=True)]
+
+
+def everywhere(xp: Any, args: Any, batched: list[bool], size: int) -> list[Any]:
+    """All arrays with the batch axis: those without are repeated along it."""
+    return [
+        a if own else xp.broadcast_to(a, (size, *a.shape))
+        for a, own in zip(args, batched, strict=True)
+    ]
+
+
+def shifted(axis: Any) -> Any:
+    """The axis or axes as they are counted with the batch axis in front."""
+    if isinstance(axis, tuple | list):
+        return tuple(shifted(a) for a in axis)
+    return axis + 1 if axis >= 0 else axis
+
+
+def checked(axis: Any, x: Any, f: Any) -> Any:
+    """`shifted(axis)`, once it is known to be an axis of an entry and not the batch's."""
+    for a in axis if isinstance(axis, tuple | list) else (axis,):
+        if not -(x.ndim - 1) <= a < x.ndim - 1:
+            raise ValueError(
+                f"{f.name}: axis {a} is out of range under vmap, where each entry of the batch "
+                f"has shape {tuple(x.shape[1:])}"
+            )
+    return shifted(axis)
+
+
+def elementwise(f: Any, xp: Any, args: Any, batched: list[bool], size: int, settings: Any) -> Any:
+    return f(*aligned(xp, args, batched), **settings)
+
+
+def reduction(f: Any, xp: Any, args: Any, batched: list[bool], size: int, settings: Any) -> Any:
+    x, axis = args[0], settings.get("axis")
+    if axis is None:
+        axis = tuple(range(x.ndim - 1))
+    return f(x, **{**settings, "axis": checked(axis, x, f)})
+
+
+def along(flat: bool, default: Any = None) -> Batcher:
+    """A function along one axis; `axis=None` (or none given) means `default`, or if that is None
+    too all elements in a row, which `flat` says the result keeps as one axis."""
+
+    def batch(f: Any, xp: Any, args: Any, batched: list[bool], size: int, settings: Any) -> Any:
+        x, axis = args[0], settings.get("axis", default)
+        if axis is not None:
+            return f(x, **{**settings, "axis": checked(axis, x, f)})
+        rest = {name: value for name, value in settings.items() if name != "axis"}
+        if x.ndim == 2 or flat:
+            return f(xp.reshape(x, (size, -1)), axis=-1, **rest)
+        y = f(xp.reshape(x, (size, -1)), axis=-1, **{**rest, "keepdims": False})
+        kept = (1,) * (x.ndim - 1) if rest.get("keepdims") else ()
+        return xp.reshape(y, (size, *kept))
+
+    return batch
+
+
+def trailing(f: Any, xp: Any, args: Any, batched: list[bool], size: int, settings: Any) -> Any:
+    """Functions of the last axes, which broadcast over those in front."""
+    return f(*aligned(xp, args, batched), **settings)
+
+
+def shaped(f: Any, xp: Any, args: Any, batched: list[bool], size: int, settings: Any) -> Any:
+    (x,) = args
+    if f.name == "broadcast_to":
+        (x,) = aligned(xp, [x], batched)
+        missing = len(settings["shape"]) + 1 - x.ndim
+        x = xp.reshape(x, (size, *(1,) * missing, *x.shape[1:]))
+    shape = settings["shape"]
+    if -1 in shape:
+        known = -prod(shape)
+        length = prod(x.shape[1:]) // known if known else 0
+        shape = tuple(length if n == -1 else n for n in shape)
+    return f(x, **{**settings, "shape": (size, *shape)})
+
+
+def on_axes(*names: str) -> Batcher:
+    """Settings that name axes of an entry are counted with the batch axis in front."""
+
+    def batch(f: Any, xp: Any, args: Any, batched: list[bool], size: int, settings: Any) -> Any:
+        moved = {name: shifted(settings[name]) for name in names if name in settings}
+        return f(args[0], **{**settings, **moved})
+
+    return batch
+
+
+def permuted(f: Any, xp: Any, args: Any, batched: list[bool], size: int, settings: Any) -> Any:
+    (x,) = args
+    return f(x, axes=(0, *(axis % (x.ndim - 1) + 1 for axis in settings["axes"])))
+
+
+def flipped(f: Any, xp: Any, args: Any, batched: list[bool], size: int, settings: Any) -> Any:
+    (x,) = args
+    axis = settings.get("axis")
+    axis = tuple(range(x.ndim - 1)) if axis is None else axis
+    return f(x, axis=checked(axis, x, f))
+
+
+def rolled(f: Any, xp: Any, args: Any, batched: list[bool], size: int, settings: Any) -> Any:
+    (x,) = args
+    if settings.get("axis") is not None:
+        return f(x, shift=settings["shift"], axis=checked(settings["axis"], x, f))
+    return xp.reshape(f(xp.reshape(x, (size, -1)), shift=settings["shift"], axis=1), x.shape)
+
+
+def joined(f: Any, xp: Any, args: Any, batched: list[bool], size: int, settings: Any) -> Any:
+    args = everywhere(xp, args, batched, size)
+    axis = settings.get("axis", 0)
+    if axis is None:
+        return f([xp.reshape(a, (size, -1)) for a in args], axis=1)
+    return f(args, axis=shifted(axis))
+
+
+def product(f: Any, xp: Any, args: Any, batched: list[bool], size: int, settings: Any) -> Any:
+    (a, b), (own_a, own_b) = args, batched
+    vector_a, vector_b = a.ndim - own_a == 1, b.ndim - own_b == 1
+    a = xp.expand_dims(a, axis=-2) if vector_a else a
+    b = xp.expand_dims(b, axis=-1) if vector_b else b
+    y = xp.matmul(*aligned(xp, [a, b], batched))
+    y = xp.squeeze(y, axis=-1) if vector_b else y
+    return xp.squeeze(y, axis=-1 if vector_b else -2) if vector_a else y
+
+
+def taken(f: Any, xp: Any, args: Any, batched: list[bool], size: int, settings: Any) -> Any:
+    x, indices = args
+    entry_rank = x.ndim - batched[0]
+    axis = settings.get("axis", 0) % entry_rank
+    if not batched[1]:
+        return f(x, indices, axis=axis + 1)
+    x, indices = everywhere(xp, args, batched, size)
+    x, indices = _in_a_row(xp, x, indices, axis)
+    y = xp.take(x, xp.reshape(indices, (-1,)), axis=0)
+    return xp.moveaxis(xp.reshape(y, (*indices.shape, *x.shape[1:])), 1, axis + 1)
+
+
+def scattered(f: Any, xp: Any, args: Any, batched: list[bool], size: int, settings: Any) -> Any:
+    axis = settings.get("axis", 0) % (args[0].ndim - batched[0])
+    whole, indices, updates = everywhere(xp, args, batched, size)
+    x, indices = _in_a_row(xp, whole, indices, axis)
+    updates = xp.moveaxis(updates, axis + 1, 1)
+    updates = xp.reshape(updates, (-1, *updates.shape[2:]))
+    y = f(x, xp.reshape(indices, (-1,)), updates, axis=0)
+    y = xp.reshape(y, (size, whole.shape[axis + 1], *y.shape[1:]))
+    return xp.moveaxis(y, 1, axis + 1)
+
+
+def _in_a_row(xp: Any, x: Any, indices: Any, axis: int) -> tuple[Any, Any]:
+    """The entries one after another along axis 0, and the indices (size, k) into that."""
+    x = xp.moveaxis(x, axis + 1, 1)
+    size, length = x.shape[:2]
+    starts = xp.arange(size, dtype=indices.dtype, device=x.device) * length
+    indices = xp.where(indices < 0, indices + length, indices) + xp.reshape(starts, (-1, 1))
+    return xp.reshape(x, (size * length, *x.shape[2:])), indices
+
+
+def taken_along(f: Any, xp: Any, args: Any, batched: list[bool], size: int, settings: Any) -> Any:
+    x, indices = everywhere(xp, args, batched, size)
+    return f(x, indices, axis=shifted(settings.get("axis", -1)))
+
+
+def indexed(f: Any, xp: Any, args: Any, batched: list[bool], size: int, settings: Any) -> Any:
+    """Which elements does the index pick? Those, of every entry."""
+    x, *arrays = args
+    key = settings["key"] if isinstance(settings["key"], tuple) else (settings["key"],)
+    if not arrays:
+        return f(x, key=(slice(None), *key))
+    shape = tuple(x.shape[batched[0] :])
+    if not any(batched[1:]):
+        table = xp.reshape(xp.arange(prod(shape), device=x.device), shape)
+        places = table[put_back(key, arrays)]
+        y = xp.take(xp.reshape(x, (size, -1)), xp.reshape(places, (-1,)), axis=1)
+        return xp.reshape(y, (size, *places.shape))
+    if len(arrays) == 1 and len([part for part in key if part is not ...]) == 1:
+        x, index = everywhere(xp, args, batched, size)
+        flat = xp.reshape(index, (size, -1))
+        y = taken(xp.take, xp, [x, flat], [True, True], size, {"axis": 0})
+        return xp.reshape(y, (size, *index.shape[1:], *shape[1:]))
+    raise ValueError(
+        "x[...] under vmap: an index with an array that differs from entry to entry is understood "
+        "alone only, as x[index, ...]; write it with xp.take or xp.take_along_axis"
+    )
+
+
+def each_alike(f: Any, xp: Any, args: Any, batched: list[bool], size: int, settings: Any) -> Any:
+    return f(*args, **settings)
+
+
+for name in """equal not_equal less less_equal greater greater_equal isfinite isinf isnan signbit
+    logical_and logical_or logical_xor logical_not bitwise_and bitwise_or bitwise_xor
+    bitwise_invert bitwise_left_shift bitwise_right_shift ceil floor round trunc sign
+    floor_divide nextafter clip astype real imag conj zeros_like ones_like empty_like
+    full_like""".split():
+    BATCHING[name] = elementwise
+BATCHING[extensions.stop_gradient] = elementwise
+BATCHING[to_device] = each_alike
+for name in "sum mean var std max min prod all any count_nonzero linalg.vector_norm".split():
+    BATCHING[name] = reduction
+for name in ("argmax", "argmin"):
+    BATCHING[name] = along(flat=False)
+for name in ("cumulative_sum", "cumulative_prod"):
+    BATCHING[name] = along(flat=True)
+for name in ("sort", "argsort", "diff"):
+    BATCHING[name] = along(flat=True, default=-1)
+for name in """matrix_transpose tril triu linalg.matrix_transpose linalg.cholesky linalg.det
+    linalg.eig linalg.eigh linalg.eigvals linalg.eigvalsh linalg.inv linalg.matrix_norm
+    linalg.matrix_power linalg.matrix_rank linalg.pinv linalg.qr linalg.slogdet linalg.svd
+    linalg.svdvals linalg.trace linalg.diagonal""".split():
+    BATCHING[name] = trailing
+BATCHING["reshape"] = shaped
+BATCHING["broadcast_to"] = shaped
+BATCHING["expand_dims"] = on_axes("axis")
+BATCHING["squeeze"] = on_axes("axis")
+BATCHING["moveaxis"] = on_axes("source", "destination")
+BATCHING["permute_dims"] = permuted
+BATCHING["flip"] = flipped
+BATCHING["roll"] = rolled
+BATCHING["concat"] = joined
+BATCHING["stack"] = joined
+BATCHING["matmul"] = product
+BATCHING["linalg.matmul"] = product
+BATCHING["take"] = taken
+BATCHING["take_along_axis"] = taken_along
+BATCHING[extensions.scatter_add] = scattered
+BATCHING[getitem] = indexed

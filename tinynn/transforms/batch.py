@@ -1,0 +1,205 @@
+"""Batching: vmap.
+
+An array of a `Batch` trace is one entry of a batch to the function that sees it; its value holds
+all entries, along axis 0. A call on such arrays is one call on the values.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from tinynn import tree
+from tinynn.rules import RULES
+from tinynn.rules.batching import batcher_of
+from tinynn.rules.kinds import Composed, Rule
+from tinynn.trace import Function, Namespace, Traced, constant, namespace, plain
+from tinynn.transforms.derivative import Transformation, name_of
+
+
+class Batch(Transformation):
+    """Carries out each call for `size` entries at once."""
+
+    def __init__(self, name: str, size: int) -> None:
+        super().__init__(name)
+        self.size = size
+
+    def process(self, function: Function, args: tuple[Any, ...], settings: dict[str, Any]) -> Any:
+        self.require_open(function)
+        space = function.space_of(args)
+        batcher = users_own if function.rule else batcher_of(function.key)
+        if batcher is None:
+            rule = RULES.get(function.key)
+            if isinstance(rule, Composed):
+                return rule.definition(space, *args, **settings)
+            raise NotImplementedError(
+                f"{function.name}: {self.name} cannot batch it: the shape of its result depends on "
+                "the values of each entry; write it with other functions, or call it outside vmap"
+            )
+        batched = [type(a) is Traced and a.trace is self for a in args]
+        values = [a.value if own else plain(a) for a, own in zip(args, batched, strict=True)]
+        if not any(batched):
+            return constant(function(*values, **settings), space)
+        result = batcher(function, space, values, batched, self.size, settings)
+        return self._entries(result, space)
+
+    def _entries(self, result: Any, space: Any) -> Any:
+        if isinstance(result, tuple | list):
+            items = [self._entries(item, space) for item in result]
+            return type(result)(*items) if hasattr(result, "_fields") else type(result)(items)
+        return Traced(plain(result), self, None, space)
+
+    def shape(self, array: Traced) -> tuple[int, ...]:
+        return tuple(array.value.shape[1:])
+
+    def read(self, array: Traced, kind: type) -> Any:
+        raise TypeError(
+            f"{kind.__name__}(x) inside {self.name}: x has a value for each entry of the batch, "
+            "so the program cannot branch on it; write xp.where(condition, a, b), or keep it as an "
+            "array"
+        )
+
+
+def users_own(f: Any, xp: Any, args: Any, batched: list[bool], size: int, settings: Any) -> Any:
+    """A user's function on a batch: one whose body and whose rule are the batched ones."""
+    axes = tuple(0 if own else None for own in batched)
+
+    def body(*args: Any, **settings: Any) -> Any:
+        return vmap(lambda *entries: f.raw(*entries, **settings), axes)(*args)
+
+    whole = Function(f.name, body)
+    whole.rule = BatchedRule(f.rule, axes)
+    return whole(*args, **settings)
+
+
+class BatchedRule(Rule):
+    """The rule of a batched function: the function's own, for every entry."""
+
+    def __init__(self, rule: Rule, axes: tuple[int | None, ...]) -> None:
+        self.rule, self.axes = rule, axes
+
+    def vjp(self, i: int, xp: Any, g: Any, y: Any, args: Any, settings: Any) -> Any:
+        def one(g: Any, y: Any, *args: Any) -> Any:
+            return self.rule.vjp(i, xp, g, y, args, settings)
+
+        return vmap(one, (0, 0, *self.axes))(g, y, *args)
+
+    def jvp(self, f: Any, xp: Any, tangents: Any, y: Any, args: Any, settings: Any) -> Any:
+        def one(tangents: Any, y: Any, *args: Any) -> Any:
+            return self.rule.jvp(f, xp, tangents, y, args, settings)
+
+        moving = {i: self.axes[i] for i in tangents}
+        return vmap(one, (moving, 0, *self.axes))(tangents, y, *args)
+
+
+def vmap(f: Callable[..., Any], in_axes: Any = 0, out_axes: Any = 0) -> Callable[..., Any]:
+    """A function that applies `f` to every entry of a batch, in one call of each operation.
+
+    Args:
+        f: a function of trees of arrays that returns a tree of arrays, written for one entry.
+        in_axes: along which axis the entries of each argument lie; None: the argument is the same
+            for all. One for all arguments, or a tuple with one (or a tree of them) for each.
+        out_axes: along which axis the entries of the result are put: one, or a tree of them.
+
+    Returns:
+        A function of batches of `f`'s arguments that gives a batch of its results.
+
+    Raises (when called):
+        ValueError: nothing is batched, an axis is out of range, or the batches differ in size.
+        TypeError: the function reads a value (`bool`, `float`) that differs from entry to entry.
+
+    >>> import numpy as np
+    >>> dot = lambda a, b: a.__array_namespace__().sum(a * b)
+    >>> vmap(dot, in_axes=(0, None))(np.asarray([[1.0, 0.0], [0.0, 2.0]]), np.asarray([3.0, 4.0]))
+    array([3., 8.])
+    """
+    name = name_of("vmap", f)
+
+    def batched(*args: Any) -> Any:
+        axes = in_axes if isinstance(in_axes, tuple) else (in_axes,) * len(args)
+        if len(axes) != len(args):
+            raise ValueError(f"{name}: in_axes has {len(axes)} entries for {len(args)} arguments")
+        rows = [
+            row
+            for place, (argument, axis) in enumerate(zip(args, axes, strict=True))
+            for row in _leaves(name, f"argument {place}", argument, axis)
+        ]
+        trace = Batch(name, _size(name, rows))
+        entries = iter([_entry(trace, leaf, axis) for _, leaf, axis in rows])
+        result = f(*[tree.map(lambda leaf: next(entries), argument) for argument in args])
+        trace.open = False
+        outs = iter([
+            _whole(trace, leaf, axis)
+            for _, leaf, axis in _leaves(name, "the result", result, out_axes)
+        ])  # fmt: skip
+        return tree.map(lambda leaf: next(outs), result)
+
+    return batched
+
+
+def _leaves(name: str, what: str, value: Any, axes: Any) -> list[tuple[str, Any, int | None]]:
+    """Every leaf with what it is called and the axis of its entries."""
+    named = [(f"{what}, {path!r}" if path else what, leaf) for path, leaf in tree.paths(value)]
+    if axes is None or isinstance(axes, int):
+        return [(where, leaf, axes) for where, leaf in named]
+    listed = _spread(name, what, value, axes)
+    return [(where, leaf, axis) for (where, leaf), axis in zip(named, listed, strict=True)]
+
+
+def _spread(name: str, what: str, value: Any, axes: Any) -> list[int | None]:
+    """The axes of a tree's leaves, from a tree of axes that may stop earlier."""
+    if axes is None or isinstance(axes, int):
+        return [axes] * len(tree.leaves(value))
+    inner, outer = tree.children(value), tree.children(axes)
+    if inner is None or outer is None or inner.keys() != outer.keys():
+        raise ValueError(f"{name}: {what}: the axes are not a tree like it: {axes!r}")
+    return [axis for key in inner for axis in _spread(name, what, inner[key], outer[key])]
+
+
+def _size(name: str, rows: list[tuple[str, Any, int | None]]) -> int:
+    sizes: dict[int, str] = {}
+    for where, leaf, axis in rows:
+        if axis is None:
+            continue
+        if not hasattr(leaf, "shape"):
+            raise ValueError(
+                f"{name}: {where}: expected an array to batch over, got {type(leaf).__name__} "
+                f"{leaf!r}; give it the axis None if it is the same for every entry"
+            )
+        if not -leaf.ndim <= axis < leaf.ndim:
+            raise ValueError(
+                f"{name}: {where}: axis {axis} is out of range for shape {tuple(leaf.shape)}"
+            )
+        sizes.setdefault(leaf.shape[axis], where)
+    if not sizes:
+        raise ValueError(
+            f"{name}: nothing to batch over: give an argument an axis that is not None"
+        )
+    if len(sizes) > 1:
+        seen = ", ".join(f"{size} in {where}" for size, where in sizes.items())
+        raise ValueError(f"{name}: the batches differ in size: {seen}")
+    return next(iter(sizes))
+
+
+def _entry(trace: Batch, leaf: Any, axis: int | None) -> Any:
+    leaf = plain(leaf)
+    if axis is None:
+        return leaf
+    xp = namespace(leaf)
+    value = leaf if axis == 0 else xp.moveaxis(leaf, axis, 0)
+    return Traced(value, trace, None, Namespace(xp))
+
+
+def _whole(trace: Batch, leaf: Any, axis: int | None) -> Any:
+    if not hasattr(leaf, "shape"):
+        return leaf
+    mine = type(leaf) is Traced and leaf.trace is trace
+    value = leaf.value if mine else plain(leaf)
+    if axis is None:
+        if mine:
+            raise ValueError(
+                f"{trace.name}: out_axes is None for a result that differs from entry to entry"
+            )
+        return value
+    xp = namespace(value)
+    if not mine:
+        value = xp.broadcast_to(value, (trace.size, *value.shape))
+    return value if axis == 0 else xp.moveaxis(value, 0, axis)

@@ -1,0 +1,133 @@
+"""What forward and reverse mode have in common: following a call by its rule."""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+from tinynn import tree
+from tinynn.rules import RULES
+from tinynn.rules.kinds import CONSTANT, Composed, Rule
+from tinynn.trace import BASE, Function, Namespace, Trace, Traced, constant, namespace, plain
+
+
+class EscapedError(ValueError):
+    """A value left the transformation it belongs to."""
+
+
+class NotDifferentiableError(TypeError):
+    """Something has no derivative: a function, an argument's data type, a result."""
+
+
+class Transformation(Trace):
+    """A trace that lasts as long as the function it transforms.
+
+    Args:
+        name: what the user asked for, as errors say it.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+        self.open = True
+
+    def require_open(self, function: Function) -> None:
+        """EscapedError if the function that this trace transforms has returned."""
+        if not self.open:
+            raise EscapedError(
+                f"{function.name}: an array of a finished {self.name} was used: a value made "
+                "inside the function was kept (in a list, a global, a closure) and used outside "
+                "of it, where no derivative can reach it; return it from the function "
+                "(has_aux=True), or keep stop_gradient(x)"
+            )
+
+    def leave(self, leaf: Any) -> Any:
+        """The value that the world outside this trace sees."""
+        mine = type(leaf) is Traced and (leaf.trace is self or leaf.trace is BASE)
+        return leaf.value if mine else leaf
+
+
+class Derivative(Transformation):
+    """A transformation that follows every call by the rule of its function."""
+
+    def process(self, function: Function, args: tuple[Any, ...], settings: dict[str, Any]) -> Any:
+        self.require_open(function)
+        rule, space = function.rule or RULES.get(function.key), function.space_of(args)
+        if isinstance(rule, Composed):
+            return rule.definition(space, *args, **settings)
+        followed: dict[int, Any] = {}
+        values = []
+        for i, a in enumerate(args):
+            if type(a) is Traced and a.trace is self:
+                followed[i] = a.slot
+                values.append(a.value)
+            else:
+                values.append(plain(a))
+        result = function(*values, **settings)
+        if not followed or rule is CONSTANT or not changes(result, space):
+            return constant(result, space)
+        if rule is None:
+            raise NotDifferentiableError(
+                f"{function.name}: {self.name} knows no derivative of it; write it with other "
+                "functions of the standard, or use stop_gradient(x) if none is wanted"
+            )
+        return self.follow(function, rule, space, values, followed, result, settings)
+
+    @abstractmethod
+    def follow(
+        self,
+        function: Function,
+        rule: Rule,
+        space: Any,
+        values: list[Any],
+        followed: dict[int, Any],
+        result: Any,
+        settings: dict[str, Any],
+    ) -> Any:
+        """The result as Traced of this trace.
+
+        Args:
+            values: the arguments, as they are below this trace.
+            followed: the slots of those that are of this trace, by position.
+        """
+
+    def read(self, array: Traced, kind: type) -> Any:
+        if kind in (float, complex):
+            raise TypeError(
+                f"{kind.__name__}(x) inside {self.name}: the number would have no derivative; keep "
+                f"x as an array, or write {kind.__name__}(stop_gradient(x)) to look at its value"
+            )
+        return kind(array.value)
+
+
+def changes(result: Any, space: Any) -> bool:
+    """Whether any of it is of numbers that can change a little, reals or complex numbers."""
+    if isinstance(result, tuple | list):
+        return any(changes(item, space) for item in result)
+    return bool(space.is_inexact(result.dtype))
+
+
+def is_traced(value: Any) -> bool:
+    """Whether it is, or holds, an array of a transformation."""
+    return type(value) is Traced or (isinstance(value, tuple | list) and any(map(is_traced, value)))
+
+
+def check_argument(name: str, place: int, argument: Any) -> None:
+    """NotDifferentiableError unless the tree holds floating-point arrays only."""
+    for path, leaf in tree.paths(argument):
+        where = f"argument {place}" + (f", {path!r}" if path else "")
+        if not hasattr(leaf, "dtype"):
+            raise NotDifferentiableError(
+                f"{name}: {where}: expected a floating-point array, got {type(leaf).__name__} "
+                f"{leaf!r}; place it on a device with backends.get(...).asarray(x), or leave it "
+                "out of argnums"
+            )
+        if not changes(leaf, Namespace(namespace(leaf))):
+            raise NotDifferentiableError(
+                f"{name}: {where}: expected a floating-point array, got dtype {leaf.dtype}; "
+                "integers have no small changes: cast it, or leave it out of argnums"
+            )
+
+
+def name_of(what: str, f: Callable[..., Any]) -> str:
+    """How errors call the transformation of this function."""
+    return f"{what} of {getattr(f, '__name__', 'a function')}"

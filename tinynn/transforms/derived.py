@@ -1,0 +1,203 @@
+"""What follows from grad, vjp, jvp and vmap: jacobian, hessian, hvp, checkpoint, custom rules."""
+
+from collections.abc import Callable
+from functools import wraps
+from math import prod
+from typing import Any
+
+from tinynn import tree
+from tinynn.rules.kinds import ByHand
+from tinynn.trace import Function, namespace
+from tinynn.transforms.batch import vmap
+from tinynn.transforms.derivative import NotDifferentiableError, check_argument, name_of
+from tinynn.transforms.forward import jvp
+from tinynn.transforms.reverse import grad, vjp
+
+
+def jacobian(f: Callable[..., Any], argnum: int = 0) -> Callable[..., Any]:
+    """A function that gives all partial derivatives of `f`.
+
+    Args:
+        f: a function of arrays that returns an array of shape `out`.
+        argnum: the argument to differentiate by, an array of shape `in`.
+
+    Returns:
+        A function of `f`'s arguments that gives an array of shape `(*out, *in)`. It is computed a
+        column at a time forward or a row at a time in reverse, whichever are fewer, all in one
+        batch.
+
+    >>> import numpy as np
+    >>> jacobian(lambda x: x * x)(np.asarray([1.0, 2.0]))
+    array([[2., 0.],
+           [0., 4.]])
+    """
+    name = name_of("jacobian", f)
+
+    def all_partials(*args: Any, **kwargs: Any) -> Any:
+        x = args[argnum]
+        if not hasattr(x, "dtype"):
+            raise NotDifferentiableError(
+                f"{name}: argument {argnum}: expected an array, got {type(x).__name__}; for trees "
+                "take vjp or jvp"
+            )
+        check_argument(name, argnum, x)
+
+        def alone(x: Any) -> Any:
+            return f(*args[:argnum], x, *args[argnum + 1 :], **kwargs)
+
+        out, pullback = vjp(alone, x)
+        if not hasattr(out, "dtype"):
+            raise NotDifferentiableError(
+                f"{name}: expected the function to return an array, got {type(out).__name__}"
+            )
+        if prod(out.shape) <= prod(x.shape):
+            rows = vmap(lambda g: pullback(g)[0])(_basis(out))
+            return namespace(rows).reshape(rows, (*out.shape, *x.shape))
+        columns = vmap(lambda t: jvp(alone, (x,), (t,))[1], out_axes=-1)(_basis(x))
+        return namespace(columns).reshape(columns, (*out.shape, *x.shape))
+
+    return all_partials
+
+
+def _basis(x: Any) -> Any:
+    """The unit arrays of the shape of x, one after another: (size, *shape)."""
+    xp, size = namespace(x), prod(x.shape)
+    places = xp.arange(size, device=x.device)
+    unit = xp.equal(xp.expand_dims(places, axis=1), xp.expand_dims(places, axis=0))
+    return xp.reshape(xp.astype(unit, x.dtype), (size, *x.shape))
+
+
+def hessian(f: Callable[..., Any], argnum: int = 0) -> Callable[..., Any]:
+    """A function that gives all second derivatives of a scalar function by one array.
+
+    Returns:
+        A function of `f`'s arguments that gives an array of shape `(*in, *in)`.
+
+    >>> import numpy as np
+    >>> hessian(lambda x: x.__array_namespace__().sum(x**3))(np.asarray([1.0, 2.0]))
+    array([[ 6.,  0.],
+           [ 0., 12.]])
+    """
+    return jacobian(grad(f, argnum), argnum)
+
+
+def hvp(f: Callable[..., Any], primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> Any:
+    """The Hessian of a scalar function times a vector, without forming it (Pearlmutter 1994).
+
+    Args:
+        f: a function of trees of arrays that returns a real scalar.
+        primals, tangents: as for `jvp`.
+
+    Returns:
+        A tree like the first primal: how the gradient by it changes along the tangents.
+
+    >>> import numpy as np
+    >>> hvp(lambda x: x.__array_namespace__().sum(x**3), (np.asarray([1.0, 2.0]),),
+    ...     (np.asarray([1.0, 10.0]),))
+    array([  6., 120.])
+    """
+    return jvp(grad(f), primals, tangents)[1]
+
+
+def custom_vjp(rule: Callable[..., Any]) -> Callable[[Callable[..., Any]], Function]:
+    """A decorator: a function of arrays gets a derivative of your own.
+
+    Args:
+        rule: `rule(g, y, *args)` gives the cotangents of all arguments, in order, from the
+            cotangent `g` of the result `y`; None for an argument without one. Forward mode
+            follows from it, since it is linear in `g`.
+
+    The function's positional arguments are arrays, its keywords settings, which reach the rule.
+
+    >>> import numpy as np
+    >>> @custom_vjp(lambda g, y, x: (3 * g,))
+    ... def straight_through(x):
+    ...     return x.__array_namespace__().round(x)
+    >>> float(grad(straight_through)(np.asarray(1.2)))
+    3.0
+    """
+
+    def pull(i: int, xp: Any, g: Any, y: Any, args: Any, **settings: Any) -> Any:
+        shares = rule(g, y, *args, **settings)
+        share = shares[i] if isinstance(shares, tuple) else shares
+        return xp.zeros_like(args[i]) if share is None else share
+
+    def push(xp: Any, tangents: dict[int, Any], y: Any, args: Any, **settings: Any) -> Any:
+        # The rule is linear in g: its transpose is found as the derivative of its transpose.
+        def pulled(g: Any) -> Any:
+            return {i: pull(i, xp, g, y, args, **settings) for i in tangents}
+
+        _, transpose = vjp(pulled, xp.zeros_like(y))
+        return transpose(dict(tangents))[0]
+
+    return _with_rule(ByHand(pull, push))
+
+
+def custom_jvp(rule: Callable[..., Any]) -> Callable[[Callable[..., Any]], Function]:
+    """A decorator: a function of arrays gets a derivative of your own, said forward.
+
+    Args:
+        rule: `rule(tangents, y, *args)` gives the tangent of the result `y` from the tangents of
+            all arguments, in order (zeros for those that do not change). Reverse mode follows
+            from it, since it is linear in the tangents.
+
+    >>> import numpy as np
+    >>> @custom_jvp(lambda tangents, y, x: 3 * tangents[0])
+    ... def straight_through(x):
+    ...     return x.__array_namespace__().round(x)
+    >>> float(grad(straight_through)(np.asarray(1.2)))
+    3.0
+    """
+
+    def push(xp: Any, tangents: dict[int, Any], y: Any, args: Any, **settings: Any) -> Any:
+        every = tuple(
+            tangents[i] if i in tangents else xp.zeros_like(a) if hasattr(a, "dtype") else None
+            for i, a in enumerate(args)
+        )
+        return rule(every, y, *args, **settings)
+
+    def pull(i: int, xp: Any, g: Any, y: Any, args: Any, **settings: Any) -> Any:
+        def pushed(t: Any) -> Any:
+            return push(xp, {i: t}, y, args, **settings)
+
+        return vjp(pushed, xp.zeros_like(args[i]))[1](g)[0]
+
+    return _with_rule(ByHand(pull, push))
+
+
+def _with_rule(rule: ByHand) -> Callable[[Callable[..., Any]], Function]:
+    def decorate(body: Callable[..., Any]) -> Function:
+        function = Function(body.__name__, body)
+        function.rule = rule
+        return function
+
+    return decorate
+
+
+def checkpoint(f: Callable[..., Any]) -> Callable[..., Any]:
+    """`f`, of which a gradient keeps the arguments only, and computes the rest again.
+
+    Memory is saved for time: what `f` computes on its way is not kept until the pullback.
+
+    Args:
+        f: a function of trees of floating-point arrays that returns one array.
+
+    >>> import numpy as np
+    >>> deep = checkpoint(lambda x: x.__array_namespace__().sin(x) * x)
+    >>> float(grad(deep)(np.asarray(0.0)))
+    0.0
+    """
+
+    @wraps(f)
+    def recomputed(*args: Any) -> Any:
+        leaves, structure = tree.flatten(args)
+
+        def body(*leaves: Any) -> Any:
+            return f(*structure.unflatten(leaves))
+
+        def rule(g: Any, y: Any, *leaves: Any) -> Any:
+            return vjp(body, *leaves)[1](g)
+
+        return custom_vjp(rule)(body)(*leaves)
+
+    return recomputed

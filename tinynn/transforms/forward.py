@@ -1,0 +1,129 @@
+"""Forward mode: jvp.
+
+An array of a `Forward` trace carries its tangent beside its value, and every call computes the
+tangent of its result at once.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from tinynn import tree
+from tinynn.rules.kinds import Rule
+from tinynn.trace import Function, Namespace, Traced, constant, namespace, plain
+from tinynn.transforms.derivative import (
+    Derivative,
+    changes,
+    check_argument,
+    is_traced,
+    name_of,
+)
+
+
+class Forward(Derivative):
+    """Carries a tangent with each array: in its slot."""
+
+    def follow(
+        self,
+        function: Function,
+        rule: Rule,
+        space: Any,
+        values: list[Any],
+        followed: dict[int, Any],
+        result: Any,
+        settings: dict[str, Any],
+    ) -> Any:
+        y = result
+        if is_traced(result) or any(map(is_traced, followed.values())):
+            values, y = [constant(a, space) for a in values], constant(result, space)
+            followed = {i: constant(t, space) for i, t in followed.items()}
+        tangent = rule.jvp(function, space, followed, y, values, settings)
+        if isinstance(result, tuple | list):
+            pairs = zip(result, tangent, strict=True)
+            items = [self._with(space, item, t) for item, t in pairs]
+            return type(result)(*items) if hasattr(result, "_fields") else type(result)(items)
+        return self._with(space, result, tangent)
+
+    def _with(self, space: Any, value: Any, tangent: Any) -> Any:
+        if not changes(value, space):
+            return constant(value, space)
+        return Traced(value, self, plain(like(space, tangent, value)), space)
+
+
+def like(xp: Any, t: Any, y: Any) -> Any:
+    """The tangent `t` with the shape and data type of the value `y`."""
+    if t.dtype != y.dtype:
+        real = not xp.isdtype(y.dtype, "complex floating")
+        t = xp.real(t) if real and xp.isdtype(t.dtype, "complex floating") else t
+        t = xp.astype(t, y.dtype)
+    return t if t.shape == y.shape else xp.broadcast_to(t, y.shape)
+
+
+def jvp(
+    f: Callable[..., Any], primals: tuple[Any, ...], tangents: tuple[Any, ...]
+) -> tuple[Any, Any]:
+    """`f(*primals)`, and how it changes as the primals change along the tangents.
+
+    Args:
+        f: a function of trees of arrays that returns a tree of arrays.
+        primals: its arguments, trees of floating-point arrays.
+        tangents: a tree like each of the primals, each array of its shape and dtype.
+
+    Returns:
+        `(out, tangent_out)`, two trees alike.
+
+    Raises:
+        TypeError: a primal is not of floating-point arrays.
+        ValueError: tangents and primals are not alike.
+
+    >>> import numpy as np
+    >>> out, change = jvp(lambda x: x * x, (np.asarray([1.0, 3.0]),), (np.asarray([1.0, 10.0]),))
+    >>> change
+    array([ 2., 60.])
+    """
+    name = name_of("jvp", f)
+    if len(primals) != len(tangents):
+        raise ValueError(f"{name}: got {len(primals)} primals but {len(tangents)} tangents")
+    trace = Forward(name)
+    moving = []
+    for place, (primal, tangent) in enumerate(zip(primals, tangents, strict=True)):
+        check_argument(name, place, primal)
+        _check_tangent(name, place, primal, tangent)
+        moving.append(tree.map(lambda x, t: _moving(trace, x, t), primal, tangent))
+    result = f(*moving)
+    trace.open = False
+    out = tree.map(trace.leave, result)
+    return out, tree.map(lambda leaf: _tangent_of(trace, leaf), result)
+
+
+def _moving(trace: Forward, primal: Any, tangent: Any) -> Traced:
+    primal = plain(primal)
+    return Traced(primal, trace, plain(tangent), Namespace(namespace(primal)))
+
+
+def _tangent_of(trace: Forward, leaf: Any) -> Any:
+    if type(leaf) is Traced and leaf.trace is trace:
+        return leaf.slot
+    leaf = plain(leaf)
+    return namespace(leaf).zeros_like(leaf)
+
+
+def _check_tangent(name: str, place: int, primal: Any, tangent: Any) -> None:
+    expected, got = dict(tree.paths(primal)), dict(tree.paths(tangent))
+    if expected.keys() != got.keys():
+        raise ValueError(
+            f"{name}: tangent {place}: expected a tree like the primal, with the leaves "
+            f"{list(expected)}, got {list(got)}"
+        )
+    for path, x in expected.items():
+        t = got[path]
+        where = f"tangent {place}" + (f", {path!r}" if path else "")
+        if not hasattr(t, "dtype") or t.shape != x.shape or t.dtype != x.dtype:
+            seen = (
+                f"shape {tuple(t.shape)} and dtype {t.dtype}"
+                if hasattr(t, "dtype")
+                else type(t).__name__
+            )
+            raise ValueError(
+                f"{name}: {where}: expected an array of shape {tuple(x.shape)} and dtype "
+                f"{x.dtype} like the primal's, got {seen}"
+            )
