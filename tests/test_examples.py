@@ -1,4 +1,7 @@
-"""The four systems this project grew from, digit for digit, on every backend with float64."""
+"""The four systems this project grew from, digit for digit on every backend with float64.
+
+And the other examples: that they run, and that what they show is so.
+"""
 
 import importlib.util
 from pathlib import Path
@@ -13,7 +16,7 @@ import backends
 from tinynn.functional import sigmoid
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-pytestmark = pytest.mark.usefixtures("float64")
+in_float64 = pytest.mark.usefixtures("float64")
 
 
 def load(name: str) -> ModuleType:
@@ -25,6 +28,7 @@ def load(name: str) -> ModuleType:
     return module
 
 
+@in_float64
 def test_tiny_nn(backend: backends.Backend) -> None:
     learned, error, xor, hopeless = load("tiny_nn").main(backend)
     assert [f"{x:.8f}" for x in learned.ravel()] == [
@@ -37,6 +41,7 @@ def test_tiny_nn(backend: backends.Backend) -> None:
     np.testing.assert_allclose(hopeless, 0.5, atol=0.05)
 
 
+@in_float64
 def test_really_small_network(backend: backends.Backend) -> None:
     errors = load("really_small_network").main(backend)
     assert [f"{error:.12g}" for error in errors] == [
@@ -46,6 +51,7 @@ def test_really_small_network(backend: backends.Backend) -> None:
     ]  # fmt: skip
 
 
+@in_float64
 def test_simplest_network(backend: backends.Backend) -> None:
     losses = load("simplest_network").main(backend)
     assert len(losses) == 300
@@ -55,6 +61,7 @@ def test_simplest_network(backend: backends.Backend) -> None:
     )
 
 
+@in_float64
 def test_from_scratch_from_every_seed(backend: backends.Backend) -> None:
     worst = load("from_scratch").main(backend)
     assert worst.shape == (200,)
@@ -62,6 +69,7 @@ def test_from_scratch_from_every_seed(backend: backends.Backend) -> None:
     assert f"{np.median(worst):.4f}" == "0.0493"
 
 
+@in_float64
 def test_from_scratch_gives_its_printed_layer_back(backend: backends.Backend) -> None:
     """Weights recovered from the printed hidden layer and outputs reproduce all printed digits."""
     printed = np.asarray([
@@ -86,9 +94,19 @@ def test_from_scratch_gives_its_printed_layer_back(backend: backends.Backend) ->
     assert backends.of(sigmoid(network.hidden)) == backend
 
 
-@pytest.mark.parametrize(
-    "name", ["tiny_nn", "really_small_network", "simplest_network", "from_scratch"]
-)
+def test_many_networks_show_that_xor_needs_a_hidden_layer(backend: backends.Backend) -> None:
+    shares = load("many_networks").main(backend, networks=40, widths=(1, 5), steps=100)
+    assert shares[1] == 0.0
+    assert shares[5] > 0.9
+
+
+def test_many_networks_are_drawn(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib, of the extra plot, is not installed")
+    load("many_networks").draw({1: 0.0, 2: 0.5}, tmp_path / "widths.svg")
+    assert "networks that learned XOR" in (tmp_path / "widths.svg").read_text()
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in EXAMPLES.glob("*.py")))
 def test_the_script_takes_a_backend_and_says_what_is_wrong_with_it(
     name: str, backend: backends.Backend
 ) -> None:

@@ -214,7 +214,7 @@ def _names(path: Path, header: Sequence[str]) -> list[str]:
 def _read_npz(path: Path) -> Table:
     columns: dict[str, Sequence[Cell]] = {}
     try:
-        with host().xp.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, host().xp.load(file, allow_pickle=False) as arrays:
             for name in arrays.files:
                 for column, cells in _split(path, name, arrays[name]):
                     _add(path, columns, column, cells)
