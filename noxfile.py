@@ -5,16 +5,20 @@ after `--` go to pytest: `nox -s torch -- -k dropout`.
 """
 
 import ctypes
+import os
 import zipfile
 from pathlib import Path
 
 import nox
+from nox.command import CommandFailed
 
 nox.needs_version = ">=2025.2.9"
 nox.options.default_venv_backend = "venv"
 nox.options.reuse_venv = "yes"
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
+SUITE = "https://github.com/data-apis/array-api-tests"
+SUITE_COMMIT = "55fcc60179efa2680ddd6cd926ddf17b83530e2b"
 OTHERS = ("array_api_strict", "torch", "jax", "dpnp", "cupy")
 # Small arrays gain nothing from threads, and the workers of pytest-xdist share the cores.
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
@@ -25,13 +29,24 @@ def install(session: nox.Session, *groups: str) -> None:
     session.install("-e", ".", *nox.project.dependency_groups(PYPROJECT, *groups))
 
 
+def run_parallel(session: nox.Session, *command: str) -> None:
+    """Run pytest, or what passes its arguments on to pytest, on all cores."""
+    # dpnp and JAX compile what they have not met before; what they keep serves every worker.
+    kept = session.create_tmp()
+    compiled = {
+        "SYCL_CACHE_PERSISTENT": "1",
+        "SYCL_CACHE_DIR": kept,
+        "JAX_COMPILATION_CACHE_DIR": kept,
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
+    parallel = ("-n", "logical", "--maxprocesses", "8")
+    session.run(*command, *parallel, env=ONE_THREAD | compiled)
+
+
 def run_tests(session: nox.Session, library: str, *paths: str) -> None:
     """The suite on every variant of one library; `tests` unless paths are given."""
-    parallel = ("-n", "logical", "--maxprocesses", "8")
-    # dpnp compiles each kernel when it is first used, for up to a second: once for all workers.
-    kernels = {"SYCL_CACHE_PERSISTENT": "1", "SYCL_CACHE_DIR": session.create_tmp()}
-    arguments = session.posargs or paths
-    session.run("pytest", "--backend", library, *parallel, *arguments, env=ONE_THREAD | kernels)
+    run_parallel(session, "pytest", "--backend", library, *(session.posargs or paths))
 
 
 @nox.session(tags=["quick", "tests"])
@@ -120,6 +135,36 @@ def minimums(session: nox.Session) -> None:
     """The suite on NumPy with the oldest dependencies that pyproject allows."""
     install(session, "test", "numpy", "array_api_strict", "minimums")
     run_tests(session, "numpy,array_api_strict", "tests")
+
+
+@nox.session(default=False)
+@nox.parametrize("library", ("numpy", *OTHERS))
+def conformance(session: nox.Session, library: str) -> None:
+    """No test of the Array API's public suite fails but for a fault of the library itself."""
+    if library == "cupy" and (reason := no_cuda()):
+        session.skip(f"CuPy is not tested on this machine: {reason}")
+    suite = array_api_tests(session)
+    install(session, "test", library)
+    session.install("-r", str(suite / "requirements.txt"))
+    arguments = session.posargs or ("--max-examples", "20")
+    compare = ("python", "-m", "tests.conformance", str(suite), library)
+    run_parallel(session, *compare, *arguments)
+
+
+def array_api_tests(session: nox.Session) -> Path:
+    """The public suite: the folder that ARRAY_API_TESTS names, or a clone at a known commit."""
+    if folder := os.environ.get("ARRAY_API_TESTS"):
+        return Path(folder).resolve()
+    suite = session.cache_dir.resolve() / f"array-api-tests-{SUITE_COMMIT[:8]}"
+    git = ("git", "-C", str(suite))
+    try:
+        if not suite.exists():
+            session.run("git", "clone", "--quiet", SUITE, str(suite), external=True)
+        session.run(*git, "checkout", "--quiet", SUITE_COMMIT, external=True)
+        session.run(*git, "submodule", "--quiet", "update", "--init", external=True)
+    except CommandFailed:
+        session.skip(f"no ARRAY_API_TESTS=folder, and {SUITE} cannot be cloned")
+    return suite
 
 
 def no_cuda() -> str:

@@ -4,7 +4,7 @@ Every method has a default written in the standard, so a new library works at on
 own file overrides what the library does faster or differently.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar, Self
 
@@ -228,6 +228,22 @@ class Backend:
     def memory_in_use(self) -> int | None:
         """Bytes that arrays hold on this device; None where the library does not say."""
         return None
+
+    def compile(
+        self, function: Callable[..., Any], static: tuple[int, ...] = ()
+    ) -> Callable[..., Any]:
+        """A function of arrays as the library's own compiler makes it; without one, as it is.
+
+        static: the positions of arguments that are no arrays: hashable, and for each value there
+        is one compilation, as for each shape and dtype. Integers come out the same; a compiler may
+        fuse * with +, so floats may be a unit in the last place off.
+
+        >>> import backends, numpy as np
+        >>> times = backends.get("numpy").compile(lambda x, n: x * n, static=(1,))
+        >>> times(np.asarray([1, 2]), 3)
+        array([3, 6])
+        """
+        return function
 
     # Functions that the standard lacks.
 

@@ -64,6 +64,9 @@ class DPNP(Backend):
     def erf(self, x: Array) -> Array:
         return dpnp.scipy.special.erf(x)
 
+    def sigmoid(self, x: Array) -> Array:
+        return dpnp.reciprocal(dpnp.exp(-x) + 1.0)  # exp(-x) = inf gives the right answer, 0
+
     def logsumexp(self, x: Array, *, axis: Any = None, keepdims: bool = False) -> Array:
         return dpnp.logsumexp(x, axis=axis, keepdims=keepdims)
 

@@ -1,6 +1,7 @@
 """JAX, on its CPU, GPU and TPU devices; also inside its own transformations."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any, Self
 
 import jax
@@ -67,6 +68,11 @@ class JAX(Backend):
     def memory_in_use(self) -> int | None:
         return (self.device.memory_stats() or {}).get("bytes_in_use")
 
+    def compile(
+        self, function: Callable[..., Any], static: tuple[int, ...] = ()
+    ) -> Callable[..., Any]:
+        return _jit(function, static)
+
     def _scatter_add(self, x: Array, indices: Array, updates: Array, axis: int) -> Array:
         return x.at[(slice(None),) * axis + (indices,)].add(updates)
 
@@ -78,3 +84,6 @@ class JAX(Backend):
 
     def logsumexp(self, x: Array, *, axis: Any = None, keepdims: bool = False) -> Array:
         return jax.nn.logsumexp(x, axis=axis, keepdims=keepdims)
+
+
+_jit = lru_cache(lambda function, static: jax.jit(function, static_argnums=static))

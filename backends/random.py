@@ -3,7 +3,8 @@
 Threefry-2x32 with 20 rounds, written in the standard's operations on int32 (PyTorch lacks uint32,
 JAX without x64 lacks int64). Source: J. K. Salmon et al., "Parallel random numbers: as easy as
 1, 2, 3", SC 2011. Keys, `fold_in`, `split` and the order of the bits are those of JAX's threefry
-(`bits` with its option jax_threefry_partitionable off).
+(`bits` with its option jax_threefry_partitionable off). Integers and exact sums go through the
+library's compiler, where it has one; what rounds does not.
 
 Everything follows the key's library and device, and a (2,) int32 array of any library will do as
 a key, wrapped ones included. A key is used once: to draw, or to make further keys.
@@ -63,8 +64,12 @@ def fold_in(key: Array, data: int) -> Array:
     >>> random.fold_in(random.key(0, "numpy"), 1)
     array([ 928981903, -841280227], dtype=int32)
     """
+    return of(key).compile(_fold_in)(key, _signed(data))
+
+
+def _fold_in(key: Array, data: int) -> Array:
     zero = key[:1] * 0
-    return of(key).xp.concat(_threefry(key, zero, zero + _signed(data)))
+    return of(key).xp.concat(_threefry(key, zero, zero + data))
 
 
 @_near_key
@@ -75,10 +80,15 @@ def split(key: Array, n: int) -> list[Array]:
     >>> random.split(random.key(0, "numpy"), 2)[1]
     array([ 928981903, -841280227], dtype=int32)
     """
-    xp, device = of(key).xp, of(key).device
-    items = xp.arange(n, dtype=xp.int32, device=device)
-    keys = xp.stack(_threefry(key, xp.zeros_like(items), items), axis=1)
+    backend = of(key)
+    keys = backend.compile(_split, static=(0, 2))(backend, key, n)
     return [keys[i, :] for i in range(n)]
+
+
+def _split(backend: Backend, key: Array, n: int) -> Array:
+    xp = backend.xp
+    items = xp.arange(n, dtype=xp.int32, device=backend.device)
+    return xp.stack(_threefry(key, xp.zeros_like(items), items), axis=1)
 
 
 @_near_key
@@ -89,8 +99,12 @@ def bits(key: Array, shape: Shape) -> Array:
     >>> random.bits(random.key(0, "numpy"), 2)
     array([ 928981903, -841280227], dtype=int32)
     """
-    shape = _tuple(shape)
-    xp, device, size = of(key).xp, of(key).device, math.prod(shape)
+    backend = of(key)
+    return backend.compile(_bits, static=(0, 2))(backend, key, _tuple(shape))
+
+
+def _bits(backend: Backend, key: Array, shape: tuple[int, ...]) -> Array:
+    xp, device, size = backend.xp, backend.device, math.prod(shape)
     if size >= 2**31:
         raise ValueError(f"expected a shape of fewer than 2**31 elements, got {shape}; draw twice")
     half = (size + 1) // 2
@@ -114,16 +128,22 @@ def uniform(
     >>> random.uniform(random.key(0, "numpy"), 2, "float32", -1.0, 1.0).round(4)
     array([-0.5674,  0.6082], dtype=float32)
     """
-    shape, size = _tuple(shape), math.prod(_tuple(shape))
-    backend, xp = of(key), of(key).xp
-    if _width(backend, dtype) == 32:
-        draws = xp.astype(bits(key, shape) >> 8 & 0xFFFFFF, xp.float32) * 2.0**-24
-    else:
-        words = bits(key, 2 * size)
-        upper = xp.astype(words[:size] >> 5 & 0x7FFFFFF, xp.float64)
-        lower = xp.astype(words[size:] >> 6 & 0x3FFFFFF, xp.float64)
-        draws = xp.reshape((upper * 2.0**26 + lower) * 2.0**-53, shape)
+    backend = of(key)
+    width = _width(backend, dtype)
+    draws = backend.compile(_unit, static=(0, 2, 3))(backend, key, _tuple(shape), width)
+    # Not compiled: fusing * with + would round once less than other libraries do.
     return draws if (low, high) == (0.0, 1.0) else draws * (high - low) + low
+
+
+def _unit(backend: Backend, key: Array, shape: tuple[int, ...], width: int) -> Array:
+    """Uniform draws from [0, 1). Every product and sum is exact, so nothing can round otherwise."""
+    xp, size = backend.xp, math.prod(shape)
+    if width == 32:
+        return xp.astype(_bits(backend, key, shape) >> 8 & 0xFFFFFF, xp.float32) * 2.0**-24
+    words = _bits(backend, key, (2 * size,))
+    upper = xp.astype(words[:size] >> 5 & 0x7FFFFFF, xp.float64)
+    lower = xp.astype(words[size:] >> 6 & 0x3FFFFFF, xp.float64)
+    return xp.reshape((upper * 2.0**26 + lower) * 2.0**-53, shape)
 
 
 @_near_key

@@ -1,116 +1,75 @@
 """One row or more for every rule: how it is called, on which shapes, in which domain.
 
-`CASES[key]` is a list of cases; `f(xp, *arrays)` is differentiated by every array.
+`CASES[key]` is a list of cases; `f(xp, *arrays)` is differentiated by every array. Shapes are few
+and small, since some libraries compile every function for every shape.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from operator import attrgetter
 from typing import Any
 
+from tests.rule_matrices import MATRICES
+from tests.rule_rows import (
+    BOTH,
+    POSITIVE,
+    UNIT,
+    WIDE,
+    Case,
+    binary,
+    indices,
+    one,
+    over_axes,
+    unary,
+    within,
+)
 from tinynn.rules import extensions
 from tinynn.trace import getitem
+from tinynn.trace.core import to_device
 
-
-@dataclass(frozen=True)
-class Case:
-    """A call under test: arrays of these shapes, each uniform in its own (low, high)."""
-
-    f: Callable[..., Any]
-    shapes: tuple[tuple[int, ...], ...]
-    domains: tuple[tuple[float, float], ...]
-    smooth: bool = True  # False: zero derivative everywhere that it has one
-
-
-WIDE, POSITIVE, UNIT = (-2.0, 2.0), (0.5, 3.0), (-0.9, 0.9)
-UNARY_SHAPES = ((3, 2), (), (0, 2))
-BINARY_SHAPES = (((3, 2), (3, 2)), ((2,), (3, 1)), ((), (2, 2)), ((1, 3), (2, 1, 1)))
-
-
-def called(name: str) -> Callable[..., Any]:
-    return lambda xp, *arrays: getattr(xp, name)(*arrays)
-
-
-def unary(name: str, domain: tuple[float, float] = WIDE, smooth: bool = True) -> list[Case]:
-    return [Case(called(name), (shape,), (domain,), smooth) for shape in UNARY_SHAPES]
-
-
-def binary(
-    name: str,
-    left: tuple[float, float] = WIDE,
-    right: tuple[float, float] = WIDE,
-    smooth: bool = True,
-) -> list[Case]:
-    return [Case(called(name), shapes, (left, right), smooth) for shapes in BINARY_SHAPES]
-
-
-def one(f: Callable[..., Any], *shapes: tuple[int, ...], domain: Any = WIDE, **more: Any) -> Case:
-    return Case(f, shapes, (domain,) * len(shapes), **more)
-
-
-def over_axes(f: Callable[..., Any], domain: tuple[float, float] = WIDE) -> list[Case]:
-    """A reduction over all axes, one, several, a negative one, and with the axes kept."""
-    ways: list[dict[str, Any]] = [
-        {},
-        {"axis": 0},
-        {"axis": -1, "keepdims": True},
-        {"axis": (0, 2)},
-        {"axis": (-1, 1), "keepdims": True},
-    ]
-    return [one(lambda xp, x, way=way: f(xp)(x, **way), (2, 3, 2), domain=domain) for way in ways]
-
-
-def within(path: str, **settings: Any) -> Callable[..., Any]:
-    return lambda xp, *arrays: attrgetter(path)(xp)(*arrays, **settings)
-
-
-def indices(xp: Any, x: Any, values: list[int]) -> Any:
-    return xp.asarray(values, device=x.device)
-
-
-PRODUCTS = [
-    ((2, 3), (3, 4)),
-    ((3,), (3,)),
-    ((2, 3), (3,)),
-    ((3,), (3, 4)),
-    ((5, 2, 3), (3, 4)),
-    ((2, 3), (5, 3, 4)),
-    ((5, 2, 3), (3,)),
-    ((3,), (5, 3, 4)),
-    ((1, 2, 3), (5, 3, 4)),
-]
-
+JAX_SIGN = "JAX takes the sign of a complex number for a constant"
+JAX_ACOSH = "JAX has the other branch where the real part is negative"
+JAX_NONE = "JAX has no derivative of it"
+JAX_UNIQUE = "JAX takes the distinct values for constants"
 
 CASES: dict[Any, list[Case]] = {
-    **{name: unary(name) for name in "positive negative square exp expm1 sin cos tanh".split()},
-    **{name: unary(name) for name in "abs sinh cosh asinh atan".split()},
-    **{name: unary(name, POSITIVE) for name in "sqrt reciprocal log log1p log2 log10".split()},
-    **{name: unary(name, UNIT) for name in "tan asin acos atanh".split()},
-    "acosh": unary("acosh", (1.5, 3.0)),
-    **{name: unary(name, smooth=False) for name in "ceil floor round trunc sign".split()},
-    **{name: binary(name) for name in "add subtract multiply logaddexp maximum minimum".split()},
-    **{name: binary(name, POSITIVE, POSITIVE) for name in "hypot copysign atan2".split()},
-    "divide": binary("divide", WIDE, POSITIVE),
+    **{name: unary(name, **BOTH) for name in "positive negative square exp expm1 sin cos".split()},
+    **{name: unary(name, **BOTH) for name in "tanh abs sinh cosh asinh atan".split()},
+    **{name: unary(name, **BOTH) for name in "real imag conj".split()},
+    **{name: unary(name, POSITIVE, **BOTH) for name in "reciprocal log log1p log2 log10".split()},
+    **{name: unary(name, UNIT, **BOTH) for name in "tan asin acos atanh".split()},
+    "sqrt": [one(within("sqrt"), shape, domain=POSITIVE, **BOTH) for shape in ((3, 2), (), (0, 2))],
+    "acosh": [
+        *unary("acosh", (1.5, 3.0)),
+        *unary("acosh", numbers="complex", jax=JAX_ACOSH),
+    ],
+    **{name: unary(name, smooth=False) for name in "ceil floor round trunc".split()},
+    "sign": [*unary("sign", smooth=False), *unary("sign", numbers="complex", jax=JAX_SIGN)],
+    **{name: binary(name, **BOTH) for name in "subtract multiply".split()},
+    "add": [
+        *binary("add", **BOTH),
+        one(within("add"), (), (2, 2)),
+        one(within("add"), (1, 3), (2, 1, 1)),
+    ],
+    **{name: binary(name) for name in "logaddexp maximum minimum atan2 hypot copysign".split()},
+    "divide": binary("divide", WIDE, POSITIVE, **BOTH),
     "pow": [
-        *binary("pow", POSITIVE, WIDE),
-        *[one(lambda xp, x, p=p: xp.pow(x, p), (3, 2)) for p in (0, 1, 2, 3)],
+        *binary("pow", POSITIVE, WIDE, **BOTH),
+        *[one(lambda xp, x, p=p: xp.pow(x, p), (3, 2), **BOTH) for p in (0, 1, 2, 3)],
         one(lambda xp, x: xp.pow(x, -0.5), (3,), domain=POSITIVE),
         one(lambda xp, p: xp.pow(2.0, p), (3,)),
     ],
     "remainder": binary("remainder", (0.1, 0.9), (1.1, 2.9)),
     "floor_divide": binary("floor_divide", (0.1, 0.9), (1.1, 2.9), smooth=False),
-    "nextafter": binary("nextafter", smooth=False),
+    "nextafter": binary("nextafter", smooth=False, jax=JAX_NONE),
     "where": [
-        one(lambda xp, x, y: xp.where(xp.greater(x, 0.1), x, y), (3, 2), (2,)),
-        one(lambda xp, x: xp.where(xp.greater(x, 0.1), x, 1.0), (3, 2)),
-        one(lambda xp, x: xp.where(xp.greater(x, 0.1), 0.5, x), (3, 2)),
+        one(lambda xp, x, y: xp.where(xp.abs(x) > 1.0, x, y), (3, 2), (2,), **BOTH),
+        one(lambda xp, x: xp.where(x > 0.1, x, 1.0), (3, 2)),
+        one(lambda xp, x: xp.where(x > 0.1, 0.5, x), (3, 2)),
     ],
     "clip": [
         one(lambda xp, x: xp.clip(x, -1.0, 1.0), (4, 3)),
         one(lambda xp, x: xp.clip(x, max=0.5), (4, 3)),
         one(lambda xp, x, low, high: xp.clip(x, low, high + 5.0), (4, 3), (3,), (4, 1)),
     ],
-    "sum": over_axes(lambda xp: xp.sum),
+    "sum": over_axes(lambda xp: xp.sum, **BOTH),
     "mean": over_axes(lambda xp: xp.mean),
     "var": [
         *over_axes(lambda xp: xp.var),
@@ -119,14 +78,43 @@ CASES: dict[Any, list[Case]] = {
     "std": over_axes(lambda xp: xp.std),
     "max": over_axes(lambda xp: xp.max),
     "min": over_axes(lambda xp: xp.min),
+    "prod": over_axes(lambda xp: xp.prod, **BOTH),
+    "cumulative_sum": [
+        one(within("cumulative_sum"), (3,)),
+        one(within("cumulative_sum", axis=-1), (2, 3), **BOTH),
+        one(within("cumulative_sum", axis=0, include_initial=True), (3, 2)),
+    ],
+    "cumulative_prod": [
+        one(within("cumulative_prod"), (3,)),
+        one(within("cumulative_prod", axis=-1), (2, 5), **BOTH),
+        one(within("cumulative_prod", axis=0, include_initial=True), (3, 2)),
+    ],
+    "sort": [one(within("sort"), (3, 4)), one(within("sort", axis=0), (3, 4))],
+    **{
+        name: [one(within(name), (3, 2), batch=False, jax=JAX_UNIQUE)]
+        for name in ("unique_values",)
+    },
+    **{
+        name: [
+            one(
+                lambda xp, x, name=name: getattr(xp, name)(x).values,
+                (3, 2),
+                batch=False,
+                jax=JAX_UNIQUE,
+            )
+        ]
+        for name in ("unique_all", "unique_counts", "unique_inverse")
+    },
     "reshape": [one(lambda xp, x: xp.reshape(x, (3, -1)), (2, 3))],
     "expand_dims": [one(within("expand_dims", axis=a), (2, 3)) for a in (0, -1)],
     "squeeze": [one(lambda xp, x: xp.squeeze(x, axis=(0, -1)), (1, 3, 1))],
     "broadcast_to": [one(lambda xp, x: xp.broadcast_to(x, (4, 2, 3)), (2, 1))],
     "astype": [one(lambda xp, x: xp.astype(x, x.dtype), (3,))],
-    "matrix_transpose": [one(called("matrix_transpose"), (2, 3, 4))],
-    "linalg.matrix_transpose": [one(lambda xp, x: xp.linalg.matrix_transpose(x), (2, 3))],
-    "flip": [one(called("flip"), (2, 3)), one(lambda xp, x: xp.flip(x, axis=-1), (2, 3))],
+    to_device: [
+        one(lambda xp, x: x.to_device(x.device), (3,), jax="a tracer of JAX has no to_device")
+    ],
+    "matrix_transpose": [one(within("matrix_transpose"), (2, 3, 4))],
+    "flip": [one(within("flip"), (2, 3)), one(lambda xp, x: xp.flip(x, axis=-1), (2, 3))],
     "tril": [one(lambda xp, x: xp.tril(x, k=1), (3, 4))],
     "triu": [one(lambda xp, x: xp.triu(x, k=-1), (3, 4))],
     "permute_dims": [one(lambda xp, x: xp.permute_dims(x, (2, 0, 1)), (2, 3, 4))],
@@ -136,17 +124,35 @@ CASES: dict[Any, list[Case]] = {
         one(lambda xp, x: xp.roll(x, (1, -1), axis=(0, 1)), (2, 3)),
     ],
     "concat": [
-        one(lambda xp, x, y: xp.concat([x, y], axis=-1), (2, 3), (2, 1)),
+        one(lambda xp, x, y: xp.concat([x, y], axis=-1), (2, 3), (2, 1), **BOTH),
         one(lambda xp, x, y: xp.concat([x, y, x], axis=None), (2, 3), (4,)),
     ],
-    "stack": [one(within("stack", axis=a), (2, 3), (2, 3)) for a in (0, -1)],
+    "stack": [one(lambda xp, x, y, a=a: xp.stack([x, y], axis=a), (2, 3), (2, 3)) for a in (0, -1)],
+    "repeat": [
+        one(lambda xp, x: xp.repeat(x, 2), (2, 3)),
+        one(lambda xp, x: xp.repeat(x, indices(xp, x, [2, 0, 3]), axis=1), (2, 3)),
+    ],
+    "tile": [one(lambda xp, x, r=r: xp.tile(x, r), (2, 3)) for r in ((2,), (2, 1, 3))],
+    "diff": [
+        one(within("diff"), (3, 4)),
+        one(lambda xp, x, y: xp.diff(x, axis=0, n=2, prepend=y), (3, 2), (1, 2)),
+        one(lambda xp, x, y: xp.diff(x, append=y), (3, 2), (3, 2), **BOTH),
+    ],
+    "meshgrid": [
+        one(lambda xp, *arrays, way=way: tuple(xp.meshgrid(*arrays, indexing=way)), (2,), (3,))
+        for way in ("xy", "ij")
+    ],
     "take": [
-        one(lambda xp, x: xp.take(x, indices(xp, x, [2, 0, 2]), axis=0), (3, 2)),
+        one(lambda xp, x: xp.take(x, indices(xp, x, [2, 0, 2]), axis=0), (3, 2), **BOTH),
         one(lambda xp, x: xp.take(x, indices(xp, x, [1, 1]), axis=-1), (3, 2)),
+    ],
+    "take_along_axis": [
+        one(lambda xp, x: xp.take_along_axis(x, indices(xp, x, [[2, 0, 2], [1, 1, 0]])), (2, 3)),
+        one(lambda xp, x: xp.take_along_axis(x, indices(xp, x, [[1, 0, 1]]), axis=0), (2, 3)),
     ],
     getitem: [
         one(lambda xp, x: x[1, ...], (3, 2)),
-        one(lambda xp, x: x[..., ::2], (2, 3)),
+        one(lambda xp, x: x[..., ::2], (2, 3), **BOTH),
         one(lambda xp, x: x[:, None, 1:], (2, 3)),
         one(lambda xp, x: x[-1, 0], (2, 3)),
         one(lambda xp, x: x[()], ()),
@@ -154,24 +160,15 @@ CASES: dict[Any, list[Case]] = {
     "unstack": [one(lambda xp, x: xp.unstack(x, axis=1)[1], (2, 3))],
     "broadcast_arrays": [one(lambda xp, x, y: xp.broadcast_arrays(x, y)[0], (2, 1), (3,))],
     **{
-        f"{name}_like": [one(called(f"{name}_like"), (2,), smooth=False)]
+        f"{name}_like": [one(within(f"{name}_like"), (2,), smooth=False)]
         for name in ("zeros", "ones")
     },
     "full_like": [one(lambda xp, x: xp.full_like(x, 3.0), (2,), smooth=False)],
     "empty_like": [one(lambda xp, x: xp.where(xp.isnan(xp.empty_like(x)), x, x), (2,))],
-    **{
-        prefix + name: [one(within(prefix + name, **way), *pair) for pair in pairs]
-        for prefix in ("", "linalg.")
-        for name, way, pairs in [
-            ("matmul", {}, PRODUCTS),
-            ("vecdot", {"axis": -1}, [((2, 3), (2, 3)), ((3,), (2, 3))]),
-            ("tensordot", {"axes": 2}, [((4, 2, 3), (2, 3))]),
-            ("tensordot", {"axes": ((0, -1), (1, 0))}, [((2, 3, 4), (4, 2, 5))]),
-        ]
-    },
-    extensions.sigmoid: [one(lambda xp, x: extensions.sigmoid(x), s) for s in UNARY_SHAPES],
-    extensions.relu: [one(lambda xp, x: extensions.relu(x), s) for s in UNARY_SHAPES],
-    extensions.erf: [one(lambda xp, x: extensions.erf(x), s) for s in UNARY_SHAPES],
+    **MATRICES,
+    extensions.sigmoid: [one(lambda xp, x: extensions.sigmoid(x), (3, 2))],
+    extensions.relu: [one(lambda xp, x: extensions.relu(x), (3, 2))],
+    extensions.erf: [one(lambda xp, x: extensions.erf(x), (3, 2))],
     extensions.logsumexp: over_axes(lambda xp: extensions.logsumexp),
     extensions.scatter_add: [
         one(lambda xp, x, u: extensions.scatter_add(x, indices(xp, x, [2, 0, 2]), u), (3,), (3,)),
@@ -181,5 +178,7 @@ CASES: dict[Any, list[Case]] = {
             (3, 2),
         ),
     ],
-    extensions.stop_gradient: [one(lambda xp, x: extensions.stop_gradient(x), (3,), smooth=False)],
+    extensions.stop_gradient: [
+        one(lambda xp, x: extensions.stop_gradient(x), (3,), smooth=False, jax="it is ours")
+    ],
 }

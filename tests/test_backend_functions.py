@@ -107,3 +107,14 @@ def test_logsumexp(methods, backend, axis, keepdims):
 def test_logsumexp_at_the_edges(methods, backend):
     x = backend.asarray([[-math.inf, -math.inf], [math.inf, 1.0], [-math.inf, 2.0]])
     assert_equal(methods.logsumexp(x, axis=1), [-math.inf, math.inf, 2.0], backend)
+
+
+# The library's own compiler, where it has one.
+
+
+def test_compiling(backend):
+    times = backend.compile(lambda x, n, y: x * n + y, static=(1,))
+    x = backend.asarray([1, 2])
+    for n, expected in ((3, [4, 8]), (4, [5, 10])):
+        assert_equal(times(x, n, x), expected, backend)
+    assert_equal(times(x[:1], 3, x[:1]), [4], backend)

@@ -122,7 +122,6 @@ def test_equal_backends_are_one_in_a_set(backend):
 @pytest.mark.only("array_api_strict")
 def test_devices_differ(backend):
     first, second = (backends.get(f"array_api_strict:device{i}") for i in (1, 2))
-    assert first != second
     assert len({first, second}) == 2
 
 
@@ -445,14 +444,6 @@ def test_the_device_can_be_waited_for(backend):
     assert backend.synchronize() is None
     with backend.scope():
         assert backends.of(backend.xp.zeros(3, device=backend.device)) == backend
-
-
-def test_compiling(backend):
-    times = backend.compile(lambda x, n, y: x * n + y, static=(1,))
-    x = backend.asarray([1, 2])
-    for n, expected in ((3, [4, 8]), (4, [5, 10])):
-        assert_equal(times(x, n, x), expected, backend)
-    assert_equal(times(x[:1], 3, x[:1]), [4], backend)
 
 
 def test_memory_in_use(backend):

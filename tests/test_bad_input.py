@@ -14,6 +14,8 @@ import backends
 from backends import Backend, BackendUnavailable, MixedArrays
 from tinynn.functional import relu
 from tinynn.layers import BatchNorm, Layer, Linear, Sequential, ShapeError
+from tinynn.losses import SquaredError
+from tinynn.trace import namespace
 from tinynn.training import EarlyStopping, Model, fit, load
 from tinynn.training.step import TrainingStep
 
@@ -354,6 +356,12 @@ def test_arrays_of_two_devices(backend: Backend, x: Any, y: Any, model: Model) -
         ({"loss": "hinge"}, "hinge.*known are"),
         ({"metrics": ["precision"]}, "metrics: expected one of accuracy.*got 'precision'"),
         ({"optimizer": "adam"}, r"optimizer: expected an optimizer, such as Adam\(\), got 'adam'"),
+        ({"loss": SquaredError}, "loss: expected a loss .*its name, .* got <class"),
+        ({"loss": 3}, "loss: expected a loss .* got 3"),
+        ({"validation": ("x",) * 3}, r"validation: expected .* got \('x', 'x', 'x'\)"),
+        ({"params": {}}, r"params: expected 0\.weight, 0\.bias, .*, as net\.init .* got none"),
+        ({"callbacks": EarlyStopping}, "callbacks: expected functions of the run.* got <class"),
+        ({"callbacks": [3]}, "callbacks: expected functions of the run.* got 3"),
         ({"callbacks": EarlyStopping()}, "EarlyStopping: expected monitor .*validation=0.1"),
         ({"callbacks": [EarlyStopping("acuracy")]}, "EarlyStopping: expected .*got 'acuracy'"),
     ],
@@ -363,6 +371,20 @@ def test_settings_that_cannot_be_meant(
 ) -> None:
     with pytest.raises((ValueError, TypeError), match=message):
         fit(NET, x, y, **settings)
+
+
+def test_weights_for_a_loss_that_takes_none(backend: Backend, x: Any, y: Any) -> None:
+    def loss(prediction: Any, target: Any) -> Any:
+        return namespace(prediction).mean(prediction)
+
+    with pytest.raises(TypeError, match=r"fit: weights: expected a loss that takes .* got loss"):
+        fit(NET, x, y, weights=[1.0] * 4, loss=loss)
+
+
+@pytest.mark.only("numpy", "torch", "jax")
+def test_floats_of_half_the_width(backend: Backend, x: Any, y: Any) -> None:
+    with pytest.raises(ValueError, match=r"fit: X: expected float32 or float64, got .*float16\. "):
+        fit(NET, backend.xp.astype(x, backend.xp.float16), y)
 
 
 def test_a_net_that_is_none(backend: Backend, x: Any, y: Any) -> None:

@@ -1,7 +1,6 @@
-"""tinynn.layers: outputs, parameters, statistics, gradients, errors, and description."""
+"""tinynn.layers: outputs, parameters, statistics, gradients and errors."""
 
 import functools
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -31,8 +30,6 @@ from tinynn.layers import (
     Linear,
     Sequential,
     ShapeError,
-    build,
-    describe,
     merge,
     split,
 )
@@ -224,6 +221,14 @@ def test_children_get_keys_of_their_own(backend: backends.Backend) -> None:
     assert_equal(y, backend.to_host(step), backend)
 
 
+def test_only_layers_that_draw_use_a_key() -> None:
+    quiet = Sequential(Linear(4), functional.relu, BatchNorm(), LayerNorm(), Flatten())
+    for layer in (*quiet.layers, quiet, Sequential(quiet), Dropout(0.0), Layer()):
+        assert not getattr(layer, "uses_key", False), layer
+    for layer in (Dropout(0.5), Scale(), Sequential(quiet, Sequential(Dropout(0.5)))):
+        assert layer.uses_key, layer
+
+
 def test_training_returns_new_statistics_and_changes_nothing(backend: backends.Backend) -> None:
     x = backend.asarray(IMAGES, dtype="float32")
     params = NETWORK.init(0, x)
@@ -380,6 +385,7 @@ def test_other_errors_say_where(backend: backends.Backend) -> None:
         (lambda: Linear(0), "Linear: expected features to be a whole number of 1 or more, got 0"),
         (lambda: Linear(2.5), "whole number"),
         (lambda: Linear("3"), "got '3'"),
+        (lambda: Linear(True), "got True"),
         (lambda: Dropout(1.0), r"Dropout: expected rate to be a number in \[0, 1\), got 1.0"),
         (lambda: Dropout("half"), "got 'half'"),
         (lambda: BatchNorm(momentum=2), "momentum"),
@@ -396,9 +402,13 @@ def test_settings_out_of_range(make: Callable[[], Layer], message: str) -> None:
 def test_what_is_no_layer(wrong: Any) -> None:
     with pytest.raises(TypeError, match=r"expected layer 1 to be a layer or a function"):
         Sequential(Linear(2), wrong)
+    with pytest.raises(
+        TypeError, match=r"got \[Linear\(2\)\] \(list\); write Sequential\(\*layers\)"
+    ):
+        Sequential([Linear(2)])
 
 
-# Description.
+# Parameters taken apart.
 
 
 def test_split_and_merge(backend: backends.Backend) -> None:
@@ -410,78 +420,3 @@ def test_split_and_merge(backend: backends.Backend) -> None:
     assert tree.flatten(whole)[1] == tree.flatten(params)[1]
     assert all(a is b for a, b in zip(tree.leaves(whole), tree.leaves(params), strict=True))
     assert split({}) == ({}, {})
-
-
-def test_shown_as_it_is_written() -> None:
-    assert str(NETWORK) == (
-        "Sequential(Flatten(), Linear(7), silu, BatchNorm(), Dropout(rate=0.3), "
-        "Sequential(Linear(4, bias=False), LayerNorm()), elu(alpha=0.5), Scale(), "
-        "Linear(2, weight_init=orthogonal, bias_init=Constant(0.1)))"
-    )
-
-
-def test_description_round_trip() -> None:
-    text = json.dumps(describe(NETWORK))
-    again = build(json.loads(text), custom={"Scale": Scale})
-    assert json.dumps(describe(again)) == text
-    assert again.layers[:6] == NETWORK.layers[:6]
-    assert (again.layers[6].func, again.layers[6].keywords) == (functional.elu, {"alpha": 0.5})
-    assert again.layers[7:] == NETWORK.layers[7:]
-
-
-def test_numbers_of_other_kinds_are_described() -> None:
-    assert describe(Linear(np.int64(3)))["features"] == 3
-    assert json.dumps(describe(Dropout(np.float32(0.5))))
-
-
-def named_relu() -> Callable[[Any], Any]:
-    def relu(x: Any) -> Any:
-        return x
-
-    return relu
-
-
-@pytest.mark.parametrize(
-    ("layer", "message"),
-    [
-        (lambda x: x, "no name to be found again by"),
-        (named_relu(), "would be read back as"),
-        (functools.partial(functional.elu, np.ones(1)), "cannot be written down"),
-    ],
-)
-def test_what_cannot_be_described(layer: Any, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        describe(Sequential(layer))
-
-
-@pytest.mark.parametrize(
-    ("description", "message"),
-    [
-        ({"class": "Convolution", "features": 3}, "no class is known as 'Convolution'; known are"),
-        ({"class": "relu"}, "no class is known as 'relu'"),
-        ({"class": ["Linear"]}, "no class is known as"),
-        ({"function": "Linear"}, "no function is known as 'Linear'"),
-        ({"function": "os.system"}, "no function is known as 'os.system'"),
-        ({}, "no function is known as None"),
-        ({"class": "Linear"}, "the settings written down for Linear do not fit it"),
-        ({"class": "Linear", "features": 3, "colour": 1}, "do not fit it: .*colour"),
-        ({"class": "Linear", "features": "many"}, "expected features to be a whole number"),
-        ({"class": "Sequential"}, "the settings written down for Sequential do not fit it"),
-        ({"class": "Sequential", "layers": ["relu"]}, "do not fit it: .*layer 0"),
-        ({"class": "Sequential", "layers": 3}, "do not fit it"),
-        ({"class": "Dropout", "rate": None}, "expected rate to be a number"),
-    ],
-)
-def test_what_cannot_be_built(description: Any, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        build(description)
-
-
-def test_custom_functions_come_by_name() -> None:
-    def square(x: Any) -> Any:
-        return x * x
-
-    net = Sequential(square, Linear(1))
-    with pytest.raises(ValueError, match=r"pass your own as custom=\{'square': \.\.\.\}"):
-        build(describe(net))
-    assert build(describe(net), custom={"square": square}) == net

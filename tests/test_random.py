@@ -216,6 +216,26 @@ def test_draws_can_be_compiled(backend):
     assert_equal(compiled, backend.to_host(plain), backend)
 
 
+@pytest.mark.only("jax")
+def test_a_shape_is_compiled_once(backend, monkeypatch):
+    """Operation by operation, each new shape costs JAX seconds."""
+    import jax
+
+    random.uniform(random.fold_in(random.key(3, backend), 0), (17, 3), "float32")
+    compiled = []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda name, *_, **__: compiled.append(name)
+    )
+    try:
+        key = random.fold_in(random.key(4, backend), 2)
+        random.uniform(key, (17, 3), "float32")
+        assert not compiled
+        random.uniform(key, (17, 4), "float32")
+        assert sum("backend_compile" in name for name in compiled) == 1
+    finally:
+        jax.monitoring.clear_event_listeners()
+
+
 def test_a_wrapped_key_gives_wrapped_draws(backend, xp):
     """Its library is one that nobody registered: a wrapper around the backend under test."""
     library = seventh_library(xp)

@@ -1,6 +1,5 @@
 """fit, Model, callbacks, metrics and the progress bar."""
 
-import sys
 import types
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from tinynn.training import (
     fit,
     mean_absolute_error,
     r2,
+    step,
 )
 from tinynn.training.data import Samples
 
@@ -106,6 +106,8 @@ def test_nothing_crosses_but_the_numbers_shown(backend: Backend, transfers: Tran
         ([0, 1, 2, 1, 0, 2], 3, SoftmaxCrossEntropy()),
         ([0, 1, 1, 1, 0, 0], 1, BinaryCrossEntropy()),
         ([True, False, True, True, False, False], 1, BinaryCrossEntropy()),
+        ([True, False, True, True, False, False], 2, SoftmaxCrossEntropy()),
+        ([[True, False], [True, True]] * 3, 2, BinaryCrossEntropy()),
         ([0.0, 1.0, 2.0, 1.0, 0.5, 2.5], 1, SquaredError()),
     ],
 )
@@ -113,7 +115,7 @@ def test_the_loss_suits_y(
     backend: Backend, x: Any, labels: list[Any], outputs: int, expected: Any
 ) -> None:
     for y in (labels, backend.asarray(labels)):
-        model = fit(Linear(outputs), x, y, epochs=1, metrics=["accuracy"] if outputs > 1 else [])
+        model = fit(Linear(outputs), x, y, epochs=1, metrics=["accuracy"] if outputs > 1 else None)
         assert model.loss == expected
 
 
@@ -299,6 +301,34 @@ def test_a_net_without_parameters_predicts(backend: Backend, x: Any) -> None:
     assert_equal(Model(Sequential(relu), {}).predict(x), np.maximum(LINE, 0), backend)
 
 
+def test_the_repr_says_what_the_model_is(backend: Backend, x: Any, y: Any) -> None:
+    net = Sequential(Linear(4), relu, Linear(1))
+    model = Model(net, net.init(0, x))
+    assert repr(model) == (
+        f"<Model Sequential(Linear(4), relu, Linear(1)), 13 parameters, {backend!r}>"
+    )
+    model = fit(net, x, y, epochs=2)
+    assert repr(model).startswith(repr(Model(net, model.params))[:-1] + ", epoch 2, loss ")
+    assert repr(Model(relu, {})) == "<Model relu, 0 parameters>"
+    assert model != fit(net, x, y, epochs=2), "models are not compared array by array"
+
+
+def test_no_keys_are_made_where_nobody_draws(
+    backend: Backend, x: Any, y: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def epochs(net: Layer) -> list[Any]:
+        drawn: list[Any] = []
+        with monkeypatch.context() as patch:
+            patch.setattr(step.random, "bits", lambda *args: drawn.append(args) or bits(*args))
+            fit(net, x, y, epochs=2, shuffle=False)
+        return drawn
+
+    bits = step.random.bits
+    assert epochs(Sequential(Linear(2), BatchNorm(), relu, Sequential(Linear(1)))) == []
+    assert epochs(Sequential(Linear(1), Dropout(0.0))) == []
+    assert len(epochs(Sequential(Sequential(Linear(2), Dropout(0.5)), Linear(1)))) >= 2
+
+
 # Callbacks.
 
 
@@ -418,49 +448,3 @@ def test_history() -> None:
     assert history.last == {}
     history.add({"epoch": 1, "loss": 0.5})
     assert history == {"epoch": [1], "loss": [0.5]}
-
-
-# The progress bar.
-
-
-def test_the_bar_in_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    fit(Linear(1), LINE, LINE, epochs=3, validation=0.34, progress=True)
-    shown = capsys.readouterr()
-    assert shown.out == "", "what a program prints stays clean"
-    assert "epoch 3/3" in shown.err
-    assert "validation loss" in shown.err
-    assert "samples/s" in shown.err or "epochs/s" in shown.err
-
-
-def test_no_bar_where_nobody_looks(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fit(Linear(1), LINE, LINE, epochs=1)
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    fit(Linear(1), LINE, LINE, epochs=1, progress=False)
-    assert capsys.readouterr() == ("", "")
-    fit(Linear(1), LINE, LINE, epochs=1)
-    assert "epoch 1/1" in capsys.readouterr().err
-
-
-def test_the_bar_in_a_notebook(monkeypatch: pytest.MonkeyPatch) -> None:
-    """IPython is stood in for: its kernel's presence, and the two functions that are used."""
-    shown: list[str] = []
-    display = types.ModuleType("IPython.display")
-    handle = types.SimpleNamespace(update=shown.append)
-    monkeypatch.setattr(display, "HTML", str, raising=False)
-    monkeypatch.setattr(display, "display", lambda value, display_id: handle, raising=False)
-    monkeypatch.setitem(sys.modules, "IPython", types.ModuleType("IPython"))
-    monkeypatch.setitem(sys.modules, "IPython.display", display)
-    monkeypatch.setitem(sys.modules, "ipykernel", types.ModuleType("ipykernel"))
-    fit(Linear(1), LINE, LINE, epochs=2)
-    assert shown[-1].startswith('<progress value="12" max="12"></progress> epoch 2/2  loss ')
-
-
-def test_the_bar_is_closed_when_training_fails(capsys: pytest.CaptureFixture[str]) -> None:
-    def fail(run: Run) -> None:
-        raise RuntimeError("mine")
-
-    with pytest.raises(RuntimeError, match="mine"):
-        fit(Linear(1), LINE, LINE, progress=True, callbacks=[fail])
-    assert "epoch 1/20" in capsys.readouterr().err

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 from tinynn import settings
 from tinynn.functional import DtypeError, ShapeError, log_softmax, one_hot, softplus
-from tinynn.settings import label, require
+from tinynn.settings import Labelled, require
 from tinynn.trace import backend_of, namespace
 
 __all__ = [
@@ -32,7 +32,7 @@ REDUCTIONS = ("mean", "sum", "half_sum")
 
 
 @dataclass(frozen=True)
-class Loss:
+class Loss(Labelled):
     """What losses share; derive from it with a frozen dataclass and write `terms`.
 
     reduction: with l the values, w the weights of the samples and c those of the classes,
@@ -42,7 +42,6 @@ class Loss:
     """
 
     reduction: str = field(default="mean", kw_only=True)
-    __str__ = label
 
     def __post_init__(self) -> None:
         require(self, "reduction", REDUCTIONS.__contains__, f"one of {', '.join(REDUCTIONS)}")
@@ -186,7 +185,8 @@ class AbsoluteError(Loss):
 
     def terms(self, prediction: Array, target: Array) -> tuple[Array, Array | None]:
         difference = _difference(prediction, target)
-        return namespace(difference).abs(difference), None
+        # Not abs, whose slope at 0 is 1 here as in JAX: a fit that is perfect stays where it is.
+        return namespace(difference).maximum(difference, -difference), None
 
 
 @dataclass(frozen=True)

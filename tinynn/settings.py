@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from typing import Any
 
-__all__ = ["build", "describe", "label", "require"]
+__all__ = ["Labelled", "build", "describe", "label", "require"]
 
 
 def label(value: Any) -> str:
@@ -35,6 +35,15 @@ def label(value: Any) -> str:
         elif setting != field.default:
             shown.append(f"{field.name}={label(setting)}")
     return f"{type(value).__name__}({', '.join(shown)})"
+
+
+class Labelled:
+    """A base of dataclasses whose repr is their `label`."""
+
+    def __init_subclass__(cls, **settings: Any) -> None:
+        super().__init_subclass__(**settings)
+        if "__repr__" not in cls.__dict__:  # dataclass() would write one of its own
+            cls.__repr__ = label  # type: ignore[method-assign]
 
 
 def require(owner: Any, name: str, holds: Callable[[Any], bool], expected: str) -> None:

@@ -5,21 +5,23 @@ tree. Names of leaves are their paths: `{"0": {"weight": w}}` holds the leaf "0.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 
-@dataclass(frozen=True)
 class Structure:
     """What is left of a tree when its leaves are taken out.
 
-    `rebuild` makes the container from its children; `children` are Structures, or `LEAF`.
+    Attributes:
+        kind: the container's type.
+        keys: of a dict its keys, of a named tuple or dataclass its fields, else places.
+        children: the Structures of what it holds; `LEAF` for a leaf.
     """
 
-    names: tuple[str, ...]
-    children: tuple["Structure", ...]
-    rebuild: Callable[[list[Any]], Any]
-    kind: object
+    __slots__ = ("children", "keys", "kind")
+
+    def __init__(self, kind: Any, keys: Any, children: list["Structure"]) -> None:
+        self.kind, self.keys, self.children = kind, keys, children
 
     def unflatten(self, leaves: Any) -> Any:
         """The tree with these leaves, which are taken in order."""
@@ -35,42 +37,47 @@ class Structure:
             if leaf is _NOTHING:
                 raise ValueError("tree.unflatten: fewer leaves were given than the structure holds")
             return leaf
-        return self.rebuild([child._build(supply) for child in self.children])
+        parts = [child._build(supply) for child in self.children]
+        kind = self.kind
+        if kind is tuple or kind is list:
+            return kind(parts)
+        if kind is type(None):
+            return None
+        named = zip(self.keys, parts, strict=True)
+        if issubclass(kind, dict):
+            return kind(named)
+        if hasattr(kind, "_fields"):
+            return kind(*parts)
+        return kind(**dict(named)) if hasattr(kind, "__dataclass_fields__") else kind(parts)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Structure) and (self.kind, self.names, self.children) == (
-            other.kind,
-            other.names,
-            other.children,
+        return self is other or (
+            isinstance(other, Structure)
+            and self.kind is other.kind
+            and list(self.keys) == list(other.keys)
+            and self.children == other.children
         )
 
     def __hash__(self) -> int:
-        return hash((self.kind, self.names, self.children))
+        return hash((self.kind, tuple(self.keys), tuple(self.children)))
 
 
 _NOTHING = object()
-LEAF = Structure((), (), lambda children: None, "leaf")
+LEAF = Structure(object, (), [])
 
 
-def _open(tree: Any) -> tuple[Callable[[list[Any]], Any], list[tuple[str, Any]]] | None:
-    """How to rebuild this container, and its named children; None for a leaf."""
-    if tree is None:
-        return (lambda children: None), []
+def _open(tree: Any) -> tuple[Any, Any] | None:
+    """The keys and the children of a container; None for a leaf."""
     kind = type(tree)
-    if isinstance(tree, dict):
-        keys = list(tree)
-        return (lambda children: kind(zip(keys, children, strict=True))), [
-            (str(key), tree[key]) for key in keys
-        ]
-    if isinstance(tree, tuple) and hasattr(tree, "_fields"):
-        return (lambda children: kind(*children)), list(zip(tree._fields, tree, strict=True))
-    if isinstance(tree, list | tuple):
-        return kind, [(str(i), child) for i, child in enumerate(tree)]
-    if is_dataclass(tree) and not isinstance(tree, type):
+    if kind is dict or isinstance(tree, dict):
+        return tree.keys(), tree.values()
+    if kind is tuple or kind is list or isinstance(tree, tuple | list):
+        return getattr(kind, "_fields", range(len(tree))), tree
+    if tree is None:
+        return (), ()
+    if is_dataclass(kind):
         names = [field.name for field in fields(tree) if field.init]
-        return (lambda children: kind(**dict(zip(names, children, strict=True)))), [
-            (name, getattr(tree, name)) for name in names
-        ]
+        return names, [getattr(tree, name) for name in names]
     return None
 
 
@@ -92,19 +99,14 @@ def _flatten(tree: Any, out: list[Any]) -> Structure:
     if opened is None:
         out.append(tree)
         return LEAF
-    rebuild, children = opened
-    return Structure(
-        tuple(name for name, _ in children),
-        tuple(_flatten(child, out) for _, child in children),
-        rebuild,
-        type(tree),
-    )
+    keys, children = opened
+    return Structure(type(tree), tuple(keys), [_flatten(child, out) for child in children])
 
 
 def children(tree: Any) -> dict[str, Any] | None:
     """The children of a container by name; None for a leaf."""
     opened = _open(tree)
-    return None if opened is None else dict(opened[1])
+    return None if opened is None else {str(k): v for k, v in zip(*opened, strict=True)}
 
 
 def leaves(tree: Any) -> list[Any]:
@@ -122,8 +124,8 @@ def paths(tree: Any) -> list[tuple[str, Any]]:
     if opened is None:
         return [("", tree)]
     return [
-        (f"{name}.{rest}" if rest else name, leaf)
-        for name, child in opened[1]
+        (f"{key}.{rest}" if rest else str(key), leaf)
+        for key, child in zip(*opened, strict=True)
         for rest, leaf in paths(child)
     ]
 

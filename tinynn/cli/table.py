@@ -98,7 +98,10 @@ class Table:
 
     def reject(self, name: str, row: int, problem: str) -> NoReturn:
         """Raise the TableError of one cell."""
-        raise TableError(f"{self.source}: column {name!r}, {self.where(row)}: {problem}.")
+        raise TableError(
+            f"{self.source}: column {name!r}, {self.where(row)}: {problem}. "
+            "Mend that cell, or leave its row out."
+        )
 
 
 def read(source: str) -> Table:

@@ -1,11 +1,11 @@
 """Layer: settings without arrays. Its parameters live beside it, in nested dicts of arrays."""
 
 from numbers import Integral
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, TypeAlias
 
 from backends import random
 from tinynn.functional import DtypeError, ShapeError
-from tinynn.settings import label
+from tinynn.settings import Labelled
 from tinynn.trace import backend_of, namespace
 
 Array: TypeAlias = Any
@@ -14,15 +14,17 @@ Params: TypeAlias = dict[str, Any]
 STATISTIC = "running_"
 
 
-class Layer:
+class Layer(Labelled):
     """What a layer does; derive from it with a frozen dataclass and write `__call__`.
 
     A layer with parameters writes `init` too; one that acts differently in training writes
     `train`, and sets `uses_key = False` if it draws no random numbers there.
     """
 
-    uses_key: ClassVar[bool] = True
-    __str__ = label
+    @property
+    def uses_key(self) -> bool:
+        """Whether `train` draws random numbers; keys are made only for layers that do."""
+        return type(self).train is not Layer.train
 
     def init(self, key: Array | int, x: Array) -> Params:
         """The parameters, from an example batch x: its shape, dtype and device decide theirs.

@@ -28,6 +28,10 @@ class Dropout(Layer):
     def __post_init__(self) -> None:
         require(self, "rate", lambda rate: 0.0 <= rate < 1.0, "a number in [0, 1)")
 
+    @property
+    def uses_key(self) -> bool:
+        return self.rate > 0.0
+
     def __call__(self, params: Params, x: Array) -> Array:
         return x
 

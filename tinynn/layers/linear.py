@@ -49,4 +49,9 @@ class Linear(Layer):
 
 def require_count(layer: Layer, name: str) -> None:
     """ValueError unless the setting is a whole number of one or more."""
-    require(layer, name, lambda value: operator.index(value) > 0, "a whole number of 1 or more")
+    require(
+        layer,
+        name,
+        lambda value: not isinstance(value, bool) and operator.index(value) > 0,
+        "a whole number of 1 or more",
+    )

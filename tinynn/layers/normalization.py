@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 from tinynn.functional import ShapeError
 from tinynn.initializers import ones, zeros
@@ -40,7 +39,7 @@ class BatchNorm(Layer):
 
     momentum: float = 0.9
     epsilon: float = 1e-5
-    uses_key: ClassVar[bool] = False
+    uses_key = False
 
     def __post_init__(self) -> None:
         require(self, "momentum", lambda momentum: 0.0 <= momentum <= 1.0, "a number in [0, 1]")

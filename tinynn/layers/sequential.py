@@ -34,12 +34,18 @@ class Sequential(Layer):
     def __init__(self, *layers: Step) -> None:
         for index, layer in enumerate(layers):
             if isinstance(layer, type) or not callable(layer):
+                several = isinstance(layer, list | tuple)
+                hint = "Flatten() for a layer, relu for a function"
                 raise TypeError(
                     f"Sequential: expected layer {index} to be a layer or a function, "
                     f"got {label(layer)} ({type(layer).__name__}); "
-                    "write Flatten() for a layer, relu for a function"
+                    f"write {'Sequential(*layers)' if several else hint}"
                 )
         object.__setattr__(self, "layers", layers)
+
+    @property
+    def uses_key(self) -> bool:
+        return any(isinstance(layer, Layer) and layer.uses_key for layer in self.layers)
 
     def init(self, key: Array | int, x: Array) -> Params:
         key, params = as_key(key, x), {}
@@ -67,9 +73,7 @@ class Sequential(Layer):
                 x = _at(index, layer, layer, x)
                 continue
             own = params.get(str(index), {})
-            if type(layer).train is Layer.train:  # no key: making one costs a hundred operations
-                x = _at(index, layer, layer, own, x)
-                continue
+            # Making a key costs a hundred operations.
             child_key = random.fold_in(key, index) if layer.uses_key else None
             x, new = _at(index, layer, layer.train, own, x, child_key)
             if new is not own:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from tinynn import tree
-from tinynn.settings import label, require
+from tinynn.settings import Labelled, require
 from tinynn.trace import backend_of, namespace
 
 Array: TypeAlias = Any
@@ -19,13 +19,11 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
 }
 
 
-class Optimizer:
+class Optimizer(Labelled):
     """What optimizers share; derive from it with a frozen dataclass and write `rule`.
 
     The state is {"step": 0-d int32, and for each of `slot_names` a tree like the params}.
     """
-
-    __str__ = label
 
     def __post_init__(self) -> None:
         for name, (holds, expected) in _RANGES.items():

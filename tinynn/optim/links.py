@@ -5,16 +5,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from tinynn import tree
-from tinynn.settings import label, require
+from tinynn.settings import Labelled, label, require
 from tinynn.trace import namespace
 
 from .base import Array, Optimizer
 
 
-class Link:
+class Link(Labelled):
     """Derive from it with a frozen dataclass and write `prepare`."""
-
-    __str__ = label
 
     def prepare(self, gradients: Any, params: Any) -> Any:
         """New gradients from gradients; both are trees like the params."""

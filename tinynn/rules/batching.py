@@ -11,20 +11,24 @@ from math import prod
 from typing import Any
 
 from tinynn.rules import extensions
-from tinynn.rules.kinds import RULES, Composed, Elementwise, Reduction
-from tinynn.trace import getitem
+from tinynn.rules.kinds import Elementwise, Reduction, rule_of
+from tinynn.trace import Function, getitem
 from tinynn.trace.core import put_back, to_device
 
 Batcher = Callable[..., Any]
 BATCHING: dict[Any, Batcher] = {}
 
 
-def batcher_of(key: Any) -> Batcher | None:
+def impossible(*args: Any) -> Any:
+    """In place of a batcher: the shape of the result depends on the values of each entry."""
+
+
+def batcher_of(function: Function) -> Batcher | None:
     """The way of batching this function, by its own row or by the kind of its rule."""
-    found = BATCHING.get(key)
+    found = BATCHING.get(function.key)
     if found is not None:
         return found
-    rule = RULES.get(key)
+    rule = rule_of(function)
     if isinstance(rule, Elementwise):
         return elementwise
     return reduction if isinstance(rule, Reduction) else None
@@ -71,10 +75,12 @@ def checked(axis: Any, x: Any, f: Any) -> Any:
 
 
 def elementwise(f: Any, xp: Any, args: Any, batched: list[bool], size: int, settings: Any) -> Any:
+    """Functions of the elements in one place, which broadcast."""
     return f(*aligned(xp, args, batched), **settings)
 
 
 def reduction(f: Any, xp: Any, args: Any, batched: list[bool], size: int, settings: Any) -> Any:
+    """Functions over one, several or all axes."""
     x, axis = args[0], settings.get("axis")
     if axis is None:
         axis = tuple(range(x.ndim - 1))
@@ -82,8 +88,11 @@ def reduction(f: Any, xp: Any, args: Any, batched: list[bool], size: int, settin
 
 
 def along(flat: bool, default: Any = None) -> Batcher:
-    """A function along one axis; `axis=None` (or none given) means `default`, or if that is None
-    too all elements in a row, which `flat` says the result keeps as one axis."""
+    """A function along one axis.
+
+    Where `axis` is not given it is `default`; where that is None, all elements in a row, as which
+    they stay in the result if `flat`.
+    """
 
     def batch(f: Any, xp: Any, args: Any, batched: list[bool], size: int, settings: Any) -> Any:
         x, axis = args[0], settings.get("axis", default)
@@ -105,6 +114,7 @@ def trailing(f: Any, xp: Any, args: Any, batched: list[bool], size: int, setting
 
 
 def shaped(f: Any, xp: Any, args: Any, batched: list[bool], size: int, settings: Any) -> Any:
+    """Functions that are given the shape of the result."""
     (x,) = args
     if f.name == "broadcast_to":
         (x,) = aligned(xp, [x], batched)
@@ -129,11 +139,13 @@ def on_axes(*names: str) -> Batcher:
 
 
 def permuted(f: Any, xp: Any, args: Any, batched: list[bool], size: int, settings: Any) -> Any:
+    """permute_dims: the batch axis stays in front."""
     (x,) = args
     return f(x, axes=(0, *(axis % (x.ndim - 1) + 1 for axis in settings["axes"])))
 
 
 def flipped(f: Any, xp: Any, args: Any, batched: list[bool], size: int, settings: Any) -> Any:
+    """flip: without an axis all axes of an entry are meant."""
     (x,) = args
     axis = settings.get("axis")
     axis = tuple(range(x.ndim - 1)) if axis is None else axis
@@ -141,6 +153,7 @@ def flipped(f: Any, xp: Any, args: Any, batched: list[bool], size: int, settings
 
 
 def rolled(f: Any, xp: Any, args: Any, batched: list[bool], size: int, settings: Any) -> Any:
+    """roll: without an axis each entry is rolled as if it were flat."""
     (x,) = args
     if settings.get("axis") is not None:
         return f(x, shift=settings["shift"], axis=checked(settings["axis"], x, f))
@@ -148,6 +161,7 @@ def rolled(f: Any, xp: Any, args: Any, batched: list[bool], size: int, settings:
 
 
 def joined(f: Any, xp: Any, args: Any, batched: list[bool], size: int, settings: Any) -> Any:
+    """concat and stack."""
     args = everywhere(xp, args, batched, size)
     axis = settings.get("axis", 0)
     if axis is None:
@@ -156,6 +170,7 @@ def joined(f: Any, xp: Any, args: Any, batched: list[bool], size: int, settings:
 
 
 def product(f: Any, xp: Any, args: Any, batched: list[bool], size: int, settings: Any) -> Any:
+    """matmul: vectors become matrices for the time being."""
     (a, b), (own_a, own_b) = args, batched
     vector_a, vector_b = a.ndim - own_a == 1, b.ndim - own_b == 1
     a = xp.expand_dims(a, axis=-2) if vector_a else a
@@ -166,6 +181,7 @@ def product(f: Any, xp: Any, args: Any, batched: list[bool], size: int, settings
 
 
 def taken(f: Any, xp: Any, args: Any, batched: list[bool], size: int, settings: Any) -> Any:
+    """take: each entry may have its own indices."""
     x, indices = args
     entry_rank = x.ndim - batched[0]
     axis = settings.get("axis", 0) % entry_rank
@@ -178,6 +194,7 @@ def taken(f: Any, xp: Any, args: Any, batched: list[bool], size: int, settings: 
 
 
 def scattered(f: Any, xp: Any, args: Any, batched: list[bool], size: int, settings: Any) -> Any:
+    """scatter_add: the entries are added to one after another, in one array."""
     axis = settings.get("axis", 0) % (args[0].ndim - batched[0])
     whole, indices, updates = everywhere(xp, args, batched, size)
     x, indices = _in_a_row(xp, whole, indices, axis)
@@ -193,11 +210,13 @@ def _in_a_row(xp: Any, x: Any, indices: Any, axis: int) -> tuple[Any, Any]:
     x = xp.moveaxis(x, axis + 1, 1)
     size, length = x.shape[:2]
     starts = xp.arange(size, dtype=indices.dtype, device=x.device) * length
-    indices = xp.where(indices < 0, indices + length, indices) + xp.reshape(starts, (-1, 1))
+    indices = xp.where(indices < 0, indices + length, indices)
+    indices = xp.add(indices, xp.reshape(starts, (-1, 1)))
     return xp.reshape(x, (size * length, *x.shape[2:])), indices
 
 
 def taken_along(f: Any, xp: Any, args: Any, batched: list[bool], size: int, settings: Any) -> Any:
+    """take_along_axis."""
     x, indices = everywhere(xp, args, batched, size)
     return f(x, indices, axis=shifted(settings.get("axis", -1)))
 
@@ -226,7 +245,48 @@ def indexed(f: Any, xp: Any, args: Any, batched: list[bool], size: int, settings
 
 
 def each_alike(f: Any, xp: Any, args: Any, batched: list[bool], size: int, settings: Any) -> Any:
+    """What happens to the whole batch happens to each entry."""
     return f(*args, **settings)
+
+
+def over_axes(f: Any, xp: Any, args: Any, batched: list[bool], size: int, settings: Any) -> Any:
+    """Functions along `axes`, by default along all, or as many of the last as `s` has lengths."""
+    (x,) = args
+    axes, lengths = settings.get("axes"), settings.get("s")
+    if axes is None:
+        axes = tuple(range(-(x.ndim - 1 if lengths is None else len(lengths)), 0))
+    return f(x, **{**settings, "axes": checked(axes, x, f)})
+
+
+def solved(f: Any, xp: Any, args: Any, batched: list[bool], size: int, settings: Any) -> Any:
+    """solve: a vector becomes a matrix for the time being."""
+    a, b = args
+    vector = b.ndim - batched[1] == 1
+    b = xp.expand_dims(b, axis=-1) if vector else b
+    y = f(*aligned(xp, [a, b], batched))
+    return xp.squeeze(y, axis=-1) if vector else y
+
+
+def among(f: Any, xp: Any, args: Any, batched: list[bool], size: int, settings: Any) -> Any:
+    """isin: compared with each of the other elements."""
+    if not batched[1]:
+        return f(*args, **settings)
+    x, others = everywhere(xp, args, batched, size)
+    others = xp.reshape(others, (size, *(1,) * (x.ndim - 1), -1))
+    found = xp.any(xp.equal(xp.expand_dims(x, axis=-1), others), axis=-1)
+    return xp.logical_not(found) if settings.get("invert") else found
+
+
+def searched(f: Any, xp: Any, args: Any, batched: list[bool], size: int, settings: Any) -> Any:
+    """searchsorted: the place is the number of elements that come before."""
+    x, values = everywhere(xp, args, batched, size)
+    if settings.get("sorter") is not None:
+        sorter = xp.broadcast_to(settings["sorter"], x.shape)
+        x = xp.take_along_axis(x, sorter, axis=-1)
+    x = xp.reshape(x, (size, *(1,) * (values.ndim - 1), -1))
+    values = xp.expand_dims(values, axis=-1)
+    comes_before = xp.less_equal if settings.get("side") == "right" else xp.less
+    return xp.count_nonzero(comes_before(x, values), axis=-1)
 
 
 for name in """equal not_equal less less_equal greater greater_equal isfinite isinf isnan signbit
@@ -266,3 +326,12 @@ BATCHING["take"] = taken
 BATCHING["take_along_axis"] = taken_along
 BATCHING[extensions.scatter_add] = scattered
 BATCHING[getitem] = indexed
+for name in "nonzero unique_all unique_counts unique_inverse unique_values".split():
+    BATCHING[name] = impossible
+for name in "fft ifft rfft irfft hfft ihfft".split():
+    BATCHING[f"fft.{name}"] = along(flat=True, default=-1)
+for name in "fftn ifftn rfftn irfftn fftshift ifftshift".split():
+    BATCHING[f"fft.{name}"] = over_axes
+BATCHING["linalg.solve"] = solved
+BATCHING["isin"] = among
+BATCHING["searchsorted"] = searched

@@ -1,12 +1,16 @@
 """Derivatives of the element-wise functions.
 
 A row gives, for each array argument, `g` times the partial derivative, from the result `y` and
-the arguments. Where a derivative does not exist, the value is the one that JAX gives.
+the arguments. Where a derivative does not exist, the value is the one that JAX gives. Where an
+argument or the result is real beside complex ones, the transformation takes the real part.
 """
 
+from math import inf
 from typing import Any
 
+from tinynn.rules.extensions import stop_gradient
 from tinynn.rules.kinds import CONSTANT, RULES, Composed, Elementwise
+from tinynn.rules.numbers import conj, is_complex
 
 LN2, LN10 = 0.6931471805599453, 2.302585092994046
 
@@ -39,6 +43,39 @@ def _power_exponent(xp: Any, g: Any, y: Any, x: Any, p: Any) -> Any:
     return g * (xp.log(xp.where(xp.equal(base, 0), 1.0, base)) * y)
 
 
+def _nonzero(xp: Any, x: Any) -> Any:
+    return xp.where(xp.equal(x, 0), 1.0, x)
+
+
+def _abs(xp: Any, g: Any, y: Any, x: Any) -> Any:
+    if is_complex(xp, x):
+        return g * (xp.conj(x) / _nonzero(xp, y))
+    return xp.where(xp.greater_equal(x, 0), g, -g)
+
+
+def _sign(xp: Any, x: Any) -> Any:
+    # On the real line it is constant; in the plane it turns.
+    return x / _nonzero(xp, xp.abs(x)) if is_complex(xp, x) else xp.sign(stop_gradient(x))
+
+
+def _imag(xp: Any, g: Any, y: Any, x: Any) -> Any:
+    return xp.astype(g, x.dtype) * -1j if is_complex(xp, x) else g * 0
+
+
+def _softmax(xp: Any, g: Any, y: Any, x: Any) -> Any:
+    top = xp.equal(x, inf)  # where exp(x - y) would be exp(inf - inf)
+    return g * xp.where(top, 1.0, xp.exp(xp.where(top, 0.0, x) - y))
+
+
+def _hypot(xp: Any, g: Any, y: Any, x: Any) -> Any:
+    corner = xp.equal(y, 0)  # both are 0: JAX lets them share, as `maximum` does
+    return g * xp.where(corner, 0.5, x / xp.where(corner, 1.0, y))
+
+
+def _copysign(xp: Any, g: Any, y: Any, x: Any, sign: Any) -> Any:
+    return xp.where(xp.greater_equal(x, 0), g, -g) * xp.copysign(xp.ones_like(y), sign)
+
+
 def _clip(xp: Any, x: Any, low: Any = None, high: Any = None) -> Any:
     x = x if low is None else xp.maximum(x, low)
     return x if high is None else xp.minimum(x, high)
@@ -55,7 +92,10 @@ row("remainder", lambda xp, g, y, a, b: g, lambda xp, g, y, a, b: -(g * xp.floor
 row("square", lambda xp, g, y, x: g * (2 * x))
 row("sqrt", lambda xp, g, y, x: g * (0.5 / y))
 row("reciprocal", lambda xp, g, y, x: -(g * (y * y)))
-row("abs", lambda xp, g, y, x: g * xp.sign(x))
+row("abs", _abs)
+row("real", lambda xp, g, y, x: g)
+row("imag", _imag)
+row("conj", lambda xp, g, y, x: conj(xp, g))
 row("exp", lambda xp, g, y, x: g * y)
 row("expm1", lambda xp, g, y, x: g * (y + 1))
 row("log", lambda xp, g, y, x: g / x)
@@ -64,8 +104,8 @@ row("log2", lambda xp, g, y, x: g / (x * LN2))
 row("log10", lambda xp, g, y, x: g / (x * LN10))
 row(
     "logaddexp",
-    lambda xp, g, y, a, b: g * xp.exp(a - y),
-    lambda xp, g, y, a, b: g * xp.exp(b - y),
+    lambda xp, g, y, a, b: _softmax(xp, g, y, a),
+    lambda xp, g, y, a, b: _softmax(xp, g, y, b),
 )
 row("sin", lambda xp, g, y, x: g * xp.cos(x))
 row("cos", lambda xp, g, y, x: -(g * xp.sin(x)))
@@ -77,7 +117,7 @@ row("sinh", lambda xp, g, y, x: g * xp.cosh(x))
 row("cosh", lambda xp, g, y, x: g * xp.sinh(x))
 row("tanh", lambda xp, g, y, x: g * (1 - y * y))
 row("asinh", lambda xp, g, y, x: g / xp.sqrt(x * x + 1))
-row("acosh", lambda xp, g, y, x: g / xp.sqrt(x * x - 1))
+row("acosh", lambda xp, g, y, x: g / (xp.sqrt(x - 1) * xp.sqrt(x + 1)))  # in the whole plane
 row("atanh", lambda xp, g, y, x: g / (1 - x * x))
 row(
     "atan2",
@@ -86,14 +126,10 @@ row(
 )
 row(
     "hypot",
-    lambda xp, g, y, a, b: g * (a / y),
-    lambda xp, g, y, a, b: g * (b / y),
+    lambda xp, g, y, a, b: _hypot(xp, g, y, a),
+    lambda xp, g, y, a, b: _hypot(xp, g, y, b),
 )
-row(
-    "copysign",
-    lambda xp, g, y, a, b: g * (xp.sign(a) * xp.copysign(xp.ones_like(y), b)),
-    lambda xp, g, y, a, b: g * 0,
-)
+row("copysign", _copysign, lambda xp, g, y, x, sign: g * 0)
 row(
     "maximum",
     lambda xp, g, y, a, b: _share(xp, g, y, a, b),
@@ -111,6 +147,6 @@ row(
     lambda xp, g, y, c, a, b: xp.where(c, 0.0, g),
 )
 RULES["clip"] = Composed(_clip)
-
-for name in "ceil floor round trunc sign floor_divide nextafter".split():
+RULES["sign"] = Composed(_sign)
+for name in "ceil floor round trunc floor_divide nextafter".split():
     RULES[name] = CONSTANT

@@ -23,6 +23,10 @@ class Rule:
         """The cotangent of `args[i]` from the cotangent `g` of `y`."""
         raise NotImplementedError
 
+    def vjps(self, positions: Any, xp: Any, g: Any, y: Any, args: Any, settings: Any) -> list[Any]:
+        """`vjp` for each of these positions; a rule that finds all of them at once says so here."""
+        return [self.vjp(i, xp, g, y, args, settings) for i in positions]
+
     def jvp(self, f: Any, xp: Any, tangents: Tangents, y: Any, args: Any, settings: Any) -> Any:
         """The tangent of `y` from the tangents of some arguments."""
         raise NotImplementedError
@@ -37,8 +41,8 @@ class Elementwise(Rule):
     def __init__(self, *partials: Callable[..., Any]) -> None:
         self.partials = partials
 
-    def vjp(self, i: int, xp: Any, g: Any, y: Any, args: Any, settings: Any) -> Any:
-        return self.partials[i](xp, g, y, *args)
+    def vjps(self, positions: Any, xp: Any, g: Any, y: Any, args: Any, settings: Any) -> list[Any]:
+        return [self.partials[i](xp, g, y, *args) for i in positions]
 
     def jvp(self, f: Any, xp: Any, tangents: Tangents, y: Any, args: Any, settings: Any) -> Any:
         return total(xp, [self.partials[i](xp, t, y, *args) for i, t in tangents.items()])
@@ -128,6 +132,14 @@ class Constant(Rule):
 
 
 CONSTANT = Constant()
+
+
+def rule_of(function: Any) -> "Rule | None":
+    """The rule of a function: looked up once, and kept with it."""
+    rule: Rule | None = function.rule
+    if rule is None:
+        rule = function.rule = RULES.get(function.key)
+    return rule
 
 
 def total(xp: Any, terms: list[Any]) -> Any:

@@ -1,9 +1,10 @@
-"""Derivatives of the products."""
+"""Derivatives of the products, and of what is made of products."""
 
-from math import prod
+from math import inf, prod
 from typing import Any
 
 from tinynn.rules.kinds import RULES, Bilinear, Composed, axes_of
+from tinynn.rules.numbers import conj, squared_size
 
 
 def _matmul_left(xp: Any, g: Any, a: Any, b: Any) -> Any:
@@ -25,7 +26,7 @@ def _matmul_right(xp: Any, g: Any, a: Any, b: Any) -> Any:
 
 
 def _vecdot(xp: Any, a: Any, b: Any, *, axis: int = -1) -> Any:
-    return xp.sum(a * b, axis=axis)
+    return xp.sum(conj(xp, a) * b, axis=axis)
 
 
 def _tensordot(xp: Any, a: Any, b: Any, *, axes: Any = 2) -> Any:
@@ -42,7 +43,78 @@ def _tensordot(xp: Any, a: Any, b: Any, *, axes: Any = 2) -> Any:
     return xp.reshape(out, tuple(a.shape[i] for i in rest_a) + tuple(b.shape[i] for i in rest_b))
 
 
+def _outer(xp: Any, a: Any, b: Any) -> Any:
+    return xp.expand_dims(a, axis=-1) * b
+
+
+def _cross(xp: Any, a: Any, b: Any, *, axis: int = -1) -> Any:
+    turned = lambda x, by: xp.roll(x, by, axis=axis)  # noqa: E731
+    return turned(a, -1) * turned(b, 1) - turned(a, 1) * turned(b, -1)
+
+
+def _diagonal(xp: Any, x: Any, *, offset: int = 0) -> Any:
+    *batch, m, n = x.shape
+    start = offset if offset >= 0 else -offset * n
+    length = max(0, min(m, n - offset) if offset >= 0 else min(m + offset, n))
+    flat = xp.reshape(x, (*batch, m * n))
+    return flat[..., start : start + length * (n + 1) : n + 1]
+
+
+def _trace(xp: Any, x: Any, *, offset: int = 0, dtype: Any = None) -> Any:
+    return xp.sum(xp.linalg.diagonal(x, offset=offset), axis=-1, dtype=dtype)
+
+
+def _matrix_power(xp: Any, x: Any, *, n: int) -> Any:
+    if n == 0:
+        return xp.broadcast_to(xp.eye(x.shape[-1], dtype=x.dtype, device=x.device), x.shape)
+    square, n = (x, n) if n > 0 else (xp.linalg.inv(x), -n)
+    power = None
+    while n:
+        if n % 2:
+            power = square if power is None else xp.matmul(power, square)
+        n //= 2
+        square = xp.matmul(square, square) if n else square
+    return power
+
+
+def _vector_norm(
+    xp: Any, x: Any, *, axis: Any = None, keepdims: bool = False, ord: float = 2
+) -> Any:
+    over = {"axis": axis, "keepdims": keepdims}
+    if ord == 2:
+        return xp.sqrt(xp.sum(squared_size(xp, x), **over))
+    size = xp.abs(x)
+    if ord == inf:
+        return xp.max(size, **over)
+    if ord == -inf:
+        return xp.min(size, **over)
+    if ord == 0:
+        return xp.sum(xp.astype(xp.not_equal(x, 0), size.dtype), **over)
+    if ord == 1:
+        return xp.sum(size, **over)
+    return xp.pow(xp.sum(xp.pow(size, ord), **over), 1 / ord)
+
+
+def _matrix_norm(xp: Any, x: Any, *, keepdims: bool = False, ord: Any = "fro") -> Any:
+    if ord in ("fro", None):
+        return xp.sqrt(xp.sum(squared_size(xp, x), axis=(-2, -1), keepdims=keepdims))
+    reduce = xp.sum if ord == "nuc" else xp.max if ord > 0 else xp.min
+    if ord in ("nuc", 2, -2):
+        norm = reduce(xp.linalg.svdvals(x), axis=-1, keepdims=keepdims)
+        return xp.expand_dims(norm, axis=-1) if keepdims else norm
+    lines = xp.sum(xp.abs(x), axis=-2 if abs(ord) == 1 else -1, keepdims=True)
+    return reduce(lines, axis=(-2, -1), keepdims=keepdims)
+
+
 for prefix in ("", "linalg."):
     RULES[prefix + "matmul"] = Bilinear(_matmul_left, _matmul_right)
     RULES[prefix + "vecdot"] = Composed(_vecdot)
     RULES[prefix + "tensordot"] = Composed(_tensordot)
+
+RULES["linalg.outer"] = Composed(_outer)
+RULES["linalg.cross"] = Composed(_cross)
+RULES["linalg.diagonal"] = Composed(_diagonal)
+RULES["linalg.trace"] = Composed(_trace)
+RULES["linalg.matrix_power"] = Composed(_matrix_power)
+RULES["linalg.vector_norm"] = Composed(_vector_norm)
+RULES["linalg.matrix_norm"] = Composed(_matrix_norm)

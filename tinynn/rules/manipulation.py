@@ -1,5 +1,6 @@
 """Derivatives of the functions that make, move, pick and join elements: all of them linear."""
 
+from collections.abc import Callable
 from itertools import zip_longest
 from math import prod
 from operator import attrgetter
@@ -8,7 +9,7 @@ from typing import Any
 from tinynn.rules.extensions import scatter_add
 from tinynn.rules.kinds import CONSTANT, RULES, Composed, Linear
 from tinynn.trace import getitem
-from tinynn.trace.core import put_back
+from tinynn.trace.core import put_back, to_device
 
 
 def _at(axis: int, key: Any) -> tuple[Any, ...]:
@@ -51,13 +52,60 @@ def _take_back(xp: Any, g: Any, i: int, args: Any, *, axis: int = 0) -> Any:
     return scatter_add(xp.zeros_like(args[0]), args[1], g, axis=axis)
 
 
-def _getitem_back(xp: Any, g: Any, i: int, args: Any, *, key: Any) -> Any:
-    # One rule for every kind of index: which elements did it pick? Add g to those.
-    x, size = args[0], prod(args[0].shape)
-    picked = xp.reshape(xp.arange(size, device=x.device), x.shape)[put_back(key, args[1:])]
+def _picked_back(xp: Any, g: Any, x: Any, pick: Callable[[Any], Any]) -> Any:
+    # One rule for every way of picking: which elements does it take? Add g to those.
+    size = prod(x.shape)
+    picked = pick(xp.reshape(xp.arange(size, device=x.device), x.shape))
     zeros = xp.reshape(xp.zeros_like(x), (size,))
     filled = scatter_add(zeros, xp.reshape(picked, (-1,)), xp.reshape(g, (-1,)), axis=0)
     return xp.reshape(filled, x.shape)
+
+
+def _getitem_back(xp: Any, g: Any, i: int, args: Any, *, key: Any) -> Any:
+    return _picked_back(xp, g, args[0], lambda places: places[put_back(key, args[1:])])
+
+
+def _take_along_back(xp: Any, g: Any, i: int, args: Any, *, axis: int = -1) -> Any:
+    pick = lambda places: xp.take_along_axis(places, args[1], axis=axis)  # noqa: E731
+    return _picked_back(xp, g, args[0], pick)
+
+
+def _repeat(xp: Any, x: Any, repeats: Any, *, axis: int | None = None) -> Any:
+    if axis is None:
+        x, axis = xp.reshape(x, (-1,)), 0
+    places = xp.arange(x.shape[axis], device=x.device)
+    return xp.take(x, xp.repeat(places, repeats), axis=axis)
+
+
+def _tile(xp: Any, x: Any, *, repetitions: tuple[int, ...]) -> Any:
+    ndim = max(x.ndim, len(repetitions))
+    shape = (1,) * (ndim - x.ndim) + tuple(x.shape)
+    times = (1,) * (ndim - len(repetitions)) + tuple(repetitions)
+    pairs = list(zip(times, shape, strict=True))
+    apart = xp.reshape(x, tuple(m for _, n in pairs for m in (1, n)))
+    tiled = xp.broadcast_to(apart, tuple(m for pair in pairs for m in pair))
+    return xp.reshape(tiled, tuple(r * n for r, n in pairs))
+
+
+def _diff(
+    xp: Any, x: Any, prepend: Any = None, append: Any = None, *, axis: int = -1, n: int = 1
+) -> Any:
+    x = xp.concat([part for part in (prepend, x, append) if part is not None], axis=axis)
+    axis %= x.ndim
+    for _ in range(n):
+        x = x[_at(axis, slice(1, None))] - x[_at(axis, slice(-1))]
+    return x
+
+
+def _meshgrid(xp: Any, *arrays: Any, indexing: str = "xy") -> Any:
+    places = list(range(len(arrays)))
+    if indexing == "xy":
+        places[:2] = places[1::-1]
+    lined = [
+        xp.reshape(a, tuple(-1 if axis == place else 1 for axis in range(len(arrays))))
+        for a, place in zip(arrays, places, strict=True)
+    ]
+    return tuple(xp.broadcast_arrays(*lined))
 
 
 def _unstack(xp: Any, x: Any, *, axis: int = 0) -> Any:
@@ -70,7 +118,7 @@ def _broadcast_arrays(xp: Any, *arrays: Any) -> Any:
     return [xp.broadcast_to(a, shape) for a in arrays]
 
 
-def _same(name: str, *settings: str) -> Linear:
+def _same(name: str) -> Linear:
     """A function that is its own transpose."""
 
     def transpose(xp: Any, g: Any, i: int, args: Any, **given: Any) -> Any:
@@ -93,7 +141,13 @@ RULES["roll"] = Linear(_roll_back)
 RULES["concat"] = Linear(_concat_part)
 RULES["stack"] = Linear(_stack_part)
 RULES["take"] = Linear(_take_back, slice(0, 1))
+RULES["take_along_axis"] = Linear(_take_along_back, slice(0, 1))
 RULES[getitem] = Linear(_getitem_back, slice(0, 1))
+RULES[to_device] = Linear(lambda xp, g, i, args, **_: to_device(g, device=args[0].device))
+RULES["repeat"] = Composed(_repeat)
+RULES["tile"] = Composed(_tile)
+RULES["diff"] = Composed(_diff)
+RULES["meshgrid"] = Composed(_meshgrid)
 RULES["unstack"] = Composed(_unstack)
 RULES["broadcast_arrays"] = Composed(_broadcast_arrays)
 for name in ("zeros_like", "ones_like", "empty_like", "full_like"):

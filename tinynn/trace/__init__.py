@@ -9,6 +9,7 @@ from tinynn.trace.core import (
     constant,
     getitem,
     plain,
+    regrouped,
 )
 from tinynn.trace.namespace import Namespace, backend_of, namespace
 
@@ -24,4 +25,5 @@ __all__ = [
     "getitem",
     "namespace",
     "plain",
+    "regrouped",
 ]

@@ -1,8 +1,11 @@
 """Traced, the array; Trace, what is done with it; Function, the one place where calls meet."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import count
 from typing import Any
+
+from tinynn.trace.operators import Operators
+from tinynn.trace.standard import Call
 
 _levels = count()
 
@@ -39,7 +42,7 @@ class Trace:
         return kind(array.value)
 
 
-class Traced:
+class Traced(Operators):
     """An array of the standard around a value, which is an array or another Traced.
 
     Every operator, method and namespace function on it ends in `Trace.process`.
@@ -55,7 +58,7 @@ class Traced:
         self.slot = slot
         self.space = space
 
-    def __array_namespace__(self, *, api_version: str | None = None) -> Any:
+    def __array_namespace__(self, /, *, api_version: str | None = None) -> Any:
         return self.space
 
     @property
@@ -94,19 +97,30 @@ class Traced:
     def mT(self) -> Any:
         return self.space.matrix_transpose(self)
 
-    def __getitem__(self, key: Any) -> Any:
+    def __getitem__(self, key: Any, /) -> Any:
         arrays: list[Any] = []
         template = _take_out(key, arrays)
         return getitem(self, *arrays, key=template)
 
-    def __setitem__(self, key: Any, value: Any) -> None:
-        raise TypeError(
-            "x[...] = value: an array inside a transformation cannot be changed in place, since "
-            "what was computed from it would no longer follow from it; write a new array, for "
-            "instance x = xp.where(mask, value, x) or xp.concat([x[:i], value, x[i + 1:]])"
-        )
+    def __setitem__(self, key: Any, value: Any, /) -> None:
+        arrays: list[Any] = []
+        template = _take_out(key, arrays)
+        if any(type(a) is Traced and a.trace is not BASE for a in (self, value, *arrays)):
+            raise TypeError(
+                "x[...] = value: arrays inside a transformation cannot be changed in place, since "
+                "what was computed from them would no longer follow from them; write a new array, "
+                "for instance x = xp.where(mask, value, x) or xp.concat([x[:i], value, x[i + 1:]])"
+            )
+        # A tape may hold the old value, so this array gets a new one.
+        changed = self.space.xp.asarray(self.value, copy=True)
+        changed[put_back(template, map(plain, arrays))] = plain(value)
+        self.value = changed
 
-    def to_device(self, device: Any, /, **options: Any) -> Any:
+    def __iter__(self) -> Iterator[Any]:
+        return (self[i, ...] for i in range(len(self)))
+
+    def to_device(self, device: Any, /, *, stream: Any = None) -> Any:
+        options = {} if stream is None else {"stream": stream}
         return to_device(self, device=device, **options)
 
     def __bool__(self) -> bool:
@@ -124,18 +138,32 @@ class Traced:
     def __complex__(self) -> complex:
         return complex(self.trace.read(self, complex))
 
-    def __array__(self, *args: Any, **kwargs: Any) -> Any:
-        raise TypeError(
-            "an array inside a transformation was handed to a library that does not know it "
-            "(it was asked for as a plain host array), so its derivative would be lost; call "
-            "the functions of x.__array_namespace__() instead, or stop_gradient(x) outside the "
-            "transformation"
-        )
-
-    def __dlpack__(self, **kwargs: Any) -> Any:
+    def _exported(self) -> Any:
+        """The value, for a library that does not know this array."""
         if self.trace is not BASE:
-            return self.__array__()
-        return self.value.__dlpack__(**kwargs)
+            raise TypeError(
+                "an array inside a transformation was handed to a library that does not know it "
+                "(it was asked for as a plain host array), so its derivative would be lost; call "
+                "the functions of x.__array_namespace__() instead, or stop_gradient(x) outside the "
+                "transformation"
+            )
+        return self.value
+
+    def __array__(self, *args: Any, **options: Any) -> Any:
+        return self._exported().__array__(*args, **options)
+
+    def __dlpack__(
+        self,
+        /,
+        *,
+        stream: Any = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[Any, int] | None = None,
+        copy: bool | None = None,
+    ) -> Any:
+        options = {"max_version": max_version, "dl_device": dl_device, "copy": copy}
+        given = {name: option for name, option in options.items() if option is not None}
+        return self._exported().__dlpack__(stream=stream, **given)
 
     def __dlpack_device__(self) -> Any:
         return bottom(self).__dlpack_device__()
@@ -148,8 +176,6 @@ class Traced:
     def __repr__(self) -> str:
         return f"{type(self.trace).__name__.lower()}[{self.trace.level}]({self.value!r})"
 
-    __hash__ = None  # type: ignore[assignment]  # == is element by element
-
 
 class Function:
     """A function of arrays that traces see as one step.
@@ -158,27 +184,34 @@ class Function:
         name: the standard's name of it, or the user's own.
         raw: what it does to plain arrays: positional arrays, keyword settings.
         space: the namespace whose function it is; None: that of the arrays it is given.
-        arrays, settings: names of its array arguments, and of the settings that may follow them
-            by position. `arrays` None: every positional argument is an array; a name in brackets:
-            one sequence of arrays.
+        call: how it is called. None: all that is given by position is arrays.
     """
+
+    #: Its rule, once somebody has asked for it in the table of rules; a user's own is put here.
+    rule: Any = None
 
     def __init__(
         self,
         name: str,
         raw: Callable[..., Any],
         space: Any = None,
-        arrays: tuple[str, ...] | None = None,
-        settings: tuple[str, ...] = (),
+        call: Call | None = None,
     ) -> None:
-        self.name, self.raw, self.space = name, raw, space
-        self.arrays, self.settings = arrays, settings
-        self.count = None if arrays is None else -1 if arrays[0][0] == "[" else len(arrays)
+        self.name, self.raw, self.space, self.call = name, raw, space, call
+        # So many arguments by position are its arrays, all of them; -1: that takes a closer look.
+        self.count: int | None = None
+        if call and not call.variadic:
+            self.count = -1 if call.sequence or call.keyed else len(call.arrays)
+        self.__name__ = name
         self.__doc__ = getattr(raw, "__doc__", None)
+        if call:
+            self.__signature__ = call.signature
+        else:
+            self.__wrapped__ = raw
 
     def __call__(self, *args: Any, **settings: Any) -> Any:
-        if self.count is not None and len(args) != self.count:
-            args, settings = self._bind(args, settings)
+        if len(args) != self.count and self.count is not None:
+            args, settings = self._bound(args, settings)
         trace = None
         for a in args:
             if type(a) is Traced and (trace is None or a.trace.level > trace.level):
@@ -196,26 +229,39 @@ class Function:
         """The namespace in which this call happens."""
         return self.space or next(a.space for a in args if type(a) is Traced)
 
-    def _bind(
+    def _bound(
         self, args: tuple[Any, ...], settings: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Arrays by position and settings by keyword, however the caller wrote them."""
-        assert self.arrays is not None
-        if self.count == -1:
-            return tuple(args[0]) if isinstance(args[0], list | tuple) else args, settings
-        names = self.arrays + self.settings
-        if len(args) > len(names):
+        call = self.call
+        assert call is not None
+        if call.sequence:
+            if len(args) == 1 and isinstance(args[0], list | tuple):
+                args = tuple(args[0])
+            return args, settings
+        count, spare = len(call.arrays), args[len(call.arrays) :]
+        if spare and len(spare) <= len(call.settings):
+            return args[:count], dict(zip(call.settings, spare, strict=False), **settings)
+        if spare and not (len(spare) == len(call.keyed) and all(map(_array_or_none, spare))):
             raise TypeError(
-                f"{self.name}: expected ({', '.join(names)}) by position, got {len(args)} arguments"
+                f"{self.name}{call.signature}: got {len(args)} arguments by position, expected "
+                f"{count + len(call.settings)} at most"
             )
-        given = dict(zip(names, args, strict=False)) | settings
-        arrays = [given.pop(name, None) for name in self.arrays]
-        if len(self.arrays) == 2 and arrays[1] is None:
-            raise TypeError(f"{self.name}: the argument {self.arrays[1]!r} is missing")
+        given = dict(zip(call.arrays + call.keyed, args, strict=False)) | settings
+        arrays = [given.pop(name, None) for name in call.arrays]
+        for name, array in zip(call.arrays[: call.required], arrays, strict=False):
+            if array is None:
+                raise TypeError(f"{self.name}{call.signature}: the argument {name!r} is missing")
+        if any(hasattr(given.get(name), "dtype") for name in call.keyed):
+            arrays += [given.pop(name, None) for name in call.keyed]
         return tuple(arrays), given
 
     def __repr__(self) -> str:
         return f"<function {self.name}{f' of {self.space.__name__}' if self.space else ''}>"
+
+
+def _array_or_none(value: Any) -> bool:
+    return value is None or hasattr(value, "dtype")
 
 
 def plain(value: Any) -> Any:
@@ -235,9 +281,14 @@ def constant(value: Any, space: Any) -> Any:
     if type(value) is Traced:
         return value
     if isinstance(value, tuple | list):
-        items = [constant(item, space) for item in value]
-        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+        return regrouped(value, [constant(item, space) for item in value])
     return Traced(value, BASE, None, space) if hasattr(value, "dtype") else value
+
+
+def regrouped(results: Any, items: list[Any]) -> Any:
+    """The items in a tuple, named tuple or list like `results`."""
+    kind = type(results)
+    return kind(*items) if hasattr(results, "_fields") else kind(items)
 
 
 BASE = Trace()
@@ -271,8 +322,11 @@ def put_back(key: Any, arrays: Any) -> Any:
     return next(supply) if key is _HOLE else key
 
 
+def _to_device(x: Any, *, device: Any, **options: Any) -> Any:
+    import array_api_compat  # not every library's arrays have the method
+
+    return array_api_compat.to_device(x, device, **options)
+
+
 getitem = Function("getitem", lambda x, *arrays, key: x[put_back(key, arrays)])
-to_device = Function(
-    "to_device",
-    lambda x, *, device, **options: x.to_device(device, **options),
-)
+to_device = Function("to_device", _to_device)

@@ -1,17 +1,32 @@
 """Namespace: the standard over another namespace, for differentiable arrays."""
 
 from collections.abc import Callable
+from functools import partial
+from inspect import signature
 from typing import Any
 
 import backends
 from tinynn.trace.core import BASE, Function, Traced, bottom, plain
-from tinynn.trace.standard import CREATION, INSPECTION, OPERATORS, PLAIN, SIGNATURES
+from tinynn.trace.standard import CREATION, FUNCTIONS, INSPECTION, PLAIN, Call, call_of
 
 EXTENSIONS = ("fft", "linalg")
-KNOWN = frozenset(SIGNATURES) | CREATION | INSPECTION | PLAIN
+KNOWN = PLAIN.union(FUNCTIONS, CREATION, INSPECTION)
 
 _SCALARS = (bool, int, float, complex, type(None))
 _built: dict[Any, "Namespace"] = {}
+
+
+class Kinds(dict[Any, str]):
+    """dtype -> "real floating", "complex floating", or "" for what cannot change a little."""
+
+    def __init__(self, xp: Any) -> None:
+        super().__init__()
+        self.xp = xp
+
+    def __missing__(self, dtype: Any) -> str:
+        kinds = ("real floating", "complex floating")
+        self[dtype] = next((kind for kind in kinds if self.xp.isdtype(dtype, kind)), "")
+        return self[dtype]
 
 
 class Namespace:
@@ -38,18 +53,21 @@ class Namespace:
             space = _built[xp] = super().__new__(cls)
             space.xp = xp
             space.__name__ = f"tinynn.over.{xp.__name__}"
-            space._inexact = {}
+            space.kinds, space._extensions = Kinds(xp), {}
         return space
 
     xp: Any
     __name__: str
-    _inexact: dict[Any, bool]
+    kinds: Kinds
+    _extensions: dict[str, "Extension"]
 
     def __getattr__(self, name: str) -> Any:
         # Reached once a name: what is made is kept as an attribute.
         if name in EXTENSIONS:
             getattr(self.xp, name)  # an AttributeError where the library lacks it
-            return Extension(self, name)
+            if name not in self._extensions:
+                self._extensions[name] = Extension(self, name)
+            return self._extensions[name]
         if name not in KNOWN:
             raise AttributeError(
                 f"{self.__name__} has no {name!r}: it speaks the Array API standard, and that "
@@ -61,31 +79,31 @@ class Namespace:
 
     def _make(self, name: str) -> Any:
         raw = _member(self.xp, name)
-        if name in SIGNATURES:
-            arrays, settings = SIGNATURES[name]
-            if arrays == ("*arrays",):
-                return Function(name, raw, self)
-            return Function(name, _by_position(raw, arrays, settings), self, arrays, settings)
+        if name in FUNCTIONS:
+            call = call_of(name)
+            return Function(name, _arrays_first(raw, call), self, call)
+        if name == "asarray":
+            return _called(CREATION[name], name, partial(_asarray, self))
         if name in CREATION:
-            return _creator(self, name, raw)
+            return _called(CREATION[name], name, partial(_create, self, raw))
         if name in INSPECTION:
-            return lambda *args, **settings: raw(*map(bottom, args), **settings)
+            return _called(INSPECTION[name], name, partial(_inspect, raw))
         return raw
 
-    def is_inexact(self, dtype: Any) -> bool:
-        """Whether numbers of this type can change a little: reals and complex numbers can."""
-        known = self._inexact.get(dtype)
-        if known is None:
-            known = self.xp.isdtype(dtype, ("real floating", "complex floating"))
-            self._inexact[dtype] = known
-        return known
+    @property
+    def __array_api_version__(self) -> str:
+        return self.xp.__array_api_version__
+
+    def __array_namespace_info__(self) -> Any:
+        return self.xp.__array_namespace_info__()
 
     def device_of(self, array: Any) -> Any:
         """The device of a plain array."""
         return backends.of(array).device
 
     def __dir__(self) -> list[str]:
-        return [*EXTENSIONS, *[name for name in _names(self.xp) if "." not in name]]
+        there = [name for name in EXTENSIONS if hasattr(self.xp, name)]
+        return [*there, *[name for name in _names(self.xp) if "." not in name]]
 
     def __repr__(self) -> str:
         return f"<namespace {self.__name__}>"
@@ -112,7 +130,7 @@ class Extension:
 
 
 def _names(xp: Any) -> list[str]:
-    return sorted(name for name in KNOWN if _member(xp, name, None) is not None)
+    return sorted(name for name in KNOWN if _member(xp, name, KNOWN) is not KNOWN)
 
 
 def _member(xp: Any, name: str, *default: Any) -> Any:
@@ -120,42 +138,72 @@ def _member(xp: Any, name: str, *default: Any) -> Any:
     return getattr(getattr(xp, extension, None) if extension else xp, member, *default)
 
 
-def _by_position(
-    raw: Callable[..., Any], arrays: tuple[str, ...], settings: tuple[str, ...]
-) -> Callable[..., Any]:
-    """`raw` taking arrays by position and settings by keyword.
+def _arrays_first(raw: Callable[..., Any], call: Call) -> Callable[..., Any]:
+    """`raw` taking its arrays by position and its settings by keyword."""
+    if call.sequence:
+        return lambda *arrays, **settings: raw(arrays, **settings)
+    if call.keyed:
+        count = len(call.arrays)
 
-    Libraries name those settings each in its own way (`reps`, `repetitions`); by position all
-    agree.
-    """
-    if arrays[0][0] == "[":
-        return lambda *members, **rest: raw(members, **rest)
-    if not settings:
-        return raw
+        def by_keyword(*args: Any, **settings: Any) -> Any:
+            keyed = zip(call.keyed, args[count:], strict=False)
+            given = {name: array for name, array in keyed if array is not None}
+            return raw(*args[:count], **given, **settings)
 
-    def call(x: Any, **given: Any) -> Any:
-        return raw(x, *[given.pop(name) for name in settings if name in given], **given)
-
-    return call
-
-
-def _creator(space: Namespace, name: str, raw: Callable[..., Any]) -> Callable[..., Any]:
-    def create(*args: Any, **settings: Any) -> Any:
-        if name == "asarray" and type(args[0]) is Traced:
-            return _as_itself(space, args[0], **settings)
-        return Traced(raw(*map(plain, args), **settings), BASE, None, space)
-
-    return create
+        return by_keyword
+    if call.nameless:  # a setting with a name of its own in each library (`reps`, `repetitions`)
+        return lambda x, **given: raw(x, *[given.pop(name) for name in call.settings], **given)
+    return raw
 
 
-def _as_itself(
-    space: Namespace, x: Traced, dtype: Any = None, device: Any = None, copy: bool | None = None
+def _called(call: Callable[..., Any], name: str, body: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that does what `body` does and is called as the standard calls it."""
+
+    def function(*args: Any, **settings: Any) -> Any:
+        return body(*args, **settings)
+
+    function.__name__ = name
+    function.__signature__ = signature(call)  # type: ignore[attr-defined]
+    return function
+
+
+def _create(space: Namespace, raw: Callable[..., Any], *args: Any, **settings: Any) -> Traced:
+    """An array that no transformation follows."""
+    return Traced(raw(*map(plain, args), **settings), BASE, None, space)
+
+
+def _inspect(raw: Callable[..., Any], *args: Any, **settings: Any) -> Any:
+    return raw(*[a.dtype if type(a) is Traced else a for a in args], **settings)
+
+
+def _asarray(
+    space: Namespace,
+    obj: Any,
+    /,
+    *,
+    dtype: Any = None,
+    device: Any = None,
+    copy: bool | None = None,
 ) -> Any:
+    if isinstance(obj, list | tuple) and _holds_traced(obj):
+        obj = space.stack([_asarray(space, item, dtype=dtype) for item in obj])
+    if type(obj) is not Traced:
+        return _create(space, space.xp.asarray, obj, dtype=dtype, device=device, copy=copy)
     if device is not None:
-        x = x.to_device(device)
-    if dtype is not None and dtype != x.dtype:
-        x = space.astype(x, dtype)
-    return space.positive(x) if copy else x
+        obj = obj.to_device(device)
+    if dtype is not None and dtype != obj.dtype:
+        return space.astype(obj, dtype)
+    # One that a transformation follows never changes, so it is as good as its copy.
+    if copy and obj.trace is BASE:
+        return _create(space, space.xp.asarray, obj, copy=True)
+    return obj
+
+
+def _holds_traced(items: Any) -> bool:
+    return any(
+        type(item) is Traced or (isinstance(item, list | tuple) and _holds_traced(item))
+        for item in items
+    )
 
 
 def namespace(*arrays: Any) -> Any:
@@ -179,23 +227,3 @@ def namespace(*arrays: Any) -> Any:
 def backend_of(*arrays: Any) -> backends.Backend:
     """The backend, library and device, on which these arrays live, under any transformation."""
     return backends.of(*[bottom(a) for a in arrays if type(a) not in _SCALARS])
-
-
-def _operator(name: str, swapped: bool) -> Callable[..., Any]:
-    if swapped:
-        return lambda self, other: getattr(self.space, name)(other, self)
-    return lambda self, other: getattr(self.space, name)(self, other)
-
-
-def _give_operators() -> None:
-    for method, (name, swaps) in OPERATORS.items():
-        if swaps is None:
-            unary = lambda self, name=name: getattr(self.space, name)(self)  # noqa: E731
-            setattr(Traced, f"__{method}__", unary)
-            continue
-        setattr(Traced, f"__{method}__", _operator(name, swapped=False))
-        if swaps:
-            setattr(Traced, f"__r{method}__", _operator(name, swapped=True))
-
-
-_give_operators()

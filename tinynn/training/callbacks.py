@@ -24,7 +24,7 @@ class Run:
     """
 
     epochs: int
-    params: Any
+    params: Any = field(repr=False)
     measures: tuple[str, ...] = ("loss",)
     epoch: int = 0
     history: History = field(default_factory=History)

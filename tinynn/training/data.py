@@ -76,6 +76,11 @@ class Intake:
             )
         if dtype is None:
             dtype = x.dtype if xp.isdtype(x.dtype, "real floating") else self.home.default_float
+            if dtype not in self.home.dtypes().values():
+                raise ValueError(
+                    f"{self.where}: {name}: expected float32 or float64, got {dtype}. "
+                    "Cast it first: xp.astype(X, xp.float32)."
+                )
         return xp.astype(x, dtype, copy=False)
 
     def targets(self, value: Any, x: Any, name: str = "y") -> Any:

@@ -5,6 +5,8 @@ epochs with its checks in front. Everything happens where X is. What crosses to 
 boolean or two while X and y are checked, and one small array of numbers an epoch.
 """
 
+import inspect
+import reprlib
 import warnings
 from collections.abc import Callable, Iterable
 from math import isfinite
@@ -16,6 +18,7 @@ from backends import Backend, MixedArrays, random
 from tinynn import losses, tree
 from tinynn.layers import ShapeError, split
 from tinynn.optim import Adam
+from tinynn.settings import label
 from tinynn.training import progress as bars
 from tinynn.training.callbacks import Callback, Run
 from tinynn.training.data import Intake, Samples, align, columns_of
@@ -88,6 +91,7 @@ def fit(
     """
     optimizer = Adam() if optimizer is None else optimizer
     _check_settings(net, optimizer, epochs, batch_size, validation, seed)
+    called = _callbacks(callbacks)
     measured = tuple(map(get, _several(metrics)))
     intake = Intake.of("fit", X, backend)
     home = intake.home
@@ -97,7 +101,7 @@ def fit(
         samples = intake.samples(X, y, weights)
         train, held = _held_out(intake, samples, validation, key, shuffle, columns)
         size = train.size if batch_size is None else min(batch_size, train.size)
-        params = _started(net, params, train.between(0, size), seed, home)
+        params = _started(net, params, train.between(0, size), int(seed), home)
         outputs = _tried(net, params, train, size)
         loss = _chosen(loss, home, train, outputs)
         train = _suited(home, train, outputs, loss)
@@ -117,7 +121,7 @@ def fit(
             return dict(zip(run.measures, numbers(home, scalars), strict=True))
 
         with bars.shown(progress, epochs, train.size) as bar:
-            _train(run, epoch, measures, _several(callbacks), bar)
+            _train(run, epoch, measures, called, bar)
     return Model(net, run.params, run.history, loss, measured, columns)
 
 
@@ -161,8 +165,22 @@ def _text(names: tuple[Any, ...]) -> tuple[str, ...]:
 
 
 def _several(value: Any) -> tuple[Any, ...]:
-    """A tuple, also of what came alone."""
+    """A tuple, also of what came alone; of None, an empty one."""
+    if value is None:
+        return ()
     return (value,) if isinstance(value, str) or callable(value) else tuple(value)
+
+
+def _callbacks(given: Any) -> tuple[Callback, ...]:
+    """The callbacks, each of which can be called."""
+    callbacks = _several(given)
+    for callback in callbacks:
+        if not callable(callback) or isinstance(callback, type):
+            raise TypeError(
+                "fit: callbacks: expected functions of the run, or callbacks such as "
+                f"EarlyStopping(), got {callback!r}"
+            )
+    return callbacks
 
 
 def _check_settings(
@@ -191,7 +209,7 @@ def _check_settings(
     if validation is not None and not pair and not fraction:
         raise ValueError(
             "fit: validation: expected a fraction between 0 and 1, a pair (X, y) or None, "
-            f"got {validation!r}"
+            f"got {reprlib.repr(validation)}"
         )
 
 
@@ -231,8 +249,15 @@ def _held_out(
 
 def _started(net: Any, params: Any, samples: Samples, seed: int, home: Backend) -> Any:
     """New parameters, or those given, if they are where X is."""
+    new = net.init(seed, samples.x)
     if params is None:
-        return net.init(int(seed), samples.x)
+        return new
+    expected, got = ([name for name, _ in tree.paths(each)] for each in (new, params))
+    if set(expected) != set(got):
+        raise ValueError(
+            f"fit: params: expected {', '.join(expected) or 'none'}, as net.init makes them, "
+            f"got {', '.join(got) or 'none'}. Give those of a network of the same layers."
+        )
     arrays = tree.leaves(params)
     if arrays and backends.of(*arrays) != home:
         raise MixedArrays(
@@ -273,11 +298,31 @@ def _chosen(loss: Any, home: Backend, samples: Samples, outputs: Any) -> Any:
     if isinstance(loss, str):
         return losses.get(loss)
     if loss is not None:
-        return loss
-    if home.xp.isdtype(samples.y.dtype, ("integral", "bool")):
-        single = outputs.shape[-1] == 1 or samples.y.dtype == home.xp.bool
+        return _checked(loss, samples)
+    y = samples.y
+    if home.xp.isdtype(y.dtype, ("integral", "bool")):
+        many = y.dtype == home.xp.bool and y.ndim > 1  # classes that do not exclude each other
+        single = outputs.shape[-1] == 1 or many
         return losses.get("binary_cross_entropy" if single else "cross_entropy")
     return losses.get("squared_error")
+
+
+def _checked(loss: Any, samples: Samples) -> Any:
+    """A loss of the user's, if it can be called as it will be."""
+    if not callable(loss) or isinstance(loss, type):
+        raise TypeError(
+            "fit: loss: expected a loss such as SquaredError(), its name, or a function of "
+            f"(prediction, target), got {loss!r}"
+        )
+    if samples.weights is not None and not isinstance(loss, losses.Loss):
+        try:
+            inspect.signature(loss).bind(None, None, None)
+        except TypeError as error:
+            raise TypeError(
+                "fit: weights: expected a loss that takes (prediction, target, weights), "
+                f"got {label(loss)}, which does not. Let it weigh, or give no weights."
+            ) from error
+    return loss
 
 
 def _names(metrics: tuple[Metric, ...], held: Samples | None) -> tuple[str, ...]:

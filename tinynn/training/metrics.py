@@ -36,6 +36,8 @@ class Accuracy:
         xp = backends.of(prediction, target).xp
         if prediction.ndim == 2 and prediction.shape[1] > 1:
             answers = xp.argmax(prediction, axis=1)
+            if target.dtype == xp.bool:  # which have no order, and are not compared with integers
+                target = xp.astype(target, xp.int32)
             if target.shape == prediction.shape:
                 target = xp.argmax(target, axis=1)
         else:

@@ -1,5 +1,6 @@
 """Model: a network with its parameters, as `fit` returns it and `load` reads it."""
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,7 +15,7 @@ from tinynn.training.history import History
 from tinynn.training.metrics import KNOWN, Metric, name_of
 
 
-@dataclass
+@dataclass(eq=False, repr=False)  # of arrays neither == nor the repr says much
 class Model:
     """A trained network.
 
@@ -32,6 +33,8 @@ class Model:
     >>> model = Model(Linear(1), {"weight": np.ones((2, 1)), "bias": np.zeros(1)})
     >>> model.predict([[1.0, 2.0]])
     array([[3.]])
+    >>> model
+    <Model Linear(1), 3 parameters, numpy:cpu>
 
     """
 
@@ -42,6 +45,16 @@ class Model:
     metrics: Sequence[Metric] = ()
     columns: tuple[str, ...] = ()
     extra: dict[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        arrays = tree.leaves(self.params)
+        shown = [
+            settings.label(self.net),
+            f"{sum(math.prod(a.shape) for a in arrays):,} parameters",
+        ]
+        shown += [repr(backends.of(arrays[0]))] if arrays else []
+        shown += [f"{name} {number:.4g}" for name, number in self.history.last.items()]
+        return f"<Model {', '.join(shown)}>"
 
     @property
     def backend(self) -> Backend:
@@ -143,7 +156,9 @@ class Model:
         """The way in for X: to the parameters' backend, or X's own if there are none."""
         if not tree.leaves(self.params):
             return Intake.of(where, X, None)
-        return Intake(where, self.backend, hint="Or move the model: model.to(backend).")
+        return Intake(
+            where, self.backend, hint="Bring X there, or the model to X: model.to(backend)."
+        )
 
     def _features(self, intake: Intake, X: Any) -> Any:
         xp = intake.home.xp

@@ -6,6 +6,7 @@ What draws it is imported only when it is shown.
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from html import escape
 from time import perf_counter
 from typing import Any
 
@@ -38,7 +39,7 @@ class _Shown(Bar):
 
     def epoch(self, row: dict[str, float]) -> None:
         self._text = "  ".join(
-            f"{name.replace('_', ' ')} {number:.4g}"
+            f"{name.replace('validation_', 'val ').replace('_', ' ')} {number:.4g}"
             for name, number in row.items()
             if name != "epoch"
         )
@@ -69,11 +70,13 @@ class _Terminal(_Shown):
         super().__init__(epochs, samples)
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.table import Column
 
         self._progress = Progress(
-            BarColumn(bar_width=20),
-            TextColumn("{task.description}"),
+            BarColumn(bar_width=12, table_column=Column(min_width=12)),
             TimeRemainingColumn(compact=True),
+            # Where the terminal is narrow the text goes on in a second line.
+            TextColumn("{task.description}", table_column=Column(no_wrap=False)),
             console=Console(stderr=True),
         )
         self._task = self._progress.add_task("", total=epochs * samples)
@@ -100,7 +103,7 @@ class _Notebook(_Shown):
     def _draw(self, done: int, text: str) -> None:
         total = self.epochs * self.samples
         self._handle.update(
-            self._html(f'<progress value="{done}" max="{total}"></progress> {text}')
+            self._html(f'<progress value="{done}" max="{total}"></progress> {escape(text)}')
         )
 
 

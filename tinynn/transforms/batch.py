@@ -8,10 +8,9 @@ from collections.abc import Callable
 from typing import Any
 
 from tinynn import tree
-from tinynn.rules import RULES
-from tinynn.rules.batching import batcher_of
-from tinynn.rules.kinds import Composed, Rule
-from tinynn.trace import Function, Namespace, Traced, constant, namespace, plain
+from tinynn.rules.batching import batcher_of, impossible
+from tinynn.rules.kinds import Composed, Rule, rule_of
+from tinynn.trace import Function, Namespace, Traced, constant, namespace, plain, regrouped
 from tinynn.transforms.derivative import Transformation, name_of
 
 
@@ -25,11 +24,12 @@ class Batch(Transformation):
     def process(self, function: Function, args: tuple[Any, ...], settings: dict[str, Any]) -> Any:
         self.require_open(function)
         space = function.space_of(args)
-        batcher = users_own if function.rule else batcher_of(function.key)
-        if batcher is None:
-            rule = RULES.get(function.key)
-            if isinstance(rule, Composed):
-                return rule.definition(space, *args, **settings)
+        batcher, rule = batcher_of(function), rule_of(function)
+        if batcher is None and isinstance(rule, Composed):
+            return rule.definition(space, *args, **settings)
+        if batcher is None and function.space is None and rule is not None:
+            batcher = users_own
+        if batcher is None or batcher is impossible:
             raise NotImplementedError(
                 f"{function.name}: {self.name} cannot batch it: the shape of its result depends on "
                 "the values of each entry; write it with other functions, or call it outside vmap"
@@ -43,8 +43,7 @@ class Batch(Transformation):
 
     def _entries(self, result: Any, space: Any) -> Any:
         if isinstance(result, tuple | list):
-            items = [self._entries(item, space) for item in result]
-            return type(result)(*items) if hasattr(result, "_fields") else type(result)(items)
+            return regrouped(result, [self._entries(item, space) for item in result])
         return Traced(plain(result), self, None, space)
 
     def shape(self, array: Traced) -> tuple[int, ...]:
@@ -76,11 +75,12 @@ class BatchedRule(Rule):
     def __init__(self, rule: Rule, axes: tuple[int | None, ...]) -> None:
         self.rule, self.axes = rule, axes
 
-    def vjp(self, i: int, xp: Any, g: Any, y: Any, args: Any, settings: Any) -> Any:
-        def one(g: Any, y: Any, *args: Any) -> Any:
-            return self.rule.vjp(i, xp, g, y, args, settings)
+    def vjps(self, positions: Any, xp: Any, g: Any, y: Any, args: Any, settings: Any) -> list[Any]:
+        def one(g: Any, y: Any, *args: Any) -> list[Any]:
+            return self.rule.vjps(positions, xp, g, y, args, settings)
 
-        return vmap(one, (0, 0, *self.axes))(g, y, *args)
+        shares: list[Any] = vmap(one, (0, 0, *self.axes))(g, y, *args)
+        return shares
 
     def jvp(self, f: Any, xp: Any, tangents: Any, y: Any, args: Any, settings: Any) -> Any:
         def one(tangents: Any, y: Any, *args: Any) -> Any:

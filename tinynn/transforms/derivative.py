@@ -5,9 +5,8 @@ from collections.abc import Callable
 from typing import Any
 
 from tinynn import tree
-from tinynn.rules import RULES
-from tinynn.rules.kinds import CONSTANT, Composed, Rule
-from tinynn.trace import BASE, Function, Namespace, Trace, Traced, constant, namespace, plain
+from tinynn.rules.kinds import CONSTANT, Composed, Rule, rule_of
+from tinynn.trace import BASE, Function, Namespace, Trace, Traced, constant, namespace
 
 
 class EscapedError(ValueError):
@@ -50,20 +49,30 @@ class Derivative(Transformation):
     """A transformation that follows every call by the rule of its function."""
 
     def process(self, function: Function, args: tuple[Any, ...], settings: dict[str, Any]) -> Any:
-        self.require_open(function)
-        rule, space = function.rule or RULES.get(function.key), function.space_of(args)
-        if isinstance(rule, Composed):
+        if not self.open:
+            self.require_open(function)
+        rule, space = rule_of(function), function.space or function.space_of(args)
+        if type(rule) is Composed:
             return rule.definition(space, *args, **settings)
         followed: dict[int, Any] = {}
-        values = []
+        values, call = [], function.raw
         for i, a in enumerate(args):
-            if type(a) is Traced and a.trace is self:
-                followed[i] = a.slot
-                values.append(a.value)
-            else:
-                values.append(plain(a))
-        result = function(*values, **settings)
-        if not followed or rule is CONSTANT or not changes(result, space):
+            if type(a) is Traced:
+                trace = a.trace
+                if trace is self:
+                    followed[i] = a.slot
+                elif trace is not BASE:
+                    values.append(a)
+                    call = function
+                    continue
+                a = a.value
+                if type(a) is Traced:
+                    call = function
+            values.append(a)
+        result = call(*values, **settings)
+        several = isinstance(result, (tuple, list))
+        moves = changes(result, space) if several else space.kinds[result.dtype]
+        if not (moves and followed) or rule is CONSTANT:
             return constant(result, space)
         if rule is None:
             raise NotDifferentiableError(
@@ -99,11 +108,11 @@ class Derivative(Transformation):
         return kind(array.value)
 
 
-def changes(result: Any, space: Any) -> bool:
+def changes(result: Any, space: Any) -> Any:
     """Whether any of it is of numbers that can change a little, reals or complex numbers."""
-    if isinstance(result, tuple | list):
+    if isinstance(result, (tuple, list)):
         return any(changes(item, space) for item in result)
-    return bool(space.is_inexact(result.dtype))
+    return space.kinds[result.dtype]
 
 
 def is_traced(value: Any) -> bool:
@@ -111,21 +120,26 @@ def is_traced(value: Any) -> bool:
     return type(value) is Traced or (isinstance(value, tuple | list) and any(map(is_traced, value)))
 
 
-def check_argument(name: str, place: int, argument: Any) -> None:
-    """NotDifferentiableError unless the tree holds floating-point arrays only."""
-    for path, leaf in tree.paths(argument):
-        where = f"argument {place}" + (f", {path!r}" if path else "")
-        if not hasattr(leaf, "dtype"):
-            raise NotDifferentiableError(
-                f"{name}: {where}: expected a floating-point array, got {type(leaf).__name__} "
-                f"{leaf!r}; place it on a device with backends.get(...).asarray(x), or leave it "
-                "out of argnums"
-            )
-        if not changes(leaf, Namespace(namespace(leaf))):
-            raise NotDifferentiableError(
-                f"{name}: {where}: expected a floating-point array, got dtype {leaf.dtype}; "
-                "integers have no small changes: cast it, or leave it out of argnums"
-            )
+def space_of_leaf(name: str, place: int, argument: Any, leaf: Any) -> Any:
+    """The namespace of a leaf of an argument; NotDifferentiableError unless it can change."""
+    if not hasattr(leaf, "dtype"):
+        raise NotDifferentiableError(
+            f"{name}: {_where(place, argument, leaf)}: expected a floating-point array, got "
+            f"{type(leaf).__name__} {leaf!r}; place it on a device with "
+            "backends.get(...).asarray(x), or leave it out of argnums"
+        )
+    space = Namespace(namespace(leaf))
+    if not changes(leaf, space):
+        raise NotDifferentiableError(
+            f"{name}: {_where(place, argument, leaf)}: expected a floating-point array, got dtype "
+            f"{leaf.dtype}; integers have no small changes: cast it, or leave it out of argnums"
+        )
+    return space
+
+
+def _where(place: int, argument: Any, leaf: Any) -> str:
+    path = next(path for path, other in tree.paths(argument) if other is leaf)
+    return f"argument {place}" + (f", {path!r}" if path else "")
 
 
 def name_of(what: str, f: Callable[..., Any]) -> str:

@@ -6,10 +6,10 @@ from math import prod
 from typing import Any
 
 from tinynn import tree
-from tinynn.rules.kinds import ByHand
+from tinynn.rules.kinds import Rule, Tangents
 from tinynn.trace import Function, namespace
 from tinynn.transforms.batch import vmap
-from tinynn.transforms.derivative import NotDifferentiableError, check_argument, name_of
+from tinynn.transforms.derivative import NotDifferentiableError, name_of, space_of_leaf
 from tinynn.transforms.forward import jvp
 from tinynn.transforms.reverse import grad, vjp
 
@@ -40,7 +40,7 @@ def jacobian(f: Callable[..., Any], argnum: int = 0) -> Callable[..., Any]:
                 f"{name}: argument {argnum}: expected an array, got {type(x).__name__}; for trees "
                 "take vjp or jvp"
             )
-        check_argument(name, argnum, x)
+        space_of_leaf(name, argnum, x, x)
 
         def alone(x: Any) -> Any:
             return f(*args[:argnum], x, *args[argnum + 1 :], **kwargs)
@@ -117,20 +117,27 @@ def custom_vjp(rule: Callable[..., Any]) -> Callable[[Callable[..., Any]], Funct
     3.0
     """
 
-    def pull(i: int, xp: Any, g: Any, y: Any, args: Any, **settings: Any) -> Any:
-        shares = rule(g, y, *args, **settings)
-        share = shares[i] if isinstance(shares, tuple) else shares
-        return xp.zeros_like(args[i]) if share is None else share
+    return _with_rule(SaidInReverse(rule))
 
-    def push(xp: Any, tangents: dict[int, Any], y: Any, args: Any, **settings: Any) -> Any:
-        # The rule is linear in g: its transpose is found as the derivative of its transpose.
-        def pulled(g: Any) -> Any:
-            return {i: pull(i, xp, g, y, args, **settings) for i in tangents}
+
+class SaidInReverse(Rule):
+    """`rule(g, y, *args, **settings)` gives all cotangents at once."""
+
+    def __init__(self, rule: Callable[..., Any]) -> None:
+        self.rule = rule
+
+    def vjps(self, positions: Any, xp: Any, g: Any, y: Any, args: Any, settings: Any) -> list[Any]:
+        shares = self.rule(g, y, *args, **settings)
+        shares = shares if isinstance(shares, tuple) else (shares,)
+        return [xp.zeros_like(args[i]) if shares[i] is None else shares[i] for i in positions]
+
+    def jvp(self, f: Any, xp: Any, tangents: Tangents, y: Any, args: Any, settings: Any) -> Any:
+        # The cotangents are linear in g: the transpose of that is the derivative in its turn.
+        def pulled(g: Any) -> list[Any]:
+            return self.vjps(tangents, xp, g, y, args, settings)
 
         _, transpose = vjp(pulled, xp.zeros_like(y))
-        return transpose(dict(tangents))[0]
-
-    return _with_rule(ByHand(pull, push))
+        return transpose(list(tangents.values()))[0]
 
 
 def custom_jvp(rule: Callable[..., Any]) -> Callable[[Callable[..., Any]], Function]:
@@ -149,23 +156,31 @@ def custom_jvp(rule: Callable[..., Any]) -> Callable[[Callable[..., Any]], Funct
     3.0
     """
 
-    def push(xp: Any, tangents: dict[int, Any], y: Any, args: Any, **settings: Any) -> Any:
+    return _with_rule(SaidForward(rule))
+
+
+class SaidForward(Rule):
+    """`rule(tangents, y, *args, **settings)` gives the tangent of y from those of all arguments."""
+
+    def __init__(self, rule: Callable[..., Any]) -> None:
+        self.rule = rule
+
+    def jvp(self, f: Any, xp: Any, tangents: Tangents, y: Any, args: Any, settings: Any) -> Any:
         every = tuple(
             tangents[i] if i in tangents else xp.zeros_like(a) if hasattr(a, "dtype") else None
             for i, a in enumerate(args)
         )
-        return rule(every, y, *args, **settings)
+        return self.rule(every, y, *args, **settings)
 
-    def pull(i: int, xp: Any, g: Any, y: Any, args: Any, **settings: Any) -> Any:
-        def pushed(t: Any) -> Any:
-            return push(xp, {i: t}, y, args, **settings)
+    def vjps(self, positions: Any, xp: Any, g: Any, y: Any, args: Any, settings: Any) -> list[Any]:
+        def pushed(moving: Tangents) -> Any:
+            return self.jvp(None, xp, moving, y, args, settings)
 
-        return vjp(pushed, xp.zeros_like(args[i]))[1](g)[0]
+        _, pullback = vjp(pushed, {i: xp.zeros_like(args[i]) for i in positions})
+        return list(pullback(g)[0].values())
 
-    return _with_rule(ByHand(pull, push))
 
-
-def _with_rule(rule: ByHand) -> Callable[[Callable[..., Any]], Function]:
+def _with_rule(rule: Rule) -> Callable[[Callable[..., Any]], Function]:
     def decorate(body: Callable[..., Any]) -> Function:
         function = Function(body.__name__, body)
         function.rule = rule

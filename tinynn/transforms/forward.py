@@ -9,13 +9,13 @@ from typing import Any
 
 from tinynn import tree
 from tinynn.rules.kinds import Rule
-from tinynn.trace import Function, Namespace, Traced, constant, namespace, plain
+from tinynn.trace import Function, Traced, constant, namespace, plain, regrouped
 from tinynn.transforms.derivative import (
     Derivative,
     changes,
-    check_argument,
     is_traced,
     name_of,
+    space_of_leaf,
 )
 
 
@@ -39,8 +39,7 @@ class Forward(Derivative):
         tangent = rule.jvp(function, space, followed, y, values, settings)
         if isinstance(result, tuple | list):
             pairs = zip(result, tangent, strict=True)
-            items = [self._with(space, item, t) for item, t in pairs]
-            return type(result)(*items) if hasattr(result, "_fields") else type(result)(items)
+            return regrouped(result, [self._with(space, item, t) for item, t in pairs])
         return self._with(space, result, tangent)
 
     def _with(self, space: Any, value: Any, tangent: Any) -> Any:
@@ -86,18 +85,20 @@ def jvp(
     trace = Forward(name)
     moving = []
     for place, (primal, tangent) in enumerate(zip(primals, tangents, strict=True)):
-        check_argument(name, place, primal)
+        spaces = [space_of_leaf(name, place, primal, leaf) for leaf in tree.leaves(primal)]
         _check_tangent(name, place, primal, tangent)
-        moving.append(tree.map(lambda x, t: _moving(trace, x, t), primal, tangent))
+        supply = iter(spaces)
+        moving.append(
+            tree.map(
+                lambda x, t: Traced(plain(x), trace, plain(t), next(supply)),  # noqa: B023
+                primal,
+                tangent,
+            )
+        )
     result = f(*moving)
     trace.open = False
     out = tree.map(trace.leave, result)
     return out, tree.map(lambda leaf: _tangent_of(trace, leaf), result)
-
-
-def _moving(trace: Forward, primal: Any, tangent: Any) -> Traced:
-    primal = plain(primal)
-    return Traced(primal, trace, plain(tangent), Namespace(namespace(primal)))
 
 
 def _tangent_of(trace: Forward, leaf: Any) -> Any:

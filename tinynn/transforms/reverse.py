@@ -10,34 +10,27 @@ from typing import Any, NamedTuple
 
 from tinynn import tree
 from tinynn.rules.kinds import Rule
-from tinynn.trace import Function, Namespace, Traced, constant, namespace, plain
+from tinynn.trace import Function, Namespace, Traced, constant, namespace, plain, regrouped
 from tinynn.transforms.derivative import (
     Derivative,
     NotDifferentiableError,
     changes,
-    check_argument,
     is_traced,
     name_of,
+    space_of_leaf,
 )
 
-
-class Entry(NamedTuple):
-    """One call, as the pullback needs it; `parents` are slots of arguments, by position."""
-
-    rule: Rule
-    space: Any
-    args: list[Any]
-    result: Any
-    settings: dict[str, Any]
-    parents: dict[int, int]
+#: One call, as the pullback needs it: (rule, space, args, result, settings, parents), `parents`
+#: being the slots of arguments by position. A plain tuple, since one is made for every call.
+Entry = tuple[Rule, Any, list[Any], Any, dict[str, Any], dict[int, int]]
 
 
 class Item(NamedTuple):
     """One of the results of a call that has several: which slot the call has, and which of them."""
 
     call: int
-    index: int
-    count: int
+    which: int
+    among: int
 
 
 class Reverse(Derivative):
@@ -47,13 +40,10 @@ class Reverse(Derivative):
         super().__init__(name)
         self.tape: list[Entry | Item | None] = []
 
-    def _record(self, value: Any, space: Any, entry: Entry | Item | None) -> Traced:
-        self.tape.append(entry)
-        return Traced(value, self, len(self.tape) - 1, space)
-
-    def watch(self, value: Any) -> Traced:
+    def watch(self, value: Any, space: Any) -> Traced:
         """An input: the derivative by it will be asked for."""
-        return self._record(value, Namespace(namespace(value)), None)
+        self.tape.append(None)
+        return Traced(value, self, len(self.tape) - 1, space)
 
     def follow(
         self,
@@ -65,18 +55,19 @@ class Reverse(Derivative):
         result: Any,
         settings: dict[str, Any],
     ) -> Any:
-        entry = Entry(rule, space, values, result, settings, followed)
-        if not isinstance(result, tuple | list):
-            return self._record(result, space, entry)
-        self.tape.append(entry)
-        call = len(self.tape) - 1
-        items = [
-            self._record(item, space, Item(call, index, len(result)))
-            if changes(item, space)
-            else constant(item, space)
-            for index, item in enumerate(result)
-        ]
-        return type(result)(*items) if hasattr(result, "_fields") else type(result)(items)
+        tape = self.tape
+        call = len(tape)
+        tape.append((rule, space, values, result, settings, followed))
+        if not isinstance(result, (tuple, list)):
+            return Traced(result, self, call, space)
+        items = []
+        for index, item in enumerate(result):
+            if changes(item, space):
+                tape.append(Item(call, index, len(result)))
+                items.append(Traced(item, self, len(tape) - 1, space))
+            else:
+                items.append(constant(item, space))
+        return regrouped(result, items)
 
     def pullback(self, slots: list[int | None], cotangents: list[Any], inputs: int) -> list[Any]:
         """The cotangents of the first `inputs` entries, None where nothing reaches them."""
@@ -84,35 +75,45 @@ class Reverse(Derivative):
         for slot, g in zip(slots, cotangents, strict=True):
             if slot is not None:
                 waiting[slot] = g if waiting[slot] is None else namespace(g).add(waiting[slot], g)
-        for slot in range(len(self.tape) - 1, inputs - 1, -1):
-            g, entry = waiting[slot], self.tape[slot]
+        for slot in range(len(waiting) - 1, inputs - 1, -1):
+            g = waiting[slot]
             if g is None:
                 continue
             waiting[slot] = None
-            if isinstance(entry, Item):
+            entry = self.tape[slot]
+            if type(entry) is Item:
                 if waiting[entry.call] is None:
-                    waiting[entry.call] = [None] * entry.count
-                waiting[entry.call][entry.index] = g
-            elif entry is not None:
-                for parent, share in _shares(entry, g):
-                    before = waiting[parent]
-                    waiting[parent] = share if before is None else entry.space.add(before, share)
+                    waiting[entry.call] = [None] * entry.among
+                waiting[entry.call][entry.which] = g
+                continue
+            rule, space, args, result, settings, parents = entry  # type: ignore[misc]
+            kinds = (type(g), type(result))
+            if Traced in kinds or list in kinds:
+                g, result, args = _lifted(space, g, result, args)
+            shares = rule.vjps(parents, space, g, result, args, settings)
+            for (i, parent), share in zip(parents.items(), shares, strict=True):
+                x = args[i]
+                if share.shape != x.shape or share.dtype != x.dtype:
+                    share = _like(space, share, x)
+                if type(share) is Traced:
+                    share = plain(share)
+                before = waiting[parent]
+                waiting[parent] = share if before is None else space.add(before, share)
         return waiting[:inputs]
 
 
-def _shares(entry: Entry, g: Any) -> list[tuple[int, Any]]:
-    """The cotangents that one call passes on, with the slots they go to."""
-    rule, space, args, result, settings, parents = entry
+def _lifted(space: Any, g: Any, result: Any, args: list[Any]) -> tuple[Any, Any, list[Any]]:
+    """What a rule is given where some of it is Traced by a trace below, or results are several.
+
+    All of it Traced then, so that operators work between any two; and zeros for the results that
+    no cotangent reached.
+    """
     if isinstance(g, list):
         pairs = zip(g, result, strict=True)
         g = [space.zeros_like(plain(item)) if each is None else each for each, item in pairs]
-    if is_traced(g) or is_traced(result):
-        g, result = constant(g, space), constant(result, space)
-        args = [constant(a, space) for a in args]
-    return [
-        (parent, plain(_like(space, rule.vjp(i, space, g, result, args, settings), args[i])))
-        for i, parent in parents.items()
-    ]
+    if not is_traced(g) and not is_traced(result):
+        return g, result, args
+    return constant(g, space), constant(result, space), [constant(a, space) for a in args]
 
 
 def _like(xp: Any, g: Any, x: Any) -> Any:
@@ -189,7 +190,7 @@ def value_and_grad(
         places = (argnums,) if isinstance(argnums, int) else tuple(argnums)
         out, pullback, aux = _run(name, f, args, places, has_aux, kwargs)
         _check_scalar(name, out)
-        gradients = pullback(namespace(out).ones_like(out))
+        gradients = pullback(namespace(out).asarray(1, dtype=out.dtype, device=out.device))
         gradient = gradients[0] if isinstance(argnums, int) else gradients
         return ((out, aux), gradient) if has_aux else (out, gradient)
 
@@ -228,14 +229,16 @@ def _run(
 ) -> tuple[Any, Callable[[Any], tuple[Any, ...]], Any]:
     """Run `f` on watched arguments; its value, its pullback, and what came beside the value."""
     trace = Reverse(name)
+    opened, values, watched = [], [], list(args)
     for place in places:
-        check_argument(name, place, args[place])
-    opened = [tree.flatten(args[place]) for place in places]
-    values = [plain(leaf) for leaves, _ in opened for leaf in leaves]
-    supply = iter([trace.watch(value) for value in values])
-    watched = list(args)
-    for place, (leaves, structure) in zip(places, opened, strict=True):
-        watched[place] = structure.unflatten([next(supply) for _ in leaves])
+        leaves, structure = tree.flatten(args[place])
+        opened.append((leaves, structure))
+        inputs = []
+        for leaf in leaves:
+            values.append(plain(leaf))
+            space = space_of_leaf(name, place, args[place], leaf)
+            inputs.append(trace.watch(values[-1], space))
+        watched[place] = structure.unflatten(inputs)
     result = f(*watched, **(kwargs or {}))
     trace.open = False
     if has_aux and not (isinstance(result, tuple) and len(result) == 2):
@@ -261,13 +264,18 @@ def _run(
 
 def _check_scalar(name: str, out: Any) -> None:
     is_array = hasattr(out, "dtype")
-    if not (is_array and out.shape == () and namespace(out).isdtype(out.dtype, "real floating")):
-        got = (
-            f"an array of shape {tuple(out.shape)} and dtype {out.dtype}"
-            if is_array
-            else type(out).__name__
-        )
-        raise NotDifferentiableError(
-            f"{name}: expected the function to return one real number (an array of shape ()), got "
-            f"{got}; reduce it, for instance with xp.sum, or use vjp"
-        )
+    if (
+        is_array
+        and out.shape == ()
+        and Namespace(namespace(out)).kinds[out.dtype] == "real floating"
+    ):
+        return
+    got = (
+        f"an array of shape {tuple(out.shape)} and dtype {out.dtype}"
+        if is_array
+        else type(out).__name__
+    )
+    raise NotDifferentiableError(
+        f"{name}: expected the function to return one real number (an array of shape ()), got "
+        f"{got}; reduce it, for instance with xp.sum, or use vjp"
+    )

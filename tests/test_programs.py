@@ -1,0 +1,237 @@
+"""Random programs and random nestings, against JAX, differences, and one backend another.
+
+More of them, or some: `TINYNN_PROGRAMS=3000` or `TINYNN_PROGRAMS=1234:1235` (seeds from, to).
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+
+import backends
+import tinynn
+from backends import Backend
+from tests.programs import Program, nested
+from tinynn import tree
+from tinynn.trace import namespace
+
+# How many seeds each library gets; compiling JAX's functions and dpnp's kernels takes long.
+SEEDS = {"numpy": 100, "array_api_strict": 12, "torch": 24, "jax": 3, "dpnp": 3, "cupy": 12}
+AGAINST_JAX = 24
+PARTS = 4  # tests that they are spread over
+TOLERANCE = 1e-8
+# Half a second to compile a program instead of two.
+QUICK = {
+    "xla_backend_optimization_level": 0,
+    "xla_llvm_disable_expensive_passes": True,
+    "xla_cpu_use_fusion_emitters": False,
+    "xla_cpu_parallel_codegen_split_count": 1,
+}
+
+with_float64 = pytest.mark.usefixtures("float64")
+parts = pytest.mark.parametrize("part", range(PARTS))
+
+
+def seeds(count: int, part: int) -> range:
+    first, _, last = os.environ.get("TINYNN_PROGRAMS", f"0:{count}").rpartition(":")
+    return range(int(first or 0), int(last))[part::PARTS]
+
+
+@contextmanager
+def shown(what: object) -> Iterator[None]:
+    """Whatever goes wrong inside is said to be about this program."""
+    try:
+        yield
+    except Exception as error:
+        raise AssertionError(f"{what}\n\n{type(error).__name__}: {error}") from error
+
+
+def ours(program: Program, backend: Backend) -> dict[str, Any]:
+    """tinynn's answers over this backend, on the host."""
+    f = program.over(tinynn.Namespace(backend.xp), backend.asarray)
+    x, direction, batch = points(program, lambda host: backend.asarray(np.asarray(host)))
+    every = tuple(range(len(x)))
+    gradient = tinynn.grad(f, every)
+
+    def whole(*batch: Any) -> Any:
+        values = tinynn.vmap(f)(*batch)
+        return namespace(values).sum(values)
+
+    value, change = tinynn.jvp(f, x, direction)
+    found = {
+        "value": value,
+        "jvp": change,
+        "gradient": gradient(*x),
+        "hvp": tinynn.jvp(gradient, x, direction)[1],
+        "gradients of a batch": tinynn.vmap(gradient)(*batch),
+        "gradient over a batch": tinynn.grad(whole, every)(*batch),
+        "batched in one argument": tinynn.vmap(gradient, (0, *[None] * (len(x) - 1)))(
+            batch[0], *x[1:]
+        ),
+    }
+    for leaf in tree.leaves(found):
+        assert backends.of(leaf) == backend
+    return tree.map(backend.to_host, found)
+
+
+def points(program: Program, place: Callable[[Any], Any]) -> list[tuple[Any, ...]]:
+    """Where the program is differentiated, in which direction, and a batch of other points."""
+    groups = (program.inputs.values(), program.direction, program.batch)
+    return [tuple(place(x) for x in group) for group in groups]
+
+
+def jax_answers(program: Program) -> dict[str, Any]:
+    """The same by JAX: batches entry by entry, since compiling is what takes the time."""
+    import jax
+    import jax.numpy as jnp
+
+    f = program.over(jnp, jnp.asarray)
+    x, direction, batch = points(program, jnp.asarray)
+    both = jax.value_and_grad(f, tuple(range(len(x))))
+    # One compiled function answers all.
+    lowered = jax.jit(lambda *at: jax.jvp(both, at, direction)).lower(*x)
+    try:
+        compiled = lowered.compile(QUICK)
+        compiled(*x)
+    except jax.errors.JaxRuntimeError:  # options come and go with versions, and have mistakes
+        compiled = lowered.compile()
+
+    def gradients(*batch: Any) -> Any:
+        rows = [compiled(*entry)[0][1] for entry in zip(*batch, strict=True)]
+        return tuple(np.stack(row) for row in zip(*rows, strict=True))
+
+    (value, gradient), (change, curvature) = compiled(*x)
+    looped = gradients(*batch)
+    repeated = [np.stack([leaf] * len(batch[0])) for leaf in x[1:]]
+    found = {
+        "value": value,
+        "jvp": change,
+        "gradient": gradient,
+        "hvp": curvature,
+        "gradients of a batch": looped,
+        "gradient over a batch": looped,
+        "batched in one argument": gradients(batch[0], *repeated),
+    }
+    return tree.map(np.asarray, found)
+
+
+def assert_alike(found: dict[str, Any], expected: dict[str, Any], rtol: float) -> None:
+    assert found.keys() == expected.keys()
+    for name, value in found.items():
+        leaves, wanted = tree.leaves(value), tree.leaves(expected[name])
+        assert len(leaves) == len(wanted)
+        size = max(float(np.max(np.abs(leaf))) for leaf in wanted)
+        for place, (leaf, want) in enumerate(zip(leaves, wanted, strict=True)):
+            assert leaf.dtype == want.dtype == np.float64
+            np.testing.assert_allclose(
+                leaf, want, rtol=rtol, atol=rtol * size, err_msg=f"{name}, input {place}"
+            )
+
+
+def fourier(backend: Backend) -> bool:
+    return hasattr(backend.xp, "fft")
+
+
+@parts
+@with_float64
+def test_programs_agree_with_numpy(backend: Backend, part: int) -> None:
+    for seed in seeds(SEEDS.get(backend.name, 12), part):
+        program = Program(seed, fourier(backend))
+        with shown(program):
+            found = ours(program, backend)
+            assert_alike(found, ours(program, backends.get("numpy")), TOLERANCE)
+
+
+@parts
+def test_programs_agree_with_differences_and_loops(part: int) -> None:
+    for seed in seeds(SEEDS["numpy"], part):
+        program = Program(seed)
+        with shown(program):
+            found = ours(program, backends.get("numpy"))
+            assert_loops_agree(program, found)
+            assert_differences_agree(program, found)
+
+
+def assert_loops_agree(program: Program, found: dict[str, Any]) -> None:
+    f = program.over(tinynn.Namespace(np), np.asarray)
+    gradient = tinynn.grad(f, tuple(range(len(program.inputs))))
+    rows = [gradient(*entry) for entry in zip(*program.batch, strict=True)]
+    looped = tuple(np.stack(row) for row in zip(*rows, strict=True))
+    pairs = zip(found["gradient"], program.direction, strict=True)
+    alike = {
+        "jvp": sum(np.sum(g * d) for g, d in pairs),
+        "gradients of a batch": looped,
+        "gradient over a batch": looped,
+    }
+    assert_alike({name: found[name] for name in alike}, alike, TOLERANCE)
+
+
+def assert_differences_agree(program: Program, found: dict[str, Any]) -> None:
+    f = program.over(tinynn.Namespace(np), np.asarray)
+    x, direction = list(program.inputs.values()), program.direction
+    gradient = tinynn.grad(f, tuple(range(len(x))))
+
+    def moved(h: float) -> list[Any]:
+        return [each + h * d for each, d in zip(x, direction, strict=True)]
+
+    assert_near(lambda h: f(*moved(h)), found["jvp"])
+    assert_near(lambda h: flat(gradient(*moved(h))), flat(found["hvp"]))
+    first = tinynn.hvp(lambda each: f(each, *x[1:]), (x[0],), (direction[0],))
+    assert_near(lambda h: flat(gradient(moved(h)[0], *x[1:])[:1]), first.ravel())
+
+
+def flat(arrays: Any) -> np.ndarray:
+    return np.concatenate([np.ravel(a) for a in arrays])
+
+
+def assert_near(f: Callable[[float], Any], slope: Any) -> None:
+    """`slope` is the derivative of f at 0, as well as differences of fourth order can tell."""
+    misses = []
+    for h in (3e-3, 1e-3, 3e-4, 1e-4, 3e-5):  # a program can be steep: a smaller one; or flat
+        rise = (8 * (f(h) - f(-h)) - (f(2 * h) - f(-2 * h))) / (12 * h)
+        misses.append(float(np.max(np.abs(rise - slope) / (1e-3 + np.max(np.abs(slope))))))
+    assert min(misses) < 1e-6, f"differences miss by {misses}"
+
+
+@parts
+@pytest.mark.only("jax-x64")
+def test_programs_agree_with_jax(backend: Backend, part: int) -> None:
+    for seed in seeds(AGAINST_JAX, part):
+        program = Program(seed)
+        with shown(program):
+            expected = jax_answers(program)
+            assert_alike(ours(program, backends.get("numpy")), expected, TOLERANCE)
+
+
+def nesting(backend: Backend, seed: int, at: float) -> tuple[str, Any]:
+    many = backend.asarray(np.asarray([0.3, -0.6, 0.9]))
+    name, f = nested(tinynn, tinynn.Namespace(backend.xp), seed, many)
+    with shown(f"nesting {seed}: {name}"):
+        return name, backend.to_host(f(backend.asarray(np.asarray(at))))
+
+
+@parts
+@with_float64
+def test_nestings_agree_with_numpy(backend: Backend, part: int) -> None:
+    for seed in seeds(SEEDS.get(backend.name, 12), part):
+        name, found = nesting(backend, seed, 0.7)
+        _, expected = nesting(backends.get("numpy"), seed, 0.7)
+        with shown(f"nesting {seed}: {name}"):
+            np.testing.assert_allclose(found, expected, rtol=TOLERANCE, atol=TOLERANCE)
+
+
+@parts
+@pytest.mark.only("jax-x64")
+def test_nestings_agree_with_jax(backend: Backend, part: int) -> None:
+    import jax
+    import jax.numpy as jnp
+
+    for seed in seeds(2 * AGAINST_JAX, part):
+        name, found = nesting(backends.get("numpy"), seed, 0.7)
+        _, f = nested(jax, jnp, seed, jnp.asarray([0.3, -0.6, 0.9]))
+        expected = jax.jit(f)(jnp.asarray(0.7))
+        with shown(f"nesting {seed}: {name}"):
+            np.testing.assert_allclose(found, expected, rtol=TOLERANCE, atol=TOLERANCE)
