@@ -34,7 +34,8 @@ UNARY = """
     xp.remainder({a} + 9.0, 20.0); {a} * xp.floor({a}) | {a} - xp.round({a})
     xp.multiply({a}, xp.astype({a} > 0, {a}.dtype)) | {a}; xp.broadcast_arrays({a}, {a})[0]
     xp.linalg.vector_norm(2 + xp.sin({a})); xp.linalg.vector_norm({a}, ord=1) | {a}
-    xp.reshape({a}, (-1,)); xp.expand_dims({a}, axis=0); xp.expand_dims({a}, axis=-1); {a}[None]
+    xp.reshape({a}, (-1,)); xp.expand_dims({a}, axis=0); xp.expand_dims({a}, axis=-1)
+    {a}[None, ...]; {a}[..., None]
 """
 
 # Two arguments whose shapes broadcast.

@@ -105,7 +105,10 @@ POINTS = [
     Point("linalg.eigvalsh", (EYE,), ([[1, 0], [0, 2]],)),
     Point("linalg.svdvals", ([[2, 0], [0, 2]],), ([[1, 0], [0, 2]],)),
     Point(
-        "logsumexp", ([-inf, -inf],), ([nan, nan],), f=lambda xp, x: extensions.logsumexp(x, axis=-1)
+        "logsumexp",
+        ([-inf, -inf],),
+        ([nan, nan],),
+        f=lambda xp, x: extensions.logsumexp(x, axis=-1),
     ),
     Point(
         "logsumexp", ([inf, 0],), ([nan, 0],), f=lambda xp, x: extensions.logsumexp(x, axis=-1)

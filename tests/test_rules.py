@@ -3,6 +3,7 @@
 Complex arrays are pairs of reals here: <a, b> is Re sum(a * b), without conjugation, as in JAX.
 """
 
+from functools import partial
 from operator import attrgetter
 from typing import Any
 
@@ -27,21 +28,25 @@ INTEGERS = """all any argmax argmin argsort bitwise_and bitwise_invert bitwise_l
     isnan less less_equal linalg.matrix_rank logical_and logical_not logical_or logical_xor nonzero
     not_equal searchsorted signbit""".split()
 
+#: JAX, slow to compile but with derivatives of its own, has fewer tests, beside its own.
+LIBRARIES = ("numpy", "array_api_strict", "torch", "dpnp", "cupy")
+
 Host = np.ndarray
 
 
-def rows(keep: Any = lambda case: True) -> list[Any]:
-    return [
+smooth_row = pytest.mark.parametrize(
+    ("key", "case", "kind"),
+    [
         pytest.param(key, case, kind, id=f"{getattr(key, 'name', key)}-{i}-{kind}")
         for key, cases in CASES.items()
         for i, case in enumerate(cases)
-        if keep(case)
+        if case.smooth
         for kind in KINDS[case.numbers]
-    ]
-
-
-every_row = pytest.mark.parametrize(("key", "case", "kind"), rows())
-smooth_row = pytest.mark.parametrize(("key", "case", "kind"), rows(lambda case: case.smooth))
+    ],
+)
+each_key = pytest.mark.parametrize("key", CASES, ids=lambda key: getattr(key, "name", key))
+in_single_precision = pytest.mark.only(*LIBRARIES, "jax-x32")
+measured_by_differences = pytest.mark.only(*LIBRARIES)
 
 
 def test_no_rule_lacks_a_row() -> None:
@@ -103,6 +108,8 @@ class Call:
     ) -> None:
         require(key, backend)
         space = Namespace(backend.xp)
+        self.key, self.case, self.kind = key, case, kind
+        self.name = f"{CASES[key].index(case)}-{kind}"
         self.backend, self.dtype = backend, backend.dtypes()[DTYPES[kind][wide]]
         self.f = lambda *arrays: case.f(space, *arrays)
         self.hosts = arguments(case, kind, seed)
@@ -117,6 +124,23 @@ def require(key: Any, backend: backends.Backend) -> None:
         attrgetter(key)(backend.xp)
     except (AttributeError, RuntimeError) as error:
         pytest.skip(f"{backend!r} has no {key}: {error}")
+
+
+def calls_of(key: Any, backend: backends.Backend, seed: int, wide: bool = True) -> list[Call]:
+    return [
+        Call(key, case, kind, backend, seed, wide)
+        for case in CASES[key]
+        for kind in KINDS[case.numbers]
+    ]
+
+
+def compiled(f: Any, backend: backends.Backend) -> Any:
+    """As one program where a library compiles: JAX's operations, one by one, take far longer."""
+    if backend.name != "jax":
+        return f
+    import jax
+
+    return jax.jit(f)
 
 
 def check_direction(call: Call, f: Any) -> None:
@@ -142,6 +166,7 @@ def check_direction(call: Call, f: Any) -> None:
     assert abs(forward - backward) < bound, f"forward: {forward}, backward: {backward}"
 
 
+@measured_by_differences
 @smooth_row
 def test_rule_agrees_with_central_differences(
     key: Any, case: Case, kind: str, backend: backends.Backend, float64: Any
@@ -150,6 +175,7 @@ def test_rule_agrees_with_central_differences(
     check_direction(call, call.f)
 
 
+@measured_by_differences
 @smooth_row
 def test_rule_agrees_with_central_differences_to_second_order(
     key: Any, case: Case, kind: str, backend: backends.Backend, float64: Any
@@ -160,55 +186,96 @@ def test_rule_agrees_with_central_differences_to_second_order(
     check_direction(call, lambda *arrays: tinynn.vjp(call.f, *arrays)[1](g))
 
 
-@every_row
-def test_rule_in_single_precision_agrees_with_double(
-    key: Any, case: Case, kind: str, backend: backends.Backend
+def with_gradients(call: Call, weights: list[Host]) -> Any:
+    """A function that gives the case's results and, for this cotangent, its gradients."""
+
+    def run(*arrays: Any) -> list[Any]:
+        out, pullback = tinynn.vjp(call.f, *arrays)
+        return tree.leaves(out) + list(pullback(placed(weights, out, call.backend)))
+
+    return run
+
+
+def reference(call: Call, seed: int) -> tuple[list[Host], list[Host]]:
+    """A cotangent, and what NumPy makes of it in double precision."""
+    numpy = backends.get("numpy")
+    call = Call(call.key, call.case, call.kind, numpy, seed)
+    weights = beside(call.f(*call.args), numpy, seed=5)
+    return weights, hosts_of(with_gradients(call, weights)(*call.args), numpy)
+
+
+def each_of(runs: list[Any]) -> Any:
+    return lambda args: [run(*mine) for run, mine in zip(runs, args, strict=True)]
+
+
+def check_single(found: list[Any], expected: list[Host], call: Call) -> None:
+    scale = max([1.0, *[float(np.max(np.abs(host), initial=0.0)) for host in expected]])
+    for array, host in zip(found, expected, strict=True):
+        assert_close(array, host, call.backend, rtol=1e-4, atol=1e-5 * scale)
+    for gradient in found[len(found) - len(call.args) :]:
+        assert_array(gradient, call.backend, dtype=call.dtype)
+
+
+@in_single_precision
+@each_key
+def test_rules_in_single_precision_agree_with_double(
+    key: Any, backend: backends.Backend, subtests: Any
 ) -> None:
     """On every device, also those without float64; the reference is checked above."""
-    numpy = backends.get("numpy")
-
-    def gradients(on: backends.Backend, wide: bool) -> Any:
-        call = Call(key, case, kind, on, seed=3, wide=wide)
-        out, pullback = tinynn.vjp(call.f, *call.args)
-        return pullback(placed(beside(out, on, 5), out, on))
-
-    expected = hosts_of(gradients(numpy, wide=True), numpy)
-    scale = max([1.0, *[float(np.max(np.abs(e), initial=0.0)) for e in expected]])
-    for found, wanted in zip(gradients(backend, wide=False), expected, strict=True):
-        name = DTYPES[kind][0]
-        assert_close(found, wanted, backend, dtype=name, rtol=1e-4, atol=1e-5 * scale)
+    calls = calls_of(key, backend, seed=3, wide=False)
+    checked = [reference(call, seed=3) for call in calls]
+    runs = [with_gradients(call, g) for call, (g, _) in zip(calls, checked, strict=True)]
+    found = compiled(each_of(runs), backend)([call.args for call in calls])
+    for call, arrays, (_, expected) in zip(calls, found, checked, strict=True):
+        with subtests.test(call.name):
+            check_single(arrays, expected, call)
 
 
-@pytest.mark.parametrize(("key", "case", "kind"), rows(lambda case: case.batch))
-def test_batched_agrees_with_a_loop(
-    key: Any, case: Case, kind: str, backend: backends.Backend
-) -> None:
-    """The function, and its rule: gradients of a batch."""
-    entries = [Call(key, case, kind, backend, seed=seed, wide=False) for seed in (3, 4)]
-    xp, f = backend.xp, entries[0].f
-    batch = [xp.stack(pair) for pair in zip(*[entry.args for entry in entries], strict=True)]
-    out = f(*entries[0].args)
-    g = placed(beside(out, backend, 5), out, backend)
-
-    def both(*arrays: Any) -> Any:
-        out, pullback = tinynn.vjp(f, *arrays)
-        return tree.leaves(out) + tree.leaves(pullback(g))
-
-    looped = [both(*entry.args) for entry in entries]
-    for found, *alone in zip(tinynn.vmap(both)(*batch), *looped, strict=True):
-        expected = np.stack([backend.to_host(one) for one in alone])
-        assert_close(found, expected, backend, rtol=1e-4, atol=1e-5)
+@in_single_precision
+@each_key
+def test_batched_agrees_with_one_by_one(key: Any, backend: backends.Backend, subtests: Any) -> None:
+    first, second = [
+        [call for call in calls_of(key, backend, seed, wide=False) if call.case.batch]
+        for seed in (3, 4)
+    ]
+    checked = [(reference(call, seed=3), reference(call, seed=4)[1]) for call in first]
+    runs, batches = [], []
+    for call, other, ((g, _), _) in zip(first, second, checked, strict=True):
+        runs.append(tinynn.vmap(with_gradients(call, g)))
+        batches.append([backend.xp.stack(pair) for pair in zip(call.args, other.args, strict=True)])
+    found = compiled(each_of(runs), backend)(batches)
+    for call, arrays, ((_, one), two) in zip(first, found, checked, strict=True):
+        with subtests.test(call.name):
+            check_single(arrays, [np.stack(pair) for pair in zip(one, two, strict=True)], call)
 
 
 @pytest.mark.only("jax-x64")
-@pytest.mark.parametrize(("key", "case", "kind"), rows(lambda case: not case.jax))
-def test_rule_agrees_with_jax(key: Any, case: Case, kind: str, backend: backends.Backend) -> None:
-    """JAX's own derivative of the very same function."""
+@each_key
+def test_rules_agree_with_jax(key: Any, backend: backends.Backend, subtests: Any) -> None:
+    """Backward, forward, and to second order: JAX's own derivatives of the very same function."""
     import jax
 
-    call = Call(key, case, kind, backend, seed=3)
-    out, pullback = tinynn.vjp(call.f, *call.args)
-    g = placed(beside(out, backend, 5), out, backend)
-    theirs = jax.vjp(lambda *arrays: case.f(jax.numpy, *arrays), *call.args)[1](g)
-    for found, expected in zip(pullback(g), theirs, strict=True):
-        assert_close(found, backend.to_host(expected), backend, dtype=call.dtype, rtol=1e-9)
+    def derivatives(call: Call, vjp: Any, jvp: Any, f: Any) -> Any:
+        out = jax.eval_shape(call.f, *call.args)
+        g = placed(beside(out, backend, 5), out, backend)
+        t = tuple(placed(beside(call.args, backend, 8), call.args, backend))
+
+        def all_of(*arrays: Any) -> Any:
+            pull = lambda *arrays: vjp(f, *arrays)[1](g)  # noqa: E731
+            return pull(*arrays), jvp(f, arrays, t)[1], jvp(pull, arrays, t)[1]
+
+        return all_of
+
+    calls = [call for call in calls_of(key, backend, seed=3) if not call.case.jax]
+    runs = [derivatives(call, tinynn.vjp, tinynn.jvp, call.f) for call in calls]
+    theirs = [
+        derivatives(call, jax.vjp, jax.jvp, partial(call.case.f, jax.numpy)) for call in calls
+    ]
+    args = [call.args for call in calls]
+    ours, theirs = jax.jit(lambda args: (each_of(runs)(args), each_of(theirs)(args)))(args)
+    for call, mine, others in zip(calls, ours, theirs, strict=True):
+        assert jax.tree.structure(mine) == jax.tree.structure(others)
+        with subtests.test(call.name):
+            for found, expected in zip(tree.leaves(mine), tree.leaves(others), strict=True):
+                host = backend.to_host(expected)
+                assert_close(found, host, backend, dtype=expected.dtype, rtol=1e-9, atol=1e-9)

@@ -48,8 +48,9 @@ def _outer(xp: Any, a: Any, b: Any) -> Any:
 
 
 def _cross(xp: Any, a: Any, b: Any, *, axis: int = -1) -> Any:
-    turned = lambda x, by: xp.roll(x, by, axis=axis)  # noqa: E731
-    return turned(a, -1) * turned(b, 1) - turned(a, 1) * turned(b, -1)
+    a_next, a_last = (xp.roll(a, by, axis=axis) for by in (-1, 1))
+    b_next, b_last = (xp.roll(b, by, axis=axis) for by in (-1, 1))
+    return a_next * b_last - a_last * b_next
 
 
 def _diagonal(xp: Any, x: Any, *, offset: int = 0) -> Any:

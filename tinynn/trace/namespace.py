@@ -151,8 +151,9 @@ def _arrays_first(raw: Callable[..., Any], call: Call) -> Callable[..., Any]:
             return raw(*args[:count], **given, **settings)
 
         return by_keyword
-    if call.nameless:  # a setting with a name of its own in each library (`reps`, `repetitions`)
-        return lambda x, **given: raw(x, *[given.pop(name) for name in call.settings], **given)
+    if call.nameless:  # settings with a name of their own in each library (`reps`, `repetitions`)
+        names = call.settings
+        return lambda x, **given: raw(x, *[given.pop(n) for n in names if n in given], **given)
     return raw
 
 
