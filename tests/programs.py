@@ -63,7 +63,8 @@ ALONG = """
     xp.vecdot({a}, xp.cos({a}), axis={axis}); xp.linalg.vector_norm(1 + {a} * {a}, axis={axis})
     xp.take_along_axis({a}, xp.argsort({a}, axis={axis}), axis={axis}) | xp.diff(xp.sort({a}, \
 axis={axis}), axis={axis})
-    {a}[1:, ...]; {a}[..., ::2]; {a}[0, ...]; {a}[..., -1]; {a}[{indices0}, ...]; {a}[:, None, ...]
+    {a}[1:, ...]; {a}[..., ::2]; {a}[0, ...]; {a}[..., -1]; {a}[:, None, ...]
+    xp.take({a}, {indices0}, axis=0)
     xp.tile({a}, (2,)); xp.sum({a}); xp.mean({a}); xp.roll({a}, 2); xp.flip({a}); xp.var({a})
     xp.prod(0.5 + 0.1 * {a}); xp.concat([{a}, {a}], axis=None)
 """
@@ -84,8 +85,9 @@ SQUARE = """
 """
 
 FOURIER = """
-    xp.real(xp.fft.fft({a}, axis={axis})); xp.imag(xp.fft.rfft({a}, axis={axis}))
-    xp.abs(3 + xp.fft.ifft({a}, axis={axis})); xp.fft.fftshift({a})
+    xp.real(xp.fft.fft(xp.astype({a}, xp.complex128), axis={axis}))
+    xp.imag(xp.fft.rfft({a}, axis={axis}))
+    xp.abs(3 + xp.fft.ifft(xp.astype({a}, xp.complex128), axis={axis})); xp.fft.fftshift({a})
 """
 
 

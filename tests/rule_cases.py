@@ -9,6 +9,7 @@ from typing import Any
 from tests.rule_matrices import MATRICES
 from tests.rule_rows import (
     BOTH,
+    COMPLEX,
     POSITIVE,
     UNIT,
     WIDE,
@@ -32,7 +33,8 @@ JAX_UNIQUE = "JAX takes the distinct values for constants"
 CASES: dict[Any, list[Case]] = {
     **{name: unary(name, **BOTH) for name in "positive negative square exp expm1 sin cos".split()},
     **{name: unary(name, **BOTH) for name in "tanh abs sinh cosh asinh atan".split()},
-    **{name: unary(name, **BOTH) for name in "real imag conj".split()},
+    **{name: unary(name, **BOTH) for name in "real conj".split()},
+    "imag": unary("imag", **COMPLEX),
     **{name: unary(name, POSITIVE, **BOTH) for name in "reciprocal log log1p log2 log10".split()},
     **{name: unary(name, UNIT, **BOTH) for name in "tan asin acos atanh".split()},
     "sqrt": [one(within("sqrt"), shape, domain=POSITIVE, **BOTH) for shape in ((3, 2), (), (0, 2))],

@@ -189,8 +189,8 @@ MATRICES: dict[Any, list[Case]] = {
     "linalg.matrix_norm": norms(
         "linalg.matrix_norm", ("fro", "nuc", 2, -2, 1, float("inf")), (2, 3, 3)
     ),
-    "fft.fft": fourier("fft", **BOTH),
-    "fft.ifft": fourier("ifft", **BOTH),
+    "fft.fft": fourier("fft", **COMPLEX),
+    "fft.ifft": fourier("ifft", **COMPLEX),
     "fft.rfft": fourier("rfft"),
     "fft.irfft": fourier("irfft", **COMPLEX),
     "fft.hfft": fourier("hfft", **COMPLEX),

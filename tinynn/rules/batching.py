@@ -303,7 +303,7 @@ for name in ("argmax", "argmin"):
     BATCHING[name] = along(flat=False)
 for name in ("cumulative_sum", "cumulative_prod"):
     BATCHING[name] = along(flat=True)
-for name in ("sort", "argsort", "diff"):
+for name in ("sort", "argsort"):
     BATCHING[name] = along(flat=True, default=-1)
 for name in """matrix_transpose tril triu linalg.matrix_transpose linalg.cholesky linalg.det
     linalg.eig linalg.eigh linalg.eigvals linalg.eigvalsh linalg.inv linalg.matrix_norm

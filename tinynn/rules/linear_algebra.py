@@ -58,7 +58,8 @@ def _diagonal(xp: Any, x: Any, *, offset: int = 0) -> Any:
     start = offset if offset >= 0 else -offset * n
     length = max(0, min(m, n - offset) if offset >= 0 else min(m + offset, n))
     flat = xp.reshape(x, (*batch, m * n))
-    return flat[..., start : start + length * (n + 1) : n + 1]
+    stop = start + length * (n + 1)
+    return flat[..., start : stop if stop < m * n else None : n + 1]
 
 
 def _trace(xp: Any, x: Any, *, offset: int = 0, dtype: Any = None) -> Any:
