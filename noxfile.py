@@ -40,7 +40,7 @@ def run_parallel(session: nox.Session, *command: str) -> None:
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     }
-    parallel = ("-n", "logical", "--maxprocesses", "8")
+    parallel = ("-n", "logical", "--maxprocesses", "8", "--dist", "worksteal")
     session.run(*command, *parallel, env=ONE_THREAD | compiled)
 
 

@@ -38,7 +38,7 @@ class Torch(Backend):
         return torch.tensor(data, dtype=dtype, device=self.device)
 
     def to_host(self, array: Array) -> np.ndarray:
-        return array.detach().cpu().numpy()
+        return array.detach().cpu().resolve_conj().resolve_neg().numpy()
 
     def synchronize(self) -> None:
         if self.device.type not in ("cpu", "meta"):

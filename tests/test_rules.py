@@ -14,10 +14,10 @@ import backends
 import tinynn
 from tests.checks import assert_array, assert_close
 from tests.rule_cases import CASES
-from tests.rule_rows import Case, skip_if_switched_off
+from tests.rule_rows import Case, skip_if_missing
 from tinynn import tree
 from tinynn.rules import RULES
-from tinynn.trace import Function, Namespace
+from tinynn.trace import Function, Namespace, plain
 from tinynn.trace.standard import FUNCTIONS
 
 STEP = 1e-5
@@ -91,7 +91,7 @@ def inner(a: list[Host], b: list[Host]) -> float:
 
 
 def hosts_of(values: Any, backend: backends.Backend) -> list[Host]:
-    return [backend.to_host(leaf) for leaf in tree.leaves(values)]
+    return [backend.to_host(plain(leaf)) for leaf in tree.leaves(values)]
 
 
 class Call:
@@ -114,7 +114,7 @@ class Call:
         self.f = lambda *arrays: case.f(space, *arrays)
         self.hosts = arguments(case, kind, seed)
         self.args = [backend.asarray(host, dtype=self.dtype) for host in self.hosts]
-        skip_if_switched_off(lambda: self.f(*self.args), backend)
+        skip_if_missing(lambda: self.f(*self.args), backend)
 
 
 def require(key: Any, backend: backends.Backend) -> None:
