@@ -12,6 +12,7 @@ from typing import Any
 
 from tinynn.rules import extensions
 from tinynn.rules.kinds import Elementwise, Reduction, rule_of
+from tinynn.rules.numbers import device_of
 from tinynn.trace import Function, getitem
 from tinynn.trace.core import put_back, to_device
 
@@ -209,7 +210,7 @@ def _in_a_row(xp: Any, x: Any, indices: Any, axis: int) -> tuple[Any, Any]:
     """The entries one after another along axis 0, and the indices (size, k) into that."""
     x = xp.moveaxis(x, axis + 1, 1)
     size, length = x.shape[:2]
-    starts = xp.arange(size, dtype=indices.dtype, device=x.device) * length
+    starts = xp.arange(size, dtype=indices.dtype, device=device_of(xp, x)) * length
     indices = xp.where(indices < 0, indices + length, indices)
     indices = xp.add(indices, xp.reshape(starts, (-1, 1)))
     return xp.reshape(x, (size * length, *x.shape[2:])), indices
@@ -229,7 +230,7 @@ def indexed(f: Any, xp: Any, args: Any, batched: list[bool], size: int, settings
         return f(x, key=(slice(None), *key))
     shape = tuple(x.shape[batched[0] :])
     if not any(batched[1:]):
-        table = xp.reshape(xp.arange(prod(shape), device=x.device), shape)
+        table = xp.reshape(xp.arange(prod(shape), device=device_of(xp, x)), shape)
         places = table[put_back(key, arrays)]
         y = xp.take(xp.reshape(x, (size, -1)), xp.reshape(places, (-1,)), axis=1)
         return xp.reshape(y, (size, *places.shape))

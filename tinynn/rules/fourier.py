@@ -8,7 +8,7 @@ from operator import attrgetter
 from typing import Any
 
 from tinynn.rules.kinds import RULES, Composed, Linear, axes_of
-from tinynn.rules.numbers import conj
+from tinynn.rules.numbers import conj, device_of
 
 #: Which `norm` scales the opposite transform by the same factor.
 OPPOSITE = {"backward": "forward", "ortho": "ortho", "forward": "backward"}
@@ -26,7 +26,7 @@ def _resized(xp: Any, g: Any, shape: tuple[int, ...]) -> Any:
             g = g[_along(axis, slice(n))]
         elif missing:
             gap = (*g.shape[:axis], missing, *g.shape[axis + 1 :])
-            g = xp.concat([g, xp.zeros(gap, dtype=g.dtype, device=g.device)], axis=axis)
+            g = xp.concat([g, xp.zeros(gap, dtype=g.dtype, device=device_of(xp, g))], axis=axis)
     return g
 
 

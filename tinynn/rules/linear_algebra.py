@@ -4,7 +4,7 @@ from math import inf, prod
 from typing import Any
 
 from tinynn.rules.kinds import RULES, Bilinear, Composed, axes_of
-from tinynn.rules.numbers import conj, squared_size
+from tinynn.rules.numbers import conj, device_of, squared_size
 
 
 def _matmul_left(xp: Any, g: Any, a: Any, b: Any) -> Any:
@@ -68,7 +68,7 @@ def _trace(xp: Any, x: Any, *, offset: int = 0, dtype: Any = None) -> Any:
 
 def _matrix_power(xp: Any, x: Any, *, n: int) -> Any:
     if n == 0:
-        return xp.broadcast_to(xp.eye(x.shape[-1], dtype=x.dtype, device=x.device), x.shape)
+        return xp.broadcast_to(xp.eye(x.shape[-1], dtype=x.dtype, device=device_of(xp, x)), x.shape)
     square, n = (x, n) if n > 0 else (xp.linalg.inv(x), -n)
     power = None
     while n:

@@ -6,6 +6,8 @@ taken without conjugation, and a holomorphic function multiplies by its derivati
 
 from typing import Any
 
+from tinynn.trace import bottom
+
 
 def is_complex(xp: Any, x: Any) -> bool:
     """Whether the elements of `x` are complex numbers."""
@@ -28,3 +30,8 @@ def squared_size(xp: Any, x: Any) -> Any:
     if is_complex(xp, x):
         return xp.square(xp.real(x)) + xp.square(xp.imag(x))
     return xp.square(x)
+
+
+def device_of(xp: Any, x: Any) -> Any:
+    """The device of `x`, also where that is a library's own tracer, which does not say."""
+    return xp.device_of(bottom(x))

@@ -7,7 +7,7 @@ from typing import Any
 
 from tinynn import tree
 from tinynn.rules.kinds import Rule, Tangents
-from tinynn.trace import Function, namespace
+from tinynn.trace import Function, backend_of, namespace
 from tinynn.transforms.batch import vmap
 from tinynn.transforms.derivative import NotDifferentiableError, name_of, space_of_leaf
 from tinynn.transforms.forward import jvp
@@ -62,7 +62,7 @@ def jacobian(f: Callable[..., Any], argnum: int = 0) -> Callable[..., Any]:
 def _basis(x: Any) -> Any:
     """The unit arrays of the shape of x, one after another: (size, *shape)."""
     xp, size = namespace(x), prod(x.shape)
-    places = xp.arange(size, device=x.device)
+    places = xp.arange(size, device=backend_of(x).device)
     unit = xp.equal(xp.expand_dims(places, axis=1), xp.expand_dims(places, axis=0))
     return xp.reshape(xp.astype(unit, x.dtype), (size, *x.shape))
 

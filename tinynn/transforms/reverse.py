@@ -10,7 +10,16 @@ from typing import Any, NamedTuple
 
 from tinynn import tree
 from tinynn.rules.kinds import Rule
-from tinynn.trace import Function, Namespace, Traced, constant, namespace, plain, regrouped
+from tinynn.trace import (
+    Function,
+    Namespace,
+    Traced,
+    backend_of,
+    constant,
+    namespace,
+    plain,
+    regrouped,
+)
 from tinynn.transforms.derivative import (
     Derivative,
     NotDifferentiableError,
@@ -190,7 +199,8 @@ def value_and_grad(
         places = (argnums,) if isinstance(argnums, int) else tuple(argnums)
         out, pullback, aux = _run(name, f, args, places, has_aux, kwargs)
         _check_scalar(name, out)
-        gradients = pullback(namespace(out).asarray(1, dtype=out.dtype, device=out.device))
+        one = namespace(out).asarray(1, dtype=out.dtype, device=backend_of(out).device)
+        gradients = pullback(one)
         gradient = gradients[0] if isinstance(argnums, int) else gradients
         return ((out, aux), gradient) if has_aux else (out, gradient)
 
