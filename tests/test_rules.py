@@ -140,7 +140,7 @@ def compiled(f: Any, calls: list[Call]) -> Any:
 
     What JAX is no measure of, it mostly cannot compile either.
     """
-    if any(call.backend.name != "jax" or call.case.jax for call in calls):
+    if not calls or any(call.backend.name != "jax" or call.case.jax for call in calls):
         return f
     import jax
 
