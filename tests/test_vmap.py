@@ -76,6 +76,13 @@ def test_constant_results_are_repeated(backend: backends.Backend) -> None:
     assert_close(out, [7, 7, 7], backend, dtype="float32")
 
 
+def test_a_default_axis_is_the_entrys_own(backend: backends.Backend) -> None:
+    x = place(backend, A)
+    assert vmap(lambda x: namespace(x).expand_dims(x))(x).shape == (2, 1, 3)
+    with pytest.raises(ValueError, match="out of range under vmap"):
+        vmap(lambda x: namespace(x).squeeze(x, axis=-2))(x[:1, ...])
+
+
 def test_vmap_of_grad_and_grad_of_vmap(backend: backends.Backend) -> None:
     rows = np.stack([X, 2 * X])
     expected = np.cos(rows) * rows**2 + 2 * rows * np.sin(rows)

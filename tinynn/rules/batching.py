@@ -133,10 +133,15 @@ def on_axes(*names: str) -> Batcher:
     """Settings that name axes of an entry are counted with the batch axis in front."""
 
     def batch(f: Any, xp: Any, args: Any, batched: list[bool], size: int, settings: Any) -> Any:
-        moved = {name: shifted(settings[name]) for name in names if name in settings}
+        moved = {name: checked(settings[name], args[0], f) for name in names if name in settings}
         return f(args[0], **{**settings, **moved})
 
     return batch
+
+
+def widened(f: Any, xp: Any, args: Any, batched: list[bool], size: int, settings: Any) -> Any:
+    """expand_dims: by default the new axis comes first in the entry, behind the batch axis."""
+    return f(args[0], axis=shifted(settings.get("axis", 0)))
 
 
 def permuted(f: Any, xp: Any, args: Any, batched: list[bool], size: int, settings: Any) -> Any:
@@ -313,7 +318,7 @@ for name in """matrix_transpose tril triu linalg.matrix_transpose linalg.cholesk
     BATCHING[name] = trailing
 BATCHING["reshape"] = shaped
 BATCHING["broadcast_to"] = shaped
-BATCHING["expand_dims"] = on_axes("axis")
+BATCHING["expand_dims"] = widened
 BATCHING["squeeze"] = on_axes("axis")
 BATCHING["moveaxis"] = on_axes("source", "destination")
 BATCHING["permute_dims"] = permuted
