@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from backends import special
+from backends.dialect import Dialect
 
 Array = Any  # an array of any library
 DType = Any
@@ -49,6 +50,7 @@ class Backend:
     name: ClassVar[str] = ""  # the library's import name
     minimum: ClassVar[str] = ""  # the oldest version that works
     xp: Namespace = None
+    dialect: ClassVar[Dialect | None] = None  # how compiled programs speak to it
 
     def __init__(self, device: Device, xp: Namespace = None) -> None:
         """Any namespace of the standard works; subclasses know theirs, so leave `xp` out there."""

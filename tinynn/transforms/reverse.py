@@ -14,12 +14,12 @@ from tinynn.trace import (
     Function,
     Namespace,
     Traced,
-    backend_of,
     constant,
     namespace,
     plain,
     regrouped,
 )
+from tinynn.trace.places import origin_of, places
 from tinynn.transforms.derivative import (
     Derivative,
     NotDifferentiableError,
@@ -81,6 +81,7 @@ class Reverse(Derivative):
     def pullback(self, slots: list[int | None], cotangents: list[Any], inputs: int) -> list[Any]:
         """The cotangents of the first `inputs` entries, None where nothing reaches them."""
         waiting: list[Any] = [None] * len(self.tape)
+        around, places.pulled = places.pulled, None
         for slot, g in zip(slots, cotangents, strict=True):
             if slot is not None:
                 waiting[slot] = g if waiting[slot] is None else namespace(g).add(waiting[slot], g)
@@ -99,6 +100,7 @@ class Reverse(Derivative):
             kinds = (type(g), type(result))
             if Traced in kinds or list in kinds:
                 g, result, args = _lifted(space, g, result, args)
+                places.pulled = origin_of(result)
             shares = rule.vjps(parents, space, g, result, args, settings)
             for (i, parent), share in zip(parents.items(), shares, strict=True):
                 x = args[i]
@@ -108,6 +110,7 @@ class Reverse(Derivative):
                     share = plain(share)
                 before = waiting[parent]
                 waiting[parent] = share if before is None else space.add(before, share)
+        places.pulled = around
         return waiting[:inputs]
 
 
@@ -199,8 +202,7 @@ def value_and_grad(
         places = (argnums,) if isinstance(argnums, int) else tuple(argnums)
         out, pullback, aux = _run(name, f, args, places, has_aux, kwargs)
         _check_scalar(name, out)
-        one = namespace(out).asarray(1, dtype=out.dtype, device=backend_of(out).device)
-        gradients = pullback(one)
+        gradients = pullback(namespace(out).ones_like(out))
         gradient = gradients[0] if isinstance(argnums, int) else gradients
         return ((out, aux), gradient) if has_aux else (out, gradient)
 
