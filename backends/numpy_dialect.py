@@ -37,6 +37,7 @@ INTO = {
     "maximum": Into("maximum({0}, {1}, out={out})", full=True),
     "minimum": Into("minimum({0}, {1}, out={out})", full=True),
     "matmul": Into(_matmul, over=False),
+    "vecdot": Into("dot({0}, {1}, {out})", over=False),
     "sum": Into(_sum, over=False),
     "max": _reduced("maximum"),
     "min": _reduced("minimum"),

@@ -6,16 +6,20 @@ what a careful person would have written by hand. Elsewhere it is the standard's
 """
 
 import linecache
+from collections.abc import Container
 from dataclasses import dataclass
 from itertools import count
+from math import prod
 from typing import Any
 
 from tinynn.compile import words
 from tinynn.compile.plan import Plan, When, is_view
-from tinynn.compile.rewrite import FILL, elementwise, is_number
+from tinynn.compile.flat import PACK, PART
+from tinynn.compile.rewrite import FILL, elementwise, is_number, size
 from tinynn.transforms.record import ITEM, Constant, Graph, Input, Node
 
 _serial = count()
+_KEEP_ORDER = ("reshape", "expand_dims", "squeeze")
 
 
 @dataclass(eq=False)
@@ -52,6 +56,7 @@ class Writer:
         streams: inputs that are given anew for every batch.
         kept: inputs that live on from step to step: the node that is their value afterwards, by id.
         collected: the node whose value of every step is wanted.
+        counters: the nodes that are a counter's value after a step, by id.
     """
 
     def __init__(
@@ -61,10 +66,11 @@ class Writer:
         streams: list[Input],
         kept: dict[int, Node],
         collected: Node | None = None,
+        counters: Container[int] = (),
     ) -> None:
         self.graph, self.backend, self.kept = graph, backend, kept
         self.dialect = backend.dialect
-        self.plan = Plan(graph, streams)
+        self.plan = Plan(graph, streams, counters)
         self.names = words.Names()
         self.lines: dict[When, list[tuple[str, Node | None]]] = {when: [] for when in When}
         self.spelled: dict[int, Spelling] = {}
@@ -73,8 +79,12 @@ class Writer:
         self.collected = collected
         self.targets: dict[int, Storage] = {}
         self.written: set[int] = set()
+        self.counters = counters
         for each in graph.inputs:
             self._input(each)
+        for node in graph.nodes:
+            if node.function is PACK and self.dialect:
+                self._lay_out(node)
         for place, node in enumerate(graph.nodes):
             self._node(place, node)
             self._release(place, node)
@@ -113,10 +123,28 @@ class Writer:
         self.names.bound[name] = array
         return name
 
+    def _lay_out(self, node: Node) -> None:
+        """A vector for values that lie side by side, each written to its place as it is made."""
+        storage = self._allocated(node, "gradient")
+        storage.kept = True
+        self.spelled[id(node)] = Spelling(storage.name, storage, whole=True)
+        start = 0
+        for value in node.parents:
+            name = self.names.new(f"{storage.name}_{len(self.targets)}")
+            text = f"{name} = {_part_of(storage.name, start, value.shape)}"
+            self._write(When.ONCE, text)
+            self.targets.setdefault(id(value), Storage(name, kept=True))
+            start += size(value)
+
     # Calls.
 
     def _node(self, place: int, node: Node) -> None:
         when = self.plan.when[id(node)]
+        if node.function is PACK:
+            return self._fill_up(node)
+        if when is When.SERIES and id(node) in self.counters:
+            self.spelled[id(node)] = Spelling(self.names.new("count"))
+            return None
         if when is not When.STEP:
             return self._new(node, when)
         if is_view(node) and self._hoisted(node):
@@ -129,6 +157,16 @@ class Writer:
             return self._new(node, when)
         self.spelled[id(node)] = Spelling(storage.name, storage, whole=True)
         return self._write(when, self._filled_in(text, node, storage.name), node)
+
+    def _fill_up(self, node: Node) -> None:
+        """What could not be written to its place in the vector is copied there."""
+        storage, start = self.spelled[id(node)].storage, 0
+        for value in node.parents:
+            if id(value) not in self.written or self.spelled[id(value)].storage is None:
+                out = _part_of(storage.name, start, value.shape) if storage else ""
+                copy = self.dialect.into["copy"].text
+                self._write(When.STEP, copy.format(self.spell(value), out=out), node)
+            start += size(value)
 
     def _write(self, when: When, text: str, node: Node | None = None) -> None:
         self.lines[when].append((text, node))
@@ -146,6 +184,8 @@ class Writer:
         if node.function is FILL:
             return self._number(node.settings["value"], node.dtype, node.shape)
         args = [self.spell(a) for a in node.args]
+        if node.function is PART:
+            return _part_of(args[0], node.settings["start"], node.shape)
         if node.function is ITEM:
             return f"{args[0]}[{node.settings['index']}]"
         if node.name == "getitem":
@@ -159,9 +199,11 @@ class Writer:
         parent = self.spelled[id(node.args[0])]
         if parent.storage is None or (node.name == "reshape" and not parent.contiguous):
             return False
-        name = self.names.new(f"{parent.name}_T" if "transpose" in node.name else parent.name)
-        text = self._call(node)
-        contiguous = parent.contiguous and node.name in ("reshape", "expand_dims", "squeeze")
+        wanted = f"{parent.name}_T" if "transpose" in node.name else parent.name
+        if node.function is PART:
+            wanted = words.of_input(node.settings["label"])
+        name, text = self.names.new(wanted), self._call(node)
+        contiguous = parent.contiguous and (node.name in _KEEP_ORDER or node.function is PART)
         self.spelled[id(node)] = Spelling(name, parent.storage, False, contiguous)
         self._write(When.ONCE, f"{name} = {text}", node)
         return True
@@ -220,7 +262,10 @@ class Writer:
         pool = self.free.get((node.shape, node.dtype))
         if pool:
             return pool.pop()
-        name = self.names.new("b0")
+        return self._allocated(node, "b0")
+
+    def _allocated(self, node: Node, wanted: str) -> Storage:
+        name = self.names.new(wanted)
         xp = self.graph.space.xp
         self.names.bound[name] = xp.empty(node.shape, dtype=node.dtype, device=self.backend.device)
         return Storage(name)
@@ -232,7 +277,10 @@ class Writer:
 
     def _may_overwrite(self, place: int, node: Node, storage: Storage) -> bool:
         """Whether a kept input's memory can take its new value here: nobody reads the old later."""
-        old = next(i for i in self.graph.inputs if self.spelled[id(i)].storage is storage)
+        inputs = self.graph.inputs
+        old = next((i for i in inputs if self.spelled[id(i)].storage is storage), None)
+        if old is None:  # a place in a vector, which nobody reads before it is full
+            return True
         return (
             elementwise(node)
             and self.plan.dies_at(old, place)
@@ -285,11 +333,16 @@ class Writer:
 
     def _done(self, node: Input) -> bool:
         new = self.kept[id(node)]
-        return new is node or id(new) in self.written
+        return new is node or id(new) in self.written or id(new) in self.counters
 
     def _reads_kept(self, node: Any) -> bool:
         spelling = self.spelled.get(id(node))
         return bool(spelling and spelling.storage and spelling.storage.kept)
+
+
+def _part_of(name: str, start: int, shape: tuple[int, ...]) -> str:
+    text = f"{name}[{start}:{start + prod(shape)}]"
+    return text if len(shape) == 1 else f"{text}.reshape({tuple(shape)})"
 
 
 def compiled(source: str, bound: dict[str, Any], library: Any, name: str) -> dict[str, Any]:

@@ -2,11 +2,14 @@
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from math import prod
 from typing import Any
 
 from tinynn.compile.calls import Writer, compiled
-from tinynn.compile.passes import simplified
-from tinynn.compile.plan import When
+from tinynn.compile.flat import layout_of, packed
+from tinynn.compile.passes import products, simplified
+from tinynn.compile.plan import When, counted
+from tinynn.compile.rewrite import is_call, is_number
 from tinynn.transforms.record import Graph, Node
 
 
@@ -15,75 +18,170 @@ class Loop:
 
     Args:
         graph: one step. Its first outputs are the new values of its first inputs, in order; one
-            more output is a number that is wanted of every step.
+            more output is a 0-d array that is wanted of every step.
         kept: how many inputs live on from step to step; the others come with each batch.
         backend: where it runs.
+        rows: the places, among the inputs that live on, of the parameters, and of what an
+            optimizer keeps of each of them; they may be stored side by side.
 
     Attributes:
         source: the program, as Python.
-        kept: the arrays that live on. `load` gives them values.
     """
 
-    def __init__(self, graph: Graph, kept: int, backend: Any) -> None:
-        self.graph = graph = simplified(graph)
-        self.backend = backend
-        streams = graph.inputs[kept:]
-        pairs = zip(graph.inputs[:kept], graph.outputs, strict=False)
-        after = {id(i): o for i, o in pairs}
-        self.writer = Writer(graph, backend, streams, after, graph.outputs[kept])
-        spell = self.writer.spell
-        self._names = [spell(i) for i in graph.inputs[:kept]]
-        self._given = [spell(i) for i in streams]
-        made = [text.split(" = ")[0] for text, _ in self.writer.lines[When.BATCH]]
-        self._prepared = self._given + made
-        self.in_place = backend.dialect is not None
-        self._result = spell(graph.outputs[kept])
+    def __init__(self, graph: Graph, kept: int, backend: Any, rows: Sequence[list[int]]) -> None:
+        self.backend, self.dialect = backend, backend.dialect
+        self._rows = list(rows)
+        self._layout = None
+        graph = simplified(graph)
+        if self.dialect:
+            graph = products(graph)
+            flat = packed(graph, self._rows) if self._rows and self._rows[0] else None
+            if flat is not None:
+                self._layout = layout_of([graph.inputs[place] for place in self._rows[0]])
+                gone = {place for row in self._rows for place in row}
+                self._others = [place for place in range(kept) if place not in gone]
+                graph, kept = flat, len(self._rows) + len(self._others)
+        graph, self._scale = _without_scale(graph, kept)
+        self.graph, self._kept_inputs = graph, graph.inputs[:kept]
+        streams, self._wanted = graph.inputs[kept:], graph.outputs[kept]
+        after = {id(i): o for i, o in zip(self._kept_inputs, graph.outputs, strict=False)}
+        self._counts = counted(after, self._kept_inputs, graph)
+        writer = Writer(graph, backend, streams, after, self._wanted, self._counts)
+        self._writer = writer
+        self._names = [writer.spell(i) for i in self._kept_inputs]
+        self._given = [writer.spell(i) for i in streams]
+        self._series = [n for n in graph.nodes if writer.plan.when[id(n)] is When.SERIES]
         self.source = self._source()
         self._scope: dict[str, Any] = {}
         self.kept: list[Any] = []
 
+    # Writing.
+
     def _source(self) -> str:
-        lines = self.writer.lines
-        once = [text for text, _ in lines[When.ONCE]]
-        batch = [text for text, _ in lines[When.BATCH]]
-        prepared = ", ".join(self._prepared) + ","
-        text = [*once, "", f"def prepare({', '.join(self._given)}):", *_indented(batch, 1)]
-        text += [f"    return {prepared}", ""]
+        lines = self._writer.lines
+        texts = {when: [text for text, _ in lines[when]] for when in When}
+        made = [text.split(" = ")[0] for text in texts[When.BATCH]]
+        prepared = _listed([*self._given, *made])
+        counts = [self._writer.spell(n) for n in self._series if id(n) in self._counts]
+        series = _listed([self._writer.spell(n) for n in self._read_in_steps()])
+        text = [*texts[When.ONCE], ""]
+        text += _function(f"prepare({', '.join(self._given)})", texts[When.BATCH], prepared)
+        text += _function(f"series({', '.join(counts)})", texts[When.SERIES], series)
         step = [_commented(*line) for line in lines[When.STEP]]
-        if self.in_place:
-            if self._result != "out":
-                copy = self.backend.dialect.into["copy"].text
-                step.append(copy.format(self._result, out="out"))
-            text += ["def run(batches, outs):", f"    for ({prepared}), out in zip(batches, outs):"]
-            text += _indented(step, 2)
-        else:
-            kept = ", ".join(self._names) + ","
-            text += ["def run(kept, batches):", "    outs = []", f"    {kept} = kept"]
-            text += [f"    for {prepared} in batches:", *_indented(step, 2)]
-            text += [f"        outs.append({self._result})", f"    return ({kept}), outs"]
+        wanted = self._writer.spell(self._wanted)
+        if self.dialect:
+            if wanted != "out":
+                step.append(self.dialect.into["copy"].text.format(wanted, out="out"))
+            text += ["def run(batches, counted, outs):"]
+            text += [f"    for ({prepared}), ({series}), out in zip(batches, counted, outs):"]
+            return "\n".join([*text, *_indented(step, 2)]) + "\n"
+        kept = _listed(self._names)
+        text += ["def run(kept, batches, counted):", "    outs = []", f"    {kept} = kept"]
+        text += [f"    for ({prepared}), ({series}) in zip(batches, counted):"]
+        text += [*_indented(step, 2), f"        outs.append({wanted})", f"    return ({kept}), outs"]
         return "\n".join(text) + "\n"
 
-    def load(self, values: Sequence[Any], own: bool = False) -> None:
-        """Start from these values of what is kept; `own`: the arrays are the program's to change."""
+    def _read_in_steps(self) -> list[Node]:
+        """The series whose values the steps read."""
+        when = self._writer.plan.when
+        read = {
+            id(a) for n in self.graph.nodes if when[id(n)] is When.STEP for a in n.parents
+        } | {id(self._wanted)}
+        return [n for n in self._series if id(n) in read]
+
+    # Running.
+
+    def load(self, values: Sequence[Any]) -> None:
+        """Start from these values of what lives on; they are copied."""
         xp = self.graph.space.xp
-        self.kept = list(values) if own else [xp.asarray(v, copy=True) for v in values]
-        bound = self.writer.names.bound | dict(zip(self._names, self.kept, strict=True))
-        library = self.backend.dialect.library if self.in_place else None
+        kept = [xp.asarray(value, copy=True) for value in values]
+        if self._layout is not None:
+            flat = [
+                xp.concat([xp.reshape(kept[place], (-1,)) for place in row]) for row in self._rows
+            ]
+            kept = flat + [kept[place] for place in self._others]
+        self.kept = kept
+        bound = self._writer.names.bound | dict(zip(self._names, kept, strict=True))
+        library = self.dialect.library if self.dialect else None
         self._scope = compiled(self.source, bound, library, self.graph.name)
+
+    def values(self) -> list[Any]:
+        """What lives on, as it is now: copies, in the order of `load`."""
+        xp = self.graph.space.xp
+        kept = [xp.asarray(value, copy=True) for value in self.kept]
+        if self._layout is None:
+            return kept
+        out: dict[int, Any] = {}
+        for row, vector in zip(self._rows, kept, strict=False):
+            for place, start, shape in zip(row, *self._layout[1::-1], strict=True):
+                out[place] = xp.reshape(vector[start : start + prod(shape)], shape)
+        out.update(zip(self._others, kept[len(self._rows) :], strict=True))
+        return [out[place] for place in sorted(out)]
 
     def prepare(self, *streams: Any) -> tuple[Any, ...]:
         """What the steps need of a batch: the arrays, and what follows from them alone."""
         prepared: tuple[Any, ...] = self._scope["prepare"](*streams)
         return prepared
 
-    def run(self, batches: Sequence[Any], outs: Any) -> Any:
-        """A step for each batch; what every step gave."""
-        with (self.backend.dialect.context if self.in_place else nullcontext)():
-            if self.in_place:
-                self._scope["run"](batches, outs)
-                return outs
-            self.kept, outs = self._scope["run"](self.kept, batches)
-            return outs
+    def run(self, batches: Sequence[Any]) -> Any:
+        """A step for each batch; what was wanted of every step: (steps,)."""
+        count, xp = len(batches), self.graph.space.xp
+        with (self.dialect.context if self.dialect else nullcontext)():
+            counted = self._counted(count)
+            if self.dialect:
+                wanted = self._wanted
+                outs = xp.empty(count, dtype=wanted.dtype, device=self.backend.device)
+                self._scope["run"](batches, counted, [outs[i, ...] for i in range(count)])
+            else:
+                self.kept, each = self._scope["run"](self.kept, batches, counted)
+                self.kept, outs = list(self.kept), xp.stack(each)
+        self._count_on(count)
+        return outs if self._scale == 1 else outs * self._scale
+
+    def _counted(self, count: int) -> list[Any]:
+        """What depends on the number of the step alone, for each of the steps."""
+        xp, vectors = self.graph.space.xp, []
+        for place, each in enumerate(self._kept_inputs):
+            by = self._counts.get(id(self.graph.outputs[place]))
+            if by is not None and id(self.graph.outputs[place]) in map(id, self._series):
+                steps = xp.arange(1, count + 1, dtype=each.dtype, device=self.backend.device)
+                vectors.append(self.kept[place] + by * steps)
+        if not self._read_in_steps():
+            return [()] * count
+        series = self._scope["series"](*vectors)
+        return list(zip(*[[v[i, ...] for i in range(count)] for v in series], strict=True))
+
+    def _count_on(self, count: int) -> None:
+        for place in range(len(self._kept_inputs)):
+            by = self._counts.get(id(self.graph.outputs[place]))
+            if by is not None:
+                xp = self.graph.space.xp
+                self.kept[place] = xp.asarray(self.kept[place] + by * count)
+
+
+def _without_scale(graph: Graph, kept: int) -> tuple[Graph, float]:
+    """The graph without the last factor of the wanted output, which is multiplied with later."""
+    scale, wanted = 1.0, graph.outputs[kept]
+    while is_call(wanted) and wanted.name == "multiply" and any(map(is_number, wanted.args)):
+        number = next(filter(is_number, wanted.args))
+        rest = next(a for a in wanted.args if a is not number)
+        if not (isinstance(rest, Node) and rest.dtype == wanted.dtype and rest.shape == ()):
+            break
+        scale, wanted = scale * number, rest
+    outputs = [*graph.outputs[:kept], wanted, *graph.outputs[kept + 1 :]]
+    from tinynn.compile.rewrite import pruned
+    from dataclasses import replace
+
+    return pruned(replace(graph, outputs=outputs)), scale
+
+
+def _function(head: str, lines: list[str], result: str) -> list[str]:
+    return [f"def {head}:", *_indented(lines, 1), f"    return ({result})", ""]
+
+
+def _listed(names: list[str]) -> str:
+    """The inside of a tuple."""
+    return ", ".join(names) + ("," if len(names) == 1 else "")
 
 
 def _indented(lines: list[str], depth: int) -> list[str]:

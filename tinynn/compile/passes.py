@@ -18,6 +18,7 @@ from tinynn.compile.rewrite import (
     rewritten,
     size,
 )
+from tinynn.rules.kinds import axes_of
 from tinynn.transforms.record import Graph, Node
 
 _FOLDED: dict[str, Callable[[Any, Any], Any]] = {
@@ -232,6 +233,27 @@ def _sum(node: Node, build: Builder) -> Any:
     return node
 
 
+def products(graph: Graph) -> Graph:
+    """Sums as products, where one call then does the work of two: sum(a * b) is a vecdot."""
+
+    def visit(node: Node, build: Builder) -> Any:
+        if node.name != "sum" or node.shape != () or node.settings.get("dtype") is not None:
+            return node
+        x = node.args[0]
+        if not (is_call(x) and x.name == "multiply" and x.dtype == node.dtype):
+            return node
+        if not all(_is_itself(a, x) for a in x.args) or kinds[x.dtype] != "real floating":
+            return node
+        flat = [
+            build.add(Node(reshape, (a,), {"shape": (size(a),)}, (size(a),), a.dtype, node.origin))
+            for a in dict.fromkeys(x.args)
+        ]
+        return build.call(node, "vecdot", flat[0], flat[-1])
+
+    kinds, reshape = graph.space.kinds, graph.space.reshape
+    return rewritten(graph, visit)
+
+
 _ALGEBRA: dict[str, Callable[[Node, Builder], Any]] = {
     "add": _add,
     "astype": _astype,
@@ -244,6 +266,13 @@ _ALGEBRA: dict[str, Callable[[Node, Builder], Any]] = {
 }
 
 
+def _reduced_shape(node: Node) -> tuple[int, ...]:
+    """The shape of a reduction that does not keep the axes it reduces over."""
+    shape = node.args[0].shape
+    gone = axes_of(node.settings.get("axis"), len(shape))
+    return tuple(n for axis, n in enumerate(shape) if axis not in gone)
+
+
 def shapes_merged(graph: Graph) -> Graph:
     """One change of shape in place of several, and none where the shape stays."""
 
@@ -252,6 +281,8 @@ def shapes_merged(graph: Graph) -> Graph:
             return node.args[0]
         if node.name in _SHAPERS:
             x = node.args[0]
+            if is_call(x) and x.name == "sum" and _reduced_shape(x) == node.shape:
+                return build.call(node, "sum", x.args[0], **x.settings | {"keepdims": False})
             if is_call(x) and x.name in _SHAPERS:
                 return build.call(node, "reshape", x.args[0], shape=node.shape)
             if node.name != "reshape" or -1 in node.settings["shape"]:

@@ -1,9 +1,10 @@
 """What an emitter has to know of a graph: when each value is computed, and how long it is needed."""
 
+from collections.abc import Container
 from enum import IntEnum
 from typing import Any
 
-from tinynn.compile.rewrite import VIEWS, is_call
+from tinynn.compile.rewrite import VIEWS, elementwise, is_call, is_number
 from tinynn.trace.core import HOLE
 from tinynn.transforms.record import Constant, Graph, Input, Node
 
@@ -14,8 +15,9 @@ class When(IntEnum):
     """How often a value is computed."""
 
     ONCE = 0
-    BATCH = 1  # once for each batch, since it depends on the data alone
-    STEP = 2
+    SERIES = 1  # for all steps at once, since it depends on their number alone
+    BATCH = 2  # once for each batch, since it depends on the data alone
+    STEP = 3
 
 
 def is_view(node: Any) -> bool:
@@ -27,6 +29,22 @@ def is_view(node: Any) -> bool:
 
 def _picks(key: Any) -> bool:
     return key is HOLE or (isinstance(key, tuple) and any(map(_picks, key)))
+
+
+def each_alone(node: Node) -> bool:
+    """Whether a vector of arguments gives the vector of results."""
+    return node.shape == () and (elementwise(node) or node.name == "astype")
+
+
+def counted(after: dict[int, Node], inputs: list[Input], graph: Graph) -> dict[int, float]:
+    """By how much an input grows in each step, by the id of its next value, if that is all."""
+    users, steps = graph.users(), {}
+    for each in inputs:
+        new: Any = after.get(id(each))
+        adds = is_call(new) and new.name == "add" and new.shape == () and new.args[0] is each
+        if adds and is_number(new.args[1]) and users[id(each)] == [new]:
+            steps[id(new)] = new.args[1]
+    return steps
 
 
 def root_of(node: Node) -> Node:
@@ -42,20 +60,30 @@ class Plan:
     Args:
         graph: the program of one step.
         streams: the inputs that are given anew for every batch.
+        counters: the nodes that are a counter's value after a step.
     """
 
-    def __init__(self, graph: Graph, streams: list[Input]) -> None:
+    def __init__(self, graph: Graph, streams: list[Input], counters: Container[int] = ()) -> None:
         self.graph = graph
         self.when: dict[int, When] = {id(i): When.STEP for i in graph.inputs}
         self.when.update({id(i): When.BATCH for i in streams})
         self.last: dict[int, int] = {}
         for place, node in enumerate(graph.nodes):
-            self.when[id(node)] = max(map(self._of, node.parents), default=When.ONCE)
+            self.when[id(node)] = self._when(node, id(node) in counters)
             for parent in node.parents:
                 self.last[id(root_of(parent))] = place
         self.outputs = {id(root_of(o)) for o in graph.outputs if isinstance(o, Node)}
         for each in self.outputs:
             self.last[each] = FOREVER
+
+    def _when(self, node: Node, counter: bool) -> When:
+        """The latest of what it depends on. A series meets the data in each step only."""
+        if counter:
+            return When.SERIES
+        times = set(map(self._of, node.parents)) - {When.ONCE}
+        if times == {When.SERIES} and not each_alone(node):
+            return When.STEP
+        return When.ONCE if not times else times.pop() if len(times) == 1 else When.STEP
 
     def _of(self, node: Node) -> When:
         return When.ONCE if isinstance(node, Constant) else self.when[id(node)]
