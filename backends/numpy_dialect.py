@@ -16,13 +16,18 @@ logical_or logical_xor multiply nextafter not_equal pow remainder subtract"""
 
 def _matmul(shapes: Any, settings: Any) -> str:
     left, right = shapes
-    return "dot({0}, {1}, {out})" if len(left) == len(right) == 2 else "matmul({0}, {1}, out={out})"
+    return "{0}.dot({1}, {out})" if len(left) == len(right) == 2 else "matmul({0}, {1}, out={out})"
 
 
 def _sum(shapes: Any, settings: Any) -> str | None:
     # A product with ones takes a third of the time of a sum over rows.
     if settings.get("dtype") is not None:
         return None
+    axis, keepdims = settings.get("axis"), settings.get("keepdims", False)
+    if len(shapes[0]) == 2 and axis in (0, (0,)) and not keepdims:
+        return "{rows}.dot({0}, {out})"
+    if len(shapes[0]) == 2 and axis in (-1, 1, (-1,), (1,)):
+        return "{0}.dot({column}, {out})" if keepdims else "{0}.dot({columns}, {out})"
     return "add.reduce({0}, {axis}, None, {out}, {keepdims})"
 
 
@@ -37,7 +42,7 @@ INTO = {
     "maximum": Into("maximum({0}, {1}, out={out})", full=True),
     "minimum": Into("minimum({0}, {1}, out={out})", full=True),
     "matmul": Into(_matmul, over=False),
-    "vecdot": Into("dot({0}, {1}, {out})", over=False),
+    "vecdot": Into("{0}.dot({1}, {out})", over=False),
     "sum": Into(_sum, over=False),
     "max": _reduced("maximum"),
     "min": _reduced("minimum"),

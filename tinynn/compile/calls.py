@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import count
 from math import prod
 from typing import Any
+from weakref import finalize
 
 from tinynn.compile import words
 from tinynn.compile.plan import Plan, When, is_view
@@ -19,6 +20,7 @@ from tinynn.compile.rewrite import FILL, elementwise, is_number, size
 from tinynn.transforms.record import ITEM, Constant, Graph, Input, Node
 
 _serial = count()
+_NAMED = {When.ONCE: "c0", When.SERIES: "s0", When.BATCH: "d0", When.STEP: "v0"}
 _KEEP_ORDER = ("reshape", "expand_dims", "squeeze")
 
 
@@ -70,8 +72,8 @@ class Writer:
     ) -> None:
         self.graph, self.backend, self.kept = graph, backend, kept
         self.dialect = backend.dialect
-        self.plan = Plan(graph, streams, counters)
-        self.names = words.Names()
+        self.plan = Plan(graph, streams, counters, lambda node: self._into(node) is not None)
+        self.names = words.Names(self.dialect.library if self.dialect else None)
         self.lines: dict[When, list[tuple[str, Node | None]]] = {when: [] for when in When}
         self.spelled: dict[int, Spelling] = {}
         self.free: dict[Any, list[Storage]] = {}
@@ -112,16 +114,9 @@ class Writer:
 
     def _number(self, value: float, dtype: Any, shape: tuple[int, ...] = ()) -> str:
         """A number as an array, made once: it saves the library a conversion in every call."""
-        xp = self.graph.space.xp
+        array = self.graph.space.xp.full(shape, value, dtype=dtype, device=self.backend.device)
         name = words.of_number(value) + ("s" if shape else "")
-        array = xp.full(shape, value, dtype=dtype, device=self.backend.device)
-        for known, other in self.names.bound.items():
-            same = known.startswith(name) and getattr(other, "dtype", None) == dtype
-            if same and tuple(other.shape) == shape:
-                return known
-        name = self.names.new(name)
-        self.names.bound[name] = array
-        return name
+        return self.names.bind(name, array, ("number", repr(value), str(dtype), tuple(shape)))
 
     def _lay_out(self, node: Node) -> None:
         """A vector for values that lie side by side, each written to its place as it is made."""
@@ -173,7 +168,7 @@ class Writer:
 
     def _new(self, node: Node, when: When) -> None:
         """`name = call(...)`: a new array."""
-        name = self.names.new("v0" if when is When.STEP else node.name)
+        name = self.names.new(_NAMED[when])
         # The text first: a name may be bound on the way.
         text = self._call(node)
         storage = Storage(name, kept=True) if when is When.ONCE else None
@@ -192,7 +187,7 @@ class Writer:
             return f"{args[0]}[{words.index(node.settings['key'], args[1:])}]"
         for key, value in node.settings.items():
             args.append(f"{key}={words.literal(value) or self.names.bind(key, value)}")
-        return f"{self.names.bind(node.name, node.function.raw)}({', '.join(args)})"
+        return f"{self.names.function(node.name, node.function.raw)}({', '.join(args)})"
 
     def _hoisted(self, node: Node) -> bool:
         """A view of memory that stays is taken once, before the first step."""
@@ -232,6 +227,11 @@ class Writer:
                 spelled.append(self._number(a, dtype) if fits else self.spell(a))
         settings = {"axis": None, "keepdims": False} | node.settings
         given = {key: words.literal(value) for key, value in settings.items()}
+        for axis, word in enumerate(("rows", "columns")):
+            if f"{{{word}}}" in text:  # a vector of ones to sum with
+                given[word] = self._number(1, dtype, (arrays[0].shape[axis],))
+        if "{column}" in text:
+            given["column"] = self._number(1, dtype, (arrays[0].shape[1], 1))
         return text.format(*spelled, out=out, **given)
 
     # Memory.
@@ -345,17 +345,25 @@ def _part_of(name: str, start: int, shape: tuple[int, ...]) -> str:
     return text if len(shape) == 1 else f"{text}.reshape({tuple(shape)})"
 
 
-def compiled(source: str, bound: dict[str, Any], library: Any, name: str) -> dict[str, Any]:
-    """What the source defines; names that it does not know are taken from the library."""
-    file = f"<tinynn {name} {next(_serial)}>"
-    code = compile(source, file, "exec")
-    linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
-    scope = dict(bound)
-    for known in _names(code):
-        if known not in scope and hasattr(library, known):
-            scope[known] = getattr(library, known)
-    exec(code, scope)  # the source is what this module wrote
-    return scope
+class Program:
+    """Emitted source, compiled once, that can be run with other arrays bound to its names."""
+
+    def __init__(self, name: str, source: str, library: Any = None) -> None:
+        self.source, self._library = source, library
+        self.file = f"<tinynn {name} {next(_serial)}>"
+        self._code = compile(source, self.file, "exec")
+        # Where tracebacks and debuggers look for it.
+        linecache.cache[self.file] = (len(source), None, source.splitlines(True), self.file)
+        finalize(self, linecache.cache.pop, self.file, None)
+
+    def __call__(self, bound: dict[str, Any]) -> dict[str, Any]:
+        """What the source defines; names that are not bound are taken from the library."""
+        scope = dict(bound)
+        for name in _names(self._code):
+            if name not in scope and hasattr(self._library, name):
+                scope[name] = getattr(self._library, name)
+        exec(self._code, scope)  # the source is what this module wrote
+        return scope
 
 
 def _names(code: Any) -> set[str]:

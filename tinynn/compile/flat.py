@@ -109,7 +109,7 @@ class _Packer:
             try:
                 columns = zip(*[v.args for v in values], strict=True)
                 args = tuple([self.row(tuple(column)) for column in columns])
-                return self._add(Node(first.function, args, first.settings))
+                return self._add(Node(first.function, args, first.settings, origin=first.origin))
             except _Differ:
                 pass
         if len(set(map(id, values))) < len(values) or not all(map(is_call, values)):
@@ -118,7 +118,6 @@ class _Packer:
 
     def _add(self, node: Node) -> Node:
         node.shape, node.dtype = (self.layout.total,), self.dtype
-        node.origin = node.parents[0].origin if node.function is not PACK else node.origin
         self.made.append(node)
         return node
 

@@ -2,15 +2,16 @@
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from math import prod
 from typing import Any
 
-from tinynn.compile.calls import Writer, compiled
+from tinynn.compile.calls import Program, Writer
 from tinynn.compile.flat import layout_of, packed
-from tinynn.compile.passes import products, simplified
+from tinynn.compile.passes import products, scaled, simplified
 from tinynn.compile.plan import When, counted
-from tinynn.compile.rewrite import is_call, is_number
-from tinynn.transforms.record import Graph, Node
+from tinynn.compile.rewrite import pruned
+from tinynn.transforms.record import Graph, Node, RecordingError
 
 
 class Loop:
@@ -52,6 +53,8 @@ class Loop:
         self._given = [writer.spell(i) for i in streams]
         self._series = [n for n in graph.nodes if writer.plan.when[id(n)] is When.SERIES]
         self.source = self._source()
+        library = self.dialect.library if self.dialect else None
+        self._program = Program(graph.name, self.source, library)
         self._scope: dict[str, Any] = {}
         self.kept: list[Any] = []
 
@@ -60,14 +63,13 @@ class Loop:
     def _source(self) -> str:
         lines = self._writer.lines
         texts = {when: [text for text, _ in lines[when]] for when in When}
-        made = [text.split(" = ")[0] for text in texts[When.BATCH]]
-        prepared = _listed([*self._given, *made])
+        prepared = _listed([self._writer.spell(n) for n in self._read_in_steps(When.BATCH)])
         counts = [self._writer.spell(n) for n in self._series if id(n) in self._counts]
-        series = _listed([self._writer.spell(n) for n in self._read_in_steps()])
+        series = _listed([self._writer.spell(n) for n in self._read_in_steps(When.SERIES)])
         text = [*texts[When.ONCE], ""]
         text += _function(f"prepare({', '.join(self._given)})", texts[When.BATCH], prepared)
         text += _function(f"series({', '.join(counts)})", texts[When.SERIES], series)
-        step = [_commented(*line) for line in lines[When.STEP]]
+        step = _commented(lines[When.STEP])
         wanted = self._writer.spell(self._wanted)
         if self.dialect:
             if wanted != "out":
@@ -81,13 +83,15 @@ class Loop:
         text += [*_indented(step, 2), f"        outs.append({wanted})", f"    return ({kept}), outs"]
         return "\n".join(text) + "\n"
 
-    def _read_in_steps(self) -> list[Node]:
-        """The series whose values the steps read."""
-        when = self._writer.plan.when
-        read = {
-            id(a) for n in self.graph.nodes if when[id(n)] is When.STEP for a in n.parents
-        } | {id(self._wanted)}
-        return [n for n in self._series if id(n) in read]
+    def _read_in_steps(self, when: When) -> list[Node]:
+        """What the steps read of the values that are computed so often."""
+        plan = self._writer.plan
+        read = {id(self._wanted)}
+        for node in self.graph.nodes:
+            if plan.when[id(node)] is When.STEP:
+                read.update(id(a) for a in node.parents)
+        values = [*self.graph.inputs, *self.graph.nodes]
+        return [n for n in values if id(n) in read and plan.when[id(n)] is when]
 
     # Running.
 
@@ -100,10 +104,19 @@ class Loop:
                 xp.concat([xp.reshape(kept[place], (-1,)) for place in row]) for row in self._rows
             ]
             kept = flat + [kept[place] for place in self._others]
-        self.kept = kept
-        bound = self._writer.names.bound | dict(zip(self._names, kept, strict=True))
-        library = self.dialect.library if self.dialect else None
-        self._scope = compiled(self.source, bound, library, self.graph.name)
+        self.kept[:] = kept
+        self.bind()
+
+    def share(self, other: "Loop") -> None:
+        """Let what lives on be that of another program of the same network."""
+        if self._layout != other._layout or len(self._kept_inputs) != len(other._kept_inputs):
+            raise RecordingError("the steps for batches of two sizes keep different values")
+        self.kept = other.kept
+
+    def bind(self) -> None:
+        """Make the program ready for the arrays that live on now."""
+        bound = self._writer.names.bound | dict(zip(self._names, self.kept, strict=True))
+        self._scope = self._program(bound)
 
     def values(self) -> list[Any]:
         """What lives on, as it is now: copies, in the order of `load`."""
@@ -118,13 +131,13 @@ class Loop:
         out.update(zip(self._others, kept[len(self._rows) :], strict=True))
         return [out[place] for place in sorted(out)]
 
-    def prepare(self, *streams: Any) -> tuple[Any, ...]:
-        """What the steps need of a batch: the arrays, and what follows from them alone."""
-        prepared: tuple[Any, ...] = self._scope["prepare"](*streams)
-        return prepared
+    def prepared(self, batches: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+        """What the steps need of each batch: the arrays, and what follows from them alone."""
+        return [self._scope["prepare"](*batch) for batch in batches]
 
-    def run(self, batches: Sequence[Any]) -> Any:
-        """A step for each batch; what was wanted of every step: (steps,)."""
+    def run(self, batches: list[tuple[Any, ...]], times: int = 1) -> Any:
+        """A step for each prepared batch, over and over; what was wanted of every step: (steps,)."""
+        batches = batches * times
         count, xp = len(batches), self.graph.space.xp
         with (self.dialect.context if self.dialect else nullcontext)():
             counted = self._counted(count)
@@ -133,8 +146,8 @@ class Loop:
                 outs = xp.empty(count, dtype=wanted.dtype, device=self.backend.device)
                 self._scope["run"](batches, counted, [outs[i, ...] for i in range(count)])
             else:
-                self.kept, each = self._scope["run"](self.kept, batches, counted)
-                self.kept, outs = list(self.kept), xp.stack(each)
+                self.kept[:], each = self._scope["run"](self.kept, batches, counted)
+                outs = xp.stack(each)
         self._count_on(count)
         return outs if self._scale == 1 else outs * self._scale
 
@@ -146,7 +159,7 @@ class Loop:
             if by is not None and id(self.graph.outputs[place]) in map(id, self._series):
                 steps = xp.arange(1, count + 1, dtype=each.dtype, device=self.backend.device)
                 vectors.append(self.kept[place] + by * steps)
-        if not self._read_in_steps():
+        if not self._read_in_steps(When.SERIES):
             return [()] * count
         series = self._scope["series"](*vectors)
         return list(zip(*[[v[i, ...] for i in range(count)] for v in series], strict=True))
@@ -162,16 +175,9 @@ class Loop:
 def _without_scale(graph: Graph, kept: int) -> tuple[Graph, float]:
     """The graph without the last factor of the wanted output, which is multiplied with later."""
     scale, wanted = 1.0, graph.outputs[kept]
-    while is_call(wanted) and wanted.name == "multiply" and any(map(is_number, wanted.args)):
-        number = next(filter(is_number, wanted.args))
-        rest = next(a for a in wanted.args if a is not number)
-        if not (isinstance(rest, Node) and rest.dtype == wanted.dtype and rest.shape == ()):
-            break
-        scale, wanted = scale * number, rest
+    while (factors := scaled(wanted)) is not None and factors[0].dtype == wanted.dtype:
+        wanted, scale = factors[0], scale * factors[1]
     outputs = [*graph.outputs[:kept], wanted, *graph.outputs[kept + 1 :]]
-    from tinynn.compile.rewrite import pruned
-    from dataclasses import replace
-
     return pruned(replace(graph, outputs=outputs)), scale
 
 
@@ -188,7 +194,16 @@ def _indented(lines: list[str], depth: int) -> list[str]:
     return [" " * 4 * depth + line for line in lines]
 
 
-def _commented(text: str, node: Node | None) -> str:
-    if node is None:
-        return text
-    return f"{text:<40}  # {tuple(node.shape)} {node.origin}"
+def _commented(lines: list[tuple[str, Node | None]]) -> list[str]:
+    """Statements with the shapes of their results, under the layers that they come from."""
+    out, place = [], ""
+    for text, node in lines:
+        if node is None:
+            out.append(text)
+            continue
+        here = node.origin.place + (", backward" if node.origin.backward else "")
+        if here != place:
+            place = here
+            out.append(f"# {place}")
+        out.append(f"{text:<48}  # {tuple(node.shape)}")
+    return out

@@ -5,6 +5,7 @@
 
 import operator
 from collections.abc import Callable
+from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -27,6 +28,7 @@ _FOLDED: dict[str, Callable[[Any, Any], Any]] = {
     "multiply": operator.mul,
     "divide": operator.truediv,
 }
+_STILL = ("negative", "astype", "broadcast_to", "matrix_transpose", "permute_dims")
 _SHAPERS = ("reshape", "expand_dims", "squeeze")
 
 
@@ -89,8 +91,8 @@ def constants_folded(graph: Graph) -> Graph:
         numbers = [known(a) for a in node.args]
         if not numbers or None in numbers:
             return node
-        if node.name in (*_SHAPERS, "broadcast_to", "astype", "matrix_transpose", "permute_dims"):
-            return _fill(node, build, float(numbers[0]))
+        if node.name in (*_SHAPERS, *_STILL):
+            return _fill(node, build, float(-numbers[0] if node.name == "negative" else numbers[0]))
         if node.name in _FOLDED and not (node.name == "divide" and numbers[1] == 0):
             return _fill(node, build, float(_FOLDED[node.name](*numbers)))
         return node
@@ -138,7 +140,7 @@ def _is_itself(value: Any, node: Node) -> bool:
     return isinstance(value, Node) and value.shape == node.shape and value.dtype == node.dtype
 
 
-def _scaled(value: Any) -> tuple[Any, float] | None:
+def scaled(value: Any) -> tuple[Any, float] | None:
     """(x, c) if the value is x * c, c a known number."""
     if not is_call(value) or value.name not in ("multiply", "divide", "negative"):
         return None
@@ -165,11 +167,11 @@ def _multiply(node: Node, build: Builder) -> Any:
     if is_number(x):
         x, c = c, x
     if is_number(c) and _is_itself(x, node):
-        inner = _scaled(x)
+        inner = scaled(x)
         if c in (1, -1) or inner:
             return _times(node, build, *((inner[0], inner[1] * c) if inner else (x, c)))
         return node
-    left, right = _scaled(node.args[0]), _scaled(node.args[1])
+    left, right = scaled(node.args[0]), scaled(node.args[1])
     # A constant moves outwards, to where it may meet another.
     for mine, other in ((left, node.args[1]), (right, node.args[0])):
         if mine and isinstance(other, Node) and mine[1] != -1:
@@ -182,7 +184,7 @@ def _divide(node: Node, build: Builder) -> Any:
     x, c = node.args
     if not (is_number(c) and c and _is_itself(x, node)):
         return node
-    inner = _scaled(x)
+    inner = scaled(x)
     return _times(node, build, inner[0], inner[1] / c) if inner or c == 1 else node
 
 
@@ -194,9 +196,9 @@ def _add(node: Node, build: Builder) -> Any:
         if known(other) == 0 and _is_itself(x, node):
             return x
     for x, other in ((a, b), (b, a)):
-        scaled = _scaled(other)
-        if scaled and scaled[1] == -1 and isinstance(x, Node):
-            return build.call(node, "subtract", x, scaled[0])
+        inner = scaled(other)
+        if inner and inner[1] == -1 and isinstance(x, Node):
+            return build.call(node, "subtract", x, inner[0])
     return node
 
 
@@ -204,14 +206,14 @@ def _subtract(node: Node, build: Builder) -> Any:
     a, b = node.args
     if known(b) == 0 and _is_itself(a, node):
         return a
-    scaled = _scaled(b)
-    if scaled and scaled[1] == -1 and isinstance(a, Node):
-        return build.call(node, "add", a, scaled[0])
+    inner = scaled(b)
+    if inner and inner[1] == -1 and isinstance(a, Node):
+        return build.call(node, "add", a, inner[0])
     return node
 
 
 def _negative(node: Node, build: Builder) -> Any:
-    inner = _scaled(node.args[0])
+    inner = scaled(node.args[0])
     return _times(node, build, inner[0], -inner[1]) if inner else node
 
 
@@ -228,15 +230,29 @@ def _astype(node: Node, build: Builder) -> Any:
 
 def _sum(node: Node, build: Builder) -> Any:
     x = node.args[0]
-    if size(x) == size(node) and x.dtype == node.dtype:
+    if x.dtype != node.dtype or not is_call(x):
+        return node
+    if size(x) == size(node):
         return build.call(node, "reshape", x, shape=node.shape)
+    inner = scaled(x)
+    if inner:
+        total = build.call(node, "sum", inner[0], **node.settings)
+        return _times(node, build, total, inner[1])
+    if node.shape == () and x.name == "sum" and x.args[0].dtype == node.dtype:
+        return build.call(node, "sum", x.args[0])
     return node
+
+
+def _stop_gradient(node: Node, build: Builder) -> Any:
+    return node.args[0]
 
 
 def products(graph: Graph) -> Graph:
     """Sums as products, where one call then does the work of two: sum(a * b) is a vecdot."""
 
     def visit(node: Node, build: Builder) -> Any:
+        if node.name == "multiply":
+            return _masked(node)
         if node.name != "sum" or node.shape != () or node.settings.get("dtype") is not None:
             return node
         x = node.args[0]
@@ -254,6 +270,22 @@ def products(graph: Graph) -> Graph:
     return rewritten(graph, visit)
 
 
+def _masked(node: Node) -> Node:
+    """A product with a mask takes the booleans themselves."""
+    if node.dtype is None:
+        return node
+    args = [
+        a.args[0]
+        if is_call(a) and a.name == "astype" and a.args[0].name in _MASKS and a.dtype == node.dtype
+        else a
+        for a in node.args
+    ]
+    alike = same(args, node.args) or args[0] is not node.args[0] and args[1] is not node.args[1]
+    return node if alike else replace(node, args=tuple(args))
+
+
+_MASKS = ("equal", "not_equal", "greater", "greater_equal", "less", "less_equal")
+
 _ALGEBRA: dict[str, Callable[[Node, Builder], Any]] = {
     "add": _add,
     "astype": _astype,
@@ -261,6 +293,7 @@ _ALGEBRA: dict[str, Callable[[Node, Builder], Any]] = {
     "multiply": _multiply,
     "negative": _negative,
     "pow": _pow,
+    "stop_gradient": _stop_gradient,
     "subtract": _subtract,
     "sum": _sum,
 }

@@ -1,6 +1,6 @@
 """What an emitter has to know of a graph: when each value is computed, and how long it is needed."""
 
-from collections.abc import Container
+from collections.abc import Callable, Container
 from enum import IntEnum
 from typing import Any
 
@@ -47,13 +47,6 @@ def counted(after: dict[int, Node], inputs: list[Input], graph: Graph) -> dict[i
     return steps
 
 
-def root_of(node: Node) -> Node:
-    """The value whose memory this one looks at."""
-    while is_view(node):
-        node = node.args[0]
-    return node
-
-
 class Plan:
     """When each value of a graph is computed, and when it is read for the last time.
 
@@ -61,18 +54,31 @@ class Plan:
         graph: the program of one step.
         streams: the inputs that are given anew for every batch.
         counters: the nodes that are a counter's value after a step.
+        fresh: whether a call's result is memory of its own. Any other may be its argument's.
     """
 
-    def __init__(self, graph: Graph, streams: list[Input], counters: Container[int] = ()) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        streams: list[Input],
+        counters: Container[int],
+        fresh: Callable[[Node], bool],
+    ) -> None:
         self.graph = graph
+        # For every value, the values whose memory it may look at.
+        self.seen: dict[int, set[int]] = {}
         self.when: dict[int, When] = {id(i): When.STEP for i in graph.inputs}
         self.when.update({id(i): When.BATCH for i in streams})
         self.last: dict[int, int] = {}
         for place, node in enumerate(graph.nodes):
             self.when[id(node)] = self._when(node, id(node) in counters)
-            for parent in node.parents:
-                self.last[id(root_of(parent))] = place
-        self.outputs = {id(root_of(o)) for o in graph.outputs if isinstance(o, Node)}
+            self.seen[id(node)] = {id(node)}
+            if not fresh(node):
+                self.seen[id(node)].update(*map(self.sees, node.parents))
+            for each in set[int]().union(*map(self.sees, node.parents)):
+                self.last[each] = place
+        outputs = [self.sees(o) for o in graph.outputs if isinstance(o, Node)]
+        self.outputs = set[int]().union(*outputs)
         for each in self.outputs:
             self.last[each] = FOREVER
 
@@ -88,6 +94,10 @@ class Plan:
     def _of(self, node: Node) -> When:
         return When.ONCE if isinstance(node, Constant) else self.when[id(node)]
 
+    def sees(self, node: Node) -> set[int]:
+        """The values whose memory this one may look at."""
+        return self.seen.get(id(node), {id(node)})
+
     def dies_at(self, node: Node, place: int) -> bool:
-        """Whether nobody reads the value or its views after the call at this place."""
-        return self.last.get(id(root_of(node)), -1) <= place
+        """Whether nobody looks at the value's memory after the call at this place."""
+        return all(self.last.get(each, -1) <= place for each in self.sees(node))

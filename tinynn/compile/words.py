@@ -14,9 +14,10 @@ _PLAIN = (bool, int, float, str, type(None))
 class Names:
     """Names for the values of one program, no two of them alike."""
 
-    def __init__(self) -> None:
-        self.taken: set[str] = set()
+    def __init__(self, library: Any = None) -> None:
+        self.taken: set[str] = set(dir(library)) if library else set()
         self.bound: dict[str, Any] = {}  # what a program is given by these names
+        self._library, self._known = library, dict[Any, str]()
 
     def new(self, wanted: str) -> str:
         """This name, or this name with a number."""
@@ -29,14 +30,17 @@ class Names:
         self.taken.add(candidate)
         return candidate
 
-    def bind(self, wanted: str, value: Any) -> str:
-        """The name of something from outside: an old one if it has one."""
-        for name, known in self.bound.items():
-            if known is value and name.startswith(wanted):
-                return name
-        name = self.new(wanted)
-        self.bound[name] = value
-        return name
+    def bind(self, wanted: str, value: Any, key: Any = None) -> str:
+        """The name of something from outside; what has the same `key` is bound once."""
+        key = (wanted, id(value)) if key is None else key
+        if key not in self._known:
+            self._known[key] = self.new(wanted)
+            self.bound[self._known[key]] = value
+        return self._known[key]
+
+    def function(self, name: str, raw: Any) -> str:
+        """The name of a function: the library's own, if that is the one."""
+        return name if getattr(self._library, name, None) is raw else self.bind(name, raw)
 
 
 def of_input(label: str) -> str:

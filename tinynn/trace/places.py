@@ -1,6 +1,8 @@
 """Where in a program we are: which layer is at work, for recordings and their errors."""
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 
@@ -31,6 +33,15 @@ class Places(threading.local):
     def __init__(self) -> None:
         self.stack: list[tuple[Any, Any]] = []  # (index, layer), or (None, "update")
         self.pulled: Origin | None = None
+
+    @contextmanager
+    def at(self, part: str) -> Iterator[None]:
+        """Within it, that part of the training step is at work."""
+        self.stack.append((None, part))
+        try:
+            yield
+        finally:
+            self.stack.pop()
 
     def now(self) -> str:
         """The innermost place, with the path to it."""
