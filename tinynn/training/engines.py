@@ -12,7 +12,7 @@ from math import prod
 from typing import Any
 
 from tinynn import tree
-from tinynn.compile.loop import Loop
+from tinynn.compiler.loop import Loop
 from tinynn.layers import split
 from tinynn.training.data import Samples
 from tinynn.training.progress import Bar

@@ -87,6 +87,30 @@ def index(key: Any, arrays: list[str]) -> str:
     return ", ".join(map(text, parts)) + ("," if isinstance(key, tuple) and len(key) == 1 else "")
 
 
-def shape_of(node: Node) -> str:
-    """The comment that says what comes out."""
-    return "" if node.shape is None else str(tuple(node.shape))
+def listed(names: list[str]) -> str:
+    """The inside of a tuple."""
+    return ", ".join(names) + ("," if len(names) == 1 else "")
+
+
+def indented(lines: list[str], depth: int) -> list[str]:
+    """The lines, so many blocks deep."""
+    return [" " * 4 * depth + line for line in lines]
+
+
+def commented(lines: list[tuple[str, Node | None]]) -> list[str]:
+    """Statements with the shapes of their results, under the layers that they come from."""
+    out, place = [], ""
+    for text, node in lines:
+        if node is None:
+            out.append(text)
+            continue
+        here = ", ".join(part for part in (node.origin.place, _way(node)) if part)
+        if here != place and here:
+            out.append(f"# {here}")
+        place = here
+        out.append(f"{text:<48}  # {tuple(node.shape)}")
+    return out
+
+
+def _way(node: Node) -> str:
+    return "backward" if node.origin.backward else ""

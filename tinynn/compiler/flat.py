@@ -10,7 +10,7 @@ from itertools import accumulate
 from math import prod
 from typing import Any, NamedTuple
 
-from tinynn.compile.rewrite import elementwise, is_call, pruned, size
+from tinynn.compiler.rewrite import elementwise, is_call, pruned, size
 from tinynn.trace import Function
 from tinynn.transforms.record import Graph, Input, Node
 

@@ -13,10 +13,10 @@ from math import prod
 from typing import Any
 from weakref import finalize
 
-from tinynn.compile import words
-from tinynn.compile.plan import Plan, When, is_view
-from tinynn.compile.flat import PACK, PART
-from tinynn.compile.rewrite import FILL, elementwise, is_number, size
+from tinynn.compiler import words
+from tinynn.compiler.plan import Plan, When, is_view
+from tinynn.compiler.flat import PACK, PART
+from tinynn.compiler.rewrite import FILL, elementwise, is_number, size
 from tinynn.transforms.record import ITEM, Constant, Graph, Input, Node
 
 _serial = count()

@@ -6,11 +6,12 @@ from dataclasses import replace
 from math import prod
 from typing import Any
 
-from tinynn.compile.calls import Program, Writer
-from tinynn.compile.flat import layout_of, packed
-from tinynn.compile.passes import products, scaled, simplified
-from tinynn.compile.plan import When, counted
-from tinynn.compile.rewrite import pruned
+from tinynn.compiler.calls import Program, Writer
+from tinynn.compiler.words import commented, indented, listed
+from tinynn.compiler.flat import layout_of, packed
+from tinynn.compiler.passes import products, scaled, simplified
+from tinynn.compiler.plan import When, counted
+from tinynn.compiler.rewrite import pruned
 from tinynn.transforms.record import Graph, Node, RecordingError
 
 
@@ -63,24 +64,24 @@ class Loop:
     def _source(self) -> str:
         lines = self._writer.lines
         texts = {when: [text for text, _ in lines[when]] for when in When}
-        prepared = _listed([self._writer.spell(n) for n in self._read_in_steps(When.BATCH)])
+        prepared = listed([self._writer.spell(n) for n in self._read_in_steps(When.BATCH)])
         counts = [self._writer.spell(n) for n in self._series if id(n) in self._counts]
-        series = _listed([self._writer.spell(n) for n in self._read_in_steps(When.SERIES)])
+        series = listed([self._writer.spell(n) for n in self._read_in_steps(When.SERIES)])
         text = [*texts[When.ONCE], ""]
         text += _function(f"prepare({', '.join(self._given)})", texts[When.BATCH], prepared)
         text += _function(f"series({', '.join(counts)})", texts[When.SERIES], series)
-        step = _commented(lines[When.STEP])
+        step = commented(lines[When.STEP])
         wanted = self._writer.spell(self._wanted)
         if self.dialect:
             if wanted != "out":
                 step.append(self.dialect.into["copy"].text.format(wanted, out="out"))
             text += ["def run(batches, counted, outs):"]
             text += [f"    for ({prepared}), ({series}), out in zip(batches, counted, outs):"]
-            return "\n".join([*text, *_indented(step, 2)]) + "\n"
-        kept = _listed(self._names)
+            return "\n".join([*text, *indented(step, 2)]) + "\n"
+        kept = listed(self._names)
         text += ["def run(kept, batches, counted):", "    outs = []", f"    {kept} = kept"]
         text += [f"    for ({prepared}), ({series}) in zip(batches, counted):"]
-        text += [*_indented(step, 2), f"        outs.append({wanted})", f"    return ({kept}), outs"]
+        text += [*indented(step, 2), f"        outs.append({wanted})", f"    return ({kept}), outs"]
         return "\n".join(text) + "\n"
 
     def _read_in_steps(self, when: When) -> list[Node]:
@@ -182,28 +183,4 @@ def _without_scale(graph: Graph, kept: int) -> tuple[Graph, float]:
 
 
 def _function(head: str, lines: list[str], result: str) -> list[str]:
-    return [f"def {head}:", *_indented(lines, 1), f"    return ({result})", ""]
-
-
-def _listed(names: list[str]) -> str:
-    """The inside of a tuple."""
-    return ", ".join(names) + ("," if len(names) == 1 else "")
-
-
-def _indented(lines: list[str], depth: int) -> list[str]:
-    return [" " * 4 * depth + line for line in lines]
-
-
-def _commented(lines: list[tuple[str, Node | None]]) -> list[str]:
-    """Statements with the shapes of their results, under the layers that they come from."""
-    out, place = [], ""
-    for text, node in lines:
-        if node is None:
-            out.append(text)
-            continue
-        here = node.origin.place + (", backward" if node.origin.backward else "")
-        if here != place:
-            place = here
-            out.append(f"# {place}")
-        out.append(f"{text:<48}  # {tuple(node.shape)}")
-    return out
+    return [f"def {head}:", *indented(lines, 1), f"    return ({result})", ""]

@@ -4,7 +4,7 @@ from collections.abc import Callable, Container
 from enum import IntEnum
 from typing import Any
 
-from tinynn.compile.rewrite import VIEWS, elementwise, is_call, is_number
+from tinynn.compiler.rewrite import VIEWS, elementwise, is_call, is_number
 from tinynn.trace.core import HOLE
 from tinynn.transforms.record import Constant, Graph, Input, Node
 

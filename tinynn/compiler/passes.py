@@ -9,7 +9,7 @@ from dataclasses import replace
 from math import prod
 from typing import Any
 
-from tinynn.compile.rewrite import (
+from tinynn.compiler.rewrite import (
     FILL,
     Builder,
     elementwise,
@@ -122,7 +122,7 @@ def _without_fills(node: Node) -> Node:
         return node
     args = list(node.args)
     for i, a in enumerate(args):
-        others = [b for j, b in enumerate(args) if j != i and isinstance(b, Node) and b.shape]
+        others = [b for j, b in enumerate(args) if j != i and isinstance(b, Node)]
         reached = any(b.shape == node.shape and b.dtype == node.dtype for b in others)
         if not reached or not is_call(a):
             continue
@@ -184,8 +184,8 @@ def _divide(node: Node, build: Builder) -> Any:
     x, c = node.args
     if not (is_number(c) and c and _is_itself(x, node)):
         return node
-    inner = scaled(x)
-    return _times(node, build, inner[0], inner[1] / c) if inner or c == 1 else node
+    inner = scaled(x) or (x, 1.0)
+    return _times(node, build, inner[0], inner[1] / c) if c == 1 or inner[0] is not x else node
 
 
 def _add(node: Node, build: Builder) -> Any:
