@@ -247,6 +247,12 @@ class Backend:
         """
         return function
 
+    #: `repeat(step)`, where the library's own compiler can carry out a whole loop: a function
+    #: `(kept, batches, turns) -> (kept, outs)` that goes through the batches so many times, with
+    #: `step(kept, batch) -> (kept, out)`. `kept` is used up, `batches` are arrays of an entry a
+    #: step, and `turns` is a number that it is compiled for.
+    repeat: Callable[..., Any] | None = None
+
     # Functions that the standard lacks.
 
     def scatter_add(self, x: Array, indices: Array, updates: Array, *, axis: int = 0) -> Array:

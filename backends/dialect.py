@@ -4,6 +4,7 @@ A library without one runs compiled programs in the standard's own calls.
 """
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
@@ -31,12 +32,14 @@ class Dialect:
 
     Attributes:
         library: the module in which the names in the statements are found.
+        empty: a new array of a shape and dtype, with whatever values.
         into: Into for functions of the standard; "copy" for copying an array into another.
         spelled: functions to be spelled out in others, `definition(xp, *arrays, **settings)`.
         context: a context manager in which programs run.
     """
 
     library: ModuleType
+    empty: Callable[[Any, Any], Any]
     into: Mapping[str, Into]
     spelled: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
-    context: Callable[[], Any] | None = None
+    context: Callable[[], AbstractContextManager[Any]] = nullcontext

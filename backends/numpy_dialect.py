@@ -75,6 +75,7 @@ def _mean(xp: Any, x: Any, *, axis: Any = None, keepdims: bool = False) -> Any:
 
 DIALECT = Dialect(
     np,
+    np.empty,
     INTO,
     {"sigmoid": _sigmoid, "relu": _relu, "logsumexp": _logsumexp, "mean": _mean},
     lambda: np.errstate(all="ignore"),

@@ -25,7 +25,7 @@ _KEEP_ORDER = ("reshape", "expand_dims", "squeeze")
 
 
 @dataclass(eq=False)
-class Storage:
+class Memory:
     """An array that stays the same object from step to step."""
 
     name: str
@@ -44,7 +44,7 @@ class Spelling:
     """
 
     name: str
-    storage: Storage | None = None
+    storage: Memory | None = None
     whole: bool = False
     contiguous: bool = True
 
@@ -76,10 +76,10 @@ class Writer:
         self.names = words.Names(self.dialect.library if self.dialect else None)
         self.lines: dict[When, list[tuple[str, Node | None]]] = {when: [] for when in When}
         self.spelled: dict[int, Spelling] = {}
-        self.free: dict[Any, list[Storage]] = {}
+        self.free: dict[Any, list[Memory]] = {}
         self.loop = bool(kept)
         self.collected = collected
-        self.targets: dict[int, Storage] = {}
+        self.targets: dict[int, Memory] = {}
         self.written: set[int] = set()
         self.counters = counters
         for each in graph.inputs:
@@ -97,7 +97,7 @@ class Writer:
     def _input(self, node: Input) -> None:
         name = self.names.new(words.of_input(node.label))
         stays = bool(self.dialect) and id(node) in self.kept
-        storage = Storage(name, kept=True) if stays else None
+        storage = Memory(name, kept=True) if stays else None
         self.spelled[id(node)] = Spelling(name, storage, whole=True)
         if storage and self.kept[id(node)] is not node:
             self.targets[id(self.kept[id(node)])] = storage
@@ -109,7 +109,7 @@ class Writer:
         if isinstance(value, Constant) and id(value) not in self.spelled:
             name = self.names.new("constant")
             self.names.bound[name] = value.value
-            self.spelled[id(value)] = Spelling(name, Storage(name, kept=True), whole=True)
+            self.spelled[id(value)] = Spelling(name, Memory(name, kept=True), whole=True)
         return self.spelled[id(value)].name
 
     def _number(self, value: float, dtype: Any, shape: tuple[int, ...] = ()) -> str:
@@ -128,7 +128,7 @@ class Writer:
             name = self.names.new(f"{storage.name}_{len(self.targets)}")
             text = f"{name} = {_part_of(storage.name, start, value.shape)}"
             self._write(When.ONCE, text)
-            self.targets.setdefault(id(value), Storage(name, kept=True))
+            self.targets.setdefault(id(value), Memory(name, kept=True))
             start += size(value)
 
     # Calls.
@@ -171,7 +171,7 @@ class Writer:
         name = self.names.new(_NAMED[when])
         # The text first: a name may be bound on the way.
         text = self._call(node)
-        storage = Storage(name, kept=True) if when is When.ONCE else None
+        storage = Memory(name, kept=True) if when is When.ONCE else None
         self.spelled[id(node)] = Spelling(name, storage, whole=True, contiguous=False)
         self._write(when, f"{name} = {text}", node)
 
@@ -236,7 +236,7 @@ class Writer:
 
     # Memory.
 
-    def _storage(self, place: int, node: Node) -> Storage | None:
+    def _storage(self, place: int, node: Node) -> Memory | None:
         """The memory for a result: its parameter's, an argument's, one that is free, a new one."""
         form = self._into(node)
         target = self.targets.get(id(node))
@@ -244,7 +244,7 @@ class Writer:
             self.written.add(id(node))
             return target
         if node is self.collected:
-            return Storage("out", kept=True)
+            return Memory("out", kept=True)
         over = form[1].over and elementwise(node)
         for a in node.parents if over else ():
             spelling = self.spelled.get(id(a))
@@ -264,18 +264,17 @@ class Writer:
             return pool.pop()
         return self._allocated(node, "b0")
 
-    def _allocated(self, node: Node, wanted: str) -> Storage:
+    def _allocated(self, node: Node, wanted: str) -> Memory:
         name = self.names.new(wanted)
-        xp = self.graph.space.xp
-        self.names.bound[name] = xp.empty(node.shape, dtype=node.dtype, device=self.backend.device)
-        return Storage(name)
+        self.names.bound[name] = self.dialect.empty(node.shape, node.dtype)
+        return Memory(name)
 
-    def _alone(self, node: Node, storage: Storage) -> bool:
+    def _alone(self, node: Node, storage: Memory) -> bool:
         """Whether the call sees this memory only as it is, in no other shape or order."""
         views = [self.spelled[id(a)] for a in node.parents if id(a) in self.spelled]
         return all(each.whole for each in views if each.storage is storage)
 
-    def _may_overwrite(self, place: int, node: Node, storage: Storage) -> bool:
+    def _may_overwrite(self, place: int, node: Node, storage: Memory) -> bool:
         """Whether a kept input's memory can take its new value here: nobody reads the old later."""
         inputs = self.graph.inputs
         old = next((i for i in inputs if self.spelled[id(i)].storage is storage), None)
@@ -303,7 +302,7 @@ class Writer:
                 done.add(storage)
                 self.free.setdefault(self._size(storage), []).append(storage)
 
-    def _size(self, storage: Storage) -> Any:
+    def _size(self, storage: Memory) -> Any:
         array = self.names.bound[storage.name]
         return tuple(array.shape), array.dtype
 

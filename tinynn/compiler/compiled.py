@@ -88,8 +88,9 @@ class _Call:
         self.source = self._source()
         self._program = Program(graph.name, self.source, dialect.library if dialect else None)
         bound = self._writer.names.bound | {"check": self._checked}
-        self._run = self._program(bound)["program"]
-        self._context: Callable[[], Any] = (dialect and dialect.context) or nullcontext
+        run = self._program(bound)["program"]
+        self._run = run if check else self.backend.compile(run)
+        self._context: Callable[[], Any] = dialect.context if dialect else nullcontext
         self._lock = threading.Lock()  # the buffers belong to one call at a time
 
     def _source(self) -> str:

@@ -5,12 +5,13 @@ compares the new values of the parameters node by node: as long as all do the sa
 node on the vector; where they begin to differ (the gradients), the values are packed side by side.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import accumulate
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any
 
-from tinynn.compiler.rewrite import elementwise, is_call, pruned, size
+from tinynn.compiler.rewrite import elementwise, is_call, pruned
 from tinynn.trace import Function
 from tinynn.transforms.record import Graph, Input, Node
 
@@ -27,47 +28,78 @@ def _pack(*arrays: Any) -> Any:
 PART, PACK = Function("part", _part), Function("pack", _pack)
 
 
-class Layout(NamedTuple):
-    """Where in a vector each of its arrays lies."""
+class Storage:
+    """How the values that live on are kept: each in an array of its own, or side by side.
 
-    shapes: tuple[tuple[int, ...], ...]
-    starts: tuple[int, ...]
-    total: int
+    Args:
+        count: how many arrays there are.
+        rows: the places of the values that lie side by side in one vector; a vector a row.
+        shapes: theirs, in every row alike.
+    """
 
+    def __init__(
+        self,
+        count: int,
+        rows: Sequence[list[int]] = (),
+        shapes: Sequence[tuple[int, ...]] = (),
+    ) -> None:
+        gone = {place for row in rows for place in row}
+        self.rows, self.shapes = list(rows), list(shapes)
+        self.others = [place for place in range(count) if place not in gone]
+        self.count = len(self.rows) + len(self.others)
+        ends = list(accumulate(map(prod, self.shapes)))
+        self.starts, self.total = [0, *ends[:-1]], ends[-1] if ends else 0
 
-def layout_of(nodes: list[Node]) -> Layout:
-    """One array after the other."""
-    ends = list(accumulate(map(size, nodes)))
-    return Layout(tuple(tuple(n.shape) for n in nodes), (0, *ends[:-1]), ends[-1])
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Storage) and vars(self) == vars(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def stored(self, xp: Any, values: Sequence[Any]) -> list[Any]:
+        """The arrays that hold copies of these values."""
+        copies = [xp.asarray(value, copy=True) for value in values]
+        flat = [xp.concat([xp.reshape(copies[p], (-1,)) for p in row]) for row in self.rows]
+        return flat + [copies[place] for place in self.others]
+
+    def values(self, xp: Any, kept: Sequence[Any]) -> list[Any]:
+        """Copies of the values that these arrays hold."""
+        copies = [xp.asarray(array, copy=True) for array in kept]
+        out = dict(zip(self.others, copies[len(self.rows) :], strict=True))
+        for row, vector in zip(self.rows, copies, strict=False):
+            for place, start, shape in zip(row, self.starts, self.shapes, strict=True):
+                out[place] = xp.reshape(vector[start : start + prod(shape)], shape)
+        return [out[place] for place in sorted(out)]
 
 
 class _Differ(Exception):
     """The parameters are not all treated alike."""
 
 
-def packed(graph: Graph, rows: list[list[int]]) -> Graph | None:
+def packed(graph: Graph, rows: Sequence[list[int]], kept: int) -> tuple[Graph, Storage] | None:
     """The graph with one vector in place of each row of inputs; None where that cannot be.
 
     Args:
         rows: the places of inputs that live on, and of their new values among the outputs: row 0
             the parameters, the others what is kept of each of them, in the same order.
+        kept: how many inputs live on in all.
     """
     inputs = [[graph.inputs[place] for place in row] for row in rows]
-    if len({node.dtype for row in inputs for node in row}) != 1 or len(inputs[0]) < 2:
+    if not inputs or len(inputs[0]) < 2 or len({n.dtype for row in inputs for n in row}) != 1:
         return None
-    packer = _Packer(graph, inputs)
+    storage = Storage(kept, rows, [tuple(node.shape) for node in inputs[0]])
+    packer = _Packer(graph, inputs, storage)
     try:
         new = [packer.row(tuple(graph.outputs[place] for place in row)) for row in rows]
     except _Differ:
         return None
-    return packer.graph_of(rows, new)
+    return packer.graph_of(new), storage
 
 
 class _Packer:
     """Finds what happens to all parameters alike."""
 
-    def __init__(self, graph: Graph, rows: list[list[Input]]) -> None:
-        self.graph, self.layout = graph, layout_of(list(rows[0]))
+    def __init__(self, graph: Graph, rows: list[list[Input]], storage: Storage) -> None:
+        self.graph, self.storage = graph, storage
         self.shapes = [node.shape for node in rows[0]]
         self.dtype = rows[0][0].dtype
         self.made: list[Node] = []
@@ -79,10 +111,10 @@ class _Packer:
             while not all(n.label.startswith(label) for n in row):
                 label = label[:-1]
             label = label.rstrip(".0123456789") or "kept"
-            vector = Input(None, (), {}, (self.layout.total,), self.dtype, label=label)
+            vector = Input(None, (), {}, (self.storage.total,), self.dtype, label=label)
             self.vectors.append(vector)
             self.done[tuple(map(id, row))] = vector
-            for node, start in zip(row, self.layout.starts, strict=True):
+            for node, start in zip(row, self.storage.starts, strict=True):
                 settings = {"start": start, "shape": tuple(node.shape), "label": node.label}
                 self.parts[id(node)] = Node(PART, (vector,), settings, node.shape, node.dtype)
 
@@ -117,13 +149,13 @@ class _Packer:
         return self._add(Node(PACK, values, {}))
 
     def _add(self, node: Node) -> Node:
-        node.shape, node.dtype = (self.layout.total,), self.dtype
+        node.shape, node.dtype = (self.storage.total,), self.dtype
         self.made.append(node)
         return node
 
-    def graph_of(self, rows: list[list[int]], new: list[Node]) -> Graph:
+    def graph_of(self, new: list[Node]) -> Graph:
         """The graph whose first inputs and outputs are the vectors."""
-        gone = {place for row in rows for place in row}
+        gone = {place for row in self.storage.rows for place in row}
         inputs = [*self.vectors, *[n for i, n in enumerate(self.graph.inputs) if i not in gone]]
         rest = [o for i, o in enumerate(self.graph.outputs) if i not in gone]
         moved: dict[int, Any] = dict(self.parts)

@@ -7,12 +7,11 @@ takes what is fastest from start to end.
 
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from math import prod
 from typing import Any
 
 from tinynn import tree
-from tinynn.compiler.loop import Loop
+from tinynn.compiler.loop import Loop, loop_of
 from tinynn.layers import split
 from tinynn.training.data import Samples
 from tinynn.training.progress import Bar
@@ -63,14 +62,6 @@ class Eager:
         self.held, self.state = moment
 
 
-@dataclass
-class _Program:
-    """The program for batches of one size."""
-
-    loop: Loop
-    size: int
-
-
 class Compiled:
     """The recorded step, with the loop over the batches in the program.
 
@@ -80,40 +71,33 @@ class Compiled:
     def __init__(self, epoch: Epoch, bar: Bar, params: Any, state: Any) -> None:
         self.epoch, self.bar = epoch, bar
         self.xp, self.samples, self.size = epoch.xp, epoch.samples, epoch.size
-        whole, rest = divmod(self.samples.size, self.size)
-        self.whole, self.rest = whole, rest
+        self.rest = rest = self.samples.size % self.size
         self.at_once = epoch.shuffle_key is None and not epoch.draws and not rest
         self.structure = tree.flatten((params, state))[1]
-        self.programs = [
-            self._program(size, params, state) for size in (self.size, rest)[: 1 + bool(rest)]
-        ]
-        if rest:
-            self.programs[1].loop.share(self.programs[0].loop)
+        self.loop = self._program(self.size, params, state)
+        self.last = self._program(rest, params, state) if rest else None
+        if self.last:
+            self.last.share(self.loop)
         self.prepared: Any = None
         self.start(params, state)
 
-    @property
-    def loop(self) -> Loop:
-        """The program for full batches."""
-        return self.programs[0].loop
-
-    def _program(self, size: int, params: Any, state: Any) -> _Program:
+    def _program(self, size: int, params: Any, state: Any) -> Loop:
+        """The program for batches of this size."""
         batch = self.samples.between(0, size)
         key = self.epoch.keys(0)[0, ...] if self.epoch.draws else None
         backend = self.epoch.backend
         spelled = backend.dialect.spelled if backend.dialect else None
         _, graph, _ = record(self.epoch.step, params, state, batch, key, spelled=spelled)
         kept = len(tree.leaves((params, state)))
-        return _Program(Loop(graph, kept, backend, _rows(params, state)), size)
+        return loop_of(graph, kept, backend, _rows(params, state))
 
     def start(self, params: Any, state: Any) -> None:
         """Go on from these parameters; a state of None keeps the optimizer's own."""
         if state is None:
             state = self.structure.unflatten(self.loop.values())[1]
-        for program in self.programs[:1]:
-            program.loop.load(tree.leaves((params, state)))
-        for program in self.programs[1:]:
-            program.loop.bind()
+        self.loop.load(tree.leaves((params, state)))
+        if self.last:
+            self.last.bind()
 
     def params(self) -> Any:
         """The parameters now, which nobody will change."""
@@ -123,7 +107,7 @@ class Compiled:
         """The losses of `count` epochs from number `first` on: (count,)."""
         if self.at_once:
             if self.prepared is None:
-                self.prepared = self.loop.prepared(list(self._batches(self.samples, 0, None)))
+                self.prepared = self.loop.batches(self.size, _arrays(self.samples), ())
             losses = self.loop.run(self.prepared, count)
             self.bar.batch(self.samples.size * count)
             return self._averaged(self.xp.reshape(losses, (count, -1)))
@@ -140,20 +124,27 @@ class Compiled:
     # One epoch.
 
     def _epoch(self, number: int) -> Any:
+        """The loss of one epoch."""
         order, keys = self.epoch.order(number), self.epoch.keys(number)
         losses, weights = [], []
         for start, piece in self._pieces(order):
-            batches = list(self._batches(piece, start // self.size, keys))
-            sizes = [int(batch[0].shape[0]) for batch in batches]
-            full = sum(size == self.size for size in sizes)
-            for program, group in zip(self.programs, (batches[:full], batches[full:]), strict=False):
-                if group:
-                    losses.append(program.loop.run(program.loop.prepared(group), 1))
+            first, full = start // self.size, piece.size // self.size
+            losses += self._steps(self.loop, piece.between(0, full * self.size), keys, first, full)
+            if piece.size % self.size:
+                rest = piece.between(full * self.size, piece.size)
+                losses += self._steps(self.last, rest, keys, first + full, 1)
             weights.append(piece.weights)
             self.bar.batch(piece.size)
         row = self.xp.reshape(self.xp.concat(losses), (1, -1))
         shuffled = None if weights[0] is None else self.xp.concat(weights)
         return self._averaged(row, shuffled)[0, ...]
+
+    def _steps(self, loop: Any, piece: Samples, keys: Any, first: int, count: int) -> list[Any]:
+        """The losses of so many steps on these samples."""
+        if not count:
+            return []
+        each = () if keys is None else (keys[first : first + count, ...],)
+        return [loop.run(loop.batches(piece.size // count, _arrays(piece), each))]
 
     def _pieces(self, order: Any) -> Iterator[tuple[int, Samples]]:
         """The samples in this order, a few batches at a time: (the first one's place, samples)."""
@@ -165,13 +156,6 @@ class Compiled:
         for start in range(0, self.samples.size, step):
             stop = min(start + step, self.samples.size)
             yield start, self.samples.take(self.xp, order[start:stop])
-
-    def _batches(self, samples: Samples, first: int, keys: Any) -> Iterator[tuple[Any, ...]]:
-        """The arrays of each batch, as the program takes them."""
-        for index, start in enumerate(range(0, samples.size, self.size)):
-            batch = samples.between(start, min(start + self.size, samples.size))
-            key = () if keys is None else (keys[first + index, ...],)
-            yield (*[a for a in batch if a is not None], *key)
 
     def _averaged(self, losses: Any, weights: Any = None) -> Any:
         """The loss of each epoch from those of its batches: (epochs, steps) -> (epochs,)."""
@@ -187,6 +171,10 @@ class Compiled:
         starts = range(0, count, self.size)
         shares = [xp.sum(weights[s : min(s + self.size, count)]) for s in starts]
         return xp.sum(losses * xp.stack(shares), axis=1) / xp.sum(weights)
+
+
+def _arrays(samples: Samples) -> list[Any]:
+    return [a for a in samples if a is not None]
 
 
 def _rows(params: Any, state: Any) -> list[list[int]]:

@@ -167,12 +167,12 @@ class Record(Transformation):
             return value.slot
         if not hasattr(value, "dtype"):
             return value
-        # Kept with the array itself, so that no other array ever takes its place among the ids.
-        constant = self.outside.get(id(value))
+        # Filed under the array itself, which the constant keeps alive: no other takes its id.
+        array = plain(value)
+        constant = self.outside.get(id(array))
         if constant is None:
-            array = plain(value)
             constant = Constant(None, (), {}, tuple(array.shape), array.dtype, value=array)
-            self.outside[id(value)] = constant
+            self.outside[id(array)] = constant
         return constant
 
     def written(self, function: Any, args: Any, settings: Any, result: Any) -> Node:
