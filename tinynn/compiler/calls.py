@@ -20,7 +20,7 @@ from tinynn.compiler.rewrite import FILL, elementwise, is_number, size
 from tinynn.transforms.record import ITEM, Constant, Graph, Input, Node
 
 _serial = count()
-_NAMED = {When.ONCE: "c0", When.SERIES: "s0", When.BATCH: "d0", When.STEP: "v0"}
+_NAMED = {When.ONCE: "c", When.SERIES: "s", When.BATCH: "d", When.STEP: "v"}
 _KEEP_ORDER = ("reshape", "expand_dims", "squeeze")
 
 
@@ -120,12 +120,12 @@ class Writer:
 
     def _lay_out(self, node: Node) -> None:
         """A vector for values that lie side by side, each written to its place as it is made."""
-        storage = self._allocated(node, "gradient")
+        storage = self._allocated(node, self.names.new("gradients"))
         storage.kept = True
         self.spelled[id(node)] = Spelling(storage.name, storage, whole=True)
         start = 0
-        for value in node.parents:
-            name = self.names.new(f"{storage.name}_{len(self.targets)}")
+        for value, label in zip(node.parents, node.settings["labels"], strict=True):
+            name = self.names.new(f"{words.of_input(label)}_grad")
             text = f"{name} = {_part_of(storage.name, start, value.shape)}"
             self._write(When.ONCE, text)
             self.targets.setdefault(id(value), Memory(name, kept=True))
@@ -168,9 +168,11 @@ class Writer:
 
     def _new(self, node: Node, when: When) -> None:
         """`name = call(...)`: a new array."""
-        name = self.names.new(_NAMED[when])
-        # The text first: a name may be bound on the way.
         text = self._call(node)
+        if when is When.BATCH and node.name == "matrix_transpose":
+            name = self.names.new(f"{self.spell(node.args[0])}_T")
+        else:
+            name = self.names.numbered(_NAMED[when])
         storage = Memory(name, kept=True) if when is When.ONCE else None
         self.spelled[id(node)] = Spelling(name, storage, whole=True, contiguous=False)
         self._write(when, f"{name} = {text}", node)
@@ -262,10 +264,9 @@ class Writer:
         pool = self.free.get((node.shape, node.dtype))
         if pool:
             return pool.pop()
-        return self._allocated(node, "b0")
+        return self._allocated(node, self.names.numbered("t"))
 
-    def _allocated(self, node: Node, wanted: str) -> Memory:
-        name = self.names.new(wanted)
+    def _allocated(self, node: Node, name: str) -> Memory:
         self.names.bound[name] = self.dialect.empty(node.shape, node.dtype)
         return Memory(name)
 

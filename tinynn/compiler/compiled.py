@@ -74,6 +74,12 @@ class _Call:
     def __init__(self, f: Callable[..., Any], args: Any, check: bool) -> None:
         leaves = tree.leaves(args)
         arrays = [leaf for leaf in leaves if hasattr(leaf, "dtype")]
+        if not arrays:
+            name = getattr(f, "__name__", "a function")
+            raise RecordingError(
+                f"compile of {name}: expected an array among the arguments, got none: it is their "
+                "library and device where the program runs"
+            )
         self.backend = backend_of(*arrays)
         dialect = self.backend.dialect
         with self.backend.scope():

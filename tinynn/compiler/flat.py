@@ -20,7 +20,7 @@ def _part(x: Any, *, start: int, shape: tuple[int, ...], label: str) -> Any:
     return x[start : start + prod(shape)].reshape(shape)
 
 
-def _pack(*arrays: Any) -> Any:
+def _pack(*arrays: Any, labels: list[str]) -> Any:
     raise NotImplementedError  # an emitter lays its arguments side by side
 
 
@@ -101,6 +101,7 @@ class _Packer:
     def __init__(self, graph: Graph, rows: list[list[Input]], storage: Storage) -> None:
         self.graph, self.storage = graph, storage
         self.shapes = [node.shape for node in rows[0]]
+        self.labels = [node.label for node in rows[0]]
         self.dtype = rows[0][0].dtype
         self.made: list[Node] = []
         self.done: dict[Any, Any] = {}
@@ -146,7 +147,7 @@ class _Packer:
                 pass
         if len(set(map(id, values))) < len(values) or not all(map(is_call, values)):
             raise _Differ
-        return self._add(Node(PACK, values, {}))
+        return self._add(Node(PACK, values, {"labels": self.labels}))
 
     def _add(self, node: Node) -> Node:
         node.shape, node.dtype = (self.storage.total,), self.dtype

@@ -18,6 +18,7 @@ class Names:
         self.taken: set[str] = set(dir(library)) if library else set()
         self.bound: dict[str, Any] = {}  # what a program is given by these names
         self._library, self._known = library, dict[Any, str]()
+        self._counts: dict[str, int] = {}
 
     def new(self, wanted: str) -> str:
         """This name, or this name with a number."""
@@ -29,6 +30,11 @@ class Names:
             candidate, count = f"{name}_{count}", count + 1
         self.taken.add(candidate)
         return candidate
+
+    def numbered(self, letter: str) -> str:
+        """This letter with the next number."""
+        number = self._counts[letter] = self._counts.get(letter, -1) + 1
+        return self.new(f"{letter}{number}")
 
     def bind(self, wanted: str, value: Any, key: Any = None) -> str:
         """The name of something from outside; what has the same `key` is bound once."""

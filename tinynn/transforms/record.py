@@ -261,8 +261,6 @@ def record(
     trace = Record(name_of("recording", f), spelled or {})
     inputs: list[Input] = []
     leaves = [leaf for leaf in tree.leaves(args) if hasattr(leaf, "dtype")]
-    if not leaves:
-        raise RecordingError(f"{trace.name}: expected an array among the arguments, got none")
     space = Namespace(namespace(*leaves[:1]))
 
     def given(label: str, leaf: Any) -> Any:

@@ -1,0 +1,234 @@
+"""Every engine of fit gives what the eager one gives: parameters, history, and what callbacks see."""
+
+import threading
+import warnings
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tinynn
+from backends import Backend
+from tests.checks import assert_close
+from tinynn import tree
+from tinynn.functional import elu, gelu, leaky_relu, relu, sigmoid, silu, softplus, tanh
+from tinynn.layers import BatchNorm, Dropout, Flatten, LayerNorm, Linear, Sequential
+from tinynn.losses import (
+    AbsoluteError,
+    BinaryCrossEntropy,
+    Huber,
+    NegativeLogLikelihood,
+    SoftmaxCrossEntropy,
+    SquaredError,
+)
+from tinynn.optim import (
+    L1,
+    L2,
+    SGD,
+    Adam,
+    AdamW,
+    Chain,
+    ClipByGlobalNorm,
+    ClipByValue,
+    RMSprop,
+)
+
+SMALL = Sequential(Linear(5), relu, Linear(3))
+NETS = {
+    "linear": Linear(3),
+    "sigmoid": Sequential(Linear(5, bias=False), sigmoid, Linear(3)),
+    "batch norm": Sequential(Linear(5, bias=False), BatchNorm(), tanh, Linear(3)),
+    "layer norm": Sequential(Linear(5), LayerNorm(), gelu, Linear(3)),
+    "dropout": Sequential(Linear(5), silu, Dropout(0.3), Linear(3)),
+    "nested": Sequential(
+        Flatten(), Sequential(Linear(4), elu), Sequential(leaky_relu, softplus), Linear(3)
+    ),
+}
+OPTIMIZERS = (
+    SGD(0.1),
+    SGD(0.05, momentum=0.9),
+    SGD(0.05, momentum=0.9, nesterov=True),
+    Adam(0.01),
+    AdamW(0.01),
+    RMSprop(0.01),
+    Chain(ClipByGlobalNorm(0.5), L2(0.01), Adam(0.01)),
+    Chain(ClipByValue(0.05), L1(0.01), SGD(0.1)),
+)
+SETTINGS: dict[str, dict[str, Any]] = {
+    "full batch": {"batch_size": None, "epochs": 9},
+    "whole batches": {"batch_size": 12},
+    "in order": {"shuffle": False},
+    "in order, whole batches": {"shuffle": False, "batch_size": 12},
+    "held out": {"validation": 0.25},
+    "metrics": {"metrics": ("accuracy",)},
+}
+LOSSES = {
+    "squared": (SquaredError(), "values"),
+    "sum": (SquaredError(reduction="sum"), "values"),
+    "half sum": (SquaredError(reduction="half_sum"), "values"),
+    "absolute": (AbsoluteError(), "values"),
+    "huber": (Huber(), "values"),
+    "cross-entropy": (SoftmaxCrossEntropy(), "labels"),
+    "smoothed": (SoftmaxCrossEntropy(label_smoothing=0.1), "labels"),
+    "binary": (BinaryCrossEntropy(), "bits"),
+    "likelihood": (NegativeLogLikelihood(), "labels"),
+}
+
+pytestmark = [pytest.mark.usefixtures("float64"), pytest.mark.reads_scalars]
+
+
+def data(backend: Backend) -> dict[str, Any]:
+    host = np.random.RandomState(0)
+    return {
+        "x": backend.asarray(host.randn(36 + 5, 4)),
+        "labels": backend.asarray(host.randint(0, 3, 41)),
+        "values": backend.asarray(host.randn(41, 3)),
+        "bits": backend.asarray((host.rand(41, 3) > 0.5).astype("float64")),
+        "weights": backend.asarray(host.rand(41)),
+    }
+
+
+def assert_same(
+    backend: Backend, net: Any, target: str = "labels", weights: bool = False, **settings: Any
+) -> None:
+    given = data(backend)
+    settings = {"epochs": 3, "batch_size": 16, "seed": 3, **settings}
+    if weights:
+        settings["weights"] = given["weights"]
+
+    def trained(engine: str) -> tinynn.Model:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # a step that is not compiled would say so
+            return tinynn.fit(net, given["x"], given[target], engine=engine, **settings)
+
+    eager, compiled = trained("eager"), trained("calls")
+    expected = dict(tree.paths(eager.params))
+    for name, array in tree.paths(compiled.params):
+        want = backend.to_host(expected.pop(name))
+        assert_close(array, want, backend, dtype=want.dtype.name, rtol=1e-8)
+    assert not expected
+    assert compiled.history.keys() == eager.history.keys()
+    for name, numbers in eager.history.items():
+        np.testing.assert_allclose(compiled.history[name], numbers, rtol=1e-8)
+
+
+@pytest.mark.parametrize("net", NETS.values(), ids=NETS)
+def test_every_layer(backend: Backend, net: Any) -> None:
+    assert_same(backend, net, optimizer=SGD(0.1, momentum=0.5))
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=str)
+def test_every_optimizer(backend: Backend, optimizer: Any) -> None:
+    assert_same(backend, SMALL, optimizer=optimizer)
+
+
+@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
+def test_every_loss(backend: Backend, loss: Any) -> None:
+    assert_same(backend, SMALL, loss[1], loss=loss[0], optimizer=SGD(0.01))
+    assert_same(backend, SMALL, loss[1], loss=loss[0], optimizer=SGD(0.01), weights=True)
+
+
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+def test_every_way_of_batching(backend: Backend, settings: dict[str, Any]) -> None:
+    assert_same(backend, SMALL, optimizer=Adam(0.01), **settings)
+
+
+def test_a_loss_of_the_users_own(backend: Backend) -> None:
+    def loss(prediction: Any, target: Any) -> Any:
+        xp = prediction.__array_namespace__()
+        return xp.mean(xp.logaddexp(prediction, -prediction) - 0.1 * prediction * target)
+
+    assert_same(backend, SMALL, "values", loss=loss, optimizer=SGD(0.1))
+
+
+def test_callbacks_see_and_may_replace_true_parameters(backend: Backend) -> None:
+    given = data(backend)
+    seen: dict[str, list[Any]] = {"eager": [], "calls": []}
+
+    for engine, kept in seen.items():
+
+        def halve(run: Any, kept: list[Any] = kept) -> None:
+            kept.append([backend.to_host(leaf).copy() for leaf in tree.leaves(run.params)])
+            if run.epoch == 2:
+                run.params = tree.map(lambda leaf: leaf * 0.5, run.params)
+
+        tinynn.fit(
+            SMALL, given["x"], given["labels"], epochs=5, engine=engine, callbacks=[halve]
+        )
+    for eager, compiled in zip(*seen.values(), strict=True):
+        for want, found in zip(eager, compiled, strict=True):
+            np.testing.assert_allclose(found, want, rtol=1e-8, atol=1e-12)
+
+
+def test_a_step_that_cannot_be_recorded_runs_eagerly_and_says_why(backend: Backend) -> None:
+    given = data(backend)
+
+    def loss(prediction: Any, target: Any) -> Any:
+        xp = prediction.__array_namespace__()
+        error = xp.mean((prediction - target) ** 2)
+        return error if bool(error < 1e9) else 0 * error
+
+    with pytest.warns(RuntimeWarning, match=r"without compiling: bool\(x\) .*test_engines.py:\d+"):
+        tinynn.fit(SMALL, given["x"], given["values"], loss=loss, epochs=1, engine="calls")
+
+
+def test_divergence_stops_at_the_same_epoch(backend: Backend) -> None:
+    given = data(backend)
+
+    def history(engine: str) -> list[float]:
+        quiet = np.errstate(all="ignore")  # NumPy warns of the overflow itself
+        with quiet, pytest.warns(RuntimeWarning, match="no longer finite"):
+            model = tinynn.fit(
+                Linear(3),
+                1e3 * given["x"],
+                given["values"],
+                optimizer=SGD(0.5),
+                epochs=500,
+                batch_size=None,
+                engine=engine,
+            )
+        return model.history["loss"]
+
+    eager, compiled = history("eager"), history("calls")
+    assert len(eager) == len(compiled) < 500
+    np.testing.assert_allclose(compiled[:20], eager[:20], rtol=1e-8)
+
+
+def test_an_engine_that_does_not_exist(backend: Backend) -> None:
+    given = data(backend)
+    with pytest.raises(ValueError, match="engine: expected one of 'auto'.*got 'quantum'"):
+        tinynn.fit(SMALL, given["x"], given["labels"], engine="quantum")
+
+
+def test_auto_compiles_long_runs_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tinynn.training import engines
+
+    made = []
+    original = engines.Compiled.__init__
+
+    def noted(self: Any, *args: Any) -> None:
+        made.append(args)
+        original(self, *args)
+
+    monkeypatch.setattr(engines.Compiled, "__init__", noted)
+    x = np.random.RandomState(0).randn(20, 3)
+    tinynn.fit(Linear(1), x, x[:, 0], epochs=2)
+    assert not made
+    tinynn.fit(Linear(1), x, x[:, 0], epochs=500)
+    assert made
+
+
+def test_two_trainings_at_once_do_not_meet() -> None:
+    x = np.random.RandomState(0).randn(64, 3)
+    alone = tinynn.fit(SMALL, x, x[:, 0] > 0, epochs=30, engine="calls").history["loss"]
+    found: list[Any] = []
+
+    def train() -> None:
+        found.append(tinynn.fit(SMALL, x, x[:, 0] > 0, epochs=30, engine="calls").history["loss"])
+
+    threads = [threading.Thread(target=train) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [alone] * 4
