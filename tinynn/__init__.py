@@ -14,7 +14,7 @@ array([0, 1, 1, 0])
 from tinynn.compiler import compile
 from tinynn.rules.extensions import stop_gradient
 from tinynn.trace import Namespace
-from tinynn.training import Model, fit, load
+from tinynn.training import Model, explain, fit, load
 from tinynn.transforms import (
     checkpoint,
     custom_jvp,
@@ -37,6 +37,7 @@ __all__ = [
     "compile",
     "custom_jvp",
     "custom_vjp",
+    "explain",
     "fit",
     "grad",
     "hessian",

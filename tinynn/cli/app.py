@@ -273,6 +273,40 @@ def predict(file: str, data: str, backend: backends.Backend, out: str | None, fo
         click.echo(answers.score(encoding, table), err=True)
 
 
+@app.command("explain")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False))
+@click.argument("data")
+@backend_option
+@click.option("--rows", type=click.IntRange(1), default=4, show_default=True, help="Of DATA.")
+@click.option("--values", is_flag=True, help="Carry the step out, and show what each line gives.")
+@click.option("--svg", type=click.Path(dir_okay=False), help="Draw the step here.")
+@force_option
+def show_step(
+    file: str,
+    data: str,
+    backend: backends.Backend,
+    rows: int,
+    values: bool,
+    svg: str | None,
+    force: bool,
+) -> None:
+    """Show a training step of the model in FILE on the first rows of DATA, as a program.
+
+    It is the program that training runs: the forward pass, the backward pass and Adam's update,
+    every line with the shape of its result and the layer that it comes from.
+    """
+    check_out(svg, data, force, may_replace=lambda path: path.suffix.lower() == ".svg")
+    check_out(svg, file, force, may_replace=lambda path: True)
+    table = read(data)
+    explanation = learn.explained(
+        load(file, backend), table.take(list(range(min(rows, len(table))))), values
+    )
+    click.echo(explanation.source, nl=False)
+    if svg is not None:
+        files.write(svg, explanation.svg.encode())
+        click.echo(f"wrote {svg}", err=True)
+
+
 def as_csv(answers: learn.Answers) -> str:
     """The answers as CSV, a line for each row."""
     text = io.StringIO()

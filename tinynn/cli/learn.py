@@ -13,7 +13,7 @@ from tinynn.functional import log_softmax, relu, sigmoid, softmax
 from tinynn.layers import Dropout, Linear, Sequential
 from tinynn.optim import Adam
 from tinynn.trace import namespace
-from tinynn.training import Model, fit
+from tinynn.training import Explanation, Model, explain, fit
 
 # The name under which a model file's `extra` holds what prediction needs.
 EXTRA = "table"
@@ -164,6 +164,16 @@ def answer(model: Model, table: Table) -> Answers:
     likeliest = [max(range(len(row)), key=row.__getitem__) for row in rows]
     values = [target.categories[code] for code in likeliest]
     return Answers(values, [max(row) for row in rows])
+
+
+def explained(model: Model, table: Table, values: bool) -> Explanation:
+    """The training step of a model on the rows of a table that has its target."""
+    encoding = encoding_of(model)
+    optimizer = Adam(Settings.learning_rate)
+    X, y = _placed(encoding, table, model.backend)
+    return explain(
+        model.net, X, y, loss=model.loss, params=model.params, optimizer=optimizer, values=values
+    )
 
 
 def _placed(encoding: Encoding, table: Table, backend: Backend) -> tuple[Any, Any]:

@@ -272,16 +272,13 @@ def products(graph: Graph) -> Graph:
 
 def _masked(node: Node) -> Node:
     """A product with a mask takes the booleans themselves."""
-    if node.dtype is None:
-        return node
-    args = [
-        a.args[0]
-        if is_call(a) and a.name == "astype" and a.args[0].name in _MASKS and a.dtype == node.dtype
-        else a
-        for a in node.args
-    ]
-    alike = same(args, node.args) or args[0] is not node.args[0] and args[1] is not node.args[1]
-    return node if alike else replace(node, args=tuple(args))
+    for mask, other in (node.args, node.args[::-1]):
+        if not (is_call(mask) and mask.name == "astype" and isinstance(other, Node)):
+            continue
+        booleans = mask.args[0]
+        if is_call(booleans) and booleans.name in _MASKS and other.dtype == node.dtype:
+            return replace(node, args=(booleans, other))
+    return node
 
 
 _MASKS = ("equal", "not_equal", "greater", "greater_equal", "less", "less_equal")

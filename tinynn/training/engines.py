@@ -89,7 +89,7 @@ class Compiled:
         spelled = backend.dialect.spelled if backend.dialect else None
         _, graph, _ = record(self.epoch.step, params, state, batch, key, spelled=spelled)
         kept = len(tree.leaves((params, state)))
-        return loop_of(graph, kept, backend, _rows(params, state))
+        return loop_of(graph, kept, backend, rows_of(params, state))
 
     def start(self, params: Any, state: Any) -> None:
         """Go on from these parameters; a state of None keeps the optimizer's own."""
@@ -177,7 +177,7 @@ def _arrays(samples: Samples) -> list[Any]:
     return [a for a in samples if a is not None]
 
 
-def _rows(params: Any, state: Any) -> list[list[int]]:
+def rows_of(params: Any, state: Any) -> list[list[int]]:
     """The places, among the leaves of (params, state), of the parameters and what is kept of each.
 
     Statistics are no parameters that an optimizer changes.

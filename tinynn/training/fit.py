@@ -115,7 +115,7 @@ def fit(
         size = train.size if batch_size is None else min(batch_size, train.size)
         params = _started(net, params, train.between(0, size), int(seed), home)
         outputs = _tried(net, params, train, size)
-        loss = _chosen(loss, home, train, outputs)
+        loss = loss_for(loss, home, train, outputs)
         train = _suited(home, train, outputs, loss)
         held = None if held is None else _suited(home, held, outputs, loss)
         shuffle_key = random.fold_in(key, SHUFFLE) if shuffle and size < train.size else None
@@ -336,7 +336,7 @@ def _tried(net: Any, params: Any, samples: Samples, size: int) -> Any:
     return outputs
 
 
-def _chosen(loss: Any, home: Backend, samples: Samples, outputs: Any) -> Any:
+def loss_for(loss: Any, home: Backend, samples: Samples, outputs: Any) -> Any:
     """The loss asked for, or the one that suits y."""
     if isinstance(loss, str):
         return losses.get(loss)

@@ -106,6 +106,13 @@ class Model:
         """What `evaluate` measures, by name."""
         return (*(("loss",) if self.loss is not None else ()), *map(name_of, self.metrics))
 
+    def explain(self, X: Any, y: Any, **settings: Any) -> Any:
+        """A training step of this network on a batch, as a program: `tinynn.explain`."""
+        from tinynn.training.explain import explain  # it stands above models
+
+        settings = {"loss": self.loss, **settings}
+        return explain(self.net, X, y, params=self.params, **settings)
+
     def to(self, backend: str | Backend) -> "Model":
         """The same model on another backend. The parameters pass through the host once.
 

@@ -1,0 +1,145 @@
+"""What a training step does, as the program that does it, with its numbers, and as a picture."""
+
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+from backends import random
+from tinynn import tree
+from tinynn.compiler.loop import Functional, InPlace
+from tinynn.compiler.passes import simplified
+from tinynn.compiler.picture import svg
+from tinynn.compiler.plan import When
+from tinynn.layers import split
+from tinynn.optim import SGD
+from tinynn.training.data import Intake, align
+from tinynn.training.engines import rows_of
+from tinynn.training.fit import loss_for
+from tinynn.training.step import TrainingStep
+from tinynn.transforms.record import Graph, record
+
+_ROWS = 8  # of an array that is shown
+
+
+@dataclass(frozen=True, repr=False)
+class Explanation:
+    """A training step, explained.
+
+    Attributes
+    ----------
+    source : the program, as Python: every line with the shape of what it computes, under the layer
+        that it comes from
+    graph : the same step as a graph of calls
+    values : with `values=True`, the number or array that each line of a first step gave
+
+    """
+
+    source: str
+    graph: Graph
+    values: tuple[tuple[str, Any], ...] = ()
+
+    def __repr__(self) -> str:
+        return self.source
+
+    @property
+    def svg(self) -> str:
+        """The graph as a picture: forward, backward and update in colours of their own."""
+        return svg(self.graph)
+
+    def _repr_svg_(self) -> str:
+        return self.svg
+
+
+def explain(
+    net: Any,
+    X: Any,
+    y: Any,
+    *,
+    loss: Any = None,
+    optimizer: Any = None,
+    params: Any = None,
+    seed: int = 0,
+    values: bool = False,
+) -> Explanation:
+    """The training step of a network on this batch, as the program that `fit` runs.
+
+    Parameters
+    ----------
+    net : a layer, most often a `Sequential`
+    X, y : one batch, as for `fit`; everything follows X
+    loss : as for `fit`
+    optimizer : None is `SGD(1.0)`
+    params : None makes new ones, of the seed
+    values : run the step once, and put what each line gave under it
+
+    >>> from tinynn.layers import Linear
+    >>> step = explain(Linear(1, bias=False), [[1.0, 2.0], [3.0, 4.0]], [[1.0], [0.0]])
+    >>> print(step.source.partition("in zip")[2])
+    (batches, outs):
+            x.dot(weight, t0)                                 # (2, 1)
+            # loss
+            subtract(t0, y, t0)                               # (2, 1)
+            t0_1.dot(t0_1, out)                               # ()
+            # backward
+            x_T.dot(t0, t1)                                   # (2, 1)
+            # update
+            subtract(weight, t1, weight)                      # (2, 1)
+    <BLANKLINE>
+    """
+    intake = Intake.of("explain", X, None)
+    home = intake.home
+    with home.scope():
+        samples = intake.samples(X, y)
+        params = net.init(seed, samples.x) if params is None else params
+        outputs = net(params, samples.x)
+        loss = loss_for(loss, home, samples, outputs)
+        samples = align(home, samples, outputs)
+        optimizer = SGD(1.0) if optimizer is None else optimizer
+        state = optimizer.init(split(params)[0])
+        draws = getattr(net, "uses_key", True)
+        key = random.key(seed, home) if draws else None
+        spelled = home.dialect.spelled if home.dialect else None
+        step = TrainingStep(net, loss, optimizer)
+        _, graph, _ = record(step, params, state, samples, key, spelled=spelled)
+        kept = tree.leaves((params, state))
+        kind = InPlace if home.dialect else Functional
+        loop = kind(graph, len(kept), home, rows_of(params, state))
+        found: list[tuple[str, Any]] = []
+        if values:
+            loop.load(kept)
+            arrays = [a for a in samples if a is not None]
+            each = (home.xp.expand_dims(key, axis=0),) if draws else ()
+            found = _carried_out(loop, loop.batches(samples.size, arrays, each)[0])
+        # The picture shows the layers' own functions, not what they are spelled out in.
+        whole = simplified(record(step, params, state, samples, key)[1])
+        return Explanation(_with(loop.source, found), whole, tuple(found))
+
+
+def _carried_out(loop: Any, batch: tuple[Any, ...]) -> list[tuple[str, Any]]:
+    """Every statement of a step, and what it gave, on the host."""
+    scope, home, spell = loop.scope, loop.backend, loop.writer.spell
+    scope.update(zip(map(spell, loop.read_in_steps(When.BATCH)), batch, strict=True))
+    series = map(spell, loop.read_in_steps(When.SERIES))
+    scope.update(zip(series, loop.counted(1)[0], strict=True))
+    if home.dialect:
+        scope["out"] = home.dialect.empty((), loop.wanted.dtype)
+    found = []
+    with home.dialect.context() if home.dialect else nullcontext():
+        for text, node in loop.writer.lines[When.STEP]:
+            exec(text, scope)  # what the writer wrote, one statement after the other
+            if node is not None:
+                found.append((text, home.to_host(scope[spell(node)]).copy()))
+    return found
+
+
+def _with(source: str, found: list[tuple[str, Any]]) -> str:
+    """The source with the values under their statements."""
+    lines, waiting = [], list(found)
+    for line in source.splitlines():
+        lines.append(line)
+        if waiting and line.strip().startswith(waiting[0][0]):
+            indent = " " * (len(line) - len(line.lstrip()))
+            rows = str(waiting.pop(0)[1].round(4)).splitlines()
+            rows = rows if len(rows) <= _ROWS else [*rows[: _ROWS - 1], "..."]
+            lines += [f"{indent}#     {row}" for row in rows]
+    return "\n".join(lines) + "\n"
