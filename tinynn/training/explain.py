@@ -139,7 +139,8 @@ def _with(source: str, found: list[tuple[str, Any]]) -> str:
         lines.append(line)
         if waiting and line.strip().startswith(waiting[0][0]):
             indent = " " * (len(line) - len(line.lstrip()))
-            rows = str(waiting.pop(0)[1].round(4)).splitlines()
+            value = waiting.pop(0)[1]
+            rows = str(value.round(4) if value.dtype.kind == "f" else value).splitlines()
             rows = rows if len(rows) <= _ROWS else [*rows[: _ROWS - 1], "..."]
             lines += [f"{indent}#     {row}" for row in rows]
     return "\n".join(lines) + "\n"
