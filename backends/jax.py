@@ -73,7 +73,7 @@ class JAX(Backend):
     ) -> Callable[..., Any]:
         return _jit(function, static)
 
-    def repeat(self, step: Callable[..., Any]) -> Callable[..., Any]:  # type: ignore[override]
+    def repeat(self, step: Callable[..., Any]) -> Callable[..., Any]:
         def loop(kept: Any, batches: Any, turns: int) -> Any:
             def once(kept: Any, _: None) -> Any:
                 return jax.lax.scan(step, kept, batches)

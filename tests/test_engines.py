@@ -1,4 +1,4 @@
-"""Every engine of fit gives what the eager one gives: parameters, history, and what callbacks see."""
+"""Every engine of fit gives what the eager one gives: parameters, history, callbacks' view."""
 
 import threading
 import warnings
@@ -152,9 +152,7 @@ def test_callbacks_see_and_may_replace_true_parameters(backend: Backend) -> None
             if run.epoch == 2:
                 run.params = tree.map(lambda leaf: leaf * 0.5, run.params)
 
-        tinynn.fit(
-            SMALL, given["x"], given["labels"], epochs=5, engine=engine, callbacks=[halve]
-        )
+        tinynn.fit(SMALL, given["x"], given["labels"], epochs=5, engine=engine, callbacks=[halve])
     for eager, compiled in zip(*seen.values(), strict=True):
         for want, found in zip(eager, compiled, strict=True):
             np.testing.assert_allclose(found, want, rtol=1e-8, atol=1e-12)
@@ -196,7 +194,7 @@ def test_divergence_stops_at_the_same_epoch(backend: Backend) -> None:
 
 def test_an_engine_that_does_not_exist(backend: Backend) -> None:
     given = data(backend)
-    with pytest.raises(ValueError, match="engine: expected one of 'auto'.*got 'quantum'"):
+    with pytest.raises(ValueError, match=r"engine: expected one of 'auto'.*got 'quantum'"):
         tinynn.fit(SMALL, given["x"], given["labels"], engine="quantum")
 
 

@@ -75,4 +75,5 @@ def test_the_command(tmp_path: Any) -> None:
     assert "# layer 0, Linear(64), backward" in shown.output
     assert picture.read_text().startswith("<svg")
     refused = run(app, ["explain", model, "xor", "--svg", model])
-    assert refused.exit_code == 2 and "give another name" in refused.output.lower()
+    assert refused.exit_code == 2
+    assert "give another name" in refused.output.lower()

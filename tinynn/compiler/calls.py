@@ -14,8 +14,8 @@ from typing import Any
 from weakref import finalize
 
 from tinynn.compiler import words
-from tinynn.compiler.plan import Plan, When, is_view
 from tinynn.compiler.flat import PACK, PART
+from tinynn.compiler.plan import Plan, When, is_view
 from tinynn.compiler.rewrite import FILL, elementwise, is_number, size
 from tinynn.transforms.record import ITEM, Constant, Graph, Input, Node
 
@@ -249,22 +249,21 @@ class Writer:
             return Memory("out", kept=True)
         over = form[1].over and elementwise(node)
         for a in node.parents if over else ():
-            spelling = self.spelled.get(id(a))
-            storage = spelling and spelling.storage
-            fits = a.shape == node.shape and a.dtype == node.dtype
-            if (
-                storage
-                and spelling.whole
-                and not storage.kept
-                and fits
-                and self.plan.dies_at(a, place)
-                and self._alone(node, storage)
-            ):
-                return storage
+            memory = self._given_up(place, node, a)
+            if memory is not None:
+                return memory
         pool = self.free.get((node.shape, node.dtype))
         if pool:
             return pool.pop()
         return self._allocated(node, self.names.numbered("t"))
+
+    def _given_up(self, place: int, node: Node, a: Node) -> Memory | None:
+        """The memory of an argument that nobody needs after this call, if the result fits it."""
+        spelling = self.spelled.get(id(a))
+        memory = spelling.storage if spelling and spelling.whole else None
+        if memory is None or memory.kept or (a.shape, a.dtype) != (node.shape, node.dtype):
+            return None
+        return memory if self.plan.dies_at(a, place) and self._alone(node, memory) else None
 
     def _allocated(self, node: Node, name: str) -> Memory:
         self.names.bound[name] = self.dialect.empty(node.shape, node.dtype)
@@ -326,7 +325,10 @@ class Writer:
             xp = self.graph.space.xp
             for i, (_, source) in enumerate(moves):
                 name = self.names.new("kept")
-                self._write(When.STEP, f"{name} = {self.names.bind('asarray', xp.asarray)}({source}, copy=True)")
+                self._write(
+                    When.STEP,
+                    f"{name} = {self.names.bind('asarray', xp.asarray)}({source}, copy=True)",
+                )
                 moves[i] = (moves[i][0], name)
         for out, source in moves:
             self._write(When.STEP, copy.format(source, out=out))

@@ -127,13 +127,13 @@ class _Call:
     def _checked(self, array: Any, place: int) -> None:
         """FloatingPointError where a value that is not finite comes up first."""
         xp, node = self.backend.xp, self._statements[place - 1][1]
-        if xp.isdtype(array.dtype, ("real floating", "complex floating")):
-            if not bool(xp.all(xp.isfinite(array))):
-                assert node is not None
-                raise FloatingPointError(
-                    f"{self.graph.name}: {node.name} gave NaN or infinity, in {node.origin}. "
-                    "Check the data, lower the learning rate, or keep its argument in range"
-                )
+        moves = xp.isdtype(array.dtype, ("real floating", "complex floating"))
+        if moves and not bool(xp.all(xp.isfinite(array))):
+            assert node is not None
+            raise FloatingPointError(
+                f"{self.graph.name}: {node.name} gave NaN or infinity, in {node.origin}. "
+                "Check the data, lower the learning rate, or keep its argument in range"
+            )
 
     def __call__(self, leaves: list[Any]) -> Any:
         given = [plain(leaves[place]) for place in self.places]

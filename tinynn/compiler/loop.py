@@ -210,8 +210,8 @@ class Functional(Loop):
     def run(self, batches: Any, times: int = 1) -> Any:
         batches, outs = batches * times, []
         step, kept = self.scope["step"], tuple(self.kept)
-        for batch, counted in zip(batches, self.counted(len(batches)), strict=True):
-            kept, out = step(kept, batch, counted)
+        for batch, series in zip(batches, self.counted(len(batches)), strict=True):
+            kept, out = step(kept, batch, series)
             outs.append(out)
         self.kept[:] = kept
         self.count_on(len(batches))

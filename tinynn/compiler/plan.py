@@ -1,4 +1,4 @@
-"""What an emitter has to know of a graph: when each value is computed, and how long it is needed."""
+"""What an emitter has to know of a graph: when a value is computed, how long it is needed."""
 
 from collections.abc import Callable, Container
 from enum import IntEnum

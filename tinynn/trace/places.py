@@ -24,6 +24,9 @@ class Origin(NamedTuple):
         return ", ".join(part for part in parts if part)
 
 
+NOWHERE = Origin()
+
+
 class Places(threading.local):
     """The layers that are at work, each inside the one before, and the pullback, if one is.
 

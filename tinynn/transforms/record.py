@@ -15,7 +15,7 @@ from typing import Any
 
 from tinynn import tree
 from tinynn.trace import Function, Namespace, Traced, namespace, plain, regrouped
-from tinynn.trace.places import Origin, places
+from tinynn.trace.places import NOWHERE, Origin, places
 from tinynn.transforms.derivative import Transformation, name_of
 
 _OURS = tuple(str(Path(__file__).parents[2] / room) for room in ("tinynn", "backends"))
@@ -57,7 +57,7 @@ class Node:
     settings: dict[str, Any]
     shape: Any = None
     dtype: Any = None
-    origin: Origin = Origin()
+    origin: Origin = NOWHERE
 
     @property
     def name(self) -> str:
