@@ -3,7 +3,8 @@
 Every kind answers two questions about `y = f(*args, **settings)`: which cotangent of `args[i]`
 does a cotangent `g` of `y` give (`vjp`), and which tangent of `y` do tangents of `args` give
 (`jvp`). Broadcasting is undone, and data types are put right, by the transformation, never here.
-In every row, `xp` is the differentiable namespace, and `g` stands for the cotangent or tangent.
+In every row, `g` stands for the cotangent or tangent, and `xp` is the namespace that speaks of all
+the arrays: the library's own, unless one of them is of a transformation.
 """
 
 from collections.abc import Callable

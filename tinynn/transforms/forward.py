@@ -32,11 +32,11 @@ class Forward(Derivative):
         result: Any,
         settings: dict[str, Any],
     ) -> Any:
-        y = result
+        xp, y = space.xp, result
         if is_traced(result) or any(map(is_traced, followed.values())):
             values, y = [constant(a, space) for a in values], constant(result, space)
-            followed = {i: constant(t, space) for i, t in followed.items()}
-        tangent = rule.jvp(function, space, followed, y, values, settings)
+            xp, followed = space, {i: constant(t, space) for i, t in followed.items()}
+        tangent = rule.jvp(function, xp, followed, y, values, settings)
         if isinstance(result, tuple | list):
             pairs = zip(result, tangent, strict=True)
             return regrouped(result, [self._with(space, item, t) for item, t in pairs])

@@ -96,14 +96,14 @@ class Reverse(Derivative):
                 waiting[entry.call][entry.which] = g
                 continue
             rule, space, args, result, settings, parents = entry  # type: ignore[misc]
-            kinds = (type(g), type(result))
-            if Traced in kinds or list in kinds:
-                g, result, args = _lifted(space, g, result, args)
-            shares = rule.vjps(parents, space, g, result, args, settings)
+            xp = space.xp
+            if type(g) is Traced or type(result) is Traced or type(g) is list:
+                xp, g, result, args = _lifted(space, g, result, args)
+            shares = rule.vjps(parents, xp, g, result, args, settings)
             for (i, parent), share in zip(parents.items(), shares, strict=True):
                 x = args[i]
                 if share.shape != x.shape or share.dtype != x.dtype:
-                    share = _like(space, share, x)
+                    share = _like(xp, share, x)
                 if type(share) is Traced:
                     share = plain(share)
                 before = waiting[parent]
@@ -111,7 +111,7 @@ class Reverse(Derivative):
         return waiting[:inputs]
 
 
-def _lifted(space: Any, g: Any, result: Any, args: list[Any]) -> tuple[Any, Any, list[Any]]:
+def _lifted(space: Any, g: Any, result: Any, args: list[Any]) -> tuple[Any, Any, Any, list[Any]]:
     """What a rule is given where some of it is Traced by a trace below, or results are several.
 
     All of it Traced then, so that operators work between any two; and zeros for the results that
@@ -121,8 +121,8 @@ def _lifted(space: Any, g: Any, result: Any, args: list[Any]) -> tuple[Any, Any,
         pairs = zip(g, result, strict=True)
         g = [space.zeros_like(plain(item)) if each is None else each for each, item in pairs]
     if not is_traced(g) and not is_traced(result):
-        return g, result, args
-    return constant(g, space), constant(result, space), [constant(a, space) for a in args]
+        return space.xp, g, result, args
+    return space, constant(g, space), constant(result, space), [constant(a, space) for a in args]
 
 
 def _like(xp: Any, g: Any, x: Any) -> Any:
@@ -132,7 +132,9 @@ def _like(xp: Any, g: Any, x: Any) -> Any:
         stretched = tuple(
             axis for axis in range(g.ndim) if axis < extra or x.shape[axis - extra] == 1
         )
-        g = xp.reshape(xp.sum(g, axis=stretched, keepdims=True), x.shape)
+        g = xp.sum(g, axis=stretched)
+        if g.shape != x.shape:
+            g = xp.reshape(g, x.shape)
     if g.dtype == x.dtype:
         return g
     if xp.isdtype(g.dtype, "complex floating") and not xp.isdtype(x.dtype, "complex floating"):
