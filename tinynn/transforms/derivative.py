@@ -24,10 +24,11 @@ class Transformation(Trace):
         name: what the user asked for, as errors say it.
     """
 
+    open = True
+
     def __init__(self, name: str) -> None:
         super().__init__()
         self.name = name
-        self.open = True
 
     def require_open(self, function: Function) -> None:
         """EscapedError if the function that this trace transforms has returned."""
@@ -51,28 +52,24 @@ class Derivative(Transformation):
     def process(self, function: Function, args: tuple[Any, ...], settings: dict[str, Any]) -> Any:
         if not self.open:
             self.require_open(function)
-        rule, space = rule_of(function), function.space or function.space_of(args)
+        rule = function.rule or rule_of(function)
+        space = function.space or function.space_of(args)
         if type(rule) is Composed:
             return rule.definition(space, *args, **settings)
         followed: dict[int, Any] = {}
-        values, call = [], function.raw
+        values, call = list(args), function.raw
         for i, a in enumerate(args):
             if type(a) is Traced:
-                trace = a.trace
-                if trace is self:
+                if a.trace is self:
                     followed[i] = a.slot
-                elif trace is not BASE:
-                    values.append(a)
+                elif a.trace is not BASE:
                     call = function
                     continue
-                a = a.value
+                values[i] = a = a.value
                 if type(a) is Traced:
                     call = function
-            values.append(a)
         result = call(*values, **settings)
-        several = isinstance(result, (tuple, list))
-        moves = changes(result, space) if several else space.kinds[result.dtype]
-        if not (moves and followed) or rule is CONSTANT:
+        if not (followed and changes(result, space)) or rule is CONSTANT:
             return constant(result, space)
         if rule is None:
             raise NotDifferentiableError(
@@ -111,7 +108,7 @@ class Derivative(Transformation):
 def changes(result: Any, space: Any) -> Any:
     """Whether any of it is of numbers that can change a little, reals or complex numbers."""
     if isinstance(result, (tuple, list)):
-        return any(changes(item, space) for item in result)
+        return any([changes(item, space) for item in result])
     return space.kinds[result.dtype]
 
 
@@ -129,7 +126,7 @@ def space_of_leaf(name: str, place: int, argument: Any, leaf: Any) -> Any:
             "backends.get(...).asarray(x), or leave it out of argnums"
         )
     space = Namespace(namespace(leaf))
-    if not changes(leaf, space):
+    if not space.kinds[leaf.dtype]:
         raise NotDifferentiableError(
             f"{name}: {_where(place, argument, leaf)}: expected a floating-point array, got dtype "
             f"{leaf.dtype}; integers have no small changes: cast it, or leave it out of argnums"
