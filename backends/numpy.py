@@ -29,9 +29,9 @@ class NumPy(Backend):
         np.add.at(np.moveaxis(result, axis, 0), indices, np.moveaxis(updates, axis, 0))
         return result
 
+    @np.errstate(over="ignore")  # exp(-x) = inf gives the right answer, 0
     def sigmoid(self, x: Array) -> Array:
-        with np.errstate(over="ignore"):  # exp(-x) = inf gives the right answer, 0
-            return 1.0 / (1.0 + np.exp(-x))
+        return 1.0 / (1.0 + np.exp(-x))
 
 
 _ONLY: Any = NumPy("cpu")

@@ -56,12 +56,12 @@ class Structure:
         return self is other or (
             isinstance(other, Structure)
             and self.kind is other.kind
-            and list(self.keys) == list(other.keys)
+            and self.keys == other.keys
             and self.children == other.children
         )
 
     def __hash__(self) -> int:
-        return hash((self.kind, tuple(self.keys), tuple(self.children)))
+        return hash((self.kind, self.keys, tuple(self.children)))
 
 
 _NOTHING = object()
@@ -78,14 +78,14 @@ class _Openers(dict[type, Any]):
 
 def _opener(kind: type) -> Callable[[Any], tuple[Any, Any]] | None:
     if issubclass(kind, dict):
-        return lambda tree: (tree.keys(), tree.values())
+        return lambda tree: (tuple(tree), tree.values())
     if issubclass(kind, tuple | list):
         names = getattr(kind, "_fields", None)
         return lambda tree: (names or range(len(tree)), tree)
     if issubclass(kind, type(None)):
         return lambda tree: ((), ())
     if is_dataclass(kind):
-        names = [field.name for field in fields(kind) if field.init]
+        names = tuple([field.name for field in fields(kind) if field.init])
         return lambda tree: (names, [getattr(tree, name) for name in names])
     return None
 
@@ -113,12 +113,13 @@ def flatten(tree: Any) -> tuple[list[Any], Structure]:
 
 
 def _flatten(tree: Any, out: list[Any]) -> Structure:
-    opener = _OPENERS[type(tree)]
+    kind = type(tree)
+    opener = _OPENERS[kind]
     if opener is None:
         out.append(tree)
         return LEAF
     keys, children = opener(tree)
-    return Structure(type(tree), tuple(keys), [_flatten(child, out) for child in children])
+    return Structure(kind, keys, [_flatten(child, out) for child in children])
 
 
 def children(tree: Any) -> dict[str, Any] | None:

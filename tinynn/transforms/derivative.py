@@ -69,14 +69,17 @@ class Derivative(Transformation):
                 if type(a) is Traced:
                     call = function
         result = call(*values, **settings)
-        if not (followed and changes(result, space)) or rule is CONSTANT:
+        several = isinstance(result, (tuple, list))
+        moves = changes(result, space) if several else space.kinds[result.dtype]
+        if not (moves and followed) or rule is CONSTANT:
             return constant(result, space)
         if rule is None:
             raise NotDifferentiableError(
                 f"{function.name}: {self.name} knows no derivative of it; write it with other "
                 "functions of the standard, or use stop_gradient(x) if none is wanted"
             )
-        return self.follow(function, rule, space, values, followed, result, settings)
+        follow = self.follow_several if several else self.follow
+        return follow(function, rule, space, values, followed, result, settings)
 
     @abstractmethod
     def follow(
@@ -95,6 +98,19 @@ class Derivative(Transformation):
             values: the arguments, as they are below this trace.
             followed: the slots of those that are of this trace, by position.
         """
+
+    @abstractmethod
+    def follow_several(
+        self,
+        function: Function,
+        rule: Rule,
+        space: Any,
+        values: list[Any],
+        followed: dict[int, Any],
+        results: Any,
+        settings: dict[str, Any],
+    ) -> Any:
+        """`follow` where a call has several results, some of which can change a little."""
 
     def read(self, array: Traced, kind: type) -> Any:
         if kind in (float, complex):

@@ -70,18 +70,30 @@ class Reverse(Derivative):
         settings: dict[str, Any],
     ) -> Any:
         tape = self.tape
-        call = len(tape)
         tape.append((rule, space, values, result, settings, followed))
-        if not isinstance(result, (tuple, list)):
-            return Traced(result, self, call, space)
+        return Traced(result, self, len(tape) - 1, space)
+
+    def follow_several(
+        self,
+        function: Function,
+        rule: Rule,
+        space: Any,
+        values: list[Any],
+        followed: dict[int, Any],
+        results: Any,
+        settings: dict[str, Any],
+    ) -> Any:
+        tape = self.tape
+        call = len(tape)
+        tape.append((rule, space, values, results, settings, followed))
         items = []
-        for index, item in enumerate(result):
+        for which, item in enumerate(results):
             if changes(item, space):
-                tape.append(Item(call, index, len(result)))
+                tape.append(Item(call, which, len(results)))
                 items.append(Traced(item, self, len(tape) - 1, space))
             else:
                 items.append(constant(item, space))
-        return regrouped(result, items)
+        return regrouped(results, items)
 
     def pullback(self, results: list[Any], cotangents: list[Any]) -> list[Any]:
         """The cotangents of the inputs from those of these results."""
