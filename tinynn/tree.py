@@ -37,9 +37,7 @@ class Structure:
         return tree
 
     def _build(self, supply: Iterator[Any]) -> Any:
-        parts = [
-            next(supply) if child is LEAF else child._build(supply) for child in self.children
-        ]
+        parts = [next(supply) if child is LEAF else child._build(supply) for child in self.children]
         kind = self.kind
         if kind is tuple or kind is list:
             return kind(parts)
@@ -69,7 +67,7 @@ LEAF = Structure(object, (), [])
 
 
 class _Openers(dict[type, Any]):
-    """Type -> what gives the keys and the children of a container of it, found once; None: a leaf."""
+    """Type -> what opens a container of it into keys and children, found once; None: a leaf."""
 
     def __missing__(self, kind: type) -> Any:
         self[kind] = opener = _opener(kind)

@@ -7,17 +7,12 @@ from tinynn.rules.kinds import RULES, Bilinear, Composed, axes_of
 from tinynn.rules.numbers import conj, device_of, squared_size
 
 
-def _transposed(xp: Any, x: Any) -> Any:
-    # For small matrices the function costs as much as the product, the attribute next to nothing.
-    return x.T if x.ndim == 2 else xp.matrix_transpose(x)
-
-
 def _matmul_left(xp: Any, g: Any, a: Any, b: Any) -> Any:
     if b.ndim == 1:
         return (g if a.ndim == 1 else xp.expand_dims(g, axis=-1)) * b
     if a.ndim == 1:
         return xp.squeeze(xp.matmul(b, xp.expand_dims(g, axis=-1)), -1)
-    return xp.matmul(g, _transposed(xp, b))
+    return xp.matmul(g, xp.matrix_transpose(b))
 
 
 def _matmul_right(xp: Any, g: Any, a: Any, b: Any) -> Any:
@@ -26,8 +21,8 @@ def _matmul_right(xp: Any, g: Any, a: Any, b: Any) -> Any:
             a if b.ndim == 1 else xp.expand_dims(a, axis=-1)
         )
     if b.ndim == 1:
-        return xp.squeeze(xp.matmul(_transposed(xp, a), xp.expand_dims(g, axis=-1)), -1)
-    return xp.matmul(_transposed(xp, a), g)
+        return xp.squeeze(xp.matmul(xp.matrix_transpose(a), xp.expand_dims(g, axis=-1)), -1)
+    return xp.matmul(xp.matrix_transpose(a), g)
 
 
 def _vecdot(xp: Any, a: Any, b: Any, *, axis: int = -1) -> Any:

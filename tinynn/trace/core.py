@@ -91,7 +91,7 @@ class Traced(Operators):
                 f"x.T: expected a matrix, got shape {self.shape}; write xp.permute_dims(x, axes), "
                 "or x.mT to transpose the last two axes"
             )
-        return self.space.matrix_transpose(self)
+        return self.space.permute_dims(self, (1, 0))
 
     @property
     def mT(self) -> Any:

@@ -124,7 +124,7 @@ class Derivative(Transformation):
 def changes(result: Any, space: Any) -> Any:
     """Whether any of it is of numbers that can change a little, reals or complex numbers."""
     if isinstance(result, (tuple, list)):
-        return any([changes(item, space) for item in result])
+        return any(changes(item, space) for item in result)
     return space.kinds[result.dtype]
 
 

@@ -306,7 +306,8 @@ def _one(name: str, out: Any) -> Any:
     is_array = hasattr(out, "dtype")
     if is_array and out.shape == ():
         backend = backend_of(out)
-        if Namespace(backend.xp).kinds[out.dtype] == "real floating":
+        kind = Namespace(backend.xp).kinds[out.dtype]
+        if kind == "real floating":
             return backend.xp.asarray(1, dtype=out.dtype, device=backend.device)
     got = (
         f"an array of shape {tuple(out.shape)} and dtype {out.dtype}"
