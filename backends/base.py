@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from backends import special
+from backends.dialect import Dialect
 
 Array = Any  # an array of any library
 DType = Any
@@ -49,6 +50,7 @@ class Backend:
     name: ClassVar[str] = ""  # the library's import name
     minimum: ClassVar[str] = ""  # the oldest version that works
     xp: Namespace = None
+    dialect: ClassVar[Dialect | None] = None  # how compiled programs speak to it
 
     def __init__(self, device: Device, xp: Namespace = None) -> None:
         """Any namespace of the standard works; subclasses know theirs, so leave `xp` out there."""
@@ -244,6 +246,12 @@ class Backend:
         array([3, 6])
         """
         return function
+
+    #: `repeat(step)`, where the library's own compiler can carry out a whole loop: a function
+    #: `(kept, batches, turns) -> (kept, outs)` that goes through the batches so many times, with
+    #: `step(kept, batch) -> (kept, out)`. `kept` is used up, `batches` are arrays of an entry a
+    #: step, and `turns` is a number that it is compiled for.
+    repeat: Callable[..., Any] | None = None
 
     # Functions that the standard lacks.
 

@@ -73,6 +73,18 @@ class JAX(Backend):
     ) -> Callable[..., Any]:
         return _jit(function, static)
 
+    def repeat(self, step: Callable[..., Any]) -> Callable[..., Any]:  # type: ignore[override]
+        def loop(kept: Any, batches: Any, turns: int) -> Any:
+            def once(kept: Any, _: None) -> Any:
+                return jax.lax.scan(step, kept, batches)
+
+            if turns == 1:
+                return once(kept, None)
+            kept, outs = jax.lax.scan(once, kept, None, turns)
+            return kept, outs.reshape(-1)
+
+        return jax.jit(loop, static_argnums=2, donate_argnums=0)
+
     def _scatter_add(self, x: Array, indices: Array, updates: Array, axis: int) -> Array:
         return x.at[(slice(None),) * axis + (indices,)].add(updates)
 

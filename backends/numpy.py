@@ -5,6 +5,7 @@ from typing import Any, Self
 import numpy as np
 
 from backends.base import Array, Backend
+from backends.numpy_dialect import DIALECT
 
 
 class Standard:
@@ -55,6 +56,7 @@ class NumPy(Backend):
     name = "numpy"
     minimum = "2.1"
     xp = Standard()
+    dialect = DIALECT
 
     @classmethod
     def holding(cls, array: Array) -> Self:

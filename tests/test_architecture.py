@@ -25,7 +25,7 @@ ARROWS: dict[str, set[str]] = {
     "trace": set(),
     "rules": {"trace"},
     "transforms": {"trace", "rules", "tree"},
-    "compile": {"trace", "rules", "transforms", "tree"},
+    "compiler": {"trace", "rules", "transforms", "tree"},
     "functional": {"trace", "rules"},
     "initializers": {"trace", "rules", "functional", "settings"},
     "losses": {"trace", "rules", "functional", "settings"},

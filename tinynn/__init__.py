@@ -11,6 +11,7 @@
 array([0, 1, 1, 0])
 """
 
+from tinynn.compiler import compile
 from tinynn.rules.extensions import stop_gradient
 from tinynn.trace import Namespace
 from tinynn.training import Model, fit, load
@@ -33,6 +34,7 @@ __all__ = [
     "Model",
     "Namespace",
     "checkpoint",
+    "compile",
     "custom_jvp",
     "custom_vjp",
     "fit",

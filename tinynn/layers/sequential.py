@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 from backends import random
 from tinynn.functional import InputError
 from tinynn.settings import label
+from tinynn.trace.places import places
 
 from .base import Array, Layer, Params, as_key
 
@@ -83,6 +84,7 @@ class Sequential(Layer):
 
 def _at(index: int, layer: Step, call: Callable[..., Any], *arguments: Any) -> Any:
     """The call, with the layer's place put into whatever it raises."""
+    places.stack.append((index, layer))
     try:
         return call(*arguments)
     except InputError as error:
@@ -91,3 +93,5 @@ def _at(index: int, layer: Step, call: Callable[..., Any], *arguments: Any) -> A
     except Exception as error:
         error.add_note(f"in layer {index}, {label(layer)}")
         raise
+    finally:
+        places.stack.pop()

@@ -301,7 +301,7 @@ class _Hole:
         return "[array]"
 
 
-_HOLE = _Hole()
+HOLE = _Hole()
 
 
 def _take_out(key: Any, arrays: list[Any]) -> Any:
@@ -310,7 +310,7 @@ def _take_out(key: Any, arrays: list[Any]) -> Any:
         return tuple(_take_out(item, arrays) for item in key)
     if hasattr(key, "shape") and hasattr(key, "dtype"):
         arrays.append(key)
-        return _HOLE
+        return HOLE
     return key
 
 
@@ -318,8 +318,8 @@ def put_back(key: Any, arrays: Any) -> Any:
     """The index with these arrays in its holes, in order."""
     supply = iter(arrays)
     if isinstance(key, tuple):
-        return tuple(next(supply) if item is _HOLE else item for item in key)
-    return next(supply) if key is _HOLE else key
+        return tuple(next(supply) if item is HOLE else item for item in key)
+    return next(supply) if key is HOLE else key
 
 
 def _to_device(x: Any, *, device: Any, **options: Any) -> Any:

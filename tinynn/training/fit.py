@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterable
 from math import isfinite
 from numbers import Real
+from time import perf_counter
 from typing import Any
 
 import backends
@@ -19,6 +20,7 @@ from tinynn import losses, tree
 from tinynn.layers import ShapeError, split
 from tinynn.optim import Adam
 from tinynn.settings import label
+from tinynn.training import engines
 from tinynn.training import progress as bars
 from tinynn.training.callbacks import Callback, Run
 from tinynn.training.data import Intake, Samples, align, columns_of
@@ -26,6 +28,7 @@ from tinynn.training.metrics import Metric, get, name_of
 from tinynn.training.model import Model, check_targets, forward, measure, numbers
 from tinynn.training.step import DROPOUT, HOLD_OUT, SHUFFLE, Epoch, TrainingStep
 
+_MOMENT = 0.1  # seconds that epochs done at once may take
 _ROWS_AT_ONCE = 8192  # of a forward pass that only measures
 
 
@@ -47,6 +50,7 @@ def fit(
     progress: bool | None = None,
     params: Any = None,
     backend: str | Backend | None = None,
+    engine: str = "auto",
 ) -> Model:
     """Train a network on X and y.
 
@@ -73,6 +77,11 @@ def fit(
     params : parameters to start from, instead of new ones
     backend : where to bring host data; not needed for arrays, which are somewhere already
 
+    engine : how the steps are carried out: "eager" as they are written; "calls" as a program that
+        is recorded once, with the loop over the batches inside; "auto" takes what is faster. All
+        give the same numbers, to rounding. A step that cannot be recorded runs eagerly, and a
+        warning says why
+
     Ctrl-C ends training with the model as it was after the last whole epoch, and a warning; in
     the first epoch it is passed on. A loss that is no longer finite ends it likewise.
 
@@ -91,6 +100,9 @@ def fit(
     """
     optimizer = Adam() if optimizer is None else optimizer
     _check_settings(net, optimizer, epochs, batch_size, validation, seed)
+    if engine not in engines.ENGINES:
+        known = ", ".join(map(repr, engines.ENGINES))
+        raise ValueError(f"fit: engine: expected one of {known}, got {engine!r}")
     called = _callbacks(callbacks)
     measured = tuple(map(get, _several(metrics)))
     intake = Intake.of("fit", X, backend)
@@ -108,42 +120,57 @@ def fit(
         held = None if held is None else _suited(home, held, outputs, loss)
         shuffle_key = random.fold_in(key, SHUFFLE) if shuffle and size < train.size else None
         step = TrainingStep(net, loss, optimizer)
-        epoch = Epoch(home.xp, step, train, size, shuffle_key, random.fold_in(key, DROPOUT))
+        epoch = Epoch(home, step, train, size, shuffle_key, random.fold_in(key, DROPOUT))
         run = Run(epochs, params, _names(measured, held))
 
-        def measures(params: Any, total: Any) -> dict[str, float]:
-            """The numbers of an epoch by name, read from the device at once."""
-            scalars = [total]
-            if held is not None or measured:
-                samples, also = (train, None) if held is None else (held, loss)
-                prediction = forward(net, params, samples.x, _ROWS_AT_ONCE)
-                scalars += measure(also, measured, prediction, samples)
-            return dict(zip(run.measures, numbers(home, scalars), strict=True))
+        def measures(params: Any) -> list[Any]:
+            """What an epoch is measured by beside its loss, as 0-d arrays."""
+            samples, also = (train, None) if held is None else (held, loss)
+            prediction = forward(net, params, samples.x, _ROWS_AT_ONCE)
+            return measure(also, measured, prediction, samples)
 
         with bars.shown(progress, epochs, train.size) as bar:
-            _train(run, epoch, measures, called, bar)
+            _tell(called, "start", run)
+            state = optimizer.init(split(run.params)[0])
+            by = engines.chosen(engine, epoch, bar, run.params, state, epochs)
+            _train(run, by, home, measures if len(run.measures) > 1 else None, called, bar)
     return Model(net, run.params, run.history, loss, measured, columns)
 
 
 def _train(
     run: Run,
-    epoch: Epoch,
-    measures: Callable[[Any, Any], dict[str, float]],
+    engine: Any,
+    home: Backend,
+    measures: Callable[[Any], list[Any]] | None,
     callbacks: tuple[Callback, ...],
     bar: bars.Bar,
 ) -> None:
     """The loop over epochs; parameters and history always are of the same epoch."""
-    _tell(callbacks, "start", run)
-    state = epoch.step.optimizer.init(split(run.params)[0])
+    pace = _Pace(1 if measures or callbacks or not engine.at_once else run.epochs)
     while run.epoch < run.epochs and not run.stopped:
+        moment = engine.snapshot()
         try:
-            params, state, total = epoch(run.params, state, run.epoch, bar)
-            row = measures(params, total)
-            run.epoch, run.params = run.epoch + 1, params
-            run.history.add({"epoch": run.epoch, **row})
+            count = pace.next(run.epochs - run.epoch)
+            totals = engine.run(run.epoch, count)
+            params = engine.params()
+            if measures is None:
+                table = [home.to_host(totals).tolist()]
+            else:
+                row = numbers(home, [totals[0, ...], *measures(params)])
+                table = [[number] for number in row]
+            bad = next((i for i, loss in enumerate(table[0]) if not isfinite(loss)), count)
+            if bad < count - 1:  # go there again, and no further
+                engine.restore(moment)
+                engine.run(run.epoch, bad + 1)
+                params, table, count = engine.params(), [table[0][: bad + 1]], bad + 1
+            numbered = list(range(run.epoch + 1, run.epoch + count + 1))
+            run.epoch, run.params = run.epoch + count, params
+            run.history.extend(dict(zip(("epoch", *run.measures), [numbered, *table], strict=True)))
             bar.epoch(run.history.last)
             for callback in callbacks:
                 callback(run)
+            if run.params is not params:  # a callback has put others there
+                engine.start(run.params, None)
         except KeyboardInterrupt:
             if run.epoch == 0:
                 raise
@@ -157,6 +184,22 @@ def _train(
             )
             run.stop()
     _tell(callbacks, "finish", run)
+
+
+class _Pace:
+    """How many epochs to do at once: so many that the bar moves and Ctrl-C is heard in time."""
+
+    def __init__(self, most: int) -> None:
+        self.most, self.count = most, 0
+        self.since = perf_counter()
+
+    def next(self, left: int) -> int:
+        """The number of epochs to do now."""
+        now = perf_counter()
+        if now - self.since < _MOMENT:
+            self.count = max(1, 2 * self.count)
+        self.since = now
+        return min(self.count, self.most, left)
 
 
 def _text(names: tuple[Any, ...]) -> tuple[str, ...]:

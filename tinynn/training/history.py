@@ -18,6 +18,11 @@ class History(dict[str, list[float]]):
         for name, number in row.items():
             self.setdefault(name, []).append(number)
 
+    def extend(self, columns: dict[str, list[Any]]) -> None:
+        """Append the numbers of several epochs, by name."""
+        for name, numbers in columns.items():
+            self.setdefault(name, []).extend(numbers)
+
     @property
     def last(self) -> dict[str, float]:
         """The newest epoch's numbers; empty before the first."""

@@ -5,6 +5,7 @@ from typing import Any
 
 from backends import random
 from tinynn.layers import merge, split
+from tinynn.trace.places import places
 from tinynn.training.data import Samples
 from tinynn.training.model import cost
 from tinynn.training.progress import Bar
@@ -28,10 +29,12 @@ class TrainingStep:
 
         def objective(trainable: Any) -> tuple[Any, Any]:
             prediction, after = self.net.train(merge(trainable, statistics), batch.x, key)
-            return cost(self.loss, prediction, batch), split(after)[1]
+            with places.at("loss"):
+                return cost(self.loss, prediction, batch), split(after)[1]
 
         (value, updated), gradients = value_and_grad(objective, has_aux=True)(trainable)
-        trainable, state = self.optimizer.update(gradients, state, trainable)
+        with places.at("update"):
+            trainable, state = self.optimizer.update(gradients, state, trainable)
         return merge(trainable, updated), state, value
 
 
@@ -39,7 +42,7 @@ class TrainingStep:
 class Epoch:
     """One pass over the samples, a batch at a time, all on the device."""
 
-    xp: Any
+    backend: Any
     step: TrainingStep
     samples: Samples
     size: int
@@ -49,8 +52,7 @@ class Epoch:
     def __call__(self, params: Any, state: Any, number: int, bar: Bar) -> tuple[Any, Any, Any]:
         """(params, optimizer state, loss of the epoch) after epoch `number`, counted from 0."""
         count, weights = self.samples.size, self.samples.weights
-        order, keys = self._order(number), self._keys(number)
-        averages = getattr(self.step.loss, "reduction", "mean") == "mean"
+        order, keys = self.order(number), self.keys(number)
         total: Any = 0.0
         for index, start in enumerate(range(0, count, self.size)):
             stop = min(start + self.size, count)
@@ -62,21 +64,36 @@ class Epoch:
             params, state, value = self.step(params, state, batch, key)
             # A mean counts as much as the samples it is of; a sum counts once.
             share: Any = batch.size if weights is None else self.xp.sum(batch.weights)
-            total = total + (value * share if averages else value)
+            total = total + (value * share if self.averages else value)
             bar.batch(batch.size)
-        if averages:
+        if self.averages:
             total = total / (count if weights is None else self.xp.sum(weights))
         return params, state, total
 
-    def _order(self, number: int) -> Any:
+    @property
+    def xp(self) -> Any:
+        """The namespace of the samples."""
+        return self.backend.xp
+
+    @property
+    def averages(self) -> bool:
+        """Whether the loss of a batch is a mean over it."""
+        return getattr(self.step.loss, "reduction", "mean") == "mean"
+
+    @property
+    def draws(self) -> bool:
+        """Whether steps draw random numbers."""
+        return getattr(self.step.net, "uses_key", True)
+
+    def order(self, number: int) -> Any:
         """The samples' places in this epoch, shuffled; None where they stay as they are."""
         if self.shuffle_key is None:
             return None
         return random.permutation(random.fold_in(self.shuffle_key, number), self.samples.size)
 
-    def _keys(self, number: int) -> Any:
+    def keys(self, number: int) -> Any:
         """A key for each step of this epoch, drawn at once: (steps, 2); None if nobody draws."""
-        if not getattr(self.step.net, "uses_key", True):
+        if not self.draws:
             return None
         steps = -(-self.samples.size // self.size)
         return random.bits(random.fold_in(self.dropout_key, number), (steps, 2))

@@ -15,12 +15,12 @@ from tinynn.trace import (
     Function,
     Namespace,
     Traced,
-    backend_of,
     constant,
     namespace,
     plain,
     regrouped,
 )
+from tinynn.trace.places import origin_of, places
 from tinynn.transforms.derivative import (
     Derivative,
     NotDifferentiableError,
@@ -99,6 +99,7 @@ class Reverse(Derivative):
         """The cotangents of the inputs from those of these results."""
         tape, inputs = self.tape, self.inputs
         waiting: list[Any] = [None] * len(tape)
+        around, places.pulled = places.pulled, None
         for y, g in zip(results, cotangents, strict=True):
             if type(y) is Traced and y.trace is self:
                 before = waiting[y.slot]
@@ -118,6 +119,7 @@ class Reverse(Derivative):
             xp = space.xp
             if type(g) is Traced or type(result) is Traced or type(g) is list:
                 xp, g, result, args = _lifted(space, g, result, args)
+                places.pulled = origin_of(result)
             shares = rule.vjps(parents, xp, g, result, args, settings)
             for i, share in zip(parents, shares, strict=True):
                 x, parent = args[i], parents[i]
@@ -127,6 +129,7 @@ class Reverse(Derivative):
                     share = plain(share)
                 before = waiting[parent]
                 waiting[parent] = share if before is None else space.add(before, share)
+        places.pulled = around
         found = waiting[:inputs]
         for slot, g in enumerate(found):
             if g is None:
@@ -305,10 +308,10 @@ def _one(name: str, out: Any) -> Any:
     """The cotangent of a loss: one. NotDifferentiableError unless it is a real number."""
     is_array = hasattr(out, "dtype")
     if is_array and out.shape == ():
-        backend = backend_of(out)
-        kind = Namespace(backend.xp).kinds[out.dtype]
+        xp = namespace(out)
+        kind = Namespace(xp).kinds[out.dtype]
         if kind == "real floating":
-            return backend.xp.asarray(1, dtype=out.dtype, device=backend.device)
+            return xp.ones_like(out)
     got = (
         f"an array of shape {tuple(out.shape)} and dtype {out.dtype}"
         if is_array

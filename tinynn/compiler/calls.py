@@ -1,0 +1,370 @@
+"""The emitter `calls`: a straight-line function in the library's own calls.
+
+Where the library can write into arrays that are there, buffers are allocated once and reused, what
+the parameters and the data look like in other shapes is taken once, and parameters change in place:
+what a careful person would have written by hand. Elsewhere it is the standard's calls, in order.
+"""
+
+import linecache
+from collections.abc import Container
+from dataclasses import dataclass
+from itertools import count
+from math import prod
+from typing import Any
+from weakref import finalize
+
+from tinynn.compiler import words
+from tinynn.compiler.plan import Plan, When, is_view
+from tinynn.compiler.flat import PACK, PART
+from tinynn.compiler.rewrite import FILL, elementwise, is_number, size
+from tinynn.transforms.record import ITEM, Constant, Graph, Input, Node
+
+_serial = count()
+_NAMED = {When.ONCE: "c0", When.SERIES: "s0", When.BATCH: "d0", When.STEP: "v0"}
+_KEEP_ORDER = ("reshape", "expand_dims", "squeeze")
+
+
+@dataclass(eq=False)
+class Memory:
+    """An array that stays the same object from step to step."""
+
+    name: str
+    kept: bool = False  # never given to another value
+
+
+@dataclass(eq=False)
+class Spelling:
+    """How a value is spelled in the program.
+
+    Attributes:
+        name: its variable, or its number.
+        storage: the memory it always is in; None where it is a new object in each step.
+        whole: it is that memory as it was allocated, not a view of it.
+        contiguous: a change of shape is another view of it.
+    """
+
+    name: str
+    storage: Memory | None = None
+    whole: bool = False
+    contiguous: bool = True
+
+
+class Writer:
+    """Writes the statements of one graph.
+
+    Args:
+        graph: the program of one step.
+        backend: where it runs.
+        streams: inputs that are given anew for every batch.
+        kept: inputs that live on from step to step: the node that is their value afterwards, by id.
+        collected: the node whose value of every step is wanted.
+        counters: the nodes that are a counter's value after a step, by id.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        backend: Any,
+        streams: list[Input],
+        kept: dict[int, Node],
+        collected: Node | None = None,
+        counters: Container[int] = (),
+    ) -> None:
+        self.graph, self.backend, self.kept = graph, backend, kept
+        self.dialect = backend.dialect
+        self.plan = Plan(graph, streams, counters, lambda node: self._into(node) is not None)
+        self.names = words.Names(self.dialect.library if self.dialect else None)
+        self.lines: dict[When, list[tuple[str, Node | None]]] = {when: [] for when in When}
+        self.spelled: dict[int, Spelling] = {}
+        self.free: dict[Any, list[Memory]] = {}
+        self.loop = bool(kept)
+        self.collected = collected
+        self.targets: dict[int, Memory] = {}
+        self.written: set[int] = set()
+        self.counters = counters
+        for each in graph.inputs:
+            self._input(each)
+        for node in graph.nodes:
+            if node.function is PACK and self.dialect:
+                self._lay_out(node)
+        for place, node in enumerate(graph.nodes):
+            self._node(place, node)
+            self._release(place, node)
+        self._finish()
+
+    # Inputs, constants and numbers.
+
+    def _input(self, node: Input) -> None:
+        name = self.names.new(words.of_input(node.label))
+        stays = bool(self.dialect) and id(node) in self.kept
+        storage = Memory(name, kept=True) if stays else None
+        self.spelled[id(node)] = Spelling(name, storage, whole=True)
+        if storage and self.kept[id(node)] is not node:
+            self.targets[id(self.kept[id(node)])] = storage
+
+    def spell(self, value: Any) -> str:
+        """The text of an argument."""
+        if not isinstance(value, Node):
+            return words.literal(value) or self.names.bind("number", value)
+        if isinstance(value, Constant) and id(value) not in self.spelled:
+            name = self.names.new("constant")
+            self.names.bound[name] = value.value
+            self.spelled[id(value)] = Spelling(name, Memory(name, kept=True), whole=True)
+        return self.spelled[id(value)].name
+
+    def _number(self, value: float, dtype: Any, shape: tuple[int, ...] = ()) -> str:
+        """A number as an array, made once: it saves the library a conversion in every call."""
+        array = self.graph.space.xp.full(shape, value, dtype=dtype, device=self.backend.device)
+        name = words.of_number(value) + ("s" if shape else "")
+        return self.names.bind(name, array, ("number", repr(value), str(dtype), tuple(shape)))
+
+    def _lay_out(self, node: Node) -> None:
+        """A vector for values that lie side by side, each written to its place as it is made."""
+        storage = self._allocated(node, "gradient")
+        storage.kept = True
+        self.spelled[id(node)] = Spelling(storage.name, storage, whole=True)
+        start = 0
+        for value in node.parents:
+            name = self.names.new(f"{storage.name}_{len(self.targets)}")
+            text = f"{name} = {_part_of(storage.name, start, value.shape)}"
+            self._write(When.ONCE, text)
+            self.targets.setdefault(id(value), Memory(name, kept=True))
+            start += size(value)
+
+    # Calls.
+
+    def _node(self, place: int, node: Node) -> None:
+        when = self.plan.when[id(node)]
+        if node.function is PACK:
+            return self._fill_up(node)
+        if when is When.SERIES and id(node) in self.counters:
+            self.spelled[id(node)] = Spelling(self.names.new("count"))
+            return None
+        if when is not When.STEP:
+            return self._new(node, when)
+        if is_view(node) and self._hoisted(node):
+            return None
+        text = self._into(node)
+        if text is None or (not self.loop and id(node) in self.plan.outputs):
+            return self._new(node, when)
+        storage = self._storage(place, node)
+        if storage is None:
+            return self._new(node, when)
+        self.spelled[id(node)] = Spelling(storage.name, storage, whole=True)
+        return self._write(when, self._filled_in(text, node, storage.name), node)
+
+    def _fill_up(self, node: Node) -> None:
+        """What could not be written to its place in the vector is copied there."""
+        storage, start = self.spelled[id(node)].storage, 0
+        for value in node.parents:
+            if id(value) not in self.written or self.spelled[id(value)].storage is None:
+                out = _part_of(storage.name, start, value.shape) if storage else ""
+                copy = self.dialect.into["copy"].text
+                self._write(When.STEP, copy.format(self.spell(value), out=out), node)
+            start += size(value)
+
+    def _write(self, when: When, text: str, node: Node | None = None) -> None:
+        self.lines[when].append((text, node))
+
+    def _new(self, node: Node, when: When) -> None:
+        """`name = call(...)`: a new array."""
+        name = self.names.new(_NAMED[when])
+        # The text first: a name may be bound on the way.
+        text = self._call(node)
+        storage = Memory(name, kept=True) if when is When.ONCE else None
+        self.spelled[id(node)] = Spelling(name, storage, whole=True, contiguous=False)
+        self._write(when, f"{name} = {text}", node)
+
+    def _call(self, node: Node) -> str:
+        if node.function is FILL:
+            return self._number(node.settings["value"], node.dtype, node.shape)
+        args = [self.spell(a) for a in node.args]
+        if node.function is PART:
+            return _part_of(args[0], node.settings["start"], node.shape)
+        if node.function is ITEM:
+            return f"{args[0]}[{node.settings['index']}]"
+        if node.name == "getitem":
+            return f"{args[0]}[{words.index(node.settings['key'], args[1:])}]"
+        for key, value in node.settings.items():
+            args.append(f"{key}={words.literal(value) or self.names.bind(key, value)}")
+        return f"{self.names.function(node.name, node.function.raw)}({', '.join(args)})"
+
+    def _hoisted(self, node: Node) -> bool:
+        """A view of memory that stays is taken once, before the first step."""
+        parent = self.spelled[id(node.args[0])]
+        if parent.storage is None or (node.name == "reshape" and not parent.contiguous):
+            return False
+        wanted = f"{parent.name}_T" if "transpose" in node.name else parent.name
+        if node.function is PART:
+            wanted = words.of_input(node.settings["label"])
+        name, text = self.names.new(wanted), self._call(node)
+        contiguous = parent.contiguous and (node.name in _KEEP_ORDER or node.function is PART)
+        self.spelled[id(node)] = Spelling(name, parent.storage, False, contiguous)
+        self._write(When.ONCE, f"{name} = {text}", node)
+        return True
+
+    def _into(self, node: Node) -> Any:
+        """How the library writes this call's result into an array, if it can."""
+        into = self.dialect.into.get(node.name) if self.dialect else None
+        if into is None or node.function is ITEM or node.dtype is None:
+            return None
+        text = into.text
+        if callable(text):
+            text = text([getattr(a, "shape", ()) for a in node.args], node.settings)
+        return text and (text, into)
+
+    def _filled_in(self, form: tuple[str, Any], node: Node, out: str) -> str:
+        text, into = form
+        floating = self.graph.space.kinds
+        arrays = [a for a in node.args if isinstance(a, Node) and a.dtype is not None]
+        dtype = arrays[0].dtype if arrays else node.dtype
+        spelled = []
+        for a in node.args:
+            fits = is_number(a) and (isinstance(a, int) or floating[dtype])
+            if fits and into.full:
+                spelled.append(self._number(a, dtype, node.shape))
+            else:
+                spelled.append(self._number(a, dtype) if fits else self.spell(a))
+        settings = {"axis": None, "keepdims": False} | node.settings
+        given = {key: words.literal(value) for key, value in settings.items()}
+        for axis, word in enumerate(("rows", "columns")):
+            if f"{{{word}}}" in text:  # a vector of ones to sum with
+                given[word] = self._number(1, dtype, (arrays[0].shape[axis],))
+        if "{column}" in text:
+            given["column"] = self._number(1, dtype, (arrays[0].shape[1], 1))
+        return text.format(*spelled, out=out, **given)
+
+    # Memory.
+
+    def _storage(self, place: int, node: Node) -> Memory | None:
+        """The memory for a result: its parameter's, an argument's, one that is free, a new one."""
+        form = self._into(node)
+        target = self.targets.get(id(node))
+        if target and self._may_overwrite(place, node, target):
+            self.written.add(id(node))
+            return target
+        if node is self.collected:
+            return Memory("out", kept=True)
+        over = form[1].over and elementwise(node)
+        for a in node.parents if over else ():
+            spelling = self.spelled.get(id(a))
+            storage = spelling and spelling.storage
+            fits = a.shape == node.shape and a.dtype == node.dtype
+            if (
+                storage
+                and spelling.whole
+                and not storage.kept
+                and fits
+                and self.plan.dies_at(a, place)
+                and self._alone(node, storage)
+            ):
+                return storage
+        pool = self.free.get((node.shape, node.dtype))
+        if pool:
+            return pool.pop()
+        return self._allocated(node, "b0")
+
+    def _allocated(self, node: Node, wanted: str) -> Memory:
+        name = self.names.new(wanted)
+        self.names.bound[name] = self.dialect.empty(node.shape, node.dtype)
+        return Memory(name)
+
+    def _alone(self, node: Node, storage: Memory) -> bool:
+        """Whether the call sees this memory only as it is, in no other shape or order."""
+        views = [self.spelled[id(a)] for a in node.parents if id(a) in self.spelled]
+        return all(each.whole for each in views if each.storage is storage)
+
+    def _may_overwrite(self, place: int, node: Node, storage: Memory) -> bool:
+        """Whether a kept input's memory can take its new value here: nobody reads the old later."""
+        inputs = self.graph.inputs
+        old = next((i for i in inputs if self.spelled[id(i)].storage is storage), None)
+        if old is None:  # a place in a vector, which nobody reads before it is full
+            return True
+        return (
+            elementwise(node)
+            and self.plan.dies_at(old, place)
+            and self._alone(node, storage)
+            and (old.shape, old.dtype) == (node.shape, node.dtype)
+        )
+
+    def _release(self, place: int, node: Node) -> None:
+        """Memory whose value nobody reads any more is free for others."""
+        done = set()
+        for a in [*node.parents, node]:
+            spelling = self.spelled.get(id(a))
+            storage = spelling.storage if spelling else None
+            mine = self.spelled.get(id(node))
+            if storage is None or storage.kept or storage in done:
+                continue
+            if mine and mine.storage is storage and not self.plan.dies_at(node, place):
+                continue
+            if self.plan.dies_at(a, place):
+                done.add(storage)
+                self.free.setdefault(self._size(storage), []).append(storage)
+
+    def _size(self, storage: Memory) -> Any:
+        array = self.names.bound[storage.name]
+        return tuple(array.shape), array.dtype
+
+    # The end of a step.
+
+    def _finish(self) -> None:
+        """New values go where they are kept; those that are views of the old ones are copied."""
+        if not self.loop:
+            return
+        late = [n for n in self.graph.inputs if id(n) in self.kept and not self._done(n)]
+        if not self.dialect:
+            if late:
+                left = ", ".join(self.spelled[id(n)].name for n in late)
+                right = ", ".join(self.spell(self.kept[id(n)]) for n in late)
+                self._write(When.STEP, f"{left} = {right}")
+            return
+        copy = self.dialect.into["copy"].text
+        moves = [(self.spelled[id(n)].name, self.spell(self.kept[id(n)])) for n in late]
+        if len(moves) > 1 and any(self._reads_kept(self.kept[id(n)]) for n in late):
+            xp = self.graph.space.xp
+            for i, (_, source) in enumerate(moves):
+                name = self.names.new("kept")
+                self._write(When.STEP, f"{name} = {self.names.bind('asarray', xp.asarray)}({source}, copy=True)")
+                moves[i] = (moves[i][0], name)
+        for out, source in moves:
+            self._write(When.STEP, copy.format(source, out=out))
+
+    def _done(self, node: Input) -> bool:
+        new = self.kept[id(node)]
+        return new is node or id(new) in self.written or id(new) in self.counters
+
+    def _reads_kept(self, node: Any) -> bool:
+        spelling = self.spelled.get(id(node))
+        return bool(spelling and spelling.storage and spelling.storage.kept)
+
+
+def _part_of(name: str, start: int, shape: tuple[int, ...]) -> str:
+    text = f"{name}[{start}:{start + prod(shape)}]"
+    return text if len(shape) == 1 else f"{text}.reshape({tuple(shape)})"
+
+
+class Program:
+    """Emitted source, compiled once, that can be run with other arrays bound to its names."""
+
+    def __init__(self, name: str, source: str, library: Any = None) -> None:
+        self.source, self._library = source, library
+        self.file = f"<tinynn {name} {next(_serial)}>"
+        self._code = compile(source, self.file, "exec")
+        # Where tracebacks and debuggers look for it.
+        linecache.cache[self.file] = (len(source), None, source.splitlines(True), self.file)
+        finalize(self, linecache.cache.pop, self.file, None)
+
+    def __call__(self, bound: dict[str, Any]) -> dict[str, Any]:
+        """What the source defines; names that are not bound are taken from the library."""
+        scope = dict(bound)
+        for name in _names(self._code):
+            if name not in scope and hasattr(self._library, name):
+                scope[name] = getattr(self._library, name)
+        exec(self._code, scope)  # the source is what this module wrote
+        return scope
+
+
+def _names(code: Any) -> set[str]:
+    inner = [c for c in code.co_consts if hasattr(c, "co_names")]
+    return set(code.co_names).union(*map(_names, inner))

@@ -1,0 +1,207 @@
+"""compile: a function that runs as a recorded program."""
+
+import threading
+import warnings
+from collections.abc import Callable
+from contextlib import nullcontext
+from functools import update_wrapper
+from typing import Any
+
+from tinynn import tree
+from tinynn.compiler.calls import Program, Writer
+from tinynn.compiler.passes import products, simplified
+from tinynn.compiler.plan import When
+from tinynn.compiler.words import commented, indented, listed
+from tinynn.trace import BASE, Traced, backend_of, plain
+from tinynn.transforms.record import Graph, Node, RecordingError, record
+
+_MANY = 32
+
+
+class Compiled:
+    """A function that is recorded once for every signature, and runs as a program after that.
+
+    Attributes:
+        source: the newest program, as Python; None before the first call.
+        graph: the calls it makes, as a graph.
+    """
+
+    def __init__(self, f: Callable[..., Any], check_finite: bool = False) -> None:
+        update_wrapper(self, f)
+        self._f, self._check = f, check_finite
+        self._programs: dict[Any, _Call] = {}
+        self._newest: _Call | None = None
+
+    @property
+    def source(self) -> str | None:
+        """The newest program, as Python."""
+        return self._newest.source if self._newest else None
+
+    @property
+    def graph(self) -> Graph | None:
+        """The newest program, as a graph."""
+        return self._newest.graph if self._newest else None
+
+    def __call__(self, *args: Any) -> Any:
+        leaves, structure = tree.flatten(args)
+        for leaf in leaves:
+            if type(leaf) is Traced and leaf.trace is not BASE:
+                return self._f(*args)  # whoever transforms it sees what the function does
+        key = (structure, *map(_signature, leaves))
+        program = self._programs.get(key)
+        if program is None:
+            program = self._recorded(key, args)
+        return program(leaves)
+
+    def _recorded(self, key: Any, args: Any) -> "_Call":
+        self._newest = self._programs[key] = _Call(self._f, args, self._check)
+        if len(self._programs) == _MANY:
+            warnings.warn(
+                f"compile of {self.__name__}: recorded {_MANY} times, for as many shapes, dtypes "  # type: ignore[attr-defined]
+                "or values that are no arrays. Give numbers that change as floats or 0-d arrays",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+        return self._newest
+
+    def __repr__(self) -> str:
+        return f"<compiled {getattr(self._f, '__name__', self._f)!s}>"
+
+
+class _Call:
+    """The program for one signature."""
+
+    def __init__(self, f: Callable[..., Any], args: Any, check: bool) -> None:
+        leaves = tree.leaves(args)
+        arrays = [leaf for leaf in leaves if hasattr(leaf, "dtype")]
+        self.backend = backend_of(*arrays)
+        dialect = self.backend.dialect
+        with self.backend.scope():
+            spelled = dialect.spelled if dialect else None
+            _, graph, self.structure = record(f, *args, spelled=spelled)
+        self.graph = simplified(graph)
+        if dialect:
+            self.graph = products(self.graph)
+        self.places = [i for i, leaf in enumerate(leaves) if _is_input(leaf)]
+        self.check = check
+        self.lines: list[Node | None] = []
+        self.source = self._source()
+        self._program = Program(graph.name, self.source, dialect.library if dialect else None)
+        bound = self._writer.names.bound | {"check": self._checked}
+        run = self._program(bound)["program"]
+        self._run = run if check else self.backend.compile(run)
+        self._context: Callable[[], Any] = dialect.context if dialect else nullcontext
+        self._lock = threading.Lock()  # the buffers belong to one call at a time
+
+    def _source(self) -> str:
+        self._writer = writer = Writer(self.graph, self.backend, [], {})
+        names = [writer.spell(i) for i in self.graph.inputs]
+        outs = [self._output(o) for o in self.graph.outputs]
+        once = [text for text, _ in writer.lines[When.ONCE]]
+        statements: list[tuple[str, Node | None]] = []
+        for text, node in writer.lines[When.STEP]:
+            statements.append((text, node))
+            if self.check and node is not None and node.dtype is not None:
+                statements.append((f"check({writer.spell(node)}, {len(statements)})", None))
+        self._statements = statements
+        body = indented(commented(statements), 1)
+        head = f"def program({', '.join(names)}):"
+        result = f"    return ({listed(outs)})"
+        return "\n".join([*once, "", head, *body, result]).lstrip() + "\n"
+
+    def _output(self, value: Any) -> str:
+        """An array that is made once and kept is handed out as a copy."""
+        text = self._writer.spell(value)
+        made = isinstance(value, Node) and self._writer.plan.when.get(id(value)) is When.ONCE
+        return f"{self._writer.names.bind('copied', self._copied)}({text})" if made else text
+
+    def _copied(self, array: Any) -> Any:
+        return self.backend.xp.asarray(array, copy=True)
+
+    def _checked(self, array: Any, place: int) -> None:
+        """FloatingPointError where a value that is not finite comes up first."""
+        xp, node = self.backend.xp, self._statements[place - 1][1]
+        if xp.isdtype(array.dtype, ("real floating", "complex floating")):
+            if not bool(xp.all(xp.isfinite(array))):
+                assert node is not None
+                raise FloatingPointError(
+                    f"{self.graph.name}: {node.name} gave NaN or infinity, in {node.origin}. "
+                    "Check the data, lower the learning rate, or keep its argument in range"
+                )
+
+    def __call__(self, leaves: list[Any]) -> Any:
+        given = [plain(leaves[place]) for place in self.places]
+        with self._lock, self._context():
+            try:
+                outs = self._run(*given)
+            except Exception as error:
+                self._explain(error)
+                raise
+        return self.structure.unflatten(outs)
+
+    def _explain(self, error: Exception) -> None:
+        """Name the layer and the line of the user's code that made the failing call."""
+        trace = error.__traceback__
+        while trace is not None:
+            if trace.tb_frame.f_code.co_filename == self._program.file:
+                text = self.source.splitlines()[trace.tb_lineno - 1].split("  # ")[0].strip()
+                for statement, node in self._statements:
+                    if statement == text and node is not None:
+                        error.add_note(f"in {text}: {node.origin}")
+                        return
+            trace = trace.tb_next
+
+
+def _is_input(leaf: Any) -> bool:
+    return hasattr(leaf, "dtype") or type(leaf) is float
+
+
+def _signature(leaf: Any) -> Any:
+    """What a program depends on: of arrays and floats not the values, of everything else those."""
+    leaf = plain(leaf)
+    if hasattr(leaf, "dtype"):
+        return type(leaf), leaf.dtype, leaf.shape, str(getattr(leaf, "device", ""))
+    if type(leaf) is float:
+        return float
+    try:
+        hash(leaf)
+    except TypeError:
+        raise RecordingError(
+            f"compile: expected arrays, numbers and other values that can be compared among the "
+            f"arguments, got {type(leaf).__name__}, which has no hash; give it as a tree"
+        ) from None
+    return type(leaf), leaf
+
+
+def compile(f: Callable[..., Any] | None = None, *, check_finite: bool = False) -> Any:
+    """A function that does what `f` does, as a program that is recorded on its first call.
+
+    Args:
+        f: a function of trees that returns a tree of arrays, written with functions of the
+            standard, which always does the same operations. It may take gradients.
+        check_finite: look at every value, and name the layer and line where NaN or infinity comes
+            up first. This is slow.
+
+    Returns:
+        A function with the attributes `source` and `graph`. It records `f` anew for arguments of
+        another structure, shape, dtype or device, and for other values of what is no array and no
+        float. Arrays that `f` takes from outside are read in every call, as they are then. Inside
+        a transformation `f` itself is called.
+
+    Raises (when called):
+        RecordingError: `f` reads the value of an array, to branch on it or to make a number of it.
+        FloatingPointError: with `check_finite`.
+
+    >>> import numpy as np
+    >>> f = compile(lambda x: x * 2 + x * 2)
+    >>> f(np.asarray([1.0, 2.0]))
+    array([4., 8.])
+    >>> print(f.source)
+    def program(x):
+        v0 = multiply(x, 4)                               # (2,)
+        return (v0,)
+    <BLANKLINE>
+    """
+    if f is None:
+        return lambda g: Compiled(g, check_finite)
+    return Compiled(f, check_finite)

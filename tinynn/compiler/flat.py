@@ -1,0 +1,172 @@
+"""Flat storage: one vector for all parameters, one for each thing an optimizer keeps of them.
+
+What an optimizer does to each parameter alike is then done to all of them in one call. The pass
+compares the new values of the parameters node by node: as long as all do the same, they become one
+node on the vector; where they begin to differ (the gradients), the values are packed side by side.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import accumulate
+from math import prod
+from typing import Any
+
+from tinynn.compiler.rewrite import elementwise, is_call, pruned
+from tinynn.trace import Function
+from tinynn.transforms.record import Graph, Input, Node
+
+
+def _part(x: Any, *, start: int, shape: tuple[int, ...], label: str) -> Any:
+    return x[start : start + prod(shape)].reshape(shape)
+
+
+def _pack(*arrays: Any) -> Any:
+    raise NotImplementedError  # an emitter lays its arguments side by side
+
+
+#: The array of a shape that lies in a vector from `start` on, and a vector of arrays.
+PART, PACK = Function("part", _part), Function("pack", _pack)
+
+
+class Storage:
+    """How the values that live on are kept: each in an array of its own, or side by side.
+
+    Args:
+        count: how many arrays there are.
+        rows: the places of the values that lie side by side in one vector; a vector a row.
+        shapes: theirs, in every row alike.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        rows: Sequence[list[int]] = (),
+        shapes: Sequence[tuple[int, ...]] = (),
+    ) -> None:
+        gone = {place for row in rows for place in row}
+        self.rows, self.shapes = list(rows), list(shapes)
+        self.others = [place for place in range(count) if place not in gone]
+        self.count = len(self.rows) + len(self.others)
+        ends = list(accumulate(map(prod, self.shapes)))
+        self.starts, self.total = [0, *ends[:-1]], ends[-1] if ends else 0
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Storage) and vars(self) == vars(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def stored(self, xp: Any, values: Sequence[Any]) -> list[Any]:
+        """The arrays that hold copies of these values."""
+        copies = [xp.asarray(value, copy=True) for value in values]
+        flat = [xp.concat([xp.reshape(copies[p], (-1,)) for p in row]) for row in self.rows]
+        return flat + [copies[place] for place in self.others]
+
+    def values(self, xp: Any, kept: Sequence[Any]) -> list[Any]:
+        """Copies of the values that these arrays hold."""
+        copies = [xp.asarray(array, copy=True) for array in kept]
+        out = dict(zip(self.others, copies[len(self.rows) :], strict=True))
+        for row, vector in zip(self.rows, copies, strict=False):
+            for place, start, shape in zip(row, self.starts, self.shapes, strict=True):
+                out[place] = xp.reshape(vector[start : start + prod(shape)], shape)
+        return [out[place] for place in sorted(out)]
+
+
+class _Differ(Exception):
+    """The parameters are not all treated alike."""
+
+
+def packed(graph: Graph, rows: Sequence[list[int]], kept: int) -> tuple[Graph, Storage] | None:
+    """The graph with one vector in place of each row of inputs; None where that cannot be.
+
+    Args:
+        rows: the places of inputs that live on, and of their new values among the outputs: row 0
+            the parameters, the others what is kept of each of them, in the same order.
+        kept: how many inputs live on in all.
+    """
+    inputs = [[graph.inputs[place] for place in row] for row in rows]
+    if not inputs or len(inputs[0]) < 2 or len({n.dtype for row in inputs for n in row}) != 1:
+        return None
+    storage = Storage(kept, rows, [tuple(node.shape) for node in inputs[0]])
+    packer = _Packer(graph, inputs, storage)
+    try:
+        new = [packer.row(tuple(graph.outputs[place] for place in row)) for row in rows]
+    except _Differ:
+        return None
+    return packer.graph_of(new), storage
+
+
+class _Packer:
+    """Finds what happens to all parameters alike."""
+
+    def __init__(self, graph: Graph, rows: list[list[Input]], storage: Storage) -> None:
+        self.graph, self.storage = graph, storage
+        self.shapes = [node.shape for node in rows[0]]
+        self.dtype = rows[0][0].dtype
+        self.made: list[Node] = []
+        self.done: dict[Any, Any] = {}
+        self.vectors: list[Input] = []
+        self.parts: dict[int, Node] = {}
+        for row in rows:
+            label = row[0].label
+            while not all(n.label.startswith(label) for n in row):
+                label = label[:-1]
+            label = label.rstrip(".0123456789") or "kept"
+            vector = Input(None, (), {}, (self.storage.total,), self.dtype, label=label)
+            self.vectors.append(vector)
+            self.done[tuple(map(id, row))] = vector
+            for node, start in zip(row, self.storage.starts, strict=True):
+                settings = {"start": start, "shape": tuple(node.shape), "label": node.label}
+                self.parts[id(node)] = Node(PART, (vector,), settings, node.shape, node.dtype)
+
+    def row(self, values: tuple[Any, ...]) -> Any:
+        """The vector of these values, one for each parameter."""
+        first = values[0]
+        if not isinstance(first, Node) or first.shape == ():
+            if any(v is not first and (isinstance(v, Node) or v != first) for v in values):
+                raise _Differ
+            return first
+        key = tuple(map(id, values))
+        if key not in self.done:
+            self.done[key] = self._vector(values)
+        return self.done[key]
+
+    def _vector(self, values: tuple[Any, ...]) -> Node:
+        if [getattr(v, "shape", None) for v in values] != self.shapes or any(
+            v.dtype != self.dtype for v in values
+        ):
+            raise _Differ
+        first = values[0]
+        alike = all(elementwise(v) and v.function is first.function for v in values)
+        if alike and all(v.settings == first.settings for v in values):
+            try:
+                columns = zip(*[v.args for v in values], strict=True)
+                args = tuple([self.row(tuple(column)) for column in columns])
+                return self._add(Node(first.function, args, first.settings, origin=first.origin))
+            except _Differ:
+                pass
+        if len(set(map(id, values))) < len(values) or not all(map(is_call, values)):
+            raise _Differ
+        return self._add(Node(PACK, values, {}))
+
+    def _add(self, node: Node) -> Node:
+        node.shape, node.dtype = (self.storage.total,), self.dtype
+        self.made.append(node)
+        return node
+
+    def graph_of(self, new: list[Node]) -> Graph:
+        """The graph whose first inputs and outputs are the vectors."""
+        gone = {place for row in self.storage.rows for place in row}
+        inputs = [*self.vectors, *[n for i, n in enumerate(self.graph.inputs) if i not in gone]]
+        rest = [o for i, o in enumerate(self.graph.outputs) if i not in gone]
+        moved: dict[int, Any] = dict(self.parts)
+        nodes = list(self.parts.values())
+        for node in self.graph.nodes:
+            args = tuple(moved.get(id(a), a) for a in node.args)
+            node_now = node if args == node.args else replace(node, args=args)
+            moved[id(node)] = node_now
+            nodes.append(node_now)
+        for node in self.made:
+            node.args = tuple(moved.get(id(a), a) for a in node.args)
+            nodes.append(node)
+        outputs = [*new, *[moved.get(id(o), o) if isinstance(o, Node) else o for o in rest]]
+        return pruned(replace(self.graph, inputs=inputs, nodes=nodes, outputs=outputs))

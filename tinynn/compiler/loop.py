@@ -1,0 +1,266 @@
+"""A step that is repeated over batches, as one program with the loop inside.
+
+What lives on from step to step is kept in the program: `load` gives it values, `values` reads them.
+`InPlace` changes it where it lies, for libraries that can write into arrays; `Functional` goes by
+the standard's own calls; `Scanned` hands the whole loop to the library's compiler.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from tinynn.compiler.calls import Program, Writer
+from tinynn.compiler.flat import Storage, packed
+from tinynn.compiler.passes import products, scaled, simplified
+from tinynn.compiler.plan import When, counted
+from tinynn.compiler.rewrite import pruned
+from tinynn.compiler.words import commented, indented, listed
+from tinynn.transforms.record import Graph, Node, RecordingError
+
+
+class Loop(ABC):
+    """A program that repeats a step over batches.
+
+    Args:
+        graph: one step. Its first outputs are the new values of its first inputs, in order; one
+            more output is a 0-d array that is wanted of every step.
+        kept: how many inputs live on from step to step; the others come with each batch.
+        backend: where it runs.
+        rows: the places, among the inputs that live on, of the parameters, and of what an
+            optimizer keeps of each of them.
+
+    Attributes:
+        source: the program, as Python.
+    """
+
+    def __init__(self, graph: Graph, kept: int, backend: Any, rows: Sequence[list[int]]) -> None:
+        self.backend, self.rows, self.count = backend, rows, kept
+        self.storage = Storage(kept)
+        graph, self.scale = _without_scale(self.prepared_graph(simplified(graph)), self.count)
+        self.graph, self.inputs = graph, graph.inputs[: self.count]
+        self.streams, self.wanted = graph.inputs[self.count :], graph.outputs[self.count]
+        self.counts = counted(self.inputs, graph) if self.counts_ahead else {}
+        after = {id(i): o for i, o in zip(self.inputs, graph.outputs, strict=False)}
+        streams = self.streams if self.looks_ahead else []
+        self.writer = Writer(graph, backend, streams, after, self.wanted, self.counts)
+        self.names = [self.writer.spell(i) for i in self.inputs]
+        self.source = self.written()
+        dialect = self.writer.dialect
+        self.program = Program(graph.name, self.source, dialect.library if dialect else None)
+        self.scope: dict[str, Any] = {}
+        self.kept: list[Any] = []
+
+    #: Whether what follows from the number of a step alone is computed for all steps at once, and
+    #: what follows from a batch alone before the steps.
+    counts_ahead = looks_ahead = True
+
+    def prepared_graph(self, graph: Graph) -> Graph:
+        """The graph after the passes that suit this way of running it."""
+        return graph
+
+    @abstractmethod
+    def written(self) -> str:
+        """The source of the program."""
+
+    def load(self, values: Sequence[Any]) -> None:
+        """Start from these values of what lives on; they are copied."""
+        self.kept[:] = self.storage.stored(self.graph.space.xp, values)
+        self.bind()
+
+    def values(self) -> list[Any]:
+        """What lives on, as it is now: copies, in the order of `load`."""
+        return self.storage.values(self.graph.space.xp, self.kept)
+
+    def share(self, other: "Loop") -> None:
+        """Let what lives on be that of another program of the same network."""
+        if self.storage != other.storage:
+            raise RecordingError("the steps for batches of two sizes keep different values")
+        self.kept = other.kept
+
+    def bind(self) -> None:
+        """Make the program ready for the arrays that live on now."""
+        bound = dict(zip(self.names, self.kept, strict=True))
+        self.scope = self.program(self.writer.names.bound | bound)
+
+    def batches(self, size: int, rows: Sequence[Any], each: Sequence[Any]) -> Any:
+        """What `run` takes: arrays cut into batches of `size`, and arrays of an entry a step."""
+        prepare = self.scope["prepare"]
+        starts = range(0, rows[0].shape[0], size)
+        return [
+            prepare(*[a[s : s + size, ...] for a in rows], *[a[i, ...] for a in each])
+            for i, s in enumerate(starts)
+        ]
+
+    @abstractmethod
+    def run(self, batches: Any, times: int = 1) -> Any:
+        """A step for each of the batches, over and over; what was wanted of each: (steps,)."""
+
+    # Parts of the source.
+
+    def ahead(self) -> tuple[list[str], str, str]:
+        """The functions that run before the steps, and what the steps take from each of them."""
+        texts = {when: [text for text, _ in self.writer.lines[when]] for when in When}
+        prepared = listed([self.writer.spell(n) for n in self.read_in_steps(When.BATCH)])
+        series = listed([self.writer.spell(n) for n in self.read_in_steps(When.SERIES)])
+        given = ", ".join(self.writer.spell(i) for i in self.streams)
+        counts = ", ".join(self.writer.spell(n) for n in self._counters())
+        text = [*texts[When.ONCE], ""] if texts[When.ONCE] else []
+        if not self.looks_ahead:
+            return text, listed(given.split(", ")), ""
+        text += _function(f"prepare({given})", texts[When.BATCH], prepared)
+        if series:
+            text += _function(f"series({counts})", texts[When.SERIES], series)
+        return text, prepared, series
+
+    def read_in_steps(self, when: When) -> list[Node]:
+        """What the steps read of the values that are computed so often."""
+        plan = self.writer.plan
+        read = {id(self.wanted)}
+        for node in self.graph.nodes:
+            if plan.when[id(node)] is When.STEP:
+                read.update(id(a) for a in node.parents)
+        values = [*self.graph.inputs, *self.graph.nodes]
+        return [n for n in values if id(n) in read and plan.when[id(n)] is when]
+
+    # Counters.
+
+    def _counters(self) -> list[Node]:
+        return [n for n in self.graph.nodes if id(n) in self.counts]
+
+    def counted(self, count: int) -> list[Any]:
+        """What follows from the number of the step alone, for each of the steps."""
+        if "series" not in self.scope:
+            return [()] * count
+        xp, vectors = self.graph.space.xp, []
+        for node in self._counters():
+            steps = xp.arange(1, count + 1, dtype=node.dtype, device=self.backend.device)
+            place = self.inputs.index(node.args[0])
+            vectors.append(self.kept[place] + self.counts[id(node)] * steps)
+        columns = [[v[i, ...] for i in range(count)] for v in self.scope["series"](*vectors)]
+        return list(zip(*columns, strict=True))
+
+    def count_on(self, count: int) -> None:
+        """So many steps have been made."""
+        for node in self._counters():
+            place = self.inputs.index(node.args[0])
+            after = self.kept[place] + self.counts[id(node)] * count
+            self.kept[place] = self.graph.space.xp.asarray(after)
+
+    def wanted_of(self, outs: Any) -> Any:
+        """What was wanted of every step, from what the program gave."""
+        return outs if self.scale == 1 else outs * self.scale
+
+
+class InPlace(Loop):
+    """Parameters, optimizer state and every result in memory that is there from the start."""
+
+    def prepared_graph(self, graph: Graph) -> Graph:
+        graph = products(graph)
+        flat = packed(graph, self.rows, self.count)
+        if flat is None:
+            return graph
+        graph, self.storage = flat
+        self.count = self.storage.count
+        return graph
+
+    def load(self, values: Sequence[Any]) -> None:
+        dialect, kept = self.backend.dialect, []
+        for value in self.storage.stored(self.graph.space.xp, values):
+            kept.append(dialect.empty(value.shape, value.dtype))
+            kept[-1][...] = value
+        self.kept[:] = kept
+        self.bind()
+
+    def written(self) -> str:
+        text, prepared, series = self.ahead()
+        step, wanted = commented(self.writer.lines[When.STEP]), self.writer.spell(self.wanted)
+        if wanted != "out":
+            step.append(self.backend.dialect.into["copy"].text.format(wanted, out="out"))
+        columns = [f"({prepared})", *([f"({series})"] if series else []), "out"]
+        rows = ["batches", *(["counted"] if series else []), "outs"]
+        text += ["def run(batches, counted, outs):"]
+        text += [f"    for {', '.join(columns)} in zip({', '.join(rows)}):", *indented(step, 2)]
+        return "\n".join(text) + "\n"
+
+    def run(self, batches: Any, times: int = 1) -> Any:
+        batches = batches * times
+        count, dialect = len(batches), self.backend.dialect
+        outs = dialect.empty((count,), self.wanted.dtype)
+        with dialect.context():
+            slots = [outs[i, ...] for i in range(count)]
+            self.scope["run"](batches, self.counted(count), slots)
+        self.count_on(count)
+        return self.wanted_of(outs)
+
+
+class Functional(Loop):
+    """The standard's own calls: every step makes new arrays of what lives on."""
+
+    def written(self) -> str:
+        text, prepared, series = self.ahead()
+        kept = listed(self.names)
+        step = commented(self.writer.lines[When.STEP])
+        text += ["def step(kept, batch, counted):", f"    {kept} = kept"]
+        text += [f"    ({prepared}) = batch"]
+        text += [f"    {series} = counted"] if series else []
+        text += [*indented(step, 1), f"    return ({kept}), {self.writer.spell(self.wanted)}"]
+        return "\n".join(text) + "\n"
+
+    def run(self, batches: Any, times: int = 1) -> Any:
+        batches, outs = batches * times, []
+        step, kept = self.scope["step"], tuple(self.kept)
+        for batch, counted in zip(batches, self.counted(len(batches)), strict=True):
+            kept, out = step(kept, batch, counted)
+            outs.append(out)
+        self.kept[:] = kept
+        self.count_on(len(batches))
+        return self.wanted_of(self.graph.space.xp.stack(outs))
+
+
+class Scanned(Functional):
+    """The library's own compiler has the whole loop."""
+
+    counts_ahead = looks_ahead = False
+    # How often the batches are gone through in one call: each of these is compiled apart.
+    turns = (512, 16, 1)
+
+    def bind(self) -> None:
+        super().bind()
+        step = self.scope["step"]
+        self._repeat = self.backend.repeat(lambda kept, batch: step(kept, batch, ()))
+
+    def batches(self, size: int, rows: Sequence[Any], each: Sequence[Any]) -> Any:
+        xp, count = self.graph.space.xp, rows[0].shape[0] // size
+        return (*[xp.reshape(a, (count, size, *a.shape[1:])) for a in rows], *each)
+
+    def run(self, batches: Any, times: int = 1) -> Any:
+        outs = []
+        for turns in self.turns:
+            for _ in range(times // turns):
+                kept, out = self._repeat(tuple(self.kept), batches, turns)
+                self.kept[:] = kept
+                outs.append(out)
+            times %= turns
+        return self.wanted_of(self.graph.space.xp.concat(outs))
+
+
+def loop_of(graph: Graph, kept: int, backend: Any, rows: Sequence[list[int]]) -> Loop:
+    """The best program for this library."""
+    if backend.dialect is not None:
+        return InPlace(graph, kept, backend, rows)
+    kind = Functional if backend.repeat is None else Scanned
+    return kind(graph, kept, backend, rows)
+
+
+def _without_scale(graph: Graph, kept: int) -> tuple[Graph, float]:
+    """The graph without the last factor of the wanted output, which is multiplied with later."""
+    scale, wanted = 1.0, graph.outputs[kept]
+    while (factors := scaled(wanted)) is not None and factors[0].dtype == wanted.dtype:
+        wanted, scale = factors[0], scale * factors[1]
+    outputs = [*graph.outputs[:kept], wanted, *graph.outputs[kept + 1 :]]
+    return pruned(replace(graph, outputs=outputs)), scale
+
+
+def _function(head: str, lines: list[str], result: str) -> list[str]:
+    return [f"def {head}:", *indented(lines, 1), f"    return ({result})", ""]

@@ -1,0 +1,331 @@
+"""The passes: each a small function from graph to graph that leaves what is computed as it was.
+
+`simplified` runs them all. Products of constants may be put together, so results agree to rounding.
+"""
+
+import operator
+from collections.abc import Callable
+from dataclasses import replace
+from math import prod
+from typing import Any
+
+from tinynn.compiler.rewrite import (
+    FILL,
+    Builder,
+    elementwise,
+    is_call,
+    is_number,
+    pruned,
+    rewritten,
+    size,
+)
+from tinynn.rules.kinds import axes_of
+from tinynn.transforms.record import Graph, Node
+
+_FOLDED: dict[str, Callable[[Any, Any], Any]] = {
+    "add": operator.add,
+    "subtract": operator.sub,
+    "multiply": operator.mul,
+    "divide": operator.truediv,
+}
+_STILL = ("negative", "astype", "broadcast_to", "matrix_transpose", "permute_dims")
+_SHAPERS = ("reshape", "expand_dims", "squeeze")
+
+
+def simplified(graph: Graph) -> Graph:
+    """The graph after every pass, over again until nothing changes."""
+    graph = pruned(graph)
+    while True:
+        before = [(node.function, node.args) for node in graph.nodes]
+        for each in (constants_folded, algebra, shapes_merged, common_subexpressions):
+            graph = each(graph)
+        after = [(node.function, node.args) for node in graph.nodes]
+        if len(after) == len(before) and all(
+            a[0] is b[0] and same(a[1], b[1]) for a, b in zip(after, before, strict=True)
+        ):
+            return graph
+
+
+def same(left: Any, right: Any) -> bool:
+    """Whether two rows of arguments are the same values and numbers."""
+    return len(left) == len(right) and all(
+        a is b or (not isinstance(a, Node) and type(a) is type(b) and a == b)
+        for a, b in zip(left, right, strict=True)
+    )
+
+
+def common_subexpressions(graph: Graph) -> Graph:
+    """What is called twice with the same arguments is called once."""
+    seen: dict[Any, Node] = {}
+
+    def visit(node: Node, build: Builder) -> Any:
+        args = tuple(("v", id(a)) if isinstance(a, Node) else (type(a), repr(a)) for a in node.args)
+        key = (node.function, args, repr(sorted(node.settings.items())))
+        return seen.setdefault(key, node)
+
+    return rewritten(graph, visit)
+
+
+def known(value: Any) -> Any:
+    """The number that a value is, or that all its elements are; None if that is not known."""
+    if is_number(value):
+        return value
+    return value.settings["value"] if is_call(value) and value.function is FILL else None
+
+
+def _fill(node: Node, build: Builder, value: Any) -> Node:
+    settings = {"value": value, "shape": node.shape, "dtype": node.dtype}
+    return build.add(Node(FILL, (), settings, node.shape, node.dtype, node.origin))
+
+
+def constants_folded(graph: Graph) -> Graph:
+    """What is computed from known numbers alone is known."""
+    likes = {"ones_like": 1.0, "zeros_like": 0.0}
+    kinds = graph.space.kinds
+
+    def visit(node: Node, build: Builder) -> Any:
+        if node.function is FILL or node.dtype is None or kinds[node.dtype] != "real floating":
+            return node
+        if node.name in likes:
+            return _fill(node, build, likes[node.name])
+        numbers = [known(a) for a in node.args]
+        if not numbers or None in numbers:
+            return node
+        if node.name in (*_SHAPERS, *_STILL):
+            return _fill(node, build, float(-numbers[0] if node.name == "negative" else numbers[0]))
+        if node.name in _FOLDED and not (node.name == "divide" and numbers[1] == 0):
+            return _fill(node, build, float(_FOLDED[node.name](*numbers)))
+        return node
+
+    return rewritten(graph, visit)
+
+
+def algebra(graph: Graph) -> Graph:
+    """Calls that change nothing are left out, and chains of constants become one constant."""
+    return rewritten(graph, _algebra)
+
+
+def _algebra(node: Node, build: Builder) -> Any:
+    rule = _ALGEBRA.get(node.name)
+    if rule is None or node.dtype is None:
+        return node
+    node = _without_fills(node)
+    return rule(node, build)
+
+
+def _without_fills(node: Node) -> Node:
+    """The same call with numbers in place of arrays of one value, where the others fill its shape.
+
+    An array that is stretched only to meet such a shape is taken as it is.
+    """
+    if not elementwise(node):
+        return node
+    args = list(node.args)
+    for i, a in enumerate(args):
+        others = [b for j, b in enumerate(args) if j != i and isinstance(b, Node)]
+        reached = any(b.shape == node.shape and b.dtype == node.dtype for b in others)
+        if not reached or not is_call(a):
+            continue
+        if a.function is FILL:
+            args[i] = a.settings["value"]
+        elif a.name == "broadcast_to":
+            args[i] = a.args[0]
+    return node if same(args, node.args) else Node(
+        node.function, tuple(args), node.settings, node.shape, node.dtype, node.origin
+    )  # fmt: skip
+
+
+def _is_itself(value: Any, node: Node) -> bool:
+    """Whether this value could stand for the node."""
+    return isinstance(value, Node) and value.shape == node.shape and value.dtype == node.dtype
+
+
+def scaled(value: Any) -> tuple[Any, float] | None:
+    """(x, c) if the value is x * c, c a known number."""
+    if not is_call(value) or value.name not in ("multiply", "divide", "negative"):
+        return None
+    if value.name == "negative":
+        return value.args[0], -1.0
+    a, b = value.args
+    if value.name == "divide":
+        return (a, 1 / b) if is_number(b) and b and _is_itself(a, value) else None
+    if is_number(a):
+        a, b = b, a
+    return (a, b) if is_number(b) and _is_itself(a, value) else None
+
+
+def _times(node: Node, build: Builder, x: Any, c: float) -> Any:
+    if c == 1:
+        return x
+    if c == -1:
+        return build.call(node, "negative", x)
+    return build.call(node, "multiply", x, c)
+
+
+def _multiply(node: Node, build: Builder) -> Any:
+    x, c = node.args
+    if is_number(x):
+        x, c = c, x
+    if is_number(c) and _is_itself(x, node):
+        inner = scaled(x)
+        if c in (1, -1) or inner:
+            return _times(node, build, *((inner[0], inner[1] * c) if inner else (x, c)))
+        return node
+    left, right = scaled(node.args[0]), scaled(node.args[1])
+    # A constant moves outwards, to where it may meet another.
+    for mine, other in ((left, node.args[1]), (right, node.args[0])):
+        if mine and isinstance(other, Node) and mine[1] != -1:
+            product = build.call(node, "multiply", mine[0], other)
+            return build.call(node, "multiply", product, mine[1])
+    return node
+
+
+def _divide(node: Node, build: Builder) -> Any:
+    x, c = node.args
+    if not (is_number(c) and c and _is_itself(x, node)):
+        return node
+    inner = scaled(x) or (x, 1.0)
+    return _times(node, build, inner[0], inner[1] / c) if c == 1 or inner[0] is not x else node
+
+
+def _add(node: Node, build: Builder) -> Any:
+    a, b = node.args
+    if a is b and isinstance(a, Node):
+        return build.call(node, "multiply", a, 2)
+    for x, other in ((a, b), (b, a)):
+        if known(other) == 0 and _is_itself(x, node):
+            return x
+    for x, other in ((a, b), (b, a)):
+        inner = scaled(other)
+        if inner and inner[1] == -1 and isinstance(x, Node):
+            return build.call(node, "subtract", x, inner[0])
+    return node
+
+
+def _subtract(node: Node, build: Builder) -> Any:
+    a, b = node.args
+    if known(b) == 0 and _is_itself(a, node):
+        return a
+    inner = scaled(b)
+    if inner and inner[1] == -1 and isinstance(a, Node):
+        return build.call(node, "add", a, inner[0])
+    return node
+
+
+def _negative(node: Node, build: Builder) -> Any:
+    inner = scaled(node.args[0])
+    return _times(node, build, inner[0], -inner[1]) if inner else node
+
+
+def _pow(node: Node, build: Builder) -> Any:
+    x, p = node.args
+    if is_number(p) and p == 1 and _is_itself(x, node):
+        return x
+    return build.call(node, "multiply", x, x) if is_number(p) and p == 2 else node
+
+
+def _astype(node: Node, build: Builder) -> Any:
+    return node.args[0] if _is_itself(node.args[0], node) else node
+
+
+def _sum(node: Node, build: Builder) -> Any:
+    x = node.args[0]
+    if x.dtype != node.dtype or not is_call(x):
+        return node
+    if size(x) == size(node):
+        return build.call(node, "reshape", x, shape=node.shape)
+    inner = scaled(x)
+    if inner:
+        total = build.call(node, "sum", inner[0], **node.settings)
+        return _times(node, build, total, inner[1])
+    if node.shape == () and x.name == "sum" and x.args[0].dtype == node.dtype:
+        return build.call(node, "sum", x.args[0])
+    return node
+
+
+def _stop_gradient(node: Node, build: Builder) -> Any:
+    return node.args[0]
+
+
+def products(graph: Graph) -> Graph:
+    """Sums as products, where one call then does the work of two: sum(a * b) is a vecdot."""
+
+    def visit(node: Node, build: Builder) -> Any:
+        if node.name == "multiply":
+            return _masked(node)
+        if node.name != "sum" or node.shape != () or node.settings.get("dtype") is not None:
+            return node
+        x = node.args[0]
+        if not (is_call(x) and x.name == "multiply" and x.dtype == node.dtype):
+            return node
+        if not all(_is_itself(a, x) for a in x.args) or kinds[x.dtype] != "real floating":
+            return node
+        flat = [
+            build.add(Node(reshape, (a,), {"shape": (size(a),)}, (size(a),), a.dtype, node.origin))
+            for a in dict.fromkeys(x.args)
+        ]
+        return build.call(node, "vecdot", flat[0], flat[-1])
+
+    kinds, reshape = graph.space.kinds, graph.space.reshape
+    return rewritten(graph, visit)
+
+
+def _masked(node: Node) -> Node:
+    """A product with a mask takes the booleans themselves."""
+    if node.dtype is None:
+        return node
+    args = [
+        a.args[0]
+        if is_call(a) and a.name == "astype" and a.args[0].name in _MASKS and a.dtype == node.dtype
+        else a
+        for a in node.args
+    ]
+    alike = same(args, node.args) or args[0] is not node.args[0] and args[1] is not node.args[1]
+    return node if alike else replace(node, args=tuple(args))
+
+
+_MASKS = ("equal", "not_equal", "greater", "greater_equal", "less", "less_equal")
+
+_ALGEBRA: dict[str, Callable[[Node, Builder], Any]] = {
+    "add": _add,
+    "astype": _astype,
+    "divide": _divide,
+    "multiply": _multiply,
+    "negative": _negative,
+    "pow": _pow,
+    "stop_gradient": _stop_gradient,
+    "subtract": _subtract,
+    "sum": _sum,
+}
+
+
+def _reduced_shape(node: Node) -> tuple[int, ...]:
+    """The shape of a reduction that does not keep the axes it reduces over."""
+    shape = node.args[0].shape
+    gone = axes_of(node.settings.get("axis"), len(shape))
+    return tuple(n for axis, n in enumerate(shape) if axis not in gone)
+
+
+def shapes_merged(graph: Graph) -> Graph:
+    """One change of shape in place of several, and none where the shape stays."""
+
+    def visit(node: Node, build: Builder) -> Any:
+        if node.name in (*_SHAPERS, "broadcast_to") and node.args[0].shape == node.shape:
+            return node.args[0]
+        if node.name in _SHAPERS:
+            x = node.args[0]
+            if is_call(x) and x.name == "sum" and _reduced_shape(x) == node.shape:
+                return build.call(node, "sum", x.args[0], **x.settings | {"keepdims": False})
+            if is_call(x) and x.name in _SHAPERS:
+                return build.call(node, "reshape", x.args[0], shape=node.shape)
+            if node.name != "reshape" or -1 in node.settings["shape"]:
+                return build.call(node, "reshape", x, shape=node.shape)
+        if node.name == "matrix_transpose":
+            x = node.args[0]
+            if is_call(x) and x.name == "matrix_transpose":
+                return x.args[0]
+            if prod(node.shape[-2:]) == max(node.shape[-2:]):
+                return build.call(node, "reshape", x, shape=node.shape)
+        return node
+
+    return rewritten(graph, visit)

@@ -1,0 +1,102 @@
+"""What an emitter has to know of a graph: when each value is computed, and how long it is needed."""
+
+from collections.abc import Callable, Container
+from enum import IntEnum
+from typing import Any
+
+from tinynn.compiler.rewrite import VIEWS, elementwise, is_call, is_number
+from tinynn.trace.core import HOLE
+from tinynn.transforms.record import Constant, Graph, Input, Node
+
+FOREVER = 1 << 60
+
+
+class When(IntEnum):
+    """How often a value is computed."""
+
+    ONCE = 0
+    SERIES = 1  # for all steps at once, since it depends on their number alone
+    BATCH = 2  # once for each batch, since it depends on the data alone
+    STEP = 3
+
+
+def is_view(node: Any) -> bool:
+    """Whether the result is the memory of its first argument, looked at in another way."""
+    if not is_call(node) or not isinstance(node.args[0] if node.args else None, Node):
+        return False
+    return node.name in VIEWS or (node.name == "getitem" and not _picks(node.settings["key"]))
+
+
+def _picks(key: Any) -> bool:
+    return key is HOLE or (isinstance(key, tuple) and any(map(_picks, key)))
+
+
+def each_alone(node: Node) -> bool:
+    """Whether a vector of arguments gives the vector of results."""
+    return node.shape == () and (elementwise(node) or node.name == "astype")
+
+
+def counted(inputs: list[Input], graph: Graph) -> dict[int, float]:
+    """By how much an input grows in each step, by the id of its next value, if that is all."""
+    users, steps = graph.users(), {}
+    for each, new in zip(inputs, graph.outputs, strict=False):
+        adds = is_call(new) and new.name == "add" and new.shape == () and new.args[0] is each
+        if adds and is_number(new.args[1]) and users[id(each)] == [new]:
+            steps[id(new)] = new.args[1]
+    return steps
+
+
+class Plan:
+    """When each value of a graph is computed, and when it is read for the last time.
+
+    Args:
+        graph: the program of one step.
+        streams: the inputs that are given anew for every batch.
+        counters: the nodes that are a counter's value after a step.
+        fresh: whether a call's result is memory of its own. Any other may be its argument's.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        streams: list[Input],
+        counters: Container[int],
+        fresh: Callable[[Node], bool],
+    ) -> None:
+        self.graph = graph
+        # For every value, the values whose memory it may look at.
+        self.seen: dict[int, set[int]] = {}
+        self.when: dict[int, When] = {id(i): When.STEP for i in graph.inputs}
+        self.when.update({id(i): When.BATCH for i in streams})
+        self.last: dict[int, int] = {}
+        for place, node in enumerate(graph.nodes):
+            self.when[id(node)] = self._when(node, id(node) in counters)
+            self.seen[id(node)] = {id(node)}
+            if not fresh(node):
+                self.seen[id(node)].update(*map(self.sees, node.parents))
+            for each in set[int]().union(*map(self.sees, node.parents)):
+                self.last[each] = place
+        outputs = [self.sees(o) for o in graph.outputs if isinstance(o, Node)]
+        self.outputs = set[int]().union(*outputs)
+        for each in self.outputs:
+            self.last[each] = FOREVER
+
+    def _when(self, node: Node, counter: bool) -> When:
+        """The latest of what it depends on. A series meets the data in each step only."""
+        if counter:
+            return When.SERIES
+        times = set(map(self._of, node.parents)) - {When.ONCE}
+        if times == {When.SERIES} and not each_alone(node):
+            return When.STEP
+        return When.ONCE if not times else times.pop() if len(times) == 1 else When.STEP
+
+    def _of(self, node: Node) -> When:
+        return When.ONCE if isinstance(node, Constant) else self.when[id(node)]
+
+    def sees(self, node: Node) -> set[int]:
+        """The values whose memory this one may look at."""
+        return self.seen.get(id(node), {id(node)})
+
+    def dies_at(self, node: Node, place: int) -> bool:
+        """Whether nobody looks at the value's memory after the call at this place."""
+        return all(self.last.get(each, -1) <= place for each in self.sees(node))

@@ -1,0 +1,93 @@
+"""What passes are made of: walking a graph and building the next one."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from math import prod
+from typing import Any
+
+from tinynn.rules import batching
+from tinynn.trace import Function
+from tinynn.transforms.record import Constant, Graph, Input, Node
+
+#: Functions whose result can be the argument's own memory, looked at in another way.
+VIEWS = frozenset(
+    "reshape permute_dims matrix_transpose expand_dims squeeze broadcast_to moveaxis part".split()
+)
+
+
+class Builder:
+    """Makes the nodes of the graph that a pass returns."""
+
+    def __init__(self, space: Any) -> None:
+        self.space = space
+        self.nodes: list[Node] = []
+        self.there: set[int] = set()
+
+    def call(self, like: Node, name: str, *args: Any, **settings: Any) -> Node:
+        """A call of the standard with the result's shape, dtype and origin as `like` has them."""
+        function = getattr(self.space, name)
+        return self.add(Node(function, args, settings, like.shape, like.dtype, like.origin))
+
+    def add(self, node: Node) -> Node:
+        """A node that is ready; adding it again changes nothing."""
+        if id(node) not in self.there:
+            self.there.add(id(node))
+            self.nodes.append(node)
+        return node
+
+
+#: What a pass does with one node, its arguments being those of the new graph: another value.
+Visit = Callable[[Node, Builder], Any]
+
+
+def rewritten(graph: Graph, visit: Visit) -> Graph:
+    """The graph with what `visit` makes of every node, without what is not needed any more."""
+    builder = Builder(graph.space)
+    new: dict[int, Any] = {}
+    for node in graph.nodes:
+        args = tuple(new.get(id(a), a) if isinstance(a, Node) else a for a in node.args)
+        moved = node if args == node.args else replace(node, args=args)
+        new[id(node)] = value = visit(moved, builder)
+        if is_call(value):
+            builder.add(value)
+    outputs = [new.get(id(o), o) if isinstance(o, Node) else o for o in graph.outputs]
+    return pruned(replace(graph, nodes=builder.nodes, outputs=outputs))
+
+
+def pruned(graph: Graph) -> Graph:
+    """The graph without the nodes that no output needs."""
+    needed = {id(o) for o in graph.outputs if isinstance(o, Node)}
+    kept = []
+    for node in reversed(graph.nodes):
+        if id(node) in needed:
+            kept.append(node)
+            needed.update(id(a) for a in node.parents)
+    return replace(graph, nodes=kept[::-1])
+
+
+def is_call(value: Any) -> bool:
+    """Whether it is the result of a call, no input, constant or number."""
+    return isinstance(value, Node) and not isinstance(value, Input | Constant)
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is a Python number, known for good."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def elementwise(node: Any) -> bool:
+    """Whether each element of the result depends on the elements at its place alone."""
+    return is_call(node) and batching.batcher_of(node.function) is batching.elementwise
+
+
+def size(node: Node) -> int:
+    """The number of elements."""
+    return prod(node.shape)
+
+
+def _filled(*, value: Any, like: Any, shape: tuple[int, ...], dtype: Any) -> Any:
+    raise NotImplementedError  # an emitter makes it before anything runs
+
+
+#: An array of one value, which is known: `fill(value=, shape=, dtype=)`.
+FILL = Function("fill", _filled)

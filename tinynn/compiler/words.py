@@ -1,0 +1,116 @@
+"""How emitted programs spell values: names, numbers, indices."""
+
+import keyword
+import re
+from typing import Any
+
+from tinynn.trace.core import HOLE
+from tinynn.transforms.record import Node
+
+_NUMBERS = {0: "zero", 1: "one", 2: "two", 0.5: "half", -1: "minus_one"}
+_PLAIN = (bool, int, float, str, type(None))
+
+
+class Names:
+    """Names for the values of one program, no two of them alike."""
+
+    def __init__(self, library: Any = None) -> None:
+        self.taken: set[str] = set(dir(library)) if library else set()
+        self.bound: dict[str, Any] = {}  # what a program is given by these names
+        self._library, self._known = library, dict[Any, str]()
+
+    def new(self, wanted: str) -> str:
+        """This name, or this name with a number."""
+        name = re.sub(r"\W", "_", wanted).strip("_") or "v"
+        if name[0].isdigit() or keyword.iskeyword(name):
+            name = f"v{name}"
+        candidate, count = name, 1
+        while candidate in self.taken:
+            candidate, count = f"{name}_{count}", count + 1
+        self.taken.add(candidate)
+        return candidate
+
+    def bind(self, wanted: str, value: Any, key: Any = None) -> str:
+        """The name of something from outside; what has the same `key` is bound once."""
+        key = (wanted, id(value)) if key is None else key
+        if key not in self._known:
+            self._known[key] = self.new(wanted)
+            self.bound[self._known[key]] = value
+        return self._known[key]
+
+    def function(self, name: str, raw: Any) -> str:
+        """The name of a function: the library's own, if that is the one."""
+        return name if getattr(self._library, name, None) is raw else self.bind(name, raw)
+
+
+def of_input(label: str) -> str:
+    """ "params.0.weight" as "weight_0", "batch.x" as "x"."""
+    parts = label.split(".")
+    parts = parts[1:] if parts[0] in ("params", "state", "batch") and parts[1:] else parts
+    numbers = [part for part in parts if part.isdigit()]
+    words = [part for part in parts if not part.isdigit()]
+    return "_".join(words + numbers)
+
+
+def of_number(value: float) -> str:
+    """0.5 as "half", 0.9 as "c_0_9"."""
+    return _NUMBERS.get(value, f"c_{value!r}".replace("-", "minus_").replace(".", "_"))
+
+
+def literal(value: Any) -> str | None:
+    """The Python text of a setting; None for what has none."""
+    if isinstance(value, _PLAIN) and repr(value) not in ("inf", "nan", "-inf"):
+        return repr(value)
+    if isinstance(value, tuple):
+        parts = [literal(part) for part in value]
+        if None in parts:
+            return None
+        return f"({', '.join(map(str, parts))}{',' if len(parts) == 1 else ''})"
+    return None
+
+
+def index(key: Any, arrays: list[str]) -> str:
+    """The text of an index, with the names of its arrays."""
+    supply = iter(arrays)
+
+    def text(part: Any) -> str:
+        if part is HOLE:
+            return next(supply)
+        if part is Ellipsis:
+            return "..."
+        if isinstance(part, slice):
+            ends = ["" if end is None else str(end) for end in (part.start, part.stop)]
+            return ":".join(ends) + (f":{part.step}" if part.step is not None else "")
+        return repr(part)
+
+    parts = key if isinstance(key, tuple) else (key,)
+    return ", ".join(map(text, parts)) + ("," if isinstance(key, tuple) and len(key) == 1 else "")
+
+
+def listed(names: list[str]) -> str:
+    """The inside of a tuple."""
+    return ", ".join(names) + ("," if len(names) == 1 else "")
+
+
+def indented(lines: list[str], depth: int) -> list[str]:
+    """The lines, so many blocks deep."""
+    return [" " * 4 * depth + line for line in lines]
+
+
+def commented(lines: list[tuple[str, Node | None]]) -> list[str]:
+    """Statements with the shapes of their results, under the layers that they come from."""
+    out, place = [], ""
+    for text, node in lines:
+        if node is None:
+            out.append(text)
+            continue
+        here = ", ".join(part for part in (node.origin.place, _way(node)) if part)
+        if here != place and here:
+            out.append(f"# {here}")
+        place = here
+        out.append(f"{text:<48}  # {tuple(node.shape)}")
+    return out
+
+
+def _way(node: Node) -> str:
+    return "backward" if node.origin.backward else ""

@@ -1,0 +1,66 @@
+"""Where in a program we are: which layer is at work, for recordings and their errors."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+
+class Origin(NamedTuple):
+    """Where a call comes from.
+
+    Attributes:
+        place: the layer, "layer 0, Linear(4)", or what else is at work: "loss", "update".
+        backward: a pullback makes the call, on behalf of one that was made there.
+        line: the line of the user's own code, "file.py:12"; "" where there is none.
+    """
+
+    place: str = ""
+    backward: bool = False
+    line: str = ""
+
+    def __str__(self) -> str:
+        parts = (self.place, "backward" if self.backward else "", self.line)
+        return ", ".join(part for part in parts if part)
+
+
+class Places(threading.local):
+    """The layers that are at work, each inside the one before, and the pullback, if one is.
+
+    Entering costs what an append costs; words are made of it only when somebody asks.
+    """
+
+    def __init__(self) -> None:
+        self.stack: list[tuple[Any, Any]] = []  # (index, layer), or (None, "update")
+        self.pulled: Origin | None = None
+
+    @contextmanager
+    def at(self, part: str) -> Iterator[None]:
+        """Within it, that part of the training step is at work."""
+        self.stack.append((None, part))
+        try:
+            yield
+        finally:
+            self.stack.pop()
+
+    def now(self) -> str:
+        """The innermost place, with the path to it."""
+        if not self.stack:
+            return ""
+        index, last = self.stack[-1]
+        name = last if isinstance(last, str) else getattr(last, "__name__", None) or repr(last)
+        path = ".".join(str(index) for index, _ in self.stack if index is not None)
+        return name if index is None else f"layer {path}, {name}"
+
+
+def origin_of(array: Any) -> Origin | None:
+    """Where a recorded array comes from, whatever transformations are around it."""
+    while hasattr(array, "slot"):
+        if isinstance(getattr(array.slot, "origin", None), Origin):
+            origin: Origin = array.slot.origin
+            return origin
+        array = array.value
+    return None
+
+
+places = Places()
