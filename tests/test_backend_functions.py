@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 
+import backends
 from backends.base import Backend
 from tests.checks import assert_close, assert_equal
 
@@ -118,3 +119,22 @@ def test_compiling(backend):
     for n, expected in ((3, [4, 8]), (4, [5, 10])):
         assert_equal(times(x, n, x), expected, backend)
     assert_equal(times(x[:1], 3, x[:1]), [4], backend)
+
+
+@pytest.mark.parametrize("dtype", ["bool", "int8", "float32", "float64", "complex64"])
+def test_numpys_short_ways_end_where_numpys_own_do(dtype):
+    xp, x, one = backends.get("numpy").xp, np.ones((2, 3), dtype), np.ones((), dtype)[()]
+    for short, own in (
+        (xp.matmul(x, x.T), np.matmul(x, x.T)),
+        (xp.matmul(x[0], x.T), np.matmul(x[0], x.T)),
+        (xp.matrix_transpose(x), np.matrix_transpose(x)),
+        (xp.sum(x), np.sum(x)),
+        (xp.sum(x, axis=(0, 1), keepdims=True), np.sum(x, axis=(0, 1), keepdims=True)),
+        (xp.sum(x, axis=0, dtype=np.complex128), np.sum(x, axis=0, dtype=np.complex128)),
+        (xp.broadcast_to(x, (4, 2, 3)), np.broadcast_to(x, (4, 2, 3))),
+        (xp.broadcast_to(one, (0, 3)), np.broadcast_to(one, (0, 3))),
+        (xp.broadcast_to(np.asarray(one), (4, 2)), np.broadcast_to(one, (4, 2))),
+    ):
+        assert (short.dtype, short.shape) == (own.dtype, own.shape)
+        assert np.array_equal(short, own)
+    assert not xp.broadcast_to(np.asarray(one), (4, 2)).flags.writeable

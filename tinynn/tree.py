@@ -26,18 +26,18 @@ class Structure:
     def unflatten(self, leaves: Any) -> Any:
         """The tree with these leaves, which are taken in order."""
         supply = iter(leaves)
-        tree = self._build(supply)
+        try:
+            tree = next(supply) if self is LEAF else self._build(supply)
+        except StopIteration:
+            raise ValueError(
+                "tree.unflatten: fewer leaves were given than the structure holds"
+            ) from None
         if next(supply, _NOTHING) is not _NOTHING:
             raise ValueError("tree.unflatten: more leaves were given than the structure holds")
         return tree
 
     def _build(self, supply: Iterator[Any]) -> Any:
-        if self is LEAF:
-            leaf = next(supply, _NOTHING)
-            if leaf is _NOTHING:
-                raise ValueError("tree.unflatten: fewer leaves were given than the structure holds")
-            return leaf
-        parts = [child._build(supply) for child in self.children]
+        parts = [next(supply) if child is LEAF else child._build(supply) for child in self.children]
         kind = self.kind
         if kind is tuple or kind is list:
             return kind(parts)
@@ -54,31 +54,47 @@ class Structure:
         return self is other or (
             isinstance(other, Structure)
             and self.kind is other.kind
-            and list(self.keys) == list(other.keys)
+            and self.keys == other.keys
             and self.children == other.children
         )
 
     def __hash__(self) -> int:
-        return hash((self.kind, tuple(self.keys), tuple(self.children)))
+        return hash((self.kind, self.keys, tuple(self.children)))
 
 
 _NOTHING = object()
 LEAF = Structure(object, (), [])
 
 
+class _Openers(dict[type, Any]):
+    """Type -> what opens a container of it into keys and children, found once; None: a leaf."""
+
+    def __missing__(self, kind: type) -> Any:
+        self[kind] = opener = _opener(kind)
+        return opener
+
+
+def _opener(kind: type) -> Callable[[Any], tuple[Any, Any]] | None:
+    if issubclass(kind, dict):
+        return lambda tree: (tuple(tree), tree.values())
+    if issubclass(kind, tuple | list):
+        names = getattr(kind, "_fields", None)
+        return lambda tree: (names or range(len(tree)), tree)
+    if issubclass(kind, type(None)):
+        return lambda tree: ((), ())
+    if is_dataclass(kind):
+        names = tuple([field.name for field in fields(kind) if field.init])
+        return lambda tree: (names, [getattr(tree, name) for name in names])
+    return None
+
+
+_OPENERS = _Openers()
+
+
 def _open(tree: Any) -> tuple[Any, Any] | None:
     """The keys and the children of a container; None for a leaf."""
-    kind = type(tree)
-    if kind is dict or isinstance(tree, dict):
-        return tree.keys(), tree.values()
-    if kind is tuple or kind is list or isinstance(tree, tuple | list):
-        return getattr(kind, "_fields", range(len(tree))), tree
-    if tree is None:
-        return (), ()
-    if is_dataclass(kind):
-        names = [field.name for field in fields(tree) if field.init]
-        return names, [getattr(tree, name) for name in names]
-    return None
+    opener = _OPENERS[type(tree)]
+    return None if opener is None else opener(tree)
 
 
 def flatten(tree: Any) -> tuple[list[Any], Structure]:
@@ -95,12 +111,13 @@ def flatten(tree: Any) -> tuple[list[Any], Structure]:
 
 
 def _flatten(tree: Any, out: list[Any]) -> Structure:
-    opened = _open(tree)
-    if opened is None:
+    kind = type(tree)
+    opener = _OPENERS[kind]
+    if opener is None:
         out.append(tree)
         return LEAF
-    keys, children = opened
-    return Structure(type(tree), tuple(keys), [_flatten(child, out) for child in children])
+    keys, children = opener(tree)
+    return Structure(kind, keys, [_flatten(child, out) for child in children])
 
 
 def children(tree: Any) -> dict[str, Any] | None:

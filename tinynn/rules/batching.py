@@ -215,7 +215,7 @@ def _in_a_row(xp: Any, x: Any, indices: Any, axis: int) -> tuple[Any, Any]:
     """The entries one after another along axis 0, and the indices (size, k) into that."""
     x = xp.moveaxis(x, axis + 1, 1)
     size, length = x.shape[:2]
-    starts = xp.arange(size, dtype=indices.dtype, device=device_of(xp, x)) * length
+    starts = xp.arange(size, dtype=indices.dtype, device=device_of(x)) * length
     indices = xp.where(indices < 0, indices + length, indices)
     indices = xp.add(indices, xp.reshape(starts, (-1, 1)))
     return xp.reshape(x, (size * length, *x.shape[2:])), indices
@@ -235,7 +235,7 @@ def indexed(f: Any, xp: Any, args: Any, batched: list[bool], size: int, settings
         return f(x, key=(slice(None), *key))
     shape = tuple(x.shape[batched[0] :])
     if not any(batched[1:]):
-        table = xp.reshape(xp.arange(prod(shape), device=device_of(xp, x)), shape)
+        table = xp.reshape(xp.arange(prod(shape), device=device_of(x)), shape)
         places = table[put_back(key, arrays)]
         y = xp.take(xp.reshape(x, (size, -1)), xp.reshape(places, (-1,)), axis=1)
         return xp.reshape(y, (size, *places.shape))

@@ -26,7 +26,7 @@ def _resized(xp: Any, g: Any, shape: tuple[int, ...]) -> Any:
             g = g[_along(axis, slice(n))]
         elif missing:
             gap = (*g.shape[:axis], missing, *g.shape[axis + 1 :])
-            g = xp.concat([g, xp.zeros(gap, dtype=g.dtype, device=device_of(xp, g))], axis=axis)
+            g = xp.concat([g, xp.zeros(gap, dtype=g.dtype, device=device_of(g))], axis=axis)
     return g
 
 

@@ -1,9 +1,10 @@
 """The kinds of rule: what one row of the table says, and what follows from it.
 
-Every kind answers two questions about `y = f(*args, **settings)`: which cotangent of `args[i]`
-does a cotangent `g` of `y` give (`vjp`), and which tangent of `y` do tangents of `args` give
+Every kind answers two questions about `y = f(*args, **settings)`: which cotangents of some `args`
+does a cotangent `g` of `y` give (`vjps`), and which tangent of `y` do tangents of `args` give
 (`jvp`). Broadcasting is undone, and data types are put right, by the transformation, never here.
-In every row, `xp` is the differentiable namespace, and `g` stands for the cotangent or tangent.
+In every row, `g` stands for the cotangent or tangent, and `xp` is the namespace that speaks of all
+the arrays: the library's own, unless one of them is of a transformation.
 """
 
 from collections.abc import Callable
@@ -19,13 +20,9 @@ RULES: dict[Any, "Rule"] = {}
 class Rule:
     """How a function is differentiated."""
 
-    def vjp(self, i: int, xp: Any, g: Any, y: Any, args: Any, settings: Any) -> Any:
-        """The cotangent of `args[i]` from the cotangent `g` of `y`."""
-        raise NotImplementedError
-
     def vjps(self, positions: Any, xp: Any, g: Any, y: Any, args: Any, settings: Any) -> list[Any]:
-        """`vjp` for each of these positions; a rule that finds all of them at once says so here."""
-        return [self.vjp(i, xp, g, y, args, settings) for i in positions]
+        """The cotangents of `args[i]`, for each i of `positions`, from the cotangent `g` of `y`."""
+        raise NotImplementedError
 
     def jvp(self, f: Any, xp: Any, tangents: Tangents, y: Any, args: Any, settings: Any) -> Any:
         """The tangent of `y` from the tangents of some arguments."""
@@ -42,7 +39,8 @@ class Elementwise(Rule):
         self.partials = partials
 
     def vjps(self, positions: Any, xp: Any, g: Any, y: Any, args: Any, settings: Any) -> list[Any]:
-        return [self.partials[i](xp, g, y, *args) for i in positions]
+        partials = self.partials
+        return [partials[i](xp, g, y, *args) for i in positions]
 
     def jvp(self, f: Any, xp: Any, tangents: Tangents, y: Any, args: Any, settings: Any) -> Any:
         return total(xp, [self.partials[i](xp, t, y, *args) for i, t in tangents.items()])
@@ -57,8 +55,9 @@ class Linear(Rule):
     def __init__(self, transpose: Callable[..., Any], operands: slice = slice(None)) -> None:
         self.transpose, self.operands = transpose, operands
 
-    def vjp(self, i: int, xp: Any, g: Any, y: Any, args: Any, settings: Any) -> Any:
-        return self.transpose(xp, g, i, args, **settings)
+    def vjps(self, positions: Any, xp: Any, g: Any, y: Any, args: Any, settings: Any) -> list[Any]:
+        transpose = self.transpose
+        return [transpose(xp, g, i, args, **settings) for i in positions]
 
     def jvp(self, f: Any, xp: Any, tangents: Tangents, y: Any, args: Any, settings: Any) -> Any:
         moved = list(args)
@@ -73,8 +72,9 @@ class Bilinear(Rule):
     def __init__(self, *transposes: Callable[..., Any]) -> None:
         self.transposes = transposes
 
-    def vjp(self, i: int, xp: Any, g: Any, y: Any, args: Any, settings: Any) -> Any:
-        return self.transposes[i](xp, g, *args, **settings)
+    def vjps(self, positions: Any, xp: Any, g: Any, y: Any, args: Any, settings: Any) -> list[Any]:
+        transposes = self.transposes
+        return [transposes[i](xp, g, *args, **settings) for i in positions]
 
     def jvp(self, f: Any, xp: Any, tangents: Tangents, y: Any, args: Any, settings: Any) -> Any:
         moved = [(*args[:i], t, *args[i + 1 :]) for i, t in tangents.items()]
@@ -91,10 +91,10 @@ class Reduction(Rule):
     def __init__(self, weight: Callable[..., Any]) -> None:
         self.weight = weight
 
-    def vjp(self, i: int, xp: Any, g: Any, y: Any, args: Any, settings: Any) -> Any:
+    def vjps(self, positions: Any, xp: Any, g: Any, y: Any, args: Any, settings: Any) -> list[Any]:
         x, axis, keepdims = args[0], settings.get("axis"), settings.get("keepdims", False)
         g = keep_axes(xp, g, x, axis, keepdims)
-        return g * self.weight(xp, keep_axes(xp, y, x, axis, keepdims), x, axis)
+        return [g * self.weight(xp, keep_axes(xp, y, x, axis, keepdims), x, axis)]
 
     def jvp(self, f: Any, xp: Any, tangents: Tangents, y: Any, args: Any, settings: Any) -> Any:
         x, axis, keepdims = args[0], settings.get("axis"), settings.get("keepdims", False)
@@ -113,8 +113,8 @@ class ByHand(Rule):
     def __init__(self, vjp: Callable[..., Any], jvp: Callable[..., Any]) -> None:
         self.pull, self.push = vjp, jvp
 
-    def vjp(self, i: int, xp: Any, g: Any, y: Any, args: Any, settings: Any) -> Any:
-        return self.pull(i, xp, g, y, args, **settings)
+    def vjps(self, positions: Any, xp: Any, g: Any, y: Any, args: Any, settings: Any) -> list[Any]:
+        return [self.pull(i, xp, g, y, args, **settings) for i in positions]
 
     def jvp(self, f: Any, xp: Any, tangents: Tangents, y: Any, args: Any, settings: Any) -> Any:
         return self.push(xp, tangents, y, args, **settings)
@@ -158,8 +158,8 @@ def axes_of(axis: int | tuple[int, ...] | None, ndim: int) -> tuple[int, ...]:
 
 
 def keep_axes(xp: Any, y: Any, x: Any, axis: Any, keepdims: bool) -> Any:
-    """`y`, a reduction of `x` over `axis`, with the reduced axes kept at length 1."""
-    if keepdims or not x.ndim:
+    """`y`, a reduction of `x` over `axis`, in a shape that broadcasts to that of `x`."""
+    if keepdims or axis is None or not x.ndim:
         return y
     gone = axes_of(axis, x.ndim)
     return xp.reshape(y, tuple(1 if a in gone else n for a, n in enumerate(x.shape)))

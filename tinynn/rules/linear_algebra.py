@@ -68,7 +68,7 @@ def _trace(xp: Any, x: Any, *, offset: int = 0, dtype: Any = None) -> Any:
 
 def _matrix_power(xp: Any, x: Any, *, n: int) -> Any:
     if n == 0:
-        return xp.broadcast_to(xp.eye(x.shape[-1], dtype=x.dtype, device=device_of(xp, x)), x.shape)
+        return xp.broadcast_to(xp.eye(x.shape[-1], dtype=x.dtype, device=device_of(x)), x.shape)
     square, n = (x, n) if n > 0 else (xp.linalg.inv(x), -n)
     power = None
     while n:

@@ -56,7 +56,7 @@ def _take_back(xp: Any, g: Any, i: int, args: Any, *, axis: int = 0) -> Any:
 def _picked_back(xp: Any, g: Any, x: Any, pick: Callable[[Any], Any]) -> Any:
     # One rule for every way of picking: which elements does it take? Add g to those.
     size = prod(x.shape)
-    picked = pick(xp.reshape(xp.arange(size, device=device_of(xp, x)), x.shape))
+    picked = pick(xp.reshape(xp.arange(size, device=device_of(x)), x.shape))
     zeros = xp.reshape(xp.zeros_like(x), (size,))
     filled = scatter_add(zeros, xp.reshape(picked, (-1,)), xp.reshape(g, (-1,)), axis=0)
     return xp.reshape(filled, x.shape)
@@ -74,7 +74,7 @@ def _take_along_back(xp: Any, g: Any, i: int, args: Any, *, axis: int = -1) -> A
 def _repeat(xp: Any, x: Any, repeats: Any, *, axis: int | None = None) -> Any:
     if axis is None:
         x, axis = xp.reshape(x, (-1,)), 0
-    places = xp.arange(x.shape[axis], device=device_of(xp, x))
+    places = xp.arange(x.shape[axis], device=device_of(x))
     return xp.take(x, xp.repeat(places, repeats), axis=axis)
 
 

@@ -6,12 +6,12 @@ taken without conjugation, and a holomorphic function multiplies by its derivati
 
 from typing import Any
 
-from tinynn.trace import bottom
+from tinynn.trace import Namespace, backend_of
 
 
 def is_complex(xp: Any, x: Any) -> bool:
     """Whether the elements of `x` are complex numbers."""
-    kind: str = xp.kinds[x.dtype]
+    kind: str = Namespace(xp).kinds[x.dtype]
     return kind == "complex floating"
 
 
@@ -32,6 +32,6 @@ def squared_size(xp: Any, x: Any) -> Any:
     return xp.square(x)
 
 
-def device_of(xp: Any, x: Any) -> Any:
+def device_of(x: Any) -> Any:
     """The device of `x`, also where that is a library's own tracer, which does not say."""
-    return xp.device_of(bottom(x))
+    return backend_of(x).device

@@ -20,7 +20,7 @@ def _distinct(xp: Any, x: Any, inverse: Any, count: int) -> Any:
     """The distinct elements of `x`, each taken where it comes first."""
     inverse = xp.reshape(inverse, (-1,))
     order = xp.argsort(inverse, stable=True)
-    kinds = xp.arange(count, dtype=inverse.dtype, device=device_of(xp, x))
+    kinds = xp.arange(count, dtype=inverse.dtype, device=device_of(x))
     first = xp.searchsorted(xp.take(inverse, order, axis=0), kinds)
     return xp.take(xp.reshape(x, (-1,)), xp.take(order, first, axis=0), axis=0)
 

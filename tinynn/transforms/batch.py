@@ -76,6 +76,8 @@ class BatchedRule(Rule):
         self.rule, self.axes = rule, axes
 
     def vjps(self, positions: Any, xp: Any, g: Any, y: Any, args: Any, settings: Any) -> list[Any]:
+        xp = Namespace(xp)
+
         def one(g: Any, y: Any, *args: Any) -> list[Any]:
             return self.rule.vjps(positions, xp, g, y, args, settings)
 
@@ -83,6 +85,8 @@ class BatchedRule(Rule):
         return shares
 
     def jvp(self, f: Any, xp: Any, tangents: Any, y: Any, args: Any, settings: Any) -> Any:
+        xp = Namespace(xp)
+
         def one(tangents: Any, y: Any, *args: Any) -> Any:
             return self.rule.jvp(f, xp, tangents, y, args, settings)
 

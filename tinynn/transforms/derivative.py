@@ -24,10 +24,11 @@ class Transformation(Trace):
         name: what the user asked for, as errors say it.
     """
 
+    open = True
+
     def __init__(self, name: str) -> None:
         super().__init__()
         self.name = name
-        self.open = True
 
     def require_open(self, function: Function) -> None:
         """EscapedError if the function that this trace transforms has returned."""
@@ -51,24 +52,22 @@ class Derivative(Transformation):
     def process(self, function: Function, args: tuple[Any, ...], settings: dict[str, Any]) -> Any:
         if not self.open:
             self.require_open(function)
-        rule, space = rule_of(function), function.space or function.space_of(args)
+        rule = function.rule or rule_of(function)
+        space = function.space or function.space_of(args)
         if type(rule) is Composed:
             return rule.definition(space, *args, **settings)
         followed: dict[int, Any] = {}
-        values, call = [], function.raw
+        values, call = list(args), function.raw
         for i, a in enumerate(args):
             if type(a) is Traced:
-                trace = a.trace
-                if trace is self:
+                if a.trace is self:
                     followed[i] = a.slot
-                elif trace is not BASE:
-                    values.append(a)
+                elif a.trace is not BASE:
                     call = function
                     continue
-                a = a.value
+                values[i] = a = a.value
                 if type(a) is Traced:
                     call = function
-            values.append(a)
         result = call(*values, **settings)
         several = isinstance(result, (tuple, list))
         moves = changes(result, space) if several else space.kinds[result.dtype]
@@ -79,7 +78,8 @@ class Derivative(Transformation):
                 f"{function.name}: {self.name} knows no derivative of it; write it with other "
                 "functions of the standard, or use stop_gradient(x) if none is wanted"
             )
-        return self.follow(function, rule, space, values, followed, result, settings)
+        follow = self.follow_several if several else self.follow
+        return follow(function, rule, space, values, followed, result, settings)
 
     @abstractmethod
     def follow(
@@ -98,6 +98,19 @@ class Derivative(Transformation):
             values: the arguments, as they are below this trace.
             followed: the slots of those that are of this trace, by position.
         """
+
+    @abstractmethod
+    def follow_several(
+        self,
+        function: Function,
+        rule: Rule,
+        space: Any,
+        values: list[Any],
+        followed: dict[int, Any],
+        results: Any,
+        settings: dict[str, Any],
+    ) -> Any:
+        """`follow` where a call has several results, some of which can change a little."""
 
     def read(self, array: Traced, kind: type) -> Any:
         if kind in (float, complex):
@@ -129,7 +142,7 @@ def space_of_leaf(name: str, place: int, argument: Any, leaf: Any) -> Any:
             "backends.get(...).asarray(x), or leave it out of argnums"
         )
     space = Namespace(namespace(leaf))
-    if not changes(leaf, space):
+    if not space.kinds[leaf.dtype]:
         raise NotDifferentiableError(
             f"{name}: {_where(place, argument, leaf)}: expected a floating-point array, got dtype "
             f"{leaf.dtype}; integers have no small changes: cast it, or leave it out of argnums"

@@ -7,7 +7,7 @@ from typing import Any
 
 from tinynn import tree
 from tinynn.rules.kinds import Rule, Tangents
-from tinynn.trace import Function, backend_of, namespace
+from tinynn.trace import Function, Namespace, backend_of, namespace
 from tinynn.transforms.batch import vmap
 from tinynn.transforms.derivative import NotDifferentiableError, name_of, space_of_leaf
 from tinynn.transforms.forward import jvp
@@ -173,6 +173,8 @@ class SaidForward(Rule):
         return self.rule(every, y, *args, **settings)
 
     def vjps(self, positions: Any, xp: Any, g: Any, y: Any, args: Any, settings: Any) -> list[Any]:
+        xp = Namespace(xp)
+
         def pushed(moving: Tangents) -> Any:
             return self.jvp(None, xp, moving, y, args, settings)
 

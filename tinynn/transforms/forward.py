@@ -32,20 +32,44 @@ class Forward(Derivative):
         result: Any,
         settings: dict[str, Any],
     ) -> Any:
-        y = result
-        if is_traced(result) or any(map(is_traced, followed.values())):
-            values, y = [constant(a, space) for a in values], constant(result, space)
-            followed = {i: constant(t, space) for i, t in followed.items()}
-        tangent = rule.jvp(function, space, followed, y, values, settings)
-        if isinstance(result, tuple | list):
-            pairs = zip(result, tangent, strict=True)
-            return regrouped(result, [self._with(space, item, t) for item, t in pairs])
+        tangent = _pushed(function, rule, space, values, followed, result, settings)
         return self._with(space, result, tangent)
+
+    def follow_several(
+        self,
+        function: Function,
+        rule: Rule,
+        space: Any,
+        values: list[Any],
+        followed: dict[int, Any],
+        results: Any,
+        settings: dict[str, Any],
+    ) -> Any:
+        tangents = _pushed(function, rule, space, values, followed, results, settings)
+        pairs = zip(results, tangents, strict=True)
+        return regrouped(results, [self._with(space, item, t) for item, t in pairs])
 
     def _with(self, space: Any, value: Any, tangent: Any) -> Any:
         if not changes(value, space):
             return constant(value, space)
         return Traced(value, self, plain(like(space, tangent, value)), space)
+
+
+def _pushed(
+    function: Function,
+    rule: Rule,
+    space: Any,
+    values: list[Any],
+    tangents: dict[int, Any],
+    y: Any,
+    settings: dict[str, Any],
+) -> Any:
+    """The tangent by the rule, which speaks to the library itself where nothing is Traced."""
+    xp = space.xp
+    if is_traced(y) or any(map(is_traced, tangents.values())):
+        values, y = [constant(a, space) for a in values], constant(y, space)
+        xp, tangents = space, {i: constant(t, space) for i, t in tangents.items()}
+    return rule.jvp(function, xp, tangents, y, values, settings)
 
 
 def like(xp: Any, t: Any, y: Any) -> Any:

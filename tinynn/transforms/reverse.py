@@ -6,6 +6,7 @@ cotangents of its arguments. The tape is in order of execution, so no sorting an
 """
 
 from collections.abc import Callable
+from itertools import islice
 from typing import Any, NamedTuple
 
 from tinynn import tree
@@ -45,14 +46,18 @@ class Item(NamedTuple):
 class Reverse(Derivative):
     """Writes down what is done to its arrays, so that cotangents can be pulled back through it."""
 
+    inputs = 0
+
     def __init__(self, name: str) -> None:
         super().__init__(name)
-        self.tape: list[Entry | Item | None] = []
+        self.tape: list[Any] = []  # the inputs, as they are; then an Entry or Item for each result
 
     def watch(self, value: Any, space: Any) -> Traced:
-        """An input: the derivative by it will be asked for."""
-        self.tape.append(None)
-        return Traced(value, self, len(self.tape) - 1, space)
+        """An input: the derivative by it will be asked for. All inputs come before all calls."""
+        slot = self.inputs
+        self.inputs = slot + 1
+        self.tape.append(value)
+        return Traced(value, self, slot, space)
 
     def follow(
         self,
@@ -65,56 +70,74 @@ class Reverse(Derivative):
         settings: dict[str, Any],
     ) -> Any:
         tape = self.tape
-        call = len(tape)
         tape.append((rule, space, values, result, settings, followed))
-        if not isinstance(result, (tuple, list)):
-            return Traced(result, self, call, space)
+        return Traced(result, self, len(tape) - 1, space)
+
+    def follow_several(
+        self,
+        function: Function,
+        rule: Rule,
+        space: Any,
+        values: list[Any],
+        followed: dict[int, Any],
+        results: Any,
+        settings: dict[str, Any],
+    ) -> Any:
+        tape = self.tape
+        call = len(tape)
+        tape.append((rule, space, values, results, settings, followed))
         items = []
-        for index, item in enumerate(result):
+        for which, item in enumerate(results):
             if changes(item, space):
-                tape.append(Item(call, index, len(result)))
+                tape.append(Item(call, which, len(results)))
                 items.append(Traced(item, self, len(tape) - 1, space))
             else:
                 items.append(constant(item, space))
-        return regrouped(result, items)
+        return regrouped(results, items)
 
-    def pullback(self, slots: list[int | None], cotangents: list[Any], inputs: int) -> list[Any]:
-        """The cotangents of the first `inputs` entries, None where nothing reaches them."""
-        waiting: list[Any] = [None] * len(self.tape)
+    def pullback(self, results: list[Any], cotangents: list[Any]) -> list[Any]:
+        """The cotangents of the inputs from those of these results."""
+        tape, inputs = self.tape, self.inputs
+        waiting: list[Any] = [None] * len(tape)
         around, places.pulled = places.pulled, None
-        for slot, g in zip(slots, cotangents, strict=True):
-            if slot is not None:
-                waiting[slot] = g if waiting[slot] is None else namespace(g).add(waiting[slot], g)
-        for slot in range(len(waiting) - 1, inputs - 1, -1):
+        for y, g in zip(results, cotangents, strict=True):
+            if type(y) is Traced and y.trace is self:
+                before = waiting[y.slot]
+                waiting[y.slot] = g if before is None else y.space.add(before, g)
+        for slot in range(len(tape) - 1, inputs - 1, -1):
             g = waiting[slot]
             if g is None:
                 continue
             waiting[slot] = None
-            entry = self.tape[slot]
+            entry = tape[slot]
             if type(entry) is Item:
                 if waiting[entry.call] is None:
                     waiting[entry.call] = [None] * entry.among
                 waiting[entry.call][entry.which] = g
                 continue
-            rule, space, args, result, settings, parents = entry  # type: ignore[misc]
-            kinds = (type(g), type(result))
-            if Traced in kinds or list in kinds:
-                g, result, args = _lifted(space, g, result, args)
+            rule, space, args, result, settings, parents = entry
+            xp = space.xp
+            if type(g) is Traced or type(result) is Traced or type(g) is list:
+                xp, g, result, args = _lifted(space, g, result, args)
                 places.pulled = origin_of(result)
-            shares = rule.vjps(parents, space, g, result, args, settings)
-            for (i, parent), share in zip(parents.items(), shares, strict=True):
-                x = args[i]
+            shares = rule.vjps(parents, xp, g, result, args, settings)
+            for i, share in zip(parents, shares, strict=True):
+                x, parent = args[i], parents[i]
                 if share.shape != x.shape or share.dtype != x.dtype:
-                    share = _like(space, share, x)
+                    share = _like(xp, share, x)
                 if type(share) is Traced:
                     share = plain(share)
                 before = waiting[parent]
                 waiting[parent] = share if before is None else space.add(before, share)
         places.pulled = around
-        return waiting[:inputs]
+        found = waiting[:inputs]
+        for slot, g in enumerate(found):
+            if g is None:
+                found[slot] = namespace(tape[slot]).zeros_like(tape[slot])
+        return found
 
 
-def _lifted(space: Any, g: Any, result: Any, args: list[Any]) -> tuple[Any, Any, list[Any]]:
+def _lifted(space: Any, g: Any, result: Any, args: list[Any]) -> tuple[Any, Any, Any, list[Any]]:
     """What a rule is given where some of it is Traced by a trace below, or results are several.
 
     All of it Traced then, so that operators work between any two; and zeros for the results that
@@ -124,8 +147,8 @@ def _lifted(space: Any, g: Any, result: Any, args: list[Any]) -> tuple[Any, Any,
         pairs = zip(g, result, strict=True)
         g = [space.zeros_like(plain(item)) if each is None else each for each, item in pairs]
     if not is_traced(g) and not is_traced(result):
-        return g, result, args
-    return constant(g, space), constant(result, space), [constant(a, space) for a in args]
+        return space.xp, g, result, args
+    return space, constant(g, space), constant(result, space), [constant(a, space) for a in args]
 
 
 def _like(xp: Any, g: Any, x: Any) -> Any:
@@ -135,7 +158,9 @@ def _like(xp: Any, g: Any, x: Any) -> Any:
         stretched = tuple(
             axis for axis in range(g.ndim) if axis < extra or x.shape[axis - extra] == 1
         )
-        g = xp.reshape(xp.sum(g, axis=stretched, keepdims=True), x.shape)
+        g = xp.sum(g, axis=stretched)
+        if g.shape != x.shape:
+            g = xp.reshape(g, x.shape)
     if g.dtype == x.dtype:
         return g
     if xp.isdtype(g.dtype, "complex floating") and not xp.isdtype(x.dtype, "complex floating"):
@@ -165,8 +190,17 @@ def vjp(f: Callable[..., Any], *args: Any) -> tuple[Any, Callable[[Any], tuple[A
     >>> pullback(np.asarray([1.0, 10.0]))
     (array([ 2., 40.]),)
     """
-    out, pullback, _ = _run(name_of("vjp", f), f, args, tuple(range(len(args))), has_aux=False)
-    return out, pullback
+    name = name_of("vjp", f)
+    trace, pull, result, _ = _run(name, f, args, tuple(range(len(args))))
+    results, structure = tree.flatten(result)
+
+    def pullback(cotangent: Any) -> tuple[Any, ...]:
+        gs, given = tree.flatten(cotangent)
+        if given != structure:
+            raise ValueError(f"{name}: the cotangent is not a tree like the function's result")
+        return pull(results, [plain(g) for g in gs])
+
+    return structure.unflatten([trace.leave(leaf) for leaf in results]), pullback
 
 
 def value_and_grad(
@@ -197,13 +231,14 @@ def value_and_grad(
     (5.0, array([2., 4.]))
     """
     name = name_of("grad", f)
+    single = isinstance(argnums, int)
+    places = (argnums,) if isinstance(argnums, int) else tuple(argnums)
 
     def value_and_gradient(*args: Any, **kwargs: Any) -> Any:
-        places = (argnums,) if isinstance(argnums, int) else tuple(argnums)
-        out, pullback, aux = _run(name, f, args, places, has_aux, kwargs)
-        _check_scalar(name, out)
-        gradients = pullback(namespace(out).ones_like(out))
-        gradient = gradients[0] if isinstance(argnums, int) else gradients
+        trace, pull, result, aux = _run(name, f, args, places, kwargs, has_aux)
+        out = trace.leave(result)
+        gradients = pull([result], [_one(name, out)])
+        gradient = gradients[0] if single else gradients
         return ((out, aux), gradient) if has_aux else (out, gradient)
 
     return value_and_gradient
@@ -236,52 +271,47 @@ def _run(
     f: Callable[..., Any],
     args: tuple[Any, ...],
     places: tuple[int, ...],
-    has_aux: bool,
     kwargs: dict[str, Any] | None = None,
-) -> tuple[Any, Callable[[Any], tuple[Any, ...]], Any]:
-    """Run `f` on watched arguments; its value, its pullback, and what came beside the value."""
+    has_aux: bool = False,
+) -> tuple[Reverse, Callable[..., tuple[Any, ...]], Any, Any]:
+    """Run `f`, watching the arguments at these places.
+
+    Returns:
+        `(trace, pull, result, aux)`: `result` as `f` returned it, `aux` (what came beside it) as
+        the world outside sees it. `pull(leaves, cotangents)` takes cotangents of leaves of the
+        result to trees like the watched arguments.
+    """
     trace = Reverse(name)
-    opened, values, watched = [], [], list(args)
+    watched, opened = list(args), []
     for place in places:
-        leaves, structure = tree.flatten(args[place])
-        opened.append((leaves, structure))
-        inputs = []
-        for leaf in leaves:
-            values.append(plain(leaf))
-            space = space_of_leaf(name, place, args[place], leaf)
-            inputs.append(trace.watch(values[-1], space))
-        watched[place] = structure.unflatten(inputs)
-    result = f(*watched, **(kwargs or {}))
+        argument = args[place]
+        leaves, structure = tree.flatten(argument)
+        opened.append((structure, len(leaves)))
+        watched[place] = structure.unflatten([
+            trace.watch(plain(leaf), space_of_leaf(name, place, argument, leaf)) for leaf in leaves
+        ])  # fmt: skip
+    result, aux = f(*watched, **(kwargs or {})), None
     trace.open = False
-    if has_aux and not (isinstance(result, tuple) and len(result) == 2):
-        raise TypeError(f"{name}: with has_aux=True the function returns a pair (value, aux)")
-    result, aux = result if has_aux else (result, None)
-    outs, out_structure = tree.flatten(result)
-    slots = [leaf.slot if type(leaf) is Traced and leaf.trace is trace else None for leaf in outs]
+    if has_aux:
+        if not (isinstance(result, tuple) and len(result) == 2):
+            raise TypeError(f"{name}: with has_aux=True the function returns a pair (value, aux)")
+        result, aux = result[0], tree.map(trace.leave, result[1])
 
-    def pullback(cotangent: Any) -> tuple[Any, ...]:
-        gs, given = tree.flatten(cotangent)
-        if given != out_structure:
-            raise ValueError(f"{name}: the cotangent is not a tree like the function's result")
-        found = trace.pullback(slots, [plain(g) for g in gs], len(values))
-        filled = iter(
-            namespace(value).zeros_like(value) if g is None else g
-            for g, value in zip(found, values, strict=True)
-        )
-        return tuple(structure.unflatten([next(filled) for _ in ls]) for ls, structure in opened)
+    def pull(leaves: list[Any], cotangents: list[Any]) -> tuple[Any, ...]:
+        found = iter(trace.pullback(leaves, cotangents))
+        return tuple([structure.unflatten(islice(found, count)) for structure, count in opened])
 
-    out = out_structure.unflatten([trace.leave(leaf) for leaf in outs])
-    return out, pullback, tree.map(trace.leave, aux)
+    return trace, pull, result, aux
 
 
-def _check_scalar(name: str, out: Any) -> None:
+def _one(name: str, out: Any) -> Any:
+    """The cotangent of a loss: one. NotDifferentiableError unless it is a real number."""
     is_array = hasattr(out, "dtype")
-    if (
-        is_array
-        and out.shape == ()
-        and Namespace(namespace(out)).kinds[out.dtype] == "real floating"
-    ):
-        return
+    if is_array and out.shape == ():
+        xp = namespace(out)
+        kind = Namespace(xp).kinds[out.dtype]
+        if kind == "real floating":
+            return xp.ones_like(out)
     got = (
         f"an array of shape {tuple(out.shape)} and dtype {out.dtype}"
         if is_array
