@@ -34,6 +34,7 @@ class Dialect:
         library: the module in which the names in the statements are found.
         empty: a new array of a shape and dtype, with whatever values.
         into: Into for functions of the standard; "copy" for copying an array into another.
+        words: how a call that makes no array of its own is written: "{0}.T", settings by name.
         spelled: functions to be spelled out in others, `definition(xp, *arrays, **settings)`.
         context: a context manager in which programs run.
     """
@@ -41,5 +42,6 @@ class Dialect:
     library: ModuleType
     empty: Callable[[Any, Any], Any]
     into: Mapping[str, Into]
+    words: Mapping[str, str] = field(default_factory=dict)
     spelled: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
     context: Callable[[], AbstractContextManager[Any]] = nullcontext

@@ -77,6 +77,7 @@ DIALECT = Dialect(
     np,
     np.empty,
     INTO,
+    {"matrix_transpose": "{0}.mT", "reshape": "{0}.reshape({shape})"},
     {"sigmoid": _sigmoid, "relu": _relu, "logsumexp": _logsumexp, "mean": _mean},
     lambda: np.errstate(all="ignore"),
 )

@@ -187,6 +187,9 @@ class Writer:
             return f"{args[0]}[{node.settings['index']}]"
         if node.name == "getitem":
             return f"{args[0]}[{words.index(node.settings['key'], args[1:])}]"
+        word = self.dialect.words.get(node.name) if self.dialect else None
+        if word is not None:
+            return word.format(*args, **{k: words.literal(v) for k, v in node.settings.items()})
         for key, value in node.settings.items():
             args.append(f"{key}={words.literal(value) or self.names.bind(key, value)}")
         return f"{self.names.function(node.name, node.function.raw)}({', '.join(args)})"
