@@ -17,7 +17,7 @@ from tests.checks import assert_close, assert_equal
 from tests.programs import Program
 from tinynn import tree
 from tinynn.compiler import RecordingError, passes
-from tinynn.compiler.loop import loop_of
+from tinynn.compiler.loop import InPlace
 from tinynn.compiler.rewrite import FILL
 from tinynn.functional import sigmoid
 from tinynn.layers import Linear, Sequential
@@ -339,7 +339,7 @@ def xor_loop() -> Any:
     backend = backends.get("numpy")
     spelled = backend.dialect.spelled
     _, graph, _ = record(step, params, state, Samples(x, y), None, spelled=spelled)
-    loop = loop_of(graph, 3, backend, [[0, 1]])
+    loop = InPlace(graph, 3, backend, [[0, 1]])
     loop.load(tree.leaves((params, state)))
     return loop, loop.batches(4, (x, y), ())
 

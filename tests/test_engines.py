@@ -88,6 +88,11 @@ def data(backend: Backend) -> dict[str, Any]:
     }
 
 
+def compiled_by(backend: Backend) -> str:
+    """The engine that compiles there; a library's own compiler is tested where it has one."""
+    return "calls" if backend.repeat is None else "jit"
+
+
 def assert_same(
     backend: Backend, net: Any, target: str = "labels", weights: bool = False, **settings: Any
 ) -> None:
@@ -101,7 +106,7 @@ def assert_same(
             warnings.simplefilter("error")  # a step that is not compiled would say so
             return tinynn.fit(net, given["x"], given[target], engine=engine, **settings)
 
-    eager, compiled = trained("eager"), trained("calls")
+    eager, compiled = trained("eager"), trained(compiled_by(backend))
     expected = dict(tree.paths(eager.params))
     for name, array in tree.paths(compiled.params):
         want = backend.to_host(expected.pop(name))
@@ -143,7 +148,7 @@ def test_a_loss_of_the_users_own(backend: Backend) -> None:
 
 def test_callbacks_see_and_may_replace_true_parameters(backend: Backend) -> None:
     given = data(backend)
-    seen: dict[str, list[Any]] = {"eager": [], "calls": []}
+    seen: dict[str, list[Any]] = {"eager": [], compiled_by(backend): []}
 
     for engine, kept in seen.items():
 
@@ -187,7 +192,7 @@ def test_divergence_stops_at_the_same_epoch(backend: Backend) -> None:
             )
         return model.history["loss"]
 
-    eager, compiled = history("eager"), history("calls")
+    eager, compiled = history("eager"), history(compiled_by(backend))
     assert len(eager) == len(compiled) < 500
     np.testing.assert_allclose(compiled[:20], eager[:20], rtol=1e-8)
 
@@ -196,6 +201,19 @@ def test_an_engine_that_does_not_exist(backend: Backend) -> None:
     given = data(backend)
     with pytest.raises(ValueError, match=r"engine: expected one of 'auto'.*got 'quantum'"):
         tinynn.fit(SMALL, given["x"], given["labels"], engine="quantum")
+
+
+@pytest.mark.only("jax", "numpy")
+def test_calls_and_jit(backend: Backend) -> None:
+    given = data(backend)
+    settings: dict[str, Any] = {"epochs": 2, "optimizer": Adam(0.01)}
+    by_calls = tinynn.fit(SMALL, given["x"], given["labels"], engine="calls", **settings)
+    if backend.repeat is None:
+        with pytest.raises(ValueError, match="no compiler of its own"):
+            tinynn.fit(SMALL, given["x"], given["labels"], engine="jit", **settings)
+        return
+    by_jit = tinynn.fit(SMALL, given["x"], given["labels"], engine="jit", **settings)
+    np.testing.assert_allclose(by_jit.history["loss"], by_calls.history["loss"], rtol=1e-8)
 
 
 def test_auto_compiles_long_runs_only(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -245,12 +245,19 @@ class Scanned(Functional):
         return self.wanted_of(self.graph.space.xp.concat(outs))
 
 
-def loop_of(graph: Graph, kept: int, backend: Any, rows: Sequence[list[int]]) -> Loop:
-    """The best program for this library."""
-    if backend.dialect is not None:
-        return InPlace(graph, kept, backend, rows)
-    kind = Functional if backend.repeat is None else Scanned
-    return kind(graph, kept, backend, rows)
+def kind_of(engine: str, backend: Any) -> type[Loop]:
+    """The kind of program that an engine of `fit` runs; "auto" takes the library's fastest.
+
+    Raises ValueError for "jit" where the library has no compiler that takes a loop.
+    """
+    if engine == "jit" and backend.repeat is None:
+        raise ValueError(
+            f"engine: expected 'auto', 'eager' or 'calls' on {backend!r}, got 'jit': that library "
+            "has no compiler of its own for a whole loop"
+        )
+    if engine != "calls" and backend.repeat is not None:
+        return Scanned
+    return Functional if backend.dialect is None else InPlace
 
 
 def _without_scale(graph: Graph, kept: int) -> tuple[Graph, float]:

@@ -1,7 +1,7 @@
 """A graph as an SVG picture: the forward pass down one side, the backward pass up the other."""
 
 from dataclasses import dataclass
-from xml.sax.saxutils import escape
+from html import escape
 
 from tinynn.transforms.record import Graph, Input, Node
 

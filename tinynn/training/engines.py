@@ -6,12 +6,12 @@ takes what is fastest from start to end.
 """
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from math import prod
 from typing import Any
 
 from tinynn import tree
-from tinynn.compiler.loop import Loop, loop_of
+from tinynn.compiler.loop import Loop, kind_of
 from tinynn.layers import split
 from tinynn.training.data import Samples
 from tinynn.training.progress import Bar
@@ -68,8 +68,8 @@ class Compiled:
     Raises RecordingError if the step cannot be recorded.
     """
 
-    def __init__(self, epoch: Epoch, bar: Bar, params: Any, state: Any) -> None:
-        self.epoch, self.bar = epoch, bar
+    def __init__(self, epoch: Epoch, bar: Bar, params: Any, state: Any, kind: type[Loop]) -> None:
+        self.epoch, self.bar, self.kind = epoch, bar, kind
         self.xp, self.samples, self.size = epoch.xp, epoch.samples, epoch.size
         self.rest = rest = self.samples.size % self.size
         self.at_once = epoch.shuffle_key is None and not epoch.draws and not rest
@@ -89,7 +89,7 @@ class Compiled:
         spelled = backend.dialect.spelled if backend.dialect else None
         _, graph, _ = record(self.epoch.step, params, state, batch, key, spelled=spelled)
         kept = len(tree.leaves((params, state)))
-        return loop_of(graph, kept, backend, rows_of(params, state))
+        return self.kind(graph, kept, backend, rows_of(params, state))
 
     def start(self, params: Any, state: Any) -> None:
         """Go on from these parameters; a state of None keeps the optimizer's own."""
@@ -196,10 +196,10 @@ def chosen(
 ) -> "Eager | Compiled":
     """The engine of that name, ready to run; an eager one, with a warning, if it must be."""
     steps = epochs * -(-epoch.samples.size // epoch.size)
-    made: Callable[[], Any] = lambda: Compiled(epoch, bar, params, state)  # noqa: E731
     if engine != "eager" and not (engine == "auto" and steps < _WORTH_IT):
+        kind = kind_of(engine, epoch.backend)
         try:
-            return made()
+            return Compiled(epoch, bar, params, state, kind)
         except RecordingError as error:
             warnings.warn(
                 f"fit: the training step runs without compiling: {error}",

@@ -6,7 +6,7 @@ from typing import Any
 
 from backends import random
 from tinynn import tree
-from tinynn.compiler.loop import Functional, InPlace
+from tinynn.compiler.loop import kind_of
 from tinynn.compiler.passes import simplified
 from tinynn.compiler.picture import svg
 from tinynn.compiler.plan import When
@@ -102,8 +102,7 @@ def explain(
         step = TrainingStep(net, loss, optimizer)
         _, graph, _ = record(step, params, state, samples, key, spelled=spelled)
         kept = tree.leaves((params, state))
-        kind = InPlace if home.dialect else Functional
-        loop = kind(graph, len(kept), home, rows_of(params, state))
+        loop = kind_of("calls", home)(graph, len(kept), home, rows_of(params, state))
         found: list[tuple[str, Any]] = []
         if values:
             loop.load(kept)
