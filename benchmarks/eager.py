@@ -3,8 +3,9 @@
     python benchmarks/eager.py [--rounds 15]
 
 All in one process and on one thread, in turn: a round gives every competitor the same number of
-steps, so whatever else the machine does falls on all alike. The ratio is the median, over the
-rounds, of its time to that of NumPy by hand in the same round. What is not installed is left out.
+steps, so whatever else the machine does falls on all alike. Times are processor time, in which
+waiting for a busy machine does not count. The ratio is the median, over the rounds, of its time to
+that of NumPy by hand in the same round. What is not installed is left out.
 """
 
 import argparse
@@ -18,7 +19,7 @@ from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
-from time import perf_counter
+from time import process_time
 from typing import Any
 
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -221,12 +222,12 @@ class Run:
         weights, step, updates = self.weights, self.step, self.task.updates
         gc.collect()
         gc.disable()
-        start = perf_counter()
+        start = process_time()
         for _ in range(self.task.steps):
             result, _ = step(weights)
             if updates:
                 weights = result
-        self.times.append((perf_counter() - start) / self.task.steps * 1e6)
+        self.times.append((process_time() - start) / self.task.steps * 1e6)
         gc.enable()
         self.weights = weights
 
