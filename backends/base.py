@@ -109,6 +109,14 @@ class Backend:
         """The backend of one of the library's arrays."""
         return cls(array.device)
 
+    @classmethod
+    def unfit(cls, kind: type) -> str:
+        """Why arrays of that type, although the library's, are not taken, and what to do.
+
+        "" for all others: for every type that keeps to the standard.
+        """
+        return ""
+
     # Moving data between the host and the device.
 
     def asarray(self, host: Any, dtype: DType | str | None = None) -> Array:
@@ -119,7 +127,8 @@ class Backend:
         the device lacks it. An array of this backend passes through.
 
         Raises MixedArrays for an array of another library or device, TypeError for data that are
-        not numbers or a dtype that this device lacks, OverflowError for integers that do not fit.
+        not numbers (or hide some, as masked arrays do) or a dtype that this device lacks,
+        OverflowError for integers that do not fit.
 
         >>> import backends
         >>> backends.get("numpy").asarray([1, 2], dtype="float32")
@@ -129,8 +138,9 @@ class Backend:
 
         if dtype is not None:
             dtype = self.dtypes()[self.dtype_name(dtype)]
-        if is_array(host) and not isinstance(host, (np.ndarray, np.generic)):
-            if (source := of(host)) != self:
+        source = of(host) if is_array(host) else None
+        if source is not None and not isinstance(host, (np.ndarray, np.generic)):
+            if source != self:
                 raise MixedArrays(
                     f"asarray takes host data or arrays of {self}, got an array of {source}; "
                     "read it back first, with backends.of(x).to_host(x)"

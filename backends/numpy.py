@@ -62,6 +62,19 @@ class NumPy(Backend):
     def holding(cls, array: Array) -> Self:
         return _ONLY
 
+    @classmethod
+    def unfit(cls, kind: type) -> str:
+        if kind is np.ndarray or issubclass(kind, np.generic):
+            return ""
+        if issubclass(kind, np.matrix):
+            return "its products are not those of arrays; give np.asarray(x)"
+        if issubclass(kind, np.ma.MaskedArray):
+            return (
+                "what it masks would be lost, or taken for numbers; fill it, x.filled(0.0), or "
+                "give np.asarray(x) without the rows that are masked"
+            )
+        return ""
+
     def _place(self, data: np.ndarray, dtype: Any) -> Array:
         return data
 

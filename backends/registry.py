@@ -67,7 +67,7 @@ def of(*arrays: Array) -> Backend:
 
     Arrays of a library that is not registered get the defaults, if they have
     `__array_namespace__`. MixedArrays if libraries or devices differ, TypeError for what is no
-    array.
+    array or of a type that does not keep to the standard, as masked arrays.
 
     >>> import backends, numpy as np
     >>> backends.of(np.zeros(3), np.ones(2))
@@ -96,7 +96,7 @@ def _reconciled(arrays: tuple[Array, ...]) -> Backend:
 
 
 def is_array(x: object) -> bool:
-    """Whether `of` would take it. Imports no library.
+    """Whether it is some library's, for `of` to take or to say what is wrong. Imports no library.
 
     >>> import backends, numpy as np
     >>> backends.is_array(np.zeros(3)), backends.is_array([0.0])
@@ -194,8 +194,11 @@ class _Kinds(dict[type, type[Backend]]):
                 f"expected an array, got {kind.__name__}; "
                 "place host data with asarray of a backend, backends.get(...)"
             )
-        self[kind] = _load(library) if library else _Unregistered
-        return self[kind]
+        backend = _load(library) if library else _Unregistered
+        if reason := backend.unfit(kind):
+            raise TypeError(f"expected a plain array, got {kind.__name__}: {reason}")
+        self[kind] = backend
+        return backend
 
 
 _KINDS = _Kinds()

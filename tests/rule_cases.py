@@ -147,6 +147,7 @@ CASES: dict[Any, list[Case]] = {
     "tile": [one(lambda xp, x, r=r: xp.tile(x, r), (2, 3)) for r in ((2,), (2, 1, 3))],
     "diff": [
         one(within("diff"), (3, 4)),
+        one(within("diff"), (2, 0)),
         one(lambda xp, x, y: xp.diff(x, axis=0, n=2, prepend=y), (3, 2), (1, 2)),
         one(lambda xp, x, y: xp.diff(x, append=y), (3, 2), (3, 2), **BOTH),
     ],

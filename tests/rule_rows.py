@@ -72,15 +72,22 @@ def indices(xp: Any, x: Any, values: list[int]) -> Any:
     return xp.asarray(values, device=getattr(x, "device", None))
 
 
-def skip_if_missing(call: Callable[[], Any], backend: Any) -> None:
-    """Skip what PyTorch says it lacks, and what array-api-strict was told to do without."""
+def missing(call: Callable[[], Any], backend: Any) -> str:
+    """What PyTorch says it lacks, or array-api-strict was told to do without; "" for nothing."""
     if backend.name not in ("array_api_strict", "torch"):
-        return
+        return ""
     try:
         call()
     except NotImplementedError as error:
-        pytest.skip(str(error))
+        return str(error)
     except RuntimeError as error:
         if "for array-api-strict" not in str(error):
             raise
-        pytest.skip(str(error))
+        return str(error)
+    return ""
+
+
+def skip_if_missing(call: Callable[[], Any], backend: Any) -> None:
+    """Skip what the library lacks, for the reason it gives."""
+    if reason := missing(call, backend):
+        pytest.skip(reason)

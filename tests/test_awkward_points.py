@@ -95,6 +95,7 @@ POINTS = [
     Point("cumulative_prod", ([0, 2, 0],), ([5, 0, 0],)),
     Point("var", ([1, 1],), ([0, 0],)),
     Point("std", ([1, 1],), ([nan, nan],)),
+    Point("std", ([2],), ([0],), jax=([nan],), why=DEFINED),
     Point("linalg.vector_norm", ([0, 0],), ([nan, nan],)),
     Point("linalg.vector_norm", ([0, 0],), ([1, 1],), settings={"ord": 1}),
     Point("linalg.vector_norm", ([0, 0],), ([nan, nan],), settings={"ord": 3}),

@@ -192,6 +192,33 @@ def test_complex_x(backend: Backend, x: Any, y: Any) -> None:
             fit(NET, backend.xp.astype(x, backend.dtypes()["complex64"]), y)
 
 
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda x: x.view(np.matrix), r"got matrix: .*give np\.asarray\(x\)"),
+        (np.ma.masked_invalid, r"got MaskedArray: .*fill it, x\.filled\(0\.0\)"),
+    ],
+    ids=["matrix", "masked array"],
+)
+def test_arrays_that_are_not_plain(
+    backend: Backend, model: Model, make: Callable[..., Any], message: str
+) -> None:
+    x, y = np.asarray([[1.0, np.nan], [3.0, 4.0]]), [0, 1]
+    with pytest.raises(TypeError, match=f"fit: X: expected a plain array, {message}"):
+        fit(NET, make(x), y, backend=backend)
+    with pytest.raises(TypeError, match=f"fit: X: expected a plain array, {message}"):
+        fit(NET, make(x), y)
+    with pytest.raises(TypeError, match=f"fit: X, row 1: expected a plain array, {message}"):
+        fit(NET, [[1.0, 2.0], make(x[1])], y, backend=backend)
+    with pytest.raises(TypeError, match=f"fit: y: expected a plain array, {message}"):
+        fit(NET, [[1.0, 2.0]], make(x[:1]), backend=backend)
+    with pytest.raises(TypeError, match=f"predict: X: expected a plain array, {message}"):
+        model.predict(make(x))
+    for take in (backends.of, backend.asarray):
+        with pytest.raises(TypeError, match=f"expected a plain array, {message}"):
+            take(make(x))
+
+
 # Labels.
 
 

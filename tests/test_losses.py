@@ -371,6 +371,20 @@ def test_check_takes_unsigned_and_boolean_labels(backend: backends.Backend) -> N
         SoftmaxCrossEntropy().check(prediction, backend.asarray([0, 1], dtype=dtype))
 
 
+@pytest.mark.reads_scalars
+@pytest.mark.parametrize("label", [2**31, 2**32, 2**32 + 1, 2**63, 2**64 - 1])
+def test_check_refuses_labels_that_do_not_fit_in_fewer_bits(
+    backend: backends.Backend, label: int
+) -> None:
+    prediction = backend.asarray(np.zeros((1, 2)), dtype="float32")
+    for dtype in {"uint32", "uint64", "int64"} & set(backend.dtypes()):
+        if label <= np.iinfo(dtype).max:
+            target = backend.asarray(np.asarray([0, label], dtype=dtype))
+            got = f"from 0 to 1, as .* got labels from 0 to {str(label)[:6]}"
+            with pytest.raises(ValueError, match=got):
+                SoftmaxCrossEntropy().check(prediction, target)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [

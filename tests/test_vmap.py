@@ -83,6 +83,30 @@ def test_a_default_axis_is_the_entrys_own(backend: backends.Backend) -> None:
         vmap(lambda x: namespace(x).squeeze(x, axis=-2))(x[:1, ...])
 
 
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda xp, x: xp.roll(x, 1),
+        lambda xp, x: xp.concat([x, x], axis=None),
+        lambda xp, x: xp.argmax(x),
+        lambda xp, x: xp.take(x, xp.argmax(x, axis=1), axis=1),
+        lambda xp, x: x[xp.argmax(x, axis=0), ...],
+        lambda xp, x: xp.searchsorted(xp.sum(x, axis=0), xp.sum(x, axis=1)),
+        lambda xp, x: xp.isin(x, xp.square(x)),
+        lambda xp, x: xp.tensordot(x, x),
+    ],
+)
+def test_a_batch_of_nothing_has_the_shape_of_its_results(backend: backends.Backend, f: Any) -> None:
+    one = place(backend, [[[1.0, 2.0], [4.0, 5.0]]])
+    none = place(backend, np.ones((0, 2, 2)))
+    over = lambda x: f(namespace(x), x)  # noqa: E731
+    alike = vmap(over)(one)
+    assert_array(vmap(over)(none), backend, dtype=alike.dtype, shape=(0, *alike.shape[1:]))
+    if namespace(alike).isdtype(alike.dtype, "real floating"):
+        slopes = vmap(grad(lambda x: namespace(x).sum(over(x))))(none)
+        assert_array(slopes, backend, dtype="float32", shape=(0, 2, 2))
+
+
 def test_vmap_of_grad_and_grad_of_vmap(backend: backends.Backend) -> None:
     rows = np.stack([X, 2 * X])
     expected = np.cos(rows) * rows**2 + 2 * rows * np.sin(rows)

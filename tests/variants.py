@@ -34,9 +34,8 @@ class Variant:
 def frozen(value: Any) -> Any:
     """The value with every NumPy array in it made read-only; the caller's own array is left be."""
     if type(value) is np.ndarray:
-        if value.flags.writeable:
-            value = value.view()
-            value.flags.writeable = False
+        value = value.view()  # whether it is needed is not asked: of broadcast arrays NumPy warns
+        value.flags.writeable = False
         return value
     if isinstance(value, list):
         return [frozen(item) for item in value]

@@ -391,7 +391,7 @@ def _check_classes(loss: Any, prediction: Array, target: Array) -> None:
         return
     _require_integers(loss, target)
     if not xp.isdtype(target.dtype, "signed integer"):  # some libraries lack min of the others
-        target = xp.astype(target, xp.int32)
+        target = xp.astype(target, prediction.dtype)  # which holds the largest, and wraps none
     low, high = int(xp.min(target)), int(xp.max(target))
     if low < 0 or high >= classes:
         raise ValueError(

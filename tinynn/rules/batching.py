@@ -31,7 +31,7 @@ def batcher_of(function: Function) -> Batcher | None:
         return found
     rule = rule_of(function)
     if isinstance(rule, Elementwise):
-        return elementwise
+        return broadcasting
     return reduction if isinstance(rule, Reduction) else None
 
 
@@ -57,6 +57,11 @@ def everywhere(xp: Any, args: Any, batched: list[bool], size: int) -> list[Any]:
     ]
 
 
+def rows(xp: Any, x: Any) -> Any:
+    """Each entry's elements in a row: (size, elements). Not by -1, which no empty batch has."""
+    return xp.reshape(x, (x.shape[0], prod(x.shape[1:])))
+
+
 def shifted(axis: Any) -> Any:
     """The axis or axes as they are counted with the batch axis in front."""
     if isinstance(axis, tuple | list):
@@ -75,8 +80,8 @@ def checked(axis: Any, x: Any, f: Any) -> Any:
     return shifted(axis)
 
 
-def elementwise(f: Any, xp: Any, args: Any, batched: list[bool], size: int, settings: Any) -> Any:
-    """Functions of the elements in one place, which broadcast."""
+def broadcasting(f: Any, xp: Any, args: Any, batched: list[bool], size: int, settings: Any) -> Any:
+    """Functions of the elements in one place, or of the last axes, that broadcast over the rest."""
     return f(*aligned(xp, args, batched), **settings)
 
 
@@ -101,17 +106,12 @@ def along(flat: bool, default: Any = None) -> Batcher:
             return f(x, **{**settings, "axis": checked(axis, x, f)})
         rest = {name: value for name, value in settings.items() if name != "axis"}
         if x.ndim == 2 or flat:
-            return f(xp.reshape(x, (size, -1)), axis=-1, **rest)
-        y = f(xp.reshape(x, (size, -1)), axis=-1, **{**rest, "keepdims": False})
+            return f(rows(xp, x), axis=-1, **rest)
+        y = f(rows(xp, x), axis=-1, **{**rest, "keepdims": False})
         kept = (1,) * (x.ndim - 1) if rest.get("keepdims") else ()
         return xp.reshape(y, (size, *kept))
 
     return batch
-
-
-def trailing(f: Any, xp: Any, args: Any, batched: list[bool], size: int, settings: Any) -> Any:
-    """Functions of the last axes, which broadcast over those in front."""
-    return f(*aligned(xp, args, batched), **settings)
 
 
 def shaped(f: Any, xp: Any, args: Any, batched: list[bool], size: int, settings: Any) -> Any:
@@ -163,7 +163,7 @@ def rolled(f: Any, xp: Any, args: Any, batched: list[bool], size: int, settings:
     (x,) = args
     if settings.get("axis") is not None:
         return f(x, shift=settings["shift"], axis=checked(settings["axis"], x, f))
-    return xp.reshape(f(xp.reshape(x, (size, -1)), shift=settings["shift"], axis=1), x.shape)
+    return xp.reshape(f(rows(xp, x), shift=settings["shift"], axis=1), x.shape)
 
 
 def joined(f: Any, xp: Any, args: Any, batched: list[bool], size: int, settings: Any) -> Any:
@@ -171,7 +171,7 @@ def joined(f: Any, xp: Any, args: Any, batched: list[bool], size: int, settings:
     args = everywhere(xp, args, batched, size)
     axis = settings.get("axis", 0)
     if axis is None:
-        return f([xp.reshape(a, (size, -1)) for a in args], axis=1)
+        return f([rows(xp, a) for a in args], axis=1)
     return f(args, axis=shifted(axis))
 
 
@@ -205,7 +205,7 @@ def scattered(f: Any, xp: Any, args: Any, batched: list[bool], size: int, settin
     whole, indices, updates = everywhere(xp, args, batched, size)
     x, indices = _in_a_row(xp, whole, indices, axis)
     updates = xp.moveaxis(updates, axis + 1, 1)
-    updates = xp.reshape(updates, (-1, *updates.shape[2:]))
+    updates = xp.reshape(updates, (prod(indices.shape), *updates.shape[2:]))
     y = f(x, xp.reshape(indices, (-1,)), updates, axis=0)
     y = xp.reshape(y, (size, whole.shape[axis + 1], *y.shape[1:]))
     return xp.moveaxis(y, 1, axis + 1)
@@ -237,12 +237,11 @@ def indexed(f: Any, xp: Any, args: Any, batched: list[bool], size: int, settings
     if not any(batched[1:]):
         table = xp.reshape(xp.arange(prod(shape), device=device_of(x)), shape)
         places = table[put_back(key, arrays)]
-        y = xp.take(xp.reshape(x, (size, -1)), xp.reshape(places, (-1,)), axis=1)
+        y = xp.take(rows(xp, x), xp.reshape(places, (-1,)), axis=1)
         return xp.reshape(y, (size, *places.shape))
     if len(arrays) == 1 and len([part for part in key if part is not ...]) == 1:
         x, index = everywhere(xp, args, batched, size)
-        flat = xp.reshape(index, (size, -1))
-        y = taken(xp.take, xp, [x, flat], [True, True], size, {"axis": 0})
+        y = taken(xp.take, xp, [x, rows(xp, index)], [True, True], size, {"axis": 0})
         return xp.reshape(y, (size, *index.shape[1:], *shape[1:]))
     raise ValueError(
         "x[...] under vmap: an index with an array that differs from entry to entry is understood "
@@ -278,7 +277,8 @@ def among(f: Any, xp: Any, args: Any, batched: list[bool], size: int, settings: 
     if not batched[1]:
         return f(*args, **settings)
     x, others = everywhere(xp, args, batched, size)
-    others = xp.reshape(others, (size, *(1,) * (x.ndim - 1), -1))
+    count = prod(others.shape[1:])
+    others = xp.reshape(others, (size, *(1,) * (x.ndim - 1), count))
     found = xp.any(xp.equal(xp.expand_dims(x, axis=-1), others), axis=-1)
     return xp.logical_not(found) if settings.get("invert") else found
 
@@ -289,7 +289,7 @@ def searched(f: Any, xp: Any, args: Any, batched: list[bool], size: int, setting
     if settings.get("sorter") is not None:
         sorter = xp.broadcast_to(settings["sorter"], x.shape)
         x = xp.take_along_axis(x, sorter, axis=-1)
-    x = xp.reshape(x, (size, *(1,) * (values.ndim - 1), -1))
+    x = xp.reshape(x, (size, *(1,) * (values.ndim - 1), x.shape[-1]))
     values = xp.expand_dims(values, axis=-1)
     comes_before = xp.less_equal if settings.get("side") == "right" else xp.less
     return xp.count_nonzero(comes_before(x, values), axis=-1)
@@ -300,8 +300,8 @@ for name in """equal not_equal less less_equal greater greater_equal isfinite is
     bitwise_invert bitwise_left_shift bitwise_right_shift ceil floor round trunc sign
     floor_divide nextafter clip astype real imag conj zeros_like ones_like empty_like
     full_like""".split():
-    BATCHING[name] = elementwise
-BATCHING[extensions.stop_gradient] = elementwise
+    BATCHING[name] = broadcasting
+BATCHING[extensions.stop_gradient] = broadcasting
 BATCHING[to_device] = each_alike
 for name in "sum mean var std max min prod all any count_nonzero linalg.vector_norm".split():
     BATCHING[name] = reduction
@@ -315,7 +315,7 @@ for name in """matrix_transpose tril triu linalg.matrix_transpose linalg.cholesk
     linalg.eig linalg.eigh linalg.eigvals linalg.eigvalsh linalg.inv linalg.matrix_norm
     linalg.matrix_power linalg.matrix_rank linalg.pinv linalg.qr linalg.slogdet linalg.svd
     linalg.svdvals linalg.trace linalg.diagonal""".split():
-    BATCHING[name] = trailing
+    BATCHING[name] = broadcasting
 BATCHING["reshape"] = shaped
 BATCHING["broadcast_to"] = shaped
 BATCHING["expand_dims"] = widened

@@ -36,11 +36,12 @@ def _tensordot(xp: Any, a: Any, b: Any, *, axes: Any = 2) -> Any:
     rest_a = tuple(i for i in range(a.ndim) if i not in left)
     rest_b = tuple(i for i in range(b.ndim) if i not in right)
     inner = prod(a.shape[i] for i in left)
+    shape_a, shape_b = (tuple(y.shape[i] for i in r) for y, r in ((a, rest_a), (b, rest_b)))
     out = xp.matmul(
-        xp.reshape(xp.permute_dims(a, rest_a + left), (-1, inner)),
-        xp.reshape(xp.permute_dims(b, right + rest_b), (inner, -1)),
+        xp.reshape(xp.permute_dims(a, rest_a + left), (prod(shape_a), inner)),
+        xp.reshape(xp.permute_dims(b, right + rest_b), (inner, prod(shape_b))),
     )
-    return xp.reshape(out, tuple(a.shape[i] for i in rest_a) + tuple(b.shape[i] for i in rest_b))
+    return xp.reshape(out, shape_a + shape_b)
 
 
 def _outer(xp: Any, a: Any, b: Any) -> Any:
@@ -55,8 +56,8 @@ def _cross(xp: Any, a: Any, b: Any, *, axis: int = -1) -> Any:
 
 def _diagonal(xp: Any, x: Any, *, offset: int = 0) -> Any:
     *batch, m, n = x.shape
-    start = offset if offset >= 0 else -offset * n
     length = max(0, min(m, n - offset) if offset >= 0 else min(m + offset, n))
+    start = (offset if offset >= 0 else -offset * n) if length else 0
     flat = xp.reshape(x, (*batch, m * n))
     stop = start + length * (n + 1)
     return flat[..., start : stop if stop < m * n else None : n + 1]

@@ -94,7 +94,9 @@ def _diff(
     x = xp.concat([part for part in (prepend, x, append) if part is not None], axis=axis)
     axis %= x.ndim
     for _ in range(n):
-        x = x[_at(axis, slice(1, None))] - x[_at(axis, slice(-1))]
+        length = x.shape[axis]
+        shorter = max(length - 1, 0)
+        x = x[_at(axis, slice(length - shorter, None))] - x[_at(axis, slice(shorter))]
     return x
 
 

@@ -35,7 +35,9 @@ def _var(
 
 
 def _std(xp: Any, x: Any, **settings: Any) -> Any:
-    return xp.sqrt(xp.var(x, **settings))
+    var = xp.var(x, **settings)
+    # Of one element both are 0 wherever it is, which the slope of sqrt there would not tell.
+    return var if _count(x, settings.get("axis")) == 1 else xp.sqrt(var)
 
 
 def products_of_others(xp: Any, x: Any) -> Any:

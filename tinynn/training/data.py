@@ -53,7 +53,7 @@ class Intake:
         """The way to the backend asked for, else to that of X, else to the host's library."""
         if backend is not None:
             return Intake(where, backends.get(backend), moved=True)
-        return Intake(where, backends.of(x) if backends.is_array(x) else host())
+        return Intake(where, _backend(f"{where}: X", x) if backends.is_array(x) else host())
 
     def features(
         self, value: Any, name: str = "X", *, dtype: Any = None, columns: Sequence[str] = ()
@@ -158,7 +158,7 @@ class Intake:
         """`value` as an array at home: floats from the host as `floating`, the rest by kind."""
         at = f"{self.where}: {name}"
         if backends.is_array(value):
-            on = backends.of(value)
+            on = _backend(at, value)
             if on != self.home and not (self.moved and on == host()):
                 raise MixedArrays(
                     f"{at}: expected an array on {self.home!r}, got one on {on!r}. {self.hint}"
@@ -177,6 +177,14 @@ class Intake:
 def host() -> Backend:
     """The backend of the host's own arrays, where data go that come from nowhere else."""
     return backends.get(backends.names()[0])
+
+
+def _backend(at: str, array: Any) -> Backend:
+    """`backends.of`, whose error says where."""
+    try:
+        return backends.of(array)
+    except TypeError as error:
+        raise TypeError(f"{at}: {error}") from error
 
 
 def read(home: Backend, scalar: Any) -> Any:
@@ -258,7 +266,7 @@ def _survey(at: str, value: Any, path: tuple[int, ...] = ()) -> tuple[tuple[int,
         return (), "int"
     if isinstance(value, Real):
         return (), "float"
-    if backends.is_array(value) and backends.of(value) == host():
+    if backends.is_array(value) and _backend(f"{at}{_place(path)}", value) == host():
         return _survey(at, value.tolist(), path)
     if isinstance(value, str):
         problem = f"text: {value!r}. Encode text as numbers (categories as 0 and 1, labels as 0, 1,"
