@@ -31,7 +31,7 @@ def batcher_of(function: Function) -> Batcher | None:
         return found
     rule = rule_of(function)
     if isinstance(rule, Elementwise):
-        return broadcasting
+        return elementwise
     return reduction if isinstance(rule, Reduction) else None
 
 
@@ -80,9 +80,14 @@ def checked(axis: Any, x: Any, f: Any) -> Any:
     return shifted(axis)
 
 
-def broadcasting(f: Any, xp: Any, args: Any, batched: list[bool], size: int, settings: Any) -> Any:
-    """Functions of the elements in one place, or of the last axes, that broadcast over the rest."""
+def elementwise(f: Any, xp: Any, args: Any, batched: list[bool], size: int, settings: Any) -> Any:
+    """Functions of the elements in one place. The compiler, too, knows them by this row."""
     return f(*aligned(xp, args, batched), **settings)
+
+
+def trailing(f: Any, xp: Any, args: Any, batched: list[bool], size: int, settings: Any) -> Any:
+    """Functions of the last axes that broadcast over the rest."""
+    return elementwise(f, xp, args, batched, size, settings)
 
 
 def reduction(f: Any, xp: Any, args: Any, batched: list[bool], size: int, settings: Any) -> Any:
@@ -300,8 +305,8 @@ for name in """equal not_equal less less_equal greater greater_equal isfinite is
     bitwise_invert bitwise_left_shift bitwise_right_shift ceil floor round trunc sign
     floor_divide nextafter clip astype real imag conj zeros_like ones_like empty_like
     full_like""".split():
-    BATCHING[name] = broadcasting
-BATCHING[extensions.stop_gradient] = broadcasting
+    BATCHING[name] = elementwise
+BATCHING[extensions.stop_gradient] = elementwise
 BATCHING[to_device] = each_alike
 for name in "sum mean var std max min prod all any count_nonzero linalg.vector_norm".split():
     BATCHING[name] = reduction
@@ -315,7 +320,7 @@ for name in """matrix_transpose tril triu linalg.matrix_transpose linalg.cholesk
     linalg.eig linalg.eigh linalg.eigvals linalg.eigvalsh linalg.inv linalg.matrix_norm
     linalg.matrix_power linalg.matrix_rank linalg.pinv linalg.qr linalg.slogdet linalg.svd
     linalg.svdvals linalg.trace linalg.diagonal""".split():
-    BATCHING[name] = broadcasting
+    BATCHING[name] = trailing
 BATCHING["reshape"] = shaped
 BATCHING["broadcast_to"] = shaped
 BATCHING["expand_dims"] = widened
