@@ -104,7 +104,8 @@ EACH = (
     passes.shapes_merged,
     passes.common_subexpressions,
     passes.simplified,
-    lambda graph: passes.products(passes.simplified(graph)),
+    passes.products,
+    passes.slopes_of_relu,
 )
 
 

@@ -287,7 +287,7 @@ def test_chain_prepares_in_order(backend: backends.Backend, float_dtype: Any) ->
     by_hand = ClipByValue(0.4).prepare(L2(0.5).prepare(gradients, params), params)
     expected, _ = Adam(0.1).update(by_hand, Adam(0.1).init(params), params)
     assert_trees_close(new, tree.map(backend.to_host, expected), backend, rtol=0.0)
-    assert set(state) == {"step", "mean", "mean_square"}
+    assert set(state) == {"step", "sum", "sum_of_squares"}
 
 
 # An optimizer from outside, and errors.
@@ -320,7 +320,7 @@ def test_trees_that_differ(backend: backends.Backend) -> None:
     optimizer = Adam()
     with pytest.raises(ValueError, match="the gradients are expected to be a tree like the params"):
         optimizer.update({"v": params["w"]}, optimizer.init(params), params)
-    with pytest.raises(ValueError, match="mean are expected to be a tree like the params"):
+    with pytest.raises(ValueError, match="sum are expected to be a tree like the params"):
         optimizer.update(params, optimizer.init([params]), params)
 
 

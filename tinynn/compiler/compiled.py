@@ -9,7 +9,7 @@ from typing import Any
 
 from tinynn import tree
 from tinynn.compiler.calls import Program, Writer
-from tinynn.compiler.passes import products, simplified
+from tinynn.compiler.passes import products, simplified, slopes_of_relu
 from tinynn.compiler.plan import When
 from tinynn.compiler.words import commented, indented, listed
 from tinynn.trace import BASE, Traced, backend_of, plain
@@ -87,7 +87,7 @@ class _Call:
             _, graph, self.structure = record(f, *args, spelled=spelled)
         self.graph = simplified(graph)
         if dialect:
-            self.graph = products(self.graph)
+            self.graph = slopes_of_relu(products(self.graph))
         self.places = [i for i, leaf in enumerate(leaves) if _is_input(leaf)]
         self.check = check
         self.lines: list[Node | None] = []

@@ -12,7 +12,7 @@ from typing import Any
 
 from tinynn.compiler.calls import Program, Writer
 from tinynn.compiler.flat import Storage, packed
-from tinynn.compiler.passes import products, scaled, simplified
+from tinynn.compiler.passes import products, scaled, simplified, slopes_of_relu
 from tinynn.compiler.plan import When, counted
 from tinynn.compiler.rewrite import pruned
 from tinynn.compiler.words import commented, indented, listed
@@ -156,7 +156,7 @@ class InPlace(Loop):
     """Parameters, optimizer state and every result in memory that is there from the start."""
 
     def prepared_graph(self, graph: Graph) -> Graph:
-        graph = products(graph)
+        graph = slopes_of_relu(products(graph))
         flat = packed(graph, self.rows, self.count)
         if flat is None:
             return graph

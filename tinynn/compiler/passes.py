@@ -5,7 +5,6 @@
 
 import operator
 from collections.abc import Callable
-from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -249,16 +248,14 @@ def _stop_gradient(node: Node, build: Builder) -> Any:
 
 def products(graph: Graph) -> Graph:
     """Sums as products, where one call then does the work of two: sum(a * b) is a vecdot."""
+    kinds, reshape = graph.space.kinds, graph.space.reshape
 
     def visit(node: Node, build: Builder) -> Any:
-        if node.name == "multiply":
-            return _masked(node)
-        if node.name != "sum" or node.shape != () or node.settings.get("dtype") is not None:
+        x = node.args[0] if node.args else None
+        if node.name != "sum" or node.shape != () or not is_call(x) or x.name != "multiply":
             return node
-        x = node.args[0]
-        if not (is_call(x) and x.name == "multiply" and x.dtype == node.dtype):
-            return node
-        if not all(_is_itself(a, x) for a in x.args) or kinds[x.dtype] != "real floating":
+        real = kinds[x.dtype] == "real floating" and x.dtype == node.dtype
+        if not real or not all(_is_itself(a, x) for a in x.args):
             return node
         flat = [
             build.add(Node(reshape, (a,), {"shape": (size(a),)}, (size(a),), a.dtype, node.origin))
@@ -266,22 +263,28 @@ def products(graph: Graph) -> Graph:
         ]
         return build.call(node, "vecdot", flat[0], flat[-1])
 
-    kinds, reshape = graph.space.kinds, graph.space.reshape
     return rewritten(graph, visit)
 
 
-def _masked(node: Node) -> Node:
-    """A product with a mask takes the booleans themselves."""
-    for mask, other in (node.args, node.args[::-1]):
-        if not (is_call(mask) and mask.name == "astype" and isinstance(other, Node)):
-            continue
-        booleans = mask.args[0]
-        if is_call(booleans) and booleans.name in _MASKS and other.dtype == node.dtype:
-            return replace(node, args=(booleans, other))
-    return node
+def slopes_of_relu(graph: Graph) -> Graph:
+    """Where max(x, 0) is known, its slope is the sign of it: floats at once, and no booleans."""
+    known_maxima: dict[int, Node] = {}
 
+    def visit(node: Node, build: Builder) -> Any:
+        if node.name == "maximum" and known(node.args[1]) == 0 and isinstance(node.args[0], Node):
+            known_maxima[id(node.args[0])] = node
+        if node.name != "astype" or not is_call(node.args[0]):
+            return node
+        mask = node.args[0]
+        if mask.name != "greater" or known(mask.args[1]) != 0:
+            return node
+        positive = known_maxima.get(id(mask.args[0]))
+        if positive is None or not _is_itself(positive, node):
+            return node
+        return build.call(node, "sign", positive)
 
-_MASKS = ("equal", "not_equal", "greater", "greater_equal", "less", "less_equal")
+    return rewritten(graph, visit)
+
 
 _ALGEBRA: dict[str, Callable[[Node, Builder], Any]] = {
     "add": _add,

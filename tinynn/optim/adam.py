@@ -6,7 +6,7 @@ from typing import Any
 
 from tinynn.trace import namespace
 
-from .base import Array, Optimizer, Slots, blend
+from .base import Array, Optimizer, Slots
 
 
 @dataclass(frozen=True)
@@ -31,20 +31,24 @@ class Adam(Optimizer):
     epsilon: float = 1e-8
 
     def slot_names(self) -> tuple[str, ...]:
-        return ("mean", "mean_square")
+        # m / (1 - beta1) and v / (1 - beta2): the factors, put into what is computed once, cost
+        # nothing there and four operations for each parameter here.
+        return ("sum", "sum_of_squares")
 
     def at_step(self, step: Array) -> Any:
-        """The step's length, and the root of what corrects the mean square."""
-        root = namespace(step).sqrt(_corrected(step, self.beta2))
-        return self.learning_rate / _corrected(step, self.beta1), root
+        """The step's length and epsilon, for the sums as they are kept."""
+        root = namespace(step).sqrt(_corrected(step, self.beta2) / (1.0 - self.beta2))
+        rate = self.learning_rate * (1.0 - self.beta1)
+        return rate * root / _corrected(step, self.beta1), self.epsilon * root
 
     def rule(self, gradient: Array, parameter: Array, slots: Slots, once: Any) -> Array:
-        length, root = once
-        mean = slots["mean"] = blend(slots["mean"], gradient, self.beta1)
-        square = slots["mean_square"] = blend(slots["mean_square"], gradient * gradient, self.beta2)
-        xp = namespace(parameter, mean, square, length)
-        scale = xp.add(xp.divide(xp.sqrt(square), root), self.epsilon)
-        return xp.subtract(parameter, xp.multiply(xp.divide(mean, scale), length))
+        length, epsilon = once
+        xp = namespace(parameter, gradient, slots["sum"], length)
+        total = slots["sum"] = xp.add(self.beta1 * slots["sum"], gradient)
+        squares = xp.add(self.beta2 * slots["sum_of_squares"], gradient * gradient)
+        slots["sum_of_squares"] = squares
+        step = xp.divide(total, xp.add(xp.sqrt(squares), epsilon))
+        return xp.subtract(parameter, xp.multiply(step, length))
 
 
 @dataclass(frozen=True)
