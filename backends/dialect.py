@@ -36,7 +36,8 @@ class Dialect:
         into: Into for functions of the standard; "copy" for copying an array into another.
         words: how a call that makes no array of its own is written: "{0}.T", settings by name.
         spelled: functions to be spelled out in others, `definition(xp, *arrays, **settings)`.
-        context: a context manager in which programs run.
+        context: a context manager in which programs run that call one of `quiet`, of which the
+            library would warn although the result is right.
     """
 
     library: ModuleType
@@ -45,3 +46,4 @@ class Dialect:
     words: Mapping[str, str] = field(default_factory=dict)
     spelled: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
     context: Callable[[], AbstractContextManager[Any]] = nullcontext
+    quiet: frozenset[str] = frozenset()

@@ -77,7 +77,12 @@ DIALECT = Dialect(
     np,
     np.empty,
     INTO,
-    {"matrix_transpose": "{0}.mT", "reshape": "{0}.reshape({shape})"},
+    {
+        "matrix_transpose": "{0}.mT",
+        "reshape": "{0}.reshape({shape})",
+        "vecdot": "{0}.dot({1})",
+    },
     {"sigmoid": _sigmoid, "relu": _relu, "logsumexp": _logsumexp, "mean": _mean},
     lambda: np.errstate(all="ignore"),
+    frozenset({"exp", "reciprocal", "log", "divide"}),
 )

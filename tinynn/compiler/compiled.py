@@ -49,9 +49,13 @@ class Compiled:
                 return self._f(*args)  # whoever transforms it sees what the function does
         key = (structure, *map(_signature, leaves))
         program = self._programs.get(key)
-        if program is None:
-            program = self._recorded(key, args)
-        return program(leaves)
+        return (program or self._recorded(key, args))(leaves)
+
+    def program(self, *args: Any) -> "Callable[[list[Any]], Any]":
+        """The program for arguments like these: a function of the list of their leaves."""
+        leaves, structure = tree.flatten(args)
+        key = (structure, *map(_signature, leaves))
+        return self._programs.get(key) or self._recorded(key, args)
 
     def _recorded(self, key: Any, args: Any) -> "_Call":
         self._newest = self._programs[key] = _Call(self._f, args, self._check)
@@ -96,7 +100,9 @@ class _Call:
         bound = self._writer.names.bound | {"check": self._checked}
         run = self._program(bound)["program"]
         self._run = run if check else self.backend.compile(run)
-        self._context: Callable[[], Any] = dialect.context if dialect else nullcontext
+        # Where no call is spelled out in others, the library may warn as it would without us.
+        loud = dialect and not dialect.quiet.isdisjoint(node.name for node in self.graph.nodes)
+        self._context: Callable[[], Any] = dialect.context if loud else nullcontext
         self._lock = threading.Lock()  # the buffers belong to one call at a time
 
     def _source(self) -> str:
@@ -136,14 +142,16 @@ class _Call:
             )
 
     def __call__(self, leaves: list[Any]) -> Any:
-        given = [plain(leaves[place]) for place in self.places]
+        return self.structure.unflatten(self.run([plain(leaves[place]) for place in self.places]))
+
+    def run(self, given: list[Any]) -> Any:
+        """The outputs, in order, for these plain inputs."""
         with self._lock, self._context():
             try:
-                outs = self._run(*given)
+                return self._run(*given)
             except Exception as error:
                 self._explain(error)
                 raise
-        return self.structure.unflatten(outs)
 
     def _explain(self, error: Exception) -> None:
         """Name the layer and the line of the user's code that made the failing call."""
