@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from backends import special
-from backends.dialect import Dialect
+from backends.dialect import Dialect, Native
 
 Array = Any  # an array of any library
 DType = Any
@@ -246,6 +246,13 @@ class Backend:
         array([3, 6])
         """
         return function
+
+    def native(self) -> Native | None:
+        """The compiler of explicit loops for this library's arrays; None where there is none.
+
+        Raises BackendUnavailable if there would be one, were it installed.
+        """
+        return None
 
     # Functions that the standard lacks.
 

@@ -40,3 +40,17 @@ class Dialect:
     into: Mapping[str, Into]
     spelled: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
     context: Callable[[], Any] | None = None
+
+
+@dataclass(frozen=True)
+class Native:
+    """A compiler of explicit loops for a library's arrays.
+
+    Attributes:
+        build: from Python source to the function `run` that it defines with the decorator
+            `kernel`. The source may use Python's arithmetic, `range`, the functions of `math`, the
+            names of the dtypes as casts of scalars, and exp_float32 and exp_float64. Arrays are
+            flat and contiguous, and no two of them overlap.
+    """
+
+    build: Callable[[str], Callable[..., Any]]

@@ -4,7 +4,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from backends.base import Array, Backend
+from backends.base import Array, Backend, BackendUnavailable
+from backends.dialect import Native
 from backends.numpy_dialect import DIALECT
 
 
@@ -19,6 +20,14 @@ class NumPy(Backend):
     @classmethod
     def holding(cls, array: Array) -> Self:
         return _ONLY
+
+    def native(self) -> Native:
+        try:
+            from backends.numba import NATIVE  # half a second, and seldom needed
+        except ImportError as error:
+            missing = f"compiling loops needs numba, which cannot be imported: {error}"
+            raise BackendUnavailable("numpy", missing, "pip install tinynn-xp[numba]") from error
+        return NATIVE
 
     def _place(self, data: np.ndarray, dtype: Any) -> Array:
         return data

@@ -32,16 +32,10 @@ class Loop:
     def __init__(self, graph: Graph, kept: int, backend: Any, rows: Sequence[list[int]]) -> None:
         self.backend, self.dialect = backend, backend.dialect
         self._rows = list(rows)
-        self._layout = None
+        self._layout: Any = None
         graph = simplified(graph)
         if self.dialect:
-            graph = products(graph)
-            flat = packed(graph, self._rows) if self._rows and self._rows[0] else None
-            if flat is not None:
-                self._layout = layout_of([graph.inputs[place] for place in self._rows[0]])
-                gone = {place for row in self._rows for place in row}
-                self._others = [place for place in range(kept) if place not in gone]
-                graph, kept = flat, len(self._rows) + len(self._others)
+            graph, kept = self._side_by_side(products(graph), kept)
         graph, self._scale = _without_scale(graph, kept)
         self.graph, self._kept_inputs = graph, graph.inputs[:kept]
         streams, self._wanted = graph.inputs[kept:], graph.outputs[kept]
@@ -57,6 +51,16 @@ class Loop:
         self._program = Program(graph.name, self.source, library)
         self._scope: dict[str, Any] = {}
         self.kept: list[Any] = []
+
+    def _side_by_side(self, graph: Graph, kept: int) -> tuple[Graph, int]:
+        """The graph with one vector for all parameters, if that can be; and how many inputs stay."""
+        flat = packed(graph, self._rows) if self._rows and self._rows[0] else None
+        if flat is None:
+            return graph, kept
+        self._layout = layout_of([graph.inputs[place] for place in self._rows[0]])
+        gone = {place for row in self._rows for place in row}
+        self._others = [place for place in range(kept) if place not in gone]
+        return flat, len(self._rows) + len(self._others)
 
     # Writing.
 

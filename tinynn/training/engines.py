@@ -1,7 +1,8 @@
 """Engines: the ways in which `fit` carries out epochs. Each gives the same numbers, to rounding.
 
 "eager" runs the step as it is written. "calls" records it once and runs the emitted program, with
-the loop over the batches inside. "jit" hands that program to the library's own compiler. "auto"
+the loop over the batches inside. "loops" runs it as one function of explicit loops, compiled to
+machine code: the fastest where the network is small. "jit" hands that program to the library's own compiler. "auto"
 takes what is fastest from start to end.
 """
 
@@ -13,13 +14,14 @@ from typing import Any
 
 from tinynn import tree
 from tinynn.compile.loop import Loop
+from tinynn.compile.loops import CannotEmit, Loops
 from tinynn.layers import split
 from tinynn.training.data import Samples
 from tinynn.training.progress import Bar
 from tinynn.training.step import Epoch, TrainingStep
 from tinynn.transforms.record import RecordingError, record
 
-ENGINES = ("auto", "eager", "calls", "jit")
+ENGINES = ("auto", "eager", "calls", "loops", "jit")
 
 # Recording and emitting cost about as much as this many steps of a small network without them.
 _WORTH_IT = 200
@@ -77,6 +79,8 @@ class Compiled:
     Raises RecordingError if the step cannot be recorded.
     """
 
+    emitter: Any = Loop
+
     def __init__(self, epoch: Epoch, bar: Bar, params: Any, state: Any) -> None:
         self.epoch, self.bar = epoch, bar
         self.xp, self.samples, self.size = epoch.xp, epoch.samples, epoch.size
@@ -104,7 +108,7 @@ class Compiled:
         spelled = backend.dialect.spelled if backend.dialect else None
         _, graph, _ = record(self.epoch.step, params, state, batch, key, spelled=spelled)
         kept = len(tree.leaves((params, state)))
-        return _Program(Loop(graph, kept, backend, _rows(params, state)), size)
+        return _Program(self.emitter(graph, kept, backend, _rows(params, state)), size)
 
     def start(self, params: Any, state: Any) -> None:
         """Go on from these parameters; a state of None keeps the optimizer's own."""
@@ -123,7 +127,7 @@ class Compiled:
         """The losses of `count` epochs from number `first` on: (count,)."""
         if self.at_once:
             if self.prepared is None:
-                self.prepared = self.loop.prepared(list(self._batches(self.samples, 0, None)))
+                self.prepared = self._prepared(self.programs[0], self.samples, 0, None)
             losses = self.loop.run(self.prepared, count)
             self.bar.batch(self.samples.size * count)
             return self._averaged(self.xp.reshape(losses, (count, -1)))
@@ -143,17 +147,22 @@ class Compiled:
         order, keys = self.epoch.order(number), self.epoch.keys(number)
         losses, weights = [], []
         for start, piece in self._pieces(order):
-            batches = list(self._batches(piece, start // self.size, keys))
-            sizes = [int(batch[0].shape[0]) for batch in batches]
-            full = sum(size == self.size for size in sizes)
-            for program, group in zip(self.programs, (batches[:full], batches[full:]), strict=False):
-                if group:
-                    losses.append(program.loop.run(program.loop.prepared(group), 1))
+            full = piece.size - piece.size % self.size
+            groups = ((0, full), (full, piece.size))
+            for program, (at, stop) in zip(self.programs, groups, strict=False):
+                if at < stop:
+                    part, first = piece.between(at, stop), (start + at) // self.size
+                    ready = self._prepared(program, part, first, keys)
+                    losses.append(program.loop.run(ready, 1))
             weights.append(piece.weights)
             self.bar.batch(piece.size)
         row = self.xp.reshape(self.xp.concat(losses), (1, -1))
         shuffled = None if weights[0] is None else self.xp.concat(weights)
         return self._averaged(row, shuffled)[0, ...]
+
+    def _prepared(self, program: _Program, samples: Samples, first: int, keys: Any) -> Any:
+        """The samples as the program takes them; all their batches are of its size."""
+        return program.loop.prepared(list(self._batches(samples, first, keys)))
 
     def _pieces(self, order: Any) -> Iterator[tuple[int, Samples]]:
         """The samples in this order, a few batches at a time: (the first one's place, samples)."""
@@ -189,6 +198,20 @@ class Compiled:
         return xp.sum(losses * xp.stack(shares), axis=1) / xp.sum(weights)
 
 
+class Fused(Compiled):
+    """The recorded step as one compiled function of loops, which takes whole epochs at a time.
+
+    Raises CannotEmit if the step calls what has no form in loops.
+    """
+
+    emitter = Loops
+
+    def _prepared(self, program: _Program, samples: Samples, first: int, keys: Any) -> Any:
+        steps = samples.size // program.size
+        key = () if keys is None else (keys[first : first + steps, ...],)
+        return program.loop.gathered([*[a for a in samples if a is not None], *key], steps)
+
+
 def _rows(params: Any, state: Any) -> list[list[int]]:
     """The places, among the leaves of (params, state), of the parameters and what is kept of each.
 
@@ -209,6 +232,17 @@ def chosen(
     """The engine of that name, ready to run; an eager one, with a warning, if it must be."""
     steps = epochs * -(-epoch.samples.size // epoch.size)
     made: Callable[[], Any] = lambda: Compiled(epoch, bar, params, state)  # noqa: E731
+    if engine == "loops":
+        try:
+            return Fused(epoch, bar, params, state)
+        except CannotEmit as error:
+            warnings.warn(
+                f'fit: the training step runs with engine="calls" instead: {error}',
+                RuntimeWarning,
+                stacklevel=4,
+            )
+        except RecordingError:
+            pass  # said below
     if engine != "eager" and not (engine == "auto" and steps < _WORTH_IT):
         try:
             return made()

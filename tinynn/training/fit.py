@@ -78,7 +78,8 @@ def fit(
     backend : where to bring host data; not needed for arrays, which are somewhere already
 
     engine : how the steps are carried out: "eager" as they are written; "calls" as a program that
-        is recorded once, with the loop over the batches inside; "auto" takes what is faster. All
+        is recorded once, with the loop over the batches inside; "loops" as that program compiled to
+        machine code, for small networks on the CPU (pip install tinynn-xp[numba]); "auto" takes what is faster. All
         give the same numbers, to rounding. A step that cannot be recorded runs eagerly, and a
         warning says why
 
