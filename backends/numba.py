@@ -1,186 +1,202 @@
-"""How explicit loops become machine code on the CPU: Numba, and what it keeps on disk.
+"""How explicit loops become machine code on the CPU: Numba's compiler, and what is kept on disk.
 
-A kernel is Python source. It is written to a file whose name is a hash of all that its machine code
-depends on, so what Numba has kept beside the file is never that of another source, version or
-processor. TINYNN_CACHE names the folder; one that cannot be written to means compiling anew.
+A kernel is the source of one function of pointers. Its machine code is kept in a file whose name is
+a hash of all that it depends on, so it is never that of another source, version or processor.
+Numba's own cache would do, but reading it takes a second, most of it for importing what compiles;
+a plain object file takes the few milliseconds of linking it. TINYNN_CACHE names the folder; one
+that cannot be written to means compiling anew in each process.
 """
 
+import ctypes
 import hashlib
+import math
 import os
+import platform
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from ctypes.util import find_library
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import llvmlite.binding as llvm
-import numba
 import numpy as np
-from numba.core.compiler import Compiler
 
 from backends.dialect import Native
 
-# A kernel's arrays never overlap, and saying so is worth a factor of five in products. NaN and
-# infinities are honoured: only the order of sums and products is left to the compiler.
-HEADER = """\
-from math import *
-from numpy import bool_, ceil, float32, float64, floor, int8, int16, int32, int64
-from numpy import rint, trunc, uint8, uint16, uint32, uint64
-from backends.numba import exact, kernel
-
-"""
-
-_EXP = """\
-@exact
-def exp_{t}(x):
-    c = {t}({top}) if x > {t}({top}) else x
-    c = {t}({low}) if c < {t}({low}) else c
-    whole = floor(c * {t}(1.4426950408889634) + {t}(0.5))
-    r = c - whole * {t}({high}) - whole * {t}({rest})
-{body}
-    n = {i}(whole)
-    half = {i}(n >> 1)
-    left = {i}((half + {i}({bias})) << {bits}).view({t})
-    right = {i}((n - half + {i}({bias})) << {bits}).view({t})
-    return x if x != x else p * left * right
-
-"""
-
-# Polynomials of S. L. Moshier's Cephes library: below two units in the last place. Unlike the C
-# library's, this function is nothing but arithmetic, so loops over it are vectorized.
-HELPERS = {
-    "exp_float32": _EXP.format(
-        t="float32", i="int32", top=89, low=-104, high=0.693359375, rest=-2.12194440e-4, bits=23,
-        bias=127, body="""\
-    p = float32(1.9875691500e-4) * r + float32(1.3981999507e-3)
-    p = p * r + float32(8.3334519073e-3)
-    p = p * r + float32(4.1665795894e-2)
-    p = p * r + float32(1.6666665459e-1)
-    p = p * r + float32(5.0000001201e-1)
-    p = p * (r * r) + r + float32(1)""",
-    ),
-    "exp_float64": _EXP.format(
-        t="float64", i="int64", top=710, low=-746, high=6.93145751953125e-1,
-        rest=1.42860682030941723212e-6, bits=52, bias=1023, body="""\
-    s = r * r
-    a = (1.26177193074810590878e-4 * s + 3.02994407707441961300e-2) * s + 9.99999999999999999910e-1
-    b = (3.00198505138664455042e-6 * s + 2.52448340349684104192e-3) * s + 2.27265548208155028766e-1
-    a, b = r * a, b * s + 2.0
-    p = 1.0 + 2.0 * (a / (b - a))""",
-    ),
-}  # fmt: skip
+# What a kernel's source finds in its module beside the functions of `math`.
+_NUMPY = "bool_ ceil float32 float64 floor int8 int16 int32 int64 rint trunc uint8 uint16 uint32"
+_OURS = "exp_float32 exp_float64 plus plus_product"
 
 
-class _Disjoint(Compiler):  # type: ignore[misc]  # Numba has no types
-    """Numba's compiler, told that the arrays of a function do not overlap."""
+def _names() -> dict[str, Any]:
+    """The globals of a kernel."""
+    from backends import numba_functions
 
-    def define_pipelines(self) -> Any:
-        self.state.flags.noalias = True
-        return super().define_pipelines()
-
-
-_caching = False  # whether kernels that are defined now are kept on disk
-
-
-def kernel(function: Callable[..., Any]) -> Any:
-    """The decorator of a program's one function."""
-    flags = {"contract", "reassoc", "arcp", "nsz"}
-    options = {"pipeline_class": _Disjoint, "error_model": "numpy", "fastmath": flags}
-    return numba.njit(cache=_caching, **options)(function)
+    names = {name: getattr(math, name) for name in dir(math) if not name.startswith("_")}
+    names.update({name: getattr(np, name) for name in (*_NUMPY.split(), "uint64")})
+    names.update({name: getattr(numba_functions, name) for name in _OURS.split()})
+    return names | {"__name__": __name__}
 
 
-def exact(function: Callable[..., Any]) -> Any:
-    """The decorator of a function whose sums are not to be put in another order."""
-    return numba.njit(error_model="numpy", fastmath={"contract"})(function)
+def build(source: str, dtypes: Sequence[str]) -> Callable[..., None]:
+    """The function `run` of a kernel's source, as machine code; see `Native`."""
+    file = folder() / f"{key(source, dtypes)}.o"
+    code = _read(file)
+    if code is None:
+        code = _compiled(source, dtypes)
+        _write(file, code)
+    return _Kernel(code, dtypes)
+
+
+# What is kept.
 
 
 def folder() -> Path:
-    """Where compiled kernels are kept."""
+    """Where machine code is kept."""
     if named := os.environ.get("TINYNN_CACHE"):
         return Path(named)
     home = os.environ.get("LOCALAPPDATA") or os.environ.get("XDG_CACHE_HOME")
-    return (Path(home) if home else Path.home() / ".cache") / "tinynn"
+    return (Path(home) if home else Path(os.path.expanduser("~")) / ".cache") / "tinynn"
 
 
-def key(source: str) -> str:
+def key(source: str, dtypes: Sequence[str]) -> str:
     """The hash of all that the machine code depends on."""
     parts = (
         source,
+        tuple(dtypes),
+        [Path(__file__).with_name(f"numba{part}.py").read_text() for part in ("", "_functions")],
         sys.version,
-        numba.__version__,
-        llvm.llvm_version_info,
+        platform.platform(),
+        version("numba"),
+        version("llvmlite"),
         np.__version__,
         llvm.get_host_cpu_name(),
         llvm.get_host_cpu_features().flatten(),
-        HEADER,
-        *HELPERS.values(),
     )
-    return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
-def build(source: str) -> Callable[..., Any]:
-    """The function `run` of a kernel's source, compiled when it is first called."""
-    used = [text for name, text in HELPERS.items() if f"{name}(" in source]
-    text = "".join([HEADER, *used, source])
-    kept = _kept(text)
-    plain = f"<kernel {key(text)}>"
-
-    def fresh() -> Any:
-        return _defined(text, plain, caching=False)
-
-    if kept is None:
-        return fresh()  # type: ignore[no-any-return]
-    try:
-        compiled = _defined(text, str(kept), caching=True)
-    except (RuntimeError, OSError):  # Numba finds no place for what it would keep
-        return fresh()  # type: ignore[no-any-return]
-    state = {"run": compiled, "sound": False}
-
-    def run(*arguments: Any) -> Any:
-        if not state["sound"]:  # what was kept may be damaged; it is read before anything runs
-            try:
-                compiled.compile(tuple(map(numba.typeof, arguments)))
-            except Exception:
-                state["run"] = fresh()
-            state["sound"] = True
-        return state["run"](*arguments)
-
-    return run
+def _read(file: Path) -> bytes | None:
+    """The machine code in a file; None if there is none, or it is damaged."""
+    with suppress(OSError):
+        digest, code = (data := file.read_bytes())[:32], data[32:]
+        if hashlib.sha256(code).digest() == digest and _known(code):
+            return code
+    return None
 
 
-def _defined(text: str, file: str, caching: bool) -> Any:
-    global _caching
-    scope: dict[str, Any] = {"__name__": __name__, "__file__": file}
-    _caching = caching
-    try:
-        exec(compile(text, file, "exec"), scope)  # the source is what the emitter wrote
-    finally:
-        _caching = False
-    return scope["run"]
-
-
-def _kept(text: str) -> Path | None:
-    """The file with this text, written if it is not there; None where it cannot be."""
-    try:
-        place = folder()
-        file = place / f"kernel_{key(text)}.py"
-        with suppress(OSError, UnicodeDecodeError):
-            if file.read_text() == text:
-                return file
-        place.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=place, suffix=".tmp")
+def _write(file: Path, code: bytes) -> None:
+    """Keep it, whole or not at all, where that can be done."""
+    with suppress(OSError):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=file.parent, suffix=".tmp")
         try:
-            with os.fdopen(handle, "w") as out:
-                out.write(text)
+            with os.fdopen(handle, "wb") as out:
+                out.write(hashlib.sha256(code).digest() + code)
             os.replace(name, file)
         except BaseException:
             with suppress(OSError):
                 os.unlink(name)
             raise
-        return file
-    except (OSError, RuntimeError):  # read-only, full, or no home
-        return None
+
+
+# Compiling. The code starts with two lines: the function's name, and the functions that it calls.
+
+
+def _compiled(source: str, dtypes: Sequence[str]) -> bytes:
+    """Machine code that needs nothing but the C library."""
+    from numba import types
+    from numba.core.compiler import Flags, compile_extra
+    from numba.core.registry import cpu_target
+
+    scope = _names()
+    exec(compile(source, "<kernel>", "exec"), scope)  # the source is what the emitter wrote
+    flags = Flags()
+    flags.no_cpython_wrapper = flags.no_cfunc_wrapper = True
+    flags.error_model = "numpy"
+    # The arrays do not overlap, and saying so is worth a factor of five in products.
+    flags.noalias = True
+    pointers = [types.CPointer(getattr(types, _spelled(name))) for name in dtypes]
+    signature = (types.intp, types.intp, *pointers)
+    typing, target = cpu_target.typing_context, cpu_target.target_context
+    typing.refresh()
+    target.refresh()
+    result = compile_extra(typing, target, scope["run"], signature, types.void, flags, {})
+    return _alone(result.library.get_llvm_str(), result.fndesc.llvm_func_name)
+
+
+def _spelled(dtype: str) -> str:
+    return "boolean" if dtype == "bool" else dtype
+
+
+def _alone(text: str, name: str) -> bytes:
+    """One function of a module of LLVM, with what it needs and no more, as an object file."""
+    module = llvm.parse_assembly(text)
+    for function in module.functions:
+        if not function.is_declaration and function.name != name:
+            function.linkage = "internal"
+    machine = _machine()
+    builder = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=0))
+    passes = llvm.create_new_module_pass_manager()
+    passes.add_global_dead_code_eliminate_pass()
+    passes.run(module, builder)
+    called = [f.name for f in module.functions if f.is_declaration]
+    called = [each for each in called if not each.startswith("llvm.")]
+    return f"{name}\n{' '.join(called)}\n".encode() + machine.emit_object(module)
+
+
+def _machine() -> Any:
+    """This machine, to the last of its instructions."""
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    cpu, features = llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()
+    target = llvm.Target.from_default_triple()
+    return target.create_target_machine(cpu=cpu, features=features, opt=3, jit=True)
+
+
+def _known(code: bytes) -> bool:
+    """Whether all that it calls is in this process. Linking it would end the process otherwise."""
+    _, called, _ = code.split(b"\n", 2)
+    return all(map(_address, called.decode().split()))
+
+
+def _address(name: str) -> int | None:
+    """Where a function of C is, from now on known to the linker."""
+    if not (address := llvm.address_of_symbol(name)):
+        for library in (None, find_library("m")):
+            with suppress(AttributeError, OSError, TypeError):
+                address = ctypes.cast(getattr(ctypes.CDLL(library), name), ctypes.c_void_p).value
+                llvm.add_symbol(name, address)
+                return address
+    return address  # type: ignore[no-any-return]
+
+
+class _Kernel:
+    """Machine code in memory: `kernel(steps, times, *arrays)`."""
+
+    def __init__(self, code: bytes, dtypes: Sequence[str]) -> None:
+        name, called, binary = code.split(b"\n", 2)
+        if not _known(code):
+            raise RuntimeError(f"a kernel calls {called.decode()}, not all of which are here")
+        self._engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _machine())
+        self._engine.add_object_file(llvm.ObjectFileRef.from_data(binary))
+        self._engine.finalize_object()
+        self._dtypes = [np.dtype(each) for each in dtypes]
+        # Numba's convention: where the result and an exception would go, then the arguments.
+        kinds = [ctypes.c_void_p] * 2 + [ctypes.c_ssize_t] * 2 + [ctypes.c_void_p] * len(dtypes)
+        call = ctypes.CFUNCTYPE(ctypes.c_int32, *kinds)
+        self._call = call(self._engine.get_function_address(name.decode()))
+        self._room = ctypes.c_void_p(), ctypes.c_void_p()
+
+    def __call__(self, steps: int, times: int, *arrays: Any) -> None:
+        for array, dtype in zip(arrays, self._dtypes, strict=True):
+            if array.dtype != dtype or not array.flags.c_contiguous:
+                raise TypeError(f"a kernel expected a contiguous array of {dtype}")
+        room = map(ctypes.addressof, self._room)
+        self._call(*room, steps, times, *[array.ctypes.data for array in arrays])
 
 
 NATIVE = Native(build)

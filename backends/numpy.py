@@ -1,5 +1,6 @@
 """NumPy, on the CPU. Its own main namespace speaks the standard: array_api_compat is not needed."""
 
+from importlib.util import find_spec
 from typing import Any, Self
 
 import numpy as np
@@ -22,11 +23,11 @@ class NumPy(Backend):
         return _ONLY
 
     def native(self) -> Native:
-        try:
-            from backends.numba import NATIVE  # half a second, and seldom needed
-        except ImportError as error:
-            missing = f"compiling loops needs numba, which cannot be imported: {error}"
-            raise BackendUnavailable("numpy", missing, "pip install tinynn-xp[numba]") from error
+        if find_spec("numba") is None:  # itself half a second, and not always needed
+            reason = "compiling loops needs numba, which is not installed"
+            raise BackendUnavailable("numpy", reason, "pip install tinynn-xp[numba]")
+        from backends.numba import NATIVE
+
         return NATIVE
 
     def _place(self, data: np.ndarray, dtype: Any) -> Array:

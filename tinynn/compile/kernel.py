@@ -27,7 +27,8 @@ from tinynn.compile.views import Shape, View, contiguous
 from tinynn.rules.kinds import axes_of
 from tinynn.transforms.record import Constant, Graph, Input, Node
 
-_RESERVED = {*dir(math), *dir(builtins), "run", "kernel", "steps", "times", "outs", "first", "rint"}
+_RESERVED = {*dir(math), *dir(builtins), "run", "steps", "times", "outs", "turn", "first", "rint"}
+_RESERVED |= {"exp_float32", "exp_float64", "plus", "plus_product", *(f"n{i}" for i in range(1000))}
 
 
 class Kernel:
@@ -53,6 +54,7 @@ class Kernel:
         self._names.taken |= _RESERVED | {self.speech.dtype(d) for d in _dtypes(graph)}
         self.kept, self.streams = graph.inputs[:kept], graph.inputs[kept:]
         self.names = [self._names.new(words.of_input(i.label)) for i in graph.inputs]
+        self.starts: dict[str, str] = {}  # the variable that says where a stream's batch begins
         self.constants: dict[str, Constant] = {}
         self.scratch: dict[str, tuple[int, Any]] = {}
         self.lines: list[str] = []
@@ -71,7 +73,12 @@ class Kernel:
     def _place_inputs(self) -> None:
         for name, node in zip(self.names, self.graph.inputs, strict=True):
             view = View.of(name, node.shape)
-            self.homes[id(node)] = view._replace(scalar=node in self.kept and not node.shape)
+            if id(node) in map(id, self.streams):
+                self.starts[name] = self._names.new(f"{name}_0")
+                view = view._replace(start=self.starts[name])
+            elif not node.shape:
+                view = view._replace(scalar=True)
+            self.homes[id(node)] = view
         for constant in self.graph.constants:
             name = self._names.new("constant")
             self.constants[name] = constant

@@ -35,7 +35,7 @@ class Loops(Loop):
         self._kept_inputs = self.graph.inputs[:kept]
         self._streams = self.graph.inputs[kept:]
         self.source = self._written(kept)
-        self._function = native.build(self.source)
+        self._function = native.build(self.source, self._dtypes(kept))
         self._memory = [self._zeros(*each) for each in self._kernel.scratch.values()]
         self.kept: list[Any] = []
 
@@ -45,20 +45,27 @@ class Loops(Loop):
         scalars = [n for n, i in zip(kernel.names, kernel.kept, strict=False) if not i.shape]
         single = [n for n, c in kernel.constants.items() if prod(c.shape) == 1]
         given = [f"all_{n}" if n in scalars else n for n in kernel.names[:kept]]
-        given += [f"all_{n}" for n in kernel.names[kept:]]
+        given += kernel.names[kept:]
         given += [f"all_{n}" if n in single else n for n in kernel.constants]
         arguments = ["steps", "times", "outs", *given, *kernel.scratch]
-        lines = ["@kernel", f"def run({', '.join(arguments)}):"]
+        lines = [f"def run({', '.join(arguments)}):"]
         lines += [f"    {n} = all_{n}[0]" for n in (*scalars, *single)]
+        lines += [f"    {name} = {text}" for text, name in kernel.speech.numbers.items()]
         lines += ["    for turn in range(times):", "        for first in range(steps):"]
         body = []
         for name, node in zip(kernel.names[kept:], self._streams, strict=True):
-            count = prod(node.shape)
-            body.append(f"{name} = all_{name}[first * {count} : (first + 1) * {count}]")
+            body.append(f"{kernel.starts[name]} = first * {prod(node.shape)}")
         loss = f"outs[turn * steps + first] = {kernel.one(wanted)}"
         lines += [" " * 12 + line for line in (*body, *kernel.lines, loss)]
         lines += [f"    all_{n}[0] = {n}" for n in scalars]
         return "\n".join(lines) + "\n"
+
+    def _dtypes(self, kept: int) -> list[str]:
+        """The dtypes of the program's arrays, in order."""
+        kernel = self._kernel
+        given = [self.graph.outputs[kept], *self.graph.inputs, *kernel.constants.values()]
+        dtypes = [each.dtype for each in given] + [dtype for _, dtype in kernel.scratch.values()]
+        return [self.backend.dtype_name(dtype) for dtype in dtypes]
 
     def _zeros(self, count: int, dtype: Any) -> Any:
         return self.graph.space.xp.zeros(count, dtype=dtype, device=self.backend.device)

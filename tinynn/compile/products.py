@@ -113,13 +113,10 @@ class Products:
         self._loop(1, "j", b.shape[-1])
         self._write(2, f"{total} = {self.kernel.speech.number(0, node.dtype)}")
         self._loop(2, "k", a.shape[-1])
-        product = f"{self._at(a, 'i', 'k')} * {self._at(b, 'k', 'j')}"
-        self._write(3, f"{total} = {self._kept(node, f'{total} + {product}')}")
+        factors = self._at(a, "i", "k"), self._at(b, "k", "j")
+        more = self.kernel.speech.plus_product(node.dtype, total, *factors)
+        self._write(3, f"{total} = {more}")
         self._write(2, f"{self._at(out, 'i', 'j')} = {total}")
-
-    def _kept(self, node: Node, text: str) -> str:
-        floating = self.kernel.graph.space.kinds[node.dtype] == "real floating"
-        return text if floating else f"{self.kernel.speech.dtype(node.dtype)}({text})"
 
     def _blocks(
         self, node: Node, a: View, b: View, out: View, rows: int, length: int, wide: int
@@ -158,7 +155,9 @@ class Products:
         factor = self.kernel.new("b")
         self._write(depth + 2, f"{factor} = {self._at(b, 'k', column)}")
         for name, row in zip(factors, rows, strict=True):
-            self._write(depth + 2, f"{self._at(out, row, column)} += {name} * {factor}")
+            place = self._at(out, row, column)
+            more = self.kernel.speech.plus_product(node.dtype, place, name, factor)
+            self._write(depth + 2, f"{place} = {more}")
 
     def _at(self, view: View, *places: Any) -> str:
         stack = self.stack[: len(view.shape) - 2]

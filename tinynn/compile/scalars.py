@@ -1,5 +1,6 @@
 """What the functions of the standard are for single numbers, as text: the rows of the loops."""
 
+import math
 from typing import Any, NamedTuple
 
 from tinynn.transforms.record import Node, RecordingError
@@ -21,7 +22,7 @@ class Scalar(NamedTuple):
 
     Attributes:
         text: {0}, {1} are the arguments, {t} is the name of the dtype that they get first.
-        cast: whether the text may give another dtype than the result's.
+        cast: whether the text may give more bits of an integer than the result has.
     """
 
     text: str
@@ -40,7 +41,7 @@ def _rows() -> dict[str, Scalar]:
             "floor_divide": "({0} // {1})", "remainder": "({0} % {1})", "pow": "({0} ** {1})",
         }.items()},
         "divide": Scalar("({0} / {1})"),
-        "reciprocal": Scalar("({t}(1) / {0})"),
+        "reciprocal": Scalar("({one} / {0})"),
         "positive": Scalar("{0}"),
         "copied": Scalar("{0}"),
         "astype": Scalar("{0}", True),
@@ -90,6 +91,7 @@ class Speech:
 
     def __init__(self, backend: Any, space: Any) -> None:
         self.backend, self.space = backend, space
+        self.numbers: dict[str, str] = {}  # the names of numbers in their dtypes, by their text
 
     def dtype(self, dtype: Any) -> str:
         """The name of a dtype, which casts a number to it."""
@@ -109,7 +111,11 @@ class Speech:
             return str(bool(value))
         floating = self.space.kinds[dtype] == "real floating"
         text = repr(float(value) if floating else value)
-        return f"{self.dtype(dtype)}({text})"
+        return self._named(f"{self.dtype(dtype)}({text})")
+
+    def _named(self, text: str) -> str:
+        """A variable for a number: what has a name need not be compiled twice."""
+        return self.numbers.setdefault(text, f"n{len(self.numbers)}")
 
     def cast(self, text: str, have: Any, want: Any) -> str:
         """A number of one dtype in another."""
@@ -140,12 +146,13 @@ class Speech:
         if row is None or settings or any(a[0] == "None" for a in args):
             raise cannot(node)
         meet = self.among(node)
-        text = row.text.format(*[self._meet(a, meet) for a in args], t=self.dtype(meet))
+        words = {"t": self.dtype(meet)}
+        if "{one}" in row.text:
+            words["one"] = self.number(1, meet)
+        text = row.text.format(*[self._meet(a, meet) for a in args], **words)
         if node.name == "astype":
             return self.cast(text, meet, node.dtype)
-        # What Numba makes of a float32 by itself is a float32.
-        floating = self.space.kinds[node.dtype] == "real floating"
-        if row.cast and not (floating and row.text[0] == "("):
+        if row.cast and (self.space.kinds[node.dtype] == "" or node.name == "sign"):
             text = f"{self.dtype(node.dtype)}({text})"
         return text
 
@@ -164,18 +171,29 @@ class Speech:
 
     def reduction(self, node: Node, held: str, value: str, have: Any) -> str:
         """One more number taken into what a reduction holds."""
-        text = REDUCTIONS[node.name][1].format(held, self.cast(value, have, node.dtype))
-        return f"{self.dtype(node.dtype)}({text})" if node.name in ("sum", "prod") else text
+        value = self.cast(value, have, node.dtype)
+        text = REDUCTIONS[node.name][1].format(held, value)
+        if node.name not in ("sum", "prod"):
+            return text
+        if self.space.kinds[node.dtype] == "":
+            return f"{self.dtype(node.dtype)}({text})"
+        return f"plus({held}, {value})" if node.name == "sum" else text
+
+    def plus_product(self, dtype: Any, total: str, left: str, right: str) -> str:
+        """A sum with one more product."""
+        if self.space.kinds[dtype]:
+            return f"plus_product({total}, {left}, {right})"
+        return f"{self.dtype(dtype)}({total} + {left} * {right})"
 
     def start(self, node: Node) -> str:
         """What a reduction begins with."""
         first = REDUCTIONS[node.name][0]
         if first not in ("low", "high"):
-            return first if first in ("True", "False") else f"{self.dtype(node.dtype)}({first})"
+            return first if first in ("True", "False") else self.number(int(first), node.dtype)
         if self.space.kinds[node.dtype] == "real floating":
-            return f"{self.dtype(node.dtype)}({'-inf' if first == 'low' else 'inf'})"
+            return self.number(-math.inf if first == "low" else math.inf, node.dtype)
         info = self.space.xp.iinfo(node.dtype)
-        return f"{self.dtype(node.dtype)}({info.min if first == 'low' else info.max})"
+        return self.number(info.min if first == "low" else info.max, node.dtype)
 
 
 def _parsed(text: str) -> Any:

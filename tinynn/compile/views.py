@@ -29,6 +29,7 @@ class View(NamedTuple):
     strides: Shape
     offset: int = 0
     scalar: bool = False
+    start: str = ""  # a variable: where the array begins
 
     @classmethod
     def of(cls, base: str, shape: Shape) -> "View":
@@ -114,6 +115,8 @@ class View(NamedTuple):
             offset += step * more
             if name and step:
                 terms.append(name if step == 1 else f"{name} * {step}")
+        if self.start:
+            terms.insert(0, self.start)
         if offset or not terms:
             terms.append(str(offset))
         return f"{self.base}[{' + '.join(terms)}]"
