@@ -129,7 +129,7 @@ def _compiled(source: str, dtypes: Sequence[str]) -> bytes:
 
 
 def _spelled(dtype: str) -> str:
-    return "boolean" if dtype == "bool" else dtype
+    return "uint8" if dtype == "bool" else dtype
 
 
 def _alone(text: str, name: str) -> bytes:

@@ -359,7 +359,9 @@ class Nest:
             return view.base, first.dtype
         if view not in self.loads:
             self.loads[view] = self.kernel.new("x0")
-            self._write(depth, f"{self.loads[view]} = {view.at(*places)}")
+            # In memory a boolean is a byte.
+            test = " != 0" if self.speech.dtype(first.dtype) == "bool_" else ""
+            self._write(depth, f"{self.loads[view]} = {view.at(*places)}{test}")
         return self.loads[view], first.dtype
 
     def _write(self, depth: int, text: str) -> None:
