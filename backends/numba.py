@@ -171,7 +171,7 @@ def _address(name: str) -> int | None:
                 address = ctypes.cast(getattr(ctypes.CDLL(library), name), ctypes.c_void_p).value
                 llvm.add_symbol(name, address)
                 return address
-    return address  # type: ignore[no-any-return]
+    return address
 
 
 class _Kernel:

@@ -1,9 +1,9 @@
 """Functions of numbers for kernels, as the instructions that they are.
 
 Sums may be put in another order where they are written with `plus`, and nowhere else; NaN and
-infinities are honoured everywhere. `exp` is nothing but arithmetic, unlike the C library's, so loops
-over it are vectorized; it has the polynomials of S. L. Moshier's Cephes library, and stays below
-two units in the last place.
+infinities are honoured everywhere. `exp` is nothing but arithmetic, unlike the C library's, so
+loops over it are vectorized; it has the polynomials of S. L. Moshier's Cephes library, and stays
+below two units in the last place.
 """
 
 from typing import Any
@@ -107,10 +107,14 @@ class _Writer:
 @intrinsic  # type: ignore[untyped-decorator]
 def exp_float32(typing: Any, x: Any) -> Any:
     """exp(x)."""
-    return types.float32(types.float32), lambda context, b, signature, args: _Writer(b, 32).exp(*args)
+    return types.float32(types.float32), lambda context, b, signature, args: _Writer(b, 32).exp(
+        *args
+    )
 
 
 @intrinsic  # type: ignore[untyped-decorator]
 def exp_float64(typing: Any, x: Any) -> Any:
     """exp(x)."""
-    return types.float64(types.float64), lambda context, b, signature, args: _Writer(b, 64).exp(*args)
+    return types.float64(types.float64), lambda context, b, signature, args: _Writer(b, 64).exp(
+        *args
+    )

@@ -45,7 +45,9 @@ def agree(net: Any, y: Any = LABELS, x: Any = X, **settings: Any) -> None:
     ):
         assert path == same
         assert a.dtype == b.dtype
-        np.testing.assert_allclose(b, a, rtol=1e-3, atol=2e-4 * float(np.abs(a).max()), err_msg=path)
+        np.testing.assert_allclose(
+            b, a, rtol=1e-3, atol=2e-4 * float(np.abs(a).max()), err_msg=path
+        )
 
 
 NETS = {

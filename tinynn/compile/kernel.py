@@ -27,8 +27,8 @@ from tinynn.compile.views import Shape, View, contiguous
 from tinynn.rules.kinds import axes_of
 from tinynn.transforms.record import Constant, Graph, Input, Node
 
-_RESERVED = {*dir(math), *dir(builtins), "run", "steps", "times", "outs", "turn", "first", "rint"}
-_RESERVED |= {"exp_float32", "exp_float64", "plus", "plus_product", *(f"n{i}" for i in range(1000))}
+_RESERVED = {*dir(math), *dir(builtins), *"run steps times outs turn first rint".split()}
+_RESERVED |= {*"exp_float32 exp_float64 plus plus_product".split()}
 
 
 class Kernel:
@@ -48,9 +48,9 @@ class Kernel:
 
     def __init__(self, graph: Graph, kept: int, backend: Any) -> None:
         self.graph = graph = prepared(graph, kept)
-        self.speech = Speech(backend, graph.space)
         self.schedule = Schedule(graph)
         self._names = words.Names()
+        self.speech = Speech(backend, graph.space, self._names)
         self._names.taken |= _RESERVED | {self.speech.dtype(d) for d in _dtypes(graph)}
         self.kept, self.streams = graph.inputs[:kept], graph.inputs[kept:]
         self.names = [self._names.new(words.of_input(i.label)) for i in graph.inputs]
@@ -266,7 +266,7 @@ class Nest:
 
     def _merge(self) -> None:
         """Axes that all arrays run through as one become one."""
-        tables = (self.reads, self.stored, self.sums)
+        tables: tuple[dict[Any, View], ...] = (self.reads, self.stored, self.sums)
         views = [v for table in tables for v in table.values()]
         full = View("", self.dims, (0,) * len(self.dims))
         flags = []

@@ -53,7 +53,7 @@ class Loop:
         self.kept: list[Any] = []
 
     def _side_by_side(self, graph: Graph, kept: int) -> tuple[Graph, int]:
-        """The graph with one vector for all parameters, if that can be; and how many inputs stay."""
+        """The graph with one vector for all parameters, if it can be; and how many inputs stay."""
         flat = packed(graph, self._rows) if self._rows and self._rows[0] else None
         if flat is None:
             return graph, kept

@@ -185,7 +185,9 @@ def _divide(node: Node, build: Builder) -> Any:
     if not (is_number(c) and c and _is_itself(x, node)):
         return node
     inner = scaled(x)
-    return _times(node, build, inner[0], inner[1] / c) if inner or c == 1 else node
+    if inner:
+        return _times(node, build, inner[0], inner[1] / c)
+    return x if c == 1 else node
 
 
 def _add(node: Node, build: Builder) -> Any:

@@ -3,6 +3,7 @@
 import math
 from typing import Any, NamedTuple
 
+from tinynn.compile.words import Names
 from tinynn.transforms.record import Node, RecordingError
 
 
@@ -72,8 +73,8 @@ def _rows() -> dict[str, Scalar]:
 
 
 ROWS = _rows()
-_COMPARE = ("equal", "not_equal", "less", "less_equal", "greater", "greater_equal")
-_COMPARE += ("isnan", "isinf", "isfinite", "logical_not")
+_COMPARE = """equal not_equal less less_equal greater greater_equal isnan isinf isfinite
+logical_not""".split()
 
 #: A reduction: what it starts from, and how it takes one more number {1} into {0}.
 REDUCTIONS = {
@@ -89,8 +90,8 @@ REDUCTIONS = {
 class Speech:
     """Spells numbers, casts and calls, in the dtypes of one backend."""
 
-    def __init__(self, backend: Any, space: Any) -> None:
-        self.backend, self.space = backend, space
+    def __init__(self, backend: Any, space: Any, names: Names) -> None:
+        self.backend, self.space, self.names = backend, space, names
         self.numbers: dict[str, str] = {}  # the names of numbers in their dtypes, by their text
 
     def dtype(self, dtype: Any) -> str:
@@ -115,7 +116,9 @@ class Speech:
 
     def _named(self, text: str) -> str:
         """A variable for a number: what has a name need not be compiled twice."""
-        return self.numbers.setdefault(text, f"n{len(self.numbers)}")
+        if text not in self.numbers:
+            self.numbers[text] = self.names.new("n0")
+        return self.numbers[text]
 
     def cast(self, text: str, have: Any, want: Any) -> str:
         """A number of one dtype in another."""

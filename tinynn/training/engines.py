@@ -2,8 +2,8 @@
 
 "eager" runs the step as it is written. "calls" records it once and runs the emitted program, with
 the loop over the batches inside. "loops" runs it as one function of explicit loops, compiled to
-machine code: the fastest where the network is small. "jit" hands that program to the library's own compiler. "auto"
-takes what is fastest from start to end.
+machine code: the fastest where the network is small. "jit" hands that program to the library's own
+compiler. "auto" takes what is fastest from start to end.
 """
 
 import warnings
@@ -79,7 +79,7 @@ class Compiled:
     Raises RecordingError if the step cannot be recorded.
     """
 
-    emitter: Any = Loop
+    emitter: type[Loop] = Loop
 
     def __init__(self, epoch: Epoch, bar: Bar, params: Any, state: Any) -> None:
         self.epoch, self.bar = epoch, bar
@@ -209,7 +209,8 @@ class Fused(Compiled):
     def _prepared(self, program: _Program, samples: Samples, first: int, keys: Any) -> Any:
         steps = samples.size // program.size
         key = () if keys is None else (keys[first : first + steps, ...],)
-        return program.loop.gathered([*[a for a in samples if a is not None], *key], steps)
+        loop: Any = program.loop
+        return loop.gathered([*[a for a in samples if a is not None], *key], steps)
 
 
 def _rows(params: Any, state: Any) -> list[list[int]]:

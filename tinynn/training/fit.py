@@ -79,9 +79,9 @@ def fit(
 
     engine : how the steps are carried out: "eager" as they are written; "calls" as a program that
         is recorded once, with the loop over the batches inside; "loops" as that program compiled to
-        machine code, for small networks on the CPU (pip install tinynn-xp[numba]); "auto" takes what is faster. All
-        give the same numbers, to rounding. A step that cannot be recorded runs eagerly, and a
-        warning says why
+        machine code, for small networks on the CPU (pip install tinynn-xp[numba]); "auto" takes
+        what is faster. All give the same numbers, to rounding. A step that cannot be recorded runs
+        eagerly, and a warning says why
 
     Ctrl-C ends training with the model as it was after the last whole epoch, and a warning; in
     the first epoch it is passed on. A loss that is no longer finite ends it likewise.
