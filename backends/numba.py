@@ -47,6 +47,8 @@ def build(source: str, dtypes: Sequence[str]) -> Callable[..., None]:
     code = _read(file)
     if code is None:
         code = _compiled(source, dtypes)
+        if not _known(code):  # it calls functions that Numba brings
+            code = _compiled(source, dtypes, linked=True)
         _write(file, code)
     return _Kernel(code, dtypes)
 
@@ -106,8 +108,8 @@ def _write(file: Path, code: bytes) -> None:
 # Compiling. The code starts with two lines: the function's name, and the functions that it calls.
 
 
-def _compiled(source: str, dtypes: Sequence[str]) -> bytes:
-    """Machine code that needs nothing but the C library."""
+def _compiled(source: str, dtypes: Sequence[str], linked: bool = False) -> bytes:
+    """Machine code; `linked` lets Numba put in what it calls, and takes longer."""
     from numba import types
     from numba.core.compiler import Flags, compile_extra
     from numba.core.registry import cpu_target
@@ -116,6 +118,7 @@ def _compiled(source: str, dtypes: Sequence[str]) -> bytes:
     exec(compile(source, "<kernel>", "exec"), scope)  # the source is what the emitter wrote
     flags = Flags()
     flags.no_cpython_wrapper = flags.no_cfunc_wrapper = True
+    flags.no_compile = not linked
     flags.error_model = "numpy"
     # The arrays do not overlap, and saying so is worth a factor of five in products.
     flags.noalias = True
@@ -139,8 +142,10 @@ def _alone(text: str, name: str) -> bytes:
         if not function.is_declaration and function.name != name:
             function.linkage = "internal"
     machine = _machine()
-    builder = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=0))
-    passes = llvm.create_new_module_pass_manager()
+    options = llvm.create_pipeline_tuning_options(speed_level=3)
+    options.loop_vectorization = options.slp_vectorization = True
+    builder = llvm.create_pass_builder(machine, options)
+    passes = builder.getModulePassManager()
     passes.add_global_dead_code_eliminate_pass()
     passes.run(module, builder)
     called = [f.name for f in module.functions if f.is_declaration]

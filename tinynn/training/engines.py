@@ -14,7 +14,6 @@ from typing import Any
 
 from tinynn import tree
 from tinynn.compile.loop import Loop
-from tinynn.compile.loops import CannotEmit, Loops
 from tinynn.layers import split
 from tinynn.training.data import Samples
 from tinynn.training.progress import Bar
@@ -79,8 +78,6 @@ class Compiled:
     Raises RecordingError if the step cannot be recorded.
     """
 
-    emitter: type[Loop] = Loop
-
     def __init__(self, epoch: Epoch, bar: Bar, params: Any, state: Any) -> None:
         self.epoch, self.bar = epoch, bar
         self.xp, self.samples, self.size = epoch.xp, epoch.samples, epoch.size
@@ -108,7 +105,10 @@ class Compiled:
         spelled = backend.dialect.spelled if backend.dialect else None
         _, graph, _ = record(self.epoch.step, params, state, batch, key, spelled=spelled)
         kept = len(tree.leaves((params, state)))
-        return _Program(self.emitter(graph, kept, backend, _rows(params, state)), size)
+        return _Program(self._emitted(graph, kept, backend, _rows(params, state)), size)
+
+    def _emitted(self, *program: Any) -> Loop:
+        return Loop(*program)
 
     def start(self, params: Any, state: Any) -> None:
         """Go on from these parameters; a state of None keeps the optimizer's own."""
@@ -204,7 +204,10 @@ class Fused(Compiled):
     Raises CannotEmit if the step calls what has no form in loops.
     """
 
-    emitter = Loops
+    def _emitted(self, *program: Any) -> Loop:
+        from tinynn.compile.loops import Loops  # seldom needed
+
+        return Loops(*program)
 
     def _prepared(self, program: _Program, samples: Samples, first: int, keys: Any) -> Any:
         steps = samples.size // program.size
@@ -234,6 +237,8 @@ def chosen(
     steps = epochs * -(-epoch.samples.size // epoch.size)
     made: Callable[[], Any] = lambda: Compiled(epoch, bar, params, state)  # noqa: E731
     if engine == "loops":
+        from tinynn.compile.scalars import CannotEmit
+
         try:
             return Fused(epoch, bar, params, state)
         except CannotEmit as error:
