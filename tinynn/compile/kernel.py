@@ -8,11 +8,9 @@ from typing import Any
 
 from tinynn.compile import words
 from tinynn.compile.nests import (
-    CannotEmit,
     Group,
     Schedule,
     looked,
-    passed_over,
     pointwise,
     prepared,
     reduces,
@@ -22,7 +20,7 @@ from tinynn.compile.nests import (
 from tinynn.compile.plan import is_view
 from tinynn.compile.products import Products
 from tinynn.compile.rewrite import FILL, is_call
-from tinynn.compile.scalars import Speech
+from tinynn.compile.scalars import CannotEmit, Speech
 from tinynn.compile.views import Shape, View, contiguous
 from tinynn.rules.kinds import axes_of
 from tinynn.transforms.record import Constant, Graph, Input, Node
@@ -41,8 +39,8 @@ class Kernel:
 
     Attributes:
         names: the names of the values that live on, and of the streams.
-        bound: the arrays that the program needs beside them, by name; None is scratch memory,
-            with its (size, dtype) in `scratch`.
+        constants: arrays from outside, by name.
+        scratch: the size and dtype of memory of its own, by name.
         lines: the statements of a step.
     """
 
@@ -60,7 +58,7 @@ class Kernel:
         self.lines: list[str] = []
         self.homes: dict[int, View] = {}  # where values lie, by the id of their root
         self._packed: dict[int, View] = {}  # memory that a value must be written to
-        self._padded: set[int] = set()
+        self._moves: dict[int, list[tuple[Any, View]]] = {}  # what is copied into packed memory
         self._products = Products(self)
         self._place_inputs()
         self._choose_memory()
@@ -104,7 +102,6 @@ class Kernel:
     def _parts(self, node: Node) -> None:
         """Where the arguments of a `pack` or `concat` belong in its memory."""
         home = self.home(node)
-        self._moves: dict[int, list[tuple[Any, View]]] = getattr(self, "_moves", {})
         moves = self._moves.setdefault(id(node), [])
         axis, start = node.settings.get("axis", 0), 0
         for value in node.args:
@@ -270,7 +267,7 @@ class Nest:
         views = [v for table in tables for v in table.values()]
         full = View("", self.dims, (0,) * len(self.dims))
         flags = []
-        for view in self.sums.values():  # no sum over a part of an axis
+        for view in self.sums.values():
             # An axis of the result and one that is summed over stay apart.
             mark = tuple(0 if step == 0 else 1 for step in view.strides)
             flags.append(full._replace(strides=_marks(self.dims, mark)))
@@ -394,6 +391,3 @@ def _joined(view: View, axis: int) -> View:
 
 def _dtypes(graph: Graph) -> list[Any]:
     return [n.dtype for n in (*graph.inputs, *graph.nodes) if n.dtype is not None]
-
-
-__all__ = ["Kernel", "Nest", "passed_over"]

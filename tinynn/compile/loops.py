@@ -95,6 +95,10 @@ class Loops(Loop):
 
     def gathered(self, arrays: Sequence[Any], steps: int) -> Any:
         """What `run` takes, from arrays that hold all batches already."""
+        for stream, array in zip(self._streams, arrays, strict=True):
+            if prod(array.shape) != steps * prod(stream.shape):  # loops would run past its end
+                got = tuple(array.shape)
+                raise ValueError(f"expected {steps} batches of shape {stream.shape}, got {got}")
         return steps, [self._flat(a) for a in arrays]
 
     def run(self, batches: Any, times: int = 1) -> Any:

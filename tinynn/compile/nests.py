@@ -12,11 +12,11 @@ from typing import Any
 from tinynn.compile.flat import PACK
 from tinynn.compile.plan import is_view
 from tinynn.compile.rewrite import FILL, is_call
-from tinynn.compile.scalars import REDUCTIONS, ROWS, CannotEmit, cannot
+from tinynn.compile.scalars import REDUCTIONS, ROWS, cannot
 from tinynn.compile.views import Shape, View, contiguous, seen
 from tinynn.rules.extensions import erf
 from tinynn.trace import Function
-from tinynn.transforms.record import Constant, Graph, Input, Node
+from tinynn.transforms.record import Graph, Input, Node
 
 
 def _copied(x: Any) -> Any:
@@ -195,6 +195,3 @@ class Schedule:
 def size(node: Any) -> int:
     """The number of elements."""
     return prod(node.shape)
-
-
-__all__ = ["COPIED", "CannotEmit", "Constant", "Group", "Schedule"]
