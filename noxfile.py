@@ -31,11 +31,12 @@ def install(session: nox.Session, *groups: str) -> None:
 
 def run_parallel(session: nox.Session, *command: str) -> None:
     """Run pytest, or what passes its arguments on to pytest, on all cores."""
-    # dpnp and JAX compile what they have not met before; what they keep serves every worker.
+    # dpnp, JAX and Numba compile what they have not met before; what they keep serves every worker.
     kept = session.create_tmp()
     compiled = {
         "SYCL_CACHE_PERSISTENT": "1",
         "SYCL_CACHE_DIR": kept,
+        "TINYNN_CACHE": kept,
         "JAX_COMPILATION_CACHE_DIR": kept,
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from backends import special
-from backends.dialect import Dialect
+from backends.dialect import Dialect, Native
 
 Array = Any  # an array of any library
 DType = Any
@@ -262,6 +262,13 @@ class Backend:
     #: `step(kept, batch) -> (kept, out)`. `kept` is used up, `batches` are arrays of an entry a
     #: step, and `turns` is a number that it is compiled for.
     repeat: Callable[..., Any] | None = None
+
+    def native(self) -> Native | None:
+        """The compiler of explicit loops for this library's arrays; None where there is none.
+
+        Raises BackendUnavailable if there would be one, were it installed.
+        """
+        return None
 
     # Functions that the standard lacks.
 

@@ -3,7 +3,7 @@
 A library without one runs compiled programs in the standard's own calls.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from types import ModuleType
@@ -47,3 +47,18 @@ class Dialect:
     spelled: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
     context: Callable[[], AbstractContextManager[Any]] = nullcontext
     quiet: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Native:
+    """A compiler of explicit loops for a library's arrays.
+
+    Attributes:
+        build: from the Python source of `run(steps, times, *pointers)`, and the dtypes of what is
+            pointed to, to the function `run(steps, times, *arrays)`. The source may use Python's
+            arithmetic, `range`, the functions of `math`, the names of the dtypes as casts of
+            numbers, exp_float32 and exp_float64, and, for sums of floats whose order does not
+            matter, plus(x, y) and plus_product(x, y, z) = x + y * z. No two arrays may overlap.
+    """
+
+    build: Callable[[str, Sequence[str]], Callable[..., None]]

@@ -1,10 +1,12 @@
 """NumPy, on the CPU. Its own main namespace speaks the standard: array_api_compat is not needed."""
 
+from importlib.util import find_spec
 from typing import Any, Self
 
 import numpy as np
 
-from backends.base import Array, Backend
+from backends.base import Array, Backend, BackendUnavailable
+from backends.dialect import Native
 from backends.numpy_dialect import DIALECT
 
 
@@ -74,6 +76,14 @@ class NumPy(Backend):
                 "give np.asarray(x) without the rows that are masked"
             )
         return ""
+
+    def native(self) -> Native:
+        if find_spec("numba") is None:  # itself half a second, and not always needed
+            reason = "compiling loops needs numba, which is not installed"
+            raise BackendUnavailable("numpy", reason, "pip install tinynn-xp[numba]")
+        from backends.numba import NATIVE
+
+        return NATIVE
 
     def _place(self, data: np.ndarray, dtype: Any) -> Array:
         return data

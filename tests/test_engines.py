@@ -217,16 +217,16 @@ def test_calls_and_jit(backend: Backend) -> None:
 
 
 def test_auto_compiles_long_runs_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    from tinynn.training import engines
+    from tinynn.training import programs
 
     made = []
-    original = engines.Compiled.__init__
+    original = programs.Compiled.__init__
 
     def noted(self: Any, *args: Any) -> None:
         made.append(args)
         original(self, *args)
 
-    monkeypatch.setattr(engines.Compiled, "__init__", noted)
+    monkeypatch.setattr(programs.Compiled, "__init__", noted)
     x = np.random.RandomState(0).randn(20, 3)
     tinynn.fit(Linear(1), x, x[:, 0], epochs=2)
     assert not made

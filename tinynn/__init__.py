@@ -11,10 +11,11 @@
 array([0, 1, 1, 0])
 """
 
-from tinynn.compiler import compile
+from typing import TYPE_CHECKING, Any
+
 from tinynn.rules.extensions import stop_gradient
 from tinynn.trace import Namespace
-from tinynn.training import Model, explain, fit, load
+from tinynn.training import Model, fit, load
 from tinynn.transforms import (
     checkpoint,
     custom_jvp,
@@ -28,6 +29,24 @@ from tinynn.transforms import (
     vjp,
     vmap,
 )
+
+if TYPE_CHECKING:
+    from tinynn.compiler import compile
+    from tinynn.training.explain import explain
+
+
+def __getattr__(name: str) -> Any:
+    """The compiler is imported when it is first asked for: many programs never need it."""
+    if name == "compile":
+        from tinynn.compiler import compile
+
+        return compile
+    if name == "explain":
+        from tinynn.training.explain import explain
+
+        return explain
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 __version__ = "0.1.0"
 __all__ = [

@@ -13,7 +13,8 @@ from tinynn.functional import log_softmax, relu, sigmoid, softmax
 from tinynn.layers import Dropout, Linear, Sequential
 from tinynn.optim import Adam
 from tinynn.trace import namespace
-from tinynn.training import Explanation, Model, explain, fit
+from tinynn.training import Model, fit
+from tinynn.training.explain import Explanation, explain
 
 # The name under which a model file's `extra` holds what prediction needs.
 EXTRA = "table"

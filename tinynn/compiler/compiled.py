@@ -101,8 +101,9 @@ class _Call:
         run = self._program(bound)["program"]
         self._run = run if check else self.backend.compile(run)
         # Where no call is spelled out in others, the library may warn as it would without us.
-        loud = dialect and not dialect.quiet.isdisjoint(node.name for node in self.graph.nodes)
-        self._context: Callable[[], Any] = dialect.context if loud else nullcontext
+        self._context: Callable[[], Any] = nullcontext
+        if dialect and not dialect.quiet.isdisjoint(node.name for node in self.graph.nodes):
+            self._context = dialect.context
         self._lock = threading.Lock()  # the buffers belong to one call at a time
 
     def _source(self) -> str:

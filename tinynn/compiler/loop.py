@@ -255,6 +255,10 @@ def kind_of(engine: str, backend: Any) -> type[Loop]:
             f"engine: expected 'auto', 'eager' or 'calls' on {backend!r}, got 'jit': that library "
             "has no compiler of its own for a whole loop"
         )
+    if engine == "loops":
+        from tinynn.compiler.loops import Loops  # seldom needed
+
+        return Loops
     if engine != "calls" and backend.repeat is not None:
         return Scanned
     return Functional if backend.dialect is None else InPlace

@@ -183,8 +183,10 @@ def _divide(node: Node, build: Builder) -> Any:
     x, c = node.args
     if not (is_number(c) and c and _is_itself(x, node)):
         return node
-    inner = scaled(x) or (x, 1.0)
-    return _times(node, build, inner[0], inner[1] / c) if c == 1 or inner[0] is not x else node
+    inner = scaled(x)
+    if inner:
+        return _times(node, build, inner[0], inner[1] / c)
+    return x if c == 1 else node
 
 
 def _add(node: Node, build: Builder) -> Any:
@@ -251,7 +253,7 @@ def products(graph: Graph) -> Graph:
     kinds, reshape = graph.space.kinds, graph.space.reshape
 
     def visit(node: Node, build: Builder) -> Any:
-        x = node.args[0] if node.args else None
+        x: Any = node.args[0] if node.args else None
         if node.name != "sum" or node.shape != () or not is_call(x) or x.name != "multiply":
             return node
         real = kinds[x.dtype] == "real floating" and x.dtype == node.dtype

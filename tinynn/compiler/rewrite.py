@@ -7,12 +7,16 @@ from typing import Any
 
 from tinynn.rules import batching
 from tinynn.trace import Function
-from tinynn.transforms.record import Constant, Graph, Input, Node
+from tinynn.transforms.record import Constant, Graph, Input, Node, RecordingError
 
 #: Functions whose result can be the argument's own memory, looked at in another way.
 VIEWS = frozenset(
     "reshape permute_dims matrix_transpose expand_dims squeeze broadcast_to moveaxis part".split()
 )
+
+
+class CannotEmit(RecordingError):
+    """A program holds what this emitter has no words for."""
 
 
 class Builder:

@@ -1,7 +1,6 @@
 """Training: `fit`, the `Model` it returns, and what stands around them."""
 
 from tinynn.training.callbacks import EarlyStopping, Run
-from tinynn.training.explain import Explanation, explain
 from tinynn.training.files import ModelFileError
 from tinynn.training.fit import fit
 from tinynn.training.history import History
@@ -12,14 +11,12 @@ from tinynn.training.step import TrainingStep
 __all__ = [
     "Accuracy",
     "EarlyStopping",
-    "Explanation",
     "History",
     "Model",
     "ModelFileError",
     "Run",
     "TrainingStep",
     "accuracy",
-    "explain",
     "fit",
     "load",
     "mean_absolute_error",

@@ -13,8 +13,8 @@ from tinynn.compiler.plan import When
 from tinynn.layers import split
 from tinynn.optim import SGD
 from tinynn.training.data import Intake, align
-from tinynn.training.engines import rows_of
 from tinynn.training.fit import loss_for
+from tinynn.training.programs import rows_of
 from tinynn.training.step import TrainingStep
 from tinynn.transforms.record import Graph, record
 

@@ -78,10 +78,11 @@ def fit(
     backend : where to bring host data; not needed for arrays, which are somewhere already
 
     engine : how the steps are carried out: "eager" as they are written; "calls" as a program that
-        is recorded once, with the loop over the batches inside; "jit" as one
-        that the library compiles itself, where it can; "auto" takes what is fastest. All
-        give the same numbers, to rounding. A step that cannot be recorded runs eagerly, and a
-        warning says why
+        is recorded once, with the loop over the batches inside; "loops" as that program compiled to
+        machine code, for small networks on the CPU (pip install tinynn-xp[numba]); "jit" as one
+        that the library compiles itself, where it can; "auto" takes what is fastest of all but
+        "loops". All give the same numbers, to rounding. A step that cannot be recorded runs
+        eagerly, and a warning says why
 
     Ctrl-C ends training with the model as it was after the last whole epoch, and a warning; in
     the first epoch it is passed on. A loss that is no longer finite ends it likewise.

@@ -9,12 +9,12 @@ from typing import Any
 import backends
 from backends import Backend
 from tinynn import layers, losses, settings, tree
-from tinynn.compiler import RecordingError, compile
 from tinynn.trace import namespace
 from tinynn.training import files
 from tinynn.training.data import Intake, Samples, align, host
 from tinynn.training.history import History
 from tinynn.training.metrics import KNOWN, Metric, name_of
+from tinynn.transforms.record import RecordingError
 
 _OFTEN = 3  # predictions of one kind before there is a program for them
 
@@ -198,6 +198,8 @@ class Answer:
     """
 
     def __init__(self, net: Any, params: Any, x: Any) -> None:
+        from tinynn.compiler import compile  # few models are asked often
+
         self.net, self.params = net, params
 
         def answer(x: Any) -> Any:

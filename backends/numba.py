@@ -1,0 +1,232 @@
+"""How explicit loops become machine code on the CPU: Numba's compiler, and what is kept on disk.
+
+A kernel is the source of one function of pointers. Its machine code is kept in a file whose name is
+a hash of all that it depends on, so it is never that of another source, version or processor.
+Numba's own cache would do, but reading it takes a second, most of it for importing what compiles;
+a plain object file takes the few milliseconds of linking it. TINYNN_CACHE names the folder; one
+that cannot be written to means compiling anew in each process.
+"""
+
+import ctypes
+import hashlib
+import math
+import os
+import platform
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from ctypes.util import find_library
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import llvmlite.binding as llvm
+import numpy as np
+
+from backends.dialect import Native
+
+# What a kernel's source finds in its module beside the functions of `math`.
+_NUMPY = "bool_ ceil float32 float64 floor int8 int16 int32 int64 rint trunc uint8 uint16 uint32"
+_OURS = "exp_float32 exp_float64 plus plus_product"
+
+
+def _names() -> dict[str, Any]:
+    """The globals of a kernel."""
+    from backends import numba_functions
+
+    names = {name: getattr(math, name) for name in dir(math) if not name.startswith("_")}
+    names.update({name: getattr(np, name) for name in (*_NUMPY.split(), "uint64")})
+    names.update({name: getattr(numba_functions, name) for name in _OURS.split()})
+    return names | {"__name__": __name__}
+
+
+def build(source: str, dtypes: Sequence[str]) -> Callable[..., None]:
+    """The function `run` of a kernel's source, as machine code; see `Native`."""
+    file = folder() / f"{key(source, dtypes)}.o"
+    code = _read(file)
+    if code is None:
+        code = _compiled(source, dtypes)
+        if not _known(code):  # it calls functions that Numba brings
+            code = _compiled(source, dtypes, linked=True)
+        _write(file, code)
+    return _Kernel(code, dtypes)
+
+
+# What is kept.
+
+
+def folder() -> Path:
+    """Where machine code is kept."""
+    if named := os.environ.get("TINYNN_CACHE"):
+        return Path(named)
+    home = os.environ.get("LOCALAPPDATA") or os.environ.get("XDG_CACHE_HOME")
+    return (Path(home) if home else Path(os.path.expanduser("~")) / ".cache") / "tinynn"
+
+
+def key(source: str, dtypes: Sequence[str]) -> str:
+    """The hash of all that the machine code depends on."""
+    parts = (
+        source,
+        tuple(dtypes),
+        [Path(__file__).with_name(f"numba{part}.py").read_text() for part in ("", "_functions")],
+        sys.version,
+        platform.platform(),
+        version("numba"),
+        version("llvmlite"),
+        np.__version__,
+        llvm.get_host_cpu_name(),
+        llvm.get_host_cpu_features().flatten(),
+    )
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+
+def _read(file: Path) -> bytes | None:
+    """The machine code in a file; None if there is none, or it is damaged."""
+    with suppress(OSError):
+        digest, code = (data := file.read_bytes())[:32], data[32:]
+        if hashlib.sha256(code).digest() == digest and _known(code):
+            return code
+    return None
+
+
+def _write(file: Path, code: bytes) -> None:
+    """Keep it, whole or not at all, where that can be done."""
+    with suppress(OSError):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=file.parent, suffix=".tmp")
+        try:
+            with os.fdopen(handle, "wb") as out:
+                out.write(hashlib.sha256(code).digest() + code)
+            os.replace(name, file)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(name)
+            raise
+
+
+# Compiling. The code starts with two lines: the function's name, and the functions that it calls.
+
+
+def _compiled(source: str, dtypes: Sequence[str], linked: bool = False) -> bytes:
+    """Machine code; `linked` lets Numba put in what it calls, and takes longer."""
+    from numba import types
+    from numba.core import typed_passes, untyped_passes
+    from numba.core.compiler import CompilerBase, Flags, compile_extra
+    from numba.core.compiler_machinery import PassManager
+    from numba.core.registry import cpu_target
+
+    scope = _names()
+    exec(compile(source, "<kernel>", "exec"), scope)  # the source is what the emitter wrote
+
+    class Pipeline(CompilerBase):  # type: ignore[misc]  # Numba has no types
+        """Only the passes that loops and numbers need: it takes half of the usual time."""
+
+        def define_pipelines(self) -> list[Any]:
+            passes = PassManager("kernel")
+            for each in (
+                untyped_passes.TranslateByteCode,
+                untyped_passes.FixupArgs,
+                untyped_passes.IRProcessing,
+                untyped_passes.ReconstructSSA,
+                typed_passes.NopythonTypeInference,
+                typed_passes.PreLowerStripPhis,
+                typed_passes.IRLegalization,
+                typed_passes.NativeLowering,
+                typed_passes.NoPythonBackend,
+            ):
+                passes.add_pass(each, "")
+            passes.finalize()
+            return [passes]
+
+    flags = Flags()
+    flags.no_cpython_wrapper = flags.no_cfunc_wrapper = True
+    flags.no_compile = not linked
+    flags.error_model = "numpy"
+    # The arrays do not overlap, and saying so is worth a factor of five in products.
+    flags.noalias = True
+    pointers = [types.CPointer(getattr(types, _spelled(name))) for name in dtypes]
+    signature = (types.intp, types.intp, *pointers)
+    typing, target = cpu_target.typing_context, cpu_target.target_context
+    typing.refresh()
+    target.refresh()
+    result = compile_extra(
+        typing, target, scope["run"], signature, types.void, flags, {}, None, Pipeline
+    )
+    return _alone(result.library.get_llvm_str(), result.fndesc.llvm_func_name)
+
+
+def _spelled(dtype: str) -> str:
+    return "uint8" if dtype == "bool" else dtype
+
+
+def _alone(text: str, name: str) -> bytes:
+    """One function of a module of LLVM, with what it needs and no more, as an object file."""
+    module = llvm.parse_assembly(text)
+    for function in module.functions:
+        if not function.is_declaration and function.name != name:
+            function.linkage = "internal"
+    machine = _machine()
+    options = llvm.create_pipeline_tuning_options(speed_level=3)
+    options.loop_vectorization = options.slp_vectorization = True
+    builder = llvm.create_pass_builder(machine, options)
+    passes = builder.getModulePassManager()
+    passes.add_global_dead_code_eliminate_pass()
+    passes.run(module, builder)
+    called = [f.name for f in module.functions if f.is_declaration]
+    called = [each for each in called if not each.startswith("llvm.")]
+    return f"{name}\n{' '.join(called)}\n".encode() + machine.emit_object(module)
+
+
+def _machine() -> Any:
+    """This machine, to the last of its instructions."""
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    cpu, features = llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()
+    target = llvm.Target.from_default_triple()
+    return target.create_target_machine(cpu=cpu, features=features, opt=3, jit=True)
+
+
+def _known(code: bytes) -> bool:
+    """Whether all that it calls is in this process. Linking it would end the process otherwise."""
+    _, called, _ = code.split(b"\n", 2)
+    return all(map(_address, called.decode().split()))
+
+
+def _address(name: str) -> int | None:
+    """Where a function of C is, from now on known to the linker."""
+    if not (address := llvm.address_of_symbol(name)):
+        for library in (None, find_library("m")):
+            with suppress(AttributeError, OSError, TypeError):
+                address = ctypes.cast(getattr(ctypes.CDLL(library), name), ctypes.c_void_p).value
+                llvm.add_symbol(name, address)
+                return address
+    return address
+
+
+class _Kernel:
+    """Machine code in memory: `kernel(steps, times, *arrays)`."""
+
+    def __init__(self, code: bytes, dtypes: Sequence[str]) -> None:
+        name, called, binary = code.split(b"\n", 2)
+        if not _known(code):
+            raise RuntimeError(f"a kernel calls {called.decode()}, not all of which are here")
+        self._engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _machine())
+        self._engine.add_object_file(llvm.ObjectFileRef.from_data(binary))
+        self._engine.finalize_object()
+        self._dtypes = [np.dtype(each) for each in dtypes]
+        # Numba's convention: where the result and an exception would go, then the arguments.
+        kinds = [ctypes.c_void_p] * 2 + [ctypes.c_ssize_t] * 2 + [ctypes.c_void_p] * len(dtypes)
+        call = ctypes.CFUNCTYPE(ctypes.c_int32, *kinds)
+        self._call = call(self._engine.get_function_address(name.decode()))
+        self._room = ctypes.c_void_p(), ctypes.c_void_p()
+
+    def __call__(self, steps: int, times: int, *arrays: Any) -> None:
+        for array, dtype in zip(arrays, self._dtypes, strict=True):
+            if array.dtype != dtype or not array.flags.c_contiguous:
+                raise TypeError(f"a kernel expected a contiguous array of {dtype}")
+        room = map(ctypes.addressof, self._room)
+        self._call(*room, steps, times, *[array.ctypes.data for array in arrays])
+
+
+NATIVE = Native(build)

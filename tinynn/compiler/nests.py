@@ -1,0 +1,197 @@
+"""Which calls share a loop nest, where their results lie, and in what order the nests run.
+
+A call goes into the latest nest that can take it: beside its first reader, where that reader goes
+through the same elements in the same order. What is read in its own nest alone is a variable there;
+everything else lies in memory.
+"""
+
+from dataclasses import dataclass, field, replace
+from math import prod
+from typing import Any
+
+from tinynn.compiler.flat import PACK
+from tinynn.compiler.plan import is_view
+from tinynn.compiler.rewrite import FILL, is_call
+from tinynn.compiler.scalars import REDUCTIONS, ROWS, cannot
+from tinynn.compiler.views import Shape, View, contiguous, seen
+from tinynn.rules.extensions import erf
+from tinynn.trace import Function
+from tinynn.transforms.record import Graph, Input, Node
+
+
+def _copied(x: Any) -> Any:
+    raise NotImplementedError  # loops copy it
+
+
+#: The elements of a view, laid out anew.
+COPIED = Function("copied", _copied)
+_OURS = (COPIED, FILL, PACK, erf)
+_WHOLE = ("matmul", "concat", "pack")
+
+
+def pointwise(node: Any) -> bool:
+    """Whether each element follows from the elements at its place."""
+    return is_call(node) and (node.name in ROWS or node.name in ("where", "clip", "fill"))
+
+
+def reduces(node: Any) -> bool:
+    """Whether it goes through its argument's elements and gives fewer."""
+    return is_call(node) and node.name in REDUCTIONS
+
+
+def passed_over(node: Node) -> Shape:
+    """The shape of what a call's nest goes through, axes of length 1 left out."""
+    shape = node.args[0].shape if reduces(node) else node.shape
+    return tuple(n for n in shape if n != 1)
+
+
+def root(node: Any) -> Any:
+    """The value whose memory a view looks at."""
+    while is_view(node):
+        node = node.args[0]
+    return node
+
+
+def looked(node: Any, base: View) -> View | None:
+    """The view that `node` is of its root, which lies as `base` says."""
+    chain = []
+    while is_view(node):
+        chain.append(node)
+        node = node.args[0]
+    view: View | None = base
+    for each in reversed(chain):
+        view = seen(each, view) if view is not None else None
+    return view
+
+
+def spread(node: Any, base: View, over: Shape) -> View:
+    """How a nest that passes over a shape reads a value whose root lies as `base` says."""
+    view = looked(node, base)
+    assert view is not None
+    return view.broadcast(over).squeezed()
+
+
+def in_step(node: Any, over: Shape) -> bool:
+    """Whether a nest over that shape meets the root's elements in their own order."""
+    first = root(node)
+    kept = tuple(n for n in over if n != 1)
+    if tuple(n for n in first.shape if n != 1) != kept:
+        return False
+    view = spread(node, View.of("", first.shape), over)
+    return view.strides == contiguous(kept) and view.offset == 0
+
+
+def prepared(graph: Graph, kept: int) -> Graph:
+    """The graph with a copy wherever a view cannot be looked at in another shape."""
+    nodes: list[Node] = []
+    new: dict[int, Any] = {}
+
+    def copied(value: Node) -> Node:
+        node = Node(COPIED, (value,), {}, value.shape, value.dtype, value.origin)
+        nodes.append(node)
+        return node
+
+    for node in graph.nodes:
+        _check(node, graph)
+        args = tuple(new.get(id(a), a) if isinstance(a, Node) else a for a in node.args)
+        moved = node if args == node.args else replace(node, args=args)
+        if is_view(moved):
+            first = root(moved)
+            if looked(moved, View.of("", first.shape)) is None:
+                moved = replace(moved, args=(copied(moved.args[0]),))
+        nodes.append(moved)
+        new[id(node)] = moved
+    outputs = [new.get(id(o), o) if isinstance(o, Node) else o for o in graph.outputs]
+    for place, (value, out) in enumerate(zip(graph.inputs[:kept], outputs, strict=False)):
+        if out is not value and isinstance(root(out), Input):
+            outputs[place] = copied(out)
+    return replace(graph, nodes=nodes, outputs=outputs)
+
+
+def _check(node: Node, graph: Graph) -> None:
+    """Refuse what has no row."""
+    known = pointwise(node) or reduces(node) or is_view(node) or node.name in _WHOLE
+    if not known or node.dtype is None:
+        raise cannot(node)
+    if 0 in node.shape:
+        raise cannot(node, ": it is empty")
+    standard = getattr(graph.space, node.name, None)
+    ours = node.function in _OURS or is_view(node)
+    if not ours and getattr(standard, "raw", None) is not node.function.raw:
+        raise cannot(node, ", being another function than the standard's")
+
+
+@dataclass
+class Group:
+    """Calls that share a nest of loops over `dims`, or one call that has loops of its own."""
+
+    dims: Shape | None
+    nodes: list[Node] = field(default_factory=list)
+
+
+class Schedule:
+    """The order of the nests.
+
+    Attributes:
+        groups: in order of execution.
+        place: for the id of each call, how many groups come after its own.
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.readers: dict[int, list[tuple[Node, Node]]] = {}
+        calls = [node for node in graph.nodes if not is_view(node)]
+        for node in calls:
+            for a in node.parents:
+                self.readers.setdefault(id(root(a)), []).append((node, a))
+        self.place: dict[int, int] = {}
+        late: list[Group] = []
+        for node in reversed(calls):
+            self._put(node, late)
+        for group in late:
+            group.nodes.reverse()
+        self.groups = late[::-1]
+
+    def _put(self, node: Node, late: list[Group]) -> None:
+        first = 0
+        for reader, seen_as in self.readers.get(id(node), []):
+            together = self.fits(node, reader, seen_as)
+            first = max(first, self.place[id(reader)] + (not together))
+        dims = passed_over(node) if pointwise(node) or reduces(node) else None
+        for place in range(first, len(late)):
+            if dims is not None and late[place].dims == dims:
+                break
+        else:
+            place = len(late)
+            late.append(Group(dims))
+        self.place[id(node)] = place
+        late[place].nodes.append(node)
+
+    def fits(self, node: Node, reader: Node, seen_as: Node) -> bool:
+        """Whether a nest may hold both a call and its reader."""
+        nest = pointwise(reader) or reduces(reader)
+        over = seen_as.shape if reduces(reader) else reader.shape
+        return pointwise(node) and nest and in_step(seen_as, over)
+
+    def lives(self, node: Node) -> bool:
+        """Whether a value is read outside its nest."""
+        mine = self.place[id(node)]
+        return any(self.place[id(reader)] != mine for reader, _ in self.readers.get(id(node), []))
+
+    def may_replace(self, new: Node, old: Input) -> bool:
+        """Whether a new value can be written over the old one: nobody reads the old one later."""
+        if new.shape != old.shape or new.dtype != old.dtype:
+            return False
+        mine = self.place[id(new)]
+        for reader, seen_as in self.readers.get(id(old), []):
+            place = self.place[id(reader)]
+            over = seen_as.shape if reduces(reader) else reader.shape
+            beside = pointwise(new) and place == mine and in_step(seen_as, over)
+            if place <= mine and not beside:
+                return False
+        return True
+
+
+def size(node: Any) -> int:
+    """The number of elements."""
+    return prod(node.shape)

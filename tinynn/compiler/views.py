@@ -1,0 +1,148 @@
+"""Views: where the elements of an array lie in flat memory. What only moves axes moves no data."""
+
+from collections.abc import Sequence
+from itertools import accumulate
+from math import prod
+from operator import mul
+from typing import Any, NamedTuple
+
+from tinynn.transforms.record import Node
+
+Shape = tuple[int, ...]
+
+
+def contiguous(shape: Shape) -> Shape:
+    """The steps from element to element along each axis, the last axis running fastest."""
+    return (*list(accumulate(reversed(shape), mul))[-2::-1], 1) if shape else ()
+
+
+class View(NamedTuple):
+    """An array as a place in flat memory.
+
+    Attributes:
+        base: the name of the memory; of a scalar, the name of the variable that it is in.
+        strides: how far the next element is, along each axis; 0 where it is the same one.
+    """
+
+    base: str
+    shape: Shape
+    strides: Shape
+    offset: int = 0
+    scalar: bool = False
+    start: str = ""  # a variable: where the array begins
+
+    @classmethod
+    def of(cls, base: str, shape: Shape) -> "View":
+        """An array that fills its memory in order."""
+        return cls(base, tuple(shape), contiguous(tuple(shape)))
+
+    def broadcast(self, shape: Shape) -> "View":
+        """The array stretched to a shape."""
+        new = len(shape) - len(self.shape)
+        pairs = zip(self.shape, self.strides, shape[new:], strict=True)
+        stretched = [step if have == want else 0 for have, step, want in pairs]
+        return self._replace(shape=tuple(shape), strides=(0,) * new + tuple(stretched))
+
+    def permuted(self, axes: Sequence[int]) -> "View":
+        """The axes in another order."""
+        shape, strides = (tuple(row[a] for a in axes) for row in (self.shape, self.strides))
+        return self._replace(shape=shape, strides=strides)
+
+    def squeezed(self) -> "View":
+        """The array without axes of length 1."""
+        kept = [a for a, n in enumerate(self.shape) if n != 1]
+        return self.permuted(kept)
+
+    def reshaped(self, shape: Shape) -> "View | None":
+        """The elements in another shape; None where that would need a copy."""
+        if prod(self.shape) == 1:
+            return self._replace(shape=shape, strides=(0,) * len(shape))
+        old = [[n, s] for n, s in zip(self.shape, self.strides, strict=True) if n != 1]
+        merged = old[:1]
+        for n, s in old[1:]:
+            if merged[-1][1] == n * s:
+                merged[-1] = [merged[-1][0] * n, s]
+            else:
+                merged.append([n, s])
+        strides = []
+        for n in reversed(shape):
+            if n == 1:
+                strides.append(0)
+                continue
+            if merged[-1][0] == 1:
+                merged.pop()
+            have, step = merged[-1]
+            if have % n:
+                return None
+            strides.append(step)
+            merged[-1] = [have // n, step * n]
+        return self._replace(shape=tuple(shape), strides=tuple(reversed(strides)))
+
+    def indexed(self, key: Any) -> "View":
+        """The view that an index of integers, slices, None and Ellipsis gives."""
+        parts = list(key) if isinstance(key, tuple) else [key]
+        if Ellipsis not in parts:
+            parts.append(Ellipsis)
+        place = parts.index(Ellipsis)
+        missing = len(self.shape) - sum(p is not None and p is not Ellipsis for p in parts)
+        parts[place : place + 1] = [slice(None)] * missing
+        shape, strides, offset, axis = [], [], self.offset, 0
+        for part in parts:
+            if part is None:
+                shape.append(1)
+                strides.append(0)
+                continue
+            length, step = self.shape[axis], self.strides[axis]
+            axis += 1
+            if isinstance(part, slice):
+                start, stop, by = part.indices(length)
+                shape.append(len(range(start, stop, by)))
+                strides.append(step * by)
+                offset += start * step
+            else:
+                offset += (part % length) * step
+        return self._replace(shape=tuple(shape), strides=tuple(strides), offset=offset)
+
+    def at(self, *places: Any) -> str:
+        """The text of one element. A place is a number, or a variable and what is added to it."""
+        if self.scalar:
+            return self.base
+        terms, offset = [], self.offset
+        for step, place in zip(self.strides, places, strict=True):
+            name, more = place if isinstance(place, tuple) else (place, 0)
+            if isinstance(name, int):
+                name, more = "", name + more
+            offset += step * more
+            if name and step:
+                terms.append(name if step == 1 else f"{name} * {step}")
+        if self.start:
+            terms.insert(0, self.start)
+        if offset or not terms:
+            terms.append(str(offset))
+        return f"{self.base}[{' + '.join(terms)}]"
+
+
+def seen(node: Node, base: View) -> View | None:
+    """What a view of an array, itself lying as `base` says, is; None if it needs a copy."""
+    shape = tuple(node.shape)
+    if node.name in ("reshape", "expand_dims", "squeeze"):
+        return base.reshaped(shape)
+    if node.name == "part":
+        start = node.settings["start"]
+        part = View.of(base.base, shape)
+        return part._replace(offset=base.offset + start)
+    if node.name == "broadcast_to":
+        return base.broadcast(shape)
+    axes = list(range(len(base.shape)))
+    if node.name == "matrix_transpose":
+        return base.permuted([*axes[:-2], axes[-1], axes[-2]])
+    if node.name == "permute_dims":
+        axes = node.settings["axes"] if "axes" in node.settings else node.args[1]
+        return base.permuted([a % len(base.shape) for a in axes])
+    if node.name == "moveaxis":
+        source, goal = node.settings["source"], node.settings["destination"]
+        pairs = zip(*[(v,) if isinstance(v, int) else v for v in (source, goal)], strict=True)
+        moved = {d % len(axes): s % len(axes) for s, d in pairs}
+        rest = iter([a for a in axes if a not in moved.values()])
+        return base.permuted([moved[a] if a in moved else next(rest) for a in axes])
+    return base.indexed(node.settings["key"])

@@ -1,0 +1,145 @@
+"""The compiled engine of `fit`: the recorded step, with the loop over the batches inside it."""
+
+from collections.abc import Iterator
+from math import prod
+from typing import Any
+
+from tinynn import tree
+from tinynn.compiler.loop import Loop
+from tinynn.layers import split
+from tinynn.training.data import Samples
+from tinynn.training.progress import Bar
+from tinynn.training.step import Epoch
+from tinynn.transforms.record import record
+
+# Shuffled samples are put in order in pieces of about this many bytes.
+_PIECE = 64 * 2**20
+
+
+class Compiled:
+    """The recorded step, with the loop over the batches in the program.
+
+    Raises RecordingError if the step cannot be recorded.
+    """
+
+    def __init__(self, epoch: Epoch, bar: Bar, params: Any, state: Any, kind: type[Loop]) -> None:
+        self.epoch, self.bar, self.kind = epoch, bar, kind
+        self.xp, self.samples, self.size = epoch.xp, epoch.samples, epoch.size
+        self.rest = rest = self.samples.size % self.size
+        self.at_once = epoch.shuffle_key is None and not epoch.draws and not rest
+        self.structure = tree.flatten((params, state))[1]
+        self.loop = self._program(self.size, params, state)
+        self.last = self._program(rest, params, state) if rest else None
+        if self.last:
+            self.last.share(self.loop)
+        self.prepared: Any = None
+        self.start(params, state)
+
+    def _program(self, size: int, params: Any, state: Any) -> Loop:
+        """The program for batches of this size."""
+        batch = self.samples.between(0, size)
+        key = self.epoch.keys(0)[0, ...] if self.epoch.draws else None
+        backend = self.epoch.backend
+        spelled = backend.dialect.spelled if backend.dialect else None
+        _, graph, _ = record(self.epoch.step, params, state, batch, key, spelled=spelled)
+        kept = len(tree.leaves((params, state)))
+        return self.kind(graph, kept, backend, rows_of(params, state))
+
+    def start(self, params: Any, state: Any) -> None:
+        """Go on from these parameters; a state of None keeps the optimizer's own."""
+        if state is None:
+            state = self.structure.unflatten(self.loop.values())[1]
+        self.loop.load(tree.leaves((params, state)))
+        if self.last:
+            self.last.bind()
+
+    def params(self) -> Any:
+        """The parameters now, which nobody will change."""
+        return self.structure.unflatten(self.loop.values())[0]
+
+    def run(self, first: int, count: int) -> Any:
+        """The losses of `count` epochs from number `first` on: (count,)."""
+        if self.at_once:
+            if self.prepared is None:
+                self.prepared = self.loop.batches(self.size, _arrays(self.samples), ())
+            losses = self.loop.run(self.prepared, count)
+            self.bar.batch(self.samples.size * count)
+            return self._averaged(self.xp.reshape(losses, (count, -1)))
+        return self.xp.stack([self._epoch(number) for number in range(first, first + count)])
+
+    def snapshot(self) -> Any:
+        """What `restore` needs to go back to this moment."""
+        return self.loop.values()
+
+    def restore(self, moment: Any) -> None:
+        """Go back to that moment."""
+        self.start(*self.structure.unflatten(moment))
+
+    # One epoch.
+
+    def _epoch(self, number: int) -> Any:
+        """The loss of one epoch."""
+        order, keys = self.epoch.order(number), self.epoch.keys(number)
+        losses, weights = [], []
+        for start, piece in self._pieces(order):
+            first, full = start // self.size, piece.size // self.size
+            losses += self._steps(self.loop, piece.between(0, full * self.size), keys, first, full)
+            if piece.size % self.size:
+                rest = piece.between(full * self.size, piece.size)
+                losses += self._steps(self.last, rest, keys, first + full, 1)
+            weights.append(piece.weights)
+            self.bar.batch(piece.size)
+        row = self.xp.reshape(self.xp.concat(losses), (1, -1))
+        shuffled = None if weights[0] is None else self.xp.concat(weights)
+        return self._averaged(row, shuffled)[0, ...]
+
+    def _steps(self, loop: Any, piece: Samples, keys: Any, first: int, count: int) -> list[Any]:
+        """The losses of so many steps on these samples."""
+        if not count:
+            return []
+        each = () if keys is None else (keys[first : first + count, ...],)
+        return [loop.run(loop.batches(piece.size // count, _arrays(piece), each))]
+
+    def _pieces(self, order: Any) -> Iterator[tuple[int, Samples]]:
+        """The samples in this order, a few batches at a time: (the first one's place, samples)."""
+        if order is None:
+            yield 0, self.samples
+            return
+        row = 8 * sum(prod(a.shape[1:]) for a in self.samples if a is not None)
+        step = max(1, _PIECE // (row * self.size)) * self.size
+        for start in range(0, self.samples.size, step):
+            stop = min(start + step, self.samples.size)
+            yield start, self.samples.take(self.xp, order[start:stop])
+
+    def _averaged(self, losses: Any, weights: Any = None) -> Any:
+        """The loss of each epoch from those of its batches: (epochs, steps) -> (epochs,)."""
+        xp, count = self.xp, self.samples.size
+        if not self.epoch.averages:
+            return xp.sum(losses, axis=1)
+        if self.samples.weights is None:
+            if not self.rest:
+                return xp.sum(losses, axis=1) * (self.size / count)
+            total = xp.sum(losses[:, :-1], axis=1) * self.size + losses[:, -1] * self.rest
+            return total / count
+        weights = self.samples.weights if weights is None else weights
+        starts = range(0, count, self.size)
+        shares = [xp.sum(weights[s : min(s + self.size, count)]) for s in starts]
+        return xp.sum(losses * xp.stack(shares), axis=1) / xp.sum(weights)
+
+
+def _arrays(samples: Samples) -> list[Any]:
+    return [a for a in samples if a is not None]
+
+
+def rows_of(params: Any, state: Any) -> list[list[int]]:
+    """The places, among the leaves of (params, state), of the parameters and what is kept of each.
+
+    Statistics are no parameters that an optimizer changes.
+    """
+    trainable = [name for name, _ in tree.paths(split(params)[0])]
+    names = [name for name, _ in tree.paths((params, state))]
+    rows = [[names.index(f"0.{name}") for name in trainable]]
+    for slot, value in state.items():
+        if len(tree.leaves(value)) == len(trainable) and not hasattr(value, "dtype"):
+            rows.append([names.index(f"1.{slot}.{name}") for name in trainable])
+    return rows
