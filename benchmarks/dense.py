@@ -11,6 +11,7 @@ from tinynn.functional import relu
 from tinynn.layers import Linear, Sequential
 from tinynn.losses import SoftmaxCrossEntropy
 from tinynn.optim import SGD, Adam
+from tinynn.trace import namespace
 
 DIGITS = Path(__file__).parent.parent / "examples" / "data" / "digits.csv"
 BETA1, BETA2, EPSILON, MOMENTUM = 0.9, 0.999, 1e-8, 0.9
@@ -74,8 +75,8 @@ class Dense:
 
     def tinynn(self) -> tuple[Any, Any, Any]:
         def half(prediction: Any, target: Any) -> Any:
-            error = prediction - target
-            return 0.5 * (error * error).sum() / prediction.shape[0]
+            xp, error = namespace(prediction), prediction - target
+            return 0.5 * xp.sum(error * error) / prediction.shape[0]
 
         net = Sequential(*[part for s in self.sizes[1:] for part in (Linear(s), relu)][:-1])
         momentum = MOMENTUM if self.rule == "momentum" else 0.0
