@@ -162,7 +162,8 @@ def digits() -> Dense:
 
 
 def wide(rule: str, rows: int) -> Dense:
-    title = f"W3: 784-256-128-10, {rule}, batch 128, float32, {rows} rows"
+    named = "Adam" if rule == "adam" else "SGD with momentum 0.9"
+    title = f"W3: 784-256-128-10, {named}, batch 128, float32, {rows} rows"
     return Dense(title, (784, 256, 128, 10), 128, rows, rule)
 
 
