@@ -152,6 +152,15 @@ def conformance(session: nox.Session, library: str) -> None:
     run_parallel(session, *compare, *arguments)
 
 
+@nox.session(default=False)
+def bench(session: nox.Session) -> None:
+    """What gradients and training steps cost beside others: the tables of benchmarks/README.md."""
+    install(session, "numpy", "torch", "jax")
+    session.install("autograd", "mygrad")
+    session.run("python", "benchmarks/eager.py", env=ONE_THREAD)
+    session.run("python", "benchmarks/compiled.py", *session.posargs, env=ONE_THREAD)
+
+
 def array_api_tests(session: nox.Session) -> Path:
     """The public suite: the folder that ARRAY_API_TESTS names, or a clone at a known commit."""
     if folder := os.environ.get("ARRAY_API_TESTS"):

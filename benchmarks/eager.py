@@ -13,7 +13,7 @@ import gc
 import importlib
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from datetime import date
 from importlib.metadata import PackageNotFoundError, version
@@ -282,13 +282,14 @@ def measure(task: Task, rounds: int) -> list[str]:
     return lines
 
 
-def machine() -> str:
+def machine(modules: Iterable[str] = ()) -> str:
+    """The day, the machine and the versions: of these modules, or of all competitors'."""
     model = platform.processor() or platform.machine()
     if (info := Path("/proc/cpuinfo")).exists():
         named = [row for row in info.read_text().splitlines() if row.startswith("model name")]
         model = named[0].partition(":")[2].strip() if named else model
     versions = []
-    for module in dict(COMPETITORS.values()):
+    for module in modules or dict(COMPETITORS.values()):
         with suppress(PackageNotFoundError):
             versions.append(f"{module} {version(module)}")
     load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
