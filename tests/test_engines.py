@@ -32,6 +32,7 @@ from tinynn.optim import (
     ClipByValue,
     RMSprop,
 )
+from tinynn.trace import namespace
 
 SMALL = Sequential(Linear(5), relu, Linear(3))
 NETS = {
@@ -173,6 +174,24 @@ def test_a_step_that_cannot_be_recorded_runs_eagerly_and_says_why(backend: Backe
 
     with pytest.warns(RuntimeWarning, match=r"without compiling: bool\(x\) .*test_engines.py:\d+"):
         tinynn.fit(SMALL, given["x"], given["values"], loss=loss, epochs=1, engine="calls")
+
+
+def test_a_step_that_differs_from_call_to_call_is_not_recorded(backend: Backend) -> None:
+    given, host = data(backend), np.random.RandomState(0)
+    calls = []
+
+    def noisy(x: Any) -> Any:
+        noise = backend.asarray(host.randn(*x.shape), x.dtype)
+        return namespace(x).add(x, noise)
+
+    def annealed(prediction: Any, target: Any) -> Any:
+        calls.append(target)
+        xp = prediction.__array_namespace__()
+        return xp.mean((prediction - target) ** 2) * float(len(calls))
+
+    for net, loss in ((Sequential(Linear(3), noisy), None), (SMALL, annealed)):
+        with pytest.warns(RuntimeWarning, match=r"not the same in each call: \w+ in .*py:\d+"):
+            tinynn.fit(net, given["x"], given["values"], loss=loss, epochs=1, engine="calls")
 
 
 def test_divergence_stops_at_the_same_epoch(backend: Backend) -> None:

@@ -58,6 +58,33 @@ def rewritten(graph: Graph, visit: Visit) -> Graph:
     return pruned(replace(graph, nodes=builder.nodes, outputs=outputs))
 
 
+def difference(first: Graph, second: Graph, read: Callable[[Any], Any]) -> str:
+    """Where two recordings of one function differ, in words; empty if they do not.
+
+    Args:
+        read: an array's values on the host.
+    """
+    places: dict[int, Any] = {}
+    for graph in (first, second):
+        values = [*graph.inputs, *graph.nodes]
+        places.update({id(value): place for place, value in enumerate(values)})
+
+    def alike(a: Any, b: Any) -> bool:
+        if isinstance(a, Constant) and isinstance(b, Constant):
+            alike = (a.shape, a.dtype) == (b.shape, b.dtype)
+            return a.value is b.value or (alike and bool((read(a.value) == read(b.value)).all()))
+        if isinstance(a, Node) or isinstance(b, Node):
+            return places.get(id(a)) == places.get(id(b))
+        return type(a) is type(b) and a == b
+
+    for old, new in zip(first.nodes, second.nodes, strict=False):
+        same = old.name == new.name and repr(old.settings) == repr(new.settings)
+        same = same and len(old.args) == len(new.args)
+        if not same or not all(map(alike, old.args, new.args)):
+            return f"{new.name} in {new.origin}"
+    return "" if len(first.nodes) == len(second.nodes) else "the number of calls"
+
+
 def pruned(graph: Graph) -> Graph:
     """The graph without the nodes that no output needs."""
     needed = {id(o) for o in graph.outputs if isinstance(o, Node)}

@@ -58,6 +58,14 @@ class Traced(Operators):
         self.slot = slot
         self.space = space
 
+    def __getattr__(self, name: str) -> Any:
+        # Reached for what is not there: NumPy's methods, most often.
+        raise AttributeError(
+            f"an array inside a transformation has no attribute {name!r}: arrays of the standard "
+            f"have few methods; write xp.{name}(x, ...), with xp = x.__array_namespace__(), if the "
+            "standard has that function"
+        )
+
     def __array_namespace__(self, /, *, api_version: str | None = None) -> Any:
         return self.space
 

@@ -6,11 +6,12 @@ from typing import Any
 
 from tinynn import tree
 from tinynn.compiler.loop import Loop
+from tinynn.compiler.rewrite import difference
 from tinynn.layers import split
 from tinynn.training.data import Samples
 from tinynn.training.progress import Bar
 from tinynn.training.step import Epoch
-from tinynn.transforms.record import record
+from tinynn.transforms.record import RecordingError, record
 
 # Shuffled samples are put in order in pieces of about this many bytes.
 _PIECE = 64 * 2**20
@@ -41,7 +42,15 @@ class Compiled:
         key = self.epoch.keys(0)[0, ...] if self.epoch.draws else None
         backend = self.epoch.backend
         spelled = backend.dialect.spelled if backend.dialect else None
-        _, graph, _ = record(self.epoch.step, params, state, batch, key, spelled=spelled)
+        graph, again = [
+            record(self.epoch.step, params, state, batch, key, spelled=spelled)[1] for _ in range(2)
+        ]
+        if where := difference(graph, again, backend.to_host):
+            raise RecordingError(
+                f"it is not the same in each call: {where}. It draws random numbers of its own, or "
+                "counts its calls; draw from the key that `train` is given, and keep what changes "
+                'in parameters called "running_..."'
+            )
         kept = len(tree.leaves((params, state)))
         return self.kind(graph, kept, backend, rows_of(params, state))
 
