@@ -10,10 +10,11 @@ Importing this package imports no array library but NumPy.
 """
 
 from backends import random
-from backends.base import Backend, BackendUnavailable, MixedArrays
+from backends.base import Advice, Backend, BackendUnavailable, MixedArrays
 from backends.registry import Status, available, get, is_array, names, of
 
 __all__ = [
+    "Advice",
     "Backend",
     "BackendUnavailable",
     "MixedArrays",

@@ -6,7 +6,7 @@ own file overrides what the library does faster or differently.
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 
@@ -29,6 +29,20 @@ class BackendUnavailable(RuntimeError):
 
 class MixedArrays(ValueError):
     """Arrays of different libraries or devices came where one backend was expected."""
+
+
+class Advice(NamedTuple):
+    """What would make a library faster on this machine.
+
+    Attributes:
+        text: what to do, for a person.
+        environment: the variables to set before Python starts.
+        probe: a Python program that prints how many seconds something typical takes.
+    """
+
+    text: str
+    environment: Mapping[str, str]
+    probe: str
 
 
 class Backend:
@@ -116,6 +130,11 @@ class Backend:
         "" for all others: for every type that keeps to the standard.
         """
         return ""
+
+    @classmethod
+    def advice(cls) -> Advice | None:
+        """A setting that would make the library faster here, if one is known."""
+        return None
 
     # Moving data between the host and the device.
 

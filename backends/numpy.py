@@ -5,7 +5,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from backends.base import Array, Backend, BackendUnavailable
+from backends.base import Advice, Array, Backend, BackendUnavailable
 from backends.dialect import Native
 from backends.numpy_dialect import DIALECT
 
@@ -76,6 +76,12 @@ class NumPy(Backend):
                 "give np.asarray(x) without the rows that are masked"
             )
         return ""
+
+    @classmethod
+    def advice(cls) -> Advice | None:
+        from backends.openblas import advice  # asked for once, by `tinynn backends`
+
+        return advice()
 
     def native(self) -> Native:
         if find_spec("numba") is None:  # itself half a second, and not always needed

@@ -243,6 +243,15 @@ def test_backends_are_listed():
             assert status.mend in text  # on one line, brackets and all
 
 
+def test_what_would_make_a_backend_faster_is_said_and_measured(monkeypatch):
+    advice = backends.Advice(
+        "do this", {"SPEED": "2"}, "import os; print(1 / int(os.environ.get('SPEED', 1)))"
+    )
+    monkeypatch.setattr(type(backends.get("numpy")), "advice", classmethod(lambda cls: advice))
+    assert "numpy: do this\n" in run("backends")
+    assert "numpy: do this; measured here: 2.00 times as fast\n" in run("backends", "--measure")
+
+
 def test_version_and_module():
     assert f"tinynn, version {tinynn.__version__}" in run("--version")
     result = process("--version")

@@ -1,0 +1,30 @@
+"""What a backend advises on the machine it runs on."""
+
+import pytest
+
+import backends
+from backends import openblas
+
+
+def test_advice_on_openblas(monkeypatch: pytest.MonkeyPatch) -> None:
+    for core, wide, advised in (
+        ("Haswell", True, True),
+        ("Zen", True, True),
+        ("SkylakeX", True, False),
+        ("Haswell", False, False),
+        ("", True, False),
+    ):
+        monkeypatch.setattr(openblas, "_core", lambda core=core: core)
+        monkeypatch.setattr(openblas, "_has_avx512", lambda wide=wide: wide)
+        advice = backends.get("numpy").advice()
+        assert (advice is not None) == advised
+        if advice is not None:
+            assert f"{core} kernels" in advice.text
+            assert "set OPENBLAS_CORETYPE=SkylakeX before Python starts" in advice.text
+            assert advice.environment == {"OPENBLAS_CORETYPE": "SkylakeX"}
+
+
+def test_the_openblas_of_this_process_says_its_name() -> None:
+    name = openblas._core()
+    assert name == "" or name.isalnum()
+    assert isinstance(openblas._has_avx512(), bool)
