@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,15 @@ import dpctl  # noqa: E402
 import dpnp.scipy.special  # noqa: E402
 
 from backends.base import Array, Backend, BackendUnavailable, Device  # noqa: E402
+
+with suppress(ImportError):
+    import dpnp.backend.extensions.vm._vm_impl as _vector_math
+
+    # On the CPU oneMKL's vector functions wait for what comes before them while they hold Python's
+    # lock, which that may be waiting for: now and then a program stops for good (seen in 0.20.0,
+    # in `add`; IntelPython/dpnp#3027 mends the like in its BLAS). dpnp's own kernels do the same
+    # work, and do not wait.
+    _vector_math._is_available = lambda: False
 
 
 class DPNP(Backend):
