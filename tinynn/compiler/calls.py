@@ -72,12 +72,13 @@ class Writer:
     ) -> None:
         self.graph, self.backend, self.kept = graph, backend, kept
         self.dialect = backend.dialect
-        self.plan = Plan(graph, streams, counters, lambda node: self._into(node) is not None)
+        self.loop = bool(kept)
+        fresh = lambda node: self._into(node) is not None  # noqa: E731
+        self.plan = Plan(graph, streams, counters, fresh, self.loop)
         self.names = words.Names(self.dialect.library if self.dialect else None)
         self.lines: dict[When, list[tuple[str, Node | None]]] = {when: [] for when in When}
         self.spelled: dict[int, Spelling] = {}
         self.free: dict[Any, list[Memory]] = {}
-        self.loop = bool(kept)
         self.collected = collected
         self.targets: dict[int, Memory] = {}
         self.written: set[int] = set()

@@ -51,12 +51,6 @@ class Compiled:
         program = self._programs.get(key)
         return (program or self._recorded(key, args))(leaves)
 
-    def program(self, *args: Any) -> "Callable[[list[Any]], Any]":
-        """The program for arguments like these: a function of the list of their leaves."""
-        leaves, structure = tree.flatten(args)
-        key = (structure, *map(_signature, leaves))
-        return self._programs.get(key) or self._recorded(key, args)
-
     def _recorded(self, key: Any, args: Any) -> "_Call":
         self._newest = self._programs[key] = _Call(self._f, args, self._check)
         if len(self._programs) == _MANY:
@@ -94,7 +88,6 @@ class _Call:
             self.graph = slopes_of_relu(products(self.graph))
         self.places = [i for i, leaf in enumerate(leaves) if _is_input(leaf)]
         self.check = check
-        self.lines: list[Node | None] = []
         self.source = self._source()
         self._program = Program(graph.name, self.source, dialect.library if dialect else None)
         bound = self._writer.names.bound | {"check": self._checked}
@@ -143,16 +136,14 @@ class _Call:
             )
 
     def __call__(self, leaves: list[Any]) -> Any:
-        return self.structure.unflatten(self.run([plain(leaves[place]) for place in self.places]))
-
-    def run(self, given: list[Any]) -> Any:
-        """The outputs, in order, for these plain inputs."""
+        given = [plain(leaves[place]) for place in self.places]
         with self._lock, self._context():
             try:
-                return self._run(*given)
+                outs = self._run(*given)
             except Exception as error:
                 self._explain(error)
                 raise
+        return self.structure.unflatten(outs)
 
     def _explain(self, error: Exception) -> None:
         """Name the layer and the line of the user's code that made the failing call."""
@@ -200,8 +191,9 @@ def compile(f: Callable[..., Any] | None = None, *, check_finite: bool = False) 
     Returns:
         A function with the attributes `source` and `graph`. It records `f` anew for arguments of
         another structure, shape, dtype or device, and for other values of what is no array and no
-        float. Arrays that `f` takes from outside are read in every call, as they are then. Inside
-        a transformation `f` itself is called.
+        float. Arrays that `f` takes from outside are read in every call, as they are then; what
+        it computes from them alone is computed when it is recorded. Inside a transformation `f`
+        itself is called.
 
     Raises (when called):
         RecordingError: `f` reads the value of an array, to branch on it or to make a number of it.

@@ -54,6 +54,7 @@ class Plan:
         streams: the inputs that are given anew for every batch.
         counters: the nodes that are a counter's value after a step.
         fresh: whether a call's result is memory of its own. Any other may be its argument's.
+        loop: whether the program repeats its step, or is called once at a time.
     """
 
     def __init__(
@@ -62,8 +63,12 @@ class Plan:
         streams: list[Input],
         counters: Container[int],
         fresh: Callable[[Node], bool],
+        loop: bool,
     ) -> None:
         self.graph = graph
+        # Between the steps of a loop arrays from outside stay as they are, between calls they may
+        # be changed in place.
+        self.constants = When.ONCE if loop else When.STEP
         # For every value, the values whose memory it may look at.
         self.seen: dict[int, set[int]] = {}
         self.when: dict[int, When] = {id(i): When.STEP for i in graph.inputs}
@@ -91,7 +96,7 @@ class Plan:
         return When.ONCE if not times else times.pop() if len(times) == 1 else When.STEP
 
     def _of(self, node: Node) -> When:
-        return When.ONCE if isinstance(node, Constant) else self.when[id(node)]
+        return self.constants if isinstance(node, Constant) else self.when[id(node)]
 
     def sees(self, node: Node) -> set[int]:
         """The values whose memory this one may look at."""

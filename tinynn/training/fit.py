@@ -192,14 +192,14 @@ class _Pace:
     """How many epochs to do at once: so many that the bar moves and Ctrl-C is heard in time."""
 
     def __init__(self, most: int) -> None:
-        self.most, self.count = most, 0
-        self.since = perf_counter()
+        self.most, self.count = most, 1
+        self.since: float | None = None
 
     def next(self, left: int) -> int:
         """The number of epochs to do now."""
         now = perf_counter()
-        if now - self.since < _MOMENT:
-            self.count = max(1, 2 * self.count)
+        if self.since is not None and now - self.since < _MOMENT:
+            self.count *= 2
         self.since = now
         return min(self.count, self.most, left)
 

@@ -14,7 +14,6 @@ from tinynn.training import files
 from tinynn.training.data import Intake, Samples, align, host
 from tinynn.training.history import History
 from tinynn.training.metrics import KNOWN, Metric, name_of
-from tinynn.transforms.record import RecordingError
 
 _OFTEN = 3  # predictions of one kind before there is a program for them
 
@@ -49,8 +48,9 @@ class Model:
     metrics: Sequence[Metric] = ()
     columns: tuple[str, ...] = ()
     extra: dict[str, Any] = field(default_factory=dict)
-    # For arrays of a kind that came before: how often, and then the program for them.
-    _programs: dict[Any, Any] = field(default_factory=dict, init=False)
+    # How often arrays of a kind came, and the compiled network for those that come often.
+    _seen: dict[Any, int] = field(default_factory=dict, init=False)
+    _compiled: Any = field(default=(None, None), init=False)
 
     def __repr__(self) -> str:
         arrays = tree.leaves(self.params)
@@ -84,17 +84,17 @@ class Model:
         ShapeError : the width of X does not fit the network
 
         """
-        key = (type(X), getattr(X, "shape", None), getattr(X, "dtype", None), batch_size)
-        known = self._programs.get(key) if batch_size is None else None
-        if type(known) is Answer:
-            y = known(self.net, self.params, X)
+        kind = (type(X), getattr(X, "shape", None), getattr(X, "dtype", None))
+        often = self._seen.get(kind, 0) if batch_size is None else 0
+        if often > _OFTEN:
+            y = self._answer(X)
             if y is not None:
                 return y
         intake = self._intake("predict", X)
         with intake.home.scope():
             x = self._features(intake, X)
             if x is X and batch_size is None and intake.home.dialect is not None:
-                self._programs[key] = _next(known, self.net, self.params, x)
+                self._seen[kind] = often + 1
             return forward(self.net, self.params, x, batch_size)
 
     def evaluate(
@@ -119,6 +119,23 @@ class Model:
     def measures(self) -> tuple[str, ...]:
         """What `evaluate` measures, by name."""
         return (*(("loss",) if self.loss is not None else ()), *map(name_of, self.metrics))
+
+    def _answer(self, x: Any) -> Any:
+        """The output for an array of a kind that was checked before; None: go the long way.
+
+        That the numbers are finite is seen from the sum of their squares.
+        """
+        from tinynn.compiler import compile  # few models are asked often
+
+        net = self.net
+        if self._compiled[0] is not net:
+            self._compiled = net, compile(lambda params, x: (net(params, x), _squares(x)))
+        try:
+            y, squares = self._compiled[1](self.params, x)
+        except Exception:  # whatever it is, the long way says it
+            self._seen.clear()
+            return None
+        return y if isfinite(squares) else None
 
     def explain(self, X: Any, y: Any, **settings: Any) -> Any:
         """A training step of this network on a batch, as a program: `tinynn.explain`."""
@@ -189,42 +206,8 @@ class Model:
         return x
 
 
-class Answer:
-    """A network's forward pass for arrays of one shape, compiled.
-
-    What arrays of another kind would have to be checked for holds for those; that the numbers are
-    finite is seen from the sum of their squares. If not, or if the model is not what it was, it
-    gives None.
-    """
-
-    def __init__(self, net: Any, params: Any, x: Any) -> None:
-        from tinynn.compiler import compile  # few models are asked often
-
-        self.net, self.params = net, params
-
-        def answer(x: Any) -> Any:
-            xp = namespace(x)
-            return net(params, x), xp.sum(x * x)
-
-        self.program: Any = compile(answer).program(x)
-
-    def __call__(self, net: Any, params: Any, x: Any) -> Any:
-        if net is not self.net or params is not self.params:
-            return None
-        y, squares = self.program.run([x])
-        return y if isfinite(squares) else None
-
-
-def _next(known: Any, net: Any, params: Any, x: Any) -> Any:
-    """The program for such arrays, once they have come a few times; until then, how often."""
-    if type(known) is not int:
-        return 1  # new here, or what was known is of another model
-    if known < _OFTEN:
-        return known + 1
-    try:
-        return Answer(net, params, x)
-    except RecordingError:
-        return -1_000_000_000  # not again
+def _squares(x: Any) -> Any:
+    return namespace(x).sum(x * x)
 
 
 def load(

@@ -8,7 +8,7 @@ stand above the recording, so that what they do is written down as well.
 import operator
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
@@ -104,7 +104,6 @@ class Graph:
     nodes: list[Node]
     outputs: list[Any]
     space: Any = None
-    labels: list[str] = field(default_factory=list)
 
     @property
     def constants(self) -> list[Constant]:
@@ -284,7 +283,6 @@ def record(
         trace.nodes,
         [trace.node(leaf) for leaf in outs],
         space,
-        [path for path, _ in tree.paths(result)],
     )
     out = out_structure.unflatten([trace.leave(leaf) for leaf in outs])
     return out, graph, out_structure
