@@ -5,6 +5,7 @@ memory alone, and so each test runs once.
 """
 
 import gc
+import itertools
 import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -49,6 +50,9 @@ def test_a_chain_of_a_hundred_thousand_operations_has_its_derivative() -> None:
     np.testing.assert_allclose(jvp(chain, (x,), (np.asarray(1.0),))[1], slope, rtol=1e-11)
 
 
+ROUNDS = 5
+
+
 @pytest.mark.parametrize(
     ("derive", "times"),
     [
@@ -68,10 +72,13 @@ def test_memory_does_not_grow(derive: Callable[..., Any], times: int) -> None:
 
     with traced_memory():
         run(1000)
-        before = held()
-        run(times)
-        grown = held() - before
-    assert grown < 2048, f"{times} gradients left {grown} bytes behind"
+        sizes = [held()]
+        for _ in range(ROUNDS):
+            run(times // ROUNDS)
+            sizes.append(held())
+    # A leak grows in every round; a cache filled late, or the runner's own thread, does not.
+    grown = min(after - before for before, after in itertools.pairwise(sizes))
+    assert grown < 1024, f"{grown} bytes or more were left in each of {ROUNDS} rounds"
 
 
 SEGMENTS, STEPS, SIZE = 8, 8, 100_000
