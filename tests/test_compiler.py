@@ -1,8 +1,6 @@
 """Recording, the passes, and the programs that are emitted."""
 
-import gc
 import threading
-import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ import backends
 import tinynn
 from backends import Backend
 from tests.checks import assert_close, assert_equal
+from tests.memory import left_behind
 from tests.programs import Program
 from tinynn import tree
 from tinynn.compiler import RecordingError, passes
@@ -349,15 +348,7 @@ def xor_loop() -> Any:
 def test_memory_in_a_compiled_loop_is_flat() -> None:
     loop, batches = xor_loop()
     loop.run(batches, 200)
-    gc.collect()
-    tracemalloc.start()
-    loop.run(batches, 200)
-    before = tracemalloc.get_traced_memory()[0]
-    for _ in range(50):
-        loop.run(batches, 200)
-    grown = tracemalloc.get_traced_memory()[0] - before
-    tracemalloc.stop()
-    assert grown < 4096
+    assert left_behind(lambda: loop.run(batches, 2000)) < 1024
 
 
 def test_graphs_name_inputs_after_the_arguments() -> None:

@@ -4,33 +4,16 @@ On NumPy, and without the fixture `backend`: its calls are the quickest, `tracem
 memory alone, and so each test runs once.
 """
 
-import gc
-import itertools
 import tracemalloc
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
+from tests.memory import ROUNDS, left_behind, traced_memory
 from tinynn import checkpoint, grad, hvp, jvp, vmap
 from tinynn.trace import namespace
-
-
-@contextmanager
-def traced_memory() -> Iterator[None]:
-    gc.collect()
-    tracemalloc.start()
-    try:
-        yield
-    finally:
-        tracemalloc.stop()
-
-
-def held() -> int:
-    gc.collect()
-    return tracemalloc.get_traced_memory()[0]
 
 
 def test_a_chain_of_a_hundred_thousand_operations_has_its_derivative() -> None:
@@ -50,9 +33,6 @@ def test_a_chain_of_a_hundred_thousand_operations_has_its_derivative() -> None:
     np.testing.assert_allclose(jvp(chain, (x,), (np.asarray(1.0),))[1], slope, rtol=1e-11)
 
 
-ROUNDS = 5
-
-
 @pytest.mark.parametrize(
     ("derive", "times"),
     [
@@ -70,15 +50,8 @@ def test_memory_does_not_grow(derive: Callable[..., Any], times: int) -> None:
         for _ in range(times):
             derive(f)(x)
 
-    with traced_memory():
-        run(1000)
-        sizes = [held()]
-        for _ in range(ROUNDS):
-            run(times // ROUNDS)
-            sizes.append(held())
-    # A leak grows in every round; a cache filled late, or the runner's own thread, does not.
-    grown = min(after - before for before, after in itertools.pairwise(sizes))
-    assert grown < 1024, f"{grown} bytes or more were left in each of {ROUNDS} rounds"
+    run(1000)
+    assert left_behind(lambda: run(times // ROUNDS)) < 1024
 
 
 SEGMENTS, STEPS, SIZE = 8, 8, 100_000
