@@ -59,6 +59,11 @@ class Native:
             arithmetic, `range`, the functions of `math`, the names of the dtypes as casts of
             numbers, exp_float32 and exp_float64, and, for sums of floats whose order does not
             matter, plus(x, y) and plus_product(x, y, z) = x + y * z. No two arrays may overlap.
+        products: the dtypes, by name, of whose matrices the source may leave the product to the
+            library's BLAS: product_float32(m, n, k, *a, *b, *out) for (m, k) by (k, n). A matrix
+            is its array, its first element's place, whether it lies transposed, and the number of
+            elements from one row of memory to the next; `out` does not lie transposed.
     """
 
     build: Callable[[str, Sequence[str]], Callable[..., None]]
+    products: frozenset[str] = frozenset()

@@ -24,11 +24,14 @@ from typing import Any
 import llvmlite.binding as llvm
 import numpy as np
 
+from backends import openblas
 from backends.dialect import Native
 
 # What a kernel's source finds in its module beside the functions of `math`.
 _NUMPY = "bool_ ceil float32 float64 floor int8 int16 int32 int64 rint trunc uint8 uint16 uint32"
-_OURS = "exp_float32 exp_float64 plus plus_product"
+_OURS = "exp_float32 exp_float64 plus plus_product product_float32 product_float64"
+
+PRODUCTS = frozenset(each for each in ("float32", "float64") if openblas.product(each))
 
 
 def _names() -> dict[str, Any]:
@@ -77,6 +80,7 @@ def key(source: str, dtypes: Sequence[str]) -> str:
         np.__version__,
         llvm.get_host_cpu_name(),
         llvm.get_host_cpu_features().flatten(),
+        sorted((each, openblas.product(each).name) for each in PRODUCTS),  # type: ignore[union-attr]
     )
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
@@ -195,13 +199,18 @@ def _known(code: bytes) -> bool:
 
 def _address(name: str) -> int | None:
     """Where a function of C is, from now on known to the linker."""
-    if not (address := llvm.address_of_symbol(name)):
-        for library in (None, find_library("m")):
-            with suppress(AttributeError, OSError, TypeError):
-                address = ctypes.cast(getattr(ctypes.CDLL(library), name), ctypes.c_void_p).value
-                llvm.add_symbol(name, address)
-                return address
-    return address
+    if address := llvm.address_of_symbol(name):
+        return address
+    for product in map(openblas.product, PRODUCTS):
+        if product is not None and product.name == name:
+            llvm.add_symbol(name, product.address)
+            return product.address
+    for library in (None, find_library("m")):
+        with suppress(AttributeError, OSError, TypeError):
+            address = ctypes.cast(getattr(ctypes.CDLL(library), name), ctypes.c_void_p).value
+            llvm.add_symbol(name, address)
+            return address
+    return None
 
 
 class _Kernel:
@@ -229,4 +238,4 @@ class _Kernel:
         self._call(*room, steps, times, *[array.ctypes.data for array in arrays])
 
 
-NATIVE = Native(build)
+NATIVE = Native(build, PRODUCTS)

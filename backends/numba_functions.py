@@ -12,6 +12,8 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from backends import openblas
+
 _SUM = ("contract", "nsz", "reassoc")
 _FUSED = ("contract",)
 
@@ -118,3 +120,49 @@ def exp_float64(typing: Any, x: Any) -> Any:
     return types.float64(types.float64), lambda context, b, signature, args: _Writer(b, 64).exp(
         *args
     )
+
+
+_ROWS_FIRST, _AS_IT_LIES, _TRANSPOSED = 101, 111, 112  # CBLAS's constants
+
+
+def _product(dtype: str) -> Any:
+    """A function of kernels that has BLAS multiply matrices: see `Native.products`."""
+    blas = openblas.product(dtype)
+    flag, real = ir.IntType(32), ir.FloatType() if dtype == "float32" else ir.DoubleType()
+
+    def instructions(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        assert blas is not None
+        whole = ir.IntType(blas.bits)
+        m, n, k, a, a_first, a_turned, a_step, b, b_first, b_turned, b_step, *out = args
+
+        def size(value: Any) -> Any:
+            return builder.trunc(value, whole) if blas.bits < 64 else value
+
+        def matrix(array: Any, first: Any, step: Any) -> list[Any]:
+            return [builder.gep(array, [first]), size(step)]
+
+        def order(turned: Any) -> Any:
+            yes = builder.icmp_signed("!=", turned, turned.type(0))
+            return builder.select(yes, flag(_TRANSPOSED), flag(_AS_IT_LIES))
+
+        given = [flag(_ROWS_FIRST), order(a_turned), order(b_turned), *map(size, (m, n, k))]
+        given += [real(1), *matrix(a, a_first, a_step), *matrix(b, b_first, b_step)]
+        given += [real(0), *matrix(*out)]
+        kind = ir.FunctionType(ir.VoidType(), [each.type for each in given])
+        known = builder.module.globals.get(blas.name)
+        builder.call(known or ir.Function(builder.module, kind, blas.name), given)
+        return context.get_dummy_value()
+
+    def product(
+        typing: Any, m: Any, n: Any, k: Any, a: Any, a_first: Any, a_turned: Any, a_step: Any,
+        b: Any, b_first: Any, b_turned: Any, b_step: Any, out: Any, out_first: Any, out_step: Any,
+    ) -> Any:  # fmt: skip
+        array, sizes = types.CPointer(getattr(types, dtype)), [types.intp] * 3
+        arrays = array, *sizes, array, *sizes, array, types.intp, types.intp
+        return types.void(*sizes, *arrays), instructions
+
+    product.__name__ = f"product_{dtype}"
+    return intrinsic(product)
+
+
+product_float32, product_float64 = map(_product, ("float32", "float64"))

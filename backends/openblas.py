@@ -1,12 +1,16 @@
-"""OpenBLAS under NumPy: whether it uses the kernels that the processor could run."""
+"""OpenBLAS under NumPy: its products, and whether it uses the kernels the processor could run."""
 
 import ctypes
 import re
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 from backends.base import Advice
 
+_PRODUCTS = {"float32": "sgemm", "float64": "dgemm"}
+_SPELLED = ("scipy_cblas_{}64_", "cblas_{}64_", "cblas_{}")
 _NAMES = ("scipy_openblas_get_corename64_", "openblas_get_corename64_", "openblas_get_corename")
 _PROBE = """
 import time
@@ -39,17 +43,49 @@ def advice() -> Advice | None:
     )
 
 
-def _core() -> str:
-    """The kernels that the OpenBLAS of this process uses; "" where there is none to be asked."""
+class Product(NamedTuple):
+    """The function for matrix products in C, cblas_?gemm.
+
+    Attributes:
+        name: its symbol.
+        address: where it is in this process.
+        bits: of its integers.
+    """
+
+    name: str
+    address: int
+    bits: int
+
+
+@cache
+def product(dtype: str) -> Product | None:
+    """The product of matrices of a dtype; None if there is none, or NumPy has another BLAS."""
+    for spelled in _SPELLED if dtype in _PRODUCTS else ():
+        name = spelled.format(_PRODUCTS[dtype])
+        found = getattr(_library(), name, None)
+        if found is not None:
+            address = ctypes.cast(found, ctypes.c_void_p).value
+            assert address is not None
+            return Product(name, address, 64 if name.endswith("64_") else 32)
+    return None
+
+
+@cache
+def _library() -> ctypes.CDLL | None:
+    """The OpenBLAS of this process, where the system tells what is loaded."""
     with suppress(OSError, ValueError):
         loaded = re.search(r"/\S*openblas\S*\.so\S*", Path("/proc/self/maps").read_text())
-        if loaded is not None:
-            library = ctypes.CDLL(loaded[0])
-            for name in _NAMES:
-                ask = getattr(library, name, None)
-                if ask is not None:
-                    ask.restype = ctypes.c_char_p
-                    return str(ask().decode())
+        return ctypes.CDLL(loaded[0]) if loaded is not None else None
+    return None
+
+
+def _core() -> str:
+    """The kernels that the OpenBLAS of this process uses; "" where there is none to be asked."""
+    for name in _NAMES:
+        ask = getattr(_library(), name, None)
+        if ask is not None:
+            ask.restype = ctypes.c_char_p
+            return str(ask().decode())
     return ""
 
 

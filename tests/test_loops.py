@@ -10,7 +10,9 @@ import pytest
 pytest.importorskip("numba", reason="loops are compiled by numba, which is not installed")
 
 import backends
+from backends import openblas
 from tinynn import fit, tree
+from tinynn.compiler import products
 from tinynn.compiler.loops import CannotEmit, Loops
 from tinynn.functional import elu, gelu, leaky_relu, relu, sigmoid, silu, softplus, tanh
 from tinynn.layers import BatchNorm, Dropout, Flatten, LayerNorm, Linear, Sequential
@@ -198,20 +200,33 @@ def test_functions_of_integers(dtype: str) -> None:
 SHAPES = [(4, 3, 5), (1, 7, 64), (6, 64, 10), (9, 17, 33), (5, 4, 1), (1, 9, 1), (4, 1, 40)]
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_products(shape: tuple[int, int, int]) -> None:
+PRODUCTS = [("loops", "float32", shape) for shape in SHAPES]
+PRODUCTS += [("BLAS", dtype, (9, 17, 33)) for dtype in ("float32", "float64")]
+
+
+@pytest.mark.parametrize(("how", "dtype", "shape"), PRODUCTS, ids=str)
+def test_products(
+    how: str, dtype: str, shape: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     m, k, n = shape
-    a, b, c, d = numbers(m, k), numbers(k, n), numbers(n, k), numbers(k, m)
+    a, b, c, d = (numbers(*each, dtype=dtype) for each in ((m, k), (k, n), (n, k), (k, m)))
+    monkeypatch.setattr(products, "_LARGE", 1 if how == "BLAS" else 2**60)
 
     def each(xp: Any, a: Any, b: Any, c: Any, d: Any) -> list[Any]:
         product = a @ b
         chained = product @ xp.matrix_transpose(b)
         return [product, a @ c.mT, d.mT @ b, (d.mT @ c.mT) * 2, chained, product.mT @ a]
 
-    emitted(each, a, b, c, d, rtol=2e-4)
+    loops = emitted(each, a, b, c, d, rtol=2e-4 if dtype == "float32" else 1e-13)
+    blas = how == "BLAS" and openblas.product(dtype) is not None
+    assert loops.source.count(f"product_{dtype}(") == (6 if blas else 0)
 
 
-def test_products_of_stacks_vectors_and_integers() -> None:
+@pytest.mark.parametrize("large", [1, 2**60], ids=["BLAS", "loops"])
+def test_products_of_stacks_vectors_and_integers(
+    large: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(products, "_LARGE", large)
     a, b, v = numbers(3, 4, 6), numbers(6, 5), numbers(6)
 
     def each(xp: Any, a: Any, b: Any, v: Any, i: Any) -> list[Any]:

@@ -2,7 +2,7 @@
 
 import builtins
 import math
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from math import prod
 from typing import Any
 
@@ -26,7 +26,7 @@ from tinynn.rules.kinds import axes_of
 from tinynn.transforms.record import Constant, Graph, Input, Node
 
 _RESERVED = {*dir(math), *dir(builtins), *"run steps times outs turn first rint".split()}
-_RESERVED |= {*"exp_float32 exp_float64 plus plus_product".split()}
+_RESERVED |= {*"exp_float32 exp_float64 plus plus_product product_float32 product_float64".split()}
 
 
 class Kernel:
@@ -36,6 +36,7 @@ class Kernel:
         graph: the program of the step.
         kept: how many inputs live on; their new values are the first outputs.
         backend: where it runs.
+        products: the dtypes, by name, of which BLAS multiplies matrices.
 
     Attributes:
         names: the names of the values that live on, and of the streams.
@@ -44,7 +45,10 @@ class Kernel:
         lines: the statements of a step.
     """
 
-    def __init__(self, graph: Graph, kept: int, backend: Any) -> None:
+    def __init__(
+        self, graph: Graph, kept: int, backend: Any, products: Container[str] = ()
+    ) -> None:
+        self.products = products
         self.graph = graph = prepared(graph, kept)
         self.schedule = Schedule(graph)
         self._names = words.Names()

@@ -33,7 +33,7 @@ class Loops(Loop):
         if flat is not None:
             graph, self.storage = flat
         self.count = kept = self.storage.count
-        self._kernel = Kernel(graph, kept, backend)
+        self._kernel = Kernel(graph, kept, backend, native.products)
         self.graph = graph = self._kernel.graph
         self.inputs, self.streams = graph.inputs[:kept], graph.inputs[kept:]
         self.wanted = graph.outputs[kept]

@@ -1,10 +1,12 @@
-"""Matrix products as loops that keep a block of the result in registers.
+"""Matrix products as loops that keep a block of the result in registers, or left to BLAS.
 
-Four rows and 128 bytes of columns at a time: the compiler holds them in vector registers while it
-goes along the axis that is summed over. The right factor's rows have to lie one element after the
-other, and be as long as whole vectors; where they are not, a copy is.
+Large ones are for the library's BLAS, which minds the processor's caches. The others take four rows
+and 128 bytes of columns at a time: the compiler holds them in vector registers while it goes along
+the axis that is summed over. The right factor's rows have to lie one element after the other, and
+be as long as whole vectors; where they are not, a copy is.
 """
 
+from math import prod
 from typing import Any
 
 from tinynn.compiler.rewrite import is_call
@@ -14,6 +16,7 @@ from tinynn.transforms.record import Node
 _ROWS = 4
 _BYTES = 128  # of a block's columns
 _WIDTHS = (1, 2, 4, 8)
+_LARGE = 2**23  # multiplications, from which on BLAS is as fast as these loops or faster
 
 
 class Products:
@@ -36,7 +39,8 @@ class Products:
             shape = (*shape, 1)
         stack = shape[:-2]
         a, b = a.broadcast((*stack, *a.shape[-2:])), b.broadcast((*stack, *b.shape[-2:]))
-        if out is None and not stack and tuple(node.shape) == shape:
+        large = self._large(node, a, b)
+        if out is None and not stack and not large and tuple(node.shape) == shape:
             out = self._padded(node)
         out = (self.kernel.home(node) if out is None else out).reshaped(shape)
         if out is None:
@@ -45,7 +49,38 @@ class Products:
             self.kernel.write(axis, f"for m{axis} in range({n}):")
         self.depth = len(stack)
         self.stack = [f"m{axis}" for axis in range(len(stack))]
-        self._one(node, a, b, out)
+        text = self._left_to_blas(node, a, b, out) if large else None
+        if text is None:
+            self._one(node, a, b, out)
+        else:
+            self._write(0, text)
+
+    def _large(self, node: Node, a: View, b: View) -> bool:
+        """Whether BLAS is faster."""
+        sides = *a.shape[-2:], b.shape[-1]
+        known = self.kernel.speech.dtype(node.dtype) in self.kernel.products
+        return known and min(sides) >= _ROWS and prod(sides) >= _LARGE
+
+    def _left_to_blas(self, node: Node, a: View, b: View, out: View) -> str | None:
+        """The call of BLAS; None where a factor's elements lie in an order that it has no word for.
+
+        What lies transposed is the product of the transposed factors, the other way round.
+        """
+        if out.strides[-1] != 1:
+            a, b, out = _turned(b), _turned(a), _turned(out)
+        orders = [_order(each) for each in (a, b, out)]
+        if None in orders or orders[2][0]:  # type: ignore[index]
+            return None
+        given = []
+        for view, (turned, step) in zip((a, b, out), orders, strict=True):  # type: ignore[misc]
+            given += [view.base, self._first(view)]
+            given += [str(step)] if view is out else [str(turned), str(step)]
+        sizes = f"{a.shape[-2]}, {b.shape[-1]}, {a.shape[-1]}"
+        return f"product_{self.kernel.speech.dtype(node.dtype)}({sizes}, {', '.join(given)})"
+
+    def _first(self, view: View) -> str:
+        """The text of where a matrix begins in its memory."""
+        return view.distance(*self.stack[: len(view.shape) - 2], 0, 0)
 
     def _padded(self, node: Node) -> View | None:
         """Memory with room at the end of each row, if all who read the result can do with it."""
@@ -177,6 +212,14 @@ def _padded_to(columns: int, bytes_each: int) -> int:
     if columns >= vector:
         return -(-columns // vector) * vector
     return next(w for w in (*_WIDTHS, vector) if w >= columns)
+
+
+def _order(view: View) -> tuple[int, int] | None:
+    """(whether a matrix lies transposed in memory, the step between its rows there), for BLAS."""
+    for turned, (rows, columns) in enumerate((view.strides[-2:], view.strides[:-3:-1])):
+        if columns == 1 and rows >= view.shape[-2 if turned else -1]:
+            return turned, rows
+    return None
 
 
 def _turned(view: View) -> View:

@@ -105,8 +105,10 @@ class View(NamedTuple):
 
     def at(self, *places: Any) -> str:
         """The text of one element. A place is a number, or a variable and what is added to it."""
-        if self.scalar:
-            return self.base
+        return self.base if self.scalar else f"{self.base}[{self.distance(*places)}]"
+
+    def distance(self, *places: Any) -> str:
+        """The text of how far an element is from the start of the memory."""
         terms, offset = [], self.offset
         for step, place in zip(self.strides, places, strict=True):
             name, more = place if isinstance(place, tuple) else (place, 0)
@@ -119,7 +121,7 @@ class View(NamedTuple):
             terms.insert(0, self.start)
         if offset or not terms:
             terms.append(str(offset))
-        return f"{self.base}[{' + '.join(terms)}]"
+        return " + ".join(terms)
 
 
 def seen(node: Node, base: View) -> View | None:
