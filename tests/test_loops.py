@@ -12,8 +12,9 @@ pytest.importorskip("numba", reason="loops are compiled by numba, which is not i
 import backends
 from backends import openblas
 from tinynn import fit, tree
+from tinynn.compiler import loops as compiler_of_loops
 from tinynn.compiler import products
-from tinynn.compiler.loops import CannotEmit, Loops
+from tinynn.compiler.loops import CannotEmit, Loops, worth_compiling
 from tinynn.functional import elu, gelu, leaky_relu, relu, sigmoid, silu, softplus, tanh
 from tinynn.layers import BatchNorm, Dropout, Flatten, LayerNorm, Linear, Sequential
 from tinynn.losses import AbsoluteError, BinaryCrossEntropy, Huber, SquaredError
@@ -337,6 +338,61 @@ def test_numba_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(here, "find_spec", lambda name: None)
     with pytest.raises(backends.BackendUnavailable, match=r"pip install tinynn-xp\[numba\]"):
         fit(PLAIN, X, LABELS, engine="loops", progress=False)
+
+
+@pytest.fixture
+def loops_run(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How often loops ran."""
+    turns: list[int] = []
+    run = Loops.run
+
+    def counted(self: Loops, batches: Any, times: int = 1) -> Any:
+        turns.append(times)
+        return run(self, batches, times)
+
+    monkeypatch.setattr(Loops, "run", counted)
+    return turns
+
+
+def test_auto_takes_loops_for_long_runs_alone(
+    loops_run: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings: dict[str, Any] = {"epochs": 150, "progress": False}
+    fit(PLAIN, X, LABELS, **settings)
+    assert not loops_run  # compiling would take longer
+    monkeypatch.setattr(compiler_of_loops, "_COMPILING", 0.0)
+    monkeypatch.setattr(compiler_of_loops, "_COMPILING_CALL", 1e-7)
+    fit(PLAIN, X, LABELS, callbacks=lambda run: None, **settings)
+    assert not loops_run  # it might be ended at once
+    model = fit(PLAIN, X, LABELS, **settings)
+    assert loops_run
+    again = fit(PLAIN, X, LABELS, engine="calls", **settings)
+    np.testing.assert_allclose(model.history["loss"], again.history["loss"], rtol=1e-4)
+
+
+def test_auto_does_without_loops(monkeypatch: pytest.MonkeyPatch) -> None:
+    from backends import numpy as here
+
+    monkeypatch.setattr(compiler_of_loops, "_COMPILING", 0.0)
+    monkeypatch.setattr(compiler_of_loops, "_COMPILING_CALL", 1e-7)
+    settings: dict[str, Any] = {"epochs": 150, "progress": False}
+    calls = fit(PLAIN, X, LABELS, engine="calls", **settings)
+    with monkeypatch.context() as patch:
+        patch.setattr(here, "find_spec", lambda name: None)  # without a word about Numba
+        assert fit(PLAIN, X, LABELS, **settings).history == calls.history
+    cannot = Sequential(lambda x: x.__array_namespace__().sort(x, axis=1), Linear(3))
+    calls = fit(cannot, X, LABELS, engine="calls", **settings)
+    assert fit(cannot, X, LABELS, **settings).history == calls.history
+
+
+def test_what_is_worth_compiling() -> None:
+    def graph(width: int) -> Any:
+        x = numbers(width)
+        return record(lambda x: x * 2 + 1, x)[1]
+
+    assert not worth_compiling(graph(4), 100_000)
+    assert worth_compiling(graph(4), 100_000_000)
+    assert not worth_compiling(graph(2**19), 100_000_000)  # there the work counts, not the calls
 
 
 SOURCE = """\

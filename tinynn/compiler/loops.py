@@ -12,8 +12,27 @@ from tinynn.compiler.flat import Storage, packed
 from tinynn.compiler.kernel import Kernel
 from tinynn.compiler.loop import Loop
 from tinynn.compiler.passes import simplified
+from tinynn.compiler.plan import is_view
 from tinynn.compiler.rewrite import CannotEmit
 from tinynn.transforms.record import Graph
+
+# What a call costs in a library that costs nothing in loops, and what loops cost to be compiled, in
+# seconds: the least and the most that was measured.
+_CALL, _ELEMENT = 0.25e-6, 0.1e-9
+_COMPILING, _COMPILING_CALL = 2.5, 0.06
+_LARGEST = 2**18  # elements; on larger arrays the work takes longer than the calls
+
+
+def worth_compiling(graph: Graph, steps: int) -> bool:
+    """Whether so many steps of a program take longer in calls than compiling loops does.
+
+    It goes by the program alone, so that the answer is the same every time.
+    """
+    sizes = [prod(node.shape) for node in graph.nodes if not is_view(node)]
+    if max(sizes, default=0) > _LARGEST:
+        return False
+    saved = len(sizes) * _CALL + sum(sizes) * _ELEMENT
+    return steps * saved > _COMPILING + len(sizes) * _COMPILING_CALL
 
 
 class Loops(Loop):

@@ -3,12 +3,14 @@
 "eager" runs the step as it is written. "calls" records it once and runs the emitted program, with
 the loop over the batches inside. "loops" runs it as one function of explicit loops, compiled to
 machine code. "jit" hands that program to the library's own compiler. "auto" takes what is fastest
-from start to end.
+from start to end, and goes by numbers of the program alone, so that it takes the same every time.
 """
 
 import warnings
+from contextlib import suppress
 from typing import Any
 
+from backends import BackendUnavailable
 from tinynn.training.progress import Bar
 from tinynn.training.step import Epoch
 from tinynn.transforms.record import RecordingError
@@ -55,24 +57,42 @@ class Eager:
         self.held, self.state = moment
 
 
-def chosen(engine: str, epoch: Epoch, bar: Bar, params: Any, state: Any, epochs: int) -> Any:
-    """The engine of that name, ready to run; an eager one, with a warning, if it must be."""
+def chosen(
+    engine: str, epoch: Epoch, bar: Bar, params: Any, state: Any, epochs: int, sure: bool
+) -> Any:
+    """The engine of that name, ready to run; an eager one, with a warning, if it must be.
+
+    Args:
+        engine: one of ENGINES.
+        epoch: what is to be done.
+        bar: what shows the progress.
+        params, state: where to start from.
+        epochs: how many of them there are to be.
+        sure: whether nothing but a loss that is not finite can end them sooner.
+    """
     steps = epochs * -(-epoch.samples.size // epoch.size)
     ways = [] if engine == "eager" or (engine == "auto" and steps < _WORTH_IT) else [engine]
     ways += ["calls"] if engine == "loops" else []
     for way in ways:
         # Imported here, since short runs never need it.
         from tinynn.compiler.loop import kind_of
+        from tinynn.compiler.loops import Loops, worth_compiling
         from tinynn.compiler.rewrite import CannotEmit
         from tinynn.training.programs import Compiled
 
         try:
-            return Compiled(epoch, bar, params, state, kind_of(way, epoch.backend))
+            made = Compiled(epoch, bar, params, state, kind_of(way, epoch.backend))
         except CannotEmit as error:
             _say(f'the training step runs with engine="calls" instead: {error}')
         except RecordingError as error:
             _say(f"the training step runs without compiling: {error}")
             break
+        else:
+            if engine == "auto" and sure and worth_compiling(made.loop.graph, steps):
+                # Not where there is no compiler of loops, nor for a step that they cannot say.
+                with suppress(BackendUnavailable, CannotEmit):
+                    return Compiled(epoch, bar, params, state, Loops)
+            return made
     eager = Eager(epoch, bar)
     eager.start(params, state)
     return eager

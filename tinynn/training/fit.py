@@ -80,9 +80,10 @@ def fit(
     engine : how the steps are carried out: "eager" as they are written; "calls" as a program that
         is recorded once, with the loop over the batches inside; "loops" as that program compiled to
         machine code, for small networks on the CPU (pip install tinynn-xp[numba]); "jit" as one
-        that the library compiles itself, where it can; "auto" takes what is fastest of all but
-        "loops". All give the same numbers, to rounding. A step that cannot be recorded runs
-        eagerly, and a warning says why
+        that the library compiles itself, where it can; "auto" takes what is fastest from start to
+        end: "loops" for long runs alone, where Numba is installed and no callback may end them
+        early. All give the same numbers, to rounding. A step that cannot be recorded runs eagerly,
+        and a warning says why
 
     Ctrl-C ends training with the model as it was after the last whole epoch, and a warning; in
     the first epoch it is passed on. A loss that is no longer finite ends it likewise.
@@ -134,7 +135,7 @@ def fit(
         with bars.shown(progress, epochs, train.size) as bar:
             _tell(called, "start", run)
             state = optimizer.init(split(run.params)[0])
-            by = engines.chosen(engine, epoch, bar, run.params, state, epochs)
+            by = engines.chosen(engine, epoch, bar, run.params, state, epochs, not called)
             _train(run, by, home, measures if len(run.measures) > 1 else None, called, bar)
     return Model(net, run.params, run.history, loss, measured, columns)
 
