@@ -276,6 +276,16 @@ def test_check_finite_names_layer_and_line(backend: Backend) -> None:
         f(net.init(0, x), x)
 
 
+@pytest.mark.reads_scalars
+def test_check_finite_blames_what_spoils_the_result_alone(backend: Backend) -> None:
+    f = tinynn.compile(lambda x: sigmoid(x) * 2, check_finite=True)
+    x = backend.asarray(np.asarray([-1000.0, 0.0], dtype="float32"))
+    with np.errstate(over="ignore"):
+        assert_equal(f(x), [0.0, 1.0], backend)  # by way of exp(1000) = inf in some libraries
+    with pytest.raises(FloatingPointError, match="x holds NaN or infinity"):
+        f(backend.asarray(np.asarray([np.nan, 0.0], dtype="float32")))
+
+
 @pytest.mark.only("numpy")
 def test_an_error_in_a_program_names_where_it_was_recorded(backend: Backend) -> None:
     from tinynn.trace import Function

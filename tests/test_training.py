@@ -1,5 +1,6 @@
 """fit, Model, callbacks, metrics and the progress bar."""
 
+import contextlib
 import types
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -413,11 +414,35 @@ def test_ctrl_c_gives_the_last_whole_epoch(backend: Backend, x: Any, y: Any) -> 
         fit(Sequential(Linear(1), Interrupt(lambda: True)), x, y)
 
 
+def diverging(match: str) -> Any:
+    """A context in which training has to say this of its end, and NumPy nothing of overflows."""
+    stack = contextlib.ExitStack()
+    stack.enter_context(np.errstate(all="ignore"))
+    stack.enter_context(pytest.warns(RuntimeWarning, match=f"no longer finite.*{match}"))
+    return stack
+
+
 def test_a_loss_that_diverges_ends_training(backend: Backend, x: Any, y: Any) -> None:
-    with pytest.warns(RuntimeWarning) as caught:
+    with diverging(r"gave NaN or infinity, in (update|loss|layer 0, Linear\(1\))"):
         model = fit(Linear(1), x, y, optimizer=SGD(1e25), epochs=9)
-    assert any("no longer finite" in str(warning.message) for warning in caught)
     assert len(model.history["loss"]) < 9
+
+
+@pytest.mark.parametrize("engine", ["eager", "calls"])
+def test_what_made_the_loss_infinite_is_named(
+    backend: Backend, x: Any, y: Any, engine: str
+) -> None:
+    def steep(x: Any) -> Any:
+        return namespace(x).exp(1e4 * (x * x + 1))
+
+    with diverging(r"exp gave NaN or infinity, in layer 1, steep, test_training.py:\d+"):
+        fit(Sequential(Linear(2), steep, Linear(1)), x, y, epochs=300, engine=engine)
+
+
+def test_the_failing_step_is_found_late_in_the_run(backend: Backend, x: Any, y: Any) -> None:
+    with diverging(r"gave NaN or infinity, in (update|loss|layer 0, Linear\(1\))"):
+        model = fit(Linear(1), x, y, optimizer=SGD(1.5), epochs=900, batch_size=None)
+    assert 8 < len(model.history["loss"]) < 900
 
 
 # Metrics.

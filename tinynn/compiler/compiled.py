@@ -10,10 +10,10 @@ from typing import Any
 from tinynn import tree
 from tinynn.compiler.calls import Program, Writer
 from tinynn.compiler.passes import products, simplified, slopes_of_relu
-from tinynn.compiler.plan import When
+from tinynn.compiler.plan import When, is_view
 from tinynn.compiler.words import commented, indented, listed
 from tinynn.trace import BASE, Traced, backend_of, plain
-from tinynn.transforms.record import Graph, Node, RecordingError, record
+from tinynn.transforms.record import Constant, Graph, Input, Node, RecordingError, record
 
 _MANY = 32
 
@@ -90,13 +90,14 @@ class _Call:
         self.check = check
         self.source = self._source()
         self._program = Program(graph.name, self.source, dialect.library if dialect else None)
-        bound = self._writer.names.bound | {"check": self._checked}
+        bound = self._writer.names.bound | {"check": self._look}
         run = self._program(bound)["program"]
         self._run = run if check else self.backend.compile(run)
         # Where no call is spelled out in others, the library may warn as it would without us.
         self._context: Callable[[], Any] = nullcontext
         if dialect and not dialect.quiet.isdisjoint(node.name for node in self.graph.nodes):
             self._context = dialect.context
+        self._spoiled: dict[int, bool] = {}  # by the id of a node, if it is looked at
         self._lock = threading.Lock()  # the buffers belong to one call at a time
 
     def _source(self) -> str:
@@ -124,16 +125,44 @@ class _Call:
     def _copied(self, array: Any) -> Any:
         return self.backend.xp.asarray(array, copy=True)
 
-    def _checked(self, array: Any, place: int) -> None:
-        """FloatingPointError where a value that is not finite comes up first."""
-        xp, node = self.backend.xp, self._statements[place - 1][1]
-        moves = xp.isdtype(array.dtype, ("real floating", "complex floating"))
-        if moves and not bool(xp.all(xp.isfinite(array))):
-            assert node is not None
-            raise FloatingPointError(
-                f"{self.graph.name}: {node.name} gave NaN or infinity, in {node.origin}. "
-                "Check the data, lower the learning rate, or keep its argument in range"
-            )
+    # Looking for what is not finite.
+
+    def _look(self, array: Any, place: int) -> None:
+        """Remember whether the value of a statement is finite, before its buffer is used again."""
+        self._spoiled[id(self._statements[place - 1][1])] = not self._finite(array)
+
+    def _finite(self, array: Any) -> bool:
+        xp = self.backend.xp
+        if not xp.isdtype(array.dtype, ("real floating", "complex floating")):
+            return True
+        return bool(xp.all(xp.isfinite(array)))
+
+    def _check_outputs(self, given: list[Any]) -> None:
+        """FloatingPointError if an output is not finite, with the value that it began with."""
+        outside = [(node, node.value) for node in self.graph.constants]
+        for node, array in [*zip(self.graph.inputs, given, strict=True), *outside]:
+            self._spoiled[id(node)] = hasattr(array, "dtype") and not self._finite(array)
+        for output in self.graph.outputs:
+            if isinstance(output, Node) and self._is_spoiled(output):
+                raise FloatingPointError(f"{self.graph.name}: {self._blamed(output)}")
+
+    def _blamed(self, node: Node) -> str:
+        """What spoiled a value: the last one before it of which no argument was spoiled."""
+        while spoiled := next(filter(self._is_spoiled, node.parents), None):
+            node = spoiled
+        if isinstance(node, Input):
+            return f"{node.label} holds NaN or infinity. Clean it, or leave those rows out"
+        if isinstance(node, Constant):
+            return "an array from outside holds NaN or infinity. Clean it before the call"
+        return (
+            f"{node.name} gave NaN or infinity, in {node.origin}. "
+            "Check the data, lower the learning rate, or keep its argument in range"
+        )
+
+    def _is_spoiled(self, node: Node) -> bool:
+        while id(node) not in self._spoiled and is_view(node):
+            node = node.args[0]
+        return self._spoiled.get(id(node), False)
 
     def __call__(self, leaves: list[Any]) -> Any:
         given = [plain(leaves[place]) for place in self.places]
@@ -143,6 +172,8 @@ class _Call:
             except Exception as error:
                 self._explain(error)
                 raise
+            if self.check:
+                self._check_outputs(given)
         return self.structure.unflatten(outs)
 
     def _explain(self, error: Exception) -> None:
@@ -185,8 +216,8 @@ def compile(f: Callable[..., Any] | None = None, *, check_finite: bool = False) 
     Args:
         f: a function of trees that returns a tree of arrays, written with functions of the
             standard, which always does the same operations. It may take gradients.
-        check_finite: look at every value, and name the layer and line where NaN or infinity comes
-            up first. This is slow.
+        check_finite: look at every value, and if NaN or infinity is in the result, name the layer
+            and line where it began. This is slow.
 
     Returns:
         A function with the attributes `source` and `graph`. It records `f` anew for arguments of

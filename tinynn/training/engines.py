@@ -7,7 +7,7 @@ from start to end, and goes by numbers of the program alone, so that it takes th
 """
 
 import warnings
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Any
 
 from backends import BackendUnavailable
@@ -49,12 +49,8 @@ class Eager:
         return self.epoch.xp.stack(totals)
 
     def snapshot(self) -> Any:
-        """What `restore` needs to go back to this moment."""
+        """(parameters, state) now, which `start` goes back to."""
         return self.held, self.state
-
-    def restore(self, moment: Any) -> None:
-        """Go back to that moment."""
-        self.held, self.state = moment
 
 
 def chosen(
@@ -96,6 +92,26 @@ def chosen(
     eager = Eager(epoch, bar)
     eager.start(params, state)
     return eager
+
+
+def failure(engine: Any, number: int) -> str:
+    """What made NaN or infinity first in epoch `number`, before which the engine is, and where.
+
+    "" for a step that cannot be recorded.
+    """
+    from tinynn.compiler import compile  # few runs fail
+
+    epoch, (params, state) = engine.epoch, engine.snapshot()
+    step, dialect = compile(epoch.step, check_finite=True), epoch.backend.dialect
+    try:
+        with dialect.context() if dialect else nullcontext():
+            for batch, key in epoch.batches(number):
+                params, state, _ = step(params, state, batch, key)
+    except FloatingPointError as error:
+        return str(error).partition(": ")[2]  # without the name of the step
+    except RecordingError:
+        pass
+    return ""
 
 
 def _say(what: str) -> None:

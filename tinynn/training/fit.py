@@ -163,7 +163,7 @@ def _train(
                 table = [[number] for number in row]
             bad = next((i for i, loss in enumerate(table[0]) if not isfinite(loss)), count)
             if bad < count - 1:  # go there again, and no further
-                engine.restore(moment)
+                engine.start(*moment)
                 engine.run(run.epoch, bad + 1)
                 params, table, count = engine.params(), [table[0][: bad + 1]], bad + 1
             numbered = list(range(run.epoch + 1, run.epoch + count + 1))
@@ -180,11 +180,12 @@ def _train(
             _warn(run, "interrupted: the model is as it was after this epoch")
             run.stop()
         if not isfinite(run.history.last["loss"]):
-            _warn(
-                run,
-                "the loss is no longer finite: training diverged and was stopped. "
-                "Lower the learning rate, clip the gradients, or scale X",
-            )
+            engine.start(*moment)
+            if count > 1:
+                engine.run(run.epoch - count, count - 1)
+            where = engines.failure(engine, run.epoch - 1)
+            hint = where or "Lower the learning rate, clip the gradients, or scale X"
+            _warn(run, f"the loss is no longer finite: training diverged and was stopped. {hint}")
             run.stop()
     _tell(callbacks, "finish", run)
 

@@ -64,7 +64,7 @@ class Compiled:
 
     def params(self) -> Any:
         """The parameters now, which nobody will change."""
-        return self.structure.unflatten(self.loop.values())[0]
+        return self.snapshot()[0]
 
     def run(self, first: int, count: int) -> Any:
         """The losses of `count` epochs from number `first` on: (count,)."""
@@ -77,12 +77,8 @@ class Compiled:
         return self.xp.stack([self._epoch(number) for number in range(first, first + count)])
 
     def snapshot(self) -> Any:
-        """What `restore` needs to go back to this moment."""
-        return self.loop.values()
-
-    def restore(self, moment: Any) -> None:
-        """Go back to that moment."""
-        self.start(*self.structure.unflatten(moment))
+        """(parameters, state) now, which `start` goes back to."""
+        return self.structure.unflatten(self.loop.values())
 
     # One epoch.
 

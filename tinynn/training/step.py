@@ -1,5 +1,6 @@
 """A training step, and an epoch of them: pure functions of arrays, all on the device."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,15 +53,8 @@ class Epoch:
     def __call__(self, params: Any, state: Any, number: int, bar: Bar) -> tuple[Any, Any, Any]:
         """(params, optimizer state, loss of the epoch) after epoch `number`, counted from 0."""
         count, weights = self.samples.size, self.samples.weights
-        order, keys = self.order(number), self.keys(number)
         total: Any = 0.0
-        for index, start in enumerate(range(0, count, self.size)):
-            stop = min(start + self.size, count)
-            if order is None:
-                batch = self.samples.between(start, stop)
-            else:
-                batch = self.samples.take(self.xp, order[start:stop])
-            key = None if keys is None else keys[index, ...]
+        for batch, key in self.batches(number):
             params, state, value = self.step(params, state, batch, key)
             # A mean counts as much as the samples it is of; a sum counts once.
             share: Any = batch.size if weights is None else self.xp.sum(batch.weights)
@@ -69,6 +63,17 @@ class Epoch:
         if self.averages:
             total = total / (count if weights is None else self.xp.sum(weights))
         return params, state, total
+
+    def batches(self, number: int) -> Iterator[tuple[Samples, Any]]:
+        """The samples of each step of this epoch, and its key; None if nobody draws."""
+        order, keys = self.order(number), self.keys(number)
+        for index, start in enumerate(range(0, self.samples.size, self.size)):
+            stop = min(start + self.size, self.samples.size)
+            if order is None:
+                batch = self.samples.between(start, stop)
+            else:
+                batch = self.samples.take(self.xp, order[start:stop])
+            yield batch, None if keys is None else keys[index, ...]
 
     @property
     def xp(self) -> Any:
