@@ -29,8 +29,8 @@ class Compiled:
     def __init__(self, f: Callable[..., Any], check_finite: bool = False) -> None:
         update_wrapper(self, f)
         self._f, self._check = f, check_finite
-        self._programs: dict[Any, _Call] = {}
-        self._newest: _Call | None = None
+        self._programs: dict[Any, Call] = {}
+        self._newest: Call | None = None
 
     @property
     def source(self) -> str | None:
@@ -51,8 +51,8 @@ class Compiled:
         program = self._programs.get(key)
         return (program or self._recorded(key, args))(leaves)
 
-    def _recorded(self, key: Any, args: Any) -> "_Call":
-        self._newest = self._programs[key] = _Call(self._f, args, self._check)
+    def _recorded(self, key: Any, args: Any) -> "Call":
+        self._newest = self._programs[key] = Call(self._f, args, self._check)
         if len(self._programs) == _MANY:
             warnings.warn(
                 f"compile of {self.__name__}: recorded {_MANY} times, for as many shapes, dtypes "  # type: ignore[attr-defined]
@@ -66,7 +66,7 @@ class Compiled:
         return f"<compiled {getattr(self._f, '__name__', self._f)!s}>"
 
 
-class _Call:
+class Call:
     """The program for one signature."""
 
     def __init__(self, f: Callable[..., Any], args: Any, check: bool) -> None:
@@ -165,7 +165,10 @@ class _Call:
         return self._spoiled.get(id(node), False)
 
     def __call__(self, leaves: list[Any]) -> Any:
-        given = [plain(leaves[place]) for place in self.places]
+        return self.structure.unflatten(self.run([plain(leaves[place]) for place in self.places]))
+
+    def run(self, given: list[Any]) -> Any:
+        """The leaves of the result, from those of the arguments that are inputs."""
         with self._lock, self._context():
             try:
                 outs = self._run(*given)
@@ -174,7 +177,7 @@ class _Call:
                 raise
             if self.check:
                 self._check_outputs(given)
-        return self.structure.unflatten(outs)
+        return outs
 
     def _explain(self, error: Exception) -> None:
         """Name the layer and the line of the user's code that made the failing call."""

@@ -3,19 +3,17 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from math import isfinite, prod
+from math import prod
 from typing import Any
 
 import backends
 from backends import Backend
 from tinynn import layers, losses, settings, tree
-from tinynn.trace import namespace
 from tinynn.training import files
+from tinynn.training.answers import Answers
 from tinynn.training.data import Intake, Samples, align, host
 from tinynn.training.history import History
 from tinynn.training.metrics import KNOWN, Metric, name_of
-
-_OFTEN = 3  # predictions of one kind before there is a program for them
 
 
 @dataclass(eq=False, repr=False)  # of arrays neither == nor the repr says much
@@ -48,9 +46,7 @@ class Model:
     metrics: Sequence[Metric] = ()
     columns: tuple[str, ...] = ()
     extra: dict[str, Any] = field(default_factory=dict)
-    # How often arrays of a kind came, and the compiled network for those that come often.
-    _seen: dict[Any, int] = field(default_factory=dict, init=False)
-    _compiled: Any = field(default=(None, None), init=False)
+    _answers: Answers = field(default_factory=Answers, init=False)
 
     def __repr__(self) -> str:
         arrays = tree.leaves(self.params)
@@ -85,17 +81,17 @@ class Model:
 
         """
         kind = (type(X), getattr(X, "shape", None), getattr(X, "dtype", None))
-        often = self._seen.get(kind, 0) if batch_size is None else 0
-        if often > _OFTEN:
-            y = self._answer(X)
+        if batch_size is None:
+            y = self._answers.to(X, kind, self.net, self.params)
             if y is not None:
                 return y
         intake = self._intake("predict", X)
         with intake.home.scope():
             x = self._features(intake, X)
+            y = forward(self.net, self.params, x, batch_size)
             if x is X and batch_size is None and intake.home.dialect is not None:
-                self._seen[kind] = often + 1
-            return forward(self.net, self.params, x, batch_size)
+                self._answers.given(y, X, kind, self.net, self.params)
+            return y
 
     def evaluate(
         self, X: Any, y: Any, *, weights: Any = None, batch_size: int | None = None
@@ -119,23 +115,6 @@ class Model:
     def measures(self) -> tuple[str, ...]:
         """What `evaluate` measures, by name."""
         return (*(("loss",) if self.loss is not None else ()), *map(name_of, self.metrics))
-
-    def _answer(self, x: Any) -> Any:
-        """The output for an array of a kind that was checked before; None: go the long way.
-
-        That the numbers are finite is seen from the sum of their squares.
-        """
-        from tinynn.compiler import compile  # few models are asked often
-
-        net = self.net
-        if self._compiled[0] is not net:
-            self._compiled = net, compile(lambda params, x: (net(params, x), _squares(x)))
-        try:
-            y, squares = self._compiled[1](self.params, x)
-        except Exception:  # whatever it is, the long way says it
-            self._seen.clear()
-            return None
-        return y if isfinite(squares) else None
 
     def explain(self, X: Any, y: Any, **settings: Any) -> Any:
         """A training step of this network on a batch, as a program: `tinynn.explain`."""
@@ -204,10 +183,6 @@ class Model:
         x = intake.features(X, dtype=next(floats, None), columns=self.columns)
         intake.check_finite({"X": x}, self.columns)
         return x
-
-
-def _squares(x: Any) -> Any:
-    return namespace(x).sum(x * x)
 
 
 def load(
