@@ -8,7 +8,8 @@ the standard's own calls; `Scanned` hands the whole loop to the library's compil
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from math import prod
+from typing import Any, ClassVar
 
 from tinynn.compiler.calls import Program, Writer
 from tinynn.compiler.flat import Storage, packed
@@ -17,6 +18,8 @@ from tinynn.compiler.plan import When, counted
 from tinynn.compiler.rewrite import pruned
 from tinynn.compiler.words import commented, indented, listed
 from tinynn.transforms.record import Graph, Node, RecordingError
+
+_SMALL = 1024  # elements
 
 
 class Loop(ABC):
@@ -224,11 +227,30 @@ class Scanned(Functional):
     counts_ahead = looks_ahead = False
     # How often the batches are gone through in one call: each of these is compiled apart.
     turns = (512, 16, 1)
+    # Loops by all that they are made of, since compiling one takes a second, and the scopes that
+    # keep what is known by its id alive.
+    _compiled: ClassVar[dict[Any, tuple[Any, dict[str, Any]]]] = {}
+    _most = 16
 
     def bind(self) -> None:
-        super().bind()
-        step = self.scope["step"]
-        self._repeat = self.backend.repeat(lambda kept, batch: step(kept, batch, ()))
+        """What lives on is given in each call."""
+        bound = self.writer.names.bound
+        parts = [(name, self._identity(bound[name])) for name in sorted(bound)]
+        key = (self.backend, self.source, *parts)
+        if key not in self._compiled:
+            scope = self.program(bound)
+            step = scope["step"]
+            repeat = self.backend.repeat(lambda kept, batch: step(kept, batch, ()))
+            while len(self._compiled) >= self._most:
+                del self._compiled[next(iter(self._compiled))]
+            self._compiled[key] = repeat, scope
+        self._repeat, self.scope = self._compiled[key]
+
+    def _identity(self, value: Any) -> Any:
+        """What of a value from outside is in the compiled loop: of small arrays what they hold."""
+        if hasattr(value, "dtype") and prod(value.shape) <= _SMALL:
+            return str(value.dtype), tuple(value.shape), self.backend.to_host(value).tobytes()
+        return value if callable(value) else id(value)
 
     def batches(self, size: int, rows: Sequence[Any], each: Sequence[Any]) -> Any:
         xp, count = self.graph.space.xp, rows[0].shape[0] // size
