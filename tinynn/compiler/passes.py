@@ -4,7 +4,7 @@
 """
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from math import prod
 from typing import Any
 
@@ -286,6 +286,12 @@ def slopes_of_relu(graph: Graph) -> Graph:
         return build.call(node, "sign", positive)
 
     return rewritten(graph, visit)
+
+
+def suited(graph: Graph, functions: Container[str]) -> Graph:
+    """What these two passes leave, for a library that writes these functions into buffers."""
+    graph = products(graph)
+    return slopes_of_relu(graph) if "sign" in functions else graph
 
 
 _ALGEBRA: dict[str, Callable[[Node, Builder], Any]] = {
