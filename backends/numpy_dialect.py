@@ -21,11 +21,11 @@ def _matmul(args: Any, settings: Any) -> str:
 
 
 def _sum(args: Any, settings: Any) -> str | None:
-    # A product with ones takes a third of the time of a sum over rows.
     if settings.get("dtype") is not None:
         return None
     axis, keepdims = settings.get("axis"), settings.get("keepdims", False)
-    matrix = len(args[0].shape) == 2
+    # A product with ones takes a third of the time of a sum over rows. It keeps the dtype.
+    matrix = len(args[0].shape) == 2 and args[0].dtype.kind in "fc"
     if matrix and axis in (0, (0,)) and not keepdims:
         return "{rows}.dot({0}, {out})"
     if matrix and axis in (-1, 1, (-1,), (1,)):

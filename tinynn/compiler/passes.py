@@ -220,9 +220,9 @@ def _negative(node: Node, build: Builder) -> Any:
 
 def _pow(node: Node, build: Builder) -> Any:
     x, p = node.args
-    if is_number(p) and p == 1 and _is_itself(x, node):
-        return x
-    return build.call(node, "multiply", x, x) if is_number(p) and p == 2 else node
+    if not is_number(p) or not _is_itself(x, node):
+        return node
+    return x if p == 1 else build.call(node, "multiply", x, x) if p == 2 else node
 
 
 def _astype(node: Node, build: Builder) -> Any:
