@@ -3,8 +3,8 @@
 A library without one runs compiled programs in the standard's own calls.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
@@ -15,15 +15,30 @@ class Into:
     """How a function of the standard writes its result into an array that is there.
 
     Attributes:
-        text: the statement: {0}, {1} are the arrays, {out} the result, settings go by name.
-            Or a function of the shapes of the arrays and the settings that gives it, or None.
+        text: the statement: {0}, {1} are the arguments, {out} the result, settings go by name.
+            Or a function of the arguments (numbers, and what has a shape and a dtype) and the
+            settings that gives it, or None where only the standard's own call will do.
+        own: the statement where the result takes the place of the first argument, if shorter.
         full: a number among the arguments becomes an array of the result's shape.
+        plain: a number among the arguments stays one.
         over: whether the result may take the place of an argument.
     """
 
     text: str | Callable[..., str | None]
+    own: str = ""
     full: bool = False
+    plain: bool = False
     over: bool = True
+
+
+def entries(vector: Any) -> Sequence[Any]:
+    """The entries of a vector, each a 0-d array in its memory."""
+    return [vector[i, ...] for i in range(vector.shape[0])]
+
+
+def none_followed(values: Iterable[Any]) -> bool:
+    """No array is followed where the library has no derivatives of its own."""
+    return False
 
 
 @dataclass(frozen=True)
@@ -32,21 +47,28 @@ class Dialect:
 
     Attributes:
         library: the module in which the names in the statements are found.
-        empty: a new array of a shape and dtype, with whatever values.
+        empty: a new array, `empty(shape, dtype=, device=)`, with whatever values.
         into: Into for functions of the standard; "copy" for copying an array into another.
         words: how a call that makes no array of its own is written: "{0}.T", settings by name.
+            Or a function that gives it, as in Into.
         spelled: functions to be spelled out in others, `definition(xp, *arrays, **settings)`.
-        context: a context manager in which programs run that call one of `quiet`, of which the
-            library would warn although the result is right.
+        context: a context manager in which loops run. No array that is made inside is given away.
+            It also decorates programs that call one of `quiet`, of which the library would warn
+            although the result is right.
+        followed: whether the library itself follows what is done with one of these values, for
+            derivatives of its own: it would not be allowed to write results into buffers.
+        entries: the entries of a vector, each a 0-d array in its memory.
     """
 
     library: ModuleType
-    empty: Callable[[Any, Any], Any]
+    empty: Callable[..., Any]
     into: Mapping[str, Into]
-    words: Mapping[str, str] = field(default_factory=dict)
+    words: Mapping[str, str | Callable[..., str | None]] = field(default_factory=dict)
     spelled: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
-    context: Callable[[], AbstractContextManager[Any]] = nullcontext
+    context: Callable[[], Any] = nullcontext
     quiet: frozenset[str] = frozenset()
+    followed: Callable[[Iterable[Any]], bool] = none_followed
+    entries: Callable[[Any], Sequence[Any]] = entries
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from backends.dialect import Dialect, Into
+from backends.spelled import logsumexp, mean, relu, sigmoid
 
 _ONE = """abs acos acosh asin asinh atan atanh bitwise_invert ceil conj cos cosh exp expm1 floor
 isfinite isinf isnan log log1p log2 log10 logical_not negative positive reciprocal sign signbit sin
@@ -14,19 +15,20 @@ copysign divide equal floor_divide greater greater_equal hypot less less_equal l
 logical_or logical_xor multiply nextafter not_equal pow remainder subtract"""
 
 
-def _matmul(shapes: Any, settings: Any) -> str:
-    left, right = shapes
-    return "{0}.dot({1}, {out})" if len(left) == len(right) == 2 else "matmul({0}, {1}, out={out})"
+def _matmul(args: Any, settings: Any) -> str:
+    matrices = all(len(a.shape) == 2 for a in args)
+    return "{0}.dot({1}, {out})" if matrices else "matmul({0}, {1}, out={out})"
 
 
-def _sum(shapes: Any, settings: Any) -> str | None:
-    # A product with ones takes a third of the time of a sum over rows.
+def _sum(args: Any, settings: Any) -> str | None:
     if settings.get("dtype") is not None:
         return None
     axis, keepdims = settings.get("axis"), settings.get("keepdims", False)
-    if len(shapes[0]) == 2 and axis in (0, (0,)) and not keepdims:
+    # A product with ones takes a third of the time of a sum over rows. It keeps the dtype.
+    matrix = len(args[0].shape) == 2 and args[0].dtype.kind in "fc"
+    if matrix and axis in (0, (0,)) and not keepdims:
         return "{rows}.dot({0}, {out})"
-    if len(shapes[0]) == 2 and axis in (-1, 1, (-1,), (1,)):
+    if matrix and axis in (-1, 1, (-1,), (1,)):
         return "{0}.dot({column}, {out})" if keepdims else "{0}.dot({columns}, {out})"
     return "add.reduce({0}, {axis}, None, {out}, {keepdims})"
 
@@ -51,28 +53,6 @@ INTO = {
 }
 
 
-def _sigmoid(xp: Any, x: Any) -> Any:
-    return xp.reciprocal(xp.exp(-x) + 1)
-
-
-def _relu(xp: Any, x: Any) -> Any:
-    return xp.maximum(x, 0)
-
-
-def _logsumexp(xp: Any, x: Any, *, axis: Any = None, keepdims: bool = False) -> Any:
-    largest = xp.finfo(x.dtype).max  # an infinite peak would make inf - inf
-    peak = xp.max(x, axis=axis, keepdims=True)
-    peak = xp.minimum(xp.maximum(peak, -largest), largest)
-    total = xp.log(xp.sum(xp.exp(x - peak), axis=axis, keepdims=True)) + peak
-    shape = xp.max(x, axis=axis, keepdims=keepdims).shape
-    return total if keepdims else xp.reshape(total, shape)
-
-
-def _mean(xp: Any, x: Any, *, axis: Any = None, keepdims: bool = False) -> Any:
-    total = xp.sum(x, axis=axis, keepdims=keepdims)
-    return total / (x.size // max(total.size, 1))
-
-
 DIALECT = Dialect(
     np,
     np.empty,
@@ -82,7 +62,7 @@ DIALECT = Dialect(
         "reshape": "{0}.reshape({shape})",
         "vecdot": "{0}.dot({1})",
     },
-    {"sigmoid": _sigmoid, "relu": _relu, "logsumexp": _logsumexp, "mean": _mean},
+    {"sigmoid": sigmoid, "relu": relu, "logsumexp": logsumexp, "mean": mean},
     lambda: np.errstate(all="ignore"),
     frozenset({"exp", "reciprocal", "log", "divide"}),
 )

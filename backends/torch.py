@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from backends.base import Array, Backend, Device
+from backends.torch_dialect import DIALECT
 
 
 class Torch(Backend):
@@ -16,6 +17,7 @@ class Torch(Backend):
     name = "torch"
     minimum = "2.6"
     xp = xp
+    dialect = DIALECT
 
     @classmethod
     def devices(cls) -> Mapping[str, Device]:

@@ -59,6 +59,7 @@ class Writer:
         kept: inputs that live on from step to step: the node that is their value afterwards, by id.
         collected: the node whose value of every step is wanted.
         counters: the nodes that are a counter's value after a step, by id.
+        dialect: how the library writes; None: in the standard's own calls.
     """
 
     def __init__(
@@ -69,9 +70,10 @@ class Writer:
         kept: dict[int, Node],
         collected: Node | None = None,
         counters: Container[int] = (),
+        dialect: Any = None,
     ) -> None:
         self.graph, self.backend, self.kept = graph, backend, kept
-        self.dialect = backend.dialect
+        self.dialect = dialect
         self.loop = bool(kept)
         fresh = lambda node: self._into(node) is not None  # noqa: E731
         self.plan = Plan(graph, streams, counters, fresh, self.loop)
@@ -188,7 +190,7 @@ class Writer:
             return f"{args[0]}[{node.settings['index']}]"
         if node.name == "getitem":
             return f"{args[0]}[{words.index(node.settings['key'], args[1:])}]"
-        word = self.dialect.words.get(node.name) if self.dialect else None
+        word = _form(self.dialect.words.get(node.name), node) if self.dialect else None
         if word is not None:
             return word.format(*args, **{k: words.literal(v) for k, v in node.settings.items()})
         for key, value in node.settings.items():
@@ -214,19 +216,17 @@ class Writer:
         into = self.dialect.into.get(node.name) if self.dialect else None
         if into is None or node.function is ITEM or node.dtype is None:
             return None
-        text = into.text
-        if callable(text):
-            text = text([getattr(a, "shape", ()) for a in node.args], node.settings)
+        text = _form(into.text, node)
         return text and (text, into)
 
     def _filled_in(self, form: tuple[str, Any], node: Node, out: str) -> str:
         text, into = form
         floating = self.graph.space.kinds
         arrays = [a for a in node.args if isinstance(a, Node) and a.dtype is not None]
-        dtype = arrays[0].dtype if arrays else node.dtype
+        dtype = arrays[-1].dtype if arrays else node.dtype  # the first may be a condition
         spelled = []
         for a in node.args:
-            fits = is_number(a) and (isinstance(a, int) or floating[dtype])
+            fits = is_number(a) and (isinstance(a, int) or floating[dtype]) and not into.plain
             if fits and into.full:
                 spelled.append(self._number(a, dtype, node.shape))
             else:
@@ -238,6 +238,7 @@ class Writer:
                 given[word] = self._number(1, dtype, (arrays[0].shape[axis],))
         if "{column}" in text:
             given["column"] = self._number(1, dtype, (arrays[0].shape[1], 1))
+        text = into.own if into.own and spelled[0] == out else text
         return text.format(*spelled, out=out, **given)
 
     # Memory.
@@ -270,7 +271,8 @@ class Writer:
         return memory if self.plan.dies_at(a, place) and self._alone(node, memory) else None
 
     def _allocated(self, node: Node, name: str) -> Memory:
-        self.names.bound[name] = self.dialect.empty(node.shape, node.dtype)
+        device = self.backend.device
+        self.names.bound[name] = self.dialect.empty(node.shape, dtype=node.dtype, device=device)
         return Memory(name)
 
     def _alone(self, node: Node, storage: Memory) -> bool:
@@ -344,6 +346,11 @@ class Writer:
     def _reads_kept(self, node: Any) -> bool:
         spelling = self.spelled.get(id(node))
         return bool(spelling and spelling.storage and spelling.storage.kept)
+
+
+def _form(text: Any, node: Node) -> Any:
+    """The statement that a dialect has for this call; None if it has none."""
+    return text(node.args, node.settings) if callable(text) else text
 
 
 def _part_of(name: str, start: int, shape: tuple[int, ...]) -> str:

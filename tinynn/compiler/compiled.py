@@ -3,13 +3,13 @@
 import threading
 import warnings
 from collections.abc import Callable
-from contextlib import nullcontext
 from functools import update_wrapper
 from typing import Any
 
+from backends.dialect import none_followed
 from tinynn import tree
 from tinynn.compiler.calls import Program, Writer
-from tinynn.compiler.passes import products, simplified, slopes_of_relu
+from tinynn.compiler.passes import simplified, suited
 from tinynn.compiler.plan import When, is_view
 from tinynn.compiler.words import commented, indented, listed
 from tinynn.trace import BASE, Traced, backend_of, plain
@@ -47,12 +47,15 @@ class Compiled:
         for leaf in leaves:
             if type(leaf) is Traced and leaf.trace is not BASE:
                 return self._f(*args)  # whoever transforms it sees what the function does
+        followed = _is_followed(leaves)
         key = (structure, *map(_signature, leaves))
-        program = self._programs.get(key)
-        return (program or self._recorded(key, args))(leaves)
+        program = self._programs.get((followed, key)) or self._recorded(followed, key, args)
+        if not followed and program.outside and _is_followed(program.outside):
+            program = self._programs.get((True, key)) or self._recorded(True, key, args)
+        return program(leaves)
 
-    def _recorded(self, key: Any, args: Any) -> "Call":
-        self._newest = self._programs[key] = Call(self._f, args, self._check)
+    def _recorded(self, followed: bool, key: Any, args: Any) -> "Call":
+        self._newest = self._programs[followed, key] = Call(self._f, args, self._check, followed)
         if len(self._programs) == _MANY:
             warnings.warn(
                 f"compile of {self.__name__}: recorded {_MANY} times, for as many shapes, dtypes "  # type: ignore[attr-defined]
@@ -67,9 +70,13 @@ class Compiled:
 
 
 class Call:
-    """The program for one signature."""
+    """The program for one signature.
 
-    def __init__(self, f: Callable[..., Any], args: Any, check: bool) -> None:
+    Attributes:
+        outside: the arrays from outside that it reads.
+    """
+
+    def __init__(self, f: Callable[..., Any], args: Any, check: bool, followed: bool) -> None:
         leaves = tree.leaves(args)
         arrays = [leaf for leaf in leaves if hasattr(leaf, "dtype")]
         if not arrays:
@@ -79,29 +86,30 @@ class Call:
                 "library and device where the program runs"
             )
         self.backend = backend_of(*arrays)
-        dialect = self.backend.dialect
+        # What the library follows it must see in calls that are its own to derive.
+        self.dialect = dialect = None if followed else self.backend.dialect
         with self.backend.scope():
             spelled = dialect.spelled if dialect else None
             _, graph, self.structure = record(f, *args, spelled=spelled)
         self.graph = simplified(graph)
         if dialect:
-            self.graph = slopes_of_relu(products(self.graph))
+            self.graph = suited(self.graph, dialect.into)
         self.places = [i for i, leaf in enumerate(leaves) if _is_input(leaf)]
         self.check = check
         self.source = self._source()
         self._program = Program(graph.name, self.source, dialect.library if dialect else None)
         bound = self._writer.names.bound | {"check": self._look}
         run = self._program(bound)["program"]
-        self._run = run if check else self.backend.compile(run)
         # Where no call is spelled out in others, the library may warn as it would without us.
-        self._context: Callable[[], Any] = nullcontext
         if dialect and not dialect.quiet.isdisjoint(node.name for node in self.graph.nodes):
-            self._context = dialect.context
+            run = dialect.context()(run)
+        self._run = run if check else self.backend.compile(run)
+        self.outside = [constant.value for constant in self.graph.constants]
         self._spoiled: dict[int, bool] = {}  # by the id of a node, if it is looked at
         self._lock = threading.Lock()  # the buffers belong to one call at a time
 
     def _source(self) -> str:
-        self._writer = writer = Writer(self.graph, self.backend, [], {})
+        self._writer = writer = Writer(self.graph, self.backend, [], {}, dialect=self.dialect)
         names = [writer.spell(i) for i in self.graph.inputs]
         outs = [self._output(o) for o in self.graph.outputs]
         once = [text for text, _ in writer.lines[When.ONCE]]
@@ -167,9 +175,13 @@ class Call:
     def __call__(self, leaves: list[Any]) -> Any:
         return self.structure.unflatten(self.run([plain(leaves[place]) for place in self.places]))
 
+    def is_followed(self, given: list[Any]) -> bool:
+        """Whether the library follows these inputs, or what the program reads from outside."""
+        return self.dialect is not None and self.dialect.followed([*given, *self.outside])
+
     def run(self, given: list[Any]) -> Any:
         """The leaves of the result, from those of the arguments that are inputs."""
-        with self._lock, self._context():
+        with self._lock:
             try:
                 outs = self._run(*given)
             except Exception as error:
@@ -190,6 +202,23 @@ class Call:
                         error.add_note(f"in {text}: {node.origin}")
                         return
             trace = trace.tb_next
+
+
+# What tells of a kind of arrays whether they are followed.
+_FOLLOWERS: dict[type, Callable[[Any], bool]] = {}
+
+
+def _is_followed(leaves: Any) -> bool:
+    """Whether the arrays' library follows what is done with them, for derivatives of its own."""
+    values = [plain(leaf) for leaf in leaves]
+    array = next((value for value in values if hasattr(value, "dtype")), None)
+    if array is None:
+        return False
+    follows = _FOLLOWERS.get(type(array))
+    if follows is None:
+        dialect = backend_of(array).dialect
+        follows = _FOLLOWERS[type(array)] = dialect.followed if dialect else none_followed
+    return follows(values)
 
 
 def _is_input(leaf: Any) -> bool:
@@ -227,7 +256,7 @@ def compile(f: Callable[..., Any] | None = None, *, check_finite: bool = False) 
         another structure, shape, dtype or device, and for other values of what is no array and no
         float. Arrays that `f` takes from outside are read in every call, as they are then; what
         it computes from them alone is computed when it is recorded. Inside a transformation `f`
-        itself is called.
+        itself is called; what the library follows for derivatives of its own, it goes on to.
 
     Raises (when called):
         RecordingError: `f` reads the value of an array, to branch on it or to make a number of it.

@@ -11,9 +11,10 @@ from dataclasses import replace
 from math import prod
 from typing import Any, ClassVar
 
+from backends.dialect import entries
 from tinynn.compiler.calls import Program, Writer
 from tinynn.compiler.flat import Storage, packed
-from tinynn.compiler.passes import products, scaled, simplified, slopes_of_relu
+from tinynn.compiler.passes import scaled, simplified, suited
 from tinynn.compiler.plan import When, counted
 from tinynn.compiler.rewrite import pruned
 from tinynn.compiler.words import commented, indented, listed
@@ -46,10 +47,10 @@ class Loop(ABC):
         self.counts = counted(self.inputs, graph) if self.counts_ahead else {}
         after = {id(i): o for i, o in zip(self.inputs, graph.outputs, strict=False)}
         streams = self.streams if self.looks_ahead else []
-        self.writer = Writer(graph, backend, streams, after, self.wanted, self.counts)
+        dialect = backend.dialect
+        self.writer = Writer(graph, backend, streams, after, self.wanted, self.counts, dialect)
         self.names = [self.writer.spell(i) for i in self.inputs]
         self.source = self.written()
-        dialect = self.writer.dialect
         self.program = Program(graph.name, self.source, dialect.library if dialect else None)
         self.scope: dict[str, Any] = {}
         self.kept: list[Any] = []
@@ -140,7 +141,9 @@ class Loop(ABC):
             steps = xp.arange(1, count + 1, dtype=node.dtype, device=self.backend.device)
             place = self.inputs.index(node.args[0])
             vectors.append(self.kept[place] + self.counts[id(node)] * steps)
-        columns = [[v[i, ...] for i in range(count)] for v in self.scope["series"](*vectors)]
+        dialect = self.backend.dialect
+        apart = dialect.entries if dialect else entries
+        columns = map(apart, self.scope["series"](*vectors))
         return list(zip(*columns, strict=True))
 
     def count_on(self, count: int) -> None:
@@ -159,7 +162,7 @@ class InPlace(Loop):
     """Parameters, optimizer state and every result in memory that is there from the start."""
 
     def prepared_graph(self, graph: Graph) -> Graph:
-        graph = slopes_of_relu(products(graph))
+        graph = suited(graph, self.backend.dialect.into)
         flat = packed(graph, self.rows, self.count)
         if flat is None:
             return graph
@@ -168,9 +171,9 @@ class InPlace(Loop):
         return graph
 
     def load(self, values: Sequence[Any]) -> None:
-        dialect, kept = self.backend.dialect, []
+        kept: list[Any] = []
         for value in self.storage.stored(self.graph.space.xp, values):
-            kept.append(dialect.empty(value.shape, value.dtype))
+            kept.append(self._empty(value.shape, value.dtype))
             kept[-1][...] = value
         self.kept[:] = kept
         self.bind()
@@ -189,12 +192,14 @@ class InPlace(Loop):
     def run(self, batches: Any, times: int = 1) -> Any:
         batches = batches * times
         count, dialect = len(batches), self.backend.dialect
-        outs = dialect.empty((count,), self.wanted.dtype)
+        outs = self._empty((count,), self.wanted.dtype)
         with dialect.context():
-            slots = [outs[i, ...] for i in range(count)]
-            self.scope["run"](batches, self.counted(count), slots)
+            self.scope["run"](batches, self.counted(count), dialect.entries(outs))
         self.count_on(count)
         return self.wanted_of(outs)
+
+    def _empty(self, shape: Any, dtype: Any) -> Any:
+        return self.backend.dialect.empty(shape, dtype=dtype, device=self.backend.device)
 
 
 class Functional(Loop):

@@ -4,7 +4,7 @@
 """
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from math import prod
 from typing import Any
 
@@ -220,9 +220,9 @@ def _negative(node: Node, build: Builder) -> Any:
 
 def _pow(node: Node, build: Builder) -> Any:
     x, p = node.args
-    if is_number(p) and p == 1 and _is_itself(x, node):
-        return x
-    return build.call(node, "multiply", x, x) if is_number(p) and p == 2 else node
+    if not is_number(p) or not _is_itself(x, node):
+        return node
+    return x if p == 1 else build.call(node, "multiply", x, x) if p == 2 else node
 
 
 def _astype(node: Node, build: Builder) -> Any:
@@ -286,6 +286,12 @@ def slopes_of_relu(graph: Graph) -> Graph:
         return build.call(node, "sign", positive)
 
     return rewritten(graph, visit)
+
+
+def suited(graph: Graph, functions: Container[str]) -> Graph:
+    """What these two passes leave, for a library that writes these functions into buffers."""
+    graph = products(graph)
+    return slopes_of_relu(graph) if "sign" in functions else graph
 
 
 _ALGEBRA: dict[str, Callable[[Node, Builder], Any]] = {

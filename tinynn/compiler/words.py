@@ -46,7 +46,10 @@ class Names:
 
     def function(self, name: str, raw: Any) -> str:
         """The name of a function: the library's own, if that is the one."""
-        return name if getattr(self._library, name, None) is raw else self.bind(name, raw)
+        theirs = getattr(self._library, name, None)
+        return (
+            name if theirs is raw else self.bind(f"xp_{name}" if theirs is not None else name, raw)
+        )
 
 
 def of_input(label: str) -> str:

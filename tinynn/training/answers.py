@@ -34,8 +34,11 @@ class Answers:
         if call is None:
             return None
         if self._are_of(net, params):
+            given = [*self._held, x]
+            if call.is_followed(given):
+                return None
             try:
-                y, squares = call.run([*self._held, x])
+                y, squares = call.run(given)
                 return y if isfinite(squares) else None
             except Exception:  # whatever it is, the long way says it
                 pass
@@ -56,14 +59,15 @@ class Answers:
             return net(params, x), xp.sum(x * x)
 
         try:
-            call = Call(answer, (params, x), False)
+            call = Call(answer, (params, x), check=False, followed=False)
         except RecordingError:
+            return
+        given = [tree.leaves((params, x))[place] for place in call.places]
+        if call.is_followed(given):
             return
         if not self._are_of(net, params):
             self._calls.clear()
-        leaves = tree.leaves(params)
-        self._made_for, self._folders = (net, params), folders
-        self._held = [leaves[place] for place in call.places[:-1]]
+        self._made_for, self._folders, self._held = (net, params), folders, given[:-1]
         self._calls[kind] = call
 
     def _are_of(self, net: Any, params: Any) -> bool:

@@ -121,7 +121,7 @@ def _carried_out(loop: Any, batch: tuple[Any, ...]) -> list[tuple[str, Any]]:
     series = map(spell, loop.read_in_steps(When.SERIES))
     scope.update(zip(series, loop.counted(1)[0], strict=True))
     if home.dialect:
-        scope["out"] = home.dialect.empty((), loop.wanted.dtype)
+        scope["out"] = home.dialect.empty((), dtype=loop.wanted.dtype, device=home.device)
     found = []
     with home.dialect.context() if home.dialect else nullcontext():
         for text, node in loop.writer.lines[When.STEP]:

@@ -26,6 +26,7 @@ class Compiled:
     def __init__(self, epoch: Epoch, bar: Bar, params: Any, state: Any, kind: type[Loop]) -> None:
         self.epoch, self.bar, self.kind = epoch, bar, kind
         self.xp, self.samples, self.size = epoch.xp, epoch.samples, epoch.size
+        self._refuse_followed((params, state, *_arrays(self.samples)))
         self.rest = rest = self.samples.size % self.size
         self.at_once = epoch.shuffle_key is None and not epoch.draws and not rest
         self.structure = tree.flatten((params, state))[1]
@@ -35,6 +36,15 @@ class Compiled:
             self.last.share(self.loop)
         self.prepared: Any = None
         self.start(params, state)
+
+    def _refuse_followed(self, values: Any) -> None:
+        """RecordingError for arrays whose derivatives the program would cut off."""
+        dialect = self.epoch.backend.dialect
+        if dialect and dialect.followed(tree.leaves(values)):
+            raise RecordingError(
+                "the library follows its arrays, for derivatives of its own; if they are not "
+                "wanted, give arrays that it does not follow"
+            )
 
     def _program(self, size: int, params: Any, state: Any) -> Loop:
         """The program for batches of this size."""
@@ -56,6 +66,7 @@ class Compiled:
 
     def start(self, params: Any, state: Any) -> None:
         """Go on from these parameters; a state of None keeps the optimizer's own."""
+        self._refuse_followed((params, state))
         if state is None:
             state = self.structure.unflatten(self.loop.values())[1]
         self.loop.load(tree.leaves((params, state)))

@@ -1,0 +1,29 @@
+"""Functions spelled out in others, for dialects in which the others cost less, or can be merged."""
+
+from typing import Any
+
+
+def sigmoid(xp: Any, x: Any) -> Any:
+    """1 / (1 + exp(-x))."""
+    return xp.reciprocal(xp.exp(-x) + 1)
+
+
+def relu(xp: Any, x: Any) -> Any:
+    """max(x, 0)."""
+    return xp.maximum(x, 0)
+
+
+def logsumexp(xp: Any, x: Any, *, axis: Any = None, keepdims: bool = False) -> Any:
+    """log(sum(exp(x))), without overflow."""
+    largest = xp.finfo(x.dtype).max  # an infinite peak would make inf - inf
+    peak = xp.max(x, axis=axis, keepdims=True)
+    peak = xp.minimum(xp.maximum(peak, -largest), largest)
+    total = xp.log(xp.sum(xp.exp(x - peak), axis=axis, keepdims=True)) + peak
+    shape = xp.max(x, axis=axis, keepdims=keepdims).shape
+    return total if keepdims else xp.reshape(total, shape)
+
+
+def mean(xp: Any, x: Any, *, axis: Any = None, keepdims: bool = False) -> Any:
+    """The sum over the number of elements, which meets other numbers there."""
+    total = xp.sum(x, axis=axis, keepdims=keepdims)
+    return total / (x.size // max(total.size, 1))

@@ -1,0 +1,146 @@
+"""How compiled programs write PyTorch: its own functions into buffers, in place, no autograd.
+
+Its functions do what the standard's do where the arrays are of one dtype. Where they are not, an
+array without axes counts for less than it should, and the standard's own call is made.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch.autograd import forward_ad
+
+from backends.dialect import Dialect, Into
+from backends.spelled import mean, relu
+
+# The standard's name, and PyTorch's where it is another.
+_ONE = """abs acos acosh asin asinh atan atanh bitwise_invert:bitwise_not ceil conj:conj_physical
+cos cosh erf exp expm1 floor log log1p log2 log10 logical_not negative reciprocal sigmoid signbit
+sin sinh sqrt square tan tanh trunc"""
+_TWO = """atan2 bitwise_and bitwise_left_shift bitwise_or bitwise_right_shift bitwise_xor copysign
+equal:eq greater greater_equal hypot less less_equal logaddexp logical_and logical_or logical_xor
+maximum minimum nextafter not_equal remainder"""
+# These take Python's numbers on either side.
+_ARITHMETIC = "add divide floor_divide multiply pow subtract"
+
+_INEXACT = {torch.float32, torch.float64, torch.complex64, torch.complex128}
+
+Form = Callable[[Any, Any], str | None]
+
+
+def _names(table: str) -> list[tuple[str, str]]:
+    pairs = [name.partition(":") for name in table.split()]
+    return [(name, theirs or name) for name, _, theirs in pairs]
+
+
+def _own(name: str, arguments: str) -> str:
+    """The method that changes its array, if there is one."""
+    return f"{{0}}.{name}_({arguments})" if hasattr(torch.Tensor, f"{name}_") else ""
+
+
+def _alike(args: Any, numbers: bool = False) -> bool:
+    """Whether the arrays are of one dtype, and the numbers, unless all will do, of its kind."""
+    arrays = [a for a in args if getattr(a, "dtype", None) is not None]
+    dtypes = {a.dtype for a in arrays}
+    if len(dtypes) != 1:
+        return False
+    kinds = (int, float) if dtypes <= _INEXACT else (int,)
+    return numbers or all(a in arrays or type(a) in kinds for a in args)
+
+
+def _two(text: str, numbers: bool = False) -> Form:
+    return lambda args, settings: text if _alike(args, numbers) else None
+
+
+def _where(args: Any, settings: Any) -> str | None:
+    return "where({0}, {1}, {2}, out={out})" if _alike(args[1:]) else None
+
+
+def _matmul(args: Any, settings: Any) -> str | None:
+    left, right = (len(a.shape) for a in args)
+    if not _alike(args):
+        return None
+    if right == 2 and left < 3:  # of a row, matmul would resize the result on its way
+        return "mm({0}, {1}, out={out})" if left == 2 else "mv({1}.mT, {0}, out={out})"
+    return "matmul({0}, {1}, out={out})"
+
+
+def _reduced(name: str) -> Form:
+    def text(args: Any, settings: Any) -> str | None:
+        axis, rank = settings.get("axis"), len(args[0].shape)
+        if axis == () or settings.get("dtype") is not None:  # () would be all of them
+            return None
+        one = axis[0] if isinstance(axis, tuple) and len(axis) == 1 else axis
+        wide = args[0].dtype in _INEXACT and rank == 2 and not settings.get("keepdims")
+        if name == "sum" and wide and one in (1, -1):
+            return "mv({0}, {columns}, out={out})"  # half the time of a sum
+        axes = tuple(range(rank)) if axis is None else one
+        return f"{name}({{0}}, {axes}, {{keepdims}}, out={{out}})"
+
+    return text
+
+
+def _is_transforming() -> bool:
+    """Whether a transformation of torch.func, forward derivatives or autocast are at work.
+
+    PyTorch has no public word for it. Without its private ones the answer is yes, which is slower.
+    """
+    try:
+        stack = torch._C._functorch.peek_interpreter_stack()
+        level = forward_ad._current_level
+        return stack is not None or level >= 0 or torch._C._is_any_autocast_enabled()
+    except AttributeError:
+        return True
+
+
+def _followed(values: Iterable[Any]) -> bool:
+    """By autograd, torch.func, torch.compile or autocast, or by its own class of tensors."""
+    if torch.compiler.is_compiling() or _is_transforming():
+        return True
+    recording = torch.is_grad_enabled()
+    for x in values:
+        kind = type(x)
+        if kind is torch.Tensor or kind is torch.nn.Parameter:
+            if recording and x.requires_grad:
+                return True
+        elif isinstance(x, torch.Tensor):
+            return True
+    return False
+
+
+INTO = {
+    **{n: Into(f"{f}({{0}}, out={{out}})", _own(f, "")) for n, f in _names(_ONE)},
+    **{n: Into(_two(f"{f}({{0}}, {{1}}, out={{out}})"), _own(f, "{1}")) for n, f in _names(_TWO)},
+    **{
+        n: Into(_two(f"{f}({{0}}, {{1}}, out={{out}})", numbers=True), _own(f, "{1}"))
+        for n, f in _names(_ARITHMETIC)
+    },
+    # A power that is known is multiplied out.
+    "pow": Into(_two("pow({0}, {1}, out={out})", numbers=True), "{0}.pow_({1})", plain=True),
+    "where": Into(_where),
+    "matmul": Into(_matmul, over=False),
+    "vecdot": Into("dot({0}, {1}, out={out})", over=False),
+    "sum": Into(_reduced("sum"), over=False),
+    "max": Into(_reduced("amax"), over=False),
+    "min": Into(_reduced("amin"), over=False),
+    "logsumexp": Into(_reduced("logsumexp"), over=False),
+    "astype": Into("{out}.copy_({0})", over=False),
+    "copy": Into("{out}.copy_({0})", over=False),
+}
+
+
+DIALECT = Dialect(
+    torch,
+    torch.empty,
+    INTO,
+    {
+        **{n: _two(f"{n}({{0}}, {{1}})", numbers=True) for n, _ in _names(_ARITHMETIC)},
+        "matrix_transpose": "{0}.mT",
+        "reshape": "{0}.reshape({shape})",
+        "vecdot": "dot({0}, {1})",
+    },
+    {"relu": relu, "mean": mean},
+    torch.inference_mode,
+    followed=_followed,
+    entries=torch.unbind,
+)
