@@ -11,6 +11,7 @@ import tinynn
 from backends import Backend
 from tests.checks import assert_close
 from tinynn import tree
+from tinynn.compiler.loop import Scanned
 from tinynn.functional import elu, gelu, leaky_relu, relu, sigmoid, silu, softplus, tanh
 from tinynn.layers import BatchNorm, Dropout, Flatten, LayerNorm, Linear, Sequential
 from tinynn.losses import (
@@ -267,3 +268,33 @@ def test_two_trainings_at_once_do_not_meet() -> None:
     for thread in threads:
         thread.join()
     assert found == [alone] * 4
+
+
+@pytest.mark.only("jax")
+def test_what_was_compiled_is_kept(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[Any] = []
+    repeat = type(backend).repeat
+
+    def counted(self: Any, step: Any) -> Any:
+        compiled.append(step)
+        return repeat(self, step)
+
+    monkeypatch.setattr(type(backend), "repeat", counted)
+    monkeypatch.setattr(Scanned, "_compiled", {})
+    given = data(backend)
+
+    def loss(seed: int = 0, rate: float = 0.1, weights: Any = None) -> float:
+        shift = backend.asarray(np.full((41, 1), 0.5) if weights is None else weights)
+        net = Sequential(Linear(3), lambda x: x + shift)
+        settings: dict[str, Any] = {"optimizer": SGD(rate), "engine": "jit", "batch_size": None}
+        model = tinynn.fit(net, given["x"], given["labels"], seed=seed, epochs=2, **settings)
+        return model.history["loss"][-1]
+
+    first = loss()
+    assert len(compiled) == 1
+    assert loss() == first
+    assert loss(seed=1) != first
+    assert len(compiled) == 1  # the same program, started elsewhere
+    assert loss(rate=0.2) != first
+    assert loss(weights=np.linspace(0, 1, 41)[:, None]) != first  # what it holds is another array
+    assert len(compiled) == 3
