@@ -58,6 +58,8 @@ class Dialect:
         followed: whether the library itself follows what is done with one of these values, for
             derivatives of its own: it would not be allowed to write results into buffers.
         entries: the entries of a vector, each a 0-d array in its memory.
+        piece: how many elements of a long vector to go through at a time, where several calls go
+            through it one after the other; 0 for all.
     """
 
     library: ModuleType
@@ -69,6 +71,7 @@ class Dialect:
     quiet: frozenset[str] = frozenset()
     followed: Callable[[Iterable[Any]], bool] = none_followed
     entries: Callable[[Any], Sequence[Any]] = entries
+    piece: int = 0
 
 
 @dataclass(frozen=True)

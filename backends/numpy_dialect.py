@@ -65,4 +65,5 @@ DIALECT = Dialect(
     {"sigmoid": sigmoid, "relu": relu, "logsumexp": logsumexp, "mean": mean},
     lambda: np.errstate(all="ignore"),
     frozenset({"exp", "reciprocal", "log", "divide"}),
+    piece=16384,  # of half a dozen vectors, stays in the cache
 )

@@ -18,7 +18,7 @@ from tinynn import tree
 from tinynn.compiler import RecordingError, passes
 from tinynn.compiler.loop import InPlace
 from tinynn.compiler.rewrite import FILL
-from tinynn.functional import sigmoid
+from tinynn.functional import relu, sigmoid
 from tinynn.layers import Linear, Sequential
 from tinynn.losses import SquaredError
 from tinynn.optim import SGD
@@ -353,6 +353,48 @@ def xor_loop() -> Any:
     loop = InPlace(graph, 3, backend, [[0, 1]])
     loop.load(tree.leaves((params, state)))
     return loop, loop.batches(4, (x, y), ())
+
+
+def test_long_vectors_go_by_pieces() -> None:
+    x, y = np.random.RandomState(0).randn(8, 300), np.zeros((8, 120))
+
+    def source(width: int) -> str:
+        net = Sequential(Linear(width), Linear(120))
+        explained = tinynn.explain(net, x, y, loss=SquaredError(), optimizer=SGD(0.1, momentum=0.9))
+        return explained.source
+
+    assert "pieces" not in source(10)
+    lines = source(100).splitlines()
+    start = next(i for i, line in enumerate(lines) if "in pieces:" in line)
+    steps = [line.partition("#")[0].split() for line in lines[start : start + 5]]
+    assert " ".join(steps[0]) == "for velocity_i, t5_i, gradients_i, params_i in pieces:"
+    assert [words[0].partition("(")[0] for words in steps[1:]] == [
+        "multiply", "add", "multiply", "subtract"
+    ]  # fmt: skip
+    # What the calls hand to one another is the same piece of memory every time.
+    (cut,) = (line for line in lines if line.startswith("pieces = "))
+    assert "t5[:16384][: 42220 - i]" in cut
+    assert "params[i : i + 16384]" in cut
+
+
+def test_slopes_of_large_maxima_are_comparisons_but_where_they_are_given_away() -> None:
+    def f(x: Any) -> Any:
+        return tinynn.vjp(relu, x)[1](x)[0], relu(x)
+
+    def slope(x: Any) -> Any:
+        xp = namespace(x)
+        return xp.astype(xp.maximum(x, 0) > 0, x.dtype), xp.astype(x > 0, x.dtype), relu(x)
+
+    for size in (10, 5000):
+        x = np.random.RandomState(0).randn(size)
+        for function in (f, slope):
+            for found, want in zip(tinynn.compile(function)(x), function(x), strict=True):
+                assert found.dtype == want.dtype
+                np.testing.assert_array_equal(found, want)
+    large = tinynn.compile(f)
+    large(x)
+    assert "greater(" in large.source
+    assert "sign(" not in large.source
 
 
 def test_memory_in_a_compiled_loop_is_flat() -> None:

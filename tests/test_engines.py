@@ -270,6 +270,22 @@ def test_two_trainings_at_once_do_not_meet() -> None:
     assert found == [alone] * 4
 
 
+@pytest.mark.only("numpy", "torch", "cupy")
+@pytest.mark.parametrize("optimizer", [SGD(0.1), SGD(0.1, momentum=0.9), Adam(0.01)], ids=str)
+def test_large_networks(backend: Backend, optimizer: Any) -> None:
+    """Where vectors go by pieces, and slopes are comparisons."""
+    host = np.random.RandomState(0)
+    x, y = backend.asarray(host.randn(60, 150)), backend.asarray(host.randint(0, 3, 60))
+    net = Sequential(Linear(200), relu, Linear(30), relu, Linear(3))
+
+    def params(engine: str) -> Any:
+        settings: dict[str, Any] = {"optimizer": optimizer, "batch_size": 30, "epochs": 3}
+        return tinynn.fit(net, x, y, engine=engine, **settings).params
+
+    for a, b in zip(tree.leaves(params("calls")), tree.leaves(params("eager")), strict=True):
+        assert_close(a, backend.to_host(b), backend, rtol=1e-9, atol=1e-9)
+
+
 @pytest.mark.only("jax")
 def test_what_was_compiled_is_kept(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
     compiled: list[Any] = []

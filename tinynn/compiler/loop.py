@@ -15,6 +15,7 @@ from backends.dialect import entries
 from tinynn.compiler.calls import Program, Writer
 from tinynn.compiler.flat import Storage, packed
 from tinynn.compiler.passes import scaled, simplified, suited
+from tinynn.compiler.pieces import in_pieces
 from tinynn.compiler.plan import When, counted
 from tinynn.compiler.rewrite import pruned
 from tinynn.compiler.words import commented, indented, listed
@@ -179,8 +180,9 @@ class InPlace(Loop):
         self.bind()
 
     def written(self) -> str:
+        step = commented(in_pieces(self.writer, self.backend.dialect.piece))
         text, prepared, series = self.ahead()
-        step, wanted = commented(self.writer.lines[When.STEP]), self.writer.spell(self.wanted)
+        wanted = self.writer.spell(self.wanted)
         if wanted != "out":
             step.append(self.backend.dialect.into["copy"].text.format(wanted, out="out"))
         columns = [f"({prepared})", *([f"({series})"] if series else []), "out"]

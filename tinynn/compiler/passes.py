@@ -268,9 +268,17 @@ def products(graph: Graph) -> Graph:
     return rewritten(graph, visit)
 
 
+_FEW = 1024  # elements, whose signs take no longer than a comparison
+
+
 def slopes_of_relu(graph: Graph) -> Graph:
-    """Where max(x, 0) is known, its slope is the sign of it: floats at once, and no booleans."""
+    """Where max(x, 0) is known, its slope is the sign of it: floats at once, and no booleans.
+
+    Libraries find signs by branching, and branches that nobody can foretell take their time. So in
+    large arrays it is a comparison that is written into floats.
+    """
     known_maxima: dict[int, Node] = {}
+    outputs = {id(o) for o in graph.outputs}
 
     def visit(node: Node, build: Builder) -> Any:
         if node.name == "maximum" and known(node.args[1]) == 0 and isinstance(node.args[0], Node):
@@ -283,9 +291,14 @@ def slopes_of_relu(graph: Graph) -> Graph:
         positive = known_maxima.get(id(mask.args[0]))
         if positive is None or not _is_itself(positive, node):
             return node
-        return build.call(node, "sign", positive)
+        if size(node) <= _FEW:
+            return build.call(node, "sign", positive)
+        return build.call(node, "greater", positive, 0)
 
-    return rewritten(graph, visit)
+    done = rewritten(graph, visit)
+    # A new array, such as is given away, would be of booleans.
+    new = [o for o in done.outputs if isinstance(o, Node) and id(o) not in outputs]
+    return graph if any(o.name == "greater" for o in new) else done
 
 
 def suited(graph: Graph, functions: Container[str]) -> Graph:

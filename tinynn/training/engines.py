@@ -36,10 +36,6 @@ class Eager:
         self.held = params
         self.state = self.state if state is None else state
 
-    def params(self) -> Any:
-        """The parameters now, which nobody will change."""
-        return self.held
-
     def run(self, first: int, count: int) -> Any:
         """The losses of `count` epochs from number `first` on: (count,)."""
         totals = []
@@ -49,7 +45,7 @@ class Eager:
         return self.epoch.xp.stack(totals)
 
     def snapshot(self) -> Any:
-        """(parameters, state) now, which `start` goes back to."""
+        """(parameters, state) now, which nobody will change, for `start` to go back to."""
         return self.held, self.state
 
 

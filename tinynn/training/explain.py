@@ -136,9 +136,12 @@ def _with(source: str, found: list[tuple[str, Any]]) -> str:
     lines, waiting = [], list(found)
     for line in source.splitlines():
         lines.append(line)
-        if waiting and line.strip().startswith(waiting[0][0]):
+        # What goes through vectors by pieces has no value to show.
+        places = [i for i, (text, _) in enumerate(waiting) if line.strip().startswith(text)]
+        if places:
             indent = " " * (len(line) - len(line.lstrip()))
-            value = waiting.pop(0)[1]
+            value = waiting[places[0]][1]
+            del waiting[: places[0] + 1]
             rows = str(value.round(4) if value.dtype.kind == "f" else value).splitlines()
             rows = rows if len(rows) <= _ROWS else [*rows[: _ROWS - 1], "..."]
             lines += [f"{indent}#     {row}" for row in rows]

@@ -150,37 +150,39 @@ def _train(
 ) -> None:
     """The loop over epochs; parameters and history always are of the same epoch."""
     pace = _Pace(1 if measures or callbacks or not engine.at_once else run.epochs)
+    after = engine.snapshot()
     while run.epoch < run.epochs and not run.stopped:
-        moment = engine.snapshot()
+        before = after
         try:
             count = pace.next(run.epochs - run.epoch)
             totals = engine.run(run.epoch, count)
-            params = engine.params()
+            after = engine.snapshot()
             if measures is None:
                 table = [home.to_host(totals).tolist()]
             else:
-                row = numbers(home, [totals[0, ...], *measures(params)])
+                row = numbers(home, [totals[0, ...], *measures(after[0])])
                 table = [[number] for number in row]
             bad = next((i for i, loss in enumerate(table[0]) if not isfinite(loss)), count)
             if bad < count - 1:  # go there again, and no further
-                engine.start(*moment)
+                engine.start(*before)
                 engine.run(run.epoch, bad + 1)
-                params, table, count = engine.params(), [table[0][: bad + 1]], bad + 1
+                after, table, count = engine.snapshot(), [table[0][: bad + 1]], bad + 1
             numbered = list(range(run.epoch + 1, run.epoch + count + 1))
-            run.epoch, run.params = run.epoch + count, params
+            run.epoch, run.params = run.epoch + count, after[0]
             run.history.extend(dict(zip(("epoch", *run.measures), [numbered, *table], strict=True)))
             bar.epoch(run.history.last)
             for callback in callbacks:
                 callback(run)
-            if run.params is not params:  # a callback has put others there
+            if run.params is not after[0]:  # a callback has put others there
                 engine.start(run.params, None)
+                after = engine.snapshot()
         except KeyboardInterrupt:
             if run.epoch == 0:
                 raise
             _warn(run, "interrupted: the model is as it was after this epoch")
             run.stop()
         if not isfinite(run.history.last["loss"]):
-            engine.start(*moment)
+            engine.start(*before)
             if count > 1:
                 engine.run(run.epoch - count, count - 1)
             where = engines.failure(engine, run.epoch - 1)

@@ -73,10 +73,6 @@ class Compiled:
         if self.last:
             self.last.bind()
 
-    def params(self) -> Any:
-        """The parameters now, which nobody will change."""
-        return self.snapshot()[0]
-
     def run(self, first: int, count: int) -> Any:
         """The losses of `count` epochs from number `first` on: (count,)."""
         if self.at_once:
@@ -88,7 +84,7 @@ class Compiled:
         return self.xp.stack([self._epoch(number) for number in range(first, first + count)])
 
     def snapshot(self) -> Any:
-        """(parameters, state) now, which `start` goes back to."""
+        """(parameters, state) now, which nobody will change, for `start` to go back to."""
         return self.structure.unflatten(self.loop.values())
 
     # One epoch.
