@@ -49,7 +49,9 @@ class Compiled:
                 return self._f(*args)  # whoever transforms it sees what the function does
         key = (structure, *map(_signature, leaves))
         program = self._programs.get(key)
-        return (program or self._recorded(key, args))(leaves)
+        if program is None or not program.current:
+            program = self._recorded(key, args)
+        return program(leaves)
 
     def _recorded(self, key: Any, args: Any) -> "_Call":
         self._newest = self._programs[key] = _Call(self._f, args, self._check)
@@ -83,6 +85,7 @@ class _Call:
         with self.backend.scope():
             spelled = dialect.spelled if dialect else None
             _, graph, self.structure = record(f, *args, spelled=spelled)
+        self._outside = [constant for constant in graph.constants if constant.wrappers]
         self.graph = simplified(graph)
         if dialect:
             self.graph = slopes_of_relu(products(self.graph))
@@ -98,6 +101,11 @@ class _Call:
         if dialect and not dialect.quiet.isdisjoint(node.name for node in self.graph.nodes):
             self._context = dialect.context
         self._lock = threading.Lock()  # the buffers belong to one call at a time
+
+    @property
+    def current(self) -> bool:
+        """Whether the arrays from outside are the ones that were recorded."""
+        return all(constant.current for constant in self._outside)
 
     def _source(self) -> str:
         self._writer = writer = Writer(self.graph, self.backend, [], {})
@@ -191,9 +199,10 @@ def compile(f: Callable[..., Any] | None = None, *, check_finite: bool = False) 
     Returns:
         A function with the attributes `source` and `graph`. It records `f` anew for arguments of
         another structure, shape, dtype or device, and for other values of what is no array and no
-        float. Arrays that `f` takes from outside are read in every call, as they are then; what
-        it computes from them alone is computed when it is recorded. Inside a transformation `f`
-        itself is called.
+        float. Arrays that `f` takes from outside are read in every call, as they are then (the
+        arrays that were there when it was recorded, whatever their names are given to later);
+        what it computes from them alone is computed when it is recorded. Inside a transformation
+        `f` itself is called.
 
     Raises (when called):
         RecordingError: `f` reads the value of an array, to branch on it or to make a number of it.
