@@ -18,11 +18,12 @@ class Standard:
 
     __name__ = "numpy"
 
-    def __getattr__(self, name: str) -> Any:
-        # Reached once a name: what is found is kept as an attribute.
-        found = getattr(np, name)
-        setattr(self, name, found)
-        return found
+    linalg, fft = np.linalg, np.fft
+
+    def __init__(self) -> None:
+        # Plain attributes: a `__getattr__` would slow down every look at one.
+        names = vars(np).keys() - vars(type(self)).keys()
+        self.__dict__.update({name: getattr(np, name) for name in names})
 
     def __dir__(self) -> list[str]:
         return dir(np)
@@ -42,6 +43,12 @@ class Standard:
     def sum(x: Array, /, *, axis: Any = None, dtype: Any = None, keepdims: bool = False) -> Array:
         add_up: Any = np.add.reduce
         return add_up(x, axis=axis, dtype=dtype, keepdims=keepdims)
+
+    @staticmethod
+    def ones_like(x: Array, /, *, dtype: Any = None, device: Any = None) -> Array:
+        ones = np.empty_like(x, dtype=dtype, device=device, subok=False)
+        ones.fill(1)
+        return ones
 
     @staticmethod
     def broadcast_to(x: Array, /, shape: tuple[int, ...]) -> Array:

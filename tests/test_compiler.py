@@ -229,6 +229,29 @@ def test_results_are_the_callers(backend: Backend) -> None:
     assert all(a is not b for a, b in zip(first, second, strict=True))
 
 
+def test_an_assignment_to_a_wrapped_array_from_outside_is_seen() -> None:
+    outside = tinynn.Namespace(np).asarray([1.0, 2.0])
+    f = tinynn.compile(lambda x: x * outside)
+    x = np.asarray([3.0, 4.0])
+    np.testing.assert_array_equal(f(x), [3.0, 8.0])
+    outside[0] = 10.0
+    np.testing.assert_array_equal(f(x), [30.0, 8.0])
+    old = outside
+    outside += 1  # another array of that name: the one that was recorded is as it was
+    assert outside is not old
+    np.testing.assert_array_equal(f(x), [30.0, 8.0])
+
+
+@pytest.mark.parametrize("step", [1, 2])
+def test_a_product_with_an_array_from_outside_follows_its_changes(step: int) -> None:
+    outside = np.arange(6.0).reshape(2, 3)[:, ::step]
+    x = np.ones(outside.shape)
+    f = tinynn.compile(lambda x: namespace(x).sum(x * outside))
+    assert f(x) == outside.sum()
+    outside[0, 1] = 10.0
+    assert f(x) == outside.sum()
+
+
 @pytest.mark.only("numpy")
 def test_arrays_from_outside_are_read_in_every_call(backend: Backend) -> None:
     outside = np.asarray([1.0, 2.0])

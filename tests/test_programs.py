@@ -20,16 +20,22 @@ from tinynn.trace import namespace
 
 # How many seeds each library gets; compiling JAX's functions and dpnp's kernels takes long.
 SEEDS = {"numpy": 100, "array_api_strict": 12, "torch": 24, "jax": 2, "dpnp": 4, "cupy": 12}
-AGAINST_JAX = 24
+# Against JAX itself, 0.4 s of processor time a program and 0.05 s a nesting.
+AGAINST_JAX, NESTINGS_AGAINST_JAX = 300, 600
 PARTS = 4  # tests that they are spread over
 TOLERANCE = 1e-8
-# Half a second to compile a program instead of two.
+# Values inside a program are of order one: where a tanh saturates, less than this is their rounding
+# (seed 2047: two derivatives of 7.5e-12 that are 2e-17 apart).
+ROUNDING = 1e-14
+# A program compiles in a quarter of a second instead of two. What XLA makes of it then is wrong
+# now and then (of seed 265 inf, in JAX 0.10.2), or nothing (an FFT that cannot run, of seed 526).
 QUICK = {
     "xla_backend_optimization_level": 0,
     "xla_llvm_disable_expensive_passes": True,
     "xla_cpu_use_fusion_emitters": False,
     "xla_cpu_parallel_codegen_split_count": 1,
 }
+Way = Callable[..., Callable[..., Any]]
 
 with_float64 = pytest.mark.usefixtures("float64")
 parts = pytest.mark.parametrize("part", range(PARTS))
@@ -83,7 +89,29 @@ def points(program: Program, place: Callable[[Any], Any]) -> list[tuple[Any, ...
     return [tuple(place(x) for x in group) for group in groups]
 
 
-def jax_answers(program: Program, backend: Backend) -> dict[str, Any]:
+def compiled(f: Callable[..., Any], *at: Any) -> Callable[..., Any]:
+    """`f` as XLA compiles it whole, for arguments like these."""
+    import jax
+
+    return jax.jit(f).lower(*at).compile(QUICK)
+
+
+def op_by_op(f: Callable[..., Any], *at: Any) -> Callable[..., Any]:
+    """`f` as JAX runs it, each operation compiled by itself: ten times slower, as a rule."""
+    return f
+
+
+def agrees_with_jax(check: Callable[[Way], None]) -> None:
+    """The check passes by what JAX answers quickly or, where that differs, by its last word."""
+    import jax
+
+    try:
+        check(compiled)
+    except (AssertionError, jax.errors.JaxRuntimeError):  # options come and go with versions
+        check(op_by_op)
+
+
+def jax_answers(program: Program, backend: Backend, way: Way) -> dict[str, Any]:
     """The same by JAX: batches entry by entry, since compiling is what takes the time."""
     import jax
     import jax.numpy as jnp
@@ -91,19 +119,14 @@ def jax_answers(program: Program, backend: Backend) -> dict[str, Any]:
     f = program.over(jnp, jnp.asarray)
     x, direction, batch = points(program, jnp.asarray)
     both = jax.value_and_grad(f, tuple(range(len(x))))
-    # One compiled function answers all.
-    lowered = jax.jit(lambda *at: jax.jvp(both, at, direction)).lower(*x)
-    try:
-        compiled = lowered.compile(QUICK)
-        compiled(*x)
-    except jax.errors.JaxRuntimeError:  # options come and go with versions, and have mistakes
-        compiled = lowered.compile()
+    # One function, compiled once, answers all.
+    answer = way(lambda *at: jax.jvp(both, at, direction), *x)
 
     def gradients(*batch: Any) -> Any:
-        rows = [compiled(*entry)[0][1] for entry in zip(*batch, strict=True)]
+        rows = [answer(*entry)[0][1] for entry in zip(*batch, strict=True)]
         return tuple(jnp.stack(row) for row in zip(*rows, strict=True))
 
-    (value, gradient), (change, curvature) = compiled(*x)
+    (value, gradient), (change, curvature) = answer(*x)
     looped = gradients(*batch)
     repeated = [jnp.stack([leaf] * len(batch[0])) for leaf in x[1:]]
     found = {
@@ -127,7 +150,7 @@ def assert_alike(found: dict[str, Any], expected: dict[str, Any], rtol: float) -
         for place, (leaf, want) in enumerate(zip(leaves, wanted, strict=True)):
             assert leaf.dtype == want.dtype == np.float64
             np.testing.assert_allclose(
-                leaf, want, rtol=rtol, atol=rtol * size, err_msg=f"{name}, input {place}"
+                leaf, want, rtol, max(rtol * size, ROUNDING), err_msg=f"{name}, input {place}"
             )
 
 
@@ -201,9 +224,13 @@ def assert_near(f: Callable[[float], Any], slope: Any) -> None:
 def test_programs_agree_with_jax(backend: Backend, part: int) -> None:
     for seed in seeds(AGAINST_JAX, part):
         program = Program(seed)
+        found = ours(program, backends.get("numpy"))
+
+        def check(way: Way) -> None:
+            assert_alike(found, jax_answers(program, backend, way), TOLERANCE)  # noqa: B023
+
         with shown(program):
-            expected = jax_answers(program, backend)
-            assert_alike(ours(program, backends.get("numpy")), expected, TOLERANCE)
+            agrees_with_jax(check)
 
 
 def nesting(backend: Backend, seed: int, at: float) -> tuple[str, Any]:
@@ -229,9 +256,14 @@ def test_nestings_agree_with_jax(backend: Backend, part: int) -> None:
     import jax
     import jax.numpy as jnp
 
-    for seed in seeds(2 * AGAINST_JAX, part):
+    many, at = jnp.asarray([0.3, -0.6, 0.9]), jnp.asarray(0.7)
+    for seed in seeds(NESTINGS_AGAINST_JAX, part):
         name, found = nesting(backends.get("numpy"), seed, 0.7)
-        _, f = nested(jax, jnp, seed, jnp.asarray([0.3, -0.6, 0.9]))
-        expected = backend.to_host(jax.jit(f)(jnp.asarray(0.7)))
+        f = nested(jax, jnp, seed, many)[1]
+
+        def check(way: Way) -> None:
+            expected = backend.to_host(way(f, at)(at))  # noqa: B023
+            np.testing.assert_allclose(found, expected, TOLERANCE, TOLERANCE)  # noqa: B023
+
         with shown(f"nesting {seed}: {name}"):
-            np.testing.assert_allclose(found, expected, rtol=TOLERANCE, atol=TOLERANCE)
+            agrees_with_jax(check)

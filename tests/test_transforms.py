@@ -1,5 +1,6 @@
 """grad, value_and_grad, vjp: trees, stacking, awkward points, errors."""
 
+import weakref
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import backends
 import tinynn
 from tests.checks import assert_array, assert_close
-from tinynn import grad, stop_gradient, value_and_grad, vjp
+from tinynn import custom_vjp, grad, stop_gradient, value_and_grad, vjp
 from tinynn.trace import namespace
 
 
@@ -217,3 +218,26 @@ def test_mistakes_are_explained(
 ) -> None:
     with pytest.raises(kind, match=message):
         mistake(backend)
+
+
+def test_a_gradient_lets_go_of_what_it_has_used_and_a_pullback_does_not() -> None:
+    results: list[Any] = []
+
+    def rule(g: Any, y: Any, x: Any) -> Any:
+        alive.append(sum(result() is not None for result in results))
+        results.append(weakref.ref(y))
+        return 2 * g
+
+    double = custom_vjp(rule)(lambda x: 2 * x)
+
+    def f(x: Any) -> Any:
+        return total(double(double(double(x))))
+
+    alive: list[int] = []
+    assert_close(grad(f)(np.ones(2)), [8.0, 8.0], backends.get("numpy"), dtype="float64")
+    assert alive == [0, 0, 0]
+    alive, results = [], []
+    _, pullback = vjp(f, np.ones(2))
+    for _ in range(2):
+        assert_close(pullback(np.asarray(1.0))[0], [8.0, 8.0], backends.get("numpy"))
+    assert alive == [0, 1, 2, 3, 4, 5]

@@ -112,7 +112,9 @@ class Writer:
         if isinstance(value, Constant) and id(value) not in self.spelled:
             name = self.names.new("constant")
             self.names.bound[name] = value.value
-            self.spelled[id(value)] = Spelling(name, Memory(name, kept=True), whole=True)
+            # It may lie in any order, so that to reshape it can be to copy it.
+            storage = Memory(name, kept=True)
+            self.spelled[id(value)] = Spelling(name, storage, whole=True, contiguous=False)
         return self.spelled[id(value)].name
 
     def _number(self, value: float, dtype: Any, shape: tuple[int, ...] = ()) -> str:
@@ -199,6 +201,7 @@ class Writer:
 
     def _hoisted(self, node: Node) -> bool:
         """A view of memory that stays is taken once, before the first step."""
+        self.spell(node.args[0])
         parent = self.spelled[id(node.args[0])]
         if parent.storage is None or (node.name == "reshape" and not parent.contiguous):
             return False

@@ -49,10 +49,14 @@ class Compiled:
                 return self._f(*args)  # whoever transforms it sees what the function does
         followed = _is_followed(leaves)
         key = (structure, *map(_signature, leaves))
-        program = self._programs.get((followed, key)) or self._recorded(followed, key, args)
+        program = self._program(followed, key, args)
         if not followed and program.outside and _is_followed(program.outside):
-            program = self._programs.get((True, key)) or self._recorded(True, key, args)
+            program = self._program(True, key, args)
         return program(leaves)
+
+    def _program(self, followed: bool, key: Any, args: Any) -> "Call":
+        known = self._programs.get((followed, key))
+        return known if known and known.current else self._recorded(followed, key, args)
 
     def _recorded(self, followed: bool, key: Any, args: Any) -> "Call":
         self._newest = self._programs[followed, key] = Call(self._f, args, self._check, followed)
@@ -91,6 +95,7 @@ class Call:
         with self.backend.scope():
             spelled = dialect.spelled if dialect else None
             _, graph, self.structure = record(f, *args, spelled=spelled)
+        self._wrapped = [constant for constant in graph.constants if constant.wrappers]
         self.graph = simplified(graph)
         if dialect:
             self.graph = suited(self.graph, dialect.into)
@@ -107,6 +112,11 @@ class Call:
         self.outside = [constant.value for constant in self.graph.constants]
         self._spoiled: dict[int, bool] = {}  # by the id of a node, if it is looked at
         self._lock = threading.Lock()  # the buffers belong to one call at a time
+
+    @property
+    def current(self) -> bool:
+        """Whether the arrays from outside are the ones that were recorded."""
+        return all(constant.current for constant in self._wrapped)
 
     def _source(self) -> str:
         self._writer = writer = Writer(self.graph, self.backend, [], {}, dialect=self.dialect)
@@ -254,9 +264,10 @@ def compile(f: Callable[..., Any] | None = None, *, check_finite: bool = False) 
     Returns:
         A function with the attributes `source` and `graph`. It records `f` anew for arguments of
         another structure, shape, dtype or device, and for other values of what is no array and no
-        float. Arrays that `f` takes from outside are read in every call, as they are then; what
-        it computes from them alone is computed when it is recorded. Inside a transformation `f`
-        itself is called; what the library follows for derivatives of its own, it goes on to.
+        float. Arrays that `f` takes from outside are read in every call, as they are then (the
+        arrays that were there when it was recorded, whatever their names are given to later);
+        what it computes from them alone is computed when it is recorded. Inside a transformation
+        `f` itself is called; what the library follows for derivatives of its own, it goes on to.
 
     Raises (when called):
         RecordingError: `f` reads the value of an array, to branch on it or to make a number of it.

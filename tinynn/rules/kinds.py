@@ -5,7 +5,10 @@ does a cotangent `g` of `y` give (`vjps`), and which tangent of `y` do tangents 
 (`jvp`). Broadcasting is undone, and data types are put right, by the transformation, never here.
 In every row, `g` stands for the cotangent or tangent, and `xp` is the namespace that speaks of all
 the arrays: the library's own, unless one of them is of a transformation.
+
+Cotangents are gathered in plain loops: until Python 3.12 a comprehension is a call of its own.
 """
+# ruff: noqa: PERF401
 
 from collections.abc import Callable
 from typing import Any
@@ -39,8 +42,10 @@ class Elementwise(Rule):
         self.partials = partials
 
     def vjps(self, positions: Any, xp: Any, g: Any, y: Any, args: Any, settings: Any) -> list[Any]:
-        partials = self.partials
-        return [partials[i](xp, g, y, *args) for i in positions]
+        shares = []
+        for i in positions:
+            shares.append(self.partials[i](xp, g, y, *args))
+        return shares
 
     def jvp(self, f: Any, xp: Any, tangents: Tangents, y: Any, args: Any, settings: Any) -> Any:
         return total(xp, [self.partials[i](xp, t, y, *args) for i, t in tangents.items()])
@@ -56,8 +61,10 @@ class Linear(Rule):
         self.transpose, self.operands = transpose, operands
 
     def vjps(self, positions: Any, xp: Any, g: Any, y: Any, args: Any, settings: Any) -> list[Any]:
-        transpose = self.transpose
-        return [transpose(xp, g, i, args, **settings) for i in positions]
+        shares = []
+        for i in positions:
+            shares.append(self.transpose(xp, g, i, args, **settings))
+        return shares
 
     def jvp(self, f: Any, xp: Any, tangents: Tangents, y: Any, args: Any, settings: Any) -> Any:
         moved = list(args)
@@ -73,8 +80,10 @@ class Bilinear(Rule):
         self.transposes = transposes
 
     def vjps(self, positions: Any, xp: Any, g: Any, y: Any, args: Any, settings: Any) -> list[Any]:
-        transposes = self.transposes
-        return [transposes[i](xp, g, *args, **settings) for i in positions]
+        shares = []
+        for i in positions:
+            shares.append(self.transposes[i](xp, g, *args, **settings))
+        return shares
 
     def jvp(self, f: Any, xp: Any, tangents: Tangents, y: Any, args: Any, settings: Any) -> Any:
         moved = [(*args[:i], t, *args[i + 1 :]) for i, t in tangents.items()]

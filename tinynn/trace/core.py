@@ -222,8 +222,10 @@ class Function:
             args, settings = self._bound(args, settings)
         trace = None
         for a in args:
-            if type(a) is Traced and (trace is None or a.trace.level > trace.level):
-                trace = a.trace
+            if type(a) is Traced:
+                other = a.trace
+                if trace is None or other.level > trace.level:
+                    trace = other
         if trace is None:
             return self.raw(*args, **settings)
         return trace.process(self, args, settings)
@@ -235,7 +237,12 @@ class Function:
 
     def space_of(self, args: tuple[Any, ...]) -> Any:
         """The namespace in which this call happens."""
-        return self.space or next(a.space for a in args if type(a) is Traced)
+        if self.space is not None:
+            return self.space
+        for a in args:
+            if type(a) is Traced:
+                return a.space
+        raise TypeError(f"{self.name}: none of its arguments is an array of a transformation")
 
     def _bound(
         self, args: tuple[Any, ...], settings: dict[str, Any]

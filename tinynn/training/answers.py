@@ -33,7 +33,7 @@ class Answers:
         call = self._calls.get(kind)
         if call is None:
             return None
-        if self._are_of(net, params):
+        if call.current and self._are_of(net, params):
             given = [*self._held, x]
             if call.is_followed(given):
                 return None

@@ -8,6 +8,13 @@ from tinynn import tree
 from tinynn.rules.kinds import CONSTANT, Composed, Rule, rule_of
 from tinynn.trace import BASE, Function, Namespace, Trace, Traced, constant, namespace
 
+#: One call, once it was carried out: (rule, function, space, values, slots, result, settings),
+#: `values` being the arguments as they are below the trace, and `slots` the slots of those that
+#: are of the trace, by position. A plain tuple, since every call makes one.
+Entry = tuple[Rule, Function, Any, list[Any], dict[int, Any], Any, dict[str, Any]]
+
+SEVERAL = (tuple, list)
+
 
 class EscapedError(ValueError):
     """A value left the transformation it belongs to."""
@@ -56,12 +63,12 @@ class Derivative(Transformation):
         space = function.space or function.space_of(args)
         if type(rule) is Composed:
             return rule.definition(space, *args, **settings)
-        followed: dict[int, Any] = {}
-        values, call = list(args), function.raw
+        slots: dict[int, Any] = {}
+        values, call = [*args], function.raw
         for i, a in enumerate(args):
             if type(a) is Traced:
                 if a.trace is self:
-                    followed[i] = a.slot
+                    slots[i] = a.slot
                 elif a.trace is not BASE:
                     call = function
                     continue
@@ -69,47 +76,26 @@ class Derivative(Transformation):
                 if type(a) is Traced:
                     call = function
         result = call(*values, **settings)
-        several = isinstance(result, (tuple, list))
+        several = isinstance(result, SEVERAL)
         moves = changes(result, space) if several else space.kinds[result.dtype]
-        if not (moves and followed) or rule is CONSTANT:
+        if not moves or rule is CONSTANT:
             return constant(result, space)
         if rule is None:
             raise NotDifferentiableError(
                 f"{function.name}: {self.name} knows no derivative of it; write it with other "
                 "functions of the standard, or use stop_gradient(x) if none is wanted"
             )
-        follow = self.follow_several if several else self.follow
-        return follow(function, rule, space, values, followed, result, settings)
+        entry = (rule, function, space, values, slots, result, settings)
+        if several:
+            return self.follow_several(result, space, entry)
+        return self.follow(result, space, entry)
 
     @abstractmethod
-    def follow(
-        self,
-        function: Function,
-        rule: Rule,
-        space: Any,
-        values: list[Any],
-        followed: dict[int, Any],
-        result: Any,
-        settings: dict[str, Any],
-    ) -> Any:
-        """The result as Traced of this trace.
-
-        Args:
-            values: the arguments, as they are below this trace.
-            followed: the slots of those that are of this trace, by position.
-        """
+    def follow(self, result: Any, space: Any, entry: Entry) -> Any:
+        """The result of this call as Traced of this trace."""
 
     @abstractmethod
-    def follow_several(
-        self,
-        function: Function,
-        rule: Rule,
-        space: Any,
-        values: list[Any],
-        followed: dict[int, Any],
-        results: Any,
-        settings: dict[str, Any],
-    ) -> Any:
+    def follow_several(self, results: Any, space: Any, entry: Entry) -> Any:
         """`follow` where a call has several results, some of which can change a little."""
 
     def read(self, array: Traced, kind: type) -> Any:

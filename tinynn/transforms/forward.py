@@ -8,10 +8,10 @@ from collections.abc import Callable
 from typing import Any
 
 from tinynn import tree
-from tinynn.rules.kinds import Rule
-from tinynn.trace import Function, Traced, constant, namespace, plain, regrouped
+from tinynn.trace import Traced, constant, namespace, plain, regrouped
 from tinynn.transforms.derivative import (
     Derivative,
+    Entry,
     changes,
     is_traced,
     name_of,
@@ -22,31 +22,11 @@ from tinynn.transforms.derivative import (
 class Forward(Derivative):
     """Carries a tangent with each array: in its slot."""
 
-    def follow(
-        self,
-        function: Function,
-        rule: Rule,
-        space: Any,
-        values: list[Any],
-        followed: dict[int, Any],
-        result: Any,
-        settings: dict[str, Any],
-    ) -> Any:
-        tangent = _pushed(function, rule, space, values, followed, result, settings)
-        return self._with(space, result, tangent)
+    def follow(self, result: Any, space: Any, entry: Entry) -> Any:
+        return self._with(space, result, _pushed(entry))
 
-    def follow_several(
-        self,
-        function: Function,
-        rule: Rule,
-        space: Any,
-        values: list[Any],
-        followed: dict[int, Any],
-        results: Any,
-        settings: dict[str, Any],
-    ) -> Any:
-        tangents = _pushed(function, rule, space, values, followed, results, settings)
-        pairs = zip(results, tangents, strict=True)
+    def follow_several(self, results: Any, space: Any, entry: Entry) -> Any:
+        pairs = zip(results, _pushed(entry), strict=True)
         return regrouped(results, [self._with(space, item, t) for item, t in pairs])
 
     def _with(self, space: Any, value: Any, tangent: Any) -> Any:
@@ -55,16 +35,9 @@ class Forward(Derivative):
         return Traced(value, self, plain(like(space, tangent, value)), space)
 
 
-def _pushed(
-    function: Function,
-    rule: Rule,
-    space: Any,
-    values: list[Any],
-    tangents: dict[int, Any],
-    y: Any,
-    settings: dict[str, Any],
-) -> Any:
+def _pushed(entry: Entry) -> Any:
     """The tangent by the rule, which speaks to the library itself where nothing is Traced."""
+    rule, function, space, values, tangents, y, settings = entry
     xp = space.xp
     if is_traced(y) or any(map(is_traced, tangents.values())):
         values, y = [constant(a, space) for a in values], constant(y, space)

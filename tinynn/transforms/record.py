@@ -8,7 +8,7 @@ stand above the recording, so that what they do is written down as well.
 import operator
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
@@ -79,9 +79,19 @@ class Input(Node):
 
 @dataclass(eq=False)
 class Constant(Node):
-    """An array from outside the function, kept by reference: later changes to it are seen."""
+    """An array from outside the function, kept by reference: later changes to it are seen.
+
+    `wrappers` are the arrays of a Namespace that the function knows it by: one that is assigned to
+    gets another value, and the program is then out of date.
+    """
 
     value: Any = None
+    wrappers: list[Traced] = field(default_factory=list)
+
+    @property
+    def current(self) -> bool:
+        """Whether the function, called now, would take the same array."""
+        return all(wrapper.value is self.value for wrapper in self.wrappers)
 
 
 def item(x: Any, *, index: int) -> Any:
@@ -172,6 +182,8 @@ class Record(Transformation):
         if constant is None:
             constant = Constant(None, (), {}, tuple(array.shape), array.dtype, value=array)
             self.outside[id(array)] = constant
+        if value is not array:
+            constant.wrappers.append(value)
         return constant
 
     def written(self, function: Any, args: Any, settings: Any, result: Any) -> Node:

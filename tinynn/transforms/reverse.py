@@ -10,9 +10,7 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from tinynn import tree
-from tinynn.rules.kinds import Rule
 from tinynn.trace import (
-    Function,
     Namespace,
     Traced,
     constant,
@@ -23,16 +21,13 @@ from tinynn.trace import (
 from tinynn.trace.places import origin_of, places
 from tinynn.transforms.derivative import (
     Derivative,
+    Entry,
     NotDifferentiableError,
     changes,
     is_traced,
     name_of,
     space_of_leaf,
 )
-
-#: One call, as the pullback needs it: (rule, space, args, result, settings, parents), `parents`
-#: being the slots of arguments by position. A plain tuple, since one is made for every call.
-Entry = tuple[Rule, Any, list[Any], Any, dict[str, Any], dict[int, int]]
 
 
 class Item(NamedTuple):
@@ -50,109 +45,109 @@ class Reverse(Derivative):
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
+        self.watched: list[tuple[tree.Structure, int]] = []  # and how many leaves each has
         self.tape: list[Any] = []  # the inputs, as they are; then an Entry or Item for each result
 
-    def watch(self, value: Any, space: Any) -> Traced:
-        """An input: the derivative by it will be asked for. All inputs come before all calls."""
-        slot = self.inputs
-        self.inputs = slot + 1
-        self.tape.append(value)
-        return Traced(value, self, slot, space)
+    def watch(self, place: int, argument: Any) -> Any:
+        """A tree like this argument, whose cotangent will be asked for, its leaves followed.
 
-    def follow(
-        self,
-        function: Function,
-        rule: Rule,
-        space: Any,
-        values: list[Any],
-        followed: dict[int, Any],
-        result: Any,
-        settings: dict[str, Any],
-    ) -> Any:
+        All inputs come before all calls.
+        """
+        leaves, structure = tree.flatten(argument)
+        tape, inputs = self.tape, []
+        for leaf in leaves:
+            space = space_of_leaf(self.name, place, argument, leaf)
+            value = plain(leaf)
+            inputs.append(Traced(value, self, len(tape), space))
+            tape.append(value)
+        self.inputs = len(tape)
+        self.watched.append((structure, len(leaves)))
+        return structure.unflatten(inputs)
+
+    def follow(self, result: Any, space: Any, entry: Entry) -> Any:
         tape = self.tape
-        tape.append((rule, space, values, result, settings, followed))
+        tape.append(entry)
         return Traced(result, self, len(tape) - 1, space)
 
-    def follow_several(
-        self,
-        function: Function,
-        rule: Rule,
-        space: Any,
-        values: list[Any],
-        followed: dict[int, Any],
-        results: Any,
-        settings: dict[str, Any],
-    ) -> Any:
+    def follow_several(self, results: Any, space: Any, entry: Entry) -> Any:
         tape = self.tape
-        call = len(tape)
-        tape.append((rule, space, values, results, settings, followed))
+        slot = len(tape)
+        tape.append(entry)
         items = []
         for which, item in enumerate(results):
             if changes(item, space):
-                tape.append(Item(call, which, len(results)))
+                tape.append(Item(slot, which, len(results)))
                 items.append(Traced(item, self, len(tape) - 1, space))
             else:
                 items.append(constant(item, space))
         return regrouped(results, items)
 
-    def pullback(self, results: list[Any], cotangents: list[Any]) -> list[Any]:
-        """The cotangents of the inputs from those of these results."""
-        tape, inputs = self.tape, self.inputs
+    def pull(self, results: list[Any], cotangents: list[Any], keep: bool) -> tuple[Any, ...]:
+        """The cotangents of what is watched, trees like it, from those of these results.
+
+        Args:
+            keep: it will be asked again. If not, what a call needed is let go once it is used.
+        """
+        tape, inputs = self.tape.copy() if keep else self.tape, self.inputs
         waiting: list[Any] = [None] * len(tape)
         around, places.pulled = places.pulled, None
         for y, g in zip(results, cotangents, strict=True):
             if type(y) is Traced and y.trace is self:
                 before = waiting[y.slot]
                 waiting[y.slot] = g if before is None else y.space.add(before, g)
-        for slot in range(len(tape) - 1, inputs - 1, -1):
-            g = waiting[slot]
+        while len(tape) > inputs:
+            entry, g = tape.pop(), waiting.pop()
             if g is None:
                 continue
-            waiting[slot] = None
-            entry = tape[slot]
             if type(entry) is Item:
                 if waiting[entry.call] is None:
                     waiting[entry.call] = [None] * entry.among
                 waiting[entry.call][entry.which] = g
                 continue
-            rule, space, args, result, settings, parents = entry
-            xp = space.xp
-            if type(g) is Traced or type(result) is Traced or type(g) is list:
-                xp, g, result, args = _lifted(space, g, result, args)
-                places.pulled = origin_of(result)
-            shares = rule.vjps(parents, xp, g, result, args, settings)
-            for i, share in zip(parents, shares, strict=True):
-                x, parent = args[i], parents[i]
+            rule, _, space, args, parents, y, settings = entry
+            if type(y) is Traced or type(g) in _LIFTED:
+                shares = _lifted(entry, g)
+            else:
+                shares = rule.vjps(parents, space.xp, g, y, args, settings)
+            for (i, parent), share in zip(parents.items(), shares, strict=True):
+                x = args[i]
                 if share.shape != x.shape or share.dtype != x.dtype:
-                    share = _like(xp, share, x)
-                if type(share) is Traced:
-                    share = plain(share)
+                    share = _like(space, share, x)
                 before = waiting[parent]
                 waiting[parent] = share if before is None else space.add(before, share)
         places.pulled = around
-        found = waiting[:inputs]
-        for slot, g in enumerate(found):
+        for slot, g in enumerate(waiting):
             if g is None:
-                found[slot] = namespace(tape[slot]).zeros_like(tape[slot])
-        return found
+                waiting[slot] = namespace(tape[slot]).zeros_like(tape[slot])
+        found = iter(waiting)
+        return tuple([structure.unflatten(islice(found, n)) for structure, n in self.watched])
 
 
-def _lifted(space: Any, g: Any, result: Any, args: list[Any]) -> tuple[Any, Any, Any, list[Any]]:
-    """What a rule is given where some of it is Traced by a trace below, or results are several.
+#: What a cotangent is where a trace below follows it, or where a call has several results.
+_LIFTED = (Traced, list)
 
-    All of it Traced then, so that operators work between any two; and zeros for the results that
-    no cotangent reached.
+
+def _lifted(entry: Entry, g: Any) -> list[Any]:
+    """The cotangents by the rule where some of it is Traced by a trace below, or results are many.
+
+    The rule is given Traced alone then, so that operators work between any two; and zeros for the
+    results that no cotangent reached.
     """
-    if isinstance(g, list):
-        pairs = zip(g, result, strict=True)
+    rule, _, space, args, parents, y, settings = entry
+    places.pulled = origin_of(y)
+    if type(g) is list:
+        pairs = zip(g, y, strict=True)
         g = [space.zeros_like(plain(item)) if each is None else each for each, item in pairs]
-    if not is_traced(g) and not is_traced(result):
-        return space.xp, g, result, args
-    return space, constant(g, space), constant(result, space), [constant(a, space) for a in args]
+    if not is_traced(g) and not is_traced(y):
+        return rule.vjps(parents, space.xp, g, y, args, settings)
+    args = [constant(a, space) for a in args]
+    shares = rule.vjps(parents, space, constant(g, space), constant(y, space), args, settings)
+    return [plain(share) for share in shares]
 
 
-def _like(xp: Any, g: Any, x: Any) -> Any:
+def _like(space: Any, g: Any, x: Any) -> Any:
     """`g` with the shape and data type of `x`: the one place where broadcasting is undone."""
+    xp = space if type(g) is Traced else space.xp
     if g.shape != x.shape:
         extra = g.ndim - x.ndim
         stretched = tuple(
@@ -191,14 +186,16 @@ def vjp(f: Callable[..., Any], *args: Any) -> tuple[Any, Callable[[Any], tuple[A
     (array([ 2., 40.]),)
     """
     name = name_of("vjp", f)
-    trace, pull, result, _ = _run(name, f, args, tuple(range(len(args))))
+    trace = Reverse(name)
+    result = f(*[trace.watch(place, argument) for place, argument in enumerate(args)])
+    trace.open = False
     results, structure = tree.flatten(result)
 
     def pullback(cotangent: Any) -> tuple[Any, ...]:
         gs, given = tree.flatten(cotangent)
         if given != structure:
             raise ValueError(f"{name}: the cotangent is not a tree like the function's result")
-        return pull(results, [plain(g) for g in gs])
+        return trace.pull(results, [plain(g) for g in gs], keep=True)
 
     return structure.unflatten([trace.leave(leaf) for leaf in results]), pullback
 
@@ -235,11 +232,18 @@ def value_and_grad(
     places = (argnums,) if isinstance(argnums, int) else tuple(argnums)
 
     def value_and_gradient(*args: Any, **kwargs: Any) -> Any:
-        trace, pull, result, aux = _run(name, f, args, places, kwargs, has_aux)
+        trace = Reverse(name)
+        watched = list(args)
+        for place in places:
+            watched[place] = trace.watch(place, args[place])
+        result, aux = f(*watched, **kwargs), None
+        trace.open = False
+        if has_aux:
+            result, aux = _pair(name, result)
         out = trace.leave(result)
-        gradients = pull([result], [_one(name, out)])
+        gradients = trace.pull([result], [_one(name, out)], keep=False)
         gradient = gradients[0] if single else gradients
-        return ((out, aux), gradient) if has_aux else (out, gradient)
+        return ((out, tree.map(trace.leave, aux)), gradient) if has_aux else (out, gradient)
 
     return value_and_gradient
 
@@ -266,42 +270,11 @@ def grad(
     return gradient
 
 
-def _run(
-    name: str,
-    f: Callable[..., Any],
-    args: tuple[Any, ...],
-    places: tuple[int, ...],
-    kwargs: dict[str, Any] | None = None,
-    has_aux: bool = False,
-) -> tuple[Reverse, Callable[..., tuple[Any, ...]], Any, Any]:
-    """Run `f`, watching the arguments at these places.
-
-    Returns:
-        `(trace, pull, result, aux)`: `result` as `f` returned it, `aux` (what came beside it) as
-        the world outside sees it. `pull(leaves, cotangents)` takes cotangents of leaves of the
-        result to trees like the watched arguments.
-    """
-    trace = Reverse(name)
-    watched, opened = list(args), []
-    for place in places:
-        argument = args[place]
-        leaves, structure = tree.flatten(argument)
-        opened.append((structure, len(leaves)))
-        watched[place] = structure.unflatten([
-            trace.watch(plain(leaf), space_of_leaf(name, place, argument, leaf)) for leaf in leaves
-        ])  # fmt: skip
-    result, aux = f(*watched, **(kwargs or {})), None
-    trace.open = False
-    if has_aux:
-        if not (isinstance(result, tuple) and len(result) == 2):
-            raise TypeError(f"{name}: with has_aux=True the function returns a pair (value, aux)")
-        result, aux = result[0], tree.map(trace.leave, result[1])
-
-    def pull(leaves: list[Any], cotangents: list[Any]) -> tuple[Any, ...]:
-        found = iter(trace.pullback(leaves, cotangents))
-        return tuple([structure.unflatten(islice(found, count)) for structure, count in opened])
-
-    return trace, pull, result, aux
+def _pair(name: str, result: Any) -> Any:
+    """The result of a function with `has_aux`."""
+    if not (isinstance(result, tuple) and len(result) == 2):
+        raise TypeError(f"{name}: with has_aux=True the function returns a pair (value, aux)")
+    return result
 
 
 def _one(name: str, out: Any) -> Any:
