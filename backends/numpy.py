@@ -45,6 +45,10 @@ class Standard:
         return add_up(x, axis=axis, dtype=dtype, keepdims=keepdims)
 
     @staticmethod
+    def take_along_axis(x: Array, indices: Array, /, *, axis: int = -1) -> Array:
+        return np.take_along_axis(x, indices, axis)  # before NumPy 2.3 the axis had to be given
+
+    @staticmethod
     def ones_like(x: Array, /, *, dtype: Any = None, device: Any = None) -> Array:
         ones = np.empty_like(x, dtype=dtype, device=device, subok=False)
         ones.fill(1)

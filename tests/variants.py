@@ -54,7 +54,7 @@ class ReadOnlyNamespace:
 
     __name__ = "numpy_readonly"
 
-    def __init__(self, module: ModuleType) -> None:
+    def __init__(self, module: Any) -> None:
         self._module = module
 
     def __getattr__(self, name: str) -> Any:
@@ -77,7 +77,7 @@ def returning_frozen(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @cache
 def readonly_numpy() -> ReadOnlyNamespace:
-    return ReadOnlyNamespace(np)
+    return ReadOnlyNamespace(backends.get("numpy").xp)
 
 
 class Always:
