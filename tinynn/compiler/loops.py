@@ -20,7 +20,9 @@ from tinynn.transforms.record import Graph
 # seconds: the least and the most that was measured.
 _CALL, _ELEMENT = 0.25e-6, 0.1e-9
 _COMPILING, _COMPILING_CALL = 2.5, 0.06
-_LARGEST = 2**18  # elements; on larger arrays the work takes longer than the calls
+# Elements, and multiplications of a product: beyond them the work takes longer than the calls, and
+# a library that has several threads for it may be faster.
+_LARGEST, _LARGEST_PRODUCT = 2**18, 2**22
 
 
 def worth_compiling(graph: Graph, steps: int) -> bool:
@@ -29,7 +31,10 @@ def worth_compiling(graph: Graph, steps: int) -> bool:
     It goes by the program alone, so that the answer is the same every time.
     """
     sizes = [prod(node.shape) for node in graph.nodes if not is_view(node)]
-    if max(sizes, default=0) > _LARGEST:
+    products = [n for n in graph.nodes if n.name == "matmul"]
+    if max(sizes, default=0) > _LARGEST or any(
+        prod(n.shape) * n.args[0].shape[-1] > _LARGEST_PRODUCT for n in products
+    ):
         return False
     saved = len(sizes) * _CALL + sum(sizes) * _ELEMENT
     return steps * saved > _COMPILING + len(sizes) * _COMPILING_CALL

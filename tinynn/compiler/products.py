@@ -16,7 +16,7 @@ from tinynn.transforms.record import Node
 _ROWS = 4
 _BYTES = 128  # of a block's columns
 _WIDTHS = (1, 2, 4, 8)
-_LARGE = 2**23  # multiplications, from which on BLAS is as fast as these loops or faster
+_LARGE = 2**25  # multiplications, from which on BLAS is as fast as these loops or faster
 
 
 class Products:
