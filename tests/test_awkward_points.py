@@ -1,5 +1,6 @@
 """Derivatives at the points where they need thought: at each, what JAX says, or why not."""
 
+import itertools
 from dataclasses import dataclass
 from math import inf, nan
 from typing import Any
@@ -171,6 +172,19 @@ def test_products_with_zeros_to_second_order(
     assert_close(second(lambda x: namespace(x).prod(x), x), expected, backend, dtype="float32")
     last = lambda x: namespace(x).cumulative_prod(x)[-1]  # noqa: E731
     assert_close(second(last, x), expected, backend, dtype="float32")
+
+
+@pytest.mark.parametrize(
+    "values", [np.zeros((3, 3)), np.eye(3), SINGULAR, [[2, 1, 0], [0, 1, 3], [1, 0, 1]]], ids=str
+)
+def test_determinants_to_second_order(values: Any, backend: backends.Backend) -> None:
+    signs = np.zeros((3, 3, 3))  # of permutations
+    for i, j, k in itertools.permutations(range(3)):
+        signs[i, j, k] = (j - i) * (k - i) * (k - j) / 2
+    expected = np.einsum("ikp,jmq,pq->ijkm", signs, signs, np.asarray(values))
+    x = backend.asarray(np.asarray(values), dtype=backend.dtypes()["float32"])
+    found = tinynn.hessian(lambda x: namespace(x).linalg.det(x))(x)
+    assert_close(found, expected, backend, dtype="float32", atol=3e-6)
 
 
 @pytest.mark.only("array_api_strict", "torch", "jax-x64")

@@ -119,26 +119,69 @@ def _solve_push(xp: Any, tangents: Tangents, y: Any, args: Any) -> Any:
     return out[..., 0] if vector else out
 
 
+def _turned_svd(xp: Any, x: Any) -> tuple[Any, Any, Any, Any]:
+    """u, s and vh of the decomposition, and det(u) det(vh)."""
+    u, s, vh = xp.linalg.svd(x, full_matrices=False)
+    return u, s, vh, (xp.linalg.det(u) * xp.linalg.det(vh))[..., None, None]
+
+
 def _cofactors_by_svd(x: Any) -> Any:
     xp = Namespace(namespace(x))
-    u, s, vh = xp.linalg.svd(x, full_matrices=False)
-    turn = xp.linalg.det(u) * xp.linalg.det(vh)
-    others = conj(xp, u) * _columns(products_of_others(xp, s))
-    return turn[..., None, None] * xp.matmul(others, conj(xp, vh))
+    u, s, vh, turn = _turned_svd(xp, x)
+    return turn * xp.matmul(conj(xp, u) * _columns(products_of_others(xp, s)), conj(xp, vh))
 
 
-def _cofactors_moved(xp: Any, t: Any, y: Any, args: Any) -> Any:
-    # The second derivative of det, which is symmetric: the same for a cotangent and a tangent.
-    along = xp.sum(y * t, axis=(-2, -1), keepdims=True) * y - _matmul(xp, y, _T(xp, t), y)
-    return along / xp.linalg.det(args[0])[..., None, None]
+def _cofactors_moved_by_svd(x: Any, t: Any) -> Any:
+    xp = Namespace(namespace(x))
+    u, s, vh, turn = _turned_svd(xp, x)
+    # Between the singular vectors the matrix is diagonal: what moves a cofactor of it is t there,
+    # times all singular values but two.
+    inner = _matmul(xp, _H(xp, u), t, _H(xp, vh))
+    same = _eye_like(xp, s[..., None] * _columns(s)) != 0
+    left_out = same[..., :, None, :] | same[..., None, :, :]
+    others = xp.prod(xp.where(left_out, 1.0, s[..., None, None, :]), axis=-1)
+    others = xp.astype(xp.where(same, 0.0, others), inner.dtype)
+    # Functions, not operators: x may be known to a trace that t is unknown to, and t to another.
+    moved = xp.sum(xp.multiply(others, _columns(xp.linalg.diagonal(inner))), axis=-1)
+    inner = _eye_like(xp, inner) * _rows(moved) - xp.multiply(others, _T(xp, inner))
+    return xp.multiply(turn, _matmul(xp, conj(xp, u), inner, conj(xp, vh)))
 
 
-#: det(x) x^-T, the gradient of det; unlike that formula it exists for singular matrices too.
+def _cofactors_moved_twice(xp: Any, t: Any, x: Any, u: Any) -> Any:
+    # The third derivative of det, for matrices that have an inverse, from the second one as
+    # (sum(y t) y - y t^T y) / det.
+    y, moved, det = cofactors(x), cofactors_moved(x, u), xp.linalg.det(x)[..., None, None]
+
+    def total(a: Any, b: Any) -> Any:
+        return xp.sum(a * b, axis=(-2, -1), keepdims=True)
+
+    change = total(moved, t) * y + total(y, t) * moved
+    change = change - _matmul(xp, moved, _T(xp, t), y) - _matmul(xp, y, _T(xp, t), moved)
+    return (change - cofactors_moved(x, t) * total(y, u)) / det
+
+
+#: The derivatives of det, which exist for singular matrices too: of the first order, det(x) x^-T,
+#: and of the second in the direction t. They are symmetric: a cotangent is taken as a tangent is.
 cofactors = Function("cofactors", _cofactors_by_svd)
+cofactors_moved = Function("cofactors_moved", _cofactors_moved_by_svd)
 cofactors.rule = ByHand(
-    lambda i, xp, g, y, args: _cofactors_moved(xp, g, y, args),
-    lambda xp, tangents, y, args: _cofactors_moved(xp, tangents[0], y, args),
+    lambda i, xp, g, y, args: cofactors_moved(args[0], g),
+    lambda xp, tangents, y, args: cofactors_moved(args[0], tangents[0]),
 )
+
+
+def _moved_pull(i: int, xp: Any, g: Any, y: Any, args: Any) -> Any:
+    return cofactors_moved(args[0], g) if i else _cofactors_moved_twice(xp, args[1], args[0], g)
+
+
+def _moved_push(xp: Any, tangents: Tangents, y: Any, args: Any) -> Any:
+    x, t = args
+    parts = [cofactors_moved(x, tangents[1])] if 1 in tangents else []
+    parts += [_cofactors_moved_twice(xp, t, x, tangents[0])] if 0 in tangents else []
+    return sum(parts[1:], parts[0])
+
+
+cofactors_moved.rule = ByHand(_moved_pull, _moved_push)
 
 
 def _det_pull(i: int, xp: Any, g: Any, y: Any, args: Any) -> Any:
