@@ -473,18 +473,3 @@ def test_history() -> None:
     assert history.last == {}
     history.add({"epoch": 1, "loss": 0.5})
     assert history == {"epoch": [1], "loss": [0.5]}
-
-
-@pytest.mark.only("numpy")
-def test_predictions_follow_the_parameters_however_they_are_changed(backend: Backend) -> None:
-    x = np.random.RandomState(0).randn(2, 3)
-    model = fit(Linear(1), x, x[:, 0], epochs=1)
-    for _ in range(6):  # so often that it is compiled
-        model.predict(x)
-    weight, bias = (backend.to_host(model.params[name]) for name in ("weight", "bias"))
-    model.params["weight"] = 2 * weight
-    np.testing.assert_allclose(model.predict(x), x @ (2 * weight) + bias)
-    model.params["bias"] = bias + 1
-    np.testing.assert_allclose(model.predict(x), x @ (2 * weight) + bias + 1)
-    with pytest.raises(ValueError, match="expected finite numbers"):
-        model.predict(x * np.nan)

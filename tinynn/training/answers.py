@@ -19,11 +19,17 @@ class Answers:
     """
 
     def __init__(self) -> None:
+        self._forget()
+
+    def _forget(self) -> None:
         self._times: dict[Any, int] = {}
         self._calls: dict[Any, Any] = {}
         self._made_for: tuple[Any, Any] = (None, None)
         self._folders: list[tuple[Any, tuple[Any, ...]]] = []  # dicts, and what they held
         self._held: list[Any] = []  # the parameters, in order
+
+    def __reduce__(self) -> Any:
+        return Answers, ()  # a copy of the model has other parameters
 
     def to(self, x: Any, kind: Any, net: Any, params: Any) -> Any:
         """The network's output for an array of a kind that was checked before.
@@ -42,7 +48,7 @@ class Answers:
                 return y if isfinite(squares) else None
             except Exception:  # whatever it is, the long way says it
                 pass
-        self.__init__()  # type: ignore[misc]
+        self._forget()
         return None
 
     def given(self, y: Any, x: Any, kind: Any, net: Any, params: Any) -> None:
