@@ -18,7 +18,7 @@ class Standard:
 
     __name__ = "numpy"
 
-    linalg, fft = np.linalg, np.fft
+    linalg, fft = np.linalg, np.fft  # NumPy loads them when they are first asked for
 
     def __init__(self) -> None:
         # Plain attributes: a `__getattr__` would slow down every look at one.

@@ -1,7 +1,7 @@
 """Recording, the passes, and the programs that are emitted."""
 
-import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -341,17 +341,12 @@ def test_one_program_in_many_threads() -> None:
     f = tinynn.compile(lambda x: sigmoid(x @ x) @ x + x)
     inputs = [np.random.RandomState(i).randn(16, 16) for i in range(8)]
     expected = [f(x) for x in inputs]
-    wrong = []
 
-    def work(i: int) -> None:
-        wrong.extend(i for _ in range(50) if not np.array_equal(f(inputs[i]), expected[i]))
+    def work(i: int) -> bool:
+        return all(np.array_equal(f(inputs[i]), expected[i]) for _ in range(50))
 
-    threads = [threading.Thread(target=work, args=(i,)) for i in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not wrong
+    with ThreadPoolExecutor(8) as pool:  # it passes on what a thread raises
+        assert all(pool.map(work, range(8)))
 
 
 # The XOR network of the notebooks, whole: a change of the emitted code is seen here.

@@ -1,7 +1,7 @@
 """Every engine of fit gives what the eager one gives: parameters, history, callbacks' view."""
 
-import threading
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -257,17 +257,12 @@ def test_auto_compiles_long_runs_only(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_two_trainings_at_once_do_not_meet() -> None:
     x = np.random.RandomState(0).randn(64, 3)
     alone = tinynn.fit(SMALL, x, x[:, 0] > 0, epochs=30, engine="calls").history["loss"]
-    found: list[Any] = []
 
-    def train() -> None:
-        found.append(tinynn.fit(SMALL, x, x[:, 0] > 0, epochs=30, engine="calls").history["loss"])
+    def train(_: int) -> Any:
+        return tinynn.fit(SMALL, x, x[:, 0] > 0, epochs=30, engine="calls").history["loss"]
 
-    threads = [threading.Thread(target=train) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert found == [alone] * 4
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(train, range(4))) == [alone] * 4
 
 
 @pytest.mark.only("numpy", "torch", "cupy")

@@ -13,7 +13,7 @@ from tinynn.compiler.kernel import Kernel
 from tinynn.compiler.loop import Loop
 from tinynn.compiler.passes import simplified
 from tinynn.compiler.plan import is_view
-from tinynn.compiler.rewrite import CannotEmit
+from tinynn.compiler.rewrite import CannotEmit, size
 from tinynn.transforms.record import Graph
 
 # What a call costs in a library that costs nothing in loops, and what loops cost to be compiled, in
@@ -30,10 +30,10 @@ def worth_compiling(graph: Graph, steps: int) -> bool:
 
     It goes by the program alone, so that the answer is the same every time.
     """
-    sizes = [prod(node.shape) for node in graph.nodes if not is_view(node)]
+    sizes = [size(node) for node in graph.nodes if not is_view(node)]
     products = [n for n in graph.nodes if n.name == "matmul"]
     if max(sizes, default=0) > _LARGEST or any(
-        prod(n.shape) * n.args[0].shape[-1] > _LARGEST_PRODUCT for n in products
+        size(n) * n.args[0].shape[-1] > _LARGEST_PRODUCT for n in products
     ):
         return False
     saved = len(sizes) * _CALL + sum(sizes) * _ELEMENT

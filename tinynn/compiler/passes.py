@@ -278,7 +278,6 @@ def slopes_of_relu(graph: Graph) -> Graph:
     large arrays it is a comparison that is written into floats.
     """
     known_maxima: dict[int, Node] = {}
-    outputs = {id(o) for o in graph.outputs}
 
     def visit(node: Node, build: Builder) -> Any:
         if node.name == "maximum" and known(node.args[1]) == 0 and isinstance(node.args[0], Node):
@@ -297,8 +296,8 @@ def slopes_of_relu(graph: Graph) -> Graph:
 
     done = rewritten(graph, visit)
     # A new array, such as is given away, would be of booleans.
-    new = [o for o in done.outputs if isinstance(o, Node) and id(o) not in outputs]
-    return graph if any(o.name == "greater" for o in new) else done
+    compared = [o for o in done.outputs if is_call(o) and o.name == "greater"]
+    return graph if any(graph.space.kinds[o.dtype] for o in compared) else done
 
 
 def suited(graph: Graph, functions: Container[str]) -> Graph:

@@ -6,11 +6,10 @@ the cache.
 """
 
 import re
-from math import prod
 from typing import Any
 
 from tinynn.compiler.plan import When
-from tinynn.compiler.rewrite import elementwise
+from tinynn.compiler.rewrite import elementwise, size
 from tinynn.transforms.record import Node
 
 Line = tuple[str, Node | None]
@@ -37,31 +36,30 @@ def in_pieces(writer: Any, length: int) -> list[Line]:
 
 def _vector(writer: Any, node: Node | None, length: int) -> int:
     """The number of elements, if a call goes through long vectors alone, element by element."""
-    if not elementwise(node) or len(node.shape) != 1 or prod(node.shape) < 2 * length:  # type: ignore[union-attr]
+    if node is None or not elementwise(node) or len(node.shape) != 1 or size(node) < 2 * length:
         return 0
-    assert node is not None
     for each in (node, *node.parents):
         spelling = writer.spelled[id(each)]
         straight = each.shape == node.shape and spelling.storage and spelling.whole
         if each.shape != () and not straight:
             return 0
-    return prod(node.shape)
+    return size(node)
 
 
 def _looped(writer: Any, run: list[Line], length: int) -> list[Line]:
     """These calls, each on a piece at a time."""
-    size = prod(run[0][1].shape)  # type: ignore[union-attr]
+    whole = size(run[0][1])  # type: ignore[arg-type]
     text = "\n".join(text for text, _ in run)
     words = dict.fromkeys(re.findall(r"[A-Za-z_]\w*", text))
-    bound = {n for n, a in writer.names.bound.items() if getattr(a, "shape", None) == (size,)}
+    bound = {n for n, a in writer.names.bound.items() if getattr(a, "shape", None) == (whole,)}
     nodes = [n for _, line in run if line for n in (line, *line.parents) if n.shape != ()]
     vectors = [w for w in words if w in bound | {writer.spell(n) for n in nodes}]
     passing = _passing(writer, run)
     names = {w: writer.names.new(f"{w}_i") for w in vectors}
-    first, here = f"[:{length}][: {size} - i]", f"[i : i + {length}]"
+    first, here = f"[:{length}][: {whole} - i]", f"[i : i + {length}]"
     cut = [w + (first if w in passing else here) for w in vectors]
     pieces = writer.names.new("pieces")
-    start = f"{pieces} = [({', '.join(cut)}) for i in range(0, {size}, {length})]"
+    start = f"{pieces} = [({', '.join(cut)}) for i in range(0, {whole}, {length})]"
     writer.lines[When.ONCE].append((start, None))
     head = f"for {', '.join(names.values())} in {pieces}:"
     inside = [(re.sub(r"[A-Za-z_]\w*", lambda m: names.get(m[0], m[0]), t), n) for t, n in run]

@@ -68,19 +68,13 @@ class Products:
         """
         if out.strides[-1] != 1:
             a, b, out = _turned(b), _turned(a), _turned(out)
-        orders = [_order(each) for each in (a, b, out)]
-        if None in orders or orders[2][0]:  # type: ignore[index]
+        left, right, result = (_order(each) for each in (a, b, out))
+        if left is None or right is None or result is None or result[0]:
             return None
-        given = []
-        for view, (turned, step) in zip((a, b, out), orders, strict=True):  # type: ignore[misc]
-            given += [view.base, self._first(view)]
-            given += [str(step)] if view is out else [str(turned), str(step)]
-        sizes = f"{a.shape[-2]}, {b.shape[-1]}, {a.shape[-1]}"
-        return f"product_{self.kernel.speech.dtype(node.dtype)}({sizes}, {', '.join(given)})"
-
-    def _first(self, view: View) -> str:
-        """The text of where a matrix begins in its memory."""
-        return view.distance(*self.stack[: len(view.shape) - 2], 0, 0)
+        sizes = a.shape[-2], b.shape[-1], a.shape[-1]
+        places = [f"{v.base}, {v.distance(*self.stack, 0, 0)}" for v in (a, b, out)]
+        given = (*sizes, places[0], *left, places[1], *right, places[2], result[1])
+        return f"product_{self.kernel.speech.dtype(node.dtype)}({', '.join(map(str, given))})"
 
     def _padded(self, node: Node) -> View | None:
         """Memory with room at the end of each row, if all who read the result can do with it."""

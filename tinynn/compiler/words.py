@@ -47,9 +47,9 @@ class Names:
     def function(self, name: str, raw: Any) -> str:
         """The name of a function: the library's own, if that is the one."""
         theirs = getattr(self._library, name, None)
-        return (
-            name if theirs is raw else self.bind(f"xp_{name}" if theirs is not None else name, raw)
-        )
+        if theirs is raw:
+            return name
+        return self.bind(name if theirs is None else f"xp_{name}", raw)
 
 
 def of_input(label: str) -> str:

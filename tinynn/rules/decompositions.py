@@ -11,7 +11,7 @@ takes them from and to the cotangents of tinynn, which are without the conjugati
 from collections.abc import Callable
 from typing import Any
 
-from tinynn.rules.kinds import RULES, ByHand, Composed, Tangents
+from tinynn.rules.kinds import RULES, ByHand, Composed, Tangents, total
 from tinynn.rules.numbers import conj, is_complex, real
 from tinynn.rules.statistical import products_of_others
 from tinynn.trace import Function, Namespace, namespace
@@ -137,7 +137,7 @@ def _cofactors_moved_by_svd(x: Any, t: Any) -> Any:
     # Between the singular vectors the matrix is diagonal: what moves a cofactor of it is t there,
     # times all singular values but two.
     inner = _matmul(xp, _H(xp, u), t, _H(xp, vh))
-    same = _eye_like(xp, s[..., None] * _columns(s)) != 0
+    same = _eye_like(xp, _rows(s) * _columns(s)) != 0
     left_out = same[..., :, None, :] | same[..., None, :, :]
     others = xp.prod(xp.where(left_out, 1.0, s[..., None, None, :]), axis=-1)
     others = xp.astype(xp.where(same, 0.0, others), inner.dtype)
@@ -152,12 +152,12 @@ def _cofactors_moved_twice(xp: Any, t: Any, x: Any, u: Any) -> Any:
     # (sum(y t) y - y t^T y) / det.
     y, moved, det = cofactors(x), cofactors_moved(x, u), xp.linalg.det(x)[..., None, None]
 
-    def total(a: Any, b: Any) -> Any:
+    def along(a: Any, b: Any) -> Any:
         return xp.sum(a * b, axis=(-2, -1), keepdims=True)
 
-    change = total(moved, t) * y + total(y, t) * moved
+    change = along(moved, t) * y + along(y, t) * moved
     change = change - _matmul(xp, moved, _T(xp, t), y) - _matmul(xp, y, _T(xp, t), moved)
-    return (change - cofactors_moved(x, t) * total(y, u)) / det
+    return (change - cofactors_moved(x, t) * along(y, u)) / det
 
 
 #: The derivatives of det, which exist for singular matrices too: of the first order, det(x) x^-T,
@@ -178,7 +178,7 @@ def _moved_push(xp: Any, tangents: Tangents, y: Any, args: Any) -> Any:
     x, t = args
     parts = [cofactors_moved(x, tangents[1])] if 1 in tangents else []
     parts += [_cofactors_moved_twice(xp, t, x, tangents[0])] if 0 in tangents else []
-    return sum(parts[1:], parts[0])
+    return total(xp, parts)
 
 
 cofactors_moved.rule = ByHand(_moved_pull, _moved_push)

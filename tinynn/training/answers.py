@@ -9,6 +9,7 @@ from tinynn.trace import Traced, namespace
 from tinynn.transforms.record import RecordingError
 
 _OFTEN = 4  # predictions for one kind of array before there is a program for it
+_KINDS = 64  # of arrays to keep count of; with more, all is forgotten
 
 
 class Answers:
@@ -31,7 +32,7 @@ class Answers:
     def __reduce__(self) -> Any:
         return Answers, ()  # a copy of the model has other parameters
 
-    def to(self, x: Any, kind: Any, net: Any, params: Any) -> Any:
+    def answer(self, x: Any, kind: Any, net: Any, params: Any) -> Any:
         """The network's output for an array of a kind that was checked before.
 
         None: go the long way. That the numbers are finite is seen from the sum of their squares.
@@ -51,12 +52,15 @@ class Answers:
         self._forget()
         return None
 
-    def given(self, y: Any, x: Any, kind: Any, net: Any, params: Any) -> None:
-        """Remember that this was answered, and write the program when it is time."""
+    def remember(self, y: Any, x: Any, kind: Any, net: Any, params: Any) -> None:
+        """Count that y was answered to x the long way, and write the program when it is time."""
+        if len(self._times) == _KINDS:
+            self._forget()
         times = self._times[kind] = self._times.get(kind, 0) + 1
-        arrays = backends.is_array(y) and not isinstance(x, Traced)
+        if times != _OFTEN or not backends.is_array(y) or isinstance(x, Traced):
+            return
         folders = _folders(params)
-        if times != _OFTEN or not arrays or folders is None:
+        if folders is None:
             return
         from tinynn.compiler.compiled import Call  # few models are asked often
 

@@ -82,7 +82,7 @@ class Model:
         """
         kind = (type(X), getattr(X, "shape", None), getattr(X, "dtype", None))
         if batch_size is None:
-            y = self._answers.to(X, kind, self.net, self.params)
+            y = self._answers.answer(X, kind, self.net, self.params)
             if y is not None:
                 return y
         intake = self._intake("predict", X)
@@ -90,7 +90,7 @@ class Model:
             x = self._features(intake, X)
             y = forward(self.net, self.params, x, batch_size)
             if x is X and batch_size is None and intake.home.dialect is not None:
-                self._answers.given(y, X, kind, self.net, self.params)
+                self._answers.remember(y, X, kind, self.net, self.params)
             return y
 
     def evaluate(
