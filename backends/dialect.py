@@ -87,8 +87,9 @@ class Native:
         products: the dtypes, by name, of whose matrices the source may leave the product to the
             library's BLAS: product_float32(m, n, k, *a, *b, *out) for (m, k) by (k, n). A matrix
             is its array, its first element's place, whether it lies transposed, and the number of
-            elements from one row of memory to the next; `out` does not lie transposed.
+            elements from one row of memory to the next; `out` does not lie transposed. For each
+            the number of multiplications from which on that is faster than loops.
     """
 
     build: Callable[[str, Sequence[str]], Callable[..., None]]
-    products: frozenset[str] = frozenset()
+    products: Mapping[str, int] = field(default_factory=dict)

@@ -31,7 +31,6 @@ from backends.dialect import Native
 _NUMPY = "bool_ ceil float32 float64 floor int8 int16 int32 int64 rint trunc uint8 uint16 uint32"
 _OURS = "exp_float32 exp_float64 plus plus_product product_float32 product_float64"
 
-PRODUCTS = frozenset(each for each in ("float32", "float64") if openblas.product(each))
 
 
 def _names() -> dict[str, Any]:
@@ -80,7 +79,7 @@ def key(source: str, dtypes: Sequence[str]) -> str:
         np.__version__,
         llvm.get_host_cpu_name(),
         llvm.get_host_cpu_features().flatten(),
-        sorted((each, openblas.product(each).name) for each in PRODUCTS),  # type: ignore[union-attr]
+        [(each, openblas.product(each).name) for each in openblas.products()],  # type: ignore[union-attr]
     )
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
@@ -201,7 +200,7 @@ def _address(name: str) -> int | None:
     """Where a function of C is, from now on known to the linker."""
     if address := llvm.address_of_symbol(name):
         return address
-    for product in map(openblas.product, PRODUCTS):
+    for product in map(openblas.product, openblas.products()):
         if product is not None and product.name == name:
             llvm.add_symbol(name, product.address)
             return product.address
@@ -238,4 +237,4 @@ class _Kernel:
         self._call(*room, steps, times, *[array.ctypes.data for array in arrays])
 
 
-NATIVE = Native(build, PRODUCTS)
+NATIVE = Native(build, openblas.products())

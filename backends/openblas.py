@@ -9,6 +9,12 @@ from typing import NamedTuple
 
 from backends.base import Advice
 
+# Multiplications from which on a product is faster than loops compiled for the processor: by
+# benchmark, with kernels for all that an x86 processor has, and with any others. Kernels for AVX-512
+# come with some for small matrices.
+_WIDE = ("skylakex", "cooperlake", "sapphirerapids")
+_LARGE_WIDE, _LARGE = 2**13, 2**25
+
 _PRODUCTS = {"float32": "sgemm", "float64": "dgemm"}
 _SPELLED = ("scipy_cblas_{}64_", "cblas_{}64_", "cblas_{}")
 _NAMES = ("scipy_openblas_get_corename64_", "openblas_get_corename64_", "openblas_get_corename")
@@ -68,6 +74,13 @@ def product(dtype: str) -> Product | None:
             assert address is not None
             return Product(name, address, 64 if name.endswith("64_") else 32)
     return None
+
+
+@cache
+def products() -> dict[str, int]:
+    """The dtypes that `product` knows, and from how many multiplications on it beats loops."""
+    large = _LARGE_WIDE if _core().lower() in _WIDE else _LARGE
+    return {dtype: large for dtype in _PRODUCTS if product(dtype)}
 
 
 @cache

@@ -13,7 +13,6 @@ import backends
 from backends import openblas
 from tinynn import fit, tree
 from tinynn.compiler import loops as compiler_of_loops
-from tinynn.compiler import products
 from tinynn.compiler.loops import CannotEmit, Loops, worth_compiling
 from tinynn.functional import elu, gelu, leaky_relu, relu, sigmoid, silu, softplus, tanh
 from tinynn.layers import BatchNorm, Dropout, Flatten, LayerNorm, Linear, Sequential
@@ -201,6 +200,13 @@ def test_functions_of_integers(dtype: str) -> None:
 SHAPES = [(4, 3, 5), (1, 7, 64), (6, 64, 10), (9, 17, 33), (5, 4, 1), (1, 9, 1), (4, 1, 40)]
 
 
+def from_size(monkeypatch: pytest.MonkeyPatch, multiplications: int) -> None:
+    """Leave products of so many multiplications or more to BLAS."""
+    products = NUMPY.native().products
+    for dtype in products:
+        monkeypatch.setitem(products, dtype, multiplications)
+
+
 PRODUCTS = [("loops", "float32", shape) for shape in SHAPES]
 PRODUCTS += [("BLAS", dtype, (9, 17, 33)) for dtype in ("float32", "float64")]
 
@@ -211,7 +217,7 @@ def test_products(
 ) -> None:
     m, k, n = shape
     a, b, c, d = (numbers(*each, dtype=dtype) for each in ((m, k), (k, n), (n, k), (k, m)))
-    monkeypatch.setattr(products, "_LARGE", 1 if how == "BLAS" else 2**60)
+    from_size(monkeypatch, 1 if how == "BLAS" else 2**60)
 
     def each(xp: Any, a: Any, b: Any, c: Any, d: Any) -> list[Any]:
         product = a @ b
@@ -227,7 +233,7 @@ def test_products(
 def test_products_of_stacks_vectors_and_integers(
     large: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(products, "_LARGE", large)
+    from_size(monkeypatch, large)
     a, b, v = numbers(3, 4, 6), numbers(6, 5), numbers(6)
 
     def each(xp: Any, a: Any, b: Any, v: Any, i: Any) -> list[Any]:

@@ -2,7 +2,7 @@
 
 import builtins
 import math
-from collections.abc import Container, Iterable
+from collections.abc import Iterable, Mapping
 from math import prod
 from typing import Any
 
@@ -36,7 +36,7 @@ class Kernel:
         graph: the program of the step.
         kept: how many inputs live on; their new values are the first outputs.
         backend: where it runs.
-        products: the dtypes, by name, of which BLAS multiplies matrices.
+        products: from how many multiplications on BLAS multiplies matrices, by dtype.
 
     Attributes:
         names: the names of the values that live on, and of the streams.
@@ -46,7 +46,7 @@ class Kernel:
     """
 
     def __init__(
-        self, graph: Graph, kept: int, backend: Any, products: Container[str] = ()
+        self, graph: Graph, kept: int, backend: Any, products: Mapping[str, int]
     ) -> None:
         self.products = products
         self.graph = graph = prepared(graph, kept)

@@ -6,7 +6,7 @@ the axis that is summed over. The right factor's rows have to lie one element af
 be as long as whole vectors; where they are not, a copy is.
 """
 
-from math import prod
+from math import inf, prod
 from typing import Any
 
 from tinynn.compiler.rewrite import is_call
@@ -16,7 +16,6 @@ from tinynn.transforms.record import Node
 _ROWS = 4
 _BYTES = 128  # of a block's columns
 _WIDTHS = (1, 2, 4, 8)
-_LARGE = 2**25  # multiplications, from which on BLAS is as fast as these loops or faster
 
 
 class Products:
@@ -58,8 +57,8 @@ class Products:
     def _large(self, node: Node, a: View, b: View) -> bool:
         """Whether BLAS is faster."""
         sides = *a.shape[-2:], b.shape[-1]
-        known = self.kernel.speech.dtype(node.dtype) in self.kernel.products
-        return known and min(sides) >= _ROWS and prod(sides) >= _LARGE
+        large = self.kernel.products.get(self.kernel.speech.dtype(node.dtype), inf)
+        return min(sides) >= _ROWS and prod(sides) >= large
 
     def _left_to_blas(self, node: Node, a: View, b: View, out: View) -> str | None:
         """The call of BLAS; None where a factor's elements lie in an order that it has no word for.
