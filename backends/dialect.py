@@ -53,11 +53,12 @@ class Dialect:
             Or a function that gives it, as in Into.
         spelled: functions to be spelled out in others, `definition(xp, *arrays, **settings)`.
         context: a context manager in which loops run. No array that is made inside is given away.
-            It also decorates programs that call one of `quiet`, of which the library would warn
-            although the result is right.
+        quiet: of the functions spelled out, those whose definitions make the library warn where
+            the result is right. Programs with them are decorated with `context`.
         followed: whether the library itself follows what is done with one of these values, for
             derivatives of its own: it would not be allowed to write results into buffers.
         entries: the entries of a vector, each a 0-d array in its memory.
+        few_axes: whether calls cost less on arrays of fewer axes.
         piece: how many elements of a long vector to go through at a time, where several calls go
             through it one after the other; 0 for all.
     """
@@ -71,6 +72,7 @@ class Dialect:
     quiet: frozenset[str] = frozenset()
     followed: Callable[[Iterable[Any]], bool] = none_followed
     entries: Callable[[Any], Sequence[Any]] = entries
+    few_axes: bool = False
     piece: int = 0
 
 

@@ -16,8 +16,8 @@ logical_or logical_xor multiply nextafter not_equal pow remainder subtract"""
 
 
 def _matmul(args: Any, settings: Any) -> str:
-    matrices = all(len(a.shape) == 2 for a in args)
-    return "{0}.dot({1}, {out})" if matrices else "matmul({0}, {1}, out={out})"
+    stacked = any(len(a.shape) > 2 for a in args)
+    return "matmul({0}, {1}, out={out})" if stacked else "{0}.dot({1}, {out})"
 
 
 def _sum(args: Any, settings: Any) -> str | None:
@@ -25,7 +25,10 @@ def _sum(args: Any, settings: Any) -> str | None:
         return None
     axis, keepdims = settings.get("axis"), settings.get("keepdims", False)
     # A product with ones takes a third of the time of a sum over rows. It keeps the dtype.
-    matrix = len(args[0].shape) == 2 and args[0].dtype.kind in "fc"
+    inexact = args[0].dtype.kind in "fc"
+    matrix = inexact and len(args[0].shape) == 2
+    if inexact and len(args[0].shape) == 1 and not keepdims:
+        return "{0}.dot({rows}, {out})"
     if matrix and axis in (0, (0,)) and not keepdims:
         return "{rows}.dot({0}, {out})"
     if matrix and axis in (-1, 1, (-1,), (1,)):
@@ -64,6 +67,7 @@ DIALECT = Dialect(
     },
     {"sigmoid": sigmoid, "relu": relu, "logsumexp": logsumexp, "mean": mean},
     lambda: np.errstate(all="ignore"),
-    frozenset({"exp", "reciprocal", "log", "divide"}),
+    frozenset({"sigmoid", "logsumexp"}),
+    few_axes=True,
     piece=16384,  # of half a dozen vectors, stays in the cache
 )

@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 from backends.base import Advice
 
-# Multiplications from which on a product is faster than loops compiled for the processor: by
-# benchmark, with kernels for all that an x86 processor has, and with any others. Kernels for AVX-512
-# come with some for small matrices.
+# Multiplications from which on a product is faster than loops compiled for the processor, as
+# measured: with the kernels for AVX-512, among which there are some for small matrices, and with
+# those for AVX2 on a processor that has AVX-512.
 _WIDE = ("skylakex", "cooperlake", "sapphirerapids")
 _LARGE_WIDE, _LARGE = 2**13, 2**25
 

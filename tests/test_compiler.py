@@ -15,7 +15,7 @@ from tests.checks import assert_close, assert_equal
 from tests.memory import left_behind
 from tests.programs import Program
 from tinynn import tree
-from tinynn.compiler import RecordingError, passes
+from tinynn.compiler import RecordingError, passes, suited
 from tinynn.compiler.loop import InPlace
 from tinynn.compiler.rewrite import FILL
 from tinynn.functional import relu, sigmoid
@@ -103,8 +103,9 @@ EACH = (
     passes.shapes_merged,
     passes.common_subexpressions,
     passes.simplified,
-    passes.products,
-    passes.slopes_of_relu,
+    suited.products,
+    suited.slopes_of_relu,
+    suited.without_rows_of_one,
 )
 
 
@@ -157,6 +158,34 @@ def test_what_passes_leave(f: Callable[..., Any], calls: list[str]) -> None:
     graph = graph_of(lambda x: f(x, namespace(x)), X)
     assert [node.name for node in graph.nodes] == calls
     np.testing.assert_allclose(evaluated(graph, [X])[0], f(X, np))
+
+
+ROW = np.asarray([[1.0, 2.0, 3.0]])
+
+
+@pytest.mark.parametrize(
+    ("f", "shapes"),
+    [
+        (lambda x, xp: x + x[0, :], {"add": (3,)}),
+        (lambda x, xp: x * xp.exp(x), {"multiply": (1, 3), "exp": (1, 3)}),  # nothing to gain
+        (lambda x, xp: x @ xp.ones((3, 2)) + xp.ones(2), {"matmul": (2,), "add": (2,)}),
+        (lambda x, xp: x @ xp.ones((3, 1)), {"matmul": (1,)}),
+        (lambda x, xp: x - xp.max(x, axis=1, keepdims=True), {"max": (), "subtract": (1, 3)}),
+        (lambda x, xp: x + xp.sum(x[None], axis=(0, 2))[..., None], {"sum": (), "add": (1, 3)}),
+        (lambda x, xp: x + x.mT, {"add": (3, 3)}),
+        (lambda x, xp: xp.sum(x * x, axis=0) + x, {"multiply": (1, 3), "add": (3,)}),
+        (lambda x, xp: xp.ones((1, 1, 4)) + x[..., None][..., :1, :], {"add": (1, 1, 4)}),
+    ],
+)  # fmt: skip
+def test_a_batch_of_one_without_its_axis(
+    f: Callable[..., Any], shapes: dict[str, tuple[int, ...]]
+) -> None:
+    graph = graph_of(lambda x: f(x, namespace(x)), ROW)
+    flat = suited.without_rows_of_one(graph)
+    found = {node.name: node.shape for node in flat.nodes}
+    assert {name: found.get(name) for name in shapes} == shapes
+    assert flat.outputs[0].shape == f(ROW, np).shape
+    np.testing.assert_allclose(evaluated(flat, [ROW])[0], f(ROW, np))
 
 
 def test_no_gradient_is_computed_that_nobody_asked_for() -> None:

@@ -9,8 +9,9 @@ from typing import Any
 from backends.dialect import none_followed
 from tinynn import tree
 from tinynn.compiler.calls import Program, Writer
-from tinynn.compiler.passes import simplified, suited
+from tinynn.compiler.passes import simplified
 from tinynn.compiler.plan import When, is_view
+from tinynn.compiler.suited import suited
 from tinynn.compiler.words import commented, indented, listed
 from tinynn.trace import BASE, Traced, backend_of, plain
 from tinynn.transforms.record import Constant, Graph, Input, Node, RecordingError, record
@@ -92,21 +93,22 @@ class Call:
         self.backend = backend_of(*arrays)
         # What the library follows it must see in calls that are its own to derive.
         self.dialect = dialect = None if followed else self.backend.dialect
+        self._followed = dialect.followed if dialect and dialect.followed != none_followed else None
         with self.backend.scope():
             spelled = dialect.spelled if dialect else None
             _, graph, self.structure = record(f, *args, spelled=spelled)
         self._wrapped = [constant for constant in graph.constants if constant.wrappers]
         self.graph = simplified(graph)
         if dialect:
-            self.graph = suited(self.graph, dialect.into)
+            self.graph = suited(self.graph, dialect)
         self.places = [i for i, leaf in enumerate(leaves) if _is_input(leaf)]
         self.check = check
         self.source = self._source()
         self._program = Program(graph.name, self.source, dialect.library if dialect else None)
         bound = self._writer.names.bound | {"check": self._look}
         run = self._program(bound)["program"]
-        # Where no call is spelled out in others, the library may warn as it would without us.
-        if dialect and not dialect.quiet.isdisjoint(node.name for node in self.graph.nodes):
+        # What is not spelled out in other calls may warn as it would without us.
+        if dialect and dialect.quiet & graph.spelled:
             run = dialect.context()(run)
         self._run = run if check else self.backend.compile(run)
         self.outside = [constant.value for constant in self.graph.constants]
@@ -116,7 +118,7 @@ class Call:
     @property
     def current(self) -> bool:
         """Whether the arrays from outside are the ones that were recorded."""
-        return all(constant.current for constant in self._wrapped)
+        return not self._wrapped or all(constant.current for constant in self._wrapped)
 
     def _source(self) -> str:
         self._writer = writer = Writer(self.graph, self.backend, [], {}, dialect=self.dialect)
@@ -187,7 +189,7 @@ class Call:
 
     def is_followed(self, given: list[Any]) -> bool:
         """Whether the library follows these inputs, or what the program reads from outside."""
-        return self.dialect is not None and self.dialect.followed([*given, *self.outside])
+        return self._followed is not None and self._followed([*given, *self.outside])
 
     def run(self, given: list[Any]) -> Any:
         """The leaves of the result, from those of the arguments that are inputs."""

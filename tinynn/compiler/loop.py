@@ -14,10 +14,11 @@ from typing import Any, ClassVar
 from backends.dialect import entries
 from tinynn.compiler.calls import Program, Writer
 from tinynn.compiler.flat import Storage, packed
-from tinynn.compiler.passes import scaled, simplified, suited
+from tinynn.compiler.passes import scaled, simplified
 from tinynn.compiler.pieces import in_pieces
 from tinynn.compiler.plan import When, counted
 from tinynn.compiler.rewrite import pruned
+from tinynn.compiler.suited import suited
 from tinynn.compiler.words import commented, indented, listed
 from tinynn.transforms.record import Graph, Node, RecordingError
 
@@ -163,7 +164,7 @@ class InPlace(Loop):
     """Parameters, optimizer state and every result in memory that is there from the start."""
 
     def prepared_graph(self, graph: Graph) -> Graph:
-        graph = suited(graph, self.backend.dialect.into)
+        graph = suited(graph, self.backend.dialect)
         flat = packed(graph, self.rows, self.count)
         if flat is None:
             return graph

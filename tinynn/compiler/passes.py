@@ -4,7 +4,7 @@
 """
 
 import operator
-from collections.abc import Callable, Container
+from collections.abc import Callable
 from math import prod
 from typing import Any
 
@@ -134,7 +134,7 @@ def _without_fills(node: Node) -> Node:
     )  # fmt: skip
 
 
-def _is_itself(value: Any, node: Node) -> bool:
+def is_itself(value: Any, node: Node) -> bool:
     """Whether this value could stand for the node."""
     return isinstance(value, Node) and value.shape == node.shape and value.dtype == node.dtype
 
@@ -147,10 +147,10 @@ def scaled(value: Any) -> tuple[Any, float] | None:
         return value.args[0], -1.0
     a, b = value.args
     if value.name == "divide":
-        return (a, 1 / b) if is_number(b) and b and _is_itself(a, value) else None
+        return (a, 1 / b) if is_number(b) and b and is_itself(a, value) else None
     if is_number(a):
         a, b = b, a
-    return (a, b) if is_number(b) and _is_itself(a, value) else None
+    return (a, b) if is_number(b) and is_itself(a, value) else None
 
 
 def _times(node: Node, build: Builder, x: Any, c: float) -> Any:
@@ -165,7 +165,7 @@ def _multiply(node: Node, build: Builder) -> Any:
     x, c = node.args
     if is_number(x):
         x, c = c, x
-    if is_number(c) and _is_itself(x, node):
+    if is_number(c) and is_itself(x, node):
         inner = scaled(x)
         if c in (1, -1) or inner:
             return _times(node, build, *((inner[0], inner[1] * c) if inner else (x, c)))
@@ -181,7 +181,7 @@ def _multiply(node: Node, build: Builder) -> Any:
 
 def _divide(node: Node, build: Builder) -> Any:
     x, c = node.args
-    if not (is_number(c) and c and _is_itself(x, node)):
+    if not (is_number(c) and c and is_itself(x, node)):
         return node
     inner = scaled(x)
     if inner:
@@ -194,7 +194,7 @@ def _add(node: Node, build: Builder) -> Any:
     if a is b and isinstance(a, Node):
         return build.call(node, "multiply", a, 2)
     for x, other in ((a, b), (b, a)):
-        if known(other) == 0 and _is_itself(x, node):
+        if known(other) == 0 and is_itself(x, node):
             return x
     for x, other in ((a, b), (b, a)):
         inner = scaled(other)
@@ -205,7 +205,7 @@ def _add(node: Node, build: Builder) -> Any:
 
 def _subtract(node: Node, build: Builder) -> Any:
     a, b = node.args
-    if known(b) == 0 and _is_itself(a, node):
+    if known(b) == 0 and is_itself(a, node):
         return a
     inner = scaled(b)
     if inner and inner[1] == -1 and isinstance(a, Node):
@@ -220,13 +220,13 @@ def _negative(node: Node, build: Builder) -> Any:
 
 def _pow(node: Node, build: Builder) -> Any:
     x, p = node.args
-    if not is_number(p) or not _is_itself(x, node):
+    if not is_number(p) or not is_itself(x, node):
         return node
     return x if p == 1 else build.call(node, "multiply", x, x) if p == 2 else node
 
 
 def _astype(node: Node, build: Builder) -> Any:
-    return node.args[0] if _is_itself(node.args[0], node) else node
+    return node.args[0] if is_itself(node.args[0], node) else node
 
 
 def _sum(node: Node, build: Builder) -> Any:
@@ -246,64 +246,6 @@ def _sum(node: Node, build: Builder) -> Any:
 
 def _stop_gradient(node: Node, build: Builder) -> Any:
     return node.args[0]
-
-
-def products(graph: Graph) -> Graph:
-    """Sums as products, where one call then does the work of two: sum(a * b) is a vecdot."""
-    kinds, reshape = graph.space.kinds, graph.space.reshape
-
-    def visit(node: Node, build: Builder) -> Any:
-        x: Any = node.args[0] if node.args else None
-        if node.name != "sum" or node.shape != () or not is_call(x) or x.name != "multiply":
-            return node
-        real = kinds[x.dtype] == "real floating" and x.dtype == node.dtype
-        if not real or not all(_is_itself(a, x) for a in x.args):
-            return node
-        flat = [
-            build.add(Node(reshape, (a,), {"shape": (size(a),)}, (size(a),), a.dtype, node.origin))
-            for a in dict.fromkeys(x.args)
-        ]
-        return build.call(node, "vecdot", flat[0], flat[-1])
-
-    return rewritten(graph, visit)
-
-
-_FEW = 1024  # elements, whose signs take no longer than a comparison
-
-
-def slopes_of_relu(graph: Graph) -> Graph:
-    """Where max(x, 0) is known, its slope is the sign of it: floats at once, and no booleans.
-
-    Libraries find signs by branching, and branches that nobody can foretell take their time. So in
-    large arrays it is a comparison that is written into floats.
-    """
-    known_maxima: dict[int, Node] = {}
-
-    def visit(node: Node, build: Builder) -> Any:
-        if node.name == "maximum" and known(node.args[1]) == 0 and isinstance(node.args[0], Node):
-            known_maxima[id(node.args[0])] = node
-        if node.name != "astype" or not is_call(node.args[0]):
-            return node
-        mask = node.args[0]
-        if mask.name != "greater" or known(mask.args[1]) != 0:
-            return node
-        positive = known_maxima.get(id(mask.args[0]))
-        if positive is None or not _is_itself(positive, node):
-            return node
-        if size(node) <= _FEW:
-            return build.call(node, "sign", positive)
-        return build.call(node, "greater", positive, 0)
-
-    done = rewritten(graph, visit)
-    # A new array, such as is given away, would be of booleans.
-    compared = [o for o in done.outputs if is_call(o) and o.name == "greater"]
-    return graph if any(graph.space.kinds[o.dtype] for o in compared) else done
-
-
-def suited(graph: Graph, functions: Container[str]) -> Graph:
-    """What these two passes leave, for a library that writes these functions into buffers."""
-    graph = products(graph)
-    return slopes_of_relu(graph) if "sign" in functions else graph
 
 
 _ALGEBRA: dict[str, Callable[[Node, Builder], Any]] = {

@@ -106,7 +106,8 @@ ITEM = Function("item", item)
 class Graph:
     """A recorded program: `nodes` in order of execution, calls only; `outputs` in order.
 
-    An output is a Node, or whatever else (a number, a string) the function returned.
+    An output is a Node, or whatever else (a number, a string) the function returned. `spelled`
+    names the functions that were written down as what they consist of.
     """
 
     name: str
@@ -114,6 +115,7 @@ class Graph:
     nodes: list[Node]
     outputs: list[Any]
     space: Any = None
+    spelled: frozenset[str] = frozenset()
 
     @property
     def constants(self) -> list[Constant]:
@@ -156,11 +158,13 @@ class Record(Transformation):
         super().__init__(name)
         self.spelled = spelled
         self.nodes: list[Node] = []
+        self.spelled_out: set[str] = set()
         self.outside: dict[int, Constant] = {}
 
     def process(self, function: Function, args: tuple[Any, ...], settings: dict[str, Any]) -> Any:
         self.require_open(function)
         if function.name in self.spelled:
+            self.spelled_out.add(function.name)
             return self.spelled[function.name](function.space_of(args), *args, **settings)
         values = [a.value if type(a) is Traced else a for a in args]
         call: Any = function.raw
@@ -295,6 +299,7 @@ def record(
         trace.nodes,
         [trace.node(leaf) for leaf in outs],
         space,
+        frozenset(trace.spelled_out),
     )
     out = out_structure.unflatten([trace.leave(leaf) for leaf in outs])
     return out, graph, out_structure

@@ -1,0 +1,138 @@
+"""Passes for libraries that write results into buffers: other calls that cost less there."""
+
+from typing import Any
+
+from tinynn.compiler.passes import is_itself, known, simplified
+from tinynn.compiler.rewrite import Builder, elementwise, is_call, rewritten, size
+from tinynn.rules.kinds import axes_of
+from tinynn.transforms.record import Graph, Node
+
+_REDUCTIONS = ("sum", "max", "min")
+_FEW = 1024  # elements, whose signs take no longer than a comparison
+
+
+def suited(graph: Graph, dialect: Any) -> Graph:
+    """The graph in the calls that cost least where a library is written as the dialect says."""
+    graph = products(graph)
+    graph = slopes_of_relu(graph) if "sign" in dialect.into else graph
+    return without_rows_of_one(graph) if dialect.few_axes else graph
+
+
+def products(graph: Graph) -> Graph:
+    """Sums as products, where one call then does the work of two: sum(a * b) is a vecdot."""
+    kinds, reshape = graph.space.kinds, graph.space.reshape
+
+    def visit(node: Node, build: Builder) -> Any:
+        x: Any = node.args[0] if node.args else None
+        if node.name != "sum" or node.shape != () or not is_call(x) or x.name != "multiply":
+            return node
+        real = kinds[x.dtype] == "real floating" and x.dtype == node.dtype
+        if not real or not all(is_itself(a, x) for a in x.args):
+            return node
+        flat = [
+            build.add(Node(reshape, (a,), {"shape": (size(a),)}, (size(a),), a.dtype, node.origin))
+            for a in dict.fromkeys(x.args)
+        ]
+        return build.call(node, "vecdot", flat[0], flat[-1])
+
+    return rewritten(graph, visit)
+
+
+def slopes_of_relu(graph: Graph) -> Graph:
+    """Where max(x, 0) is known, its slope is the sign of it: floats at once, and no booleans.
+
+    Libraries find signs by branching, and branches that nobody can foretell take their time. So in
+    large arrays it is a comparison that is written into floats.
+    """
+    known_maxima: dict[int, Node] = {}
+
+    def visit(node: Node, build: Builder) -> Any:
+        if node.name == "maximum" and known(node.args[1]) == 0 and isinstance(node.args[0], Node):
+            known_maxima[id(node.args[0])] = node
+        if node.name != "astype" or not is_call(node.args[0]):
+            return node
+        mask = node.args[0]
+        if mask.name != "greater" or known(mask.args[1]) != 0:
+            return node
+        positive = known_maxima.get(id(mask.args[0]))
+        if positive is None or not is_itself(positive, node):
+            return node
+        if size(node) <= _FEW:
+            return build.call(node, "sign", positive)
+        return build.call(node, "greater", positive, 0)
+
+    done = rewritten(graph, visit)
+    # A new array, such as is given away, would be of booleans.
+    compared = [o for o in done.outputs if is_call(o) and o.name == "greater"]
+    return graph if any(graph.space.kinds[o.dtype] for o in compared) else done
+
+
+def without_rows_of_one(graph: Graph) -> Graph:
+    """A batch of one without the axes of length one in front, where a call can do without them.
+
+    A library takes its time for broadcasting even where nothing is repeated.
+    """
+
+    def visit(node: Node, build: Builder) -> Any:
+        if node.dtype is None or node.shape == _stripped(node.shape):
+            return node
+        if elementwise(node):
+            return _unrepeated(node, build)
+        if node.name == "matmul" and [len(a.shape) for a in node.args] == [2, 2]:
+            row = _shaped(node.args[0], node.args[0].shape[1:], build)
+            return _back(node, build, node.shape[1:], row, node.args[1])
+        if node.name in _REDUCTIONS and node.args[0].dtype == node.dtype:
+            return _reduced(node, build)
+        return node
+
+    return simplified(rewritten(graph, visit))
+
+
+def _stripped(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """A shape from its first axis on that is longer than one."""
+    first = next((i for i, n in enumerate(shape) if n != 1), len(shape))
+    return tuple(shape[first:])
+
+
+def _unrepeated(node: Node, build: Builder) -> Node:
+    """A call that broadcasts nothing but single numbers, if it can be."""
+    few = [a for a in node.parents if a.shape not in ((), node.shape)]
+    if not few:
+        return node
+    if all(size(a) == 1 for a in few):
+        args = [_shaped(a, (), build) if a in few else a for a in node.args]
+        return build.call(node, node.name, *args, **node.settings)
+    return _back(node, build, _stripped(node.shape), *[_flat(a, build) for a in node.args])
+
+
+def _flat(value: Any, build: Builder) -> Any:
+    """The value without its axes of one in front."""
+    if not isinstance(value, Node) or value.shape == _stripped(value.shape):
+        return value
+    return _shaped(value, _stripped(value.shape), build)
+
+
+def _shaped(value: Node, shape: tuple[int, ...], build: Builder) -> Node:
+    settings, reshape = {"shape": shape}, build.space.reshape
+    return build.add(Node(reshape, (value,), settings, shape, value.dtype, value.origin))
+
+
+def _back(node: Node, build: Builder, shape: Any, *args: Any, **settings: Any) -> Node:
+    """The node's function of other arguments, which gives `shape`, in the shape of the node."""
+    settings = node.settings | settings
+    flat = build.add(Node(node.function, args, settings, shape, node.dtype, node.origin))
+    return _shaped(flat, node.shape, build)
+
+
+def _reduced(node: Node, build: Builder) -> Node:
+    """A reduction over axes behind those in front."""
+    x = node.args[0]
+    flat = _flat(x, build)
+    front = len(x.shape) - len(flat.shape)
+    gone = [axis - front for axis in axes_of(node.settings.get("axis"), len(x.shape))]
+    axes = tuple(axis for axis in gone if axis >= 0)
+    shape = tuple(n for axis, n in enumerate(flat.shape) if axis not in axes)
+    if not axes or shape != _stripped(node.shape):
+        return node
+    axis = axes[0] if len(axes) == 1 else axes
+    return _back(node, build, shape, flat, axis=axis, keepdims=False)
