@@ -11,7 +11,7 @@ import tinynn
 from backends import Backend
 from tests.checks import assert_close
 from tinynn import tree
-from tinynn.compiler.loop import Scanned
+from tinynn.compiler.loop import Scanned, kind_of
 from tinynn.functional import elu, gelu, leaky_relu, relu, sigmoid, silu, softplus, tanh
 from tinynn.layers import BatchNorm, Dropout, Flatten, LayerNorm, Linear, Sequential
 from tinynn.losses import (
@@ -34,6 +34,7 @@ from tinynn.optim import (
     RMSprop,
 )
 from tinynn.trace import namespace
+from tinynn.transforms.record import record
 
 SMALL = Sequential(Linear(5), relu, Linear(3))
 NETS = {
@@ -163,6 +164,37 @@ def test_callbacks_see_and_may_replace_true_parameters(backend: Backend) -> None
     for eager, compiled in zip(*seen.values(), strict=True):
         for want, found in zip(eager, compiled, strict=True):
             np.testing.assert_allclose(found, want, rtol=1e-8, atol=1e-12)
+
+
+def test_what_a_callback_keeps_stays_as_it_was(backend: Backend) -> None:
+    given = data(backend)
+    kept: list[tuple[Any, list[Any]]] = []
+
+    def keep(run: Any) -> None:
+        hosts = [backend.to_host(leaf).copy() for leaf in tree.leaves(run.params)]
+        kept.append((run.params, hosts))
+
+    tinynn.fit(SMALL, given["x"], given["labels"], epochs=5, engine="calls", callbacks=[keep])
+    for params, hosts in kept:
+        for leaf, host in zip(tree.leaves(params), hosts, strict=True):
+            np.testing.assert_array_equal(backend.to_host(leaf), host)
+
+
+def test_snapshots_take_the_place_of_others_only_when_told(backend: Backend) -> None:
+    def step(w: Any, x: Any) -> tuple[Any, Any]:
+        return w + 1.0, namespace(x).sum(x)
+
+    w, x = (backend.asarray(np.full(shape, 1.0, "float32")) for shape in ((2, 3), (4, 2)))
+    loop = kind_of("calls", backend)(record(step, w, x[:2, :])[1], 1, backend, [])
+    loop.load([w])
+    batches = loop.batches(2, [x], [])
+    copies = [loop.copies() for _ in range(2) if loop.run(batches) is not None]
+    again = loop.copies(copies[0])
+    for found, value in ((copies[1], 5.0), (again, 5.0)):
+        np.testing.assert_array_equal(
+            backend.to_host(loop.values(found)[0]), np.full((2, 3), value)
+        )
+    assert (again[0] is copies[0][0]) == (backend.dialect is not None)
 
 
 def test_a_step_that_cannot_be_recorded_runs_eagerly_and_says_why(backend: Backend) -> None:

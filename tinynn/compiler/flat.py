@@ -62,10 +62,9 @@ class Storage:
         return flat + [copies[place] for place in self.others]
 
     def values(self, xp: Any, kept: Sequence[Any]) -> list[Any]:
-        """Copies of the values that these arrays hold."""
-        copies = [xp.asarray(array, copy=True) for array in kept]
-        out = dict(zip(self.others, copies[len(self.rows) :], strict=True))
-        for row, vector in zip(self.rows, copies, strict=False):
+        """The values that these arrays hold, in memory of theirs."""
+        out = dict(zip(self.others, kept[len(self.rows) :], strict=True))
+        for row, vector in zip(self.rows, kept, strict=False):
             for place, start, shape in zip(row, self.starts, self.shapes, strict=True):
                 out[place] = xp.reshape(vector[start : start + prod(shape)], shape)
         return [out[place] for place in sorted(out)]

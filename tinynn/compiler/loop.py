@@ -74,9 +74,36 @@ class Loop(ABC):
         self.kept[:] = self.storage.stored(self.graph.space.xp, values)
         self.bind()
 
-    def values(self) -> list[Any]:
-        """What lives on, as it is now: copies, in the order of `load`."""
-        return self.storage.values(self.graph.space.xp, self.kept)
+    def copies(self, room: Sequence[Any] | None = None) -> list[Any]:
+        """Copies of what lives on, as it is kept.
+
+        Args:
+            room: earlier ones, which nobody needs any more and these may take the place of.
+        """
+        if room is None or self.backend.dialect is None:
+            return list(map(self._copied, self._shaped()))
+        for old, new in zip(room, self._shaped(), strict=True):
+            old[...] = new
+        return list(room)
+
+    def values(self, copies: Sequence[Any] | None = None) -> list[Any]:
+        """What lives on, as it is now or was when it was copied, in the order of `load`."""
+        copies = self.copies() if copies is None else copies
+        return self.storage.values(self.graph.space.xp, copies)
+
+    def _copied(self, array: Any) -> Any:
+        if self.backend.dialect is None:
+            return self.graph.space.xp.asarray(array, copy=True)
+        copy = self._empty(array.shape, array.dtype)
+        copy[...] = array
+        return copy
+
+    def _empty(self, shape: Any, dtype: Any) -> Any:
+        return self.backend.dialect.empty(shape, dtype=dtype, device=self.backend.device)
+
+    def _shaped(self) -> list[Any]:
+        """The arrays that live on, in the shapes of the inputs."""
+        return self.kept
 
     def share(self, other: "Loop") -> None:
         """Let what lives on be that of another program of the same network."""
@@ -173,11 +200,7 @@ class InPlace(Loop):
         return graph
 
     def load(self, values: Sequence[Any]) -> None:
-        kept: list[Any] = []
-        for value in self.storage.stored(self.graph.space.xp, values):
-            kept.append(self._empty(value.shape, value.dtype))
-            kept[-1][...] = value
-        self.kept[:] = kept
+        self.kept[:] = map(self._copied, self.storage.stored(self.graph.space.xp, values))
         self.bind()
 
     def written(self) -> str:
@@ -200,9 +223,6 @@ class InPlace(Loop):
             self.scope["run"](batches, self.counted(count), dialect.entries(outs))
         self.count_on(count)
         return self.wanted_of(outs)
-
-    def _empty(self, shape: Any, dtype: Any) -> Any:
-        return self.backend.dialect.empty(shape, dtype=dtype, device=self.backend.device)
 
 
 class Functional(Loop):

@@ -104,10 +104,9 @@ class Loops(Loop):
     def bind(self) -> None:
         """Nothing is to be done: the arrays are given in each call."""
 
-    def values(self) -> list[Any]:
-        xp = self.graph.space.xp
-        shaped = [xp.reshape(a, i.shape) for a, i in zip(self.kept, self.inputs, strict=True)]
-        return self.storage.values(xp, shaped)
+    def _shaped(self) -> list[Any]:
+        reshape = self.graph.space.xp.reshape
+        return [reshape(a, i.shape) for a, i in zip(self.kept, self.inputs, strict=True)]
 
     def batches(self, size: int, rows: Sequence[Any], each: Sequence[Any]) -> Any:
         return self.steps(rows[0].shape[0] // size, [*rows, *each])

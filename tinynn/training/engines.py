@@ -12,7 +12,7 @@ from typing import Any
 
 from backends import BackendUnavailable
 from tinynn.training.progress import Bar
-from tinynn.training.step import Epoch
+from tinynn.training.step import Epoch, Snapshot
 from tinynn.transforms.record import RecordingError
 
 ENGINES = ("auto", "eager", "calls", "loops", "jit")
@@ -44,9 +44,9 @@ class Eager:
             totals.append(total)
         return self.epoch.xp.stack(totals)
 
-    def snapshot(self) -> Any:
-        """(parameters, state) now, which nobody will change, for `start` to go back to."""
-        return self.held, self.state
+    def snapshot(self, room: Snapshot | None = None) -> Snapshot:
+        """How it stands now."""
+        return Snapshot(self.held, self.state)
 
 
 def chosen(
@@ -97,7 +97,7 @@ def failure(engine: Any, number: int) -> str:
     """
     from tinynn.compiler import compile  # few runs fail
 
-    epoch, (params, state) = engine.epoch, engine.snapshot()
+    epoch, (params, state, _) = engine.epoch, engine.snapshot()
     step, dialect = compile(epoch.step, check_finite=True), epoch.backend.dialect
     try:
         with dialect.context() if dialect else nullcontext():

@@ -150,39 +150,40 @@ def _train(
 ) -> None:
     """The loop over epochs; parameters and history always are of the same epoch."""
     pace = _Pace(1 if measures or callbacks or not engine.at_once else run.epochs)
-    after = engine.snapshot()
+    after, room = engine.snapshot(), None
     while run.epoch < run.epochs and not run.stopped:
         before = after
         try:
             count = pace.next(run.epochs - run.epoch)
             totals = engine.run(run.epoch, count)
-            after = engine.snapshot()
+            after = engine.snapshot(room)
             if measures is None:
                 table = [home.to_host(totals).tolist()]
             else:
-                row = numbers(home, [totals[0, ...], *measures(after[0])])
+                row = numbers(home, [totals[0, ...], *measures(after.params)])
                 table = [[number] for number in row]
             bad = next((i for i, loss in enumerate(table[0]) if not isfinite(loss)), count)
             if bad < count - 1:  # go there again, and no further
-                engine.start(*before)
+                engine.start(before.params, before.state)
                 engine.run(run.epoch, bad + 1)
                 after, table, count = engine.snapshot(), [table[0][: bad + 1]], bad + 1
             numbered = list(range(run.epoch + 1, run.epoch + count + 1))
-            run.epoch, run.params = run.epoch + count, after[0]
+            run.epoch, run.params = run.epoch + count, after.params
             run.history.extend(dict(zip(("epoch", *run.measures), [numbered, *table], strict=True)))
             bar.epoch(run.history.last)
             for callback in callbacks:
                 callback(run)
-            if run.params is not after[0]:  # a callback has put others there
+            if run.params is not after.params:  # a callback has put others there
                 engine.start(run.params, None)
                 after = engine.snapshot()
+            room = None if callbacks else before  # a callback may keep what it is shown
         except KeyboardInterrupt:
             if run.epoch == 0:
                 raise
             _warn(run, "interrupted: the model is as it was after this epoch")
             run.stop()
         if not isfinite(run.history.last["loss"]):
-            engine.start(*before)
+            engine.start(before.params, before.state)
             if count > 1:
                 engine.run(run.epoch - count, count - 1)
             where = engines.failure(engine, run.epoch - 1)

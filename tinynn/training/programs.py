@@ -10,7 +10,7 @@ from tinynn.compiler.rewrite import difference
 from tinynn.layers import split
 from tinynn.training.data import Samples
 from tinynn.training.progress import Bar
-from tinynn.training.step import Epoch
+from tinynn.training.step import Epoch, Snapshot
 from tinynn.transforms.record import RecordingError, record
 
 # Shuffled samples are put in order in pieces of about this many bytes.
@@ -83,9 +83,11 @@ class Compiled:
             return self._averaged(self.xp.reshape(losses, (count, -1)))
         return self.xp.stack([self._epoch(number) for number in range(first, first + count)])
 
-    def snapshot(self) -> Any:
-        """(parameters, state) now, which nobody will change, for `start` to go back to."""
-        return self.structure.unflatten(self.loop.values())
+    def snapshot(self, room: Snapshot | None = None) -> Snapshot:
+        """How it stands now; in the memory of an earlier one, if nobody needs that any more."""
+        copies = self.loop.copies(room and room.memory)
+        params, state = self.structure.unflatten(self.loop.values(copies))
+        return Snapshot(params, state, copies)
 
     # One epoch.
 

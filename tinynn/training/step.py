@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from backends import random
 from tinynn.layers import merge, split
@@ -14,6 +14,18 @@ from tinynn.transforms import value_and_grad
 
 # What the seed's key is folded with: numbers that no layer's place in a network reaches.
 SHUFFLE, DROPOUT, HOLD_OUT = 2**30, 2**30 + 1, 2**30 + 2
+
+
+class Snapshot(NamedTuple):
+    """Parameters and optimizer state as they were, for an engine to start from again.
+
+    Attributes:
+        memory: the arrays they lie in, if a later snapshot could take their place.
+    """
+
+    params: Any
+    state: Any
+    memory: Any = None
 
 
 @dataclass(frozen=True)
