@@ -86,6 +86,7 @@ class Native:
             arithmetic, `range`, the functions of `math`, the names of the dtypes as casts of
             numbers, exp_float32 and exp_float64, and, for sums of floats whose order does not
             matter, plus(x, y) and plus_product(x, y, z) = x + y * z. No two arrays may overlap.
+        flat: the elements of an array as a vector that lies in one piece, its own memory if it can.
         products: the dtypes, by name, of whose matrices the source may leave the product to the
             library's BLAS: product_float32(m, n, k, *a, *b, *out) for (m, k) by (k, n). A matrix
             is its array, its first element's place, whether it lies transposed, and the number of
@@ -94,4 +95,5 @@ class Native:
     """
 
     build: Callable[[str, Sequence[str]], Callable[..., None]]
+    flat: Callable[[Any], Any]
     products: Mapping[str, int] = field(default_factory=dict)

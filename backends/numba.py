@@ -237,4 +237,4 @@ class _Kernel:
         self._call(*room, steps, times, *[array.ctypes.data for array in arrays])
 
 
-NATIVE = Native(build, openblas.products())
+NATIVE = Native(build, np.ravel, openblas.products())

@@ -13,7 +13,8 @@ import tinynn
 from backends import Backend
 from tests.checks import assert_close, assert_equal
 from tests.memory import left_behind
-from tests.programs import Program
+from tests.programs import ROUNDING, Program
+from tests.seeds import fourier, parts, seeds, shown
 from tinynn import tree
 from tinynn.compiler import RecordingError, passes, suited
 from tinynn.compiler.loop import InPlace
@@ -28,7 +29,6 @@ from tinynn.training.step import TrainingStep
 from tinynn.transforms.record import Constant, Graph, Input, Node, record
 
 SEEDS = {"numpy": 24, "array_api_strict": 4, "torch": 16, "jax": 1, "dpnp": 2, "cupy": 12}
-PARTS = 4
 TOLERANCE = 1e-9
 
 
@@ -52,7 +52,7 @@ def transformed(program: Program, backend: Backend) -> tuple[Callable[..., Any],
     return everything, (x, direction, batch)
 
 
-def assert_alike(backend: Backend, found: Any, expected: Any, about: str = "") -> None:
+def assert_alike(backend: Backend, found: Any, expected: Any) -> None:
     pairs = zip(tree.paths(found), tree.paths(expected), strict=True)
     for (name, leaf), (also, want) in pairs:
         assert name == also
@@ -60,20 +60,21 @@ def assert_alike(backend: Backend, found: Any, expected: Any, about: str = "") -
         assert (leaf.dtype, leaf.shape) == (want.dtype, want.shape)
         scale = float(np.max(np.abs(want), initial=0.0))
         np.testing.assert_allclose(
-            leaf, want, rtol=TOLERANCE, atol=TOLERANCE * scale, err_msg=f"{name} of {about}"
+            leaf, want, TOLERANCE, max(TOLERANCE * scale, ROUNDING), err_msg=name
         )
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("part", range(PARTS))
+@parts
 def test_random_programs_compile(backend: Backend, part: int) -> None:
-    for seed in range(SEEDS.get(backend.name, 12))[part::PARTS]:
-        program = Program(seed, hasattr(backend.xp, "fft"))
+    for seed in seeds(SEEDS.get(backend.name, 12), part):
+        program = Program(seed, fourier(backend))
         f, given = transformed(program, backend)
         compiled = tinynn.compile(f)
-        assert_alike(backend, compiled(*given), f(*given), str(program))
-        moved = tree.map(lambda leaf: leaf * 0.99, given)
-        assert_alike(backend, compiled(*moved), f(*moved), str(program))
+        with shown(program):
+            assert_alike(backend, compiled(*given), f(*given))
+            moved = tree.map(lambda leaf: leaf * 0.99, given)
+            assert_alike(backend, compiled(*moved), f(*moved))
 
 
 # The passes.

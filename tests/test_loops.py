@@ -1,7 +1,6 @@
 """The emitter `loops` computes what the step, as it is written, computes."""
 
 import warnings
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,13 +10,14 @@ pytest.importorskip("numba", reason="loops are compiled by numba, which is not i
 
 import backends
 from backends import openblas
-from tinynn import fit, tree
+from tinynn import fit, grad, tree
 from tinynn.compiler import loops as compiler_of_loops
 from tinynn.compiler.loops import CannotEmit, Loops, worth_compiling
 from tinynn.functional import elu, gelu, leaky_relu, relu, sigmoid, silu, softplus, tanh
 from tinynn.layers import BatchNorm, Dropout, Flatten, LayerNorm, Linear, Sequential
 from tinynn.losses import AbsoluteError, BinaryCrossEntropy, Huber, SquaredError
 from tinynn.optim import L1, L2, SGD, AdamW, Chain, ClipByGlobalNorm, ClipByValue, RMSprop
+from tinynn.trace import namespace
 from tinynn.transforms.record import record
 
 NUMPY = backends.get("numpy")
@@ -27,6 +27,12 @@ LABELS = RANDOM.integers(0, 3, 50)
 NUMBERS = RANDOM.standard_normal((50, 2)).astype("float32")
 WEIGHTS = RANDOM.random(50).astype("float32")
 PLAIN = Sequential(Linear(5), relu, Linear(3))
+PICKS = (
+    lambda x: x[1:3, ::2],
+    lambda x: x[0, ...] * x[-1, ...],
+    lambda x: x[:, None, 1],
+    lambda x: x[::-1, :-1],
+)
 
 
 @pytest.fixture(autouse=True)
@@ -242,6 +248,68 @@ def test_products_of_stacks_vectors_and_integers(
     emitted(each, a, b, v, np.arange(12, dtype="int32").reshape(3, 4), rtol=1e-4)
 
 
+def rowwise(x: Any, rows: Any) -> Any:
+    return namespace(x).take(x, rows, axis=0) ** 2
+
+
+def test_what_is_picked_by_numbers_known_beforehand() -> None:
+    x, some = numbers(4, 5), np.asarray([3, -1, 0, 3])
+
+    def each(xp: Any, x: Any, rows: Any) -> list[Any]:
+        parts = x[1:, ::2], xp.take(x, rows, axis=0), xp.take(x, some[:2], axis=1)
+        gradients = [grad(lambda x, p=p: namespace(x).sum(p(x) ** 2))(x) for p in PICKS]
+        return [*parts, *gradients, grad(lambda x: namespace(x).sum(rowwise(x, rows)))(x)]
+
+    emitted(each, x, np.asarray([0, 2, 2, -4, 1]))
+
+
+def test_indices_out_of_range_are_refused_before_loops_run() -> None:
+    def step(w: Any, rows: Any) -> tuple[Any, Any]:
+        return w * 0.5, namespace(w).sum(rowwise(w, rows))
+
+    rows = np.asarray([0, 3])
+    _, graph, _ = record(step, numbers(4, 2), rows)
+    loops = Loops(graph, 1, NUMPY, [])
+    for wrong in (4, -5):
+        with pytest.raises(
+            IndexError, match=rf"rows: expected indices from -4 to 3, got .*{wrong}"
+        ):
+            loops.steps(1, [np.asarray([wrong, 0])])
+    outside = np.asarray([0, 3])
+    _, graph, _ = record(lambda w, x: (w + x, step(w, outside)[1]), numbers(4, 2), numbers(2))
+    loops = Loops(graph, 1, NUMPY, [])
+    loops.load([numbers(4, 2)])
+    batches = loops.steps(1, [numbers(2)])
+    loops.run(batches)
+    outside[:] = 9
+    with pytest.raises(IndexError, match="outside: expected indices from -4 to 3, got 9 to 9"):
+        loops.run(batches)
+
+
+def test_indices_that_the_step_computes_are_left_to_calls() -> None:
+    def step(w: Any, x: Any) -> tuple[Any, Any]:
+        xp = x.__array_namespace__()
+        best = xp.astype(xp.round(xp.abs(x)), xp.int64)
+        return w * 0.5, xp.sum(xp.take(w, best, axis=0))
+
+    _, graph, _ = record(step, numbers(9, 2), numbers(3))
+    with pytest.raises(CannotEmit, match=r"take\(.*test_loops.*the step computes its indices"):
+        Loops(graph, 1, NUMPY, [])
+
+
+def test_data_that_lies_in_steps() -> None:
+    def step(w: Any, x: Any) -> tuple[Any, Any]:
+        xp = x.__array_namespace__()
+        return w * 0.5 + x + every, xp.sum(x)
+
+    every, x = numbers(3, 2)[:, 0], numbers(6, 4)[:, 1]
+    _, graph, _ = record(step, numbers(3), x[:3])
+    loops = Loops(graph, 1, NUMPY, [])
+    loops.load([np.zeros(3, "float32")])
+    loops.run(loops.batches(3, [x], ()))
+    np.testing.assert_allclose(loops.values()[0], (x[:3] + every) * 0.5 + x[3:] + every, rtol=1e-6)
+
+
 def test_reductions() -> None:
     x, y = numbers(4, 3, 5), numbers(5)
 
@@ -268,32 +336,6 @@ def test_views() -> None:
         return [turned, part, wide, flat, joined, beside, xp.moveaxis(y, 0, -1) * 2]
 
     emitted(each, x, y)
-
-
-def test_random_programs() -> None:
-    """Elementwise calls, sums and products of a few shapes, mixed as chance has it."""
-    for seed in range(6):
-        x, y, z = numbers(6, 4), numbers(4, 6), numbers(4)
-
-        def program(xp: Any, x: Any, y: Any, z: Any, seed: int = seed) -> list[Any]:
-            random = np.random.default_rng(seed)
-            have = [x, y, z]
-            for _ in range(14):
-                a, b = (have[i] for i in random.integers(0, len(have), 2))
-                kind = random.integers(0, 6)
-                if kind == 0 and a.ndim == 2:
-                    have.append(xp.tanh(a @ (a.mT if a.shape != b.shape[::-1] else b)))
-                elif kind == 1 and a.ndim:
-                    have.append(xp.sum(a, axis=int(random.integers(0, a.ndim))))
-                elif kind == 2 and a.ndim == 2:
-                    have.append(xp.matrix_transpose(a))
-                elif a.shape == b.shape or 0 in (a.ndim, b.ndim) or kind == 3:
-                    have.append(xp.sin(a) + (xp.maximum(a, 0.1) if kind == 3 else b))
-                else:
-                    have.append(xp.where(a > 0.0, a * 0.5, xp.exp(-xp.abs(a))))
-            return have[3:]
-
-        emitted(program, x, y, z, rtol=1e-4)
 
 
 def test_new_values_that_are_the_old_ones_of_others() -> None:
@@ -399,63 +441,3 @@ def test_what_is_worth_compiling() -> None:
     assert not worth_compiling(graph(4), 100_000)
     assert worth_compiling(graph(4), 100_000_000)
     assert not worth_compiling(graph(2**19), 100_000_000)  # there the work counts, not the calls
-
-
-SOURCE = """\
-def run(steps, times, outs, x):
-    for turn in range(times):
-        for first in range(steps):
-            outs[turn * steps + first] = x[first] * {factor}
-"""
-
-
-def compiled(factor: int) -> Any:
-    from backends import numba
-
-    run = numba.build(SOURCE.format(factor=factor), ["float64", "float64"])
-    outs, x = np.zeros(4), np.asarray([1.0, 2.0])
-    run(2, 2, outs, x)
-    return outs.tolist()
-
-
-def test_machine_code_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from backends import numba
-
-    monkeypatch.setenv("TINYNN_CACHE", str(tmp_path / "new"))
-    assert compiled(2) == [2, 4, 2, 4]
-    assert compiled(3) == [3, 6, 3, 6]  # another source, other code
-    files = sorted((tmp_path / "new").iterdir())
-    assert [file.suffix for file in files] == [".o", ".o"]
-
-    def refuse(*arguments: Any) -> Any:
-        raise AssertionError("compiled again")
-
-    compiler = numba._compiled
-    monkeypatch.setattr(numba, "_compiled", refuse)
-    assert compiled(2) == [2, 4, 2, 4]
-    monkeypatch.setattr(numba, "version", lambda name: "another")
-    with pytest.raises(AssertionError, match="compiled again"):
-        compiled(2)
-    monkeypatch.undo()
-    monkeypatch.setenv("TINYNN_CACHE", str(tmp_path / "new"))
-    assert compiler is numba._compiled
-    for file in files:  # damaged: the file is not run, but written anew
-        file.write_bytes(file.read_bytes()[:-9] + b"123456789")
-    assert compiled(2) == [2, 4, 2, 4]
-    assert compiled(3) == [3, 6, 3, 6]
-
-
-def test_no_place_to_keep_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "file").write_text("")
-    monkeypatch.setenv("TINYNN_CACHE", str(tmp_path / "file"))
-    assert compiled(5) == [5, 10, 5, 10]
-
-
-def test_arrays_of_another_kind_are_refused() -> None:
-    from backends import numba
-
-    run = numba.build(SOURCE.format(factor=2), ["float64", "float64"])
-    with pytest.raises(TypeError, match="contiguous array of float64"):
-        run(2, 1, np.zeros(2), np.zeros(2, "float32"))
-    with pytest.raises(TypeError, match="contiguous array of float64"):
-        run(2, 1, np.zeros(2), np.zeros(4)[::2])

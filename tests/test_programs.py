@@ -1,11 +1,6 @@
-"""Random programs and random nestings, against JAX, differences, and one backend another.
+"""Random programs and random nestings, against JAX, differences, and one backend another."""
 
-More of them, or some: `TINYNN_PROGRAMS=3000` or `TINYNN_PROGRAMS=1234:1235` (seeds from, to).
-"""
-
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,7 +9,8 @@ import pytest
 import backends
 import tinynn
 from backends import Backend
-from tests.programs import Program, nested
+from tests.programs import ROUNDING, Program, nested
+from tests.seeds import fourier, parts, seeds, shown
 from tinynn import tree
 from tinynn.trace import namespace
 
@@ -22,11 +18,7 @@ from tinynn.trace import namespace
 SEEDS = {"numpy": 100, "array_api_strict": 12, "torch": 24, "jax": 2, "dpnp": 4, "cupy": 12}
 # Against JAX itself, 0.6 s of processor time a program and 0.1 s a nesting.
 AGAINST_JAX, NESTINGS_AGAINST_JAX = 240, 400
-PARTS = 4  # tests that they are spread over
 TOLERANCE = 1e-8
-# Values inside a program are of order one: where a tanh saturates, less than this is their rounding
-# (seed 2047: two derivatives of 7.5e-12 that are 2e-17 apart).
-ROUNDING = 1e-14
 # A program compiles in a quarter of a second instead of two. What XLA makes of it then is wrong
 # now and then (of seed 265 inf, in JAX 0.10.2), or nothing (an FFT that cannot run, of seed 526).
 QUICK = {
@@ -38,21 +30,6 @@ QUICK = {
 Way = Callable[..., Callable[..., Any]]
 
 with_float64 = pytest.mark.usefixtures("float64")
-parts = pytest.mark.parametrize("part", range(PARTS))
-
-
-def seeds(count: int, part: int) -> range:
-    first, _, last = os.environ.get("TINYNN_PROGRAMS", f"0:{count}").rpartition(":")
-    return range(int(first or 0), int(last))[part::PARTS]
-
-
-@contextmanager
-def shown(what: object) -> Iterator[None]:
-    """Whatever goes wrong inside is said to be about this program."""
-    try:
-        yield
-    except Exception as error:
-        raise AssertionError(f"{what}\n\n{type(error).__name__}: {error}") from error
 
 
 def ours(program: Program, backend: Backend) -> dict[str, Any]:
@@ -152,10 +129,6 @@ def assert_alike(found: dict[str, Any], expected: dict[str, Any], rtol: float) -
             np.testing.assert_allclose(
                 leaf, want, rtol, max(rtol * size, ROUNDING), err_msg=f"{name}, input {place}"
             )
-
-
-def fourier(backend: Backend) -> bool:
-    return hasattr(backend.xp, "fft")
 
 
 @parts

@@ -17,6 +17,7 @@ from tinynn.compiler.nests import (
     root,
     size,
 )
+from tinynn.compiler.picked import write_picked
 from tinynn.compiler.plan import is_view
 from tinynn.compiler.products import Products
 from tinynn.compiler.rewrite import FILL, CannotEmit, is_call
@@ -43,11 +44,10 @@ class Kernel:
         constants: arrays from outside, by name.
         scratch: the size and dtype of memory of its own, by name.
         lines: the statements of a step.
+        picked: indices, and for each the length of the axis along which they pick.
     """
 
-    def __init__(
-        self, graph: Graph, kept: int, backend: Any, products: Mapping[str, int]
-    ) -> None:
+    def __init__(self, graph: Graph, kept: int, backend: Any, products: Mapping[str, int]) -> None:
         self.products = products
         self.graph = graph = prepared(graph, kept)
         self.schedule = Schedule(graph)
@@ -61,6 +61,7 @@ class Kernel:
         self.scratch: dict[str, tuple[int, Any]] = {}
         self.lines: list[str] = []
         self.homes: dict[int, View] = {}  # where values lie, by the id of their root
+        self.picked: list[tuple[Node, int]] = []  # indices, and how many there are to pick from
         self._packed: dict[int, View] = {}  # memory that a value must be written to
         self._moves: dict[int, list[tuple[Any, View]]] = {}  # what is copied into packed memory
         self._products = Products(self)
@@ -173,6 +174,8 @@ class Kernel:
             Nest(self, group).write()
         elif group.nodes[0].name == "matmul":
             self._products.write(group.nodes[0])
+        elif group.nodes[0].name in ("take", "scatter_add"):
+            write_picked(self, group.nodes[0])
         else:
             node = group.nodes[0]
             self.home(node)
@@ -181,7 +184,7 @@ class Kernel:
 
     def copy(self, value: Any, out: View) -> None:
         """Copy a value, or a number, to a place."""
-        if not isinstance(value, Node) or value.function is FILL:
+        if not isinstance(value, Node):
             raise CannotEmit("a number in place of an array cannot be written as loops")
         source = self.view(value).broadcast(out.shape)
         sources = merged([source.squeezed(), out.squeezed()])

@@ -12,6 +12,7 @@ from tinynn.compiler.flat import Storage, packed
 from tinynn.compiler.kernel import Kernel
 from tinynn.compiler.loop import Loop
 from tinynn.compiler.passes import simplified
+from tinynn.compiler.picked import check_picked
 from tinynn.compiler.plan import is_view
 from tinynn.compiler.rewrite import CannotEmit, size
 from tinynn.transforms.record import Graph
@@ -62,6 +63,7 @@ class Loops(Loop):
         self.inputs, self.streams = graph.inputs[:kept], graph.inputs[kept:]
         self.wanted = graph.outputs[kept]
         self.source = self.written()
+        self._flat = native.flat
         self._function = native.build(self.source, self._dtypes())
         self._memory = [self._zeros(*each) for each in self._kernel.scratch.values()]
         self.kept: list[Any] = []
@@ -117,17 +119,18 @@ class Loops(Loop):
             if prod(array.shape) != steps * prod(stream.shape):  # loops would run past its end
                 got = tuple(array.shape)
                 raise ValueError(f"expected {steps} batches of shape {stream.shape}, got {got}")
+        given = zip(map(id, self.streams), arrays, strict=True)
+        check_picked(self._kernel.picked, dict(given))
         return steps, [self._flat(a) for a in arrays]
 
     def run(self, batches: Any, times: int = 1) -> Any:
         steps, data = batches
         outs = self._zeros(steps * times, self.wanted.dtype)
-        constants = [self._flat(c.value) for c in self._kernel.constants.values()]
+        outside = self._kernel.constants.values()
+        check_picked(self._kernel.picked, {id(c): c.value for c in outside})
+        constants = [self._flat(c.value) for c in outside]
         self._function(steps, times, outs, *self.kept, *data, *constants, *self._memory)
         return outs
-
-    def _flat(self, array: Any) -> Any:
-        return self.graph.space.xp.reshape(array, (-1,))
 
 
 __all__ = ["CannotEmit", "Loops"]

@@ -14,7 +14,7 @@ from tinynn.compiler.plan import is_view
 from tinynn.compiler.rewrite import FILL, is_call
 from tinynn.compiler.scalars import REDUCTIONS, ROWS, cannot
 from tinynn.compiler.views import Shape, View, contiguous, seen
-from tinynn.rules.extensions import erf
+from tinynn.rules.extensions import erf, scatter_add
 from tinynn.trace import Function
 from tinynn.transforms.record import Graph, Input, Node
 
@@ -25,8 +25,8 @@ def _copied(x: Any) -> Any:
 
 #: The elements of a view, laid out anew.
 COPIED = Function("copied", _copied)
-_OURS = (COPIED, FILL, PACK, erf)
-_WHOLE = ("matmul", "concat", "pack")
+_OURS = (COPIED, FILL, PACK, erf, scatter_add)
+_WHOLE = ("matmul", "concat", "pack", "take", "scatter_add")
 
 
 def pointwise(node: Any) -> bool:

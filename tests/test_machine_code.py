@@ -1,0 +1,64 @@
+"""Machine code for loops, and the folder it is kept in."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("numba", reason="loops are compiled by numba, which is not installed")
+
+from backends import numba
+
+SOURCE = """\
+def run(steps, times, outs, x):
+    for turn in range(times):
+        for first in range(steps):
+            outs[turn * steps + first] = x[first] * {factor}
+"""
+
+
+def compiled(factor: int) -> Any:
+    run = numba.build(SOURCE.format(factor=factor), ["float64", "float64"])
+    outs, x = np.zeros(4), np.asarray([1.0, 2.0])
+    run(2, 2, outs, x)
+    return outs.tolist()
+
+
+def test_machine_code_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TINYNN_CACHE", str(tmp_path / "new"))
+    assert compiled(2) == [2, 4, 2, 4]
+    assert compiled(3) == [3, 6, 3, 6]  # another source, other code
+    files = sorted((tmp_path / "new").iterdir())
+    assert [file.suffix for file in files] == [".o", ".o"]
+
+    def refuse(*arguments: Any) -> Any:
+        raise AssertionError("compiled again")
+
+    compiler = numba._compiled
+    monkeypatch.setattr(numba, "_compiled", refuse)
+    assert compiled(2) == [2, 4, 2, 4]
+    monkeypatch.setattr(numba, "version", lambda name: "another")
+    with pytest.raises(AssertionError, match="compiled again"):
+        compiled(2)
+    monkeypatch.undo()
+    monkeypatch.setenv("TINYNN_CACHE", str(tmp_path / "new"))
+    assert compiler is numba._compiled
+    for file in files:  # damaged: the file is not run, but written anew
+        file.write_bytes(file.read_bytes()[:-9] + b"123456789")
+    assert compiled(2) == [2, 4, 2, 4]
+    assert compiled(3) == [3, 6, 3, 6]
+
+
+def test_no_place_to_keep_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("TINYNN_CACHE", str(tmp_path / "file"))
+    assert compiled(5) == [5, 10, 5, 10]
+
+
+def test_arrays_of_another_kind_are_refused() -> None:
+    run = numba.build(SOURCE.format(factor=2), ["float64", "float64"])
+    with pytest.raises(TypeError, match="contiguous array of float64"):
+        run(2, 1, np.zeros(2), np.zeros(2, "float32"))
+    with pytest.raises(TypeError, match="contiguous array of float64"):
+        run(2, 1, np.zeros(2), np.zeros(4)[::2])
