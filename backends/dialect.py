@@ -31,9 +31,9 @@ class Into:
     over: bool = True
 
 
-def entries(vector: Any) -> Sequence[Any]:
-    """The entries of a vector, each a 0-d array in its memory."""
-    return [vector[i, ...] for i in range(vector.shape[0])]
+def entries(array: Any) -> Sequence[Any]:
+    """The entries of an array along its first axis, each an array in its memory."""
+    return [array[i, ...] for i in range(array.shape[0])]
 
 
 def none_followed(values: Iterable[Any]) -> bool:
@@ -57,7 +57,7 @@ class Dialect:
             the result is right. Programs with them are decorated with `context`.
         followed: whether the library itself follows what is done with one of these values, for
             derivatives of its own: it would not be allowed to write results into buffers.
-        entries: the entries of a vector, each a 0-d array in its memory.
+        entries: the entries of an array along its first axis, each an array in its memory.
         few_axes: whether calls cost less on arrays of fewer axes.
         piece: how many elements of a long vector to go through at a time, where several calls go
             through it one after the other; 0 for all.

@@ -32,7 +32,6 @@ _NUMPY = "bool_ ceil float32 float64 floor int8 int16 int32 int64 rint trunc uin
 _OURS = "exp_float32 exp_float64 plus plus_product product_float32 product_float64"
 
 
-
 def _names() -> dict[str, Any]:
     """The globals of a kernel."""
     from backends import numba_functions

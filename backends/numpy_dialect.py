@@ -1,10 +1,11 @@
 """How compiled programs write NumPy: results into buffers, products through BLAS."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from backends.dialect import Dialect, Into
+from backends.dialect import Dialect, Into, entries
 from backends.spelled import logsumexp, mean, relu, sigmoid
 
 _ONE = """abs acos acosh asin asinh atan atanh bitwise_invert ceil conj cos cosh exp expm1 floor
@@ -40,6 +41,11 @@ def _reduced(name: str) -> Into:
     return Into(f"{name}.reduce({{0}}, {{axis}}, None, {{out}}, {{keepdims}})", over=False)
 
 
+def _entries(array: Any) -> Sequence[Any]:
+    # Those of a vector would be numbers, and not in its memory.
+    return list(array) if array.ndim > 1 else entries(array)
+
+
 INTO = {
     **{name: Into(f"{name}({{0}}, {{out}})") for name in _ONE.split()},
     **{name: Into(f"{name}({{0}}, {{1}}, {{out}})") for name in _TWO.split()},
@@ -68,6 +74,7 @@ DIALECT = Dialect(
     {"sigmoid": sigmoid, "relu": relu, "logsumexp": logsumexp, "mean": mean},
     lambda: np.errstate(all="ignore"),
     frozenset({"sigmoid", "logsumexp"}),
+    entries=_entries,
     few_axes=True,
     piece=16384,  # of half a dozen vectors, stays in the cache
 )

@@ -36,10 +36,9 @@ def training(program: Program, backend: Backend) -> tuple[Step, list[Any], Any, 
 
     def step(*given: Any) -> tuple[Any, ...]:
         params, moving, (row, factor) = given[:count], given[count : 2 * count], given[2 * count :]
-        xp = namespace(row)
-        loss, slopes = tinynn.value_and_grad(lambda *x: factor * f(*x), tuple(range(count)))(
-            *params
-        )
+        xp = namespace(*given)
+        scaled = lambda *x: namespace(*x).multiply(f(*x), factor)  # noqa: E731
+        loss, slopes = tinynn.value_and_grad(scaled, tuple(range(count)))(*params)
         moving = [DECAY * m + g for m, g in zip(moving, slopes, strict=True)]
         new = [p - RATE * m for p, m in zip(params, moving, strict=True)]
         return (*new, *moving, loss + xp.sum(row))

@@ -197,6 +197,21 @@ def test_snapshots_take_the_place_of_others_only_when_told(backend: Backend) -> 
     assert (again[0] is copies[0][0]) == (backend.dialect is not None)
 
 
+def test_a_value_that_is_part_of_two_sums(backend: Backend) -> None:
+    def step(a: Any, b: Any, x: Any) -> tuple[Any, ...]:
+        xp = namespace(x)
+        u, v, r, s, t = xp.exp(a), a * x[0, 0], b * b, xp.sin(b), b * x[0, 1]
+        return a - 0.1 * ((u + v) + v), b - 0.1 * ((r + s) + t), xp.sum(x)
+
+    a, b, x = (backend.asarray(np.linspace(0, 1, n, dtype="float32")) for n in (3, 2, 2))
+    x = backend.xp.reshape(x, (1, 2))
+    loop = kind_of("calls", backend)(record(step, a, b, x)[1], 2, backend, [[0, 1]])
+    loop.load([a, b])
+    loop.run(loop.batches(1, [x], []))
+    for found, expected in zip(loop.values(), step(a, b, x), strict=False):
+        assert_close(found, expected, backend)
+
+
 def test_a_step_that_cannot_be_recorded_runs_eagerly_and_says_why(backend: Backend) -> None:
     given = data(backend)
 

@@ -83,6 +83,7 @@ class Writer:
         self.free: dict[Any, list[Memory]] = {}
         self.collected = collected
         self.targets: dict[int, Memory] = {}
+        self.places: dict[tuple[int, int], Memory] = {}  # in vectors, by the vector and the start
         self.written: set[int] = set()
         self.counters = counters
         for each in graph.inputs:
@@ -133,7 +134,8 @@ class Writer:
             name = self.names.new(f"{words.of_input(label)}_grad")
             text = f"{name} = {_part_of(storage.name, start, value.shape)}"
             self._write(When.ONCE, text)
-            self.targets.setdefault(id(value), Memory(name, kept=True))
+            place = self.places[id(node), start] = Memory(name, kept=True)
+            self.targets.setdefault(id(value), place)  # it may be in two vectors
             start += size(value)
 
     # Calls.
@@ -162,7 +164,7 @@ class Writer:
         """What could not be written to its place in the vector is copied there."""
         storage, start = self.spelled[id(node)].storage, 0
         for value in node.parents:
-            if id(value) not in self.written or self.spelled[id(value)].storage is None:
+            if self.spelled[id(value)].storage is not self.places[id(node), start]:
                 out = _part_of(storage.name, start, value.shape) if storage else ""
                 copy = self.dialect.into["copy"].text
                 self._write(When.STEP, copy.format(self.spell(value), out=out), node)
@@ -193,7 +195,8 @@ class Writer:
         if node.name == "getitem":
             return f"{args[0]}[{words.index(node.settings['key'], args[1:])}]"
         word = _form(self.dialect.words.get(node.name), node) if self.dialect else None
-        if word is not None:
+        # Calls for batches are carried out for all of them at once, under vmap, by its functions.
+        if word is not None and not ("(" in word and self.plan.when[id(node)] is When.BATCH):
             return word.format(*args, **{k: words.literal(v) for k, v in node.settings.items()})
         for key, value in node.settings.items():
             args.append(f"{key}={words.literal(value) or self.names.bind(key, value)}")
@@ -372,10 +375,15 @@ class Program:
         linecache.cache[self.file] = (len(source), None, source.splitlines(True), self.file)
         finalize(self, linecache.cache.pop, self.file, None)
 
+    @property
+    def names(self) -> set[str]:
+        """Every name in it, attributes too."""
+        return _names(self._code)
+
     def __call__(self, bound: dict[str, Any]) -> dict[str, Any]:
         """What the source defines; names that are not bound are taken from the library."""
         scope = dict(bound)
-        for name in _names(self._code):
+        for name in self.names:
             if name not in scope and hasattr(self._library, name):
                 scope[name] = getattr(self._library, name)
         exec(self._code, scope)  # the source is what this module wrote

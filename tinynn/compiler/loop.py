@@ -8,6 +8,7 @@ the standard's own calls; `Scanned` hands the whole loop to the library's compil
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from math import prod
 from typing import Any, ClassVar
 
@@ -20,6 +21,7 @@ from tinynn.compiler.plan import When, counted
 from tinynn.compiler.rewrite import pruned
 from tinynn.compiler.suited import suited
 from tinynn.compiler.words import commented, indented, listed
+from tinynn.transforms import vmap
 from tinynn.transforms.record import Graph, Node, RecordingError
 
 _SMALL = 1024  # elements
@@ -56,6 +58,7 @@ class Loop(ABC):
         self.program = Program(graph.name, self.source, dialect.library if dialect else None)
         self.scope: dict[str, Any] = {}
         self.kept: list[Any] = []
+        self.prepared = 0  # how often batches were
 
     #: Whether what follows from the number of a step alone is computed for all steps at once, and
     #: what follows from a batch alone before the steps.
@@ -118,12 +121,31 @@ class Loop(ABC):
 
     def batches(self, size: int, rows: Sequence[Any], each: Sequence[Any]) -> Any:
         """What `run` takes: arrays cut into batches of `size`, and arrays of an entry a step."""
-        prepare = self.scope["prepare"]
-        starts = range(0, rows[0].shape[0], size)
+        stacked = [*_stacked(self.graph.space.xp, size, rows), *each]
+        if self.prepared and stacked[0].shape[0] > 1:
+            columns = self._prepare_all(*stacked)
+            return list(zip(*map(self._entries, columns), strict=True))
+        self.prepared += 1
         return [
-            prepare(*[a[s : s + size, ...] for a in rows], *[a[i, ...] for a in each])
-            for i, s in enumerate(starts)
+            self.scope["prepare"](*batch)
+            for batch in zip(*map(self._entries, stacked), strict=True)
         ]
+
+    @cached_property
+    def _prepare_all(self) -> Any:
+        """`prepare` for all batches at once; recording that pays from the second time on."""
+        from tinynn.compiler.compiled import Compiled  # which is not needed for one round
+
+        functions = {id(node.function.raw): node.function for node in self.graph.nodes}
+        prepare = Program(self.graph.name, "\n".join(self.prepare))
+        known = {name: self.scope[name] for name in prepare.names & self.scope.keys()}
+        scope = {name: functions.get(id(value), value) for name, value in known.items()}
+        return Compiled(vmap(prepare(scope)["prepare"]))
+
+    def _entries(self, array: Any) -> Sequence[Any]:
+        """What an array holds for each step."""
+        dialect = self.backend.dialect
+        return dialect.entries(array) if dialect else entries(array)
 
     @abstractmethod
     def run(self, batches: Any, times: int = 1) -> Any:
@@ -141,7 +163,8 @@ class Loop(ABC):
         text = [*texts[When.ONCE], ""] if texts[When.ONCE] else []
         if not self.looks_ahead:
             return text, listed(given.split(", ")), ""
-        text += _function(f"prepare({given})", texts[When.BATCH], prepared)
+        self.prepare = _function(f"prepare({given})", texts[When.BATCH], prepared)
+        text += self.prepare
         if series:
             text += _function(f"series({counts})", texts[When.SERIES], series)
         return text, prepared, series
@@ -170,9 +193,7 @@ class Loop(ABC):
             steps = xp.arange(1, count + 1, dtype=node.dtype, device=self.backend.device)
             place = self.inputs.index(node.args[0])
             vectors.append(self.kept[place] + self.counts[id(node)] * steps)
-        dialect = self.backend.dialect
-        apart = dialect.entries if dialect else entries
-        columns = map(apart, self.scope["series"](*vectors))
+        columns = map(self._entries, self.scope["series"](*vectors))
         return list(zip(*columns, strict=True))
 
     def count_on(self, count: int) -> None:
@@ -281,8 +302,7 @@ class Scanned(Functional):
         return value if callable(value) else id(value)
 
     def batches(self, size: int, rows: Sequence[Any], each: Sequence[Any]) -> Any:
-        xp, count = self.graph.space.xp, rows[0].shape[0] // size
-        return (*[xp.reshape(a, (count, size, *a.shape[1:])) for a in rows], *each)
+        return (*_stacked(self.graph.space.xp, size, rows), *each)
 
     def run(self, batches: Any, times: int = 1) -> Any:
         outs = []
@@ -321,6 +341,12 @@ def _without_scale(graph: Graph, kept: int) -> tuple[Graph, float]:
         wanted, scale = factors[0], scale * factors[1]
     outputs = [*graph.outputs[:kept], wanted, *graph.outputs[kept + 1 :]]
     return pruned(replace(graph, outputs=outputs)), scale
+
+
+def _stacked(xp: Any, size: int, rows: Sequence[Any]) -> list[Any]:
+    """Arrays cut into batches: (samples, ...) to (batches, size, ...)."""
+    count = rows[0].shape[0] // size
+    return [xp.reshape(a, (count, size, *a.shape[1:])) for a in rows]
 
 
 def _function(head: str, lines: list[str], result: str) -> list[str]:
