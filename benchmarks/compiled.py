@@ -54,6 +54,7 @@ TRAINING = BY_HAND | BUFFERS | engines_of("calls", "loops") | TORCH
 SMALL = BY_HAND | BUFFERS | engines_of("eager", "calls", "loops") | TORCH
 JAX: Competitors = BY_HAND | {
     "lax.scan by hand": ("jax", lambda work: work.scan()),
+    "lax.scan by hand, with losses": ("jax", lambda work: work.scan(losses=True)),
     'tinynn, engine="jit"': ("jax", lambda work: works.fitted(work, "jit", "jax")),
 }
 PREDICTING = (
@@ -190,9 +191,12 @@ def measure(work: Any, competitors: Competitors, rounds: int, advise: bool = Fal
             f"| {ratio(run, hand):.2f} | {first} | {run.loss:.8g} |"
         )
     lines += [f"\nNot installed, so not measured: {', '.join(absent)}."] if absent else []
-    scan, jit = (runs.get(name) for name in list(JAX)[1:])
-    if scan and jit:
-        lines.append(f'\nengine="jit" to lax.scan by hand: {ratio(jit, scan):.2f}.')
+    scan, losses, jit = (runs.get(name) for name in list(JAX)[1:])
+    if scan and losses and jit:
+        lines.append(
+            f'\nengine="jit" to lax.scan by hand: {ratio(jit, scan):.2f}; to one that, like fit, '
+            f"gives the loss of every step: {ratio(jit, losses):.2f}."
+        )
     return lines
 
 

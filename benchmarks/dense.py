@@ -220,8 +220,8 @@ class Dense:
 
         return run
 
-    def scan(self) -> Trained:
-        """Adam alone, epochs and batches in one program."""
+    def scan(self, losses: bool = False) -> Trained:
+        """Adam alone, epochs and batches in one program; with the loss of every step, if wanted."""
         jax = wide_jax()
         jnp, last, count = jax.numpy, self.layers - 1, self.rows // self.batch
 
@@ -233,15 +233,16 @@ class Dense:
 
         def step(state: Any, batch: Any) -> Any:
             w, m, v, t = state
-            g, t, each = jax.grad(cost)(w, *batch), t + 1, jax.tree.map
+            loss, g = jax.value_and_grad(cost)(w, *batch)
+            t, each = t + 1, jax.tree.map
             m = each(lambda m, g: BETA1 * m + (1 - BETA1) * g, m, g)
             v = each(lambda v, g: BETA2 * v + (1 - BETA2) * g * g, v, g)
             long, root = self.rate / (1 - BETA1**t), 1 - BETA2**t
             w = each(lambda w, m, v: w - long * m / (jnp.sqrt(v / root) + EPSILON), w, m, v)
-            return (w, m, v, t), None
+            return (w, m, v, t), loss if losses else None
 
         def loop(state: Any, data: Any, epochs: int) -> Any:
-            return jax.lax.scan(lambda s, _: jax.lax.scan(step, s, data), state, length=epochs)[0]
+            return jax.lax.scan(lambda s, _: jax.lax.scan(step, s, data), state, length=epochs)
 
         compiled = jax.jit(loop, static_argnums=2)
         data = jax.tree.map(lambda a: jnp.reshape(a, (count, self.batch, *a.shape[1:])), self.data)
@@ -249,8 +250,8 @@ class Dense:
         def run(epochs: int) -> Weights:
             w = [jnp.asarray(a) for a in self.start()]
             zeros = [jnp.zeros_like(a) for a in w]
-            return [
-                np.asarray(a) for a in compiled((w, zeros, zeros, jnp.float32(0)), data, epochs)[0]
-            ]
+            state, out = compiled((w, zeros, zeros, jnp.float32(0)), data, epochs)
+            jax.block_until_ready(out)
+            return [np.asarray(a) for a in state[0]]
 
         return run

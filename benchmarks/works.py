@@ -140,16 +140,25 @@ class Xor:
 
         return run
 
-    def scan(self) -> Trained:
+    def scan(self, losses: bool = False) -> Trained:
+        """All steps in one program; with the loss of every step, if wanted."""
         jax = wide_jax()
         x, y, act = jax.numpy.asarray(self.x), jax.numpy.asarray(self.y), jax.nn.sigmoid
-        gradient = jax.grad(lambda w: 0.5 * ((y - act(act(x @ w[0]) @ w[1])) ** 2).sum())
+        cost = lambda w: 0.5 * ((y - act(act(x @ w[0]) @ w[1])) ** 2).sum()  # noqa: E731
 
         def step(weights: Any, _: Any) -> Any:
-            return [w - g for w, g in zip(weights, gradient(weights), strict=True)], None
+            loss, gradient = jax.value_and_grad(cost)(weights)
+            new = [w - g for w, g in zip(weights, gradient, strict=True)]
+            return new, loss if losses else None
 
-        loop = jax.jit(lambda w, steps: jax.lax.scan(step, w, length=steps)[0], static_argnums=1)
-        return lambda steps: [np.asarray(w) for w in loop(self.start(), steps)]
+        loop = jax.jit(lambda w, steps: jax.lax.scan(step, w, length=steps), static_argnums=1)
+
+        def run(steps: int) -> Weights:
+            weights, out = loop(self.start(), steps)
+            jax.block_until_ready(out)
+            return [np.asarray(w) for w in weights]
+
+        return run
 
 
 class Row:
