@@ -75,6 +75,10 @@ class Dialect:
     few_axes: bool = False
     piece: int = 0
 
+    def recording(self) -> Any:
+        """A context in which functions are spelled out, without the warnings that follow."""
+        return self.context() if self.quiet else nullcontext()
+
 
 @dataclass(frozen=True)
 class Native:

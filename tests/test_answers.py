@@ -11,7 +11,7 @@ import pytest
 
 from backends import Backend
 from tests.checks import assert_close
-from tinynn import Model
+from tinynn import Model, fit
 from tinynn.compiler.compiled import Call
 from tinynn.functional import relu
 from tinynn.layers import Linear, Sequential
@@ -133,6 +133,31 @@ def test_copies_have_answers_of_their_own(backend: Backend, copied: Callable[[An
     other_array(twin)
     for each in (model, twin, model):
         assert_close(each.predict(x), expected(each), backend, dtype="float64")
+
+
+def test_layers_that_read_what_changes_are_asked_every_time(backend: Backend) -> None:
+    factor = {"is": 0.0}
+    x = backend.asarray(X)
+    net = Sequential(Linear(2), lambda x: x * factor["is"])
+    model = Model(net, net.init(0, x))
+    for number in range(7):
+        factor["is"] = float(number)
+        host = backend.to_host(net(model.params, x))
+        assert_close(model.predict(x), host, backend)
+
+
+@pytest.mark.only("numpy")
+def test_layers_of_other_libraries_functions(backend: Backend) -> None:
+    x = backend.asarray(X)
+    net = Sequential(lambda x: np.tanh(x), Linear(2))
+    model = Model(net, net.init(0, x))
+    for _ in range(6):
+        assert_close(model.predict(x), net(model.params, x), backend)
+    given: dict[str, Any] = {"epochs": 2, "progress": False}
+    eager = fit(net, x, X[:, :2], engine="eager", **given)
+    with pytest.warns(RuntimeWarning, match="runs without compiling: .*ufuncs"):
+        calls = fit(net, x, X[:, :2], engine="calls", **given)
+    assert calls.history == eager.history
 
 
 def test_many_threads(backend: Backend) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -218,6 +219,46 @@ def test_compile_records_once_for_every_signature(backend: Backend) -> None:
     assert runs == [(2, 3), (1, 3)]
     assert_equal(compiled(2 * x, 3, 0.5)["y"], np.full((2, 3), 4.0, "float32"), backend)
     assert len(runs) == 3
+
+
+def test_results_share_no_memory_that_they_did_not_share_before(backend: Backend) -> None:
+    def f(x: Any) -> Any:
+        xp = namespace(x)
+        twice = 2 * x
+        return {
+            "same": x,
+            "copy": x * 1.0,
+            "also": xp.negative(-x),
+            "asked for": xp.asarray(x, copy=True),
+            "first": twice,
+            "second": 2 * x,
+            "part": twice[:1],
+        }
+
+    x = backend.asarray(np.asarray([1.0, 2.0], dtype="float32"))
+    compiled = tinynn.compile(f)
+    for _ in range(2):
+        y = compiled(x)
+        assert y["same"] is x
+        if backend.dialect is not None:
+            for name in ("copy", "also", "asked for", "second"):
+                with suppress(ValueError):  # arrays of one variant are read-only
+                    y[name][...] = 9.0
+        assert_equal(x, np.asarray([1.0, 2.0], dtype="float32"), backend)
+        assert_equal(y["first"], np.asarray([2.0, 4.0], dtype="float32"), backend)
+
+
+def test_what_passes_leave_alone(backend: Backend) -> None:
+    xp = backend.xp
+    whole = xp.asarray([1, 2, 3], dtype=xp.int32, device=backend.device)
+    wide = xp.asarray([1e25, 1.0], dtype=xp.float32, device=backend.device)
+    signs = tinynn.compile(lambda x: 3 * (-x) - 1)(whole)
+    assert_equal(signs, np.asarray([-4, -7, -10], dtype="int32"), backend)
+    small = tinynn.compile(lambda x: namespace(x).sum((x / 1e20) ** 2))(wide)
+    assert_close(small, np.asarray(1e10, dtype="float32"), backend)
+    first = tinynn.compile(lambda x: (x * 2)[0] * 3)
+    for factor in (1.0, 2.0):
+        assert_close(first(wide * factor), np.asarray(6e25 * factor, dtype="float32"), backend)
 
 
 def test_compiled_functions_inside_transformations(backend: Backend) -> None:

@@ -270,11 +270,14 @@ def test_indices_out_of_range_are_refused_before_loops_run() -> None:
     rows = np.asarray([0, 3])
     _, graph, _ = record(step, numbers(4, 2), rows)
     loops = Loops(graph, 1, NUMPY, [])
-    for wrong in (4, -5):
-        with pytest.raises(
-            IndexError, match=rf"rows: expected indices from -4 to 3, got .*{wrong}"
-        ):
-            loops.steps(1, [np.asarray([wrong, 0])])
+    loops.load([numbers(4, 2)])
+    batches = loops.steps(1, [rows])
+    for wrong in (4, -5):  # whatever is changed after the batches were made
+        loops.run(batches)
+        rows[0] = wrong
+        with pytest.raises(IndexError, match=f"rows: expected indices from -4 to 3, got .*{wrong}"):
+            loops.run(batches)
+        rows[0] = 0
     outside = np.asarray([0, 3])
     _, graph, _ = record(lambda w, x: (w + x, step(w, outside)[1]), numbers(4, 2), numbers(2))
     loops = Loops(graph, 1, NUMPY, [])

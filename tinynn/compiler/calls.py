@@ -204,6 +204,8 @@ class Writer:
 
     def _hoisted(self, node: Node) -> bool:
         """A view of memory that stays is taken once, before the first step."""
+        if node.name == "getitem" and node.shape == ():
+            return False  # a library may give a number, which does not change with its array
         self.spell(node.args[0])
         parent = self.spelled[id(node.args[0])]
         if parent.storage is None or (node.name == "reshape" and not parent.contiguous):

@@ -3,6 +3,7 @@
 import threading
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import update_wrapper
 from typing import Any
 
@@ -94,13 +95,15 @@ class Call:
         # What the library follows it must see in calls that are its own to derive.
         self.dialect = dialect = None if followed else self.backend.dialect
         self._followed = dialect.followed if dialect and dialect.followed != none_followed else None
-        with self.backend.scope():
+        with self.backend.scope(), dialect.recording() if dialect else nullcontext():
             spelled = dialect.spelled if dialect else None
             _, graph, self.structure = record(f, *args, spelled=spelled)
         self._wrapped = [constant for constant in graph.constants if constant.wrappers]
+        roots = [_root(output) for output in graph.outputs]
         self.graph = simplified(graph)
         if dialect:
             self.graph = suited(self.graph, dialect)
+        self._shared = _shared_anew(roots, self.graph.outputs)
         self.places = [i for i, leaf in enumerate(leaves) if _is_input(leaf)]
         self.check = check
         self.source = self._source()
@@ -123,7 +126,9 @@ class Call:
     def _source(self) -> str:
         self._writer = writer = Writer(self.graph, self.backend, [], {}, dialect=self.dialect)
         names = [writer.spell(i) for i in self.graph.inputs]
-        outs = [self._output(o) for o in self.graph.outputs]
+        outs = [
+            self._output(o, copy) for o, copy in zip(self.graph.outputs, self._shared, strict=True)
+        ]
         once = [text for text, _ in writer.lines[When.ONCE]]
         statements: list[tuple[str, Node | None]] = []
         for text, node in writer.lines[When.STEP]:
@@ -136,11 +141,13 @@ class Call:
         result = f"    return ({listed(outs)})"
         return "\n".join([*once, "", head, *body, result]).lstrip() + "\n"
 
-    def _output(self, value: Any) -> str:
-        """An array that is made once and kept is handed out as a copy."""
+    def _output(self, value: Any, shared: bool) -> str:
+        """An array that is made once and kept, or shared only by our doing, is given as a copy."""
         text = self._writer.spell(value)
         made = isinstance(value, Node) and self._writer.plan.when.get(id(value)) is When.ONCE
-        return f"{self._writer.names.bind('copied', self._copied)}({text})" if made else text
+        if not made and not shared:
+            return text
+        return f"{self._writer.names.bind('copied', self._copied)}({text})"
 
     def _copied(self, array: Any) -> Any:
         return self.backend.xp.asarray(array, copy=True)
@@ -214,6 +221,29 @@ class Call:
                         error.add_note(f"in {text}: {node.origin}")
                         return
             trace = trace.tb_next
+
+
+def _root(value: Any) -> Any:
+    """The value whose memory this one is."""
+    while is_view(value):
+        value = value.args[0]
+    return value
+
+
+def _shared_anew(before: list[Any], outputs: list[Any]) -> list[bool]:
+    """Which outputs the passes have made the memory of an argument, or of an output before them.
+
+    Args:
+        before: the values whose memory they were when the function was recorded.
+        outputs: what they are now.
+    """
+    after, shared = list(map(_root, outputs)), []
+    for place, root in enumerate(after):
+        given = isinstance(root, Input | Constant) and before[place] is not root
+        twins = [i for i in range(place) if after[i] is root]
+        anew = given or any(before[i] is not before[place] for i in twins)
+        shared.append(anew and isinstance(root, Node) and root.dtype is not None)
+    return shared
 
 
 # What tells of a kind of arrays whether they are followed.

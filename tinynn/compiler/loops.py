@@ -119,16 +119,15 @@ class Loops(Loop):
             if prod(array.shape) != steps * prod(stream.shape):  # loops would run past its end
                 got = tuple(array.shape)
                 raise ValueError(f"expected {steps} batches of shape {stream.shape}, got {got}")
-        given = zip(map(id, self.streams), arrays, strict=True)
-        check_picked(self._kernel.picked, dict(given))
         return steps, [self._flat(a) for a in arrays]
 
     def run(self, batches: Any, times: int = 1) -> Any:
         steps, data = batches
         outs = self._zeros(steps * times, self.wanted.dtype)
         outside = self._kernel.constants.values()
-        check_picked(self._kernel.picked, {id(c): c.value for c in outside})
         constants = [self._flat(c.value) for c in outside]
+        given = zip(map(id, [*self.streams, *outside]), [*data, *constants], strict=True)
+        check_picked(self._kernel.picked, dict(given))
         self._function(steps, times, outs, *self.kept, *data, *constants, *self._memory)
         return outs
 

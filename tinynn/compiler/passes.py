@@ -28,6 +28,7 @@ _FOLDED: dict[str, Callable[[Any, Any], Any]] = {
     "divide": operator.truediv,
 }
 _STILL = ("negative", "astype", "broadcast_to", "matrix_transpose", "permute_dims")
+_LEAST = 2.0**-20  # of the factors that are put together
 _SHAPERS = ("reshape", "expand_dims", "squeeze")
 
 
@@ -108,6 +109,9 @@ def _algebra(node: Node, build: Builder) -> Any:
     rule = _ALGEBRA.get(node.name)
     if rule is None or node.dtype is None:
         return node
+    # Whole numbers wrap around, and constants that are put together may not fit their dtype.
+    if "floating" not in build.space.kinds[node.dtype] and node.name not in _OF_ANY_KIND:
+        return node
     node = _without_fills(node)
     return rule(node, build)
 
@@ -144,13 +148,18 @@ def scaled(value: Any) -> tuple[Any, float] | None:
     if not is_call(value) or value.name not in ("multiply", "divide", "negative"):
         return None
     if value.name == "negative":
-        return value.args[0], -1.0
+        return value.args[0], -1
     a, b = value.args
     if value.name == "divide":
         return (a, 1 / b) if is_number(b) and b and is_itself(a, value) else None
     if is_number(a):
         a, b = b, a
     return (a, b) if is_number(b) and is_itself(a, value) else None
+
+
+def _movable(*factors: float) -> bool:
+    """Whether factors may meet, or come later: not those that keep others from overflowing."""
+    return all(_LEAST <= abs(factor) <= 1 / _LEAST for factor in factors)
 
 
 def _times(node: Node, build: Builder, x: Any, c: float) -> Any:
@@ -167,13 +176,13 @@ def _multiply(node: Node, build: Builder) -> Any:
         x, c = c, x
     if is_number(c) and is_itself(x, node):
         inner = scaled(x)
-        if c in (1, -1) or inner:
-            return _times(node, build, *((inner[0], inner[1] * c) if inner else (x, c)))
-        return node
+        if inner and (c in (1, -1) or _movable(inner[1], c)):
+            return _times(node, build, inner[0], inner[1] * c)
+        return _times(node, build, x, c) if c in (1, -1) else node
     left, right = scaled(node.args[0]), scaled(node.args[1])
     # A constant moves outwards, to where it may meet another.
     for mine, other in ((left, node.args[1]), (right, node.args[0])):
-        if mine and isinstance(other, Node) and mine[1] != -1:
+        if mine and isinstance(other, Node) and mine[1] != -1 and _movable(mine[1]):
             product = build.call(node, "multiply", mine[0], other)
             return build.call(node, "multiply", product, mine[1])
     return node
@@ -184,7 +193,7 @@ def _divide(node: Node, build: Builder) -> Any:
     if not (is_number(c) and c and is_itself(x, node)):
         return node
     inner = scaled(x)
-    if inner:
+    if inner and _movable(inner[1], c):
         return _times(node, build, inner[0], inner[1] / c)
     return x if c == 1 else node
 
@@ -236,7 +245,7 @@ def _sum(node: Node, build: Builder) -> Any:
     if size(x) == size(node):
         return build.call(node, "reshape", x, shape=node.shape)
     inner = scaled(x)
-    if inner:
+    if inner and _movable(inner[1]):
         total = build.call(node, "sum", inner[0], **node.settings)
         return _times(node, build, total, inner[1])
     if node.shape == () and x.name == "sum" and x.args[0].dtype == node.dtype:
@@ -248,6 +257,7 @@ def _stop_gradient(node: Node, build: Builder) -> Any:
     return node.args[0]
 
 
+_OF_ANY_KIND = ("astype", "stop_gradient")
 _ALGEBRA: dict[str, Callable[[Node, Builder], Any]] = {
     "add": _add,
     "astype": _astype,

@@ -1,13 +1,15 @@
 """`take` and `scatter_add` as loops: elements picked by whole numbers that are known beforehand.
 
 The gradient of every index and slice is a scatter_add. Loops do not look where they write, so the
-numbers have to be given from outside or with a batch, where `check_picked` looks at them.
+numbers have to be given from outside or with a batch, where `check_picked` looks at them before
+every run.
 """
 
 from collections.abc import Iterable
 from typing import Any
 
 from tinynn.compiler.nests import root
+from tinynn.compiler.rewrite import size
 from tinynn.compiler.scalars import cannot
 from tinynn.transforms.record import Constant, Input, Node
 
@@ -19,6 +21,8 @@ def write_picked(kernel: Any, node: Node) -> None:
     first, count, out = root(indices), x.shape[axis], kernel.home(node)
     if not isinstance(first, Constant) and not any(first is s for s in kernel.streams):
         raise cannot(node, ": the step computes its indices")
+    if len(indices.shape) != 1 or size(indices) != size(first):
+        raise cannot(node, ": its indices are a part of other numbers, or no vector")
     kernel.picked.append((first, count))
     shape = node.shape if node.name == "take" else node.args[2].shape
     places = [f"i{place}" for place in range(len(shape))]

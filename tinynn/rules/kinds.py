@@ -161,7 +161,7 @@ def total(xp: Any, terms: list[Any]) -> Any:
 
 def axes_of(axis: int | tuple[int, ...] | None, ndim: int) -> tuple[int, ...]:
     """The axes, none of them negative, that `axis` names."""
-    if axis is None:
+    if axis is None or not ndim:  # some libraries take an axis of a 0-d array
         return tuple(range(ndim))
     return tuple(a % ndim for a in (axis if isinstance(axis, tuple) else (axis,)))
 

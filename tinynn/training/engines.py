@@ -44,6 +44,9 @@ class Eager:
             totals.append(total)
         return self.epoch.xp.stack(totals)
 
+    def look_again(self) -> None:
+        """The data, which may be others than before, are read in every step."""
+
     def snapshot(self, room: Snapshot | None = None) -> Snapshot:
         """How it stands now."""
         return Snapshot(self.held, self.state)

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterable
 from math import isfinite
 from numbers import Real
+from operator import is_
 from time import perf_counter
 from typing import Any
 
@@ -171,12 +172,15 @@ def _train(
             run.epoch, run.params = run.epoch + count, after.params
             run.history.extend(dict(zip(("epoch", *run.measures), [numbered, *table], strict=True)))
             bar.epoch(run.history.last)
+            leaves = tree.leaves(run.params)
             for callback in callbacks:
                 callback(run)
-            if run.params is not after.params:  # a callback has put others there
+            if not _same(run.params, after.params, leaves):  # a callback has put others there
                 engine.start(run.params, None)
                 after = engine.snapshot()
             room = None if callbacks else before  # a callback may keep what it is shown
+            if callbacks:
+                engine.look_again()
         except KeyboardInterrupt:
             if run.epoch == 0:
                 raise
@@ -191,6 +195,12 @@ def _train(
             _warn(run, f"the loss is no longer finite: training diverged and was stopped. {hint}")
             run.stop()
     _tell(callbacks, "finish", run)
+
+
+def _same(params: Any, before: Any, leaves: list[Any]) -> bool:
+    """Whether these are the parameters there were before, with the same arrays in them."""
+    now = tree.leaves(params)
+    return params is before and len(now) == len(leaves) and all(map(is_, now, leaves))
 
 
 class _Pace:

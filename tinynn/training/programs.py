@@ -1,6 +1,8 @@
 """The compiled engine of `fit`: the recorded step, with the loop over the batches inside it."""
 
 from collections.abc import Iterator
+from contextlib import nullcontext
+from itertools import zip_longest
 from math import prod
 from typing import Any
 
@@ -35,6 +37,7 @@ class Compiled:
         if self.last:
             self.last.share(self.loop)
         self.prepared: Any = None
+        self.kinds: list[tuple[str, Any, Any]] | None = None  # of the parameters
         self.start(params, state)
 
     def _refuse_followed(self, values: Any) -> None:
@@ -51,10 +54,11 @@ class Compiled:
         batch = self.samples.between(0, size)
         key = self.epoch.keys(0)[0, ...] if self.epoch.draws else None
         backend = self.epoch.backend
-        spelled = backend.dialect.spelled if backend.dialect else None
-        graph, again = [
-            record(self.epoch.step, params, state, batch, key, spelled=spelled)[1] for _ in range(2)
-        ]
+        arguments = (params, state, batch, key)
+        try:
+            graph, again = [_recorded(self.epoch.step, backend, *arguments) for _ in range(2)]
+        except TypeError as error:  # a library refuses arrays that are not its own
+            raise RecordingError(str(error)) from error
         if where := difference(graph, again, backend.to_host):
             raise RecordingError(
                 f"it is not the same in each call: {where}. It draws random numbers of its own, or "
@@ -69,9 +73,23 @@ class Compiled:
         self._refuse_followed((params, state))
         if state is None:
             state = self.structure.unflatten(self.loop.values())[1]
+        self._refuse_others(tree.paths(params))
         self.loop.load(tree.leaves((params, state)))
         if self.last:
             self.last.bind()
+
+    def _refuse_others(self, params: list[tuple[str, Any]]) -> None:
+        """ValueError for parameters of other shapes or dtypes than the program is made for."""
+        kinds = [(name, tuple(leaf.shape), leaf.dtype) for name, leaf in params]
+        if self.kinds is None:
+            self.kinds = kinds
+        for old, new in zip_longest(self.kinds, kinds, fillvalue=("none", (), None)):
+            if old != new:
+                raise ValueError(
+                    f"fit: a callback has replaced the parameters: expected {old[0]} of shape "
+                    f"{old[1]} and {old[2]}, got {new[0]} of shape {new[1]} and {new[2]}. Keep "
+                    'shapes and dtypes, or use engine="eager"'
+                )
 
     def run(self, first: int, count: int) -> Any:
         """The losses of `count` epochs from number `first` on: (count,)."""
@@ -82,6 +100,10 @@ class Compiled:
             self.bar.batch(self.samples.size * count)
             return self._averaged(self.xp.reshape(losses, (count, -1)))
         return self.xp.stack([self._epoch(number) for number in range(first, first + count)])
+
+    def look_again(self) -> None:
+        """The data may be others than before."""
+        self.prepared = None
 
     def snapshot(self, room: Snapshot | None = None) -> Snapshot:
         """How it stands now; in the memory of an earlier one, if nobody needs that any more."""
@@ -139,6 +161,12 @@ class Compiled:
         starts = range(0, count, self.size)
         shares = [xp.sum(weights[s : min(s + self.size, count)]) for s in starts]
         return xp.sum(losses * xp.stack(shares), axis=1) / xp.sum(weights)
+
+
+def _recorded(step: Any, backend: Any, *arguments: Any) -> Any:
+    dialect = backend.dialect
+    with dialect.recording() if dialect else nullcontext():
+        return record(step, *arguments, spelled=dialect.spelled if dialect else None)[1]
 
 
 def _arrays(samples: Samples) -> list[Any]:
