@@ -25,5 +25,7 @@ def logsumexp(xp: Any, x: Any, *, axis: Any = None, keepdims: bool = False) -> A
 
 def mean(xp: Any, x: Any, *, axis: Any = None, keepdims: bool = False) -> Any:
     """The sum over the number of elements, which meets other numbers there."""
-    total = xp.sum(x, axis=axis, keepdims=keepdims)
-    return total / (x.size // max(total.size, 1))
+    short = xp.isdtype(x.dtype, "real floating") and xp.finfo(x.dtype).bits < 32
+    total = xp.sum(xp.astype(x, xp.float32) if short else x, axis=axis, keepdims=keepdims)
+    result = total / (x.size // max(total.size, 1))  # the sum of a few may be beyond 16 bits
+    return xp.astype(result, x.dtype) if short else result

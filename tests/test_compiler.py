@@ -256,6 +256,9 @@ def test_what_passes_leave_alone(backend: Backend) -> None:
     assert_equal(signs, np.asarray([-4, -7, -10], dtype="int32"), backend)
     small = tinynn.compile(lambda x: namespace(x).sum((x / 1e20) ** 2))(wide)
     assert_close(small, np.asarray(1e10, dtype="float32"), backend)
+    holes = wide * xp.asarray([xp.nan, 1.0], dtype=xp.float32, device=backend.device)
+    positive = tinynn.compile(lambda x: (relu(x), namespace(x).astype(x > 0, x.dtype)))(holes)[1]
+    assert_equal(positive, np.asarray([0.0, 1.0], dtype="float32"), backend)
     first = tinynn.compile(lambda x: (x * 2)[0] * 3)
     for factor in (1.0, 2.0):
         assert_close(first(wide * factor), np.asarray(6e25 * factor, dtype="float32"), backend)

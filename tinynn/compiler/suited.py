@@ -57,7 +57,7 @@ def slopes_of_relu(graph: Graph) -> Graph:
         positive = known_maxima.get(id(mask.args[0]))
         if positive is None or not is_itself(positive, node):
             return node
-        if size(node) <= _FEW:
+        if size(node) <= _FEW and node.origin.backward:  # with NaN there, NaN comes out anyhow
             return build.call(node, "sign", positive)
         return build.call(node, "greater", positive, 0)
 

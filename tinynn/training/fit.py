@@ -83,8 +83,9 @@ def fit(
         machine code, for small networks on the CPU (pip install tinynn-xp[numba]); "jit" as one
         that the library compiles itself, where it can; "auto" takes what is fastest from start to
         end: "loops" for long runs alone, where Numba is installed and no callback may end them
-        early. All give the same numbers, to rounding. A step that cannot be recorded runs eagerly,
-        and a warning says why
+        early. All give the same numbers, to rounding, from a loss and layers that depend on their
+        arguments alone: what they compute from other arrays is computed once. A step that cannot be
+        recorded runs eagerly, and a warning says why
 
     Ctrl-C ends training with the model as it was after the last whole epoch, and a warning; in
     the first epoch it is passed on. A loss that is no longer finite ends it likewise.
