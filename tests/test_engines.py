@@ -149,6 +149,15 @@ def test_a_loss_of_the_users_own(backend: Backend) -> None:
     assert_same(backend, SMALL, "values", loss=loss, optimizer=SGD(0.1))
 
 
+def test_a_loss_that_names_a_dtype(backend: Backend) -> None:
+    def loss(prediction: Any, target: Any) -> Any:
+        xp = prediction.__array_namespace__()
+        error = xp.astype(prediction, xp.float32) - xp.astype(target, xp.float32)
+        return xp.mean(xp.astype(error * error, prediction.dtype))
+
+    assert_same(backend, SMALL, "values", loss=loss, optimizer=SGD(0.1))
+
+
 def test_callbacks_see_and_may_replace_true_parameters(backend: Backend) -> None:
     given = data(backend)
     seen: dict[str, list[Any]] = {"eager": [], compiled_by(backend): []}

@@ -12,6 +12,7 @@ from functools import cached_property
 from math import prod
 from typing import Any, ClassVar
 
+import backends
 from backends.dialect import entries
 from tinynn.compiler.calls import Program, Writer
 from tinynn.compiler.flat import Storage, packed
@@ -297,7 +298,7 @@ class Scanned(Functional):
 
     def _identity(self, value: Any) -> Any:
         """What of a value from outside is in the compiled loop: of small arrays what they hold."""
-        if hasattr(value, "dtype") and prod(value.shape) <= _SMALL:
+        if backends.is_array(value) and prod(value.shape) <= _SMALL:
             return str(value.dtype), tuple(value.shape), self.backend.to_host(value).tobytes()
         return value if callable(value) else id(value)
 
