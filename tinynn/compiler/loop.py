@@ -59,7 +59,7 @@ class Loop(ABC):
         self.program = Program(graph.name, self.source, dialect.library if dialect else None)
         self.scope: dict[str, Any] = {}
         self.kept: list[Any] = []
-        self.prepared = 0  # how often batches were
+        self.rounds = 0  # in which batches were prepared one by one
 
     #: Whether what follows from the number of a step alone is computed for all steps at once, and
     #: what follows from a batch alone before the steps.
@@ -123,10 +123,10 @@ class Loop(ABC):
     def batches(self, size: int, rows: Sequence[Any], each: Sequence[Any]) -> Any:
         """What `run` takes: arrays cut into batches of `size`, and arrays of an entry a step."""
         stacked = [*_stacked(self.graph.space.xp, size, rows), *each]
-        if self.prepared and stacked[0].shape[0] > 1:
+        if self.rounds and stacked[0].shape[0] > 1:
             columns = self._prepare_all(*stacked)
             return list(zip(*map(self._entries, columns), strict=True))
-        self.prepared += 1
+        self.rounds += 1
         return [
             self.scope["prepare"](*batch)
             for batch in zip(*map(self._entries, stacked), strict=True)
@@ -138,7 +138,7 @@ class Loop(ABC):
         from tinynn.compiler.compiled import Compiled  # which is not needed for one round
 
         functions = {id(node.function.raw): node.function for node in self.graph.nodes}
-        prepare = Program(self.graph.name, "\n".join(self.prepare))
+        prepare = Program(self.graph.name, "\n".join(self.preparing))
         known = {name: self.scope[name] for name in prepare.names & self.scope.keys()}
         scope = {name: functions.get(id(value), value) for name, value in known.items()}
         return Compiled(vmap(prepare(scope)["prepare"]))
@@ -164,8 +164,8 @@ class Loop(ABC):
         text = [*texts[When.ONCE], ""] if texts[When.ONCE] else []
         if not self.looks_ahead:
             return text, listed(given.split(", ")), ""
-        self.prepare = _function(f"prepare({given})", texts[When.BATCH], prepared)
-        text += self.prepare
+        self.preparing = _function(f"prepare({given})", texts[When.BATCH], prepared)
+        text += self.preparing
         if series:
             text += _function(f"series({counts})", texts[When.SERIES], series)
         return text, prepared, series
