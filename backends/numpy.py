@@ -45,6 +45,22 @@ class Standard:
         return add_up(x, axis=axis, dtype=dtype, keepdims=keepdims)
 
     @staticmethod
+    def argsort(
+        x: Array, /, *, axis: int = -1, descending: bool = False, stable: bool = True
+    ) -> Array:
+        if not descending:
+            return np.argsort(x, axis=axis, stable=stable)
+        places = np.argsort(np.flip(x, axis), axis=axis, stable=stable)
+        return x.shape[axis] - 1 - np.flip(places, axis)
+
+    @staticmethod
+    def sort(
+        x: Array, /, *, axis: int = -1, descending: bool = False, stable: bool = True
+    ) -> Array:
+        y = np.sort(x, axis=axis, stable=stable)
+        return np.flip(y, axis) if descending else y
+
+    @staticmethod
     def take_along_axis(x: Array, indices: Array, /, *, axis: int = -1) -> Array:
         return np.take_along_axis(x, indices, axis)  # before NumPy 2.3 the axis had to be given
 

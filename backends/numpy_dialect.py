@@ -21,6 +21,15 @@ def _matmul(args: Any, settings: Any) -> str:
     return "matmul({0}, {1}, out={out})" if stacked else "{0}.dot({1}, {out})"
 
 
+def _vecdot(text: str) -> Any:
+    def form(args: Any, settings: Any) -> str | None:
+        """For two real vectors; a complex one is conjugated, of which `dot` knows nothing."""
+        vectors = all(len(a.shape) == 1 for a in args) and args[0].dtype == args[1].dtype
+        return text if vectors and args[0].dtype.kind != "c" else None
+
+    return form
+
+
 def _sum(args: Any, settings: Any) -> str | None:
     if settings.get("dtype") is not None:
         return None
@@ -53,7 +62,7 @@ INTO = {
     "maximum": Into("maximum({0}, {1}, out={out})", full=True),
     "minimum": Into("minimum({0}, {1}, out={out})", full=True),
     "matmul": Into(_matmul, over=False),
-    "vecdot": Into("{0}.dot({1}, {out})", over=False),
+    "vecdot": Into(_vecdot("{0}.dot({1}, {out})"), over=False),
     "sum": Into(_sum, over=False),
     "max": _reduced("maximum"),
     "min": _reduced("minimum"),
@@ -69,7 +78,7 @@ DIALECT = Dialect(
     {
         "matrix_transpose": "{0}.mT",
         "reshape": "{0}.reshape({shape})",
-        "vecdot": "{0}.dot({1})",
+        "vecdot": _vecdot("{0}.dot({1})"),
     },
     {"sigmoid": sigmoid, "relu": relu, "logsumexp": logsumexp, "mean": mean},
     lambda: np.errstate(all="ignore"),

@@ -52,7 +52,8 @@ class Torch(Backend):
         return None
 
     def _scatter_add(self, x: Array, indices: Array, updates: Array, axis: int) -> Array:
-        return torch.index_add(x, axis, indices, updates)
+        counted = torch.where(indices < 0, indices + x.shape[axis], indices)
+        return torch.index_add(x, axis, counted, updates)
 
     def erf(self, x: Array) -> Array:
         return torch.special.erf(x)

@@ -65,6 +65,15 @@ def _matmul(args: Any, settings: Any) -> str | None:
     return "matmul({0}, {1}, out={out})"
 
 
+def _vecdot(text: str) -> Form:
+    def form(args: Any, settings: Any) -> str | None:
+        """For two real vectors; a complex one is conjugated, of which `dot` knows nothing."""
+        vectors = all(len(a.shape) == 1 for a in args) and _alike(args)
+        return text if vectors and not args[0].dtype.is_complex else None
+
+    return form
+
+
 def _reduced(name: str) -> Form:
     def text(args: Any, settings: Any) -> str | None:
         axis, rank = settings.get("axis"), len(args[0].shape)
@@ -119,7 +128,7 @@ INTO = {
     "pow": Into(_two("pow({0}, {1}, out={out})", numbers=True), "{0}.pow_({1})", plain=True),
     "where": Into(_where),
     "matmul": Into(_matmul, over=False),
-    "vecdot": Into("dot({0}, {1}, out={out})", over=False),
+    "vecdot": Into(_vecdot("dot({0}, {1}, out={out})"), over=False),
     "sum": Into(_reduced("sum"), over=False),
     "max": Into(_reduced("amax"), over=False),
     "min": Into(_reduced("amin"), over=False),
@@ -137,7 +146,7 @@ DIALECT = Dialect(
         **{n: _two(f"{n}({{0}}, {{1}})", numbers=True) for n, _ in _names(_ARITHMETIC)},
         "matrix_transpose": "{0}.mT",
         "reshape": "{0}.reshape({shape})",
-        "vecdot": "dot({0}, {1})",
+        "vecdot": _vecdot("dot({0}, {1})"),
     },
     {"relu": relu, "mean": mean},
     torch.inference_mode,

@@ -441,3 +441,21 @@ def test_an_edited_header_is_no_model(model, flowers):
     blob = model.read_bytes()
     model.write_bytes(struct.pack("<Q", 2**60) + blob[8:])
     assert "digest" in run("predict", model, flowers, status=1)
+
+
+def test_codes_are_no_numbers(tmp_path):
+    rows = [[random.random(), code] for code in ["01067", "1067", "20095"] * 20]
+    write(tmp_path / "codes.csv", ["size", "code"], rows)
+    said = run("train", tmp_path / "codes.csv", "--target", "code", *QUICK)
+    assert "01067" in said
+
+
+def test_answers_to_a_table_without_targets(model, flowers, tmp_path):
+    with open(flowers) as file:
+        header, *rows = csv.reader(file)
+    place = header.index("species")
+    unknown = [[*row[:place], "", *row[place + 1 :]] for row in rows[:3]]
+    write(tmp_path / "new.csv", header, unknown)
+    out = tmp_path / "answers.csv"
+    assert "not scored: " in run("predict", model, tmp_path / "new.csv", "--out", out)
+    assert len(out.read_text().splitlines()) == 4

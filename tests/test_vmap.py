@@ -281,3 +281,65 @@ def test_a_batch_of_networks_trains_as_each_alone(backend: backends.Backend) -> 
         ):
             expected = backend.to_host(alone)
             assert_close(whole[i, ...], expected, backend, rtol=1e-4, atol=1e-5), name
+
+
+def test_indices_that_differ_from_entry_to_entry(backend: backends.Backend) -> None:
+    host = np.arange(60.0, dtype="float32").reshape(2, 3, 10)
+    x, picks = backend.asarray(host), backend.asarray(np.asarray([1, -1]))
+    found = vmap(lambda x, i: x[i, ...])(x, picks)
+    assert_close(found, np.stack([host[0, 1], host[1, -1]]), backend)
+    beyond = vmap(lambda x, i: namespace(x).take(x, i, axis=1))(
+        x, backend.asarray(np.asarray([[10], [-11]]))
+    )
+    assert_close(beyond, np.stack([host[0, :, 9:], host[1, :, :1]]), backend)  # not a neighbour's
+    with pytest.raises(ValueError, match="understood alone only"):
+        vmap(lambda x, i: x[..., i])(x, picks)
+    with pytest.raises(NotImplementedError, match=r"mask that differs .* xp\.where"):
+        vmap(lambda x: x[x > 3])(x)
+
+
+def test_small_integers_as_indices() -> None:
+    host = np.arange(3000.0).reshape(300, 10)
+    picks = (np.arange(600) % 10).astype("uint8").reshape(300, 2)
+    expected = np.take_along_axis(host, picks.astype(int), 1)
+    np.testing.assert_array_equal(vmap(lambda x, i: namespace(x).take(x, i))(host, picks), expected)
+
+
+def test_an_array_from_around_a_users_function(backend: backends.Backend) -> None:
+    x = place(backend, [3.0, 4.0])
+    words = "reads an array from around it .* hand it over as an argument"
+    times = lambda a, b: namespace(a, b).multiply(a, b)  # noqa: E731
+    with pytest.raises(ValueError, match=words):
+        vmap(lambda w, v: checkpoint(lambda x: times(x, v))(w))(x, x)
+    with pytest.raises(ValueError, match=words):
+        grad(lambda w: namespace(w).sum(checkpoint(lambda x: times(x, w))(w * 2)))(x)
+
+
+def test_cotangents_are_arrays_like_the_results(backend: backends.Backend) -> None:
+    _, pullback = vjp(lambda x: 2 * x, place(backend, [1.0, 2.0]))
+    for wrong in (place(backend, [[1.0, 2.0]]), 1.0):
+        with pytest.raises(ValueError, match=r"cotangent: expected an array of shape \(2,\)"):
+            pullback(wrong)
+
+
+def test_an_argument_named_twice(backend: backends.Backend) -> None:
+    x = place(backend, 2.0)
+    for argnums in ((0, 0), (0, -2)):
+        with pytest.raises(ValueError, match="named twice"):
+            grad(lambda x, y: x * y, argnums)(x, x)
+
+
+def test_the_jacobian_of_a_complex_result() -> None:
+    for f in (lambda x: x * (1 + 2j), lambda x: namespace(x).concat([x, x]) * (1 + 2j)):
+        np.testing.assert_allclose(jacobian(f)(np.ones(2))[:2], np.eye(2) * (1 + 2j))
+
+
+def test_arguments_counted_from_the_end() -> None:
+    x, y = np.asarray([1.0, 2.0]), np.asarray([3.0, 4.0])
+    np.testing.assert_allclose(jacobian(lambda x, y: x * y, -1)(x, y), np.diag(x))
+
+
+def test_the_gradient_of_taking_from_the_end(backend: backends.Backend) -> None:
+    x, last = place(backend, [1.0, 2.0, 3.0]), backend.asarray(np.asarray([-1, 0]))
+    found = grad(lambda x: namespace(x).sum(namespace(x).take(x, last) ** 2))(x)
+    assert_close(found, np.asarray([2.0, 0.0, 6.0]), backend)

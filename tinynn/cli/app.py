@@ -19,7 +19,7 @@ import backends
 import tinynn
 from tinynn.cli import learn
 from tinynn.cli.encoding import Category, Encoding, has_classes, prepare
-from tinynn.cli.table import TRUTH_TABLES, Table, listed, read
+from tinynn.cli.table import TRUTH_TABLES, Table, TableError, listed, read
 from tinynn.training import files, load
 from tinynn.training.callbacks import Run
 from tinynn.training.data import host
@@ -296,7 +296,10 @@ def predict(file: str, data: str, backend: backends.Backend, out: str | None, fo
         files.write(out, text.encode())
         click.echo(f"wrote {out} ({len(table)} rows)", err=True)
     if encoding.target.name in table.columns:
-        click.echo(answers.score(encoding, table), err=True)
+        try:
+            click.echo(answers.score(encoding, table), err=True)
+        except TableError as error:  # the answers are there; not every table knows better
+            click.echo(f"not scored: {error}", err=True)
 
 
 @app.command("explain")

@@ -161,6 +161,17 @@ def has_classes(table: Table, target: str) -> bool:
     return whole and len(set(numbers)) <= min(MANY, len(table) // 2)
 
 
+def _are_integers(table: Table, target: str) -> bool:
+    """Whether a column holds whole numbers, and no codes: 01 is not 1, nor 2**53 + 1 a float."""
+    if not table.is_numeric(target):
+        return False
+    for number, text in zip(table.numbers(target), table.texts(target), strict=True):
+        plain = text.removesuffix(".0") == str(int(number)) and abs(number) < 2**53
+        if number.is_integer() and not plain:
+            return False
+    return True
+
+
 def prepare(
     table: Table,
     target: str,
@@ -195,7 +206,7 @@ def prepare(
         raise TableError(f"{table.source}: the target {target!r} cannot be left out.")
     if len(table) < 2:
         raise TableError(f"{table.source}: expected two rows or more to learn from, got one.")
-    integers = classes and table.is_numeric(target) and target not in categories
+    integers = classes and target not in categories and _are_integers(table, target)
     labels: list[Any] = _names(table, target, integers) if classes else table.numbers(target)
     if len(set(labels)) == 1:
         raise TableError(

@@ -17,7 +17,7 @@ from tinynn.compiler import words
 from tinynn.compiler.flat import PACK, PART
 from tinynn.compiler.plan import Plan, When, is_view
 from tinynn.compiler.rewrite import FILL, elementwise, is_number, size
-from tinynn.transforms.record import ITEM, Constant, Graph, Input, Node
+from tinynn.transforms.record import ITEM, OF_NUMBERS, Constant, Graph, Input, Node
 
 _serial = count()
 _NAMED = {When.ONCE: "c", When.SERIES: "s", When.BATCH: "d", When.STEP: "v"}
@@ -194,6 +194,8 @@ class Writer:
             return f"{args[0]}[{node.settings['index']}]"
         if node.name == "getitem":
             return f"{args[0]}[{words.index(node.settings['key'], args[1:])}]"
+        if node.dtype is None and node.name in OF_NUMBERS:
+            return f"{self.names.function(node.name, OF_NUMBERS[node.name])}({', '.join(args)})"
         word = _form(self.dialect.words.get(node.name), node) if self.dialect else None
         # Calls for batches are carried out for all of them at once, under vmap, by its functions.
         if word is not None and not ("(" in word and self.plan.when[id(node)] is When.BATCH):
@@ -348,8 +350,9 @@ class Writer:
             self._write(When.STEP, copy.format(source, out=out))
 
     def _done(self, node: Input) -> bool:
-        new = self.kept[id(node)]
-        return new is node or id(new) in self.written or id(new) in self.counters
+        new, mine = self.kept[id(node)], self.spelled[id(node)].storage
+        written = id(new) in self.written and self.targets[id(new)] is mine
+        return new is node or written or id(new) in self.counters
 
     def _reads_kept(self, node: Any) -> bool:
         spelling = self.spelled.get(id(node))

@@ -173,7 +173,7 @@ class Loop(ABC):
     def read_in_steps(self, when: When) -> list[Node]:
         """What the steps read of the values that are computed so often."""
         plan = self.writer.plan
-        read = {id(self.wanted)}
+        read = {id(output) for output in self.graph.outputs} - self.counts.keys()
         for node in self.graph.nodes:
             if plan.when[id(node)] is When.STEP:
                 read.update(id(a) for a in node.parents)

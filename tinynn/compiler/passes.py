@@ -5,7 +5,7 @@
 
 import operator
 from collections.abc import Callable
-from math import prod
+from math import inf, prod
 from typing import Any
 
 from tinynn.compiler.rewrite import (
@@ -28,7 +28,7 @@ _FOLDED: dict[str, Callable[[Any, Any], Any]] = {
     "divide": operator.truediv,
 }
 _STILL = ("negative", "astype", "broadcast_to", "matrix_transpose", "permute_dims")
-_LEAST = 2.0**-20  # of the factors that are put together
+_MOST = 2.0**20  # by which factors that are moved may change what is in between
 _SHAPERS = ("reshape", "expand_dims", "squeeze")
 
 
@@ -159,7 +159,8 @@ def scaled(value: Any) -> tuple[Any, float] | None:
 
 def _movable(*factors: float) -> bool:
     """Whether factors may meet, or come later: not those that keep others from overflowing."""
-    return all(_LEAST <= abs(factor) <= 1 / _LEAST for factor in factors)
+    together = prod(max(abs(f), 1 / abs(f)) if f else inf for f in factors)
+    return together <= _MOST
 
 
 def _times(node: Node, build: Builder, x: Any, c: float) -> Any:
@@ -182,7 +183,7 @@ def _multiply(node: Node, build: Builder) -> Any:
     left, right = scaled(node.args[0]), scaled(node.args[1])
     # A constant moves outwards, to where it may meet another.
     for mine, other in ((left, node.args[1]), (right, node.args[0])):
-        if mine and isinstance(other, Node) and mine[1] != -1 and _movable(mine[1]):
+        if mine and isinstance(other, Node) and mine[1] != -1 and _movable(mine[1], mine[1]):
             product = build.call(node, "multiply", mine[0], other)
             return build.call(node, "multiply", product, mine[1])
     return node

@@ -92,6 +92,8 @@ def index(key: Any, arrays: list[str]) -> str:
             return ":".join(ends) + (f":{part.step}" if part.step is not None else "")
         return repr(part)
 
+    if key == ():
+        return "()"
     parts = key if isinstance(key, tuple) else (key,)
     return ", ".join(map(text, parts)) + ("," if isinstance(key, tuple) and len(key) == 1 else "")
 

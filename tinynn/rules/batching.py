@@ -220,8 +220,11 @@ def _in_a_row(xp: Any, x: Any, indices: Any, axis: int) -> tuple[Any, Any]:
     """The entries one after another along axis 0, and the indices (size, k) into that."""
     x = xp.moveaxis(x, axis + 1, 1)
     size, length = x.shape[:2]
-    starts = xp.arange(size, dtype=indices.dtype, device=device_of(x)) * length
+    starts = xp.arange(size, device=device_of(x)) * length
+    indices = xp.astype(indices, starts.dtype)  # small integers do not reach that far
     indices = xp.where(indices < 0, indices + length, indices)
+    # Beyond the end of an entry is the next one.
+    indices = xp.clip(indices, 0, max(length - 1, 0))
     indices = xp.add(indices, xp.reshape(starts, (-1, 1)))
     return xp.reshape(x, (size * length, *x.shape[2:])), indices
 
@@ -244,10 +247,17 @@ def indexed(f: Any, xp: Any, args: Any, batched: list[bool], size: int, settings
         places = table[put_back(key, arrays)]
         y = xp.take(rows(xp, x), xp.reshape(places, (-1,)), axis=1)
         return xp.reshape(y, (size, *places.shape))
-    if len(arrays) == 1 and len([part for part in key if part is not ...]) == 1:
+    kinds = [xp.isdtype(array.dtype, "bool") for array in arrays]
+    alone = len([part for part in key if part is not ...]) == 1 and key[0] is not ...
+    if len(arrays) == 1 and alone and not any(kinds):
         x, index = everywhere(xp, args, batched, size)
         y = taken(xp.take, xp, [x, rows(xp, index)], [True, True], size, {"axis": 0})
         return xp.reshape(y, (size, *index.shape[1:], *shape[1:]))
+    if any(kinds):
+        raise NotImplementedError(
+            "x[mask] under vmap: a mask that differs from entry to entry picks another number of "
+            "elements in each; write xp.where(mask, x, 0) instead"
+        )
     raise ValueError(
         "x[...] under vmap: an index with an array that differs from entry to entry is understood "
         "alone only, as x[index, ...]; write it with xp.take or xp.take_along_axis"

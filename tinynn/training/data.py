@@ -193,12 +193,15 @@ def read(home: Backend, scalar: Any) -> Any:
 
 
 def align(home: Backend, samples: Samples, prediction: Any) -> Samples:
-    """y as the column (samples, 1) where the network's output is one, so that nothing broadcasts.
+    """y as the column (samples, 1) where the network's output is one, and as (samples,) likewise,
+    so that nothing broadcasts.
 
     `prediction` may be of any number of samples.
     """
     if samples.y.ndim == 1 and tuple(prediction.shape[1:]) == (1,):
         return samples._replace(y=home.xp.reshape(samples.y, (-1, 1)))
+    if prediction.ndim == 1 and tuple(samples.y.shape[1:]) == (1,):
+        return samples._replace(y=home.xp.reshape(samples.y, (-1,)))
     return samples
 
 

@@ -389,6 +389,12 @@ def _checked(loss: Any, samples: Samples) -> Any:
 def _names(metrics: tuple[Metric, ...], held: Samples | None) -> tuple[str, ...]:
     """What an epoch is measured by."""
     named = tuple(map(name_of, metrics))
+    twice = [name for name in named if named.count(name) > 1 or name in ("epoch", "loss")]
+    if twice:
+        raise ValueError(
+            f"fit: metrics: expected names of their own, got {twice[0]!r}, which is taken. Give a "
+            "function another __name__, or measure one of them later with Model.evaluate"
+        )
     if held is None:
         return ("loss", *named)
     return ("loss", "validation_loss", *(f"validation_{name}" for name in named))

@@ -29,14 +29,15 @@ class Accuracy:
         Parameters
         ----------
         prediction : (batch, classes), (batch, 1) or (batch,), floating
-        target : (batch,) integer or boolean labels, (batch, 1) likewise, or (batch, classes) of
-            which the largest is the label
+        target : (batch,) integer or boolean labels, (batch, 1) likewise, or (batch, classes): of
+            numbers the largest is the label, booleans are answers of their own, each counted
 
         """
         xp = backends.of(prediction, target).xp
-        if prediction.ndim == 2 and prediction.shape[1] > 1:
+        several = target.shape == prediction.shape and target.dtype == xp.bool
+        if prediction.ndim == 2 and prediction.shape[1] > 1 and not several:
             answers = xp.argmax(prediction, axis=1)
-            if target.dtype == xp.bool:  # which have no order, and are not compared with integers
+            if target.dtype == xp.bool:  # which are not compared with integers
                 target = xp.astype(target, xp.int32)
             if target.shape == prediction.shape:
                 target = xp.argmax(target, axis=1)

@@ -39,6 +39,8 @@ class Batch(Transformation):
         if not any(batched):
             return constant(function(*values, **settings), space)
         result = batcher(function, space, values, batched, self.size, settings)
+        if type(result) is Traced and result.trace is self:
+            raise self.taken_from_around(function)
         return self._entries(result, space)
 
     def _entries(self, result: Any, space: Any) -> Any:

@@ -47,6 +47,13 @@ class Transformation(Trace):
                 "(has_aux=True), or keep stop_gradient(x)"
             )
 
+    def taken_from_around(self, function: Function) -> ValueError:
+        """For a function of the user's that reads one of this trace's arrays from around it."""
+        return ValueError(
+            f"{function.name}: inside {self.name} it reads an array from around it that takes part "
+            "in the transformation, which cannot be followed there; hand it over as an argument"
+        )
+
     def leave(self, leaf: Any) -> Any:
         """The value that the world outside this trace sees."""
         mine = type(leaf) is Traced and (leaf.trace is self or leaf.trace is BASE)
@@ -76,6 +83,8 @@ class Derivative(Transformation):
                 if type(a) is Traced:
                     call = function
         result = call(*values, **settings)
+        if type(result) is Traced and result.trace is self:
+            raise self.taken_from_around(function)
         several = isinstance(result, SEVERAL)
         moves = changes(result, space) if several else space.kinds[result.dtype]
         if not moves or rule is CONSTANT:

@@ -43,14 +43,20 @@ def jacobian(f: Callable[..., Any], argnum: int = 0) -> Callable[..., Any]:
         space_of_leaf(name, argnum, x, x)
 
         def alone(x: Any) -> Any:
-            return f(*args[:argnum], x, *args[argnum + 1 :], **kwargs)
+            changed = list(args)
+            changed[argnum] = x
+            return f(*changed, **kwargs)
 
         out, pullback = vjp(alone, x)
         if not hasattr(out, "dtype"):
             raise NotDifferentiableError(
                 f"{name}: expected the function to return an array, got {type(out).__name__}"
             )
-        if prod(out.shape) <= prod(x.shape):
+        # Of what is real on one side alone, only this way asks for the real part of the other.
+        kinds = Namespace(namespace(x)).kinds
+        real = [kinds[each.dtype] == "real floating" for each in (x, out)]
+        reverse = prod(out.shape) <= prod(x.shape) if real[0] == real[1] else real[1]
+        if reverse:
             rows = vmap(lambda g: pullback(g)[0])(_basis(out))
             return namespace(rows).reshape(rows, (*out.shape, *x.shape))
         columns = vmap(lambda t: jvp(alone, (x,), (t,))[1], out_axes=-1)(_basis(x))

@@ -23,7 +23,7 @@ _OURS = tuple(str(Path(__file__).parents[2] / room) for room in ("tinynn", "back
 _BY_POSITION = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 
 # Python's own arithmetic, for numbers that stay Python numbers.
-_OF_NUMBERS: dict[str, Callable[..., Any]] = {
+OF_NUMBERS: dict[str, Callable[..., Any]] = {
     "add": operator.add,
     "subtract": operator.sub,
     "multiply": operator.mul,
@@ -168,8 +168,8 @@ class Record(Transformation):
             return self.spelled[function.name](function.space_of(args), *args, **settings)
         values = [a.value if type(a) is Traced else a for a in args]
         call: Any = function.raw
-        if not any(hasattr(v, "dtype") for v in values) and function.name in _OF_NUMBERS:
-            call = _OF_NUMBERS[function.name]
+        if not any(hasattr(v, "dtype") for v in values) and function.name in OF_NUMBERS:
+            call = OF_NUMBERS[function.name]
         result = call(*values, **settings)
         node = self.written(function, tuple(map(self.node, args)), settings, result)
         return self.wrapped(result, node, function.space_of(args))

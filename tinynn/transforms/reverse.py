@@ -195,9 +195,21 @@ def vjp(f: Callable[..., Any], *args: Any) -> tuple[Any, Callable[[Any], tuple[A
         gs, given = tree.flatten(cotangent)
         if given != structure:
             raise ValueError(f"{name}: the cotangent is not a tree like the function's result")
+        for leaf, g in zip(results, gs, strict=True):
+            _check_cotangent(name, leaf, g)
         return trace.pull(results, [plain(g) for g in gs], keep=True)
 
     return structure.unflatten([trace.leave(leaf) for leaf in results]), pullback
+
+
+def _check_cotangent(name: str, result: Any, g: Any) -> None:
+    kinds = [(tuple(a.shape), a.dtype) if hasattr(a, "dtype") else None for a in (result, g)]
+    if kinds[0] is not None and kinds[0] != kinds[1]:
+        seen = f"shape {kinds[1][0]} and {kinds[1][1]}" if kinds[1] else type(g).__name__
+        raise ValueError(
+            f"{name}: cotangent: expected an array of shape {kinds[0][0]} and {kinds[0][1]} like "
+            f"the result's, got {seen}"
+        )
 
 
 def value_and_grad(
@@ -213,7 +225,8 @@ def value_and_grad(
     Returns:
         A function of `f`'s arguments that gives `(value, gradient)`, or `((value, aux), gradient)`;
         the gradient is a tree like the argument (a tuple of them if `argnums` is a tuple), each
-        array with the dtype, shape and device of its own. Of a complex argument z = x + iy it is
+        array with the dtype, shape and device of its own. They may share memory with one another:
+        copy them before you change them in place. Of a complex argument z = x + iy it is
         df/dx - i df/dy, as JAX has it.
 
     Raises (when called):
@@ -234,6 +247,8 @@ def value_and_grad(
     def value_and_gradient(*args: Any, **kwargs: Any) -> Any:
         trace = Reverse(name)
         watched = list(args)
+        if len({place % max(len(args), 1) for place in places}) < len(places):
+            raise ValueError(f"{name}: argnums {places}: an argument is named twice")
         for place in places:
             watched[place] = trace.watch(place, args[place])
         result, aux = f(*watched, **kwargs), None

@@ -1,0 +1,162 @@
+"""The passes: what each leaves of a program, and that it computes the same."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import backends
+import tinynn
+from backends import Backend
+from tests.checks import assert_close, assert_equal
+from tests.programs import Program
+from tests.test_compiler import transformed
+from tinynn import tree
+from tinynn.compiler import passes, suited
+from tinynn.compiler.rewrite import FILL
+from tinynn.functional import relu
+from tinynn.trace import namespace
+from tinynn.transforms.record import Constant, Graph, Node, record
+
+
+def evaluated(graph: Graph, values: list[Any]) -> list[Any]:
+    """What a graph gives, by the plainest interpreter there is."""
+    known = {id(i): v for i, v in zip(graph.inputs, values, strict=True)}
+
+    def value(a: Any) -> Any:
+        if isinstance(a, Constant):
+            return a.value
+        return known[id(a)] if isinstance(a, Node) else a
+
+    for node in graph.nodes:
+        if node.function is FILL:
+            settings = node.settings
+            known[id(node)] = np.full(settings["shape"], settings["value"], settings["dtype"])
+        else:
+            known[id(node)] = node.function.raw(*map(value, node.args), **node.settings)
+    return [value(o) for o in graph.outputs]
+
+
+EACH = (
+    passes.constants_folded,
+    passes.algebra,
+    passes.shapes_merged,
+    passes.common_subexpressions,
+    passes.simplified,
+    suited.products,
+    suited.slopes_of_relu,
+    suited.without_rows_of_one,
+)
+
+
+@pytest.mark.parametrize("each", EACH, ids=lambda each: each.__name__)
+def test_a_pass_changes_no_result(each: Callable[[Graph], Graph]) -> None:
+    for seed in range(12):
+        program = Program(seed)
+        f, given = transformed(program, backends.get("numpy"))
+        _, graph, _ = record(f, *given)
+        values = tree.leaves(given)
+        shorter = each(graph)
+        pairs = zip(evaluated(shorter, values), evaluated(graph, values), strict=True)
+        for found, want in pairs:
+            scale = float(np.max(np.abs(want), initial=0.0))
+            np.testing.assert_allclose(
+                found, want, rtol=1e-9, atol=1e-9 * scale, err_msg=str(program)
+            )
+
+
+def graph_of(f: Callable[..., Any], *args: Any) -> Graph:
+    return passes.simplified(record(f, *args)[1])
+
+
+X = np.asarray([[1.0, 2.0], [3.0, 4.0]])
+
+
+@pytest.mark.parametrize(
+    ("f", "calls"),
+    [
+        (lambda x, xp: xp.negative(-x) + 1, ["add"]),
+        (lambda x, xp: x * 1.0 + 0.0 * 1.0, []),
+        (lambda x, xp: x + x, ["multiply"]),
+        (lambda x, xp: 0.5 * (x + x), []),
+        (lambda x, xp: (x * 3) / 2 * 4, ["multiply"]),
+        (lambda x, xp: xp.exp(x) * xp.exp(x), ["exp", "multiply"]),
+        (lambda x, xp: x**2, ["multiply"]),
+        (lambda x, xp: x + xp.negative(xp.exp(x)), ["exp", "subtract"]),
+        (lambda x, xp: xp.ones_like(x) * 3 * x, ["multiply"]),
+        (lambda x, xp: xp.broadcast_to(xp.sum(x), (2, 2)) * x, ["sum", "multiply"]),
+        (lambda x, xp: xp.sum(3 * x), ["sum", "multiply"]),
+        (lambda x, xp: xp.sum(xp.sum(x, axis=0)), ["sum"]),
+        (lambda x, xp: xp.reshape(xp.expand_dims(x, axis=0), (4,)), ["reshape"]),
+        (lambda x, xp: xp.matrix_transpose(xp.matrix_transpose(x)), []),
+        (lambda x, xp: (xp.exp(x), x)[1], []),
+        (lambda x, xp: xp.astype(x, x.dtype) * 2, ["multiply"]),
+        (lambda x, xp: xp.reshape(xp.sum(x, axis=0, keepdims=True), (2,)), ["sum"]),
+    ],
+)
+def test_what_passes_leave(f: Callable[..., Any], calls: list[str]) -> None:
+    graph = graph_of(lambda x: f(x, namespace(x)), X)
+    assert [node.name for node in graph.nodes] == calls
+    np.testing.assert_allclose(evaluated(graph, [X])[0], f(X, np))
+
+
+ROW = np.asarray([[1.0, 2.0, 3.0]])
+
+
+@pytest.mark.parametrize(
+    ("f", "shapes"),
+    [
+        (lambda x, xp: x + x[0, :], {"add": (3,)}),
+        (lambda x, xp: x * xp.exp(x), {"multiply": (1, 3), "exp": (1, 3)}),  # nothing to gain
+        (lambda x, xp: x @ xp.ones((3, 2)) + xp.ones(2), {"matmul": (2,), "add": (2,)}),
+        (lambda x, xp: x @ xp.ones((3, 1)), {"matmul": (1,)}),
+        (lambda x, xp: x - xp.max(x, axis=1, keepdims=True), {"max": (), "subtract": (1, 3)}),
+        (lambda x, xp: x + xp.sum(x[None], axis=(0, 2))[..., None], {"sum": (), "add": (1, 3)}),
+        (lambda x, xp: x + x.mT, {"add": (3, 3)}),
+        (lambda x, xp: xp.sum(x * x, axis=0) + x, {"multiply": (1, 3), "add": (3,)}),
+        (lambda x, xp: xp.ones((1, 1, 4)) + x[..., None][..., :1, :], {"add": (1, 1, 4)}),
+    ],
+)  # fmt: skip
+def test_a_batch_of_one_without_its_axis(
+    f: Callable[..., Any], shapes: dict[str, tuple[int, ...]]
+) -> None:
+    graph = graph_of(lambda x: f(x, namespace(x)), ROW)
+    flat = suited.without_rows_of_one(graph)
+    found = {node.name: node.shape for node in flat.nodes}
+    assert {name: found.get(name) for name in shapes} == shapes
+    assert flat.outputs[0].shape == f(ROW, np).shape
+    np.testing.assert_allclose(evaluated(flat, [ROW])[0], f(ROW, np))
+
+
+def test_no_gradient_is_computed_that_nobody_asked_for() -> None:
+    def loss(w: Any, x: Any) -> Any:
+        return namespace(x).sum((x @ w) ** 2)
+
+    both = graph_of(tinynn.grad(loss, (0, 1)), X, X)
+    one = graph_of(lambda w, x: tinynn.grad(loss, (0, 1))(w, x)[0], X, X)
+    count = [sum(node.name == "matmul" for node in graph.nodes) for graph in (both, one)]
+    assert count == [3, 2]
+
+
+def test_what_passes_leave_alone(backend: Backend) -> None:
+    xp = backend.xp
+    whole = xp.asarray([1, 2, 3], dtype=xp.int32, device=backend.device)
+    wide = xp.asarray([1e25, 1.0], dtype=xp.float32, device=backend.device)
+    signs = tinynn.compile(lambda x: 3 * (-x) - 1)(whole)
+    assert_equal(signs, np.asarray([-4, -7, -10], dtype="int32"), backend)
+    small = tinynn.compile(lambda x: namespace(x).sum((x / 1e20) ** 2))(wide)
+    assert_close(small, np.asarray(1e10, dtype="float32"), backend)
+    holes = wide * xp.asarray([xp.nan, 1.0], dtype=xp.float32, device=backend.device)
+    positive = tinynn.compile(lambda x: (relu(x), namespace(x).astype(x > 0, x.dtype)))(holes)[1]
+    assert_equal(positive, np.asarray([0.0, 1.0], dtype="float32"), backend)
+    first = tinynn.compile(lambda x: (x * 2)[0] * 3)
+    for factor in (1.0, 2.0):
+        assert_close(first(wide * factor), np.asarray(6e25 * factor, dtype="float32"), backend)
+
+
+def test_scalings_that_keep_numbers_in_range_stay(backend: Backend) -> None:
+    xp = backend.xp
+    x = xp.asarray([1e20], dtype=xp.float32, device=backend.device)
+    for f in (lambda x: (x * 1e-5) * (x * 1e-5), lambda x: (x / 1e12) * (1e-8 * x)):
+        assert_close(tinynn.compile(f)(x), backend.to_host(f(x)), backend)
