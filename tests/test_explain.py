@@ -9,6 +9,8 @@ from click.testing import CliRunner
 
 import tinynn
 from backends import Backend
+from tests.test_training import Frame
+from tinynn import fit
 from tinynn.cli.app import app
 from tinynn.functional import relu, sigmoid
 from tinynn.layers import BatchNorm, Dropout, Linear, Sequential
@@ -77,3 +79,15 @@ def test_the_command(tmp_path: Any) -> None:
     refused = run(app, ["explain", model, "xor", "--svg", model])
     assert refused.exit_code == 2
     assert "give another name" in refused.output.lower()
+
+
+@pytest.mark.parametrize("names", [("a", "b"), (0, 1)])
+def test_columns_of_frames_by_name(names: tuple[Any, Any]) -> None:
+    first, second = names
+    frame = Frame({first: [1.0, 3.0, 5.0], second: [2.0, 4.0, 7.0]})
+    turned = Frame({second: [2.0, 4.0, 7.0], first: [1.0, 3.0, 5.0]})
+    model = fit(Linear(1), frame, [0.0, 1.0, 2.0], epochs=1)
+    assert model.columns == tuple(map(str, names))
+    np.testing.assert_array_equal(model.predict(turned), model.predict(frame))
+    steps = [model.explain(each, [0.0, 1.0, 2.0], values=True) for each in (frame, turned)]
+    assert steps[0].source == steps[1].source

@@ -214,15 +214,16 @@ def _read_host(at: str, value: Any, columns: Sequence[str]) -> tuple[Any, str]:
     """Host data as what `Backend.asarray` takes, and their kind; a frame column by column."""
     present = columns_of(value)
     if present:
-        wanted = tuple(columns) or present
-        missing = [name for name in wanted if name not in present]
-        if missing or len(set(present)) < len(present):
+        named = {str(name): name for name in present}  # 0 and 1 where nobody gave them names
+        wanted = tuple(columns) or tuple(named)
+        missing = [name for name in wanted if name not in named]
+        if missing or len(named) < len(present):
             problem = f"no column {missing[0]!r}" if missing else "two columns of one name"
             raise ValueError(
-                f"{at}: expected the columns {', '.join(map(str, wanted))}, got a table with "
+                f"{at}: expected the columns {', '.join(wanted)}, got a table with "
                 f"{problem}. Rename or add columns."
             )
-        parts = [_numbers(f"{at}, column {c!r}", value[c].to_numpy()) for c in wanted]
+        parts = [_numbers(f"{at}, column {c!r}", value[named[c]].to_numpy()) for c in wanted]
         return [part for part, _ in parts], max((kind for _, kind in parts), key=_KINDS.index)
     if hasattr(value, "to_numpy"):
         label = getattr(value, "name", None)

@@ -1,5 +1,6 @@
 """What a training step does, as the program that does it, with its numbers, and as a picture."""
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -60,6 +61,7 @@ def explain(
     params: Any = None,
     seed: int = 0,
     values: bool = False,
+    columns: Sequence[str] = (),
 ) -> Explanation:
     """The training step of a network on this batch, as the program that `fit` runs.
 
@@ -71,6 +73,7 @@ def explain(
     optimizer : None is `SGD(1.0)`
     params : None makes new ones, of the seed
     values : run the step once, and put what each line gave under it
+    columns : the names to read from a data frame, in that order
 
     >>> from tinynn.layers import Linear
     >>> step = explain(Linear(1, bias=False), [[1.0, 2.0], [3.0, 4.0]], [[1.0], [0.0]])
@@ -89,7 +92,7 @@ def explain(
     intake = Intake.of("explain", X, None)
     home = intake.home
     with home.scope():
-        samples = intake.samples(X, y)
+        samples = intake.samples(X, y, columns=columns)
         params = net.init(seed, samples.x) if params is None else params
         outputs = net(params, samples.x)
         loss = loss_for(loss, home, samples, outputs)

@@ -114,7 +114,7 @@ def fit(
     home = intake.home
     with home.scope():
         key = random.key(seed, home)
-        columns = _text(columns_of(X))
+        columns = tuple(map(str, columns_of(X)))
         samples = intake.samples(X, y, weights)
         train, held = _held_out(intake, samples, validation, key, shuffle, columns)
         size = train.size if batch_size is None else min(batch_size, train.size)
@@ -218,11 +218,6 @@ class _Pace:
             self.count *= 2
         self.since = now
         return min(self.count, self.most, left)
-
-
-def _text(names: tuple[Any, ...]) -> tuple[str, ...]:
-    """The names if all of them are text, else none."""
-    return names if all(isinstance(name, str) for name in names) else ()
 
 
 def _several(value: Any) -> tuple[Any, ...]:

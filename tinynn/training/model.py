@@ -120,7 +120,7 @@ class Model:
         """A training step of this network on a batch, as a program: `tinynn.explain`."""
         from tinynn.training.explain import explain  # it stands above models
 
-        settings = {"loss": self.loss, **settings}
+        settings = {"loss": self.loss, "columns": self.columns, **settings}
         return explain(self.net, X, y, params=self.params, **settings)
 
     def to(self, backend: str | Backend) -> "Model":
