@@ -23,7 +23,7 @@ from dense import Dense  # noqa: E402
 from works import Trained, fitted  # noqa: E402
 
 STEPS = 4  # an epoch
-ENOUGH = 0.1  # seconds of the longer run
+ENOUGH = 0.1  # seconds by which the longer run is longer
 
 
 def ways(work: Dense) -> dict[str, Trained]:
@@ -47,13 +47,15 @@ def seconds(run: Trained, epochs: int) -> float:
 
 def cost(run: Trained) -> float:
     """Microseconds a step: the middle one of three differences of two run lengths."""
-    epochs = 2
+    epochs = 1
     while True:
-        run(epochs)  # what is compiled anew for a number of epochs is compiled here
-        if seconds(run, epochs) > ENOUGH:
+        epochs *= 2
+        for each in (epochs, 2 * epochs):
+            run(each)  # what is compiled anew for a number of epochs is compiled here
+        short, long = (seconds(run, each) for each in (epochs, 2 * epochs))
+        # What a run costs once differs from run to run: the steps have to outweigh that.
+        if long - short > max(ENOUGH, short / 2):
             break
-        epochs *= 4
-    run(2 * epochs)
     spans = [seconds(run, 2 * epochs) - seconds(run, epochs) for _ in range(3)]
     return sorted(spans)[1] / epochs / STEPS * 1e6
 
