@@ -294,7 +294,7 @@ class Backend:
     def scatter_add(self, x: Array, indices: Array, updates: Array, *, axis: int = 0) -> Array:
         """`x` with `updates` added at `indices` along `axis`; duplicate indices accumulate.
 
-        x: (..., n, ...), indices: (k,) integers from 0 to n - 1, updates: (..., k, ...) of x's
+        x: (..., n, ...), indices: (k,) integers from -n to n - 1, updates: (..., k, ...) of x's
         dtype. `x` itself is not changed.
 
         >>> import backends, numpy as np
@@ -326,6 +326,8 @@ class Backend:
         Exact additions and no products with zeros, so infinities stay where they belong.
         """
         xp, rows, count = self.xp, x.shape[axis], indices.shape[0]
+        if xp.isdtype(indices.dtype, "signed integer"):
+            indices = xp.where(indices < 0, indices + rows, indices)
         order = xp.argsort(indices, stable=True)
         index = xp.take(indices, order)
         sums = xp.take(updates, order, axis=axis)

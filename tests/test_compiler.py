@@ -116,7 +116,7 @@ def test_results_share_no_memory_that_they_did_not_share_before(backend: Backend
     compiled = tinynn.compile(f)
     for _ in range(2):
         y = compiled(x)
-        assert y["same"] is x
+        assert y["same"] is x or backend.repeat is not None  # which gives a new object for it
         if backend.dialect is not None:
             for name in ("copy", "also", "asked for", "second"):
                 with suppress(ValueError):  # arrays of one variant are read-only

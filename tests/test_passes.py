@@ -155,6 +155,8 @@ def test_what_passes_leave_alone(backend: Backend) -> None:
         assert_close(first(wide * factor), np.asarray(6e25 * factor, dtype="float32"), backend)
 
 
+# XLA, which compiles programs of JAX, moves them itself.
+@pytest.mark.only("numpy", "torch", "array_api_strict", "dpnp", "cupy")
 def test_scalings_that_keep_numbers_in_range_stay(backend: Backend) -> None:
     xp = backend.xp
     x = xp.asarray([1e20], dtype=xp.float32, device=backend.device)
