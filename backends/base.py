@@ -318,6 +318,8 @@ class Backend:
             )
         if indices.shape[0] == 0:
             return x
+        if self.xp.isdtype(indices.dtype, "signed integer"):  # not all count from the end
+            indices = self.xp.where(indices < 0, indices + x.shape[axis], indices)
         return self._scatter_add(x, indices, updates, axis)
 
     def _scatter_add(self, x: Array, indices: Array, updates: Array, axis: int) -> Array:
@@ -326,8 +328,6 @@ class Backend:
         Exact additions and no products with zeros, so infinities stay where they belong.
         """
         xp, rows, count = self.xp, x.shape[axis], indices.shape[0]
-        if xp.isdtype(indices.dtype, "signed integer"):
-            indices = xp.where(indices < 0, indices + rows, indices)
         order = xp.argsort(indices, stable=True)
         index = xp.take(indices, order)
         sums = xp.take(updates, order, axis=axis)

@@ -52,8 +52,7 @@ class Torch(Backend):
         return None
 
     def _scatter_add(self, x: Array, indices: Array, updates: Array, axis: int) -> Array:
-        counted = torch.where(indices < 0, indices + x.shape[axis], indices)
-        return torch.index_add(x, axis, counted, updates)
+        return torch.index_add(x, axis, indices, updates)
 
     def erf(self, x: Array) -> Array:
         return torch.special.erf(x)

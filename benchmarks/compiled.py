@@ -18,6 +18,7 @@ import multiprocessing
 import os
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from functools import cache
 from statistics import median
 from time import process_time
 from typing import Any
@@ -119,20 +120,25 @@ def _go(name: str) -> Any:
     return _running[name].spent, _running[name].firsts
 
 
-def advised(work: Any) -> dict[str, Run]:
-    """What NumPy and tinynn do under the settings that are advised here, by name."""
+@cache
+def advised_process() -> tuple[ProcessPoolExecutor, str]:
+    """A process under the settings that are advised here, and those as text; "" if none are."""
     advice = backends.get("numpy").advice()
-    if advice is None:
-        return {}
+    settings = advice.environment if advice else {}
     before = dict(os.environ)
-    os.environ.update(advice.environment)  # a process that is spawned takes them over
+    os.environ.update(settings)  # a process that is spawned takes them over
     process = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
-    names = [name for name, (module, _) in TRAINING.items() if module == "numpy"]
-    runs: dict[str, Run] = {name: Advised(work, name, process) for name in names}
+    process.submit(os.getpid).result()
     os.environ.clear()
     os.environ.update(before)
-    settings = " ".join(f"{name}={value}" for name, value in advice.environment.items())
-    return {f"{name}, {settings}": run for name, run in runs.items()}
+    return process, " ".join(f"{name}={value}" for name, value in settings.items())
+
+
+def advised(work: Any) -> dict[str, Run]:
+    """What NumPy and tinynn do under the settings that are advised here, by name."""
+    process, settings = advised_process()
+    names = [name for name, (module, _) in TRAINING.items() if module == "numpy" and settings]
+    return {f"{name}, {settings}": Advised(work, name, process) for name in names}
 
 
 def timed(function: Callable[[], Any]) -> float:

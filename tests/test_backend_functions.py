@@ -75,6 +75,13 @@ def test_scatter_add_refuses_what_does_not_fit(methods, backend):
         methods.scatter_add(x, index, backend.asarray([[1, 1]] * 3, dtype="int32"))
 
 
+def test_scatter_add_counts_from_the_end(methods, backend):
+    for name, x in numbers(backend, [1.0, 2.0, 3.0]):
+        places = backend.asarray(np.asarray([-1, 0, -1]))
+        updates = backend.asarray(np.asarray([10.0, 20.0, 30.0], dtype=name))
+        assert_close(methods.scatter_add(x, places, updates), [21.0, 2.0, 43.0], backend)
+
+
 def test_erf(methods, backend):
     data = [*np.linspace(-7.0, 7.0, 2001), 0.0, 1e-30, -1e-3, 0.46875, 4.0, 1e30]
     for name, x in numbers(backend, data):
@@ -138,3 +145,15 @@ def test_numpys_short_ways_end_where_numpys_own_do(dtype):
         assert (short.dtype, short.shape) == (own.dtype, own.shape)
         assert np.array_equal(short, own)
     assert not xp.broadcast_to(np.asarray(one), (4, 2)).flags.writeable
+
+
+@pytest.mark.only("numpy")
+def test_numpys_sorts_are_stable_and_descend_as_the_standard_has_them(backend):
+    x, xp = np.asarray([[1.0, 1.0, 0.0, 2.0, 2.0] * 5, [3.0, 1.0, 3.0, 1.0, 2.0] * 5]), backend.xp
+    for axis in (0, 1, -1):
+        ties = np.argsort(x, axis=axis, kind="stable")
+        np.testing.assert_array_equal(xp.argsort(x, axis=axis), ties)
+        np.testing.assert_array_equal(
+            xp.argsort(x, axis=axis, descending=True), np.argsort(-x, axis=axis, kind="stable")
+        )
+        np.testing.assert_array_equal(xp.sort(x, axis=axis, descending=True), -np.sort(-x, axis))

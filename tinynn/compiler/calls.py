@@ -197,7 +197,7 @@ class Writer:
         if node.dtype is None and node.name in OF_NUMBERS:
             return f"{self.names.function(node.name, OF_NUMBERS[node.name])}({', '.join(args)})"
         word = _form(self.dialect.words.get(node.name), node) if self.dialect else None
-        # Calls for batches are carried out for all of them at once, under vmap, by its functions.
+        # What is for batches runs under vmap too, whose arrays have no library's methods.
         if word is not None and not ("(" in word and self.plan.when[id(node)] is When.BATCH):
             return word.format(*args, **{k: words.literal(v) for k, v in node.settings.items()})
         for key, value in node.settings.items():

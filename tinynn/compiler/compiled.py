@@ -11,7 +11,7 @@ from backends.dialect import none_followed
 from tinynn import tree
 from tinynn.compiler.calls import Program, Writer
 from tinynn.compiler.passes import simplified
-from tinynn.compiler.plan import When, is_view
+from tinynn.compiler.plan import When, is_view, root
 from tinynn.compiler.suited import suited
 from tinynn.compiler.words import commented, indented, listed
 from tinynn.trace import BASE, Traced, backend_of, plain
@@ -99,7 +99,7 @@ class Call:
             spelled = dialect.spelled if dialect else None
             _, graph, self.structure = record(f, *args, spelled=spelled)
         self._wrapped = [constant for constant in graph.constants if constant.wrappers]
-        roots = [_root(output) for output in graph.outputs]
+        roots = list(map(root, graph.outputs))
         self.graph = simplified(graph)
         if dialect:
             self.graph = suited(self.graph, dialect)
@@ -223,13 +223,6 @@ class Call:
             trace = trace.tb_next
 
 
-def _root(value: Any) -> Any:
-    """The value whose memory this one is."""
-    while is_view(value):
-        value = value.args[0]
-    return value
-
-
 def _shared_anew(before: list[Any], outputs: list[Any]) -> list[bool]:
     """Which outputs the passes have made the memory of an argument, or of an output before them.
 
@@ -237,12 +230,12 @@ def _shared_anew(before: list[Any], outputs: list[Any]) -> list[bool]:
         before: the values whose memory they were when the function was recorded.
         outputs: what they are now.
     """
-    after, shared = list(map(_root, outputs)), []
-    for place, root in enumerate(after):
-        given = isinstance(root, Input | Constant) and before[place] is not root
-        twins = [i for i in range(place) if after[i] is root]
+    after, shared = list(map(root, outputs)), []
+    for place, mine in enumerate(after):
+        given = isinstance(mine, Input | Constant) and before[place] is not mine
+        twins = [i for i in range(place) if after[i] is mine]
         anew = given or any(before[i] is not before[place] for i in twins)
-        shared.append(anew and isinstance(root, Node) and root.dtype is not None)
+        shared.append(anew and isinstance(mine, Node) and mine.dtype is not None)
     return shared
 
 

@@ -14,11 +14,10 @@ from tinynn.compiler.nests import (
     pointwise,
     prepared,
     reduces,
-    root,
     size,
 )
 from tinynn.compiler.picked import write_picked
-from tinynn.compiler.plan import is_view
+from tinynn.compiler.plan import is_view, root
 from tinynn.compiler.products import Products
 from tinynn.compiler.rewrite import FILL, CannotEmit, is_call
 from tinynn.compiler.scalars import Speech

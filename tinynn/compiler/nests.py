@@ -10,7 +10,7 @@ from math import prod
 from typing import Any
 
 from tinynn.compiler.flat import PACK
-from tinynn.compiler.plan import is_view
+from tinynn.compiler.plan import is_view, root
 from tinynn.compiler.rewrite import FILL, is_call
 from tinynn.compiler.scalars import REDUCTIONS, ROWS, cannot
 from tinynn.compiler.views import Shape, View, contiguous, seen
@@ -43,13 +43,6 @@ def passed_over(node: Node) -> Shape:
     """The shape of what a call's nest goes through, axes of length 1 left out."""
     shape = node.args[0].shape if reduces(node) else node.shape
     return tuple(n for n in shape if n != 1)
-
-
-def root(node: Any) -> Any:
-    """The value whose memory a view looks at."""
-    while is_view(node):
-        node = node.args[0]
-    return node
 
 
 def looked(node: Any, base: View) -> View | None:

@@ -183,6 +183,7 @@ def _multiply(node: Node, build: Builder) -> Any:
     left, right = scaled(node.args[0]), scaled(node.args[1])
     # A constant moves outwards, to where it may meet another.
     for mine, other in ((left, node.args[1]), (right, node.args[0])):
+        # Twice, since the other value may have such a factor too.
         if mine and isinstance(other, Node) and mine[1] != -1 and _movable(mine[1], mine[1]):
             product = build.call(node, "multiply", mine[0], other)
             return build.call(node, "multiply", product, mine[1])

@@ -8,7 +8,7 @@ every run.
 from collections.abc import Iterable
 from typing import Any
 
-from tinynn.compiler.nests import root
+from tinynn.compiler.plan import root
 from tinynn.compiler.rewrite import size
 from tinynn.compiler.scalars import cannot
 from tinynn.transforms.record import Constant, Input, Node

@@ -27,6 +27,13 @@ def is_view(node: Any) -> bool:
     return node.name in VIEWS or (node.name == "getitem" and not _picks(node.settings["key"]))
 
 
+def root(node: Any) -> Any:
+    """The value whose memory a view looks at."""
+    while is_view(node):
+        node = node.args[0]
+    return node
+
+
 def _picks(key: Any) -> bool:
     return key is HOLE or (isinstance(key, tuple) and any(map(_picks, key)))
 

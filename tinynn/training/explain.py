@@ -15,7 +15,7 @@ from tinynn.layers import split
 from tinynn.optim import SGD
 from tinynn.training.data import Intake, align
 from tinynn.training.fit import loss_for
-from tinynn.training.programs import rows_of
+from tinynn.training.programs import recorded, rows_of
 from tinynn.training.step import TrainingStep
 from tinynn.transforms.record import Graph, record
 
@@ -101,9 +101,8 @@ def explain(
         state = optimizer.init(split(params)[0])
         draws = getattr(net, "uses_key", True)
         key = random.key(seed, home) if draws else None
-        spelled = home.dialect.spelled if home.dialect else None
         step = TrainingStep(net, loss, optimizer)
-        _, graph, _ = record(step, params, state, samples, key, spelled=spelled)
+        graph = recorded(step, home, params, state, samples, key)
         kept = tree.leaves((params, state))
         loop = kind_of("calls", home)(graph, len(kept), home, rows_of(params, state))
         found: list[tuple[str, Any]] = []

@@ -13,7 +13,7 @@ from tinynn.layers import split
 from tinynn.training.data import Samples
 from tinynn.training.progress import Bar
 from tinynn.training.step import Epoch, Snapshot
-from tinynn.transforms.record import RecordingError, record
+from tinynn.transforms.record import Graph, RecordingError, record
 
 # Shuffled samples are put in order in pieces of about this many bytes.
 _PIECE = 64 * 2**20
@@ -37,7 +37,7 @@ class Compiled:
         if self.last:
             self.last.share(self.loop)
         self.prepared: Any = None
-        self.kinds: list[tuple[str, Any, Any]] | None = None  # of the parameters
+        self.kinds = _kinds(params)
         self.start(params, state)
 
     def _refuse_followed(self, values: Any) -> None:
@@ -56,7 +56,7 @@ class Compiled:
         backend = self.epoch.backend
         arguments = (params, state, batch, key)
         try:
-            graph, again = [_recorded(self.epoch.step, backend, *arguments) for _ in range(2)]
+            graph, again = [recorded(self.epoch.step, backend, *arguments) for _ in range(2)]
         except TypeError as error:  # a library refuses arrays that are not its own
             raise RecordingError(str(error)) from error
         if where := difference(graph, again, backend.to_host):
@@ -73,17 +73,15 @@ class Compiled:
         self._refuse_followed((params, state))
         if state is None:
             state = self.structure.unflatten(self.loop.values())[1]
-        self._refuse_others(tree.paths(params))
+        self._refuse_others(params)
         self.loop.load(tree.leaves((params, state)))
         if self.last:
             self.last.bind()
 
-    def _refuse_others(self, params: list[tuple[str, Any]]) -> None:
+    def _refuse_others(self, params: Any) -> None:
         """ValueError for parameters of other shapes or dtypes than the program is made for."""
-        kinds = [(name, tuple(leaf.shape), leaf.dtype) for name, leaf in params]
-        if self.kinds is None:
-            self.kinds = kinds
-        for old, new in zip_longest(self.kinds, kinds, fillvalue=("none", (), None)):
+        pairs = zip_longest(self.kinds, _kinds(params), fillvalue=("none", (), None))
+        for old, new in pairs:
             if old != new:
                 raise ValueError(
                     f"fit: a callback has replaced the parameters: expected {old[0]} of shape "
@@ -163,7 +161,13 @@ class Compiled:
         return xp.sum(losses * xp.stack(shares), axis=1) / xp.sum(weights)
 
 
-def _recorded(step: Any, backend: Any, *arguments: Any) -> Any:
+def _kinds(params: Any) -> list[tuple[str, Any, Any]]:
+    """The name, shape and dtype of every parameter."""
+    return [(name, tuple(leaf.shape), leaf.dtype) for name, leaf in tree.paths(params)]
+
+
+def recorded(step: Any, backend: Any, *arguments: Any) -> Graph:
+    """A step as a graph, in the functions that the library's dialect spells out."""
     dialect = backend.dialect
     with dialect.recording() if dialect else nullcontext():
         return record(step, *arguments, spelled=dialect.spelled if dialect else None)[1]
