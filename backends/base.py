@@ -11,7 +11,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 import numpy as np
 
 from backends import special
-from backends.dialect import Dialect, Native
+from backends.lowering import LoopCompiler, Lowering
 
 Array = Any  # an array of any library
 DType = Any
@@ -20,11 +20,11 @@ Namespace = Any
 
 
 class BackendUnavailable(RuntimeError):
-    """A library or device that cannot be used here: `reason` says why, `mend` what to do."""
+    """A library or device that cannot be used here: `reason` says why, `fix` what to do."""
 
-    def __init__(self, what: str, reason: str, mend: str) -> None:
-        super().__init__(f"backend {what!r} cannot be used: {reason}. To mend it: {mend}")
-        self.what, self.reason, self.mend = what, reason, mend
+    def __init__(self, what: str, reason: str, fix: str) -> None:
+        super().__init__(f"backend {what!r} cannot be used: {reason}. To fix it: {fix}")
+        self.what, self.reason, self.fix = what, reason, fix
 
 
 class MixedArrays(ValueError):
@@ -64,7 +64,7 @@ class Backend:
     name: ClassVar[str] = ""  # the library's import name
     minimum: ClassVar[str] = ""  # the oldest version that works
     xp: Namespace = None
-    dialect: ClassVar[Dialect | None] = None  # how compiled programs speak to it
+    lowering: ClassVar[Lowering | None] = None  # how compiled programs speak to it
 
     def __init__(self, device: Device, xp: Namespace = None) -> None:
         """Any namespace of the standard works; subclasses know theirs, so leave `xp` out there."""
@@ -110,21 +110,21 @@ class Backend:
             if spelling in devices:
                 return devices[spelling]
         known = ", ".join(f"{cls.name}:{device}" for device in devices)
-        reason, mend = cls.why_missing(name) or (f"no device {name!r} here", f"use {known}")
-        raise BackendUnavailable(f"{cls.name}:{name}", reason, mend)
+        reason, fix = cls.why_missing(name) or (f"no device {name!r} here", f"use {known}")
+        raise BackendUnavailable(f"{cls.name}:{name}", reason, fix)
 
     @classmethod
     def why_missing(cls, name: str) -> tuple[str, str] | None:
-        """Why a device that this library could have is not here, and the command that mends it."""
+        """Why a device that this library could have is not here, and the command that fixes it."""
         return None
 
     @classmethod
-    def holding(cls, array: Array) -> Self:
+    def of_array(cls, array: Array) -> Self:
         """The backend of one of the library's arrays."""
         return cls(array.device)
 
     @classmethod
-    def unfit(cls, kind: type) -> str:
+    def rejection(cls, kind: type) -> str:
         """Why arrays of that type, although the library's, are not taken, and what to do.
 
         "" for all others: for every type that keeps to the standard.
@@ -282,7 +282,7 @@ class Backend:
     #: step, and `turns` is a number that it is compiled for.
     repeat: Callable[..., Any] | None = None
 
-    def native(self) -> Native | None:
+    def native(self) -> LoopCompiler | None:
         """The compiler of explicit loops for this library's arrays; None where there is none.
 
         Raises BackendUnavailable if there would be one, were it installed.

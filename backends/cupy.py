@@ -77,7 +77,7 @@ class CuPy(Backend):
 
 
 def _why(error: Exception) -> tuple[str, str]:
-    """The reason, and what mends it."""
+    """The reason, and what fixes it."""
     if "InsufficientDriver" in str(error):
         driver, runtime = (
             f"{version // 1000}.{version % 1000 // 10}"

@@ -26,7 +26,7 @@ with suppress(ImportError):
 
     # On the CPU oneMKL's vector functions wait for what comes before them while they hold Python's
     # lock, which that may be waiting for: now and then a program stops for good (seen in 0.20.0,
-    # in `add`; IntelPython/dpnp#3027 mends the like in its BLAS). dpnp's own kernels do the same
+    # in `add`; IntelPython/dpnp#3027 fixes the like in its BLAS). dpnp's own kernels do the same
     # work, and do not wait.
     _vector_math._is_available = lambda: False
 

@@ -53,7 +53,7 @@ class JAX(Backend):
         return reason, 'pip install "jax[cuda12]", and run nvidia-smi to check the driver'
 
     @classmethod
-    def holding(cls, array: Array) -> Self:
+    def of_array(cls, array: Array) -> Self:
         try:
             return cls(array.device)
         except AttributeError:  # a tracer: it is wherever the arrays that it stands for will be

@@ -25,7 +25,7 @@ import llvmlite.binding as llvm
 import numpy as np
 
 from backends import openblas
-from backends.dialect import Native
+from backends.lowering import LoopCompiler
 
 # What a kernel's source finds in its module beside the functions of `math`.
 _NUMPY = "bool_ ceil float32 float64 floor int8 int16 int32 int64 rint trunc uint8 uint16 uint32"
@@ -43,7 +43,7 @@ def _names() -> dict[str, Any]:
 
 
 def build(source: str, dtypes: Sequence[str]) -> Callable[..., None]:
-    """The function `run` of a kernel's source, as machine code; see `Native`."""
+    """The function `run` of a kernel's source, as machine code; see `LoopCompiler`."""
     file = folder() / f"{key(source, dtypes)}.o"
     code = _read(file)
     if code is None:
@@ -236,4 +236,4 @@ class _Kernel:
         self._call(*room, steps, times, *[array.ctypes.data for array in arrays])
 
 
-NATIVE = Native(build, np.ravel, openblas.products())
+NATIVE = LoopCompiler(build, np.ravel, openblas.products())

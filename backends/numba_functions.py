@@ -126,7 +126,7 @@ _ROWS_FIRST, _AS_IT_LIES, _TRANSPOSED = 101, 111, 112  # CBLAS's constants
 
 
 def _product(dtype: str) -> Any:
-    """A function of kernels that has BLAS multiply matrices: see `Native.products`."""
+    """A function of kernels that has BLAS multiply matrices: see `LoopCompiler.products`."""
     blas = openblas.product(dtype)
     flag, real = ir.IntType(32), ir.FloatType() if dtype == "float32" else ir.DoubleType()
 

@@ -6,8 +6,8 @@ from typing import Any, Self
 import numpy as np
 
 from backends.base import Advice, Array, Backend, BackendUnavailable
-from backends.dialect import Native
-from backends.numpy_dialect import DIALECT
+from backends.lowering import LoopCompiler
+from backends.numpy_lowering import LOWERING
 
 
 class Standard:
@@ -85,14 +85,14 @@ class NumPy(Backend):
     name = "numpy"
     minimum = "2.1"
     xp = Standard()
-    dialect = DIALECT
+    lowering = LOWERING
 
     @classmethod
-    def holding(cls, array: Array) -> Self:
+    def of_array(cls, array: Array) -> Self:
         return _ONLY
 
     @classmethod
-    def unfit(cls, kind: type) -> str:
+    def rejection(cls, kind: type) -> str:
         if kind is np.ndarray or issubclass(kind, np.generic):
             return ""
         if issubclass(kind, np.matrix):
@@ -110,7 +110,7 @@ class NumPy(Backend):
 
         return advice()
 
-    def native(self) -> Native:
+    def native(self) -> LoopCompiler:
         if find_spec("numba") is None:  # itself half a second, and not always needed
             reason = "compiling loops needs numba, which is not installed"
             raise BackendUnavailable("numpy", reason, "pip install tinynn-xp[numba]")

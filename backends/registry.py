@@ -24,14 +24,14 @@ _GROUP = "tinynn.backends"
 
 @dataclass(frozen=True)
 class Status:
-    """What `available` says of one library; `reason` and `mend` are empty where it is usable."""
+    """What `available` says of one library; `reason` and `fix` are empty where it is usable."""
 
     name: str
     version: str
     devices: tuple[str, ...]
     usable: bool
     reason: str
-    mend: str
+    fix: str
     default_float: str
 
 
@@ -49,7 +49,7 @@ def get(name: str | Backend) -> Backend:
     """The backend of that name: "numpy", "cupy:0", "torch:cuda:1", "array_api_strict:device1".
 
     Without a device it is the library's default one. A Backend passes through.
-    BackendUnavailable says what is missing and the command that mends it.
+    BackendUnavailable says what is missing and the command that fixes it.
 
     >>> import backends
     >>> backends.get("numpy")
@@ -75,9 +75,9 @@ def of(*arrays: Array) -> Backend:
     """
     if not arrays:
         raise TypeError("backends.of: expected at least one array, got none")
-    first = _KINDS[type(arrays[0])].holding(arrays[0])
+    first = _KINDS[type(arrays[0])].of_array(arrays[0])
     for array in arrays[1:]:
-        if _KINDS[type(array)].holding(array) != first:
+        if _KINDS[type(array)].of_array(array) != first:
             return _reconciled(arrays)
     return first
 
@@ -124,7 +124,7 @@ def _status(name: str) -> Status:
         default = backend.dtype_name(backend.default_float)
         return Status(name, version, devices, True, "", "", default)
     except BackendUnavailable as error:
-        return Status(name, _version(name), (), False, error.reason, error.mend, "")
+        return Status(name, _version(name), (), False, error.reason, error.fix, "")
 
 
 @cache
@@ -180,7 +180,7 @@ class _Unregistered(Backend):
     """The defaults, for arrays of any library that has `__array_namespace__`."""
 
     @classmethod
-    def holding(cls, array: Array) -> Self:
+    def of_array(cls, array: Array) -> Self:
         return cls(array.device, array.__array_namespace__())
 
 
@@ -195,7 +195,7 @@ class _Kinds(dict[type, type[Backend]]):
                 "place host data with asarray of a backend, backends.get(...)"
             )
         backend = _load(library) if library else _Unregistered
-        if reason := backend.unfit(kind):
+        if reason := backend.rejection(kind):
             raise TypeError(f"expected a plain array, got {kind.__name__}: {reason}")
         self[kind] = backend
         return backend

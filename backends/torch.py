@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from backends.base import Array, Backend, Device
-from backends.torch_dialect import DIALECT
+from backends.torch_lowering import LOWERING
 
 
 class Torch(Backend):
@@ -17,7 +17,7 @@ class Torch(Backend):
     name = "torch"
     minimum = "2.6"
     xp = xp
-    dialect = DIALECT
+    lowering = LOWERING
 
     @classmethod
     def devices(cls) -> Mapping[str, Device]:

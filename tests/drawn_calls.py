@@ -23,7 +23,7 @@ LISTED = ("concat", "stack")
 
 @dataclass(frozen=True)
 class Call:
-    """`name(*before, *arrays, *after, **settings)`: derivatives are those by the arrays.
+    """`name(*before, *arrays, *after, **kwargs)`: derivatives are those by the arrays.
 
     Arrays of the host among the others are placed where the function runs.
     """
@@ -31,7 +31,7 @@ class Call:
     name: str
     shapes: tuple[Shape, ...]
     after: tuple[Any, ...] = ()
-    settings: dict[str, Any] = field(default_factory=dict)
+    kwargs: dict[str, Any] = field(default_factory=dict)
     before: tuple[Any, ...] = ()
     domains: tuple[Domain, ...] = (WIDE,) * 3
 
@@ -42,7 +42,7 @@ class Call:
             for part in (self.before, self.after)
         ]
         given = [list(arrays)] if self.name in LISTED else arrays
-        return f(*before, *given, *after, **self.settings)
+        return f(*before, *given, *after, **self.kwargs)
 
 
 def shapes(least: int = 0, most: int = MOST_AXES, shortest: int = 0) -> Any:
@@ -68,13 +68,13 @@ def axes_or_none(ndim: int) -> Any:
 
 
 def named(axes: Any, ndim: int) -> tuple[int, ...]:
-    """The axes, none of them negative, that a setting `axis` names."""
+    """The axes, none of them negative, that a kwarg `axis` names."""
     listed = range(ndim) if axes is None else axes if isinstance(axes, tuple) else (axes,)
     return tuple(a % ndim for a in listed)
 
 
 def given_or_left_out(name: str, values: Any, default: Any) -> Any:
-    """A setting; where it is the default, it is not written."""
+    """A kwarg; where it is the default, it is not written."""
     return values.map(lambda value: {} if value is default else {name: value})
 
 
@@ -130,14 +130,14 @@ def reduction(name: str, empty: bool, domain: Domain = WIDE) -> Any:
     def strategy(draw: Draw) -> Call:
         shape = draw(shapes())
         axis = draw(axes_or_none(len(shape)))
-        over, least, settings = named(axis, len(shape)), 0 if empty else 1, {}
+        over, least, kwargs = named(axis, len(shape)), 0 if empty else 1, {}
         if name in ("var", "std") and over and draw(st.booleans()):
-            settings["correction"] = draw(st.sampled_from((0.5, 1)))
+            kwargs["correction"] = draw(st.sampled_from((0.5, 1)))
             least = 2  # more elements than the correction takes away
         shape = tuple(max(least, n) if a in over else n for a, n in enumerate(shape))
-        settings |= draw(given_or_left_out("keepdims", st.booleans(), False))
-        settings |= {} if axis is None else {"axis": axis}
-        return Call(name, (shape,), settings=settings, domains=(domain,))
+        kwargs |= draw(given_or_left_out("keepdims", st.booleans(), False))
+        kwargs |= {} if axis is None else {"axis": axis}
+        return Call(name, (shape,), kwargs=kwargs, domains=(domain,))
 
     return strategy()
 
@@ -146,9 +146,9 @@ def reduction(name: str, empty: bool, domain: Domain = WIDE) -> Any:
 def cumulative_sum(draw: Draw) -> Call:
     shape = draw(shapes(1))
     axes = axis_in(len(shape)) | st.none() if len(shape) == 1 else axis_in(len(shape))
-    settings = draw(given_or_left_out("axis", axes, None))
-    settings |= draw(given_or_left_out("include_initial", st.booleans(), False))
-    return Call("cumulative_sum", (shape,), settings=settings)
+    kwargs = draw(given_or_left_out("axis", axes, None))
+    kwargs |= draw(given_or_left_out("include_initial", st.booleans(), False))
+    return Call("cumulative_sum", (shape,), kwargs=kwargs)
 
 
 @st.composite
@@ -159,14 +159,14 @@ def cumulative_prod(draw: Draw) -> Call:
 @st.composite
 def diff(draw: Draw) -> Call:
     shape, n = draw(shapes(1)), draw(st.integers(0, 2))
-    settings = draw(given_or_left_out("axis", axis_in(len(shape)), -1))
-    return Call("diff", (shape,), settings=settings | ({} if n == 1 else {"n": n}))
+    kwargs = draw(given_or_left_out("axis", axis_in(len(shape)), -1))
+    return Call("diff", (shape,), kwargs=kwargs | ({} if n == 1 else {"n": n}))
 
 
 @st.composite
 def diagonal(draw: Draw) -> Call:
     offset = given_or_left_out("offset", st.integers(-4, 4), 0)
-    return Call("linalg.diagonal", (draw(shapes(2)),), settings=draw(offset))
+    return Call("linalg.diagonal", (draw(shapes(2)),), kwargs=draw(offset))
 
 
 @st.composite
@@ -204,20 +204,20 @@ def squeeze(draw: Draw) -> Call:
     axes = draw(axis_in(len(shape)) | some_axes(len(shape)))
     for axis in named(axes, len(shape)):
         shape[axis] = 1
-    return Call("squeeze", (tuple(shape),), settings={"axis": axes})
+    return Call("squeeze", (tuple(shape),), kwargs={"axis": axes})
 
 
 @st.composite
 def expand_dims(draw: Draw) -> Call:
     shape = draw(shapes())
-    return Call("expand_dims", (shape,), settings={"axis": draw(axis_in(len(shape) + 1))})
+    return Call("expand_dims", (shape,), kwargs={"axis": draw(axis_in(len(shape) + 1))})
 
 
 @st.composite
 def flip(draw: Draw) -> Call:
     shape = draw(shapes())
     axes = axes_or_none(len(shape))
-    return Call("flip", (shape,), settings=draw(given_or_left_out("axis", axes, None)))
+    return Call("flip", (shape,), kwargs=draw(given_or_left_out("axis", axes, None)))
 
 
 @st.composite
@@ -261,26 +261,26 @@ def concat(draw: Draw) -> Call:
     count, axis = draw(st.integers(1, 3)), draw(st.none() | st.integers(-MOST_AXES, MOST_AXES - 1))
     if axis is None:
         each = tuple(draw(shapes(1, 2)) for _ in range(count))
-        return Call("concat", each, settings={"axis": None})
+        return Call("concat", each, kwargs={"axis": None})
     shape = draw(shapes(max(axis + 1, -axis)))
     lengths = [draw(st.integers(0, LONGEST)) for _ in range(count)]
     place = axis % len(shape)
     each = tuple((*shape[:place], n, *shape[place + 1 :]) for n in lengths)
-    return Call("concat", each, settings=draw(given_or_left_out("axis", st.just(axis), 0)))
+    return Call("concat", each, kwargs=draw(given_or_left_out("axis", st.just(axis), 0)))
 
 
 @st.composite
 def stack(draw: Draw) -> Call:
     shape = draw(shapes(most=3))
     axis = given_or_left_out("axis", axis_in(len(shape) + 1), 0)
-    return Call("stack", (shape,) * draw(st.integers(1, 3)), settings=draw(axis))
+    return Call("stack", (shape,) * draw(st.integers(1, 3)), kwargs=draw(axis))
 
 
 @st.composite
 def unstack(draw: Draw) -> Call:
     shape = draw(shapes(1))
     axis = given_or_left_out("axis", axis_in(len(shape)), 0)
-    return Call("unstack", (shape,), settings=draw(axis))
+    return Call("unstack", (shape,), kwargs=draw(axis))
 
 
 @st.composite
@@ -304,8 +304,8 @@ def take_along_axis(draw: Draw) -> Call:
     place, x[axis] = axis % len(shape), shape[axis]
     indices[place] = draw(st.integers(0, 4)) if shape[axis] else 0
     picked = integers(draw, tuple(indices), shape[axis])
-    settings = draw(given_or_left_out("axis", st.just(axis), -1))
-    return Call("take_along_axis", (tuple(x),), (picked,), settings)
+    kwargs = draw(given_or_left_out("axis", st.just(axis), -1))
+    return Call("take_along_axis", (tuple(x),), (picked,), kwargs)
 
 
 @st.composite
@@ -343,14 +343,14 @@ def tensordot(draw: Draw) -> Call:
     count = draw(st.integers(0, min(len(left), len(right))))
     if draw(st.booleans()):
         pairs = (tuple(range(len(left) - count, len(left))), tuple(range(count)))
-        settings = draw(given_or_left_out("axes", st.just(count), 2))
+        kwargs = draw(given_or_left_out("axes", st.just(count), 2))
     else:
         orders = [draw(st.permutations(range(len(each))))[:count] for each in (left, right)]
         pairs = (tuple(orders[0]), tuple(orders[1]))
-        settings = {"axes": pairs}
+        kwargs = {"axes": pairs}
     for a, b in zip(*pairs, strict=True):
         right[b] = left[a]
-    return Call("tensordot", (tuple(left), tuple(right)), settings=settings)
+    return Call("tensordot", (tuple(left), tuple(right)), kwargs=kwargs)
 
 
 @st.composite
@@ -364,7 +364,7 @@ def vecdot(draw: Draw) -> Call:
         own = [1] * (-axis - len(own)) + own
         own[axis] = n
         each.append(tuple(own))
-    return Call("vecdot", tuple(each), settings=draw(given_or_left_out("axis", st.just(axis), -1)))
+    return Call("vecdot", tuple(each), kwargs=draw(given_or_left_out("axis", st.just(axis), -1)))
 
 
 CALLS: dict[str, Any] = {

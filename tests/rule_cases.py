@@ -23,7 +23,7 @@ from tests.rule_rows import (
     unary,
     within,
 )
-from tinynn.rules import extensions
+from tinynn.rules import special
 from tinynn.trace import getitem
 from tinynn.trace.core import to_device
 
@@ -179,19 +179,19 @@ CASES: dict[Any, list[Case]] = {
     "full_like": [one(lambda xp, x: xp.full_like(x, 3.0), (2,), smooth=False)],
     "empty_like": [one(lambda xp, x: xp.where(xp.isnan(xp.empty_like(x)), x, x), (2,))],
     **MATRICES,
-    extensions.sigmoid: [one(lambda xp, x: extensions.sigmoid(x), (3, 2))],
-    extensions.relu: [one(lambda xp, x: extensions.relu(x), (3, 2))],
-    extensions.erf: [one(lambda xp, x: extensions.erf(x), (3, 2))],
-    extensions.logsumexp: over_axes(lambda xp: extensions.logsumexp),
-    extensions.scatter_add: [
-        one(lambda xp, x, u: extensions.scatter_add(x, indices(xp, x, [2, 0, 2]), u), (3,), (3,)),
+    special.sigmoid: [one(lambda xp, x: special.sigmoid(x), (3, 2))],
+    special.relu: [one(lambda xp, x: special.relu(x), (3, 2))],
+    special.erf: [one(lambda xp, x: special.erf(x), (3, 2))],
+    special.logsumexp: over_axes(lambda xp: special.logsumexp),
+    special.scatter_add: [
+        one(lambda xp, x, u: special.scatter_add(x, indices(xp, x, [2, 0, 2]), u), (3,), (3,)),
         one(
-            lambda xp, x, u: extensions.scatter_add(x, indices(xp, x, [1, 1]), u, axis=-1),
+            lambda xp, x, u: special.scatter_add(x, indices(xp, x, [1, 1]), u, axis=-1),
             (3, 2),
             (3, 2),
         ),
     ],
-    extensions.stop_gradient: [
-        one(lambda xp, x: extensions.stop_gradient(x), (3,), smooth=False, jax="it is ours")
+    special.stop_gradient: [
+        one(lambda xp, x: special.stop_gradient(x), (3,), smooth=False, jax="it is ours")
     ],
 }

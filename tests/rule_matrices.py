@@ -49,9 +49,9 @@ def definite(xp: Any, x: Any) -> Any:
     return xp.matmul(x, adjoint(xp, x)) + diagonal(xp, x)
 
 
-def on(name: str, made: Any, **settings: Any) -> Any:
+def on(name: str, made: Any, **kwargs: Any) -> Any:
     """The function on a matrix made of `x`."""
-    return lambda xp, x: within(name, **settings)(xp, made(xp, x))
+    return lambda xp, x: within(name, **kwargs)(xp, made(xp, x))
 
 
 def turn(xp: Any, x: Any) -> Any:

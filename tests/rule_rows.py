@@ -35,9 +35,9 @@ BOTH = {"numbers": "both"}
 COMPLEX = {"numbers": "complex"}
 
 
-def within(path: str, **settings: Any) -> Callable[..., Any]:
-    """The function of that name, "linalg.det" say, with these settings."""
-    return lambda xp, *arrays: attrgetter(path)(xp)(*arrays, **settings)
+def within(path: str, **kwargs: Any) -> Callable[..., Any]:
+    """The function of that name, "linalg.det" say, with these kwargs."""
+    return lambda xp, *arrays: attrgetter(path)(xp)(*arrays, **kwargs)
 
 
 def one(f: Callable[..., Any], *shapes: Shape, domain: Domain = WIDE, **more: Any) -> Case:

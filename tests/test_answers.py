@@ -17,7 +17,7 @@ from tinynn.functional import relu
 from tinynn.layers import Linear, Sequential
 
 pytestmark = [
-    pytest.mark.only("numpy", "torch", "cupy"),  # the libraries that have a dialect
+    pytest.mark.only("numpy", "torch", "cupy"),  # the libraries that have a lowering
     pytest.mark.usefixtures("float64"),
     pytest.mark.reads_scalars,
 ]

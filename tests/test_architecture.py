@@ -21,16 +21,16 @@ NAMED = re.compile(rf"\b({'|'.join(LIBRARIES)}|pytorch)\b", re.IGNORECASE)
 # Room -> the rooms it may import. A new room needs a row.
 ARROWS: dict[str, set[str]] = {
     "tree": set(),
-    "settings": set(),
+    "config": set(),
     "trace": set(),
     "rules": {"trace"},
     "transforms": {"trace", "rules", "tree"},
     "compiler": {"trace", "rules", "transforms", "tree"},
     "functional": {"trace", "rules"},
-    "initializers": {"trace", "rules", "functional", "settings"},
-    "losses": {"trace", "rules", "functional", "settings"},
-    "layers": {"trace", "rules", "functional", "initializers", "settings", "tree"},
-    "optim": {"trace", "rules", "functional", "settings", "tree"},
+    "initializers": {"trace", "rules", "functional", "config"},
+    "losses": {"trace", "rules", "functional", "config"},
+    "layers": {"trace", "rules", "functional", "initializers", "config", "tree"},
+    "optim": {"trace", "rules", "functional", "config", "tree"},
 }
 ARROWS["training"] = set(ARROWS)
 ARROWS["cli"] = set(ARROWS)

@@ -13,7 +13,7 @@ import tinynn
 from tests.checks import assert_close
 from tests.rule_rows import skip_if_missing
 from tests.test_rules import require
-from tinynn.rules import extensions
+from tinynn.rules import special
 from tinynn.trace import Namespace, namespace
 
 
@@ -30,14 +30,14 @@ class Point:
     jax: tuple[Any, ...] = ()
     why: str = ""
     f: Any = None
-    settings: Any = None
+    kwargs: Any = None
 
     def __call__(self, xp: Any, *arrays: Any) -> Any:
         if self.f:
             return self.f(xp, *arrays)
         *extension, name = self.name.split(".")
         home = getattr(xp, extension[0]) if extension else xp
-        return getattr(home, name)(*arrays, **(self.settings or {}))
+        return getattr(home, name)(*arrays, **(self.kwargs or {}))
 
 
 def weighted(xp: Any, y: Any) -> Any:
@@ -78,7 +78,7 @@ POINTS = [
     Point("logaddexp", (-inf, 0), (0, 1)),
     Point("logaddexp", (inf, inf), (1, 1)),
     Point("logaddexp", (inf, 0), (1, 0), jax=(1, 1), why=DEFINED),
-    Point("clip", ([0, 0.5, 1],), ([0.5, 2, 1.5],), settings={"min": 0, "max": 1}),
+    Point("clip", ([0, 0.5, 1],), ([0.5, 2, 1.5],), kwargs={"min": 0, "max": 1}),
     Point("clip", ([0, 1], 0, 1), ([0.5, 1], 0.5, 1)),
     Point("where(x > 0, log x, 0)", (0,), (nan,), f=lambda xp, x: xp.where(x > 0, xp.log(x), 0.0)),
     Point(
@@ -98,11 +98,11 @@ POINTS = [
     Point("std", ([1, 1],), ([nan, nan],)),
     Point("std", ([2],), ([0],), jax=([nan],), why=DEFINED),
     Point("linalg.vector_norm", ([0, 0],), ([nan, nan],)),
-    Point("linalg.vector_norm", ([0, 0],), ([1, 1],), settings={"ord": 1}),
-    Point("linalg.vector_norm", ([0, 0],), ([nan, nan],), settings={"ord": 3}),
-    Point("linalg.vector_norm", ([1, 1],), ([0.5, 0.5],), settings={"ord": inf}),
+    Point("linalg.vector_norm", ([0, 0],), ([1, 1],), kwargs={"ord": 1}),
+    Point("linalg.vector_norm", ([0, 0],), ([nan, nan],), kwargs={"ord": 3}),
+    Point("linalg.vector_norm", ([1, 1],), ([0.5, 0.5],), kwargs={"ord": inf}),
     Point("linalg.matrix_norm", ([[0, 0]],), ([[nan, nan]],)),
-    Point("linalg.matrix_norm", (EYE,), (EYE,), settings={"ord": "nuc"}),
+    Point("linalg.matrix_norm", (EYE,), (EYE,), kwargs={"ord": "nuc"}),
     Point("linalg.det", (SINGULAR,), ([[0, 0, 0], [0, 0, 0], [0, 0, 2]],)),
     Point("linalg.det", ([[0, 0], [0, 0]],), ([[0, 0], [0, 0]],)),
     Point("linalg.eigvalsh", (EYE,), ([[1, 0], [0, 2]],)),
@@ -111,14 +111,14 @@ POINTS = [
         "logsumexp",
         ([-inf, -inf],),
         ([nan, nan],),
-        f=lambda xp, x: extensions.logsumexp(x, axis=-1),
+        f=lambda xp, x: special.logsumexp(x, axis=-1),
     ),
     Point(
-        "logsumexp", ([inf, 0],), ([nan, 0],), f=lambda xp, x: extensions.logsumexp(x, axis=-1)
+        "logsumexp", ([inf, 0],), ([nan, 0],), f=lambda xp, x: special.logsumexp(x, axis=-1)
     ),
-    Point("relu", (0,), (0,), f=lambda xp, x: extensions.relu(x), jax=(0.5,), why="jax.nn.relu's"),
-    Point("sigmoid", (200,), (0,), f=lambda xp, x: extensions.sigmoid(x)),
-    Point("sigmoid", (-200,), (0,), f=lambda xp, x: extensions.sigmoid(x)),
+    Point("relu", (0,), (0,), f=lambda xp, x: special.relu(x), jax=(0.5,), why="jax.nn.relu's"),
+    Point("sigmoid", (200,), (0,), f=lambda xp, x: special.sigmoid(x)),
+    Point("sigmoid", (-200,), (0,), f=lambda xp, x: special.sigmoid(x)),
 ]  # fmt: skip
 each_point = pytest.mark.parametrize(
     "point", [pytest.param(point, id=f"{point.name}{point.args}") for point in POINTS]

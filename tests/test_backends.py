@@ -134,7 +134,7 @@ def test_an_unknown_library():
 def test_an_unknown_device(backend):
     with pytest.raises(BackendUnavailable, match=r"no device 'nonesuch' here.*use") as error:
         backends.get(f"{backend.name}:nonesuch")
-    assert backend.name in error.value.mend
+    assert backend.name in error.value.fix
 
 
 @pytest.mark.only("torch", "jax")
@@ -145,7 +145,7 @@ def test_a_cuda_device_that_is_not_there(backend, device):
     with pytest.raises(BackendUnavailable) as error:
         backends.get(f"{backend.name}:{device}")
     assert error.value.reason.startswith(("wrong version: ", "no device"))
-    assert error.value.mend
+    assert error.value.fix
 
 
 # What is wrong with a library, told apart. Each lies in a folder of its own, ahead of the rest.
@@ -159,7 +159,7 @@ WRONG = {
 
 @pytest.mark.parametrize("case", WRONG)
 def test_why_a_library_cannot_be_used(case, tmp_path):
-    source, reason, mend = WRONG[case]
+    source, reason, fix = WRONG[case]
     code = "import sys\n"
     if source is None:
         code += "sys.modules['torch'] = None\n"  # as if it were not there
@@ -173,15 +173,15 @@ import backends
 try:
     backends.get("torch:cuda")
 except backends.BackendUnavailable as error:
-    print(error.reason, error.mend, sep="|")
+    print(error.reason, error.fix, sep="|")
 status = next(status for status in backends.available() if status.name == "torch")
-print(status.reason, status.mend, sep="|")
+print(status.reason, status.fix, sep="|")
 assert not status.usable and status.devices == () and status.default_float == ""
 """
     told, listed = python(code, tmp_path).splitlines()
     assert told == listed
     assert reason in told.split("|")[0]
-    assert mend in told.split("|")[1]
+    assert fix in told.split("|")[1]
 
 
 def test_a_version_that_is_too_old(tmp_path):
@@ -213,7 +213,7 @@ def test_available_tells_of_every_library():
     )
     for status in found.values():
         assert status.usable == bool(status.devices) == bool(status.default_float)
-        assert status.usable != bool(status.reason) == bool(status.mend)
+        assert status.usable != bool(status.reason) == bool(status.fix)
 
 
 def test_the_library_under_test_is_available(backend):
@@ -270,7 +270,7 @@ assert type(draws) is type(x) and np.array_equal(backend.to_host(draws), known)
 """
     assert python(code, tmp_path).splitlines() == [
         "seventh:cpu Status(name='seventh', version='3.1', devices=('cpu',), usable=True, "
-        "reason='', mend='', default_float='float64')",
+        "reason='', fix='', default_float='float64')",
         "[[1.0, 2.0], [6.0, 7.0]]",
         "[[0.843, 0.995], [1.0, 1.0]]",
         "[[0.731, 0.881], [0.953, 0.982]]",

@@ -115,7 +115,7 @@ def test_results_share_no_memory_that_they_did_not_share_before(backend: Backend
     for _ in range(2):
         y = compiled(x)
         assert y["same"] is x or backend.repeat is not None  # which gives a new object for it
-        if backend.dialect is not None:
+        if backend.lowering is not None:
             for name in ("copy", "also", "asked for", "second"):
                 with suppress(ValueError):  # arrays of one variant are read-only
                     y[name][...] = 9.0
@@ -331,8 +331,8 @@ def xor_loop() -> Any:
     state = optimizer.init(params)
     step = TrainingStep(net, SquaredError(reduction="half_sum"), optimizer)
     backend = backends.get("numpy")
-    spelled = backend.dialect.spelled
-    _, graph, _ = record(step, params, state, Samples(x, y), None, spelled=spelled)
+    decompositions = backend.lowering.decompositions
+    _, graph, _ = record(step, params, state, Samples(x, y), None, decompositions=decompositions)
     loop = InPlace(graph, 3, backend, [[0, 1]])
     loop.load(tree.leaves((params, state)))
     return loop, loop.batches(4, (x, y), ())

@@ -10,7 +10,7 @@ import pytest
 
 from tests.test_layers import NETWORK, Scale
 from tinynn import functional
-from tinynn.layers import Dropout, Linear, Sequential, build, describe
+from tinynn.layers import Dropout, Linear, Sequential, from_config, to_config
 
 
 def test_shown_as_it_is_written() -> None:
@@ -25,17 +25,17 @@ def test_shown_as_it_is_written() -> None:
 
 
 def test_description_round_trip() -> None:
-    text = json.dumps(describe(NETWORK))
-    again = build(json.loads(text), custom={"Scale": Scale})
-    assert json.dumps(describe(again)) == text
+    text = json.dumps(to_config(NETWORK))
+    again = from_config(json.loads(text), custom={"Scale": Scale})
+    assert json.dumps(to_config(again)) == text
     assert again.layers[:6] == NETWORK.layers[:6]
     assert (again.layers[6].func, again.layers[6].keywords) == (functional.elu, {"alpha": 0.5})
     assert again.layers[7:] == NETWORK.layers[7:]
 
 
 def test_numbers_of_other_kinds_are_described() -> None:
-    assert describe(Linear(np.int64(3)))["features"] == 3
-    assert json.dumps(describe(Dropout(np.float32(0.5))))
+    assert to_config(Linear(np.int64(3)))["features"] == 3
+    assert json.dumps(to_config(Dropout(np.float32(0.5))))
 
 
 def named_relu() -> Callable[[Any], Any]:
@@ -55,7 +55,7 @@ def named_relu() -> Callable[[Any], Any]:
 )
 def test_what_cannot_be_described(layer: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        describe(Sequential(layer))
+        to_config(Sequential(layer))
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_what_cannot_be_described(layer: Any, message: str) -> None:
 )
 def test_what_cannot_be_built(description: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        build(description)
+        from_config(description)
 
 
 def test_custom_functions_come_by_name() -> None:
@@ -87,5 +87,5 @@ def test_custom_functions_come_by_name() -> None:
 
     net = Sequential(square, Linear(1))
     with pytest.raises(ValueError, match=r"pass your own as custom=\{'square': \.\.\.\}"):
-        build(describe(net))
-    assert build(describe(net), custom={"square": square}) == net
+        from_config(to_config(net))
+    assert from_config(to_config(net), custom={"square": square}) == net

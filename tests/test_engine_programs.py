@@ -61,9 +61,9 @@ def assert_engine_agrees(program: Program, backend: Backend, kind: type[Loop]) -
     """Whether that engine can say the program; if it can, it gives what the step gives."""
     step, kept, rows, factors = training(program, backend)
     params, wanted = as_written(step, kept, rows, factors)
-    spelled = backend.dialect.spelled if backend.dialect else None
+    decompositions = backend.lowering.decompositions if backend.lowering else None
     given = (*kept, rows[:1, :], factors[0, ...])
-    _, graph, _ = record(step, *given, spelled=spelled)
+    _, graph, _ = record(step, *given, decompositions=decompositions)
     places, half = list(range(len(kept))), len(kept) // 2
     try:
         loop = kind(graph, len(kept), backend, [places[:half], places[half:]])

@@ -248,7 +248,7 @@ def test_snapshots_take_the_place_of_others_only_when_told(backend: Backend) -> 
         np.testing.assert_array_equal(
             backend.to_host(loop.values(found)[0]), np.full((2, 3), value)
         )
-    assert (again[0] is copies[0][0]) == (backend.dialect is not None)
+    assert (again[0] is copies[0][0]) == (backend.lowering is not None)
 
 
 def test_a_value_that_is_part_of_two_sums(backend: Backend) -> None:

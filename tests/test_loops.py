@@ -151,7 +151,7 @@ def emitted(f: Any, *given: Any, rtol: float = 3e-6) -> Loops:
     with np.errstate(all="ignore"):
         expected = [np.asarray(each) for each in f(NUMPY.xp, *given)]
         start = [np.zeros_like(each) for each in expected]
-        _, graph, _ = record(step, start, list(given), spelled=NUMPY.dialect.spelled)
+        _, graph, _ = record(step, start, list(given), decompositions=NUMPY.lowering.decompositions)
     loops = Loops(graph, len(start), NUMPY, [])
     loops.load(start)
     loops.run(loops.steps(1, given), 2)

@@ -422,14 +422,14 @@ def test_get() -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_description_round_trip(name: str) -> None:
     loss = CASES[name][0]
-    assert losses.build(json.loads(json.dumps(losses.describe(loss)))) == loss
+    assert losses.from_config(json.loads(json.dumps(losses.to_config(loss)))) == loss
 
 
 def test_a_function_may_be_a_loss() -> None:
     def mine(prediction: Any, target: Any) -> Any:
         return prediction
 
-    described = losses.describe(mine)
-    assert losses.build(described, custom={"mine": mine}) is mine
+    described = losses.to_config(mine)
+    assert losses.from_config(described, custom={"mine": mine}) is mine
     with pytest.raises(ValueError, match="no function is known as 'mine'"):
-        losses.build(described)
+        losses.from_config(described)

@@ -31,10 +31,10 @@ def evaluated(graph: Graph, values: list[Any]) -> list[Any]:
 
     for node in graph.nodes:
         if node.function is FILL:
-            settings = node.settings
-            known[id(node)] = np.full(settings["shape"], settings["value"], settings["dtype"])
+            kwargs = node.kwargs
+            known[id(node)] = np.full(kwargs["shape"], kwargs["value"], kwargs["dtype"])
         else:
-            known[id(node)] = node.function.raw(*map(value, node.args), **node.settings)
+            known[id(node)] = node.function.raw(*map(value, node.args), **node.kwargs)
     return [value(o) for o in graph.outputs]
 
 

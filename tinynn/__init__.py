@@ -13,7 +13,7 @@ array([0, 1, 1, 0])
 
 from typing import TYPE_CHECKING, Any
 
-from tinynn.rules.extensions import stop_gradient
+from tinynn.rules.special import stop_gradient
 from tinynn.trace import Namespace
 from tinynn.training import Model, fit, load
 from tinynn.transforms import (

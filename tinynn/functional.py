@@ -7,7 +7,7 @@ import math
 from typing import Any, TypeAlias
 
 from backends import random
-from tinynn.rules import extensions
+from tinynn.rules import special
 from tinynn.trace import backend_of, namespace
 
 __all__ = [
@@ -60,7 +60,7 @@ def relu(x: Array) -> Array:
     >>> relu(np.asarray([-1.0, 2.0])).tolist()
     [0.0, 2.0]
     """
-    return extensions.relu(x)
+    return special.relu(x)
 
 
 def sigmoid(x: Array) -> Array:
@@ -70,7 +70,7 @@ def sigmoid(x: Array) -> Array:
     >>> sigmoid(np.asarray([-1000.0, 0.0, 1000.0])).tolist()
     [0.0, 0.5, 1.0]
     """
-    return extensions.sigmoid(x)
+    return special.sigmoid(x)
 
 
 def leaky_relu(x: Array, slope: float = 0.01) -> Array:
@@ -104,7 +104,7 @@ def gelu(x: Array) -> Array:
     >>> gelu(np.asarray([0.0, 1.0])).round(6).tolist()
     [0.0, 0.841345]
     """
-    return 0.5 * x * (1.0 + extensions.erf(x * math.sqrt(0.5)))
+    return 0.5 * x * (1.0 + special.erf(x * math.sqrt(0.5)))
 
 
 def silu(x: Array) -> Array:
@@ -148,7 +148,7 @@ def softmax(x: Array, axis: int = -1) -> Array:
     """
     xp = namespace(x)
     # the shift cancels out of the result, and so out of its derivative
-    powers = xp.exp(xp.subtract(x, xp.max(extensions.stop_gradient(x), axis=axis, keepdims=True)))
+    powers = xp.exp(xp.subtract(x, xp.max(special.stop_gradient(x), axis=axis, keepdims=True)))
     return powers / xp.sum(powers, axis=axis, keepdims=True)
 
 
@@ -159,7 +159,7 @@ def log_softmax(x: Array, axis: int = -1) -> Array:
     >>> log_softmax(np.asarray([[0.0, 1000.0]])).tolist()
     [[-1000.0, 0.0]]
     """
-    return x - extensions.logsumexp(x, axis=axis, keepdims=True)
+    return x - special.logsumexp(x, axis=axis, keepdims=True)
 
 
 def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from tinynn import settings
+from tinynn import config
+from tinynn.config import Configured, require
 from tinynn.functional import DtypeError, ShapeError, log_softmax, one_hot, softplus
-from tinynn.settings import Labelled, require
 from tinynn.trace import backend_of, namespace
 
 __all__ = [
@@ -21,9 +21,9 @@ __all__ = [
     "NegativeLogLikelihood",
     "SoftmaxCrossEntropy",
     "SquaredError",
-    "build",
-    "describe",
+    "from_config",
     "get",
+    "to_config",
 ]
 
 Array: TypeAlias = Any
@@ -32,7 +32,7 @@ REDUCTIONS = ("mean", "sum", "half_sum")
 
 
 @dataclass(frozen=True)
-class Loss(Labelled):
+class Loss(Configured):
     """What losses share; derive from it with a frozen dataclass and write `terms`.
 
     reduction: with l the values, w the weights of the samples and c those of the classes,
@@ -423,19 +423,19 @@ def get(name: str) -> Loss:
     return _NAMES[name]()
 
 
-def describe(loss: Any) -> Any:
+def to_config(loss: Any) -> Any:
     """The loss's settings in what JSON can hold; a plain function by its name.
 
-    >>> describe(Huber(2.0))
+    >>> to_config(Huber(2.0))
     {'class': 'Huber', 'reduction': 'mean', 'delta': 2.0}
     """
-    return settings.describe(loss, _KNOWN)
+    return config.to_config(loss, _KNOWN)
 
 
-def build(description: Any, custom: Mapping[str, Any] | None = None) -> Any:
-    """The loss that `describe` wrote down; `custom` names classes and functions of your own.
+def from_config(description: Any, custom: Mapping[str, Any] | None = None) -> Any:
+    """The loss that `to_config` wrote down; `custom` names classes and functions of your own.
 
-    >>> build({"class": "Huber", "delta": 2.0}) == Huber(2.0)
+    >>> from_config({"class": "Huber", "delta": 2.0}) == Huber(2.0)
     True
     """
-    return settings.build(description, {**_KNOWN, **(custom or {})})
+    return config.from_config(description, {**_KNOWN, **(custom or {})})

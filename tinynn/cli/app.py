@@ -29,7 +29,7 @@ DEFAULTS = learn.Settings()
 
 @contextmanager
 def plain_messages() -> Iterator[None]:
-    """Problems that a user can mend become one message; warnings become one line."""
+    """Problems that a user can fix become one message; warnings become one line."""
 
     def show(message: Warning | str, *_: Any, **__: Any) -> None:
         click.echo(f"Warning: {message}", err=True)
@@ -98,7 +98,7 @@ def app() -> None:
 @app.command("backends")
 @click.option("--measure", is_flag=True, help="Try what is advised, and show what it gains.")
 def show_backends(measure: bool) -> None:
-    """List the array libraries: which can be used, and what would mend the others.
+    """List the array libraries: which can be used, and what would fix the others.
 
     Where a setting of this machine's would make one faster, it is said.
     """
@@ -108,7 +108,7 @@ def show_backends(measure: bool) -> None:
 
     grid = Grid("library", "version", "devices", "default float", "usable")
     for status in backends.available():
-        usable = "yes" if status.usable else f"no: {status.reason}\nto mend it: {status.mend}"
+        usable = "yes" if status.usable else f"no: {status.reason}\nto fix it: {status.fix}"
         devices = ", ".join(status.devices)
         cells = (status.name, status.version, devices, status.default_float, usable)
         # As Text, because "[" would begin a style; and folded, so that no command loses its end.

@@ -100,7 +100,7 @@ class Table:
         """Raise the TableError of one cell."""
         raise TableError(
             f"{self.source}: column {name!r}, {self.where(row)}: {problem}. "
-            "Mend that cell, or leave its row out."
+            "Fix that cell, or leave its row out."
         )
 
 

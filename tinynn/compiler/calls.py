@@ -34,7 +34,7 @@ class Memory:
 
 @dataclass(eq=False)
 class Spelling:
-    """How a value is spelled in the program.
+    """How a value is written in the program.
 
     Attributes:
         name: its variable, or its number.
@@ -59,7 +59,7 @@ class Writer:
         kept: inputs that live on from step to step: the node that is their value afterwards, by id.
         collected: the node whose value of every step is wanted.
         counters: the nodes that are a counter's value after a step, by id.
-        dialect: how the library writes; None: in the standard's own calls.
+        lowering: how the library writes; None: in the standard's own calls.
     """
 
     def __init__(
@@ -70,16 +70,16 @@ class Writer:
         kept: dict[int, Node],
         collected: Node | None = None,
         counters: Container[int] = (),
-        dialect: Any = None,
+        lowering: Any = None,
     ) -> None:
         self.graph, self.backend, self.kept = graph, backend, kept
-        self.dialect = dialect
+        self.lowering = lowering
         self.loop = bool(kept)
         fresh = lambda node: self._into(node) is not None  # noqa: E731
         self.plan = Plan(graph, streams, counters, fresh, self.loop)
-        self.names = words.Names(self.dialect.library if self.dialect else None)
+        self.names = words.Names(self.lowering.library if self.lowering else None)
         self.lines: dict[When, list[tuple[str, Node | None]]] = {when: [] for when in When}
-        self.spelled: dict[int, Spelling] = {}
+        self.values: dict[int, Spelling] = {}
         self.free: dict[Any, list[Memory]] = {}
         self.collected = collected
         self.targets: dict[int, Memory] = {}
@@ -89,7 +89,7 @@ class Writer:
         for each in graph.inputs:
             self._input(each)
         for node in graph.nodes:
-            if node.function is PACK and self.dialect:
+            if node.function is PACK and self.lowering:
                 self._lay_out(node)
         for place, node in enumerate(graph.nodes):
             self._node(place, node)
@@ -100,9 +100,9 @@ class Writer:
 
     def _input(self, node: Input) -> None:
         name = self.names.new(words.of_input(node.label))
-        stays = bool(self.dialect) and id(node) in self.kept
+        stays = bool(self.lowering) and id(node) in self.kept
         storage = Memory(name, kept=True) if stays else None
-        self.spelled[id(node)] = Spelling(name, storage, whole=True)
+        self.values[id(node)] = Spelling(name, storage, whole=True)
         if storage and self.kept[id(node)] is not node:
             self.targets[id(self.kept[id(node)])] = storage
 
@@ -110,13 +110,13 @@ class Writer:
         """The text of an argument."""
         if not isinstance(value, Node):
             return words.literal(value) or self.names.bind("number", value)
-        if isinstance(value, Constant) and id(value) not in self.spelled:
+        if isinstance(value, Constant) and id(value) not in self.values:
             name = self.names.new("constant")
             self.names.bound[name] = value.value
             # It may lie in any order, so that to reshape it can be to copy it.
             storage = Memory(name, kept=True)
-            self.spelled[id(value)] = Spelling(name, storage, whole=True, contiguous=False)
-        return self.spelled[id(value)].name
+            self.values[id(value)] = Spelling(name, storage, whole=True, contiguous=False)
+        return self.values[id(value)].name
 
     def _number(self, value: float, dtype: Any, shape: tuple[int, ...] = ()) -> str:
         """A number as an array, made once: it saves the library a conversion in every call."""
@@ -128,9 +128,9 @@ class Writer:
         """A vector for values that lie side by side, each written to its place as it is made."""
         storage = self._allocated(node, self.names.new("gradients"))
         storage.kept = True
-        self.spelled[id(node)] = Spelling(storage.name, storage, whole=True)
+        self.values[id(node)] = Spelling(storage.name, storage, whole=True)
         start = 0
-        for value, label in zip(node.parents, node.settings["labels"], strict=True):
+        for value, label in zip(node.parents, node.kwargs["labels"], strict=True):
             name = self.names.new(f"{words.of_input(label)}_grad")
             text = f"{name} = {_part_of(storage.name, start, value.shape)}"
             self._write(When.ONCE, text)
@@ -145,7 +145,7 @@ class Writer:
         if node.function is PACK:
             return self._fill_up(node)
         if when is When.SERIES and id(node) in self.counters:
-            self.spelled[id(node)] = Spelling(self.names.new("count"))
+            self.values[id(node)] = Spelling(self.names.new("count"))
             return None
         if when is not When.STEP:
             return self._new(node, when)
@@ -157,16 +157,16 @@ class Writer:
         storage = self._storage(place, node)
         if storage is None:
             return self._new(node, when)
-        self.spelled[id(node)] = Spelling(storage.name, storage, whole=True)
+        self.values[id(node)] = Spelling(storage.name, storage, whole=True)
         return self._write(when, self._filled_in(text, node, storage.name), node)
 
     def _fill_up(self, node: Node) -> None:
         """What could not be written to its place in the vector is copied there."""
-        storage, start = self.spelled[id(node)].storage, 0
+        storage, start = self.values[id(node)].storage, 0
         for value in node.parents:
-            if self.spelled[id(value)].storage is not self.places[id(node), start]:
+            if self.values[id(value)].storage is not self.places[id(node), start]:
                 out = _part_of(storage.name, start, value.shape) if storage else ""
-                copy = self.dialect.into["copy"].text
+                copy = self.lowering.into["copy"].text
                 self._write(When.STEP, copy.format(self.spell(value), out=out), node)
             start += size(value)
 
@@ -181,26 +181,26 @@ class Writer:
         else:
             name = self.names.numbered(_NAMED[when])
         storage = Memory(name, kept=True) if when is When.ONCE else None
-        self.spelled[id(node)] = Spelling(name, storage, whole=True, contiguous=False)
+        self.values[id(node)] = Spelling(name, storage, whole=True, contiguous=False)
         self._write(when, f"{name} = {text}", node)
 
     def _call(self, node: Node) -> str:
         if node.function is FILL:
-            return self._number(node.settings["value"], node.dtype, node.shape)
+            return self._number(node.kwargs["value"], node.dtype, node.shape)
         args = [self.spell(a) for a in node.args]
         if node.function is PART:
-            return _part_of(args[0], node.settings["start"], node.shape)
+            return _part_of(args[0], node.kwargs["start"], node.shape)
         if node.function is ITEM:
-            return f"{args[0]}[{node.settings['index']}]"
+            return f"{args[0]}[{node.kwargs['index']}]"
         if node.name == "getitem":
-            return f"{args[0]}[{words.index(node.settings['key'], args[1:])}]"
+            return f"{args[0]}[{words.index(node.kwargs['key'], args[1:])}]"
         if node.dtype is None and node.name in OF_NUMBERS:
             return f"{self.names.function(node.name, OF_NUMBERS[node.name])}({', '.join(args)})"
-        word = _form(self.dialect.words.get(node.name), node) if self.dialect else None
+        word = _form(self.lowering.calls.get(node.name), node) if self.lowering else None
         # What is for batches runs under vmap too, whose arrays have no library's methods.
         if word is not None and not ("(" in word and self.plan.when[id(node)] is When.BATCH):
-            return word.format(*args, **{k: words.literal(v) for k, v in node.settings.items()})
-        for key, value in node.settings.items():
+            return word.format(*args, **{k: words.literal(v) for k, v in node.kwargs.items()})
+        for key, value in node.kwargs.items():
             args.append(f"{key}={words.literal(value) or self.names.bind(key, value)}")
         return f"{self.names.function(node.name, node.function.raw)}({', '.join(args)})"
 
@@ -209,21 +209,21 @@ class Writer:
         if node.name == "getitem" and node.shape == ():
             return False  # a library may give a number, which does not change with its array
         self.spell(node.args[0])
-        parent = self.spelled[id(node.args[0])]
+        parent = self.values[id(node.args[0])]
         if parent.storage is None or (node.name == "reshape" and not parent.contiguous):
             return False
         wanted = f"{parent.name}_T" if "transpose" in node.name else parent.name
         if node.function is PART:
-            wanted = words.of_input(node.settings["label"])
+            wanted = words.of_input(node.kwargs["label"])
         name, text = self.names.new(wanted), self._call(node)
         contiguous = parent.contiguous and (node.name in _KEEP_ORDER or node.function is PART)
-        self.spelled[id(node)] = Spelling(name, parent.storage, False, contiguous)
+        self.values[id(node)] = Spelling(name, parent.storage, False, contiguous)
         self._write(When.ONCE, f"{name} = {text}", node)
         return True
 
     def _into(self, node: Node) -> Any:
         """How the library writes this call's result into an array, if it can."""
-        into = self.dialect.into.get(node.name) if self.dialect else None
+        into = self.lowering.into.get(node.name) if self.lowering else None
         if into is None or node.function is ITEM or node.dtype is None:
             return None
         text = _form(into.text, node)
@@ -234,22 +234,24 @@ class Writer:
         floating = self.graph.space.kinds
         arrays = [a for a in node.args if isinstance(a, Node) and a.dtype is not None]
         dtype = arrays[-1].dtype if arrays else node.dtype  # the first may be a condition
-        spelled = []
+        values = []
         for a in node.args:
-            fits = is_number(a) and (isinstance(a, int) or floating[dtype]) and not into.plain
-            if fits and into.full:
-                spelled.append(self._number(a, dtype, node.shape))
+            fits = (
+                is_number(a) and (isinstance(a, int) or floating[dtype]) and not into.keep_scalars
+            )
+            if fits and into.broadcast_scalars:
+                values.append(self._number(a, dtype, node.shape))
             else:
-                spelled.append(self._number(a, dtype) if fits else self.spell(a))
-        settings = {"axis": None, "keepdims": False} | node.settings
-        given = {key: words.literal(value) for key, value in settings.items()}
+                values.append(self._number(a, dtype) if fits else self.spell(a))
+        kwargs = {"axis": None, "keepdims": False} | node.kwargs
+        given = {key: words.literal(value) for key, value in kwargs.items()}
         for axis, word in enumerate(("rows", "columns")):
             if f"{{{word}}}" in text:  # a vector of ones to sum with
                 given[word] = self._number(1, dtype, (arrays[0].shape[axis],))
         if "{column}" in text:
             given["column"] = self._number(1, dtype, (arrays[0].shape[1], 1))
-        text = into.own if into.own and spelled[0] == out else text
-        return text.format(*spelled, out=out, **given)
+        text = into.inplace if into.inplace and values[0] == out else text
+        return text.format(*values, out=out, **given)
 
     # Memory.
 
@@ -262,7 +264,7 @@ class Writer:
             return target
         if node is self.collected:
             return Memory("out", kept=True)
-        over = form[1].over and elementwise(node)
+        over = form[1].may_alias and elementwise(node)
         for a in node.parents if over else ():
             memory = self._given_up(place, node, a)
             if memory is not None:
@@ -274,7 +276,7 @@ class Writer:
 
     def _given_up(self, place: int, node: Node, a: Node) -> Memory | None:
         """The memory of an argument that nobody needs after this call, if the result fits it."""
-        spelling = self.spelled.get(id(a))
+        spelling = self.values.get(id(a))
         memory = spelling.storage if spelling and spelling.whole else None
         if memory is None or memory.kept or (a.shape, a.dtype) != (node.shape, node.dtype):
             return None
@@ -282,18 +284,18 @@ class Writer:
 
     def _allocated(self, node: Node, name: str) -> Memory:
         device = self.backend.device
-        self.names.bound[name] = self.dialect.empty(node.shape, dtype=node.dtype, device=device)
+        self.names.bound[name] = self.lowering.empty(node.shape, dtype=node.dtype, device=device)
         return Memory(name)
 
     def _alone(self, node: Node, storage: Memory) -> bool:
         """Whether the call sees this memory only as it is, in no other shape or order."""
-        views = [self.spelled[id(a)] for a in node.parents if id(a) in self.spelled]
+        views = [self.values[id(a)] for a in node.parents if id(a) in self.values]
         return all(each.whole for each in views if each.storage is storage)
 
     def _may_overwrite(self, place: int, node: Node, storage: Memory) -> bool:
         """Whether a kept input's memory can take its new value here: nobody reads the old later."""
         inputs = self.graph.inputs
-        old = next((i for i in inputs if self.spelled[id(i)].storage is storage), None)
+        old = next((i for i in inputs if self.values[id(i)].storage is storage), None)
         if old is None:  # a place in a vector, which nobody reads before it is full
             return True
         return (
@@ -307,9 +309,9 @@ class Writer:
         """Memory whose value nobody reads any more is free for others."""
         done = set()
         for a in [*node.parents, node]:
-            spelling = self.spelled.get(id(a))
+            spelling = self.values.get(id(a))
             storage = spelling.storage if spelling else None
-            mine = self.spelled.get(id(node))
+            mine = self.values.get(id(node))
             if storage is None or storage.kept or storage in done:
                 continue
             if mine and mine.storage is storage and not self.plan.dies_at(node, place):
@@ -329,14 +331,14 @@ class Writer:
         if not self.loop:
             return
         late = [n for n in self.graph.inputs if id(n) in self.kept and not self._done(n)]
-        if not self.dialect:
+        if not self.lowering:
             if late:
-                left = ", ".join(self.spelled[id(n)].name for n in late)
+                left = ", ".join(self.values[id(n)].name for n in late)
                 right = ", ".join(self.spell(self.kept[id(n)]) for n in late)
                 self._write(When.STEP, f"{left} = {right}")
             return
-        copy = self.dialect.into["copy"].text
-        moves = [(self.spelled[id(n)].name, self.spell(self.kept[id(n)])) for n in late]
+        copy = self.lowering.into["copy"].text
+        moves = [(self.values[id(n)].name, self.spell(self.kept[id(n)])) for n in late]
         if len(moves) > 1 and any(self._reads_kept(self.kept[id(n)]) for n in late):
             xp = self.graph.space.xp
             for i, (_, source) in enumerate(moves):
@@ -350,18 +352,18 @@ class Writer:
             self._write(When.STEP, copy.format(source, out=out))
 
     def _done(self, node: Input) -> bool:
-        new, mine = self.kept[id(node)], self.spelled[id(node)].storage
+        new, mine = self.kept[id(node)], self.values[id(node)].storage
         written = id(new) in self.written and self.targets[id(new)] is mine
         return new is node or written or id(new) in self.counters
 
     def _reads_kept(self, node: Any) -> bool:
-        spelling = self.spelled.get(id(node))
+        spelling = self.values.get(id(node))
         return bool(spelling and spelling.storage and spelling.storage.kept)
 
 
 def _form(text: Any, node: Node) -> Any:
-    """The statement that a dialect has for this call; None if it has none."""
-    return text(node.args, node.settings) if callable(text) else text
+    """The statement that a lowering has for this call; None if it has none."""
+    return text(node.args, node.kwargs) if callable(text) else text
 
 
 def _part_of(name: str, start: int, shape: tuple[int, ...]) -> str:

@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from functools import update_wrapper
 from typing import Any
 
-from backends.dialect import none_followed
+from backends.lowering import none_followed
 from tinynn import tree
 from tinynn.compiler.calls import Program, Writer
 from tinynn.compiler.passes import simplified
@@ -93,26 +93,28 @@ class Call:
             )
         self.backend = backend_of(*arrays)
         # What the library follows it must see in calls that are its own to derive.
-        self.dialect = dialect = None if followed else self.backend.dialect
-        self._followed = dialect.followed if dialect and dialect.followed != none_followed else None
-        with self.backend.scope(), dialect.recording() if dialect else nullcontext():
-            spelled = dialect.spelled if dialect else None
-            _, graph, self.structure = record(f, *args, spelled=spelled)
+        self.lowering = lowering = None if followed else self.backend.lowering
+        self._followed = (
+            lowering.followed if lowering and lowering.followed != none_followed else None
+        )
+        with self.backend.scope(), lowering.recording() if lowering else nullcontext():
+            decompositions = lowering.decompositions if lowering else None
+            _, graph, self.structure = record(f, *args, decompositions=decompositions)
         self._wrapped = [constant for constant in graph.constants if constant.wrappers]
         roots = list(map(root, graph.outputs))
         self.graph = simplified(graph)
-        if dialect:
-            self.graph = suited(self.graph, dialect)
+        if lowering:
+            self.graph = suited(self.graph, lowering)
         self._shared = _shared_anew(roots, self.graph.outputs)
         self.places = [i for i, leaf in enumerate(leaves) if _is_input(leaf)]
         self.check = check
         self.source = self._source()
-        self._program = Program(graph.name, self.source, dialect.library if dialect else None)
+        self._program = Program(graph.name, self.source, lowering.library if lowering else None)
         bound = self._writer.names.bound | {"check": self._look}
         run = self._program(bound)["program"]
-        # What is not spelled out in other calls may warn as it would without us.
-        if dialect and dialect.quiet & graph.spelled:
-            run = dialect.context()(run)
+        # What is not decomposed into other calls may warn as it would without us.
+        if lowering and lowering.quiet & graph.decompositions:
+            run = lowering.context()(run)
         self._run = run if check else self.backend.compile(run)
         self.outside = [constant.value for constant in self.graph.constants]
         self._spoiled: dict[int, bool] = {}  # by the id of a node, if it is looked at
@@ -124,7 +126,7 @@ class Call:
         return not self._wrapped or all(constant.current for constant in self._wrapped)
 
     def _source(self) -> str:
-        self._writer = writer = Writer(self.graph, self.backend, [], {}, dialect=self.dialect)
+        self._writer = writer = Writer(self.graph, self.backend, [], {}, lowering=self.lowering)
         names = [writer.spell(i) for i in self.graph.inputs]
         outs = [
             self._output(o, copy) for o, copy in zip(self.graph.outputs, self._shared, strict=True)
@@ -251,8 +253,8 @@ def _is_followed(leaves: Any) -> bool:
         return False
     follows = _FOLLOWERS.get(type(array))
     if follows is None:
-        dialect = backend_of(array).dialect
-        follows = _FOLLOWERS[type(array)] = dialect.followed if dialect else none_followed
+        lowering = backend_of(array).lowering
+        follows = _FOLLOWERS[type(array)] = lowering.followed if lowering else none_followed
     return follows(values)
 
 

@@ -115,8 +115,8 @@ class _Packer:
             self.vectors.append(vector)
             self.done[tuple(map(id, row))] = vector
             for node, start in zip(row, self.storage.starts, strict=True):
-                settings = {"start": start, "shape": tuple(node.shape), "label": node.label}
-                self.parts[id(node)] = Node(PART, (vector,), settings, node.shape, node.dtype)
+                kwargs = {"start": start, "shape": tuple(node.shape), "label": node.label}
+                self.parts[id(node)] = Node(PART, (vector,), kwargs, node.shape, node.dtype)
 
     def row(self, values: tuple[Any, ...]) -> Any:
         """The vector of these values, one for each parameter."""
@@ -137,11 +137,11 @@ class _Packer:
             raise _Differ
         first = values[0]
         alike = all(elementwise(v) and v.function is first.function for v in values)
-        if alike and all(v.settings == first.settings for v in values):
+        if alike and all(v.kwargs == first.kwargs for v in values):
             try:
                 columns = zip(*[v.args for v in values], strict=True)
                 args = tuple([self.row(tuple(column)) for column in columns])
-                return self._add(Node(first.function, args, first.settings, origin=first.origin))
+                return self._add(Node(first.function, args, first.kwargs, origin=first.origin))
             except _Differ:
                 pass
         if len(set(map(id, values))) < len(values) or not all(map(is_call, values)):

@@ -107,7 +107,7 @@ class Kernel:
         """Where the arguments of a `pack` or `concat` belong in its memory."""
         home = self.home(node)
         moves = self._moves.setdefault(id(node), [])
-        axis, start = node.settings.get("axis", 0), 0
+        axis, start = node.kwargs.get("axis", 0), 0
         for value in node.args:
             if node.name == "pack" or axis is None:
                 view = View.of(home.base, value.shape)._replace(offset=home.offset + start)
@@ -249,7 +249,7 @@ class Nest:
     def _reduced(self, node: Node) -> View:
         """Where a reduction's result is met in the loops over its argument."""
         shape = node.args[0].shape
-        gone = axes_of(node.settings.get("axis"), len(shape))
+        gone = axes_of(node.kwargs.get("axis"), len(shape))
         home = self.kernel.home(node)
         full = tuple(1 if a in gone else n for a, n in enumerate(shape))
         view = home._replace(strides=(0,) * len(full)) if home.scalar else home.reshaped(full)
@@ -334,7 +334,7 @@ class Nest:
                 self._write(depth, f"{held[id(node)]} = {total}")
                 continue
             if node.function is FILL:
-                text = self.speech.number(node.settings["value"], node.dtype)
+                text = self.speech.number(node.kwargs["value"], node.dtype)
             else:
                 text = self.speech.call(node, args)
             stored = self.stored.get(id(node))
@@ -356,7 +356,7 @@ class Nest:
         if id(first) in self.inside:
             return self.inside[id(first)], first.dtype
         if first.function is FILL:
-            return repr(first.settings["value"]), None
+            return repr(first.kwargs["value"]), None
         view = self.reads[id(node), i]
         if view.scalar:
             return view.base, first.dtype

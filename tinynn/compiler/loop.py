@@ -13,7 +13,7 @@ from math import prod
 from typing import Any, ClassVar
 
 import backends
-from backends.dialect import entries
+from backends.lowering import entries
 from tinynn.compiler.calls import Program, Writer
 from tinynn.compiler.flat import Storage, packed
 from tinynn.compiler.passes import scaled, simplified
@@ -52,11 +52,11 @@ class Loop(ABC):
         self.counts = counted(self.inputs, graph) if self.counts_ahead else {}
         after = {id(i): o for i, o in zip(self.inputs, graph.outputs, strict=False)}
         streams = self.streams if self.looks_ahead else []
-        dialect = backend.dialect
-        self.writer = Writer(graph, backend, streams, after, self.wanted, self.counts, dialect)
+        lowering = backend.lowering
+        self.writer = Writer(graph, backend, streams, after, self.wanted, self.counts, lowering)
         self.names = [self.writer.spell(i) for i in self.inputs]
         self.source = self.written()
-        self.program = Program(graph.name, self.source, dialect.library if dialect else None)
+        self.program = Program(graph.name, self.source, lowering.library if lowering else None)
         self.scope: dict[str, Any] = {}
         self.kept: list[Any] = []
         self.rounds = 0  # in which batches were prepared one by one
@@ -84,7 +84,7 @@ class Loop(ABC):
         Args:
             room: earlier ones, which nobody needs any more and these may take the place of.
         """
-        if room is None or self.backend.dialect is None:
+        if room is None or self.backend.lowering is None:
             return list(map(self._copied, self._shaped()))
         for old, new in zip(room, self._shaped(), strict=True):
             old[...] = new
@@ -96,14 +96,14 @@ class Loop(ABC):
         return self.storage.values(self.graph.space.xp, copies)
 
     def _copied(self, array: Any) -> Any:
-        if self.backend.dialect is None:
+        if self.backend.lowering is None:
             return self.graph.space.xp.asarray(array, copy=True)
         copy = self._empty(array.shape, array.dtype)
         copy[...] = array
         return copy
 
     def _empty(self, shape: Any, dtype: Any) -> Any:
-        return self.backend.dialect.empty(shape, dtype=dtype, device=self.backend.device)
+        return self.backend.lowering.empty(shape, dtype=dtype, device=self.backend.device)
 
     def _shaped(self) -> list[Any]:
         """The arrays that live on, in the shapes of the inputs."""
@@ -145,8 +145,8 @@ class Loop(ABC):
 
     def _entries(self, array: Any) -> Sequence[Any]:
         """What an array holds for each step."""
-        dialect = self.backend.dialect
-        return dialect.entries(array) if dialect else entries(array)
+        lowering = self.backend.lowering
+        return lowering.entries(array) if lowering else entries(array)
 
     @abstractmethod
     def run(self, batches: Any, times: int = 1) -> Any:
@@ -213,7 +213,7 @@ class InPlace(Loop):
     """Parameters, optimizer state and every result in memory that is there from the start."""
 
     def prepared_graph(self, graph: Graph) -> Graph:
-        graph = suited(graph, self.backend.dialect)
+        graph = suited(graph, self.backend.lowering)
         flat = packed(graph, self.rows, self.count)
         if flat is None:
             return graph
@@ -226,11 +226,11 @@ class InPlace(Loop):
         self.bind()
 
     def written(self) -> str:
-        step = commented(in_pieces(self.writer, self.backend.dialect.piece))
+        step = commented(in_pieces(self.writer, self.backend.lowering.piece))
         text, prepared, series = self.ahead()
         wanted = self.writer.spell(self.wanted)
         if wanted != "out":
-            step.append(self.backend.dialect.into["copy"].text.format(wanted, out="out"))
+            step.append(self.backend.lowering.into["copy"].text.format(wanted, out="out"))
         columns = [f"({prepared})", *([f"({series})"] if series else []), "out"]
         rows = ["batches", *(["counted"] if series else []), "outs"]
         text += ["def run(batches, counted, outs):"]
@@ -239,10 +239,10 @@ class InPlace(Loop):
 
     def run(self, batches: Any, times: int = 1) -> Any:
         batches = batches * times
-        count, dialect = len(batches), self.backend.dialect
+        count, lowering = len(batches), self.backend.lowering
         outs = self._empty((count,), self.wanted.dtype)
-        with dialect.context():
-            self.scope["run"](batches, self.counted(count), dialect.entries(outs))
+        with lowering.context():
+            self.scope["run"](batches, self.counted(count), lowering.entries(outs))
         self.count_on(count)
         return self.wanted_of(outs)
 
@@ -332,7 +332,7 @@ def kind_of(engine: str, backend: Any) -> type[Loop]:
         return Loops
     if engine != "calls" and backend.repeat is not None:
         return Scanned
-    return Functional if backend.dialect is None else InPlace
+    return Functional if backend.lowering is None else InPlace
 
 
 def _without_scale(graph: Graph, kept: int) -> tuple[Graph, float]:

@@ -14,7 +14,7 @@ from tinynn.compiler.plan import is_view, root
 from tinynn.compiler.rewrite import FILL, is_call
 from tinynn.compiler.scalars import REDUCTIONS, ROWS, cannot
 from tinynn.compiler.views import Shape, View, contiguous, seen
-from tinynn.rules.extensions import erf, scatter_add
+from tinynn.rules.special import erf, scatter_add
 from tinynn.trace import Function
 from tinynn.transforms.record import Graph, Input, Node
 

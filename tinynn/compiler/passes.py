@@ -60,7 +60,7 @@ def common_subexpressions(graph: Graph) -> Graph:
 
     def visit(node: Node, build: Builder) -> Any:
         args = tuple(("v", id(a)) if isinstance(a, Node) else (type(a), repr(a)) for a in node.args)
-        key = (node.function, args, repr(sorted(node.settings.items())))
+        key = (node.function, args, repr(sorted(node.kwargs.items())))
         return seen.setdefault(key, node)
 
     return rewritten(graph, visit)
@@ -70,12 +70,12 @@ def known(value: Any) -> Any:
     """The number that a value is, or that all its elements are; None if that is not known."""
     if is_number(value):
         return value
-    return value.settings["value"] if is_call(value) and value.function is FILL else None
+    return value.kwargs["value"] if is_call(value) and value.function is FILL else None
 
 
 def _fill(node: Node, build: Builder, value: Any) -> Node:
-    settings = {"value": value, "shape": node.shape, "dtype": node.dtype}
-    return build.add(Node(FILL, (), settings, node.shape, node.dtype, node.origin))
+    kwargs = {"value": value, "shape": node.shape, "dtype": node.dtype}
+    return build.add(Node(FILL, (), kwargs, node.shape, node.dtype, node.origin))
 
 
 def constants_folded(graph: Graph) -> Graph:
@@ -130,11 +130,11 @@ def _without_fills(node: Node) -> Node:
         if not reached or not is_call(a):
             continue
         if a.function is FILL:
-            args[i] = a.settings["value"]
+            args[i] = a.kwargs["value"]
         elif a.name == "broadcast_to":
             args[i] = a.args[0]
     return node if same(args, node.args) else Node(
-        node.function, tuple(args), node.settings, node.shape, node.dtype, node.origin
+        node.function, tuple(args), node.kwargs, node.shape, node.dtype, node.origin
     )  # fmt: skip
 
 
@@ -248,7 +248,7 @@ def _sum(node: Node, build: Builder) -> Any:
         return build.call(node, "reshape", x, shape=node.shape)
     inner = scaled(x)
     if inner and _movable(inner[1]):
-        total = build.call(node, "sum", inner[0], **node.settings)
+        total = build.call(node, "sum", inner[0], **node.kwargs)
         return _times(node, build, total, inner[1])
     if node.shape == () and x.name == "sum" and x.args[0].dtype == node.dtype:
         return build.call(node, "sum", x.args[0])
@@ -276,7 +276,7 @@ _ALGEBRA: dict[str, Callable[[Node, Builder], Any]] = {
 def _reduced_shape(node: Node) -> tuple[int, ...]:
     """The shape of a reduction that does not keep the axes it reduces over."""
     shape = node.args[0].shape
-    gone = axes_of(node.settings.get("axis"), len(shape))
+    gone = axes_of(node.kwargs.get("axis"), len(shape))
     return tuple(n for axis, n in enumerate(shape) if axis not in gone)
 
 
@@ -289,10 +289,10 @@ def shapes_merged(graph: Graph) -> Graph:
         if node.name in _SHAPERS:
             x = node.args[0]
             if is_call(x) and x.name == "sum" and _reduced_shape(x) == node.shape:
-                return build.call(node, "sum", x.args[0], **x.settings | {"keepdims": False})
+                return build.call(node, "sum", x.args[0], **x.kwargs | {"keepdims": False})
             if is_call(x) and x.name in _SHAPERS:
                 return build.call(node, "reshape", x.args[0], shape=node.shape)
-            if node.name != "reshape" or -1 in node.settings["shape"]:
+            if node.name != "reshape" or -1 in node.kwargs["shape"]:
                 return build.call(node, "reshape", x, shape=node.shape)
         if node.name == "matrix_transpose":
             x = node.args[0]

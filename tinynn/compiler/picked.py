@@ -17,7 +17,7 @@ from tinynn.transforms.record import Constant, Input, Node
 def write_picked(kernel: Any, node: Node) -> None:
     """The loops of a take, or of a scatter_add into a copy of its first argument."""
     x, indices = node.args[:2]
-    axis = node.settings.get("axis", 0) % len(x.shape)
+    axis = node.kwargs.get("axis", 0) % len(x.shape)
     first, count, out = root(indices), x.shape[axis], kernel.home(node)
     if not isinstance(first, Constant) and not any(first is s for s in kernel.streams):
         raise cannot(node, ": the step computes its indices")

@@ -39,7 +39,7 @@ def _vector(writer: Any, node: Node | None, length: int) -> int:
     if node is None or not elementwise(node) or len(node.shape) != 1 or size(node) < 2 * length:
         return 0
     for each in (node, *node.parents):
-        spelling = writer.spelled[id(each)]
+        spelling = writer.values[id(each)]
         straight = each.shape == node.shape and spelling.storage and spelling.whole
         if each.shape != () and not straight:
             return 0
@@ -76,6 +76,6 @@ def _passing(writer: Any, run: list[Line]) -> set[str]:
     for node in made:
         read_first |= {writer.spell(a) for a in node.parents} - written
         written.add(writer.spell(node))
-    kept = {writer.spell(n) for n in made if writer.spelled[id(n)].storage.kept}
+    kept = {writer.spell(n) for n in made if writer.values[id(n)].storage.kept}
     later = {writer.spell(n) for n in made if not writer.plan.dies_at(n, last)}
     return written - read_first - kept - later

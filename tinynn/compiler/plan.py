@@ -24,7 +24,7 @@ def is_view(node: Any) -> bool:
     """Whether the result is the memory of its first argument, looked at in another way."""
     if not is_call(node) or not isinstance(node.args[0] if node.args else None, Node):
         return False
-    return node.name in VIEWS or (node.name == "getitem" and not _picks(node.settings["key"]))
+    return node.name in VIEWS or (node.name == "getitem" and not _picks(node.kwargs["key"]))
 
 
 def root(node: Any) -> Any:

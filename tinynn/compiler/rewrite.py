@@ -27,10 +27,10 @@ class Builder:
         self.nodes: list[Node] = []
         self.there: set[int] = set()
 
-    def call(self, like: Node, name: str, *args: Any, **settings: Any) -> Node:
+    def call(self, like: Node, name: str, *args: Any, **kwargs: Any) -> Node:
         """A call of the standard with the result's shape, dtype and origin as `like` has them."""
         function = getattr(self.space, name)
-        return self.add(Node(function, args, settings, like.shape, like.dtype, like.origin))
+        return self.add(Node(function, args, kwargs, like.shape, like.dtype, like.origin))
 
     def add(self, node: Node) -> Node:
         """A node that is ready; adding it again changes nothing."""
@@ -78,7 +78,7 @@ def difference(first: Graph, second: Graph, read: Callable[[Any], Any]) -> str:
         return type(a) is type(b) and a == b
 
     for old, new in zip(first.nodes, second.nodes, strict=False):
-        same = old.name == new.name and repr(old.settings) == repr(new.settings)
+        same = old.name == new.name and repr(old.kwargs) == repr(new.kwargs)
         same = same and len(old.args) == len(new.args)
         if not same or not all(map(alike, old.args, new.args)):
             return f"{new.name} in {new.origin}"

@@ -142,8 +142,8 @@ class Speech:
         if node.name == "clip":
             return self._clipped(node, args)
         row = ROWS.get(node.name)
-        settings = {k: v for k, v in node.settings.items() if k not in ("dtype", "copy", "device")}
-        if row is None or settings or any(a[0] == "None" for a in args):
+        kwargs = {k: v for k, v in node.kwargs.items() if k not in ("dtype", "copy", "device")}
+        if row is None or kwargs or any(a[0] == "None" for a in args):
             raise cannot(node)
         meet = self.among(node)
         words = {"t": self.dtype(meet)}

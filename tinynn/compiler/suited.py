@@ -11,11 +11,11 @@ _REDUCTIONS = ("sum", "max", "min")
 _FEW = 1024  # elements, whose signs take no longer than a comparison
 
 
-def suited(graph: Graph, dialect: Any) -> Graph:
-    """The graph in the calls that cost least where a library is written as the dialect says."""
+def suited(graph: Graph, lowering: Any) -> Graph:
+    """The graph in the calls that cost least where a library is written as the lowering says."""
     graph = products(graph)
-    graph = slopes_of_relu(graph) if "sign" in dialect.into else graph
-    return without_rows_of_one(graph) if dialect.few_axes else graph
+    graph = slopes_of_relu(graph) if "sign" in lowering.into else graph
+    return without_rows_of_one(graph) if lowering.few_axes else graph
 
 
 def products(graph: Graph) -> Graph:
@@ -101,7 +101,7 @@ def _unrepeated(node: Node, build: Builder) -> Node:
         return node
     if all(size(a) == 1 for a in few):
         args = [_shaped(a, (), build) if a in few else a for a in node.args]
-        return build.call(node, node.name, *args, **node.settings)
+        return build.call(node, node.name, *args, **node.kwargs)
     return _back(node, build, _stripped(node.shape), *[_flat(a, build) for a in node.args])
 
 
@@ -113,14 +113,14 @@ def _flat(value: Any, build: Builder) -> Any:
 
 
 def _shaped(value: Node, shape: tuple[int, ...], build: Builder) -> Node:
-    settings, reshape = {"shape": shape}, build.space.reshape
-    return build.add(Node(reshape, (value,), settings, shape, value.dtype, value.origin))
+    kwargs, reshape = {"shape": shape}, build.space.reshape
+    return build.add(Node(reshape, (value,), kwargs, shape, value.dtype, value.origin))
 
 
-def _back(node: Node, build: Builder, shape: Any, *args: Any, **settings: Any) -> Node:
+def _back(node: Node, build: Builder, shape: Any, *args: Any, **kwargs: Any) -> Node:
     """The node's function of other arguments, which gives `shape`, in the shape of the node."""
-    settings = node.settings | settings
-    flat = build.add(Node(node.function, args, settings, shape, node.dtype, node.origin))
+    kwargs = node.kwargs | kwargs
+    flat = build.add(Node(node.function, args, kwargs, shape, node.dtype, node.origin))
     return _shaped(flat, node.shape, build)
 
 
@@ -129,7 +129,7 @@ def _reduced(node: Node, build: Builder) -> Node:
     x = node.args[0]
     flat = _flat(x, build)
     front = len(x.shape) - len(flat.shape)
-    gone = [axis - front for axis in axes_of(node.settings.get("axis"), len(x.shape))]
+    gone = [axis - front for axis in axes_of(node.kwargs.get("axis"), len(x.shape))]
     axes = tuple(axis for axis in gone if axis >= 0)
     shape = tuple(n for axis, n in enumerate(flat.shape) if axis not in axes)
     if not axes or shape != _stripped(node.shape):

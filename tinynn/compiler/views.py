@@ -130,7 +130,7 @@ def seen(node: Node, base: View) -> View | None:
     if node.name in ("reshape", "expand_dims", "squeeze"):
         return base.reshaped(shape)
     if node.name == "part":
-        start = node.settings["start"]
+        start = node.kwargs["start"]
         part = View.of(base.base, shape)
         return part._replace(offset=base.offset + start)
     if node.name == "broadcast_to":
@@ -139,12 +139,12 @@ def seen(node: Node, base: View) -> View | None:
     if node.name == "matrix_transpose":
         return base.permuted([*axes[:-2], axes[-1], axes[-2]])
     if node.name == "permute_dims":
-        axes = node.settings["axes"] if "axes" in node.settings else node.args[1]
+        axes = node.kwargs["axes"] if "axes" in node.kwargs else node.args[1]
         return base.permuted([a % len(base.shape) for a in axes])
     if node.name == "moveaxis":
-        source, goal = node.settings["source"], node.settings["destination"]
+        source, goal = node.kwargs["source"], node.kwargs["destination"]
         pairs = zip(*[(v,) if isinstance(v, int) else v for v in (source, goal)], strict=True)
         moved = {d % len(axes): s % len(axes) for s, d in pairs}
         rest = iter([a for a in axes if a not in moved.values()])
         return base.permuted([moved[a] if a in moved else next(rest) for a in axes])
-    return base.indexed(node.settings["key"])
+    return base.indexed(node.kwargs["key"])

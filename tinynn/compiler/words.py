@@ -67,7 +67,7 @@ def of_number(value: float) -> str:
 
 
 def literal(value: Any) -> str | None:
-    """The Python text of a setting; None for what has none."""
+    """The Python text of a kwarg; None for what has none."""
     if isinstance(value, _PLAIN) and repr(value) not in ("inf", "nan", "-inf"):
         return repr(value)
     if isinstance(value, tuple):

@@ -7,7 +7,7 @@ A layer has `init(key_or_seed, x) -> params`, `layer(params, x) -> y` for infere
 from collections.abc import Mapping
 from typing import Any
 
-from tinynn import functional, initializers, settings
+from tinynn import config, functional, initializers
 from tinynn.functional import DtypeError, InputError, ShapeError
 
 from .base import Layer, merge, split
@@ -28,10 +28,10 @@ __all__ = [
     "Linear",
     "Sequential",
     "ShapeError",
-    "build",
-    "describe",
+    "from_config",
     "merge",
     "split",
+    "to_config",
 ]
 
 _LAYERS = (BatchNorm, Dropout, Flatten, LayerNorm, Linear, Sequential)
@@ -42,24 +42,24 @@ _KNOWN: dict[str, Any] = {
 }
 
 
-def describe(net: Any) -> Any:
+def to_config(net: Any) -> Any:
     """The network's settings as dicts, lists, numbers and strings, such as JSON holds.
 
-    Raises ValueError for what `build` could not find again, such as a lambda.
+    Raises ValueError for what `from_config` could not find again, such as a lambda.
 
-    >>> describe(Sequential(Flatten(), functional.relu))
+    >>> to_config(Sequential(Flatten(), functional.relu))
     {'class': 'Sequential', 'layers': [{'class': 'Flatten'}, {'function': 'relu'}]}
     """
-    return settings.describe(net, _KNOWN)
+    return config.to_config(net, _KNOWN)
 
 
-def build(description: Any, custom: Mapping[str, Any] | None = None) -> Any:
-    """The network that `describe` wrote down.
+def from_config(description: Any, custom: Mapping[str, Any] | None = None) -> Any:
+    """The network that `to_config` wrote down.
 
     custom: name -> class or function, for layers and functions of your own. Nothing is imported
     by name; a name that is neither of tinynn nor in `custom` raises ValueError.
 
-    >>> build({"class": "Linear", "features": 3}) == Linear(3)
+    >>> from_config({"class": "Linear", "features": 3}) == Linear(3)
     True
     """
-    return settings.build(description, {**_KNOWN, **(custom or {})})
+    return config.from_config(description, {**_KNOWN, **(custom or {})})

@@ -4,8 +4,8 @@ from numbers import Integral
 from typing import Any, TypeAlias
 
 from backends import random
+from tinynn.config import Configured
 from tinynn.functional import DtypeError, ShapeError
-from tinynn.settings import Labelled
 from tinynn.trace import backend_of, namespace
 
 Array: TypeAlias = Any
@@ -14,7 +14,7 @@ Params: TypeAlias = dict[str, Any]
 STATISTIC = "running_"
 
 
-class Layer(Labelled):
+class Layer(Configured):
     """What a layer does; derive from it with a frozen dataclass and write `__call__`.
 
     A layer with parameters writes `init` too; one that acts differently in training writes

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from tinynn import functional
-from tinynn.settings import require
+from tinynn.config import require
 
 from .base import Array, Layer, Params, as_key
 

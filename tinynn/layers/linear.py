@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from backends import random
 from tinynn import functional
+from tinynn.config import require
 from tinynn.initializers import Initializer, glorot_uniform, zeros
-from tinynn.settings import require
 
 from .base import Array, Layer, Params, as_key, require_features, require_fit
 

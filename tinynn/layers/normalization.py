@@ -3,10 +3,10 @@
 import math
 from dataclasses import dataclass
 
+from tinynn.config import require
 from tinynn.functional import ShapeError
 from tinynn.initializers import ones, zeros
-from tinynn.rules.extensions import stop_gradient
-from tinynn.settings import require
+from tinynn.rules.special import stop_gradient
 from tinynn.trace import namespace
 
 from .base import Array, Layer, Params, as_key, require_features, require_fit

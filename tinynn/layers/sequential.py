@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from backends import random
+from tinynn.config import label
 from tinynn.functional import InputError
-from tinynn.settings import label
-from tinynn.trace.places import places
+from tinynn.trace.scopes import scopes
 
 from .base import Array, Layer, Params, as_key
 
@@ -84,7 +84,7 @@ class Sequential(Layer):
 
 def _at(index: int, layer: Step, call: Callable[..., Any], *arguments: Any) -> Any:
     """The call, with the layer's place put into whatever it raises."""
-    places.stack.append((index, layer))
+    scopes.stack.append((index, layer))
     try:
         return call(*arguments)
     except InputError as error:
@@ -94,4 +94,4 @@ def _at(index: int, layer: Step, call: Callable[..., Any], *arguments: Any) -> A
         error.add_note(f"in layer {index}, {label(layer)}")
         raise
     finally:
-        places.stack.pop()
+        scopes.stack.pop()

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from tinynn import tree
-from tinynn.settings import Labelled, require
+from tinynn.config import Configured, require
 from tinynn.trace import backend_of, namespace
 
 Array: TypeAlias = Any
@@ -19,7 +19,7 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
 }
 
 
-class Optimizer(Labelled):
+class Optimizer(Configured):
     """What optimizers share; derive from it with a frozen dataclass and write `rule`.
 
     The state is {"step": 0-d int32, and for each of `slot_names` a tree like the params}.

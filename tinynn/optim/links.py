@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from tinynn import tree
-from tinynn.settings import Labelled, label, require
+from tinynn.config import Configured, label, require
 from tinynn.trace import namespace
 
 from .base import Array, Optimizer
 
 
-class Link(Labelled):
+class Link(Configured):
     """Derive from it with a frozen dataclass and write `prepare`."""
 
     def prepare(self, gradients: Any, params: Any) -> Any:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from tinynn.settings import require
+from tinynn.config import require
 from tinynn.trace import namespace
 
 from .base import Array, Optimizer, Slots, descend

@@ -1,25 +1,25 @@
 """One row a function: its derivative, filed by the standard's own chapters."""
 
 from tinynn.rules import (
-    decompositions,
     elementwise,
-    extensions,
+    factorizations,
     fourier,
     linear_algebra,
     manipulation,
     searching,
+    special,
     statistical,
 )
 from tinynn.rules.kinds import RULES
 
 __all__ = [
     "RULES",
-    "decompositions",
     "elementwise",
-    "extensions",
+    "factorizations",
     "fourier",
     "linear_algebra",
     "manipulation",
     "searching",
+    "special",
     "statistical",
 ]

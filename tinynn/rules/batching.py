@@ -1,6 +1,6 @@
 """How each function takes arrays with one more axis, the batch axis, in front.
 
-`BATCHING[key](f, xp, args, batched, size, settings)` calls `f` (or others) so that entry i of the
+`BATCHING[key](f, xp, args, batched, size, kwargs)` calls `f` (or others) so that entry i of the
 result's axis 0 is what `f` gives for entry i of the arrays for which `batched` is true; the others
 are the same for every entry. Element-wise functions and reductions need no row: their kind says
 it. Functions composed of others are batched through those.
@@ -10,9 +10,9 @@ from collections.abc import Callable
 from math import prod
 from typing import Any
 
-from tinynn.rules import extensions
+from tinynn.rules import special
+from tinynn.rules.complex import device_of
 from tinynn.rules.kinds import Elementwise, Reduction, rule_of
-from tinynn.rules.numbers import device_of
 from tinynn.trace import Function, getitem
 from tinynn.trace.core import put_back, to_device
 
@@ -80,22 +80,22 @@ def checked(axis: Any, x: Any, f: Any) -> Any:
     return shifted(axis)
 
 
-def elementwise(f: Any, xp: Any, args: Any, batched: list[bool], size: int, settings: Any) -> Any:
+def elementwise(f: Any, xp: Any, args: Any, batched: list[bool], size: int, kwargs: Any) -> Any:
     """Functions of the elements in one place. The compiler, too, knows them by this row."""
-    return f(*aligned(xp, args, batched), **settings)
+    return f(*aligned(xp, args, batched), **kwargs)
 
 
-def trailing(f: Any, xp: Any, args: Any, batched: list[bool], size: int, settings: Any) -> Any:
+def trailing(f: Any, xp: Any, args: Any, batched: list[bool], size: int, kwargs: Any) -> Any:
     """Functions of the last axes that broadcast over the rest."""
-    return elementwise(f, xp, args, batched, size, settings)
+    return elementwise(f, xp, args, batched, size, kwargs)
 
 
-def reduction(f: Any, xp: Any, args: Any, batched: list[bool], size: int, settings: Any) -> Any:
+def reduction(f: Any, xp: Any, args: Any, batched: list[bool], size: int, kwargs: Any) -> Any:
     """Functions over one, several or all axes."""
-    x, axis = args[0], settings.get("axis")
+    x, axis = args[0], kwargs.get("axis")
     if axis is None:
         axis = tuple(range(x.ndim - 1))
-    return f(x, **{**settings, "axis": checked(axis, x, f)})
+    return f(x, **{**kwargs, "axis": checked(axis, x, f)})
 
 
 def along(flat: bool, default: Any = None) -> Batcher:
@@ -105,11 +105,11 @@ def along(flat: bool, default: Any = None) -> Batcher:
     they stay in the result if `flat`.
     """
 
-    def batch(f: Any, xp: Any, args: Any, batched: list[bool], size: int, settings: Any) -> Any:
-        x, axis = args[0], settings.get("axis", default)
+    def batch(f: Any, xp: Any, args: Any, batched: list[bool], size: int, kwargs: Any) -> Any:
+        x, axis = args[0], kwargs.get("axis", default)
         if axis is not None:
-            return f(x, **{**settings, "axis": checked(axis, x, f)})
-        rest = {name: value for name, value in settings.items() if name != "axis"}
+            return f(x, **{**kwargs, "axis": checked(axis, x, f)})
+        rest = {name: value for name, value in kwargs.items() if name != "axis"}
         if x.ndim == 2 or flat:
             return f(rows(xp, x), axis=-1, **rest)
         y = f(rows(xp, x), axis=-1, **{**rest, "keepdims": False})
@@ -119,68 +119,68 @@ def along(flat: bool, default: Any = None) -> Batcher:
     return batch
 
 
-def shaped(f: Any, xp: Any, args: Any, batched: list[bool], size: int, settings: Any) -> Any:
+def shaped(f: Any, xp: Any, args: Any, batched: list[bool], size: int, kwargs: Any) -> Any:
     """Functions that are given the shape of the result."""
     (x,) = args
     if f.name == "broadcast_to":
         (x,) = aligned(xp, [x], batched)
-        missing = len(settings["shape"]) + 1 - x.ndim
+        missing = len(kwargs["shape"]) + 1 - x.ndim
         x = xp.reshape(x, (size, *(1,) * missing, *x.shape[1:]))
-    shape = settings["shape"]
+    shape = kwargs["shape"]
     if -1 in shape:
         known = -prod(shape)
         length = prod(x.shape[1:]) // known if known else 0
         shape = tuple(length if n == -1 else n for n in shape)
-    return f(x, **{**settings, "shape": (size, *shape)})
+    return f(x, **{**kwargs, "shape": (size, *shape)})
 
 
 def on_axes(*names: str) -> Batcher:
     """Settings that name axes of an entry are counted with the batch axis in front."""
 
-    def batch(f: Any, xp: Any, args: Any, batched: list[bool], size: int, settings: Any) -> Any:
-        moved = {name: checked(settings[name], args[0], f) for name in names if name in settings}
-        return f(args[0], **{**settings, **moved})
+    def batch(f: Any, xp: Any, args: Any, batched: list[bool], size: int, kwargs: Any) -> Any:
+        moved = {name: checked(kwargs[name], args[0], f) for name in names if name in kwargs}
+        return f(args[0], **{**kwargs, **moved})
 
     return batch
 
 
-def widened(f: Any, xp: Any, args: Any, batched: list[bool], size: int, settings: Any) -> Any:
+def widened(f: Any, xp: Any, args: Any, batched: list[bool], size: int, kwargs: Any) -> Any:
     """expand_dims: by default the new axis comes first in the entry, behind the batch axis."""
-    return f(args[0], axis=shifted(settings.get("axis", 0)))
+    return f(args[0], axis=shifted(kwargs.get("axis", 0)))
 
 
-def permuted(f: Any, xp: Any, args: Any, batched: list[bool], size: int, settings: Any) -> Any:
+def permuted(f: Any, xp: Any, args: Any, batched: list[bool], size: int, kwargs: Any) -> Any:
     """permute_dims: the batch axis stays in front."""
     (x,) = args
-    return f(x, axes=(0, *(axis % (x.ndim - 1) + 1 for axis in settings["axes"])))
+    return f(x, axes=(0, *(axis % (x.ndim - 1) + 1 for axis in kwargs["axes"])))
 
 
-def flipped(f: Any, xp: Any, args: Any, batched: list[bool], size: int, settings: Any) -> Any:
+def flipped(f: Any, xp: Any, args: Any, batched: list[bool], size: int, kwargs: Any) -> Any:
     """flip: without an axis all axes of an entry are meant."""
     (x,) = args
-    axis = settings.get("axis")
+    axis = kwargs.get("axis")
     axis = tuple(range(x.ndim - 1)) if axis is None else axis
     return f(x, axis=checked(axis, x, f))
 
 
-def rolled(f: Any, xp: Any, args: Any, batched: list[bool], size: int, settings: Any) -> Any:
+def rolled(f: Any, xp: Any, args: Any, batched: list[bool], size: int, kwargs: Any) -> Any:
     """roll: without an axis each entry is rolled as if it were flat."""
     (x,) = args
-    if settings.get("axis") is not None:
-        return f(x, shift=settings["shift"], axis=checked(settings["axis"], x, f))
-    return xp.reshape(f(rows(xp, x), shift=settings["shift"], axis=1), x.shape)
+    if kwargs.get("axis") is not None:
+        return f(x, shift=kwargs["shift"], axis=checked(kwargs["axis"], x, f))
+    return xp.reshape(f(rows(xp, x), shift=kwargs["shift"], axis=1), x.shape)
 
 
-def joined(f: Any, xp: Any, args: Any, batched: list[bool], size: int, settings: Any) -> Any:
+def joined(f: Any, xp: Any, args: Any, batched: list[bool], size: int, kwargs: Any) -> Any:
     """concat and stack."""
     args = everywhere(xp, args, batched, size)
-    axis = settings.get("axis", 0)
+    axis = kwargs.get("axis", 0)
     if axis is None:
         return f([rows(xp, a) for a in args], axis=1)
     return f(args, axis=shifted(axis))
 
 
-def product(f: Any, xp: Any, args: Any, batched: list[bool], size: int, settings: Any) -> Any:
+def product(f: Any, xp: Any, args: Any, batched: list[bool], size: int, kwargs: Any) -> Any:
     """matmul: vectors become matrices for the time being."""
     (a, b), (own_a, own_b) = args, batched
     vector_a, vector_b = a.ndim - own_a == 1, b.ndim - own_b == 1
@@ -191,11 +191,11 @@ def product(f: Any, xp: Any, args: Any, batched: list[bool], size: int, settings
     return xp.squeeze(y, axis=-1 if vector_b else -2) if vector_a else y
 
 
-def taken(f: Any, xp: Any, args: Any, batched: list[bool], size: int, settings: Any) -> Any:
+def taken(f: Any, xp: Any, args: Any, batched: list[bool], size: int, kwargs: Any) -> Any:
     """take: each entry may have its own indices."""
     x, indices = args
     entry_rank = x.ndim - batched[0]
-    axis = settings.get("axis", 0) % entry_rank
+    axis = kwargs.get("axis", 0) % entry_rank
     if not batched[1]:
         return f(x, indices, axis=axis + 1)
     x, indices = everywhere(xp, args, batched, size)
@@ -204,9 +204,9 @@ def taken(f: Any, xp: Any, args: Any, batched: list[bool], size: int, settings: 
     return xp.moveaxis(xp.reshape(y, (*indices.shape, *x.shape[1:])), 1, axis + 1)
 
 
-def scattered(f: Any, xp: Any, args: Any, batched: list[bool], size: int, settings: Any) -> Any:
+def scattered(f: Any, xp: Any, args: Any, batched: list[bool], size: int, kwargs: Any) -> Any:
     """scatter_add: the entries are added to one after another, in one array."""
-    axis = settings.get("axis", 0) % (args[0].ndim - batched[0])
+    axis = kwargs.get("axis", 0) % (args[0].ndim - batched[0])
     whole, indices, updates = everywhere(xp, args, batched, size)
     x, indices = _in_a_row(xp, whole, indices, axis)
     updates = xp.moveaxis(updates, axis + 1, 1)
@@ -229,16 +229,16 @@ def _in_a_row(xp: Any, x: Any, indices: Any, axis: int) -> tuple[Any, Any]:
     return xp.reshape(x, (size * length, *x.shape[2:])), indices
 
 
-def taken_along(f: Any, xp: Any, args: Any, batched: list[bool], size: int, settings: Any) -> Any:
+def taken_along(f: Any, xp: Any, args: Any, batched: list[bool], size: int, kwargs: Any) -> Any:
     """take_along_axis."""
     x, indices = everywhere(xp, args, batched, size)
-    return f(x, indices, axis=shifted(settings.get("axis", -1)))
+    return f(x, indices, axis=shifted(kwargs.get("axis", -1)))
 
 
-def indexed(f: Any, xp: Any, args: Any, batched: list[bool], size: int, settings: Any) -> Any:
+def indexed(f: Any, xp: Any, args: Any, batched: list[bool], size: int, kwargs: Any) -> Any:
     """Which elements does the index pick? Those, of every entry."""
     x, *arrays = args
-    key = settings["key"] if isinstance(settings["key"], tuple) else (settings["key"],)
+    key = kwargs["key"] if isinstance(kwargs["key"], tuple) else (kwargs["key"],)
     if not arrays:
         return f(x, key=(slice(None), *key))
     shape = tuple(x.shape[batched[0] :])
@@ -264,21 +264,21 @@ def indexed(f: Any, xp: Any, args: Any, batched: list[bool], size: int, settings
     )
 
 
-def each_alike(f: Any, xp: Any, args: Any, batched: list[bool], size: int, settings: Any) -> Any:
+def each_alike(f: Any, xp: Any, args: Any, batched: list[bool], size: int, kwargs: Any) -> Any:
     """What happens to the whole batch happens to each entry."""
-    return f(*args, **settings)
+    return f(*args, **kwargs)
 
 
-def over_axes(f: Any, xp: Any, args: Any, batched: list[bool], size: int, settings: Any) -> Any:
+def over_axes(f: Any, xp: Any, args: Any, batched: list[bool], size: int, kwargs: Any) -> Any:
     """Functions along `axes`, by default along all, or as many of the last as `s` has lengths."""
     (x,) = args
-    axes, lengths = settings.get("axes"), settings.get("s")
+    axes, lengths = kwargs.get("axes"), kwargs.get("s")
     if axes is None:
         axes = tuple(range(-(x.ndim - 1 if lengths is None else len(lengths)), 0))
-    return f(x, **{**settings, "axes": checked(axes, x, f)})
+    return f(x, **{**kwargs, "axes": checked(axes, x, f)})
 
 
-def solved(f: Any, xp: Any, args: Any, batched: list[bool], size: int, settings: Any) -> Any:
+def solved(f: Any, xp: Any, args: Any, batched: list[bool], size: int, kwargs: Any) -> Any:
     """solve: a vector becomes a matrix for the time being."""
     a, b = args
     vector = b.ndim - batched[1] == 1
@@ -287,26 +287,26 @@ def solved(f: Any, xp: Any, args: Any, batched: list[bool], size: int, settings:
     return xp.squeeze(y, axis=-1) if vector else y
 
 
-def among(f: Any, xp: Any, args: Any, batched: list[bool], size: int, settings: Any) -> Any:
+def among(f: Any, xp: Any, args: Any, batched: list[bool], size: int, kwargs: Any) -> Any:
     """isin: compared with each of the other elements."""
     if not batched[1]:
-        return f(*args, **settings)
+        return f(*args, **kwargs)
     x, others = everywhere(xp, args, batched, size)
     count = prod(others.shape[1:])
     others = xp.reshape(others, (size, *(1,) * (x.ndim - 1), count))
     found = xp.any(xp.equal(xp.expand_dims(x, axis=-1), others), axis=-1)
-    return xp.logical_not(found) if settings.get("invert") else found
+    return xp.logical_not(found) if kwargs.get("invert") else found
 
 
-def searched(f: Any, xp: Any, args: Any, batched: list[bool], size: int, settings: Any) -> Any:
+def searched(f: Any, xp: Any, args: Any, batched: list[bool], size: int, kwargs: Any) -> Any:
     """searchsorted: the place is the number of elements that come before."""
     x, values = everywhere(xp, args, batched, size)
-    if settings.get("sorter") is not None:
-        sorter = xp.broadcast_to(settings["sorter"], x.shape)
+    if kwargs.get("sorter") is not None:
+        sorter = xp.broadcast_to(kwargs["sorter"], x.shape)
         x = xp.take_along_axis(x, sorter, axis=-1)
     x = xp.reshape(x, (size, *(1,) * (values.ndim - 1), x.shape[-1]))
     values = xp.expand_dims(values, axis=-1)
-    comes_before = xp.less_equal if settings.get("side") == "right" else xp.less
+    comes_before = xp.less_equal if kwargs.get("side") == "right" else xp.less
     return xp.count_nonzero(comes_before(x, values), axis=-1)
 
 
@@ -316,7 +316,7 @@ for name in """equal not_equal less less_equal greater greater_equal isfinite is
     floor_divide nextafter clip astype real imag conj zeros_like ones_like empty_like
     full_like""".split():
     BATCHING[name] = elementwise
-BATCHING[extensions.stop_gradient] = elementwise
+BATCHING[special.stop_gradient] = elementwise
 BATCHING[to_device] = each_alike
 for name in "sum mean var std max min prod all any count_nonzero linalg.vector_norm".split():
     BATCHING[name] = reduction
@@ -345,7 +345,7 @@ BATCHING["matmul"] = product
 BATCHING["linalg.matmul"] = product
 BATCHING["take"] = taken
 BATCHING["take_along_axis"] = taken_along
-BATCHING[extensions.scatter_add] = scattered
+BATCHING[special.scatter_add] = scattered
 BATCHING[getitem] = indexed
 for name in "nonzero unique_all unique_counts unique_inverse unique_values".split():
     BATCHING[name] = impossible

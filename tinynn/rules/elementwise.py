@@ -8,9 +8,9 @@ argument or the result is real beside complex ones, the transformation takes the
 from math import inf
 from typing import Any
 
-from tinynn.rules.extensions import stop_gradient
+from tinynn.rules.complex import conj, is_complex
 from tinynn.rules.kinds import CONSTANT, RULES, Composed, Elementwise
-from tinynn.rules.numbers import conj, is_complex
+from tinynn.rules.special import stop_gradient
 
 LN2, LN10 = 0.6931471805599453, 2.302585092994046
 

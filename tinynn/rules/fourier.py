@@ -7,8 +7,8 @@ The matrix of `fft` is symmetric, so `fft` is its own transpose (without conjuga
 from operator import attrgetter
 from typing import Any
 
+from tinynn.rules.complex import conj, device_of
 from tinynn.rules.kinds import RULES, Composed, Linear, axes_of
-from tinynn.rules.numbers import conj, device_of
 
 #: Which `norm` scales the opposite transform by the same factor.
 OPPOSITE = {"backward": "forward", "ortho": "ortho", "forward": "backward"}

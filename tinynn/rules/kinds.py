@@ -1,6 +1,6 @@
 """The kinds of rule: what one row of the table says, and what follows from it.
 
-Every kind answers two questions about `y = f(*args, **settings)`: which cotangents of some `args`
+Every kind answers two questions about `y = f(*args, **kwargs)`: which cotangents of some `args`
 does a cotangent `g` of `y` give (`vjps`), and which tangent of `y` do tangents of `args` give
 (`jvp`). Broadcasting is undone, and data types are put right, by the transformation, never here.
 In every row, `g` stands for the cotangent or tangent, and `xp` is the namespace that speaks of all
@@ -23,11 +23,11 @@ RULES: dict[Any, "Rule"] = {}
 class Rule:
     """How a function is differentiated."""
 
-    def vjps(self, positions: Any, xp: Any, g: Any, y: Any, args: Any, settings: Any) -> list[Any]:
+    def vjps(self, positions: Any, xp: Any, g: Any, y: Any, args: Any, kwargs: Any) -> list[Any]:
         """The cotangents of `args[i]`, for each i of `positions`, from the cotangent `g` of `y`."""
         raise NotImplementedError
 
-    def jvp(self, f: Any, xp: Any, tangents: Tangents, y: Any, args: Any, settings: Any) -> Any:
+    def jvp(self, f: Any, xp: Any, tangents: Tangents, y: Any, args: Any, kwargs: Any) -> Any:
         """The tangent of `y` from the tangents of some arguments."""
         raise NotImplementedError
 
@@ -41,18 +41,18 @@ class Elementwise(Rule):
     def __init__(self, *partials: Callable[..., Any]) -> None:
         self.partials = partials
 
-    def vjps(self, positions: Any, xp: Any, g: Any, y: Any, args: Any, settings: Any) -> list[Any]:
+    def vjps(self, positions: Any, xp: Any, g: Any, y: Any, args: Any, kwargs: Any) -> list[Any]:
         shares = []
         for i in positions:
             shares.append(self.partials[i](xp, g, y, *args))
         return shares
 
-    def jvp(self, f: Any, xp: Any, tangents: Tangents, y: Any, args: Any, settings: Any) -> Any:
+    def jvp(self, f: Any, xp: Any, tangents: Tangents, y: Any, args: Any, kwargs: Any) -> Any:
         return total(xp, [self.partials[i](xp, t, y, *args) for i, t in tangents.items()])
 
 
 class Linear(Rule):
-    """`transpose(xp, g, i, args, **settings)` is the transpose in `args[i]`, applied to `g`.
+    """`transpose(xp, g, i, args, **kwargs)` is the transpose in `args[i]`, applied to `g`.
 
     `f` is linear in its arrays `operands` together (all of them, unless said), as `concat` is.
     """
@@ -60,34 +60,34 @@ class Linear(Rule):
     def __init__(self, transpose: Callable[..., Any], operands: slice = slice(None)) -> None:
         self.transpose, self.operands = transpose, operands
 
-    def vjps(self, positions: Any, xp: Any, g: Any, y: Any, args: Any, settings: Any) -> list[Any]:
+    def vjps(self, positions: Any, xp: Any, g: Any, y: Any, args: Any, kwargs: Any) -> list[Any]:
         shares = []
         for i in positions:
-            shares.append(self.transpose(xp, g, i, args, **settings))
+            shares.append(self.transpose(xp, g, i, args, **kwargs))
         return shares
 
-    def jvp(self, f: Any, xp: Any, tangents: Tangents, y: Any, args: Any, settings: Any) -> Any:
+    def jvp(self, f: Any, xp: Any, tangents: Tangents, y: Any, args: Any, kwargs: Any) -> Any:
         moved = list(args)
         for i in range(len(args))[self.operands]:
             moved[i] = tangents[i] if i in tangents else xp.zeros_like(args[i])
-        return f(*moved, **settings)
+        return f(*moved, **kwargs)
 
 
 class Bilinear(Rule):
-    """Linear in each of two arrays: `transposes[i](xp, g, *args, **settings)`."""
+    """Linear in each of two arrays: `transposes[i](xp, g, *args, **kwargs)`."""
 
     def __init__(self, *transposes: Callable[..., Any]) -> None:
         self.transposes = transposes
 
-    def vjps(self, positions: Any, xp: Any, g: Any, y: Any, args: Any, settings: Any) -> list[Any]:
+    def vjps(self, positions: Any, xp: Any, g: Any, y: Any, args: Any, kwargs: Any) -> list[Any]:
         shares = []
         for i in positions:
-            shares.append(self.transposes[i](xp, g, *args, **settings))
+            shares.append(self.transposes[i](xp, g, *args, **kwargs))
         return shares
 
-    def jvp(self, f: Any, xp: Any, tangents: Tangents, y: Any, args: Any, settings: Any) -> Any:
+    def jvp(self, f: Any, xp: Any, tangents: Tangents, y: Any, args: Any, kwargs: Any) -> Any:
         moved = [(*args[:i], t, *args[i + 1 :]) for i, t in tangents.items()]
-        return total(xp, [f(*each, **settings) for each in moved])
+        return total(xp, [f(*each, **kwargs) for each in moved])
 
 
 class Reduction(Rule):
@@ -100,13 +100,13 @@ class Reduction(Rule):
     def __init__(self, weight: Callable[..., Any]) -> None:
         self.weight = weight
 
-    def vjps(self, positions: Any, xp: Any, g: Any, y: Any, args: Any, settings: Any) -> list[Any]:
-        x, axis, keepdims = args[0], settings.get("axis"), settings.get("keepdims", False)
+    def vjps(self, positions: Any, xp: Any, g: Any, y: Any, args: Any, kwargs: Any) -> list[Any]:
+        x, axis, keepdims = args[0], kwargs.get("axis"), kwargs.get("keepdims", False)
         g = keep_axes(xp, g, x, axis, keepdims)
         return [g * self.weight(xp, keep_axes(xp, y, x, axis, keepdims), x, axis)]
 
-    def jvp(self, f: Any, xp: Any, tangents: Tangents, y: Any, args: Any, settings: Any) -> Any:
-        x, axis, keepdims = args[0], settings.get("axis"), settings.get("keepdims", False)
+    def jvp(self, f: Any, xp: Any, tangents: Tangents, y: Any, args: Any, kwargs: Any) -> Any:
+        x, axis, keepdims = args[0], kwargs.get("axis"), kwargs.get("keepdims", False)
         weight = self.weight(xp, keep_axes(xp, y, x, axis, keepdims), x, axis)
         return xp.sum(weight * tangents[0], axis=axis, keepdims=keepdims)
 
@@ -114,7 +114,7 @@ class Reduction(Rule):
 class ByHand(Rule):
     """Both directions written out.
 
-    `vjp(i, xp, g, y, args, **settings)` and `jvp(xp, tangents, y, args, **settings)`. Where the
+    `vjp(i, xp, g, y, args, **kwargs)` and `jvp(xp, tangents, y, args, **kwargs)`. Where the
     function has several results, `y` is the tuple of them, `g` a list with zeros where no
     cotangent came, and `jvp` gives a list.
     """
@@ -122,15 +122,15 @@ class ByHand(Rule):
     def __init__(self, vjp: Callable[..., Any], jvp: Callable[..., Any]) -> None:
         self.pull, self.push = vjp, jvp
 
-    def vjps(self, positions: Any, xp: Any, g: Any, y: Any, args: Any, settings: Any) -> list[Any]:
-        return [self.pull(i, xp, g, y, args, **settings) for i in positions]
+    def vjps(self, positions: Any, xp: Any, g: Any, y: Any, args: Any, kwargs: Any) -> list[Any]:
+        return [self.pull(i, xp, g, y, args, **kwargs) for i in positions]
 
-    def jvp(self, f: Any, xp: Any, tangents: Tangents, y: Any, args: Any, settings: Any) -> Any:
-        return self.push(xp, tangents, y, args, **settings)
+    def jvp(self, f: Any, xp: Any, tangents: Tangents, y: Any, args: Any, kwargs: Any) -> Any:
+        return self.push(xp, tangents, y, args, **kwargs)
 
 
 class Composed(Rule):
-    """`definition(xp, *args, **settings)` in other functions, whose rules are used instead."""
+    """`definition(xp, *args, **kwargs)` in other functions, whose rules are used instead."""
 
     def __init__(self, definition: Callable[..., Any]) -> None:
         self.definition = definition

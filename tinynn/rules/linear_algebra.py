@@ -3,8 +3,8 @@
 from math import inf, prod
 from typing import Any
 
+from tinynn.rules.complex import conj, device_of, squared_size
 from tinynn.rules.kinds import RULES, Bilinear, Composed, axes_of
-from tinynn.rules.numbers import conj, device_of, squared_size
 
 
 def _matmul_left(xp: Any, g: Any, a: Any, b: Any) -> Any:

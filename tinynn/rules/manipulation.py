@@ -6,9 +6,9 @@ from math import prod
 from operator import attrgetter
 from typing import Any
 
-from tinynn.rules.extensions import scatter_add
+from tinynn.rules.complex import device_of
 from tinynn.rules.kinds import CONSTANT, RULES, Composed, Linear
-from tinynn.rules.numbers import device_of
+from tinynn.rules.special import scatter_add
 from tinynn.trace import getitem
 from tinynn.trace.core import put_back, to_device
 

@@ -5,14 +5,14 @@ What they answer in integers has none; the values that they pick out of `x` do.
 
 from typing import Any
 
-from tinynn.rules.extensions import stop_gradient
+from tinynn.rules.complex import device_of
 from tinynn.rules.kinds import RULES, Composed
-from tinynn.rules.numbers import device_of
+from tinynn.rules.special import stop_gradient
 
 
-def _sort(xp: Any, x: Any, *, axis: int = -1, **settings: Any) -> Any:
+def _sort(xp: Any, x: Any, *, axis: int = -1, **kwargs: Any) -> Any:
     # Elements that tie keep their order, and each its own derivative.
-    order = xp.argsort(stop_gradient(x), axis=axis, **settings)
+    order = xp.argsort(stop_gradient(x), axis=axis, **kwargs)
     return xp.take_along_axis(x, order, axis=axis)
 
 

@@ -3,8 +3,8 @@
 from math import prod
 from typing import Any
 
+from tinynn.rules.complex import squared_size
 from tinynn.rules.kinds import RULES, Composed, Linear, Reduction, axes_of, keep_axes
-from tinynn.rules.numbers import squared_size
 
 
 def _sum(
@@ -34,10 +34,10 @@ def _var(
     return xp.sum(spread, axis=axis, keepdims=keepdims) / (_count(x, axis) - correction)
 
 
-def _std(xp: Any, x: Any, **settings: Any) -> Any:
-    var = xp.var(x, **settings)
+def _std(xp: Any, x: Any, **kwargs: Any) -> Any:
+    var = xp.var(x, **kwargs)
     # Of one element both are 0 wherever it is, which the slope of sqrt there would not tell.
-    return var if _count(x, settings.get("axis")) == 1 else xp.sqrt(var)
+    return var if _count(x, kwargs.get("axis")) == 1 else xp.sqrt(var)
 
 
 def products_of_others(xp: Any, x: Any) -> Any:

@@ -23,15 +23,15 @@ class Trace:
     def __init__(self) -> None:
         self.level = next(_levels)
 
-    def process(self, function: "Function", args: tuple[Any, ...], settings: dict[str, Any]) -> Any:
-        """The result of `function(*args, **settings)`, at least one of `args` being of this trace.
+    def process(self, function: "Function", args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The result of `function(*args, **kwargs)`, at least one of `args` being of this trace.
 
         Args:
             function: what is called; calling it on values of lower levels reaches the trace below.
             args: arrays, Python scalars or None, by position.
-            settings: everything else, by keyword.
+            kwargs: everything else, by keyword.
         """
-        return constant(function(*map(plain, args), **settings), function.space_of(args))
+        return constant(function(*map(plain, args), **kwargs), function.space_of(args))
 
     def shape(self, array: "Traced") -> tuple[int, ...]:
         """The shape that the user of this array sees."""
@@ -190,7 +190,7 @@ class Function:
 
     Args:
         name: the standard's name of it, or the user's own.
-        raw: what it does to plain arrays: positional arrays, keyword settings.
+        raw: what it does to plain arrays: positional arrays, keyword kwargs.
         space: the namespace whose function it is; None: that of the arrays it is given.
         call: how it is called. None: all that is given by position is arrays.
     """
@@ -217,9 +217,9 @@ class Function:
         else:
             self.__wrapped__ = raw
 
-    def __call__(self, *args: Any, **settings: Any) -> Any:
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if len(args) != self.count and self.count is not None:
-            args, settings = self._bound(args, settings)
+            args, kwargs = self._bound(args, kwargs)
         trace = None
         for a in args:
             if type(a) is Traced:
@@ -227,8 +227,8 @@ class Function:
                 if trace is None or other.level > trace.level:
                     trace = other
         if trace is None:
-            return self.raw(*args, **settings)
-        return trace.process(self, args, settings)
+            return self.raw(*args, **kwargs)
+        return trace.process(self, args, kwargs)
 
     @property
     def key(self) -> Any:
@@ -245,24 +245,24 @@ class Function:
         raise TypeError(f"{self.name}: none of its arguments is an array of a transformation")
 
     def _bound(
-        self, args: tuple[Any, ...], settings: dict[str, Any]
+        self, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Arrays by position and settings by keyword, however the caller wrote them."""
+        """Arrays by position and kwargs by keyword, however the caller wrote them."""
         call = self.call
         assert call is not None
         if call.sequence:
             if len(args) == 1 and isinstance(args[0], list | tuple):
                 args = tuple(args[0])
-            return args, settings
+            return args, kwargs
         count, spare = len(call.arrays), args[len(call.arrays) :]
-        if spare and len(spare) <= len(call.settings):
-            return args[:count], dict(zip(call.settings, spare, strict=False), **settings)
+        if spare and len(spare) <= len(call.kwargs):
+            return args[:count], dict(zip(call.kwargs, spare, strict=False), **kwargs)
         if spare and not (len(spare) == len(call.keyed) and all(map(_array_or_none, spare))):
             raise TypeError(
                 f"{self.name}{call.signature}: got {len(args)} arguments by position, expected "
-                f"{count + len(call.settings)} at most"
+                f"{count + len(call.kwargs)} at most"
             )
-        given = dict(zip(call.arrays + call.keyed, args, strict=False)) | settings
+        given = dict(zip(call.arrays + call.keyed, args, strict=False)) | kwargs
         arrays = [given.pop(name, None) for name in call.arrays]
         for name, array in zip(call.arrays[: call.required], arrays, strict=False):
             if array is None:

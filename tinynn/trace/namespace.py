@@ -139,20 +139,20 @@ def _member(xp: Any, name: str, *default: Any) -> Any:
 
 
 def _arrays_first(raw: Callable[..., Any], call: Call) -> Callable[..., Any]:
-    """`raw` taking its arrays by position and its settings by keyword."""
+    """`raw` taking its arrays by position and its kwargs by keyword."""
     if call.sequence:
-        return lambda *arrays, **settings: raw(arrays, **settings)
+        return lambda *arrays, **kwargs: raw(arrays, **kwargs)
     if call.keyed:
         count = len(call.arrays)
 
-        def by_keyword(*args: Any, **settings: Any) -> Any:
+        def by_keyword(*args: Any, **kwargs: Any) -> Any:
             keyed = zip(call.keyed, args[count:], strict=False)
             given = {name: array for name, array in keyed if array is not None}
-            return raw(*args[:count], **given, **settings)
+            return raw(*args[:count], **given, **kwargs)
 
         return by_keyword
-    if call.nameless:  # settings with a name of their own in each library (`reps`, `repetitions`)
-        names = call.settings
+    if call.nameless:  # kwargs with a name of their own in each library (`reps`, `repetitions`)
+        names = call.kwargs
         return lambda x, **given: raw(x, *[given.pop(n) for n in names if n in given], **given)
     return raw
 
@@ -160,21 +160,21 @@ def _arrays_first(raw: Callable[..., Any], call: Call) -> Callable[..., Any]:
 def _called(call: Callable[..., Any], name: str, body: Callable[..., Any]) -> Callable[..., Any]:
     """A function that does what `body` does and is called as the standard calls it."""
 
-    def function(*args: Any, **settings: Any) -> Any:
-        return body(*args, **settings)
+    def function(*args: Any, **kwargs: Any) -> Any:
+        return body(*args, **kwargs)
 
     function.__name__ = name
     function.__signature__ = signature(call)  # type: ignore[attr-defined]
     return function
 
 
-def _create(space: Namespace, raw: Callable[..., Any], *args: Any, **settings: Any) -> Traced:
+def _create(space: Namespace, raw: Callable[..., Any], *args: Any, **kwargs: Any) -> Traced:
     """An array that no transformation follows."""
-    return Traced(raw(*map(plain, args), **settings), BASE, None, space)
+    return Traced(raw(*map(plain, args), **kwargs), BASE, None, space)
 
 
-def _inspect(raw: Callable[..., Any], *args: Any, **settings: Any) -> Any:
-    return raw(*[a.dtype if type(a) is Traced else a for a in args], **settings)
+def _inspect(raw: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    return raw(*[a.dtype if type(a) is Traced else a for a in args], **kwargs)
 
 
 def _asarray(

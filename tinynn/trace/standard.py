@@ -103,7 +103,7 @@ PLAIN = frozenset(
     complex64 complex128 __array_api_version__ __array_namespace_info__""".split()
 )
 
-#: Parameters that take arrays; every other one is a setting.
+#: Parameters that take arrays; every other one is a kwarg.
 ARRAYS = frozenset(
     "x x1 x2 condition min max indices repeats prepend append sorter rtol arrays".split()
 )
@@ -112,20 +112,20 @@ ARRAYS = frozenset(
 class Call(NamedTuple):
     """How a function is called: its signature, and the names that a trace tells apart.
 
-    `arrays` and `keyed` are the arrays given by position and by keyword, `settings` what else may
+    `arrays` and `keyed` are the arrays given by position and by keyword, `kwargs` what else may
     be given by position. `required`: how many of `arrays` have no default.
     """
 
     signature: Signature
     arrays: tuple[str, ...]
     keyed: tuple[str, ...]
-    settings: tuple[str, ...]
+    kwargs: tuple[str, ...]
     required: int
 
     @property
     def nameless(self) -> bool:
-        """The settings can be given by position only."""
-        kinds = [self.signature.parameters[name].kind for name in self.settings]
+        """The kwargs can be given by position only."""
+        kinds = [self.signature.parameters[name].kind for name in self.kwargs]
         return Parameter.POSITIONAL_ONLY in kinds
 
     @property
@@ -145,7 +145,7 @@ def call_of(name: str) -> Call:
     found = signature(FUNCTIONS[name])
     arrays: list[str] = []
     keyed: list[str] = []
-    settings: list[str] = []
+    kwargs: list[str] = []
     required = 0
     for parameter in found.parameters.values():
         if parameter.kind is Parameter.VAR_POSITIONAL:
@@ -155,5 +155,5 @@ def call_of(name: str) -> Call:
             (keyed if by_keyword else arrays).append(parameter.name)
             required += parameter.default is Parameter.empty
         elif not by_keyword:
-            settings.append(parameter.name)
-    return Call(found, tuple(arrays), tuple(keyed), tuple(settings), required)
+            kwargs.append(parameter.name)
+    return Call(found, tuple(arrays), tuple(keyed), tuple(kwargs), required)

@@ -101,9 +101,9 @@ def failure(engine: Any, number: int) -> str:
     from tinynn.compiler import compile  # few runs fail
 
     epoch, (params, state, _) = engine.epoch, engine.snapshot()
-    step, dialect = compile(epoch.step, check_finite=True), epoch.backend.dialect
+    step, lowering = compile(epoch.step, check_finite=True), epoch.backend.lowering
     try:
-        with dialect.context() if dialect else nullcontext():
+        with lowering.context() if lowering else nullcontext():
             for batch, key in epoch.batches(number):
                 params, state, _ = step(params, state, batch, key)
     except FloatingPointError as error:

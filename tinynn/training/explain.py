@@ -111,7 +111,7 @@ def explain(
             arrays = [a for a in samples if a is not None]
             each = (home.xp.expand_dims(key, axis=0),) if draws else ()
             found = _carried_out(loop, loop.batches(samples.size, arrays, each)[0])
-        # The picture shows the layers' own functions, not what they are spelled out in.
+        # The picture shows the layers' own functions, not what they are decomposed into.
         whole = simplified(record(step, params, state, samples, key)[1])
         return Explanation(_with(loop.source, found), whole, tuple(found))
 
@@ -122,10 +122,10 @@ def _carried_out(loop: Any, batch: tuple[Any, ...]) -> list[tuple[str, Any]]:
     scope.update(zip(map(spell, loop.read_in_steps(When.BATCH)), batch, strict=True))
     series = map(spell, loop.read_in_steps(When.SERIES))
     scope.update(zip(series, loop.counted(1)[0], strict=True))
-    if home.dialect:
-        scope["out"] = home.dialect.empty((), dtype=loop.wanted.dtype, device=home.device)
+    if home.lowering:
+        scope["out"] = home.lowering.empty((), dtype=loop.wanted.dtype, device=home.device)
     found = []
-    with home.dialect.context() if home.dialect else nullcontext():
+    with home.lowering.context() if home.lowering else nullcontext():
         for text, node in loop.writer.lines[When.STEP]:
             exec(text, scope)  # what the writer wrote, one statement after the other
             if node is not None:

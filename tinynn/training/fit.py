@@ -18,9 +18,9 @@ from typing import Any
 import backends
 from backends import Backend, MixedArrays, random
 from tinynn import losses, tree
+from tinynn.config import label
 from tinynn.layers import ShapeError, split
 from tinynn.optim import Adam
-from tinynn.settings import label
 from tinynn.training import engines
 from tinynn.training import progress as bars
 from tinynn.training.callbacks import Callback, Run

@@ -8,7 +8,7 @@ from typing import Any
 
 import backends
 from backends import Backend
-from tinynn import layers, losses, settings, tree
+from tinynn import config, layers, losses, tree
 from tinynn.training import files
 from tinynn.training.answers import Answers
 from tinynn.training.data import Intake, Samples, align, host
@@ -51,7 +51,7 @@ class Model:
     def __repr__(self) -> str:
         arrays = tree.leaves(self.params)
         shown = [
-            settings.label(self.net),
+            config.label(self.net),
             f"{sum(prod(a.shape) for a in arrays):,} parameters",
         ]
         shown += [repr(backends.of(arrays[0]))] if arrays else []
@@ -89,7 +89,7 @@ class Model:
         with intake.home.scope():
             x = self._features(intake, X)
             y = forward(self.net, self.params, x, batch_size)
-            if x is X and batch_size is None and intake.home.dialect is not None:
+            if x is X and batch_size is None and intake.home.lowering is not None:
                 self._answers.remember(y, X, kind, self.net, self.params)
             return y
 
@@ -156,9 +156,9 @@ class Model:
         _check_nesting(self.params)
         backend = self.backend
         description = {
-            "network": layers.describe(self.net),
-            "loss": losses.describe(self.loss),
-            "metrics": settings.describe(list(self.metrics), KNOWN),
+            "network": layers.to_config(self.net),
+            "loss": losses.to_config(self.loss),
+            "metrics": config.to_config(list(self.metrics), KNOWN),
             "history": self.history,
             "columns": list(self.columns),
             "extra": self.extra,
@@ -208,9 +208,9 @@ def load(
     tensors, description = files.read(path)
     own = dict(custom or {})
     try:
-        net = layers.build(description["network"], own)
-        loss = losses.build(description["loss"], own)
-        metrics = settings.build(description["metrics"], {**KNOWN, **own})
+        net = layers.from_config(description["network"], own)
+        loss = losses.from_config(description["loss"], own)
+        metrics = config.from_config(description["metrics"], {**KNOWN, **own})
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     params: dict[str, Any] = {}

@@ -42,8 +42,8 @@ class Compiled:
 
     def _refuse_followed(self, values: Any) -> None:
         """RecordingError for arrays whose derivatives the program would cut off."""
-        dialect = self.epoch.backend.dialect
-        if dialect and dialect.followed(tree.leaves(values)):
+        lowering = self.epoch.backend.lowering
+        if lowering and lowering.followed(tree.leaves(values)):
             raise RecordingError(
                 "the library follows its arrays, for derivatives of its own; if they are not "
                 "wanted, give arrays that it does not follow"
@@ -167,10 +167,12 @@ def _kinds(params: Any) -> list[tuple[str, Any, Any]]:
 
 
 def recorded(step: Any, backend: Any, *arguments: Any) -> Graph:
-    """A step as a graph, in the functions that the library's dialect spells out."""
-    dialect = backend.dialect
-    with dialect.recording() if dialect else nullcontext():
-        return record(step, *arguments, spelled=dialect.spelled if dialect else None)[1]
+    """A step as a graph, in the functions that the library's lowering spells out."""
+    lowering = backend.lowering
+    with lowering.recording() if lowering else nullcontext():
+        return record(
+            step, *arguments, decompositions=lowering.decompositions if lowering else None
+        )[1]
 
 
 def _arrays(samples: Samples) -> list[Any]:

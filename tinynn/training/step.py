@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from backends import random
 from tinynn.layers import merge, split
-from tinynn.trace.places import places
+from tinynn.trace.scopes import scopes
 from tinynn.training.data import Samples
 from tinynn.training.model import cost
 from tinynn.training.progress import Bar
@@ -42,11 +42,11 @@ class TrainingStep:
 
         def objective(trainable: Any) -> tuple[Any, Any]:
             prediction, after = self.net.train(merge(trainable, statistics), batch.x, key)
-            with places.at("loss"):
+            with scopes.at("loss"):
                 return cost(self.loss, prediction, batch), split(after)[1]
 
         (value, updated), gradients = value_and_grad(objective, has_aux=True)(trainable)
-        with places.at("update"):
+        with scopes.at("update"):
             trainable, state = self.optimizer.update(gradients, state, trainable)
         return merge(trainable, updated), state, value
 

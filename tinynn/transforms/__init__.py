@@ -1,7 +1,7 @@
 """Transformations of functions: each is one Trace."""
 
+from tinynn.transforms.base import EscapedError, NotDifferentiableError
 from tinynn.transforms.batch import vmap
-from tinynn.transforms.derivative import EscapedError, NotDifferentiableError
 from tinynn.transforms.derived import (
     checkpoint,
     custom_jvp,

@@ -11,7 +11,7 @@ from tinynn import tree
 from tinynn.rules.batching import batcher_of, impossible
 from tinynn.rules.kinds import Composed, Rule, rule_of
 from tinynn.trace import Function, Namespace, Traced, constant, namespace, plain, regrouped
-from tinynn.transforms.derivative import Transformation, name_of
+from tinynn.transforms.base import Transformation, name_of
 
 
 class Batch(Transformation):
@@ -21,12 +21,12 @@ class Batch(Transformation):
         super().__init__(name)
         self.size = size
 
-    def process(self, function: Function, args: tuple[Any, ...], settings: dict[str, Any]) -> Any:
+    def process(self, function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         self.require_open(function)
         space = function.space_of(args)
         batcher, rule = batcher_of(function), rule_of(function)
         if batcher is None and isinstance(rule, Composed):
-            return rule.definition(space, *args, **settings)
+            return rule.definition(space, *args, **kwargs)
         if batcher is None and function.space is None and rule is not None:
             batcher = users_own
         if batcher is None or batcher is impossible:
@@ -37,10 +37,10 @@ class Batch(Transformation):
         batched = [type(a) is Traced and a.trace is self for a in args]
         values = [a.value if own else plain(a) for a, own in zip(args, batched, strict=True)]
         if not any(batched):
-            return constant(function(*values, **settings), space)
-        result = batcher(function, space, values, batched, self.size, settings)
+            return constant(function(*values, **kwargs), space)
+        result = batcher(function, space, values, batched, self.size, kwargs)
         if type(result) is Traced and result.trace is self:
-            raise self.taken_from_around(function)
+            raise self.captured_array_error(function)
         return self._entries(result, space)
 
     def _entries(self, result: Any, space: Any) -> Any:
@@ -59,16 +59,16 @@ class Batch(Transformation):
         )
 
 
-def users_own(f: Any, xp: Any, args: Any, batched: list[bool], size: int, settings: Any) -> Any:
+def users_own(f: Any, xp: Any, args: Any, batched: list[bool], size: int, kwargs: Any) -> Any:
     """A user's function on a batch: one whose body and whose rule are the batched ones."""
     axes = tuple(0 if own else None for own in batched)
 
-    def body(*args: Any, **settings: Any) -> Any:
-        return vmap(lambda *entries: f.raw(*entries, **settings), axes)(*args)
+    def body(*args: Any, **kwargs: Any) -> Any:
+        return vmap(lambda *entries: f.raw(*entries, **kwargs), axes)(*args)
 
     whole = Function(f.name, body)
     whole.rule = BatchedRule(f.rule, axes)
-    return whole(*args, **settings)
+    return whole(*args, **kwargs)
 
 
 class BatchedRule(Rule):
@@ -77,20 +77,20 @@ class BatchedRule(Rule):
     def __init__(self, rule: Rule, axes: tuple[int | None, ...]) -> None:
         self.rule, self.axes = rule, axes
 
-    def vjps(self, positions: Any, xp: Any, g: Any, y: Any, args: Any, settings: Any) -> list[Any]:
+    def vjps(self, positions: Any, xp: Any, g: Any, y: Any, args: Any, kwargs: Any) -> list[Any]:
         xp = Namespace(xp)
 
         def one(g: Any, y: Any, *args: Any) -> list[Any]:
-            return self.rule.vjps(positions, xp, g, y, args, settings)
+            return self.rule.vjps(positions, xp, g, y, args, kwargs)
 
         shares: list[Any] = vmap(one, (0, 0, *self.axes))(g, y, *args)
         return shares
 
-    def jvp(self, f: Any, xp: Any, tangents: Any, y: Any, args: Any, settings: Any) -> Any:
+    def jvp(self, f: Any, xp: Any, tangents: Any, y: Any, args: Any, kwargs: Any) -> Any:
         xp = Namespace(xp)
 
         def one(tangents: Any, y: Any, *args: Any) -> Any:
-            return self.rule.jvp(f, xp, tangents, y, args, settings)
+            return self.rule.jvp(f, xp, tangents, y, args, kwargs)
 
         moving = {i: self.axes[i] for i in tangents}
         return vmap(one, (moving, 0, *self.axes))(tangents, y, *args)

@@ -8,8 +8,8 @@ from typing import Any
 from tinynn import tree
 from tinynn.rules.kinds import Rule, Tangents
 from tinynn.trace import Function, Namespace, backend_of, namespace
+from tinynn.transforms.base import NotDifferentiableError, name_of, space_of_leaf
 from tinynn.transforms.batch import vmap
-from tinynn.transforms.derivative import NotDifferentiableError, name_of, space_of_leaf
 from tinynn.transforms.forward import jvp
 from tinynn.transforms.reverse import grad, vjp
 
@@ -113,7 +113,7 @@ def custom_vjp(rule: Callable[..., Any]) -> Callable[[Callable[..., Any]], Funct
             cotangent `g` of the result `y`; None for an argument without one. Forward mode
             follows from it, since it is linear in `g`.
 
-    The function's positional arguments are arrays, its keywords settings, which reach the rule.
+    The function's positional arguments are arrays, its keywords kwargs, which reach the rule.
 
     >>> import numpy as np
     >>> @custom_vjp(lambda g, y, x: (3 * g,))
@@ -123,24 +123,24 @@ def custom_vjp(rule: Callable[..., Any]) -> Callable[[Callable[..., Any]], Funct
     3.0
     """
 
-    return _with_rule(SaidInReverse(rule))
+    return _with_rule(CustomVJP(rule))
 
 
-class SaidInReverse(Rule):
-    """`rule(g, y, *args, **settings)` gives all cotangents at once."""
+class CustomVJP(Rule):
+    """`rule(g, y, *args, **kwargs)` gives all cotangents at once."""
 
     def __init__(self, rule: Callable[..., Any]) -> None:
         self.rule = rule
 
-    def vjps(self, positions: Any, xp: Any, g: Any, y: Any, args: Any, settings: Any) -> list[Any]:
-        shares = self.rule(g, y, *args, **settings)
+    def vjps(self, positions: Any, xp: Any, g: Any, y: Any, args: Any, kwargs: Any) -> list[Any]:
+        shares = self.rule(g, y, *args, **kwargs)
         shares = shares if isinstance(shares, tuple) else (shares,)
         return [xp.zeros_like(args[i]) if shares[i] is None else shares[i] for i in positions]
 
-    def jvp(self, f: Any, xp: Any, tangents: Tangents, y: Any, args: Any, settings: Any) -> Any:
+    def jvp(self, f: Any, xp: Any, tangents: Tangents, y: Any, args: Any, kwargs: Any) -> Any:
         # The cotangents are linear in g: the transpose of that is the derivative in its turn.
         def pulled(g: Any) -> list[Any]:
-            return self.vjps(tangents, xp, g, y, args, settings)
+            return self.vjps(tangents, xp, g, y, args, kwargs)
 
         _, transpose = vjp(pulled, xp.zeros_like(y))
         return transpose(list(tangents.values()))[0]
@@ -162,27 +162,27 @@ def custom_jvp(rule: Callable[..., Any]) -> Callable[[Callable[..., Any]], Funct
     3.0
     """
 
-    return _with_rule(SaidForward(rule))
+    return _with_rule(CustomJVP(rule))
 
 
-class SaidForward(Rule):
-    """`rule(tangents, y, *args, **settings)` gives the tangent of y from those of all arguments."""
+class CustomJVP(Rule):
+    """`rule(tangents, y, *args, **kwargs)` gives the tangent of y from those of all arguments."""
 
     def __init__(self, rule: Callable[..., Any]) -> None:
         self.rule = rule
 
-    def jvp(self, f: Any, xp: Any, tangents: Tangents, y: Any, args: Any, settings: Any) -> Any:
+    def jvp(self, f: Any, xp: Any, tangents: Tangents, y: Any, args: Any, kwargs: Any) -> Any:
         every = tuple(
             tangents[i] if i in tangents else xp.zeros_like(a) if hasattr(a, "dtype") else None
             for i, a in enumerate(args)
         )
-        return self.rule(every, y, *args, **settings)
+        return self.rule(every, y, *args, **kwargs)
 
-    def vjps(self, positions: Any, xp: Any, g: Any, y: Any, args: Any, settings: Any) -> list[Any]:
+    def vjps(self, positions: Any, xp: Any, g: Any, y: Any, args: Any, kwargs: Any) -> list[Any]:
         xp = Namespace(xp)
 
         def pushed(moving: Tangents) -> Any:
-            return self.jvp(None, xp, moving, y, args, settings)
+            return self.jvp(None, xp, moving, y, args, kwargs)
 
         _, pullback = vjp(pushed, {i: xp.zeros_like(args[i]) for i in positions})
         return list(pullback(g)[0].values())

@@ -9,7 +9,7 @@ from typing import Any
 
 from tinynn import tree
 from tinynn.trace import Traced, constant, namespace, plain, regrouped
-from tinynn.transforms.derivative import (
+from tinynn.transforms.base import (
     Derivative,
     Entry,
     changes,
@@ -37,12 +37,12 @@ class Forward(Derivative):
 
 def _pushed(entry: Entry) -> Any:
     """The tangent by the rule, which speaks to the library itself where nothing is Traced."""
-    rule, function, space, values, tangents, y, settings = entry
+    rule, function, space, values, tangents, y, kwargs = entry
     xp = space.xp
     if is_traced(y) or any(map(is_traced, tangents.values())):
         values, y = [constant(a, space) for a in values], constant(y, space)
         xp, tangents = space, {i: constant(t, space) for i, t in tangents.items()}
-    return rule.jvp(function, xp, tangents, y, values, settings)
+    return rule.jvp(function, xp, tangents, y, values, kwargs)
 
 
 def like(xp: Any, t: Any, y: Any) -> Any:

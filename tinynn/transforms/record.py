@@ -15,8 +15,8 @@ from typing import Any
 
 from tinynn import tree
 from tinynn.trace import Function, Namespace, Traced, namespace, plain, regrouped
-from tinynn.trace.places import NOWHERE, Origin, places
-from tinynn.transforms.derivative import Transformation, name_of
+from tinynn.trace.scopes import NOWHERE, Origin, scopes
+from tinynn.transforms.base import Transformation, name_of
 
 _OURS = tuple(str(Path(__file__).parents[2] / room) for room in ("tinynn", "backends"))
 
@@ -48,13 +48,13 @@ class Node:
     Attributes:
         function: what was called.
         args: Nodes, Python scalars or None, by position.
-        settings: everything else, by keyword.
+        kwargs: everything else, by keyword.
         shape, dtype: of the result; None where it is no array (a tuple of them, a number).
     """
 
     function: Any
     args: tuple[Any, ...]
-    settings: dict[str, Any]
+    kwargs: dict[str, Any]
     shape: Any = None
     dtype: Any = None
     origin: Origin = NOWHERE
@@ -106,8 +106,8 @@ ITEM = Function("item", item)
 class Graph:
     """A recorded program: `nodes` in order of execution, calls only; `outputs` in order.
 
-    An output is a Node, or whatever else (a number, a string) the function returned. `spelled`
-    names the functions that were written down as what they consist of.
+    An output is a Node, or whatever else (a number, a string) the function returned.
+    `decompositions` names the functions that were decomposed while recording.
     """
 
     name: str
@@ -115,7 +115,7 @@ class Graph:
     nodes: list[Node]
     outputs: list[Any]
     space: Any = None
-    spelled: frozenset[str] = frozenset()
+    decompositions: frozenset[str] = frozenset()
 
     @property
     def constants(self) -> list[Constant]:
@@ -145,7 +145,7 @@ class Graph:
         for index, node in enumerate(self.nodes):
             names[id(node)] = f"v{index}"
             shown = [names[id(a)] if isinstance(a, Node) else repr(a) for a in node.args]
-            shown += [f"{key}={value!r}" for key, value in node.settings.items()]
+            shown += [f"{key}={value!r}" for key, value in node.kwargs.items()]
             lines.append(f"  v{index} = {node.name}({', '.join(shown)})  # {node.shape}")
         outs = [names[id(o)] if isinstance(o, Node) else repr(o) for o in self.outputs]
         return "\n".join([*lines, f"  return {', '.join(outs)}"])
@@ -154,24 +154,24 @@ class Graph:
 class Record(Transformation):
     """Carries out every call on its arrays and writes it down."""
 
-    def __init__(self, name: str, spelled: Mapping[str, Callable[..., Any]]) -> None:
+    def __init__(self, name: str, decompositions: Mapping[str, Callable[..., Any]]) -> None:
         super().__init__(name)
-        self.spelled = spelled
+        self.decompositions = decompositions
         self.nodes: list[Node] = []
         self.spelled_out: set[str] = set()
         self.outside: dict[int, Constant] = {}
 
-    def process(self, function: Function, args: tuple[Any, ...], settings: dict[str, Any]) -> Any:
+    def process(self, function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         self.require_open(function)
-        if function.name in self.spelled:
+        if function.name in self.decompositions:
             self.spelled_out.add(function.name)
-            return self.spelled[function.name](function.space_of(args), *args, **settings)
+            return self.decompositions[function.name](function.space_of(args), *args, **kwargs)
         values = [a.value if type(a) is Traced else a for a in args]
         call: Any = function.raw
         if not any(hasattr(v, "dtype") for v in values) and function.name in OF_NUMBERS:
             call = OF_NUMBERS[function.name]
-        result = call(*values, **settings)
-        node = self.written(function, tuple(map(self.node, args)), settings, result)
+        result = call(*values, **kwargs)
+        node = self.written(function, tuple(map(self.node, args)), kwargs, result)
         return self.wrapped(result, node, function.space_of(args))
 
     def node(self, value: Any) -> Any:
@@ -190,10 +190,10 @@ class Record(Transformation):
             constant.wrappers.append(value)
         return constant
 
-    def written(self, function: Any, args: Any, settings: Any, result: Any) -> Node:
+    def written(self, function: Any, args: Any, kwargs: Any, result: Any) -> Node:
         """The call, as the newest node."""
         shape, dtype = tuple(getattr(result, "shape", ())), getattr(result, "dtype", None)
-        node = Node(function, args, settings, shape, dtype, self.origin())
+        node = Node(function, args, kwargs, shape, dtype, self.origin())
         self.nodes.append(node)
         return node
 
@@ -209,9 +209,9 @@ class Record(Transformation):
 
     def origin(self) -> Origin:
         """Where the call under way comes from."""
-        if places.pulled is not None:
-            return places.pulled._replace(backward=True)
-        return Origin(places.now(), False, _line())
+        if scopes.pulled is not None:
+            return scopes.pulled._replace(backward=True)
+        return Origin(scopes.now(), False, _line())
 
     def shape(self, array: Traced) -> tuple[int, ...]:
         return getattr(array.value, "shape", ())
@@ -247,7 +247,9 @@ def _labelled(f: Callable[..., Any], args: tuple[Any, ...]) -> list[tuple[str, A
 
 
 def record(
-    f: Callable[..., Any], *args: Any, spelled: Mapping[str, Callable[..., Any]] | None = None
+    f: Callable[..., Any],
+    *args: Any,
+    decompositions: Mapping[str, Callable[..., Any]] | None = None,
 ) -> tuple[Any, Graph, tree.Structure]:
     """Run `f` once and write down what it does.
 
@@ -255,8 +257,8 @@ def record(
         f: a function of trees that returns a tree.
         *args: trees; arrays and floats in them are the inputs of the graph, everything else
             (integers, strings, booleans) is taken as it is.
-        spelled: functions to be written down as what they consist of, by name, each with its
-            `definition(xp, *arrays, **settings)`.
+        decompositions: functions to be decomposed while recording, by name, each with its
+            `definition(xp, *arrays, **kwargs)`.
 
     Returns:
         `(out, graph, structure)`: what `f(*args)` gives, the graph, and the structure that makes a
@@ -273,7 +275,7 @@ def record(
       v1 = add(v0, 1)  # (2,)
       return v1
     """
-    trace = Record(name_of("recording", f), spelled or {})
+    trace = Record(name_of("recording", f), decompositions or {})
     inputs: list[Input] = []
     leaves = [leaf for leaf in tree.leaves(args) if hasattr(leaf, "dtype")]
     space = Namespace(namespace(*leaves[:1]))

@@ -18,8 +18,8 @@ from tinynn.trace import (
     plain,
     regrouped,
 )
-from tinynn.trace.places import origin_of, places
-from tinynn.transforms.derivative import (
+from tinynn.trace.scopes import origin_of, scopes
+from tinynn.transforms.base import (
     Derivative,
     Entry,
     NotDifferentiableError,
@@ -90,7 +90,7 @@ class Reverse(Derivative):
         """
         tape, inputs = self.tape.copy() if keep else self.tape, self.inputs
         waiting: list[Any] = [None] * len(tape)
-        around, places.pulled = places.pulled, None
+        around, scopes.pulled = scopes.pulled, None
         for y, g in zip(results, cotangents, strict=True):
             if type(y) is Traced and y.trace is self:
                 before = waiting[y.slot]
@@ -104,18 +104,18 @@ class Reverse(Derivative):
                     waiting[entry.call] = [None] * entry.among
                 waiting[entry.call][entry.which] = g
                 continue
-            rule, _, space, args, parents, y, settings = entry
+            rule, _, space, args, parents, y, kwargs = entry
             if type(y) is Traced or type(g) in _LIFTED:
                 shares = _lifted(entry, g)
             else:
-                shares = rule.vjps(parents, space.xp, g, y, args, settings)
+                shares = rule.vjps(parents, space.xp, g, y, args, kwargs)
             for (i, parent), share in zip(parents.items(), shares, strict=True):
                 x = args[i]
                 if share.shape != x.shape or share.dtype != x.dtype:
                     share = _like(space, share, x)
                 before = waiting[parent]
                 waiting[parent] = share if before is None else space.add(before, share)
-        places.pulled = around
+        scopes.pulled = around
         for slot, g in enumerate(waiting):
             if g is None:
                 waiting[slot] = namespace(tape[slot]).zeros_like(tape[slot])
@@ -133,15 +133,15 @@ def _lifted(entry: Entry, g: Any) -> list[Any]:
     The rule is given Traced alone then, so that operators work between any two; and zeros for the
     results that no cotangent reached.
     """
-    rule, _, space, args, parents, y, settings = entry
-    places.pulled = origin_of(y)
+    rule, _, space, args, parents, y, kwargs = entry
+    scopes.pulled = origin_of(y)
     if type(g) is list:
         pairs = zip(g, y, strict=True)
         g = [space.zeros_like(plain(item)) if each is None else each for each, item in pairs]
     if not is_traced(g) and not is_traced(y):
-        return rule.vjps(parents, space.xp, g, y, args, settings)
+        return rule.vjps(parents, space.xp, g, y, args, kwargs)
     args = [constant(a, space) for a in args]
-    shares = rule.vjps(parents, space, constant(g, space), constant(y, space), args, settings)
+    shares = rule.vjps(parents, space, constant(g, space), constant(y, space), args, kwargs)
     return [plain(share) for share in shares]
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch.autograd import forward_ad
 
-from backends.dialect import Dialect, Into
-from backends.spelled import mean, relu
+from backends.decompositions import mean, relu
+from backends.lowering import Lowering, OutTemplate
 
 # The standard's name, and PyTorch's where it is another.
 _ONE = """abs acos acosh asin asinh atan atanh bitwise_invert:bitwise_not ceil conj:conj_physical
@@ -49,14 +49,14 @@ def _alike(args: Any, numbers: bool = False) -> bool:
 
 
 def _two(text: str, numbers: bool = False) -> Form:
-    return lambda args, settings: text if _alike(args, numbers) else None
+    return lambda args, kwargs: text if _alike(args, numbers) else None
 
 
-def _where(args: Any, settings: Any) -> str | None:
+def _where(args: Any, kwargs: Any) -> str | None:
     return "where({0}, {1}, {2}, out={out})" if _alike(args[1:]) else None
 
 
-def _matmul(args: Any, settings: Any) -> str | None:
+def _matmul(args: Any, kwargs: Any) -> str | None:
     left, right = (len(a.shape) for a in args)
     if not _alike(args):
         return None
@@ -66,7 +66,7 @@ def _matmul(args: Any, settings: Any) -> str | None:
 
 
 def _vecdot(text: str) -> Form:
-    def form(args: Any, settings: Any) -> str | None:
+    def form(args: Any, kwargs: Any) -> str | None:
         """For two real vectors; a complex one is conjugated, of which `dot` knows nothing."""
         vectors = all(len(a.shape) == 1 for a in args) and _alike(args)
         return text if vectors and not args[0].dtype.is_complex else None
@@ -75,12 +75,12 @@ def _vecdot(text: str) -> Form:
 
 
 def _reduced(name: str) -> Form:
-    def text(args: Any, settings: Any) -> str | None:
-        axis, rank = settings.get("axis"), len(args[0].shape)
-        if axis == () or settings.get("dtype") is not None:  # () would be all of them
+    def text(args: Any, kwargs: Any) -> str | None:
+        axis, rank = kwargs.get("axis"), len(args[0].shape)
+        if axis == () or kwargs.get("dtype") is not None:  # () would be all of them
             return None
         one = axis[0] if isinstance(axis, tuple) and len(axis) == 1 else axis
-        wide = args[0].dtype in _INEXACT and rank == 2 and not settings.get("keepdims")
+        wide = args[0].dtype in _INEXACT and rank == 2 and not kwargs.get("keepdims")
         if name == "sum" and wide and one in (1, -1):
             return "mv({0}, {columns}, out={out})"  # half the time of a sum
         axes = tuple(range(rank)) if axis is None else one
@@ -118,27 +118,32 @@ def _followed(values: Iterable[Any]) -> bool:
 
 
 INTO = {
-    **{n: Into(f"{f}({{0}}, out={{out}})", _own(f, "")) for n, f in _names(_ONE)},
-    **{n: Into(_two(f"{f}({{0}}, {{1}}, out={{out}})"), _own(f, "{1}")) for n, f in _names(_TWO)},
+    **{n: OutTemplate(f"{f}({{0}}, out={{out}})", _own(f, "")) for n, f in _names(_ONE)},
     **{
-        n: Into(_two(f"{f}({{0}}, {{1}}, out={{out}})", numbers=True), _own(f, "{1}"))
+        n: OutTemplate(_two(f"{f}({{0}}, {{1}}, out={{out}})"), _own(f, "{1}"))
+        for n, f in _names(_TWO)
+    },
+    **{
+        n: OutTemplate(_two(f"{f}({{0}}, {{1}}, out={{out}})", numbers=True), _own(f, "{1}"))
         for n, f in _names(_ARITHMETIC)
     },
     # A power that is known is multiplied out.
-    "pow": Into(_two("pow({0}, {1}, out={out})", numbers=True), "{0}.pow_({1})", plain=True),
-    "where": Into(_where),
-    "matmul": Into(_matmul, over=False),
-    "vecdot": Into(_vecdot("dot({0}, {1}, out={out})"), over=False),
-    "sum": Into(_reduced("sum"), over=False),
-    "max": Into(_reduced("amax"), over=False),
-    "min": Into(_reduced("amin"), over=False),
-    "logsumexp": Into(_reduced("logsumexp"), over=False),
-    "astype": Into("{out}.copy_({0})", over=False),
-    "copy": Into("{out}.copy_({0})", over=False),
+    "pow": OutTemplate(
+        _two("pow({0}, {1}, out={out})", numbers=True), "{0}.pow_({1})", keep_scalars=True
+    ),
+    "where": OutTemplate(_where),
+    "matmul": OutTemplate(_matmul, may_alias=False),
+    "vecdot": OutTemplate(_vecdot("dot({0}, {1}, out={out})"), may_alias=False),
+    "sum": OutTemplate(_reduced("sum"), may_alias=False),
+    "max": OutTemplate(_reduced("amax"), may_alias=False),
+    "min": OutTemplate(_reduced("amin"), may_alias=False),
+    "logsumexp": OutTemplate(_reduced("logsumexp"), may_alias=False),
+    "astype": OutTemplate("{out}.copy_({0})", may_alias=False),
+    "copy": OutTemplate("{out}.copy_({0})", may_alias=False),
 }
 
 
-DIALECT = Dialect(
+LOWERING = Lowering(
     torch,
     torch.empty,
     INTO,

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from backends.dialect import Dialect, Into, entries
-from backends.spelled import logsumexp, mean, relu, sigmoid
+from backends.decompositions import logsumexp, mean, relu, sigmoid
+from backends.lowering import Lowering, OutTemplate, entries
 
 _ONE = """abs acos acosh asin asinh atan atanh bitwise_invert ceil conj cos cosh exp expm1 floor
 isfinite isinf isnan log log1p log2 log10 logical_not negative positive reciprocal sign signbit sin
@@ -16,13 +16,13 @@ copysign divide equal floor_divide greater greater_equal hypot less less_equal l
 logical_or logical_xor multiply nextafter not_equal pow remainder subtract"""
 
 
-def _matmul(args: Any, settings: Any) -> str:
+def _matmul(args: Any, kwargs: Any) -> str:
     stacked = any(len(a.shape) > 2 for a in args)
     return "matmul({0}, {1}, out={out})" if stacked else "{0}.dot({1}, {out})"
 
 
 def _vecdot(text: str) -> Any:
-    def form(args: Any, settings: Any) -> str | None:
+    def form(args: Any, kwargs: Any) -> str | None:
         """For two real vectors; a complex one is conjugated, of which `dot` knows nothing."""
         vectors = all(len(a.shape) == 1 for a in args) and args[0].dtype == args[1].dtype
         return text if vectors and args[0].dtype.kind != "c" else None
@@ -30,10 +30,10 @@ def _vecdot(text: str) -> Any:
     return form
 
 
-def _sum(args: Any, settings: Any) -> str | None:
-    if settings.get("dtype") is not None:
+def _sum(args: Any, kwargs: Any) -> str | None:
+    if kwargs.get("dtype") is not None:
         return None
-    axis, keepdims = settings.get("axis"), settings.get("keepdims", False)
+    axis, keepdims = kwargs.get("axis"), kwargs.get("keepdims", False)
     # A product with ones takes a third of the time of a sum over rows. It keeps the dtype.
     inexact = args[0].dtype.kind in "fc"
     matrix = inexact and len(args[0].shape) == 2
@@ -46,8 +46,10 @@ def _sum(args: Any, settings: Any) -> str | None:
     return "add.reduce({0}, {axis}, None, {out}, {keepdims})"
 
 
-def _reduced(name: str) -> Into:
-    return Into(f"{name}.reduce({{0}}, {{axis}}, None, {{out}}, {{keepdims}})", over=False)
+def _reduced(name: str) -> OutTemplate:
+    return OutTemplate(
+        f"{name}.reduce({{0}}, {{axis}}, None, {{out}}, {{keepdims}})", may_alias=False
+    )
 
 
 def _entries(array: Any) -> Sequence[Any]:
@@ -56,22 +58,22 @@ def _entries(array: Any) -> Sequence[Any]:
 
 
 INTO = {
-    **{name: Into(f"{name}({{0}}, {{out}})") for name in _ONE.split()},
-    **{name: Into(f"{name}({{0}}, {{1}}, {{out}})") for name in _TWO.split()},
+    **{name: OutTemplate(f"{name}({{0}}, {{out}})") for name in _ONE.split()},
+    **{name: OutTemplate(f"{name}({{0}}, {{1}}, {{out}})") for name in _TWO.split()},
     # A number would cost four times as much as a buffer of it.
-    "maximum": Into("maximum({0}, {1}, out={out})", full=True),
-    "minimum": Into("minimum({0}, {1}, out={out})", full=True),
-    "matmul": Into(_matmul, over=False),
-    "vecdot": Into(_vecdot("{0}.dot({1}, {out})"), over=False),
-    "sum": Into(_sum, over=False),
+    "maximum": OutTemplate("maximum({0}, {1}, out={out})", broadcast_scalars=True),
+    "minimum": OutTemplate("minimum({0}, {1}, out={out})", broadcast_scalars=True),
+    "matmul": OutTemplate(_matmul, may_alias=False),
+    "vecdot": OutTemplate(_vecdot("{0}.dot({1}, {out})"), may_alias=False),
+    "sum": OutTemplate(_sum, may_alias=False),
     "max": _reduced("maximum"),
     "min": _reduced("minimum"),
-    "astype": Into("copyto({out}, {0}, 'unsafe')", over=False),
-    "copy": Into("copyto({out}, {0})", over=False),
+    "astype": OutTemplate("copyto({out}, {0}, 'unsafe')", may_alias=False),
+    "copy": OutTemplate("copyto({out}, {0})", may_alias=False),
 }
 
 
-DIALECT = Dialect(
+LOWERING = Lowering(
     np,
     np.empty,
     INTO,

@@ -1,4 +1,4 @@
-"""Functions spelled out in others, for dialects in which the others cost less, or can be merged."""
+"""Functions written as others, for libraries in which the others cost less or can be merged."""
 
 from typing import Any
 

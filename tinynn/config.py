@@ -1,8 +1,8 @@
 """What layers, losses and optimizers have in common: they are frozen dataclasses of settings.
 
-Their settings can be written down (`describe`), read back (`build`), shown (`label`) and checked
-(`require`). Nothing here imports anything by a name that came out of a file: `build` only looks
-names up in the mapping it is given.
+`to_config` turns one into what JSON holds, `from_config` builds it again, `label` shows it and
+`require` checks a value. Nothing is imported by a name that came out of a file: `from_config` looks
+names up only in the mapping it is given.
 """
 
 import functools
@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from typing import Any
 
-__all__ = ["Labelled", "build", "describe", "label", "require"]
+__all__ = ["Configured", "from_config", "label", "require", "to_config"]
 
 
 def label(value: Any) -> str:
@@ -37,7 +37,7 @@ def label(value: Any) -> str:
     return f"{type(value).__name__}({', '.join(shown)})"
 
 
-class Labelled:
+class Configured:
     """A base of dataclasses whose repr is their `label`."""
 
     def __init_subclass__(cls, **settings: Any) -> None:
@@ -57,19 +57,19 @@ def require(owner: Any, name: str, holds: Callable[[Any], bool], expected: str) 
     raise ValueError(f"{type(owner).__name__}: expected {name} to be {expected}, got {setting!r}")
 
 
-def describe(value: Any, known: Mapping[str, Any]) -> Any:
-    """The value in what JSON can hold: the reverse of `build`.
+def to_config(value: Any, known: Mapping[str, Any]) -> Any:
+    """The value in what JSON can hold: the reverse of `from_config`.
 
     value: a dataclass, function, `functools.partial` with keywords, number, string, None, or a
         list or tuple of these.
-    known: name -> class or function; the names `build` will find by itself. Other classes and
-        functions are described by their own name, and `build` must be given them.
+    known: name -> class or function; the names `from_config` will find by itself. Other classes and
+        functions are described by their own name, and `from_config` must be given them.
 
     Raises ValueError for what cannot be found again: a lambda, or something of the user's that
     bears the name of another thing in `known`.
 
     >>> from tinynn.layers import Linear
-    >>> describe([Linear(2, weight_init=max), None], {"Linear": Linear})[0]["weight_init"]
+    >>> to_config([Linear(2, weight_init=max), None], {"Linear": Linear})[0]["weight_init"]
     {'function': 'max'}
     """
     if value is None or isinstance(value, str | bool):
@@ -79,12 +79,12 @@ def describe(value: Any, known: Mapping[str, Any]) -> Any:
     if isinstance(value, numbers.Real):
         return float(value)
     if isinstance(value, list | tuple):
-        return [describe(entry, known) for entry in value]
+        return [to_config(entry, known) for entry in value]
     if is_dataclass(value) and not isinstance(value, type):
-        settings = {f.name: describe(getattr(value, f.name), known) for f in fields(value)}
+        settings = {f.name: to_config(getattr(value, f.name), known) for f in fields(value)}
         return {"class": _name(type(value), known), **settings}
     if isinstance(value, functools.partial) and not value.args:
-        settings = {name: describe(entry, known) for name, entry in value.keywords.items()}
+        settings = {name: to_config(entry, known) for name, entry in value.keywords.items()}
         return {"function": _name(value.func, known), **settings}
     if callable(value):
         return {"function": _name(value, known)}
@@ -109,17 +109,17 @@ def _name(value: Any, known: Mapping[str, Any]) -> str:
     return str(name)
 
 
-def build(description: Any, known: Mapping[str, Any]) -> Any:
-    """What `describe` wrote down, built again; lists come back as tuples.
+def from_config(description: Any, known: Mapping[str, Any]) -> Any:
+    """What `to_config` wrote down, built again; lists come back as tuples.
 
     Raises ValueError for a name that is not in `known` and for settings that do not fit.
 
     >>> from tinynn.layers import Linear
-    >>> build({"class": "Linear", "features": 3}, {"Linear": Linear}) == Linear(3)
+    >>> from_config({"class": "Linear", "features": 3}, {"Linear": Linear}) == Linear(3)
     True
     """
     if isinstance(description, list):
-        return tuple(build(entry, known) for entry in description)
+        return tuple(from_config(entry, known) for entry in description)
     if not isinstance(description, dict):
         return description
     settings = dict(description)
@@ -131,7 +131,7 @@ def build(description: Any, known: Mapping[str, Any]) -> Any:
             f"no {kind} is known as {name!r}; known are {', '.join(sorted(known))}; "
             f"pass your own as custom={{{str(name)!r}: ...}}"
         )
-    settings = {key: build(entry, known) for key, entry in settings.items()}
+    settings = {key: from_config(entry, known) for key, entry in settings.items()}
     if kind == "function":
         return functools.partial(made, **settings) if settings else made
     try:

@@ -1,4 +1,4 @@
-"""What dialects write, against the standard's own calls: every row, dtype and kind of argument."""
+"""What lowerings write, against the standard's own calls: every row, dtype and kind of argument."""
 
 import warnings
 from collections.abc import Callable, Iterator
@@ -123,8 +123,8 @@ def test_reductions(backend: Backend, name: str) -> None:
     for dtype in DTYPES[:2] if name == "mean" else DTYPES:
         for shape in SHAPES:
             for axis in AXES:
-                for settings in ({}, {"keepdims": True}):
-                    given = {**settings, **({} if axis is None else {"axis": axis})}
+                for kwargs in ({}, {"keepdims": True}):
+                    given = {**kwargs, **({} if axis is None else {"axis": axis})}
                     x = array(backend, shape, dtype)
                     assert_same(backend, lambda x, s=given: getattr(namespace(x), name)(x, **s), x)
 

@@ -1,4 +1,4 @@
-"""Dialect: how a compiled program says things in one library, as a careful person would there.
+"""Lowering: how a compiled program calls one library, as an expert would write it there.
 
 A library without one runs compiled programs in the standard's own calls.
 """
@@ -11,24 +11,24 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Into:
+class OutTemplate:
     """How a function of the standard writes its result into an array that is there.
 
     Attributes:
-        text: the statement: {0}, {1} are the arguments, {out} the result, settings go by name.
+        text: the statement: {0}, {1} are the arguments, {out} the result, kwargs go by name.
             Or a function of the arguments (numbers, and what has a shape and a dtype) and the
-            settings that gives it, or None where only the standard's own call will do.
-        own: the statement where the result takes the place of the first argument, if shorter.
-        full: a number among the arguments becomes an array of the result's shape.
-        plain: a number among the arguments stays one.
-        over: whether the result may take the place of an argument.
+            kwargs that gives it, or None where only the standard's own call will do.
+        inplace: the statement where the result takes the place of the first argument, if shorter.
+        broadcast_scalars: a number among the arguments becomes an array of the result's shape.
+        keep_scalars: a number among the arguments stays one.
+        may_alias: whether the result may take the place of an argument.
     """
 
     text: str | Callable[..., str | None]
-    own: str = ""
-    full: bool = False
-    plain: bool = False
-    over: bool = True
+    inplace: str = ""
+    broadcast_scalars: bool = False
+    keep_scalars: bool = False
+    may_alias: bool = True
 
 
 def entries(array: Any) -> Sequence[Any]:
@@ -42,18 +42,18 @@ def none_followed(values: Iterable[Any]) -> bool:
 
 
 @dataclass(frozen=True)
-class Dialect:
+class Lowering:
     """What a library can do beyond the standard's calls.
 
     Attributes:
         library: the module in which the names in the statements are found.
         empty: a new array, `empty(shape, dtype=, device=)`, with whatever values.
-        into: Into for functions of the standard; "copy" for copying an array into another.
-        words: how a call that makes no array of its own is written: "{0}.T", settings by name.
-            Or a function that gives it, as in Into.
-        spelled: functions to be spelled out in others, `definition(xp, *arrays, **settings)`.
+        into: OutTemplate for functions of the standard; "copy" for copying an array into another.
+        calls: how a call that makes no array of its own is written: "{0}.T", kwargs by name.
+            Or a function that gives it, as in OutTemplate.
+        decompositions: functions written as others, `definition(xp, *arrays, **kwargs)`.
         context: a context manager in which loops run. No array that is made inside is given away.
-        quiet: of the functions spelled out, those whose definitions make the library warn where
+        quiet: of the functions decomposed, those whose definitions make the library warn where
             the result is right. Programs with them are decorated with `context`.
         followed: whether the library itself follows what is done with one of these values, for
             derivatives of its own: it would not be allowed to write results into buffers.
@@ -65,9 +65,9 @@ class Dialect:
 
     library: ModuleType
     empty: Callable[..., Any]
-    into: Mapping[str, Into]
-    words: Mapping[str, str | Callable[..., str | None]] = field(default_factory=dict)
-    spelled: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
+    into: Mapping[str, OutTemplate]
+    calls: Mapping[str, str | Callable[..., str | None]] = field(default_factory=dict)
+    decompositions: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
     context: Callable[[], Any] = nullcontext
     quiet: frozenset[str] = frozenset()
     followed: Callable[[Iterable[Any]], bool] = none_followed
@@ -76,12 +76,12 @@ class Dialect:
     piece: int = 0
 
     def recording(self) -> Any:
-        """A context in which functions are spelled out, without the warnings that follow."""
+        """A context in which functions are decomposed, without the warnings that follow."""
         return self.context() if self.quiet else nullcontext()
 
 
 @dataclass(frozen=True)
-class Native:
+class LoopCompiler:
     """A compiler of explicit loops for a library's arrays.
 
     Attributes:

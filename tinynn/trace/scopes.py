@@ -27,7 +27,7 @@ class Origin(NamedTuple):
 NOWHERE = Origin()
 
 
-class Places(threading.local):
+class Scopes(threading.local):
     """The layers that are at work, each inside the one before, and the pullback, if one is.
 
     Entering costs what an append costs; words are made of it only when somebody asks.
@@ -66,4 +66,4 @@ def origin_of(array: Any) -> Origin | None:
     return None
 
 
-places = Places()
+scopes = Scopes()

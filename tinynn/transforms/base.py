@@ -8,7 +8,7 @@ from tinynn import tree
 from tinynn.rules.kinds import CONSTANT, Composed, Rule, rule_of
 from tinynn.trace import BASE, Function, Namespace, Trace, Traced, constant, namespace
 
-#: One call, once it was carried out: (rule, function, space, values, slots, result, settings),
+#: One call, once it was carried out: (rule, function, space, values, slots, result, kwargs),
 #: `values` being the arguments as they are below the trace, and `slots` the slots of those that
 #: are of the trace, by position. A plain tuple, since every call makes one.
 Entry = tuple[Rule, Function, Any, list[Any], dict[int, Any], Any, dict[str, Any]]
@@ -47,7 +47,7 @@ class Transformation(Trace):
                 "(has_aux=True), or keep stop_gradient(x)"
             )
 
-    def taken_from_around(self, function: Function) -> ValueError:
+    def captured_array_error(self, function: Function) -> ValueError:
         """For a function of the user's that reads one of this trace's arrays from around it."""
         return ValueError(
             f"{function.name}: inside {self.name} it reads an array from around it that takes part "
@@ -63,13 +63,13 @@ class Transformation(Trace):
 class Derivative(Transformation):
     """A transformation that follows every call by the rule of its function."""
 
-    def process(self, function: Function, args: tuple[Any, ...], settings: dict[str, Any]) -> Any:
+    def process(self, function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if not self.open:
             self.require_open(function)
         rule = function.rule or rule_of(function)
         space = function.space or function.space_of(args)
         if type(rule) is Composed:
-            return rule.definition(space, *args, **settings)
+            return rule.definition(space, *args, **kwargs)
         slots: dict[int, Any] = {}
         values, call = [*args], function.raw
         for i, a in enumerate(args):
@@ -82,9 +82,9 @@ class Derivative(Transformation):
                 values[i] = a = a.value
                 if type(a) is Traced:
                     call = function
-        result = call(*values, **settings)
+        result = call(*values, **kwargs)
         if type(result) is Traced and result.trace is self:
-            raise self.taken_from_around(function)
+            raise self.captured_array_error(function)
         several = isinstance(result, SEVERAL)
         moves = changes(result, space) if several else space.kinds[result.dtype]
         if not moves or rule is CONSTANT:
@@ -94,7 +94,7 @@ class Derivative(Transformation):
                 f"{function.name}: {self.name} knows no derivative of it; write it with other "
                 "functions of the standard, or use stop_gradient(x) if none is wanted"
             )
-        entry = (rule, function, space, values, slots, result, settings)
+        entry = (rule, function, space, values, slots, result, kwargs)
         if several:
             return self.follow_several(result, space, entry)
         return self.follow(result, space, entry)

@@ -11,8 +11,8 @@ takes them from and to the cotangents of tinynn, which are without the conjugati
 from collections.abc import Callable
 from typing import Any
 
+from tinynn.rules.complex import conj, is_complex, real
 from tinynn.rules.kinds import RULES, ByHand, Composed, Tangents, total
-from tinynn.rules.numbers import conj, is_complex, real
 from tinynn.rules.statistical import products_of_others
 from tinynn.trace import Function, Namespace, namespace
 
@@ -78,10 +78,10 @@ def _right_solve(xp: Any, x: Any, a: Any) -> Any:
 def _conjugated(pull: Callable[..., Any]) -> Callable[..., Any]:
     """A pullback by <a, b> = Re tr(a^H b) as one by <a, b> = Re tr(a^T b)."""
 
-    def wrapped(i: int, xp: Any, g: Any, y: Any, args: Any, **settings: Any) -> Any:
+    def wrapped(i: int, xp: Any, g: Any, y: Any, args: Any, **kwargs: Any) -> Any:
         several = isinstance(g, list | tuple)
         g = [conj(xp, part) for part in g] if several else conj(xp, g)
-        return conj(xp, pull(xp, g, y, args[0], **settings))
+        return conj(xp, pull(xp, g, y, args[0], **kwargs))
 
     return wrapped
 
