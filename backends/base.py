@@ -256,6 +256,14 @@ class Backend:
         """A context in which functions that take no device work on this one."""
         return nullcontext()
 
+    def quiet(self) -> AbstractContextManager[Any]:
+        """A context in which the library does not warn of overflow and the like."""
+        return nullcontext()
+
+    def is_concrete(self, array: Array) -> bool:
+        """Whether the array has values to read: not while the library traces a function."""
+        return True
+
     def memory_in_use(self) -> int | None:
         """Bytes that arrays hold on this device; None where the library does not say."""
         return None

@@ -62,6 +62,9 @@ class JAX(Backend):
     def to_host(self, array: Array) -> np.ndarray:
         return np.asarray(array)
 
+    def is_concrete(self, array: Array) -> bool:
+        return not isinstance(array, jax.core.Tracer)
+
     def synchronize(self) -> None:
         jax.block_until_ready([x for x in jax.live_arrays() if not x.is_deleted()])
 

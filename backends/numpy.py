@@ -124,6 +124,9 @@ class NumPy(Backend):
     def to_host(self, array: Array) -> np.ndarray:
         return np.asarray(array)
 
+    def quiet(self) -> Any:
+        return np.errstate(all="ignore")
+
     def _scatter_add(self, x: Array, indices: Array, updates: Array, axis: int) -> Array:
         result = x.copy()
         np.add.at(np.moveaxis(result, axis, 0), indices, np.moveaxis(updates, axis, 0))

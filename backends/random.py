@@ -9,6 +9,9 @@ library's compiler, where it has one; what rounds does not.
 Everything follows the key's library and device, and a (2,) int32 array of any library will do as
 a key, wrapped ones included. A key is used once: to draw, or to make further keys.
 
+With `first_row`, draws are counted by row: the rows from number `first_row` on get the values that
+they have in a draw of all rows, so that a part of a batch draws what the whole would.
+
 >>> from backends import random
 >>> key = random.key(0, "numpy")
 >>> random.normal(key, (2,), "float64").round(3)
@@ -92,21 +95,38 @@ def _split(backend: Backend, key: Array, n: int) -> Array:
 
 
 @_near_key
-def bits(key: Array, shape: Shape) -> Array:
+def bits(key: Array, shape: Shape, first_row: int | None = None) -> Array:
     """Random int32, every value equally likely.
 
     >>> from backends import random
-    >>> random.bits(random.key(0, "numpy"), 2)
+    >>> key = random.key(0, "numpy")
+    >>> random.bits(key, 2)
     array([ 928981903, -841280227], dtype=int32)
+    >>> bool((random.bits(key, (3, 2), 0)[2:] == random.bits(key, (1, 2), 2)).all())
+    True
     """
     backend = of(key)
-    return backend.compile(_bits, static=(0, 2))(backend, key, _tuple(shape))
+    return backend.compile(_bits, static=(0, 2, 3))(backend, key, _tuple(shape), first_row)
 
 
-def _bits(backend: Backend, key: Array, shape: tuple[int, ...]) -> Array:
-    xp, device, size = backend.xp, backend.device, math.prod(shape)
+def _bits(backend: Backend, key: Array, shape: tuple[int, ...], first_row: int | None) -> Array:
+    size = math.prod(shape)
     if size >= 2**31:
         raise ValueError(f"expected a shape of fewer than 2**31 elements, got {shape}; draw twice")
+    if first_row is None or not shape:
+        return _bits_in_order(backend, key, shape)
+    # The counter of a block is (row, column); its two words go to columns half a row apart.
+    xp, device, rows, width = backend.xp, backend.device, shape[0], math.prod(shape[1:])
+    half = (width + 1) // 2
+    place = xp.arange(rows * half, dtype=xp.int32, device=device)
+    row, column = place // max(half, 1) + first_row, place % max(half, 1)
+    words = [xp.reshape(word, (rows, half)) for word in _threefry(key, row, column)]
+    return xp.reshape(xp.concat(words, axis=1)[:, :width], shape)
+
+
+def _bits_in_order(backend: Backend, key: Array, shape: tuple[int, ...]) -> Array:
+    """Bits in the order of JAX's: the counters are halves of the flat index."""
+    xp, device, size = backend.xp, backend.device, math.prod(shape)
     half = (size + 1) // 2
     first = xp.arange(half, dtype=xp.int32, device=device)
     second = xp.arange(half, size, dtype=xp.int32, device=device)
@@ -118,7 +138,12 @@ def _bits(backend: Backend, key: Array, shape: tuple[int, ...]) -> Array:
 
 @_near_key
 def uniform(
-    key: Array, shape: Shape, dtype: DType | str, low: float = 0.0, high: float = 1.0
+    key: Array,
+    shape: Shape,
+    dtype: DType | str,
+    low: float = 0.0,
+    high: float = 1.0,
+    first_row: int | None = None,
 ) -> Array:
     """Uniform draws from [low, high) (where high - low is coarse, rounding may give `high`).
 
@@ -130,24 +155,31 @@ def uniform(
     """
     backend = of(key)
     width = _width(backend, dtype)
-    draws = backend.compile(_unit, static=(0, 2, 3))(backend, key, _tuple(shape), width)
+    draw = backend.compile(_unit, static=(0, 2, 3, 4))
+    draws = draw(backend, key, _tuple(shape), width, first_row)
     # Not compiled: fusing * with + would round once less than other libraries do.
     return draws if (low, high) == (0.0, 1.0) else draws * (high - low) + low
 
 
-def _unit(backend: Backend, key: Array, shape: tuple[int, ...], width: int) -> Array:
+def _unit(
+    backend: Backend, key: Array, shape: tuple[int, ...], width: int, first_row: int | None
+) -> Array:
     """Uniform draws from [0, 1). Every product and sum is exact, so nothing can round otherwise."""
-    xp, size = backend.xp, math.prod(shape)
+    xp = backend.xp
     if width == 32:
-        return xp.astype(_bits(backend, key, shape) >> 8 & 0xFFFFFF, xp.float32) * 2.0**-24
-    words = _bits(backend, key, (2 * size,))
-    upper = xp.astype(words[:size] >> 5 & 0x7FFFFFF, xp.float64)
-    lower = xp.astype(words[size:] >> 6 & 0x3FFFFFF, xp.float64)
+        words = _bits(backend, key, shape, first_row)
+        return xp.astype(words >> 8 & 0xFFFFFF, xp.float32) * 2.0**-24
+    # Without rows to count by, all is one row.
+    by_row = first_row is not None and shape
+    rows, size = (shape[0], math.prod(shape[1:])) if by_row else (1, math.prod(shape))
+    words = _bits(backend, key, (rows, 2 * size), first_row if by_row else None)
+    upper = xp.astype(words[:, :size] >> 5 & 0x7FFFFFF, xp.float64)
+    lower = xp.astype(words[:, size:] >> 6 & 0x3FFFFFF, xp.float64)
     return xp.reshape((upper * 2.0**26 + lower) * 2.0**-53, shape)
 
 
 @_near_key
-def normal(key: Array, shape: Shape, dtype: DType | str) -> Array:
+def normal(key: Array, shape: Shape, dtype: DType | str, first_row: int | None = None) -> Array:
     """Draws from the normal distribution of mean 0 and variance 1.
 
     dtype: float32 (at most 5.4 from 0) or float64 (8.2), the library's or its name.
@@ -159,12 +191,14 @@ def normal(key: Array, shape: Shape, dtype: DType | str) -> Array:
     backend = of(key)
     width = _width(backend, dtype)
     # From the middle of each of the intervals of `uniform`: never 0 or 1, and symmetric.
-    q = (uniform(key, shape, dtype) - 0.5) + (2.0**-25 if width == 32 else 2.0**-54)
+    q = (uniform(key, shape, dtype, first_row=first_row) - 0.5) + (
+        2.0**-25 if width == 32 else 2.0**-54
+    )
     return normal_quantile(q, width, backend.xp)
 
 
 @_near_key
-def bernoulli(key: Array, p: float, shape: Shape) -> Array:
+def bernoulli(key: Array, p: float, shape: Shape, first_row: int | None = None) -> Array:
     """True with probability `p`.
 
     >>> from backends import random
@@ -173,7 +207,7 @@ def bernoulli(key: Array, p: float, shape: Shape) -> Array:
     """
     if not 0.0 <= p <= 1.0:
         raise ValueError(f"expected a probability from 0 to 1, got {p}")
-    words = bits(key, shape)
+    words = bits(key, shape, first_row)
     threshold = round(p * 2**32) - 2**31  # the words are at or above -2^31
     return words < threshold if threshold < 2**31 else words == words
 

@@ -42,6 +42,9 @@ class Torch(Backend):
     def to_host(self, array: Array) -> np.ndarray:
         return array.detach().cpu().resolve_conj().resolve_neg().numpy()
 
+    def is_concrete(self, array: Array) -> bool:
+        return not torch.compiler.is_compiling()
+
     def synchronize(self) -> None:
         if self.device.type not in ("cpu", "meta"):
             torch.accelerator.synchronize(self.device)

@@ -8,11 +8,13 @@ names up only in the mapping it is given.
 import functools
 import inspect
 import numbers
+import operator
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
-from typing import Any
+from difflib import get_close_matches
+from typing import Any, Self
 
-__all__ = ["Configured", "from_config", "label", "require", "to_config"]
+__all__ = ["Configured", "from_config", "label", "require", "require_count", "to_config"]
 
 
 def label(value: Any) -> str:
@@ -25,6 +27,8 @@ def label(value: Any) -> str:
     if isinstance(value, functools.partial):
         settings = [f"{name}={label(setting)}" for name, setting in value.keywords.items()]
         return f"{label(value.func)}({', '.join(settings)})"
+    if isinstance(value, Configured) and not is_dataclass(value):
+        return f"{type(value).__name__}()"
     if not is_dataclass(value) or isinstance(value, type):
         return getattr(value, "__name__", None) or repr(value)
     shown: list[str] = []
@@ -38,12 +42,44 @@ def label(value: Any) -> str:
 
 
 class Configured:
-    """A base of dataclasses whose repr is their `label`."""
+    """A base of dataclasses: their repr is their `label`, and their arguments are checked."""
 
-    def __init_subclass__(cls, **settings: Any) -> None:
-        super().__init_subclass__(**settings)
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
         if "__repr__" not in cls.__dict__:  # dataclass() would write one of its own
             cls.__repr__ = label  # type: ignore[method-assign]
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """A new object; TypeError, naming the arguments there are, for one that does not exist."""
+        if "__dataclass_params__" not in cls.__dict__ and "__annotations__" in cls.__dict__:
+            raise TypeError(
+                f"{cls.__name__}: expected a frozen dataclass, got a plain class. To fix it: put "
+                "@dataclass(frozen=True) above the class"
+            )
+        if is_dataclass(cls) and cls.__dataclass_params__.init:
+            _check_arguments(cls, args, kwargs)
+        return super().__new__(cls)
+
+
+def _check_arguments(cls: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    known = {field.name: field.kw_only for field in fields(cls) if field.init}
+    positional = [name for name, by_keyword in known.items() if not by_keyword]
+    if len(args) > len(positional):
+        others = [name for name in known if name not in positional]
+        shown = f" ({', '.join(positional)})" if positional else ""
+        rest = ", ".join(f"{name}=" for name in others) or "no more"
+        raise TypeError(
+            f"{cls.__name__}: expected {len(positional)} arguments by position{shown}, got "
+            f"{len(args)}. To fix it: give {rest} by keyword"
+        )
+    for name in kwargs:
+        if name not in known:
+            near = get_close_matches(name, known, 1)
+            raise TypeError(
+                f"{cls.__name__}: expected arguments from {', '.join(known) or 'none'}, got "
+                f"{name!r}. To fix it: "
+                + (f"write {near[0]}=" if near else "leave it out, or use one of these")
+            )
 
 
 def require(owner: Any, name: str, holds: Callable[[Any], bool], expected: str) -> None:
@@ -55,6 +91,16 @@ def require(owner: Any, name: str, holds: Callable[[Any], bool], expected: str) 
     except TypeError:  # not even comparable with a number
         pass
     raise ValueError(f"{type(owner).__name__}: expected {name} to be {expected}, got {setting!r}")
+
+
+def require_count(owner: Any, name: str) -> None:
+    """ValueError unless the value is a whole number of one or more."""
+    require(
+        owner,
+        name,
+        lambda value: not isinstance(value, bool) and operator.index(value) > 0,
+        "a whole number of 1 or more",
+    )
 
 
 def to_config(value: Any, known: Mapping[str, Any]) -> Any:

@@ -32,8 +32,8 @@ Array: TypeAlias = Any
 class InputError(ValueError):
     """An array that does not fit a layer or a loss.
 
-    path: where the layer stands in the network, "2" or "2.0"; a container that lets the error
-    pass puts its own index in front.
+    path: where the layer stands in the network, "2" or "2.inner"; each scope that the error
+    passes through puts the name of its child in front.
     """
 
     def __init__(self, message: str) -> None:
@@ -176,10 +176,11 @@ def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
     return y if bias is None else xp.add(y, bias)
 
 
-def dropout(x: Array, rate: float, key: Array) -> Array:
+def dropout(x: Array, rate: float, key: Array, first_row: int | None = None) -> Array:
     """Each entry of x zeroed with probability `rate`, the rest scaled by 1 / (1 - rate).
 
     key: (2,) of backends.random, on x's device. The same key drops the same entries everywhere.
+    first_row: the number of x's first row in the whole batch, to draw by row.
     Source: Srivastava et al. 2014, in its "inverted" form.
 
     >>> import backends, numpy as np
@@ -188,7 +189,7 @@ def dropout(x: Array, rate: float, key: Array) -> Array:
     [0.0, 2.0]
     """
     xp = namespace(x)
-    keep = random.bernoulli(key, 1.0 - rate, tuple(x.shape))
+    keep = random.bernoulli(key, 1.0 - rate, tuple(x.shape), first_row)
     return xp.multiply(x, xp.astype(keep, x.dtype) / (1.0 - rate))
 
 

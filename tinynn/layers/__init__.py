@@ -1,7 +1,7 @@
-"""Layers: frozen dataclasses of settings. Parameters are made from the data and kept beside them.
+"""Layers: frozen dataclasses of hyperparameters with one method, `forward(scope, x)`.
 
-A layer has `init(key_or_seed, x) -> params`, `layer(params, x) -> y` for inference and
-`train(params, x, key) -> (y, params)` for training. To write one, derive from `Layer`.
+Parameters and state are made from the data and live beside them: `params, state = net.init(0, x)`,
+`y = net(params, x)` for a network without state, `y, state = net.apply(params, state, x)` for any.
 """
 
 from collections.abc import Mapping
@@ -10,11 +10,13 @@ from typing import Any
 from tinynn import config, functional, initializers
 from tinynn.functional import DtypeError, InputError, ShapeError
 
-from .base import Layer, merge, split
+from .base import Layer
 from .dropout import Dropout
 from .flatten import Flatten
 from .linear import Linear
 from .normalization import BatchNorm, LayerNorm
+from .run import Forward, run
+from .scope import Scope, Variable
 from .sequential import Sequential
 
 __all__ = [
@@ -22,15 +24,17 @@ __all__ = [
     "Dropout",
     "DtypeError",
     "Flatten",
+    "Forward",
     "InputError",
     "Layer",
     "LayerNorm",
     "Linear",
+    "Scope",
     "Sequential",
     "ShapeError",
+    "Variable",
     "from_config",
-    "merge",
-    "split",
+    "run",
     "to_config",
 ]
 

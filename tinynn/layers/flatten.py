@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from tinynn.functional import ShapeError
 from tinynn.trace import namespace
 
-from .base import Array, Layer, Params
+from .base import Layer
+from .scope import Array, Scope
 
 
 @dataclass(frozen=True)
@@ -18,8 +19,8 @@ class Flatten(Layer):
     (2, 12)
     """
 
-    def __call__(self, params: Params, x: Array) -> Array:
+    def forward(self, scope: Scope, x: Array) -> Array:
         if x.ndim < 1:
             raise ShapeError(f"{self}: expected input of shape (batch, ...), got ()")
-        # not -1 for the width: it means nothing where the batch is empty
+        # -1 is ambiguous for empty batches.
         return namespace(x).reshape(x, (x.shape[0], math.prod(x.shape[1:])))

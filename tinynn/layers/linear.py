@@ -1,14 +1,13 @@
 """Linear."""
 
-import operator
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
-from backends import random
 from tinynn import functional
-from tinynn.config import require
+from tinynn.config import require_count
 from tinynn.initializers import Initializer, glorot_uniform, zeros
 
-from .base import Array, Layer, Params, as_key, require_features, require_fit
+from .base import Layer, features
+from .scope import Array, Scope
 
 
 @dataclass(frozen=True)
@@ -16,16 +15,17 @@ class Linear(Layer):
     """x @ weight + bias.
 
     x: (batch, ..., inputs) -> (batch, ..., features). The number of inputs comes from the data.
-    params: weight (inputs, features), bias (features,), of the dtype of the data.
+    params: weight (inputs, features), bias (features,).
 
     >>> import numpy as np
     >>> layer, x = Linear(3), np.ones((5, 2), dtype=np.float32)
-    >>> params = layer.init(0, x)
+    >>> params, state = layer.init(0, x)
     >>> {name: entry.shape for name, entry in params.items()}, layer(params, x).shape
     ({'weight': (2, 3), 'bias': (3,)}, (5, 3))
     """
 
     features: int
+    _: KW_ONLY
     bias: bool = True
     weight_init: Initializer = glorot_uniform
     bias_init: Initializer = zeros
@@ -33,25 +33,8 @@ class Linear(Layer):
     def __post_init__(self) -> None:
         require_count(self, "features")
 
-    def init(self, key: Array | int, x: Array) -> Params:
-        key = as_key(key, x)
-        shape = (require_features(self, x), self.features)
-        params = {"weight": self.weight_init(random.fold_in(key, 0), shape, x.dtype)}
-        if self.bias:
-            params["bias"] = self.bias_init(random.fold_in(key, 1), (self.features,), x.dtype)
-        return params
-
-    def __call__(self, params: Params, x: Array) -> Array:
-        weight = params["weight"]
-        require_fit(self, x, weight.shape[0], weight.dtype)
-        return functional.linear(x, weight, params.get("bias"))
-
-
-def require_count(layer: Layer, name: str) -> None:
-    """ValueError unless the setting is a whole number of one or more."""
-    require(
-        layer,
-        name,
-        lambda value: not isinstance(value, bool) and operator.index(value) > 0,
-        "a whole number of 1 or more",
-    )
+    def forward(self, scope: Scope, x: Array) -> Array:
+        shape = (features(self, x), self.features)
+        weight = scope.param("weight", self.weight_init, shape)
+        bias = scope.param("bias", self.bias_init, shape[1:]) if self.bias else None
+        return functional.linear(x, weight, bias)

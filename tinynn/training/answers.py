@@ -5,7 +5,7 @@ from typing import Any
 
 import backends
 from tinynn import functional, layers, tree
-from tinynn.layers import Layer, Sequential
+from tinynn.layers import Layer, Sequential, run
 from tinynn.trace import Traced, namespace
 
 _OFTEN = 4  # predictions for one kind of array before there is a program for it
@@ -25,14 +25,14 @@ class Answers:
     def _forget(self) -> None:
         self._times: dict[Any, int] = {}
         self._calls: dict[Any, Any] = {}
-        self._made_for: tuple[Any, Any] = (None, None)
+        self._made_for: tuple[Any, Any, Any] = (None, None, None)
         self._folders: list[tuple[Any, tuple[Any, ...]]] = []  # dicts, and what they held
         self._held: list[Any] = []  # the parameters, in order
 
     def __reduce__(self) -> Any:
         return Answers, ()  # a copy of the model has other parameters
 
-    def answer(self, x: Any, kind: Any, net: Any, params: Any) -> Any:
+    def answer(self, x: Any, kind: Any, net: Any, weights: Any) -> Any:
         """The network's output for an array of a kind that was checked before.
 
         None: go the long way. That the numbers are finite is seen from the sum of their squares.
@@ -40,7 +40,7 @@ class Answers:
         call = self._calls.get(kind)
         if call is None:
             return None
-        if call.current and self._are_of(net, params):
+        if call.current and self._are_of(net, weights):
             given = [*self._held, x]
             if call.is_followed(given):
                 return None
@@ -52,7 +52,7 @@ class Answers:
         self._forget()
         return None
 
-    def remember(self, y: Any, x: Any, kind: Any, net: Any, params: Any) -> None:
+    def remember(self, y: Any, x: Any, kind: Any, net: Any, weights: Any) -> None:
         """Count that y was answered to x the long way, and write the program when it is time."""
         if len(self._times) == _KINDS:
             self._forget()
@@ -61,30 +61,34 @@ class Answers:
             return
         if not _depends_on_arguments_alone(net):
             return
-        folders = _folders(params)
+        folders = _folders(weights)
         if folders is None:
             return
         from tinynn.compiler.compiled import Call  # few models are asked often
 
-        def answer(params: Any, x: Any) -> Any:
+        def answer(weights: Any, x: Any) -> Any:
             xp = namespace(x)
-            return net(params, x), xp.sum(x * x)
+            return run(net, *weights, x).output, xp.sum(x * x)
 
         try:
-            call = Call(answer, (params, x), check=False, followed=False)
+            call = Call(answer, (weights, x), check=False, followed=False)
         except Exception:  # the long way has answered, and will go on to
             return
-        given = [tree.leaves((params, x))[place] for place in call.places]
+        given = [tree.leaves((weights, x))[place] for place in call.places]
         if call.is_followed(given):
             return
-        if not self._are_of(net, params):
+        if not self._are_of(net, weights):
             self._calls.clear()
-        self._made_for, self._folders, self._held = (net, params), folders, given[:-1]
+        self._made_for, self._folders, self._held = (
+            (net, weights[0], weights[1]),
+            folders,
+            given[:-1],
+        )
         self._calls[kind] = call
 
-    def _are_of(self, net: Any, params: Any) -> bool:
+    def _are_of(self, net: Any, weights: Any) -> bool:
         """Whether the programs are of this network, and its parameters the same arrays."""
-        if self._made_for[0] is not net or self._made_for[1] is not params:
+        if any(a is not b for a, b in zip(self._made_for, (net, *weights), strict=True)):
             return False
         for folder, items in self._folders:
             if len(folder) != len(items):
@@ -104,17 +108,16 @@ def _depends_on_arguments_alone(net: Any) -> bool:
     return any(net is function for function in vars(functional).values())
 
 
-def _folders(params: Any) -> list[tuple[Any, tuple[Any, ...]]] | None:
-    """Every dict in the parameters with its items; None if there are other containers."""
-    children = tree.children(params)
-    if children is None:
-        return []
-    if not isinstance(params, dict):
-        return None
-    found = [(params, tuple(params.items()))]
-    for child in params.values():
-        below = _folders(child)
-        if below is None:
+def _folders(weights: Any) -> list[tuple[Any, tuple[Any, ...]]] | None:
+    """Every dict in the parameters and state with its items; None if there are other containers."""
+    found: list[tuple[Any, tuple[Any, ...]]] = []
+    waiting = list(weights)
+    while waiting:
+        folder = waiting.pop()
+        if tree.children(folder) is None:
+            continue
+        if not isinstance(folder, dict):
             return None
-        found += below
+        found.append((folder, tuple(folder.items())))
+        waiting += folder.values()
     return found

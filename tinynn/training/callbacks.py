@@ -1,96 +1,171 @@
 """What may be called after each epoch: any callable that takes the `Run`.
 
-A callback may also have `start(run)`, called once before training (the place for its checks), and
-`finish(run)`, called once after it, however it ended.
+A callback may also have
+
+- `start(run)`, called once before training: the place for its checks;
+- `finish(run)`, called once after training, however it ended;
+- `get_state()` and `set_state(state)`, a dict of what it goes on from, so that checkpoints keep it:
+  nested dicts of arrays and of what JSON holds.
 """
 
+import csv
+import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from math import inf
+from pathlib import Path
 from typing import Any
 
-from tinynn.training.history import History
-from tinynn.training.metrics import LARGER_IS_BETTER
+from tinynn.config import Configured, require, require_count
+from tinynn.training.state import Run
 
-Callback = Callable[["Run"], Any]
-
-
-@dataclass
-class Run:
-    """A training run, as callbacks see it.
-
-    `epoch` is the number of epochs done; `params` are the parameters after it, which a callback
-    may keep (they are never changed in place) or replace. `measures` names what `history` holds.
-    """
-
-    epochs: int
-    params: Any = field(repr=False)
-    measures: tuple[str, ...] = ("loss",)
-    epoch: int = 0
-    history: History = field(default_factory=History)
-    stopped: bool = False
-
-    def stop(self) -> None:
-        """Ask for training to end after this epoch."""
-        self.stopped = True
+Callback = Callable[[Run], Any]
 
 
 @dataclass
-class EarlyStopping:
+class EarlyStopping(Configured):
     """Stop when `monitor` has not become better for `patience` epochs.
 
-    `monitor` is a name in the history. Lower is better, except for accuracies and R2. A change
-    counts when it is more than `min_delta`. With `restore_best`, the model gets the parameters of
-    its best epoch in the end, whether or not it was stopped.
+    Parameters
+    ----------
+    monitor : a name in the history
+    patience : epochs without improvement after which training stops
+    min_delta : a change counts when it is more than this
+    mode : "min" or "max", whether lower or higher is better; None asks the metric itself
+    restore_best : whether the model gets the parameters of its best epoch in the end, whether or
+        not it was stopped
 
     Raises
     ------
-    ValueError : before training, if nothing of the name `monitor` will be measured
+    ValueError : before training, if nothing of the name `monitor` will be measured, or nobody knows
+        whether lower or higher is better
 
     """
 
     monitor: str = "validation_loss"
+    _: KW_ONLY
     patience: int = 10
     min_delta: float = 0.0
+    mode: str | None = None
     restore_best: bool = True
     _best: float = field(default=inf, init=False, repr=False)
     _best_epoch: int = field(default=0, init=False, repr=False)
-    _best_params: Any = field(default=None, init=False, repr=False)
+    _best_carry: Any = field(default=None, init=False, repr=False)
+    _sign: float = field(default=1.0, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if self.patience < 1 or self.min_delta < 0:
-            raise ValueError(
-                "EarlyStopping: expected patience of 1 or more and min_delta of 0 or more, "
-                f"got patience={self.patience}, min_delta={self.min_delta}"
-            )
+        require_count(self, "patience")
+        require(self, "min_delta", lambda delta: delta >= 0, "a number of 0 or more")
+        require(self, "mode", (None, "min", "max").__contains__, '"min", "max" or None')
 
     def start(self, run: Run) -> None:
         """Forget any earlier run, and check that there will be something to monitor."""
-        self._best, self._best_epoch, self._best_params = inf, 0, None
+        self._best, self._best_epoch, self._best_carry = inf, 0, None
         if self.monitor not in run.measures:
+            hint = ", or give fit a validation=0.1" * self.monitor.startswith("validation_")
             raise ValueError(
                 f"EarlyStopping: expected monitor to be one of {', '.join(run.measures)}, "
-                f"got {self.monitor!r}. Name one of these"
-                + (
-                    ", or give fit a validation=0.1."
-                    if self.monitor.startswith("validation_")
-                    else "."
-                )
+                f"got {self.monitor!r}. To fix it: name one of these{hint}."
             )
+        larger = run.directions.get(self.monitor) if self.mode is None else self.mode == "max"
+        if larger is None:
+            raise ValueError(
+                f"EarlyStopping: expected to know whether a higher {self.monitor} is better, got "
+                'a metric that does not say. To fix it: give mode="max" or mode="min".'
+            )
+        self._sign = -1.0 if larger else 1.0
 
     def __call__(self, run: Run) -> None:
         """Compare this epoch with the best one so far."""
-        cost = run.history.last[self.monitor]
-        if self.monitor.removeprefix("validation_") in LARGER_IS_BETTER:
-            cost = -cost
+        cost = self._sign * run.history.last[self.monitor]
         if cost < self._best - self.min_delta:
             self._best, self._best_epoch = cost, run.epoch
             if self.restore_best:
-                self._best_params = run.params
+                self._best_carry = run.state.carry
         elif run.epoch - self._best_epoch >= self.patience:
             run.stop()
 
     def finish(self, run: Run) -> None:
-        """Give the run the parameters of its best epoch."""
-        if self._best_params is not None:
-            run.params, self._best_params = self._best_params, None
+        """Give the run the parameters and state of its best epoch."""
+        if self._best_carry is not None:
+            run.state.carry, self._best_carry = self._best_carry, None
+
+    def get_state(self) -> dict[str, Any]:
+        """What a resumed run goes on from."""
+        state = {"best": self._best, "best_epoch": self._best_epoch}
+        if self._best_carry is not None:
+            state |= {"params": self._best_carry.params, "state": self._best_carry.state}
+        return state
+
+    def set_state(self, state: dict[str, Any], run: Run) -> None:
+        """Go on from there."""
+        self._best, self._best_epoch = state["best"], state["best_epoch"]
+        if "params" in state:
+            carry = run.state.carry
+            self._best_carry = carry._replace(params=state["params"], state=state.get("state", {}))
+
+
+@dataclass
+class CSVLog(Configured):
+    """Write a line for each epoch to a CSV file, as it ends.
+
+    Parameters
+    ----------
+    path : the file; it is begun anew, or gone on with in a run that is resumed
+
+    """
+
+    path: str | os.PathLike[str]
+
+    def start(self, run: Run) -> None:
+        """Begin the file; of a resumed run, with the epochs that are done."""
+        path = Path(self.path)
+        if not path.parent.is_dir():
+            raise FileNotFoundError(
+                f"CSVLog: the folder {path.parent} does not exist. To fix it: make it first."
+            )
+        rows = zip(*(run.history.get(name, []) for name in self._names(run)), strict=False)
+        with open(path, "w", newline="") as file:
+            csv.writer(file).writerows([self._names(run), *rows])
+
+    def __call__(self, run: Run) -> None:
+        """Add the line of this epoch."""
+        with open(self.path, "a", newline="") as file:
+            csv.writer(file).writerow([run.history.last[name] for name in self._names(run)])
+
+    def _names(self, run: Run) -> list[str]:
+        return ["epoch", *run.measures]
+
+
+@dataclass
+class TensorBoard(Configured):
+    """Write the history to a folder that TensorBoard reads, through the package tensorboardX.
+
+    Parameters
+    ----------
+    folder : where the event files go
+
+    """
+
+    folder: str | os.PathLike[str]
+    _writer: Any = field(default=None, init=False, repr=False)
+
+    def start(self, run: Run) -> None:
+        """Open the folder."""
+        try:
+            from tensorboardX import SummaryWriter  # seldom needed
+        except ImportError as error:
+            raise ImportError(
+                "TensorBoard: expected the package tensorboardX, which is not installed. "
+                "To fix it: pip install tensorboardX"
+            ) from error
+        self._writer = SummaryWriter(str(self.folder))
+
+    def __call__(self, run: Run) -> None:
+        """Write the numbers of this epoch."""
+        for name in run.measures:
+            self._writer.add_scalar(name, run.history.last[name], run.epoch)
+
+    def finish(self, run: Run) -> None:
+        """Close the files."""
+        self._writer.close()

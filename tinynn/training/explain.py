@@ -11,12 +11,11 @@ from tinynn.compiler.loop import kind_of
 from tinynn.compiler.passes import simplified
 from tinynn.compiler.picture import svg
 from tinynn.compiler.plan import When
-from tinynn.layers import split
+from tinynn.data import columns_of
 from tinynn.optim import SGD
-from tinynn.training.data import Intake, align
-from tinynn.training.fit import loss_for
-from tinynn.training.programs import recorded, rows_of
-from tinynn.training.step import TrainingStep
+from tinynn.training.engines.compiled import recorded, slots_of
+from tinynn.training.model import Model
+from tinynn.training.problem import prepare
 from tinynn.transforms.record import Graph, record
 
 _ROWS = 8  # of an array that is shown
@@ -67,7 +66,7 @@ def explain(
 
     Parameters
     ----------
-    net : a layer, most often a `Sequential`
+    net : a layer, most often a `Sequential`, or a trained model
     X, y : one batch, as for `fit`; everything follows X
     loss : as for `fit`
     optimizer : None is `SGD(1.0)`
@@ -89,31 +88,33 @@ def explain(
             subtract(weight, t1, weight)                      # (2, 1)
     <BLANKLINE>
     """
-    intake = Intake.of("explain", X, None)
-    home = intake.home
+    given = {} if not isinstance(net, Model) else {"params": net.params, "state": net.state}
+    if isinstance(net, Model):
+        loss, columns, net = loss or net.loss, columns or net.columns, net.net
+    problem = prepare(
+        net, _named(X, columns), y, loss=loss, optimizer=optimizer or SGD(1.0), batch_size=None,
+        seed=seed, shuffle=False, **{"params": params} if params is not None else given,
+    )  # fmt: skip
+    home, batches, carry, step = problem.backend, problem.batches, problem.start, problem.step
     with home.scope():
-        samples = intake.samples(X, y, columns=columns)
-        params = net.init(seed, samples.x) if params is None else params
-        outputs = net(params, samples.x)
-        loss = loss_for(loss, home, samples, outputs)
-        samples = align(home, samples, outputs)
-        optimizer = SGD(1.0) if optimizer is None else optimizer
-        state = optimizer.init(split(params)[0])
-        draws = getattr(net, "uses_key", True)
-        key = random.key(seed, home) if draws else None
-        step = TrainingStep(net, loss, optimizer)
-        graph = recorded(step, home, params, state, samples, key)
-        kept = tree.leaves((params, state))
-        loop = kind_of("calls", home)(graph, len(kept), home, rows_of(params, state))
+        samples = batches.dataset.between(0, batches.size)
+        key = random.key(seed, home) if batches.draws else None
+        graph = recorded(step, home, carry, samples, key)
+        kept = tree.leaves(carry)
+        loop = kind_of("calls", home)(graph, len(kept), home, slots_of(carry))
         found: list[tuple[str, Any]] = []
         if values:
             loop.load(kept)
-            arrays = [a for a in samples if a is not None]
-            each = (home.xp.expand_dims(key, axis=0),) if draws else ()
-            found = _carried_out(loop, loop.batches(samples.size, arrays, each)[0])
+            each = (home.xp.expand_dims(key, axis=0),) if key is not None else ()
+            found = _carried_out(loop, loop.batches(samples.size, tree.leaves(samples), each)[0])
         # The picture shows the layers' own functions, not what they are decomposed into.
-        whole = simplified(record(step, params, state, samples, key)[1])
+        whole = simplified(record(step, carry, samples, key)[1])
         return Explanation(_with(loop.source, found), whole, tuple(found))
+
+
+def _named(X: Any, columns: Sequence[str]) -> Any:
+    """The columns of a frame that the model reads, in its order; anything else as it is."""
+    return X[list(columns)] if columns and columns_of(X) else X
 
 
 def _carried_out(loop: Any, batch: tuple[Any, ...]) -> list[tuple[str, Any]]:

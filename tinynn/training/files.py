@@ -7,6 +7,7 @@ found. Nothing in it is ever run or imported. Any reader of safetensors can read
 The format: <https://github.com/huggingface/safetensors#format>.
 """
 
+import glob
 import hashlib
 import json
 import os
@@ -18,6 +19,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import safetensors
+
+from backends import Backend
 
 _deserialize: Any = safetensors.deserialize  # it has no types
 
@@ -57,11 +60,14 @@ class Tensor(NamedTuple):
     values: memoryview | None
 
 
-def pack(tensors: Iterable[tuple[str, Any]], description: dict[str, Any]) -> bytes:
+def pack(
+    tensors: Iterable[tuple[str, Any]], description: dict[str, Any], kind: str = "model"
+) -> bytes:
     """The bytes of a file. The same input always gives the same bytes.
 
     Parameters
     ----------
+    kind : what the file holds, "model" or "checkpoint"
     tensors : names and host arrays (with `dtype.name`, `shape` and `tobytes()`), in order
     description : what JSON can hold
 
@@ -71,7 +77,7 @@ def pack(tensors: Iterable[tuple[str, Any]], description: dict[str, Any]) -> byt
 
     """
     try:
-        text = json.dumps({"format": FORMAT, **description}, ensure_ascii=True)
+        text = json.dumps({"format": FORMAT, "kind": kind, **description}, ensure_ascii=True)
     except (TypeError, ValueError) as error:
         raise TypeError(
             f"save: the model's description and its `extra` are written as JSON, which cannot "
@@ -100,7 +106,9 @@ def pack(tensors: Iterable[tuple[str, Any]], description: dict[str, Any]) -> byt
     return blank.replace(_MARK + _ZEROS.encode(), _MARK + digest, 1)
 
 
-def unpack(blob: bytes, path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def unpack(
+    blob: bytes, path: str | os.PathLike[str], kind: str = "model"
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors and the description of a file's bytes, once the digest has been checked.
 
     Raises
@@ -125,14 +133,17 @@ def unpack(blob: bytes, path: str | os.PathLike[str]) -> tuple[dict[str, Tensor]
         size = int.from_bytes(blob[:8], "little")
         header = json.loads(blob[8 : 8 + size])
         description = json.loads(header.pop("__metadata__")["tinynn"])
-        layout = description["format"]
-        if layout == FORMAT:  # the header has kept the tensors' order
+        layout, found = description["format"], description.get("kind")
+        if layout == FORMAT and found == kind:  # the header has kept the tensors' order
             return {name: _tensor(**tensors[name]) for name in header}, description
-    except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
+    except (safetensors.SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ModelFileError(
             f"{path}: expected a model file of tinynn, got a file of another make ({error}). "
             "Give the path of a file that Model.save wrote."
         ) from error
+    if layout == FORMAT:
+        hint = "give it to fit(resume=...)" if found == "checkpoint" else "give it to tinynn.load"
+        raise ModelFileError(f"{path}: expected a {kind}, got a {found}. To fix it: {hint}.")
     raise ModelFileError(
         f"{path}: expected a model file of format {FORMAT}, got format {layout}. "
         "It was written by another version of tinynn: read it with that one."
@@ -149,9 +160,19 @@ def _what(blob: bytes) -> str:
     return f"{len(blob)} bytes without a digest" if blob else "an empty file"
 
 
-def read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read(
+    path: str | os.PathLike[str], kind: str = "model"
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors and the description of the file at `path`; errors as `unpack`."""
-    return unpack(Path(path).read_bytes(), path)
+    return unpack(Path(path).read_bytes(), path, kind)
+
+
+def values_of(tensor: Tensor, backend: Backend) -> Any:
+    """The values of an array of a file, as host data."""
+    if tensor.values is not None:
+        return tensor.values
+    # No elements: nothing for a buffer to hold.
+    return backend.to_host(backend.xp.zeros(tensor.shape, device=backend.device))
 
 
 def write(path: str | os.PathLike[str], blob: bytes) -> None:
@@ -164,16 +185,9 @@ def write(path: str | os.PathLike[str], blob: bytes) -> None:
     OSError : the folder is missing or full, or may not be written; the old file is as it was
 
     """
-    target = Path(os.path.realpath(path))  # a link stays a link
-    if target.is_dir():
-        raise IsADirectoryError(
-            f"save: expected the path of a file, got the folder {path}. Add a file name."
-        )
-    if not target.parent.is_dir():
-        raise FileNotFoundError(
-            f"save: the folder {target.parent} does not exist. Make it first, or save elsewhere."
-        )
-    beside = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
+    target = check_target(path)
+    _remove_leftovers(target)
+    beside = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(8)}.tmp")
     try:
         with open(beside, "xb") as file:
             file.write(blob)
@@ -189,8 +203,52 @@ def write(path: str | os.PathLike[str], blob: bytes) -> None:
     _settle(target.parent)
 
 
+def check_target(path: str | os.PathLike[str]) -> Path:
+    """The file that `write` would make or replace, symbolic links followed; OSError if it may not.
+
+    Only a regular file is ever replaced: a device, a FIFO or a socket stays what it is.
+    """
+    target = Path(os.path.realpath(path))
+    if target.is_dir():
+        raise IsADirectoryError(
+            f"save: expected the path of a file, got the folder {path}. To fix it: add a file name."
+        )
+    if target.exists() and not target.is_file():
+        raise OSError(
+            f"save: expected the path of a regular file, got {path}, which is a device, FIFO or "
+            "socket. To fix it: give another path."
+        )
+    if not target.parent.is_dir():
+        raise FileNotFoundError(
+            f"save: the folder {target.parent} does not exist. To fix it: make it first, or save "
+            "elsewhere."
+        )
+    return target
+
+
+def _remove_leftovers(target: Path) -> None:
+    """Remove what processes that were killed while they wrote this file have left beside it."""
+    for left in target.parent.glob(f".{glob.escape(target.name)}.*.tmp"):
+        process = left.name.removeprefix(f".{target.name}.").partition("-")[0]
+        if process.isdecimal() and not _is_running(int(process)):
+            with suppress(OSError):
+                left.unlink()
+
+
+def _is_running(process: int) -> bool:
+    if os.name != "posix":  # elsewhere the question would end the process
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # of another user
+        return True
+    return True
+
+
 def _settle(folder: Path) -> None:
-    """Have the new name reach the disk too, on systems where a folder can be opened."""
+    """fsync the folder, on systems where one can be opened."""
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:

@@ -123,3 +123,9 @@ def name_of(metric: Metric) -> str:
     """What a metric is called in histories: its own name, or its class's in small letters."""
     name: str = getattr(metric, "__name__", type(metric).__name__.lower())
     return name
+
+
+def direction(metric: Metric) -> bool | None:
+    """Whether more is better; None where the metric does not say."""
+    name = name_of(metric)
+    return name in LARGER_IS_BETTER if name in METRICS else None

@@ -2,18 +2,21 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from math import prod
 from typing import Any
 
 import backends
 from backends import Backend
 from tinynn import config, layers, losses, tree
+from tinynn.data import DataAdapter, host
+from tinynn.trace import Traced
 from tinynn.training import files
 from tinynn.training.answers import Answers
-from tinynn.training.data import Intake, Samples, align, host
+from tinynn.training.evaluation import check_targets, evaluate, forward, matched, numbers
 from tinynn.training.history import History
 from tinynn.training.metrics import KNOWN, Metric, name_of
+from tinynn.training.summary import Summary, summarize
 
 
 @dataclass(eq=False, repr=False)  # of arrays neither == nor the repr says much
@@ -22,8 +25,9 @@ class Model:
 
     Attributes
     ----------
-    net : the layers' settings
+    net : the layers
     params : nested dicts of arrays, all on one backend
+    state : likewise, what layers keep beside them, such as running statistics
     history : what training showed, epoch by epoch
     loss, metrics : what `evaluate` measures
     columns : names of the features, if they came as a data frame
@@ -41,6 +45,8 @@ class Model:
 
     net: Any
     params: Any
+    state: Any = field(default_factory=dict)
+    _: KW_ONLY
     history: History = field(default_factory=History)
     loss: Any = None
     metrics: Sequence[Metric] = ()
@@ -81,50 +87,53 @@ class Model:
 
         """
         kind = (type(X), getattr(X, "shape", None), getattr(X, "dtype", None))
+        weights = (self.params, self.state)
         if batch_size is None:
-            y = self._answers.answer(X, kind, self.net, self.params)
+            y = self._answers.answer(X, kind, self.net, weights)
             if y is not None:
                 return y
-        intake = self._intake("predict", X)
-        with intake.home.scope():
-            x = self._features(intake, X)
-            y = forward(self.net, self.params, x, batch_size)
-            if x is X and batch_size is None and intake.home.lowering is not None:
-                self._answers.remember(y, X, kind, self.net, self.params)
+        adapter = self._adapter("predict", X)
+        with adapter.target.scope():
+            x = self._inputs(adapter, X)
+            y = forward(self.net, *weights, x, adapter.target.xp, batch_size)
+            if x is X and batch_size is None and adapter.target.lowering is not None:
+                self._answers.remember(y, X, kind, self.net, weights)
             return y
 
     def evaluate(
-        self, X: Any, y: Any, *, weights: Any = None, batch_size: int | None = None
+        self, X: Any, y: Any, *, sample_weight: Any = None, batch_size: int | None = None
     ) -> dict[str, float]:
         """The loss and the metrics on these samples, as Python numbers.
 
         Raises as `predict`, and ValueError where y does not fit X or the loss.
         """
-        intake = self._intake("evaluate", X)
-        with intake.home.scope():
-            x = self._features(intake, X)
-            samples = Samples(x, intake.targets(y, x), intake.weights(weights, x))
-            intake.check_finite({"y": samples.y})
-            prediction = forward(self.net, self.params, x, batch_size)
-            samples = align(intake.home, samples, prediction)
-            check_targets(self.loss, prediction, samples.y)
-            measured = measure(self.loss, self.metrics, prediction, samples)
-            return dict(zip(self.measures, numbers(intake.home, measured), strict=True))
+        adapter = self._adapter("evaluate", X)
+        backend = adapter.target
+        with backend.scope():
+            dataset = adapter.dataset(X, y, sample_weight, columns=self.columns)
+            first = dataset.between(0, 1)
+            prediction = forward(self.net, self.params, self.state, first.x, backend.xp)
+            whole = matched(first._replace(y=dataset.targets), prediction, backend.xp)
+            check_targets(self.loss, prediction, whole.y)
+            measured = evaluate(
+                self.net, self.params, self.state, dataset, self.loss, self.metrics, backend,
+                batch_size,
+            )  # fmt: skip
+            return dict(zip(self.measures, numbers(backend, measured), strict=True))
+
+    def summary(self) -> Summary:
+        """The layers with their output shapes, parameters and bytes, as text and in notebooks."""
+        return summarize(self.net, self.params, self.state)
 
     @property
     def measures(self) -> tuple[str, ...]:
         """What `evaluate` measures, by name."""
         return (*(("loss",) if self.loss is not None else ()), *map(name_of, self.metrics))
 
-    def explain(self, X: Any, y: Any, **settings: Any) -> Any:
-        """A training step of this network on a batch, as a program: `tinynn.explain`."""
-        from tinynn.training.explain import explain  # it stands above models
-
-        settings = {"loss": self.loss, "columns": self.columns, **settings}
-        return explain(self.net, X, y, params=self.params, **settings)
-
-    def to(self, backend: str | Backend) -> "Model":
+    def to(self, backend: str | Backend, dtype: Any = None) -> "Model":
         """The same model on another backend. The parameters pass through the host once.
+
+        dtype : of the floating-point parameters there; None keeps theirs.
 
         Raises
         ------
@@ -133,12 +142,14 @@ class Model:
 
         """
         source, target = self.backend, backends.get(backend)
+        weights = (self.params, self.state)
         moved = [
-            _placed(f"to: parameter {name!r}", target, host_array, host_array.dtype.name)
-            for name, array in tree.paths(self.params)
+            _placed(f"to: {_path(name)}", target, host_array, host_array.dtype.name, dtype)
+            for name, array in tree.paths(weights)
             for host_array in [source.to_host(array)]
         ]
-        return replace(self, params=tree.flatten(self.params)[1].unflatten(moved))
+        params, state = tree.flatten(weights)[1].unflatten(moved)
+        return replace(self, params=params, state=state)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model to one file, whole or not at all: see `tinynn.training.files`.
@@ -153,7 +164,8 @@ class Model:
         OSError : the folder is missing, full or may not be written
 
         """
-        _check_nesting(self.params)
+        weights = {"params": self.params, "state": self.state}
+        _check_nesting(weights)
         backend = self.backend
         description = {
             "network": layers.to_config(self.net),
@@ -163,25 +175,29 @@ class Model:
             "columns": list(self.columns),
             "extra": self.extra,
         }
-        named = tree.paths(self.params)
+        named = tree.paths(weights)
         with backend.scope():
-            _check_finite(backend, named)
+            check_finite(backend, named, "save")
             blob = files.pack([(n, backend.to_host(array)) for n, array in named], description)
         files.write(path, blob)
 
-    def _intake(self, where: str, X: Any) -> Intake:
+    def _adapter(self, where: str, X: Any) -> DataAdapter:
         """The way in for X: to the parameters' backend, or X's own if there are none."""
         if not tree.leaves(self.params):
-            return Intake.of(where, X, None)
-        return Intake(
-            where, self.backend, hint="Bring X there, or the model to X: model.to(backend)."
-        )
+            return DataAdapter.following(where, X, None)
+        backend = self.backend
+        floats = (a.dtype for a in tree.leaves(self.params))
+        dtype = next((d for d in floats if backend.xp.isdtype(d, "real floating")), None)
+        hint = "Bring X there, or the model to X: model.to(backend)."
+        return DataAdapter(where, backend, dtype=dtype, hint=hint)
 
-    def _features(self, intake: Intake, X: Any) -> Any:
-        xp = intake.home.xp
-        floats = (a.dtype for a in tree.leaves(self.params) if xp.isdtype(a.dtype, "real floating"))
-        x = intake.features(X, dtype=next(floats, None), columns=self.columns)
-        intake.check_finite({"X": x}, self.columns)
+    def _inputs(self, adapter: DataAdapter, X: Any) -> Any:
+        if isinstance(X, Traced) or not adapter.target.is_concrete(X):
+            return X  # inside a transformation its values cannot be looked at
+        x = adapter.inputs(X, columns=self.columns)
+        if hasattr(x, "tocsr"):
+            return adapter.target.asarray(x.toarray(), dtype=adapter.dtype)
+        adapter.check_finite({"X": x}, self.columns)
         return x
 
 
@@ -189,11 +205,13 @@ def load(
     path: str | os.PathLike[str],
     backend: str | Backend | None = None,
     custom: Mapping[str, Any] | None = None,
+    dtype: Any = None,
 ) -> Model:
     """Read a model that `Model.save` wrote, onto any backend (None: the host's own library).
 
-    `custom` gives the layers, functions, losses and metrics that are the user's own, by name.
-    Nothing is ever imported by a name from a file.
+    `dtype` is that of the floating-point parameters, if not the file's. `custom` gives the layers,
+    functions, losses and metrics that are the user's own, by name. Nothing is ever imported by a
+    name from a file.
 
     Raises
     ------
@@ -205,92 +223,60 @@ def load(
 
     """
     home = host() if backend is None else backends.get(backend)
-    tensors, description = files.read(path)
+    tensors, description = files.read(path, kind="model")
     own = dict(custom or {})
     try:
         net = layers.from_config(description["network"], own)
         loss = losses.from_config(description["loss"], own)
         metrics = config.from_config(description["metrics"], {**KNOWN, **own})
+        history, columns = History(description["history"]), tuple(description["columns"])
+        extra = dict(description["extra"])
+    except (KeyError, TypeError, RecursionError) as error:
+        raise files.ModelFileError(
+            f"{path}: expected the description of a model, got one that is damaged "
+            f"({type(error).__name__}: {error}). To fix it: save the model again."
+        ) from error
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    params: dict[str, Any] = {}
+    weights: dict[str, Any] = {"params": {}, "state": {}}
     with home.scope():
         for name, tensor in tensors.items():
             *folders, last = name.split(".")
-            place = params
+            place = weights
             for folder in folders:
                 place = place.setdefault(folder, {})
-            values: Any = tensor.values
-            if values is None:  # no elements: nothing for a buffer to hold
-                values = home.to_host(home.xp.zeros(tensor.shape, device=home.device))
-            place[last] = _placed(f"{path}: parameter {name!r}", home, values, tensor.dtype)
+            values = files.values_of(tensor, home)
+            place[last] = _placed(f"{path}: {_path(name)}", home, values, tensor.dtype, dtype)
+        check_finite(home, tree.paths(weights), str(path))
     return Model(
-        net,
-        params,
-        History(description["history"]),
-        loss,
-        metrics,
-        tuple(description["columns"]),
-        description["extra"],
-    )
+        net, weights["params"], weights["state"], history=history, loss=loss, metrics=metrics,
+        columns=columns, extra=extra,
+    )  # fmt: skip
 
 
-def forward(net: Any, params: Any, x: Any, batch_size: int | None = None) -> Any:
-    """The network's output for x, in pieces of at most `batch_size` samples."""
-    count = x.shape[0]
-    if batch_size is None or batch_size >= count:
-        return net(params, x)
-    if batch_size < 1:
-        raise ValueError(f"predict: expected batch_size of 1 or more, or None, got {batch_size}")
-    pieces = [
-        net(params, x[start : min(start + batch_size, count), ...])
-        for start in range(0, count, batch_size)
-    ]
-    return backends.of(x).xp.concat(pieces, axis=0)
+def _path(name: str) -> str:
+    """A dotted name, its first part the kind: "params.0.weight" as "parameter '0.weight'"."""
+    kind, _, rest = name.partition(".")
+    return f"{'state' if kind in ('state', '1') else 'parameter'} {rest!r}"
 
 
-def cost(loss: Any, prediction: Any, samples: Samples) -> Any:
-    """The loss of a prediction: a 0-d array. A plain function is not asked to weigh samples."""
-    if samples.weights is None:
-        return loss(prediction, samples.y)
-    return loss(prediction, samples.y, samples.weights)
-
-
-def measure(loss: Any, metrics: Sequence[Metric], prediction: Any, samples: Samples) -> list[Any]:
-    """The loss, if there is one, and the metrics: 0-d arrays on the device."""
-    losses_ = [] if loss is None else [cost(loss, prediction, samples)]
-    return [*losses_, *(metric(prediction, samples.y) for metric in metrics)]
-
-
-def numbers(home: Backend, scalars: Sequence[Any]) -> list[float]:
-    """0-d arrays as Python numbers, all in one reading."""
-    if not scalars:
-        return []
-    xp = home.xp
-    row: list[float] = home.to_host(
-        xp.stack([xp.astype(scalar, scalars[0].dtype, copy=False) for scalar in scalars])
-    ).tolist()
-    return row
-
-
-def check_targets(loss: Any, prediction: Any, y: Any) -> None:
-    """Have the loss refuse targets that do not fit, if it knows how to."""
-    check = getattr(loss, "check", None)
-    if check is not None:
-        check(prediction, y)
-
-
-def _placed(at: str, home: Backend, values: Any, dtype: str) -> Any:
+def _placed(at: str, home: Backend, values: Any, dtype: str, wanted: Any) -> Any:
     """Host values on a device, in the dtype of that name; an error where it does not exist."""
+    floating = dtype.startswith("float")
+    if wanted is not None and floating:
+        return home.asarray(values, home.dtypes()[home.dtype_name(wanted)])
     if dtype not in home.dtypes():
+        hint = (
+            f'give dtype="{home.dtype_name(home.default_float)}"' if floating else "cast it first"
+        )
         raise TypeError(
-            f"{at}: expected a dtype that {home!r} has, got {dtype}. "
-            f"Take a backend that has {dtype}, or train the model in another dtype."
+            f"{at}: expected a dtype that {home!r} has, got {dtype}. To fix it: {hint}, or "
+            f"take a backend that has {dtype}."
         )
     return home.asarray(values, dtype)
 
 
-def _check_finite(backend: Backend, named: list[tuple[str, Any]]) -> None:
+def check_finite(backend: Backend, named: list[tuple[str, Any]], where: str) -> None:
     """Refuse parameters that hold NaN or infinities; one array of booleans is read."""
     xp = backend.xp
     floats = [(name, a) for name, a in named if xp.isdtype(a.dtype, "real floating")]
@@ -300,7 +286,7 @@ def _check_finite(backend: Backend, named: list[tuple[str, Any]]) -> None:
     for (name, _), sound in zip(floats, flags, strict=True):
         if not sound:
             raise ValueError(
-                f"save: parameter {name!r}: expected finite numbers, got NaN or infinity: training "
+                f"{where}: {_path(name)}: expected finite numbers, got NaN or infinity: training "
                 "diverged. Lower the learning rate or clip the gradients, and train again."
             )
 

@@ -1,116 +1,114 @@
-"""A training step, and an epoch of them: pure functions of arrays, all on the device."""
+"""A training step: a pure function of arrays, small enough to be recorded as a whole."""
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from backends import random
-from tinynn.layers import merge, split
+from tinynn import tree
+from tinynn.data import Samples
+from tinynn.layers import run
 from tinynn.trace.scopes import scopes
-from tinynn.training.data import Samples
-from tinynn.training.model import cost
-from tinynn.training.progress import Bar
 from tinynn.transforms import value_and_grad
 
-# What the seed's key is folded with: numbers that no layer's place in a network reaches.
-SHUFFLE, DROPOUT, HOLD_OUT = 2**30, 2**30 + 1, 2**30 + 2
+Tree = Any
 
 
-class Snapshot(NamedTuple):
-    """Parameters and optimizer state as they were, for an engine to start from again.
+class Carry(NamedTuple):
+    """What a step takes from the one before.
 
     Attributes:
-        memory: the arrays they lie in, if a later snapshot could take their place.
+        params: the network's parameters.
+        state: the network's state, such as running statistics.
+        optimizer_state: what the optimizer keeps.
     """
 
-    params: Any
-    state: Any
-    memory: Any = None
+    params: Tree
+    state: Tree
+    optimizer_state: Any
 
 
 @dataclass(frozen=True)
 class TrainingStep:
-    """One step of training: a pure function of arrays, small enough to be recorded as a whole."""
+    """One step of training: the gradient, what is done to it, and the update.
+
+    Attributes:
+        net: a layer.
+        loss: a function of (prediction, target) or (prediction, target, sample_weight).
+        optimizer: what makes new parameters of a gradient.
+        reduce_gradients: applied to the gradients before the update; None leaves them.
+
+    >>> import numpy as np
+    >>> from tinynn.layers import Linear
+    >>> from tinynn.losses import SquaredError
+    >>> from tinynn.optim import SGD
+    >>> step = TrainingStep(Linear(1), SquaredError(), SGD(0.1))
+    >>> batch = Samples(np.asarray([[1.0], [2.0]]), np.asarray([[3.0], [5.0]]))
+    >>> carry = step.init(0, batch)
+    >>> carry, loss = step(carry, batch, None)
+    >>> loss.shape, carry.params["weight"].shape
+    ((), (1, 1))
+    """
 
     net: Any
     loss: Any
     optimizer: Any
+    reduce_gradients: Callable[[Tree], Tree] | None = None
 
-    def __call__(self, params: Any, state: Any, batch: Samples, key: Any) -> tuple[Any, Any, Any]:
-        """(params, optimizer state, loss) one step on."""
-        trainable, statistics = split(params)
+    def init(self, key: Any, batch: Samples, dtype: Any = None) -> Carry:
+        """The carry to start from, for batches like this one."""
+        params, state = self.net.init(key, *batch.inputs, dtype=dtype)
+        return Carry(params, state, self.optimizer.init(params))
 
-        def objective(trainable: Any) -> tuple[Any, Any]:
-            prediction, after = self.net.train(merge(trainable, statistics), batch.x, key)
-            with scopes.at("loss"):
-                return cost(self.loss, prediction, batch), split(after)[1]
+    def objective(
+        self, params: Tree, state: Tree, batch: Samples, key: Any, first_row: int = 0
+    ) -> tuple[Any, Tree]:
+        """(loss, new state) of a batch, in training: what is differentiated by `params`."""
+        out = run(
+            self.net, params, state, *batch.inputs, key=key, training=True, first_row=first_row
+        )
+        with scopes.at("loss"):
+            value = cost(self.loss, out.output, batch)
+            for added in out.losses.values():
+                value = value + added
+        return value, out.state
 
-        (value, updated), gradients = value_and_grad(objective, has_aux=True)(trainable)
+    def gradients(self, carry: Carry, batch: Samples, key: Any) -> tuple[Any, Tree, Tree]:
+        """(loss, new state, gradients by the parameters)."""
+        differentiated = value_and_grad(self.objective, has_aux=True)
+        (value, state), gradients = differentiated(carry.params, carry.state, batch, key)
+        if self.reduce_gradients is not None:
+            gradients = self.reduce_gradients(gradients)
+        return value, state, gradients
+
+    def __call__(self, carry: Carry, batch: Samples, key: Any) -> tuple[Carry, Any]:
+        """(carry, loss) one step on. key: (2,) int32, or None if no layer draws."""
+        value, state, gradients = self.gradients(carry, batch, key)
+        extras = self._extras(value, carry, batch, key)
         with scopes.at("update"):
-            trainable, state = self.optimizer.update(gradients, state, trainable)
-        return merge(trainable, updated), state, value
+            params, optimizer_state = self.optimizer.update(
+                gradients, carry.optimizer_state, carry.params, **extras
+            )
+        return Carry(params, state, optimizer_state), value
+
+    def _extras(self, value: Any, carry: Carry, batch: Samples, key: Any) -> dict[str, Any]:
+        """What the optimizer declares that it needs beside the gradient."""
+
+        def again(params: Tree) -> tuple[Any, Tree]:
+            value, _, gradients = self.gradients(carry._replace(params=params), batch, key)
+            return value, gradients
+
+        have = {"value": value, "value_and_grad": again}
+        return {name: have[name] for name in getattr(self.optimizer, "needs", ())}
 
 
-@dataclass(frozen=True)
-class Epoch:
-    """One pass over the samples, a batch at a time, all on the device."""
+def cost(loss: Any, prediction: Tree, samples: Samples) -> Any:
+    """The loss of a prediction: a 0-d array. A plain function is not asked to weigh samples."""
+    if samples.sample_weight is None:
+        return loss(prediction, samples.y)
+    return loss(prediction, samples.y, samples.sample_weight)
 
-    backend: Any
-    step: TrainingStep
-    samples: Samples
-    size: int
-    shuffle_key: Any  # None keeps the samples in their order
-    dropout_key: Any
 
-    def __call__(self, params: Any, state: Any, number: int, bar: Bar) -> tuple[Any, Any, Any]:
-        """(params, optimizer state, loss of the epoch) after epoch `number`, counted from 0."""
-        count, weights = self.samples.size, self.samples.weights
-        total: Any = 0.0
-        for batch, key in self.batches(number):
-            params, state, value = self.step(params, state, batch, key)
-            # A mean counts as much as the samples it is of; a sum counts once.
-            share: Any = batch.size if weights is None else self.xp.sum(batch.weights)
-            total = total + (value * share if self.averages else value)
-            bar.batch(batch.size)
-        if self.averages:
-            total = total / (count if weights is None else self.xp.sum(weights))
-        return params, state, total
-
-    def batches(self, number: int) -> Iterator[tuple[Samples, Any]]:
-        """The samples of each step of this epoch, and its key; None if nobody draws."""
-        order, keys = self.order(number), self.keys(number)
-        for index, start in enumerate(range(0, self.samples.size, self.size)):
-            stop = min(start + self.size, self.samples.size)
-            if order is None:
-                batch = self.samples.between(start, stop)
-            else:
-                batch = self.samples.take(self.xp, order[start:stop])
-            yield batch, None if keys is None else keys[index, ...]
-
-    @property
-    def xp(self) -> Any:
-        """The namespace of the samples."""
-        return self.backend.xp
-
-    @property
-    def averages(self) -> bool:
-        """Whether the loss of a batch is a mean over it."""
-        return getattr(self.step.loss, "reduction", "mean") == "mean"
-
-    @property
-    def draws(self) -> bool:
-        """Whether steps draw random numbers."""
-        return getattr(self.step.net, "uses_key", True)
-
-    def order(self, number: int) -> Any:
-        """The samples' places in this epoch, shuffled; None where they stay as they are."""
-        if self.shuffle_key is None:
-            return None
-        return random.permutation(random.fold_in(self.shuffle_key, number), self.samples.size)
-
-    def keys(self, number: int) -> Any:
-        """A key for each step of this epoch, drawn at once: (steps, 2); None if nobody draws."""
-        if not self.draws:
-            return None
-        steps = -(-self.samples.size // self.size)
-        return random.bits(random.fold_in(self.dropout_key, number), (steps, 2))
+def is_same_tree(a: Tree, b: Tree) -> bool:
+    """Whether two trees hold the very same arrays."""
+    left, right = tree.leaves(a), tree.leaves(b)
+    return len(left) == len(right) and all(x is y for x, y in zip(left, right, strict=True))

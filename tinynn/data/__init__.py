@@ -1,0 +1,31 @@
+"""Data: trees of arrays, taken apart into batches on one backend."""
+
+from .adapter import DataAdapter, to_scalar
+from .dataset import (
+    ArrayDataset,
+    Dataset,
+    Samples,
+    Source,
+    SparseDataset,
+    Subset,
+    held_out,
+    held_out_count,
+    target_like,
+)
+from .hostdata import columns_of, host
+
+__all__ = [
+    "ArrayDataset",
+    "DataAdapter",
+    "Dataset",
+    "Samples",
+    "Source",
+    "SparseDataset",
+    "Subset",
+    "columns_of",
+    "held_out",
+    "held_out_count",
+    "host",
+    "target_like",
+    "to_scalar",
+]

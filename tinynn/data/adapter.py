@@ -1,0 +1,239 @@
+"""DataAdapter: X, y and weights of one call, brought onto one backend and checked."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import backends
+from backends import Backend, MixedArrays
+from tinynn import tree
+from tinynn.data import hostdata
+from tinynn.data.dataset import ArrayDataset, Samples, Source, SparseDataset
+from tinynn.data.hostdata import host
+
+_ROWS_AT_ONCE = 2**16  # that are looked at for NaN: a mapped file need not be in memory as a whole
+
+
+class DataAdapter:
+    """The way in for all the data that one call of fit, predict or evaluate is given.
+
+    Arrays must be on `target`; only with `moves` (the caller named a backend) do arrays of the
+    host's library come along, as lists and frames always do.
+
+    Attributes:
+        where: the function, which begins every message.
+        target: the backend on which everything is to be.
+        dtype: the dtype that floats get; None before X has shown it.
+        hint: the end of the message about an array that is elsewhere.
+    """
+
+    def __init__(
+        self,
+        where: str,
+        target: Backend,
+        *,
+        moves: bool = False,
+        dtype: Any = None,
+        hint: str = "",
+    ) -> None:
+        self.where, self.target, self.moves, self.dtype = where, target, moves, dtype
+        self.hint = hint or "Bring them together first: backends.get(...).asarray(host data)."
+
+    @staticmethod
+    def following(where: str, x: Any, backend: str | Backend | None) -> "DataAdapter":
+        """An adapter to the backend asked for, else to that of X, else to the host's library."""
+        if backend is not None:
+            return DataAdapter(where, backends.get(backend), moves=True)
+        arrays = [a for a in tree.leaves(x) if backends.is_array(a)] if _is_tree(x) else [x]
+        first = next(filter(backends.is_array, arrays), None)
+        return DataAdapter(where, host() if first is None else _backend(f"{where}: X", first))
+
+    def dataset(
+        self,
+        x: Any,
+        y: Any,
+        sample_weight: Any = None,
+        *,
+        prefix: str = "",
+        columns: Sequence[str] = (),
+    ) -> Source:
+        """X, y and weights together, free of NaN and infinities."""
+        names = {k: prefix + k for k in ("X", "y", "sample_weight")}
+        inputs = self.inputs(x, names["X"], columns)
+        if hostdata.is_sparse(inputs):
+            size, dtype = inputs.shape[0], self.target.dtype_name(self.dtype)
+        else:
+            size = tree.leaves(inputs)[0].shape[0]
+        targets = self.targets(y, size, names["y"])
+        weights = self.sample_weight(sample_weight, size, names["sample_weight"])
+        labels = columns or hostdata.columns_of(x)
+        self.check_finite({names["y"]: targets})
+        samples = Samples(targets if hostdata.is_sparse(inputs) else inputs, targets, weights)
+        if hostdata.is_sparse(inputs):
+            return SparseDataset(inputs, dtype, samples, self.target)
+        self.check_finite({names["X"]: inputs}, labels)
+        return ArrayDataset(samples, self.target)
+
+    def inputs(self, value: Any, name: str = "X", columns: Sequence[str] = ()) -> Any:
+        """X: a tree of arrays (samples, ...), or a sparse matrix, which is left as it is.
+
+        Floats get one dtype; integers and booleans stay what they are.
+        """
+        if hostdata.is_sparse(value):
+            self.dtype = self.dtype or self._sparse_dtype(value, name)
+            return value.tocsr()
+        at = f"{self.where}: {name}"
+        x = _map_tree(lambda leaf, path: self._bring(leaf, name + path, columns), value)
+        leaves = tree.leaves(x)
+        if not leaves:
+            raise ValueError(f"{at}: expected an array, got none. To fix it: give data.")
+        for leaf in leaves:
+            if leaf.ndim == 0 or 0 in leaf.shape:
+                raise ValueError(
+                    f"{at}: expected at least one sample and one feature, got shape "
+                    f"{tuple(leaf.shape)}. To fix it: check how it was read."
+                )
+            self._same_length(leaf, leaves[0].shape[0], name)
+        self.dtype = self.dtype or self._common_float(leaves, name)
+        return tree.map(self._as_float, x)
+
+    def targets(self, value: Any, size: int, name: str = "y") -> Any:
+        """y: a tree of arrays (samples,) or (samples, ...). Integers and booleans stay labels."""
+        y = _map_tree(lambda leaf, path: self._bring(leaf, name + path), value)
+        if len(hostdata.columns_of(value)) == 1:
+            y = self.target.xp.reshape(y, (-1,))
+        for leaf in tree.leaves(y):
+            self._same_length(leaf, size, name)
+        return tree.map(self._as_float, y)
+
+    def sample_weight(self, value: Any, size: int, name: str = "sample_weight") -> Any:
+        """Weights of samples: (samples,), floats, none negative, not all zero; None stays None."""
+        if value is None:
+            return None
+        xp = self.target.xp
+        weights = xp.astype(self._bring(value, name), self.dtype, copy=False)
+        self._same_length(weights, size, name)
+        sound = xp.all((weights >= 0) & xp.isfinite(weights)) & xp.any(weights > 0)
+        if weights.ndim != 1 or not to_scalar(self.target, sound):
+            raise ValueError(
+                f"{self.where}: {name}: expected one number a sample, none negative and not all "
+                f"zero, got shape {tuple(weights.shape)} or such values. Give a weight to each row."
+            )
+        return weights
+
+    def check_finite(self, trees: dict[str, Any], columns: Sequence[str] = ()) -> None:
+        """Refuse NaN and infinities, naming the column; one boolean is read from the device."""
+        xp = self.target.xp
+        named = [
+            (name + _dotted(path), a) for name, t in trees.items() for path, a in tree.paths(t)
+        ]
+        floats = [(name, a) for name, a in named if xp.isdtype(a.dtype, "real floating")]
+        flags = [
+            xp.all(xp.isfinite(a[start : start + _ROWS_AT_ONCE, ...]))
+            for _, a in floats
+            for start in range(0, a.shape[0], _ROWS_AT_ONCE)
+        ]
+        if not flags or to_scalar(self.target, xp.all(xp.stack(flags))):
+            return
+        for name, array in floats:
+            table = xp.reshape(array, (array.shape[0], array.shape[1] if array.ndim > 1 else 1, -1))
+            bad = xp.sum(xp.astype(~xp.isfinite(table), xp.int32), axis=(0, 2))
+            for j, count in enumerate(self.target.to_host(bad).tolist()):
+                if count:
+                    column = f"column {columns[j]!r}" if j < len(columns) else f"column {j}"
+                    raise ValueError(
+                        f"{self.where}: {name}, {column}: expected finite numbers, got {count} "
+                        "that are NaN or infinite. Fill the gaps, or drop those rows."
+                    )
+
+    def _bring(self, value: Any, name: str, columns: Sequence[str] = ()) -> Any:
+        """`value` as an array on the target: host floats in the dtype of X, the rest by kind."""
+        at = f"{self.where}: {name}"
+        if backends.is_array(value):
+            on = _backend(at, value)
+            if on != self.target and not (self.moves and on == host()):
+                raise MixedArrays(
+                    f"{at}: expected an array on {self.target!r}, got one on {on!r}. {self.hint}"
+                )
+            hostdata.refuse_odd_array(at, value)
+            if on.xp.isdtype(value.dtype, ("bool", "integral", "real floating")):
+                return value if on == self.target else self.target.asarray(value)
+            if on != host() or on.xp.isdtype(value.dtype, "numeric"):
+                raise ValueError(
+                    f"{at}: expected real numbers, got dtype {value.dtype}. Give real and "
+                    "imaginary parts as features of their own."
+                )
+        data, kind, by_column = hostdata.read(at, value, columns)
+        floating = self.dtype or self.target.default_float
+        array = self.target.asarray(data, floating if kind == "float" else None)
+        return self.target.xp.permute_dims(array, (1, 0)) if by_column else array
+
+    def _common_float(self, leaves: list[Any], name: str) -> Any:
+        """The dtype of the first floats among X; the device's default if there are none."""
+        xp = self.target.xp
+        floats = (a.dtype for a in leaves if xp.isdtype(a.dtype, "real floating"))
+        dtype = next(floats, self.target.default_float)
+        if dtype not in self.target.dtypes().values():
+            raise ValueError(
+                f"{self.where}: {name}: expected float32 or float64, got {dtype}. "
+                "Cast it first: xp.astype(X, xp.float32)."
+            )
+        return dtype
+
+    def _sparse_dtype(self, value: Any, name: str) -> Any:
+        known = self.target.dtypes()
+        if value.dtype.kind not in "biuf":
+            raise ValueError(f"{self.where}: {name}: expected real numbers, got {value.dtype}.")
+        return known.get(value.dtype.name) if value.dtype.kind == "f" else self.target.default_float
+
+    def _as_float(self, array: Any) -> Any:
+        xp = self.target.xp
+        if not xp.isdtype(array.dtype, "real floating"):
+            return array
+        return xp.astype(array, self.dtype, copy=False)
+
+    def _same_length(self, array: Any, size: int, name: str) -> None:
+        got = array.shape[0] if array.ndim else 0
+        if got != size:
+            raise ValueError(
+                f"{self.where}: {name}: expected {size} entries, one for each row of X, "
+                f"got shape {tuple(array.shape)}. Give X and {name} the same rows."
+            )
+
+
+def to_scalar(backend: Backend, scalar: Any) -> Any:
+    """A 0-d array as a Python number: the one way in which training looks at values."""
+    return backend.to_host(scalar).item()
+
+
+def _backend(at: str, array: Any) -> Backend:
+    """`backends.of`, whose error says where."""
+    try:
+        return backends.of(array)
+    except TypeError as error:
+        raise TypeError(f"{at}: {error}") from error
+
+
+def _is_tree(value: Any) -> bool:
+    """Whether it is several inputs: a dict, or a tuple of arrays, frames and the like."""
+    if isinstance(value, dict):
+        return True
+    return isinstance(value, tuple) and bool(value) and not any(map(_is_number_or_list, value))
+
+
+def _is_number_or_list(value: Any) -> bool:
+    if isinstance(value, tuple):
+        return not _is_tree(value)
+    return isinstance(value, list | int | float | str) or value is None
+
+
+def _map_tree(f: Callable[[Any, str], Any], value: Any, path: str = "") -> Any:
+    """`f` applied to each of several inputs, with its path; or to the only one."""
+    if not _is_tree(value):
+        return f(value, path)
+    if isinstance(value, dict):
+        return {str(k): _map_tree(f, v, f"{path}[{k!r}]") for k, v in value.items()}
+    return tuple(_map_tree(f, v, f"{path}[{i}]") for i, v in enumerate(value))
+
+
+def _dotted(path: str) -> str:
+    return f"[{path}]" if path else ""

@@ -1,0 +1,189 @@
+"""Datasets: so many samples, any of which can be taken as a batch on the device."""
+
+from typing import Any, NamedTuple, Protocol, TypeAlias
+
+from backends import Backend, random
+from tinynn import tree
+
+Array: TypeAlias = Any
+Tree: TypeAlias = Any
+
+
+class Samples(NamedTuple):
+    """Samples on one backend: trees of arrays (samples, ...), and their weights.
+
+    Attributes:
+        x: what the network is given; a tuple is several inputs.
+        y: what it is to give.
+        sample_weight: (samples,), how much each counts in the loss, or None.
+    """
+
+    x: Tree
+    y: Tree
+    sample_weight: Array | None = None
+
+    @property
+    def size(self) -> int:
+        """How many samples these are."""
+        return int(tree.leaves(self.x)[0].shape[0])
+
+    @property
+    def inputs(self) -> tuple[Tree, ...]:
+        """What the network is called with."""
+        return self.x if type(self.x) is tuple else (self.x,)
+
+    def between(self, start: int, stop: int) -> "Samples":
+        """The samples from `start` up to `stop`; views where the library has them."""
+        part: Samples = tree.map(lambda a: a[start:stop, ...], self)
+        return part
+
+
+class Dataset(Protocol):
+    """Where batches come from: `size` samples, numbered from 0."""
+
+    @property
+    def size(self) -> int:
+        """How many samples there are."""
+
+    def take(self, order: Array) -> Samples:
+        """The samples of these numbers, (batch,) integers on the device, in that order."""
+
+    def between(self, start: int, stop: int) -> Samples:
+        """The samples from number `start` up to `stop`."""
+
+
+class Source(Dataset, Protocol):
+    """A dataset whose targets are all there to be looked at."""
+
+    @property
+    def targets(self) -> Tree:
+        """All of y."""
+
+    def with_targets(self, y: Tree) -> "Source":
+        """The same samples with another y."""
+
+
+class ArrayDataset:
+    """Samples in memory, or in files that are mapped into it."""
+
+    def __init__(self, samples: Samples, backend: Backend) -> None:
+        self.samples, self.backend, self.size = samples, backend, samples.size
+
+    @property
+    def targets(self) -> Tree:
+        """All of y."""
+        return self.samples.y
+
+    def with_targets(self, y: Tree) -> "ArrayDataset":
+        """The same samples with another y."""
+        return ArrayDataset(self.samples._replace(y=y), self.backend)
+
+    def take(self, order: Array) -> Samples:
+        xp = self.backend.xp
+        taken: Samples = tree.map(lambda a: xp.take(a, order, axis=0), self.samples)
+        return taken
+
+    def between(self, start: int, stop: int) -> Samples:
+        whole = start == 0 and stop == self.size
+        return self.samples if whole else self.samples.between(start, stop)
+
+
+class SparseDataset:
+    """Rows of a sparse matrix of SciPy's, which become dense batch by batch."""
+
+    def __init__(self, matrix: Any, dtype: str, rest: Samples, backend: Backend) -> None:
+        self.matrix, self.dtype, self.backend = matrix, dtype, backend
+        self.rest = ArrayDataset(rest._replace(x=rest.y), backend)  # y and weights, by row
+        self.size = int(matrix.shape[0])
+
+    @property
+    def targets(self) -> Tree:
+        """All of y."""
+        return self.rest.targets
+
+    def with_targets(self, y: Tree) -> "SparseDataset":
+        """The same samples with another y."""
+        rest = self.rest.samples._replace(y=y)
+        return SparseDataset(self.matrix, self.dtype, rest, self.backend)
+
+    def take(self, order: Array) -> Samples:
+        return self._dense(self.backend.to_host(order), self.rest.take(order))
+
+    def between(self, start: int, stop: int) -> Samples:
+        return self._dense(slice(start, stop), self.rest.between(start, stop))
+
+    def _dense(self, rows: Any, rest: Samples) -> Samples:
+        dense = self.matrix[rows].toarray()
+        return rest._replace(x=self.backend.asarray(dense, dtype=self.dtype))
+
+
+class Subset:
+    """Some of the samples of a dataset, by their numbers there; nothing is copied."""
+
+    def __init__(self, dataset: Dataset, indices: Array, backend: Backend) -> None:
+        self.dataset, self.indices, self.backend = dataset, indices, backend
+        self.size = int(indices.shape[0])
+
+    def take(self, order: Array) -> Samples:
+        return self.dataset.take(self.backend.xp.take(self.indices, order))
+
+    def between(self, start: int, stop: int) -> Samples:
+        return self.dataset.take(self.indices[start:stop])
+
+
+class Slice:
+    """The samples of a dataset from number `start` up to `stop`."""
+
+    def __init__(self, dataset: Dataset, start: int, stop: int) -> None:
+        self.dataset, self.start, self.size = dataset, start, stop - start
+
+    def take(self, order: Array) -> Samples:
+        return self.dataset.take(order + self.start)
+
+    def between(self, start: int, stop: int) -> Samples:
+        return self.dataset.between(self.start + start, self.start + stop)
+
+
+def held_out_count(count: int, fraction: float) -> int:
+    """How many of so many samples are held out: that fraction, at least one and never all."""
+    return min(max(round(count * fraction), 1), count - 1)
+
+
+def held_out(
+    dataset: Dataset, fraction: float, key: Array | None, classes: Array | None, backend: Backend
+) -> tuple[Dataset, Dataset]:
+    """(the samples to train on, the fraction of them to validate on): by number, not copied.
+
+    Args:
+        dataset: all samples.
+        fraction: of them, to hold out.
+        key: what the draw is made with; None holds out the last samples.
+        classes: (samples,) integers or booleans; each class gets its share, to within one sample.
+        backend: where the samples are.
+    """
+    count, few = dataset.size, held_out_count(dataset.size, fraction)
+    if key is None:
+        return Slice(dataset, 0, count - few), Slice(dataset, count - few, count)
+    xp = backend.xp
+    order = random.permutation(key, count)
+    if classes is not None:  # sorted by class, at random within it, then every so-manieth
+        labels = xp.take(classes, order)
+        if xp.isdtype(labels.dtype, "bool"):
+            labels = xp.astype(labels, xp.int32)
+        order = xp.take(order, xp.argsort(labels, stable=True))
+    chosen = {int((i + 0.5) * count / few) for i in range(few)}
+    places = [sorted(chosen), [i for i in range(count) if i not in chosen]]
+    held, kept = (xp.sort(xp.take(order, backend.asarray(p, order.dtype))) for p in places)
+    return Subset(dataset, kept, backend), Subset(dataset, held, backend)
+
+
+def target_like(target: Array, prediction: Array, xp: Any) -> Array:
+    """The target as (samples, 1) or (samples,), as the prediction is, so that nothing broadcasts.
+
+    `prediction` may be of any number of samples.
+    """
+    if target.ndim == 1 and tuple(prediction.shape[1:]) == (1,):
+        return xp.reshape(target, (-1, 1))
+    if prediction.ndim == 1 and tuple(target.shape[1:]) == (1,):
+        return xp.reshape(target, (-1,))
+    return target

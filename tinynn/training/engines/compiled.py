@@ -1,0 +1,170 @@
+"""The compiled engine: the recorded step, with the loop over the batches inside the program."""
+
+from collections.abc import Iterator
+from contextlib import nullcontext
+from itertools import zip_longest
+from math import prod
+from typing import Any
+
+from tinynn import tree
+from tinynn.compiler.loop import Loop
+from tinynn.compiler.rewrite import difference
+from tinynn.data import Samples
+from tinynn.training.batches import Batches
+from tinynn.training.progress import Bar
+from tinynn.training.step import Carry, TrainingStep
+from tinynn.transforms.record import Graph, RecordingError, record
+
+# Shuffled samples are put in order in pieces of about this many bytes.
+_PIECE = 64 * 2**20
+
+
+class Compiled:
+    """The recorded step, with the loop over the batches in the program.
+
+    Raises RecordingError if the step cannot be recorded.
+    """
+
+    def __init__(
+        self, step: TrainingStep, batches: Batches, carry: Carry, bar: Bar, kind: type[Loop]
+    ) -> None:
+        self.step, self.batches, self.bar, self.kind = step, batches, bar, kind
+        self.backend, self.xp, self.size = batches.backend, batches.backend.xp, batches.size
+        self._refuse_followed((carry, batches.dataset.between(0, 1)))
+        self.rest = rest = batches.dataset.size % self.size
+        self.fuses_epochs = not (batches.shuffle or batches.draws or rest)
+        self.structure = tree.flatten(carry)[1]
+        self.loop = self._program(self.size, carry)
+        self.last = self._program(rest, carry) if rest else None
+        if self.last:
+            self.last.share(self.loop)
+        self.prepared: Any = None
+        self.kinds = _kinds(carry)
+        self.load(carry)
+
+    def _refuse_followed(self, values: Any) -> None:
+        """RecordingError for arrays whose derivatives the program would cut off."""
+        lowering = self.backend.lowering
+        if lowering and lowering.followed(tree.leaves(values)):
+            raise RecordingError(
+                "the library follows its arrays, for derivatives of its own; if they are not "
+                "wanted, give arrays that it does not follow"
+            )
+
+    def _program(self, size: int, carry: Carry) -> Loop:
+        """The program for batches of this size."""
+        if unrecorded := set(getattr(self.step.optimizer, "needs", ())) - {"value"}:
+            raise RecordingError(
+                f"the optimizer needs {', '.join(sorted(unrecorded))}, which a recorded step lacks"
+            )
+        batch = self.batches.dataset.between(0, size)
+        key = self.batches.keys(0)[0, ...] if self.batches.draws else None
+        try:
+            graph, again = [recorded(self.step, self.backend, carry, batch, key) for _ in range(2)]
+        except TypeError as error:  # a library refuses arrays that are not its own
+            raise RecordingError(str(error)) from error
+        if where := difference(graph, again, self.backend.to_host):
+            raise RecordingError(
+                f"it is not the same in each call: {where}. It draws random numbers of its own, or "
+                "counts its calls; draw with scope.random, and keep what changes in scope.state"
+            )
+        return self.kind(graph, len(tree.leaves(carry)), self.backend, slots_of(carry))
+
+    def load(self, carry: Carry) -> None:
+        """Go on from here."""
+        self._refuse_followed(carry)
+        for old, new in zip_longest(self.kinds, _kinds(carry), fillvalue=("none", (), None)):
+            if old != new:
+                raise ValueError(
+                    f"fit: a callback has replaced the parameters: expected {old[0]} of shape "
+                    f"{old[1]} and {old[2]}, got {new[0]} of shape {new[1]} and {new[2]}. Keep "
+                    'shapes and dtypes, or use engine="eager"'
+                )
+        self.loop.load(tree.leaves(carry))
+        if self.last:
+            self.last.bind()
+
+    def run(self, order: Any, keys: Any, first: int, count: int) -> Any:
+        """The losses of `count` steps of an epoch from step `first` on: (count,)."""
+        losses = []
+        for place, steps in self._pieces(first, count):
+            piece = self.batches.samples(order, place, steps)
+            full = piece.size // self.size
+            losses += self._steps(self.loop, piece.between(0, full * self.size), keys, place, full)
+            if piece.size % self.size:
+                rest = piece.between(full * self.size, piece.size)
+                losses += self._steps(self.last, rest, keys, place + full, 1)
+            self.bar.batch(piece.size)
+        return losses[0] if len(losses) == 1 else self.xp.concat(losses)
+
+    def run_epochs(self, count: int) -> Any:
+        """The losses of whole epochs that are all alike: (count, steps)."""
+        dataset = self.batches.dataset
+        if self.prepared is None:
+            whole = dataset.between(0, dataset.size)
+            self.prepared = self.loop.batches(self.size, tree.leaves(whole), ())
+        losses = self.loop.run(self.prepared, count)
+        self.bar.batch(dataset.size * count)
+        return self.xp.reshape(losses, (count, -1))
+
+    def invalidate_data(self) -> None:
+        """Forget what was computed from the data."""
+        self.prepared = None
+
+    def snapshot(self, reuse: Any = None) -> tuple[Carry, Any]:
+        """(the carry as it stands, the memory that a later snapshot may take)."""
+        copies = self.loop.copies(reuse)
+        return self.structure.unflatten(self.loop.values(copies)), copies
+
+    def _steps(self, loop: Any, piece: Samples, keys: Any, first: int, count: int) -> list[Any]:
+        """The losses of so many steps on these samples."""
+        if not count:
+            return []
+        each = () if keys is None else (keys[first : first + count, ...],)
+        return [loop.run(loop.batches(piece.size // count, tree.leaves(piece), each))]
+
+    def _pieces(self, first: int, count: int) -> Iterator[tuple[int, int]]:
+        """(first step, number of steps) of parts whose samples are put in order together."""
+        row = 8 * sum(prod(a.shape[1:]) for a in tree.leaves(self.batches.dataset.between(0, 1)))
+        most = max(1, _PIECE // (row * self.size)) if self.batches.shuffle else count
+        for place in range(first, first + count, most):
+            yield place, min(most, first + count - place)
+
+
+def _kinds(carry: Carry) -> list[tuple[str, Any, Any]]:
+    """The name, shape and dtype of every array of a carry."""
+    return [(name, tuple(leaf.shape), leaf.dtype) for name, leaf in tree.paths(carry)]
+
+
+def recorded(step: Any, backend: Any, *arguments: Any) -> Graph:
+    """A step as a graph, in the functions that the library's lowering decomposes others into."""
+    lowering = backend.lowering
+    with lowering.recording() if lowering else nullcontext():
+        decompositions = lowering.decompositions if lowering else None
+        return record(step, *arguments, decompositions=decompositions)[1]
+
+
+def slots_of(carry: Carry) -> list[list[int]]:
+    """The places, among the leaves of a carry, of the parameters and of each tree like them.
+
+    An optimizer's state holds such trees, its moments for one; each can be one flat vector.
+    """
+    structure = tree.flatten(carry.params)[1]
+    count = len(tree.leaves(carry.params))
+    rows: list[list[int]] = []
+    place = 0
+
+    def visit(node: Any) -> None:
+        nonlocal place
+        children = tree.children(node)
+        if children and tree.flatten(node)[1] == structure:
+            rows.append(list(range(place, place + count)))
+            place += count
+        elif children is None:
+            place += 1
+        else:
+            for child in children.values():
+                visit(child)
+
+    visit(tuple(carry))
+    return rows

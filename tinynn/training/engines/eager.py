@@ -1,0 +1,38 @@
+"""The eager engine: the step as it is written, batch by batch."""
+
+from typing import Any
+
+from tinynn.training.batches import Batches
+from tinynn.training.progress import Bar
+from tinynn.training.step import Carry, TrainingStep
+
+
+class Eager:
+    """The step as it is written, batch by batch."""
+
+    fuses_epochs = False
+
+    def __init__(self, step: TrainingStep, batches: Batches, carry: Carry, bar: Bar) -> None:
+        self.step, self.batches, self.bar, self.carry = step, batches, bar, carry
+
+    def load(self, carry: Carry) -> None:
+        """Go on from here."""
+        self.carry = carry
+
+    def run(self, order: Any, keys: Any, first: int, count: int) -> Any:
+        """The losses of `count` steps of an epoch from step `first` on: (count,)."""
+        losses = []
+        for place in range(first, first + count):
+            batch = self.batches.samples(order, place, 1)
+            key = None if keys is None else keys[place, ...]
+            self.carry, loss = self.step(self.carry, batch, key)
+            losses.append(loss)
+            self.bar.batch(batch.size)
+        return self.batches.backend.xp.stack(losses)
+
+    def invalidate_data(self) -> None:
+        """Forget what was computed from the data; here nothing is cached."""
+
+    def snapshot(self, reuse: Any = None) -> tuple[Carry, Any]:
+        """(the carry as it stands, the memory that a later snapshot may take)."""
+        return self.carry, None

@@ -1,0 +1,82 @@
+"""Outputs of a network for many samples, and what is measured of them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from backends import Backend
+from tinynn import tree
+from tinynn.data import Dataset, Samples, target_like
+from tinynn.layers import run
+from tinynn.training.metrics import Metric
+from tinynn.training.step import cost
+
+ROWS_AT_ONCE = 8192  # of a forward pass that only measures
+
+
+def forward(
+    net: Any, params: Any, state: Any, x: Any, xp: Any, batch_size: int | None = None
+) -> Any:
+    """The network's output in inference for x, in pieces of at most `batch_size` samples."""
+    inputs = x if type(x) is tuple else (x,)
+    count = tree.leaves(x)[0].shape[0]
+    if batch_size is None or batch_size >= count:
+        return run(net, params, state, *inputs).output
+    if batch_size < 1:
+        raise ValueError(
+            f"predict: batch_size: expected 1 or more, or None, got {batch_size}. To fix it: "
+            "give how many samples to pass at once"
+        )
+    pieces = []
+    for start in range(0, count, batch_size):
+        stop = min(start + batch_size, count)
+        part = tree.map(lambda a, start=start, stop=stop: a[start:stop, ...], inputs)
+        pieces.append(run(net, params, state, *part).output)
+    return tree.map(lambda *parts: xp.concat(parts, axis=0), *pieces)
+
+
+def measure(loss: Any, metrics: Sequence[Metric], prediction: Any, samples: Samples) -> list[Any]:
+    """The loss, if there is one, and the metrics: 0-d arrays on the device."""
+    losses = [] if loss is None else [cost(loss, prediction, samples)]
+    return [*losses, *(metric(prediction, samples.y) for metric in metrics)]
+
+
+def evaluate(
+    net: Any,
+    params: Any,
+    state: Any,
+    dataset: Dataset,
+    loss: Any,
+    metrics: Sequence[Metric],
+    backend: Backend,
+    batch_size: int | None = ROWS_AT_ONCE,
+) -> list[Any]:
+    """The loss, if there is one, and the metrics over a dataset: 0-d arrays on the device."""
+    samples = dataset.between(0, dataset.size)
+    prediction = forward(net, params, state, samples.x, backend.xp, batch_size)
+    samples = matched(samples, prediction, backend.xp)
+    return measure(loss, metrics, prediction, samples)
+
+
+def matched(samples: Samples, prediction: Any, xp: Any) -> Samples:
+    """The samples, whose single target has the axes of a single output."""
+    if hasattr(samples.y, "ndim") and hasattr(prediction, "ndim"):
+        return samples._replace(y=target_like(samples.y, prediction, xp))
+    return samples
+
+
+def numbers(backend: Backend, scalars: Sequence[Any]) -> list[float]:
+    """0-d arrays as Python numbers, all in one reading."""
+    if not scalars:
+        return []
+    xp = backend.xp
+    row: list[float] = backend.to_host(
+        xp.stack([xp.astype(scalar, scalars[0].dtype, copy=False) for scalar in scalars])
+    ).tolist()
+    return row
+
+
+def check_targets(loss: Any, prediction: Any, y: Any) -> None:
+    """Have the loss refuse targets that do not fit, if it knows how to."""
+    check = getattr(loss, "check", None)
+    if check is not None:
+        check(prediction, y)

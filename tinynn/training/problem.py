@@ -1,0 +1,307 @@
+"""`prepare`: all that `fit` is given, checked and brought together before any training."""
+
+import inspect
+import reprlib
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any
+
+import backends
+from backends import Backend, MixedArrays, random
+from tinynn import losses, optim, tree
+from tinynn.config import label
+from tinynn.data import DataAdapter, Dataset, Samples, Source, columns_of, held_out, held_out_count
+from tinynn.layers import ShapeError, run
+from tinynn.training.batches import HOLD_OUT, Batches
+from tinynn.training.evaluation import check_targets, matched
+from tinynn.training.metrics import Metric, get, name_of
+from tinynn.training.step import Carry, TrainingStep
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is to be trained, on what.
+
+    Attributes:
+        step: the training step: network, loss and optimizer.
+        batches: the samples to train on.
+        validation: the samples to measure on, or None for those to train on.
+        metrics: what is measured beside the loss.
+        backend: where everything is.
+        start: what the first step goes on from.
+        columns: the names of the features, if X was a frame.
+    """
+
+    step: TrainingStep
+    batches: Batches
+    validation: Dataset | None
+    metrics: tuple[Metric, ...]
+    backend: Backend
+    start: Carry
+    columns: tuple[str, ...]
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """What each epoch is measured by."""
+        named = tuple(map(name_of, self.metrics))
+        if self.validation is None:
+            return ("loss", *named)
+        return ("loss", "validation_loss", *(f"validation_{name}" for name in named))
+
+
+def prepare(
+    net: Any,
+    X: Any,
+    y: Any,
+    *,
+    loss: Any = None,
+    optimizer: Any = None,
+    batch_size: int | None = 32,
+    validation: Any = None,
+    seed: int = 0,
+    metrics: Any = (),
+    sample_weight: Any = None,
+    shuffle: bool = True,
+    params: Any = None,
+    state: Any = None,
+    backend: str | Backend | None = None,
+    dtype: Any = None,
+) -> Problem:
+    """The problem that these arguments of `fit` pose; see there."""
+    _check_net(net)
+    check_whole(batch_size=batch_size, seed=seed)
+    _check_validation(validation)
+    optimizer, measured = _optimizer(optimizer), _metrics(metrics)
+    adapter = DataAdapter.following("fit", X, backend)
+    home = adapter.target
+    with home.scope():
+        if dtype is not None:
+            adapter.dtype = home.dtypes()[home.dtype_name(dtype)]
+        columns = tuple(map(str, columns_of(X)))
+        dataset = adapter.dataset(X, y, sample_weight)
+        fraction = float(validation) if isinstance(validation, Real) else None
+        count = _trained_on(dataset.size, fraction)
+        size = count if batch_size is None else min(batch_size, count)
+        start = _start(net, params, state, dataset.between(0, size), seed, adapter)
+        prediction, draws = _try(net, start, dataset, count, size, seed)
+        loss = choose_loss(loss, home, dataset.targets, prediction, sample_weight is not None)
+        dataset = _checked(dataset, loss, prediction, home)
+        key = random.key(int(seed), home)
+        train: Dataset = dataset
+        held: Dataset | None = None
+        if fraction is not None:
+            draw = random.fold_in(key, HOLD_OUT) if shuffle else None
+            train, held = held_out(dataset, fraction, draw, _classes(dataset, home), home)
+        elif validation is not None:
+            given = _validation(adapter, validation, dataset, columns)
+            held = _checked(given, loss, prediction, home)
+        averages = getattr(loss, "reduction", "mean") == "mean"
+        shuffled = bool(shuffle) and size < count
+        batches = Batches(train, home, size, key, shuffled, draws, averages)
+        step = TrainingStep(net, loss, optimizer)
+        carry = Carry(*start, optimizer.init(start[0]))
+    return Problem(step, batches, held, measured, home, carry, columns)
+
+
+# Arguments that are no data.
+
+
+def several(value: Any) -> tuple[Any, ...]:
+    """A tuple, also of what came alone; of None, an empty one."""
+    if value is None:
+        return ()
+    return (value,) if isinstance(value, str) or callable(value) else tuple(value)
+
+
+def _check_net(net: Any) -> None:
+    if isinstance(net, type) or not hasattr(net, "forward"):
+        raise TypeError(
+            "fit: net: expected a layer, such as Sequential(Linear(32), relu, Linear(10)), "
+            f"got {net!r}"
+        )
+
+
+def _optimizer(optimizer: Any) -> Any:
+    if optimizer is None:
+        return optim.Adam()
+    if isinstance(optimizer, type) or not hasattr(optimizer, "update"):
+        raise TypeError(f"fit: optimizer: expected an optimizer, such as Adam(), got {optimizer!r}")
+    return optimizer
+
+
+def check_whole(**numbers: Any) -> None:
+    """Refuse what is no whole number where one is expected."""
+    for name, value in numbers.items():
+        whole = hasattr(value, "__index__") and not isinstance(value, bool)
+        if name == "seed":
+            fits, expected = whole, "a whole number"
+        elif name == "epochs":
+            fits, expected = whole and value > 0, "a whole number of 1 or more"
+        else:
+            fits = value is None or (whole and value > 0)
+            expected = "a whole number of 1 or more, or None for all samples at once"
+        if not fits:
+            raise ValueError(f"fit: {name}: expected {expected}, got {value!r}")
+
+
+def _check_validation(validation: Any) -> None:
+    pair = isinstance(validation, tuple | list) and len(validation) in (2, 3)
+    fraction = isinstance(validation, Real) and 0 < float(validation) < 1
+    if validation is not None and not pair and not fraction:
+        raise ValueError(
+            "fit: validation: expected a fraction between 0 and 1, (X, y), (X, y, sample_weight) "
+            f"or None, got {reprlib.repr(validation)}"
+        )
+
+
+def _metrics(metrics: Any) -> tuple[Metric, ...]:
+    found = tuple(map(get, several(metrics)))
+    named = tuple(map(name_of, found))
+    twice = [name for name in named if named.count(name) > 1 or name in ("epoch", "loss")]
+    if twice:
+        raise ValueError(
+            f"fit: metrics: expected names of their own, got {twice[0]!r}, which is taken. Give a "
+            "function another __name__, or measure one of them later with Model.evaluate"
+        )
+    return found
+
+
+# Data.
+
+
+def _trained_on(count: int, fraction: float | None) -> int:
+    """How many samples there are to train on."""
+    if fraction is None:
+        return count
+    if count == 1:
+        raise ValueError(
+            f"fit: X: expected two samples or more to hold out {fraction:g} of them, got one. "
+            "Give more samples, or validation=None."
+        )
+    return count - held_out_count(count, fraction)
+
+
+def _validation(
+    adapter: DataAdapter, validation: Any, dataset: Dataset, columns: tuple[str, ...]
+) -> Source:
+    """The samples given as validation=(X, y) or (X, y, sample_weight)."""
+    held = adapter.dataset(*validation, prefix="validation ", columns=columns)
+    shapes = [
+        [tuple(a.shape[1:]) for a in tree.leaves(each.between(0, 1).x)] for each in (held, dataset)
+    ]
+    if shapes[0] != shapes[1]:
+        expected, got = (", ".join(map(str, each)) for each in reversed(shapes))
+        raise ValueError(
+            f"fit: validation X: expected rows of shape {expected} as in X, "
+            f"got {got}. Give it the same columns."
+        )
+    return held
+
+
+def _classes(dataset: Source, home: Backend) -> Any:
+    """The labels of the samples, if y is labels; else None."""
+    y = dataset.targets
+    single = hasattr(y, "ndim") and (y.ndim == 1 or tuple(y.shape[1:]) == (1,))
+    if not single or not home.xp.isdtype(y.dtype, ("integral", "bool")):
+        return None
+    return home.xp.reshape(y, (-1,))
+
+
+def _checked(dataset: Source, loss: Any, prediction: Any, home: Backend) -> Source:
+    """The dataset with its targets as the loss takes them, once it has looked at them."""
+    whole = matched(Samples(prediction, dataset.targets), prediction, home.xp)
+    check_targets(loss, prediction, whole.y)
+    return dataset.with_targets(whole.y)
+
+
+# The start.
+
+
+def _start(
+    net: Any, params: Any, state: Any, samples: Samples, seed: int, adapter: DataAdapter
+) -> tuple[Any, Any]:
+    """New parameters and state, or those given, if they are where X is and of the same shapes."""
+    first = samples.between(0, 1)
+    new = net.init(int(seed), *first.inputs, dtype=adapter.dtype)
+    given = (new[0] if params is None else params, new[1] if state is None else state)
+    for name, expected, got in zip(("params", "state"), new, given, strict=True):
+        if got is not expected:
+            _check_like(name, expected, got, adapter.target)
+    return given
+
+
+def _check_like(name: str, expected: Any, got: Any, home: Backend) -> None:
+    shapes = [
+        {path: (tuple(leaf.shape), leaf.dtype) for path, leaf in tree.paths(each)}
+        for each in (expected, got)
+    ]
+    arrays = tree.leaves(got)
+    if shapes[0].keys() == shapes[1].keys() and arrays and backends.of(*arrays) != home:
+        raise MixedArrays(
+            f"fit: {name}: expected arrays on {home!r}, where X is, "
+            f"got arrays on {backends.of(*arrays)!r}. Move them first, with Model.to."
+        )
+    if shapes[0] != shapes[1]:
+        path = next(p for p in {**shapes[0], **shapes[1]} if shapes[0].get(p) != shapes[1].get(p))
+        said = [f"{s[path][0]} of {s[path][1]}" if path in s else "none" for s in shapes]
+        raise ValueError(
+            f"fit: {name}: {path!r}: expected {said[0]}, as net.init makes it, got {said[1]}. "
+            "Give those of a network of the same layers and widths."
+        )
+
+
+def _try(
+    net: Any, start: tuple[Any, Any], dataset: Dataset, count: int, size: int, seed: int
+) -> tuple[Any, bool]:
+    """(the output for a first batch, whether layers draw random numbers).
+
+    Every size of batch goes through the network, so that errors come before training.
+    """
+    last = count % size or size
+    for rows in sorted({last, size}, key=lambda rows: rows == size):
+        try:
+            inputs = dataset.between(0, rows).inputs
+            out = run(net, *start, *inputs, key=int(seed), training=True)
+        except ShapeError as error:
+            if rows == last != size:
+                error.add_note(
+                    f"fit: {count} samples in batches of {size} leave a last batch of "
+                    f"{last}: choose another batch_size."
+                )
+            raise
+    return out.output, out.draws
+
+
+# The loss.
+
+
+def choose_loss(loss: Any, home: Backend, y: Any, prediction: Any, weighed: bool) -> Any:
+    """The loss asked for, or the one that suits y."""
+    if isinstance(loss, str):
+        return losses.get(loss)
+    if loss is not None:
+        return _own_loss(loss, weighed)
+    if home.xp.isdtype(y.dtype, ("integral", "bool")):
+        many = y.dtype == home.xp.bool and y.ndim > 1  # classes that do not exclude each other
+        single = prediction.shape[-1] == 1 or many
+        return losses.get("binary_cross_entropy" if single else "cross_entropy")
+    return losses.get("squared_error")
+
+
+def _own_loss(loss: Any, weighed: bool) -> Any:
+    """A loss of the user's, if it can be called as it will be."""
+    if not callable(loss) or isinstance(loss, type):
+        raise TypeError(
+            "fit: loss: expected a loss such as SquaredError(), its name, or a function of "
+            f"(prediction, target), got {loss!r}"
+        )
+    if weighed and not isinstance(loss, losses.Loss):
+        try:
+            inspect.signature(loss).bind(None, None, None)
+        except TypeError as error:
+            raise TypeError(
+                "fit: sample_weight: expected a loss that takes (prediction, target, "
+                f"sample_weight), got {label(loss)}, which does not. Let it weigh, or give no "
+                "weights."
+            ) from error
+    return loss

@@ -1,0 +1,66 @@
+"""TrainingState: all that a run goes on from, and `Run`, as which callbacks see it."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from tinynn.training.history import History
+from tinynn.training.step import Carry
+
+
+@dataclass
+class TrainingState:
+    """Where a training run stands. It is what engines advance and checkpoints keep.
+
+    Attributes:
+        carry: parameters, the network's state and the optimizer's.
+        epoch: how many epochs are done.
+        step: how many steps of the epoch after them are done.
+        losses: of those steps: arrays (steps,) on the device.
+        history: what the epochs have shown.
+        callbacks: what each callback keeps, by its name: see `tinynn.training.callbacks`.
+    """
+
+    carry: Carry
+    epoch: int = 0
+    step: int = 0
+    losses: list[Any] = field(default_factory=list)
+    history: History = field(default_factory=History)
+    callbacks: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Run:
+    """A training run, as callbacks see it.
+
+    Arrays of the state are never changed in place, so a callback may keep them, and it may put
+    others in their place. `measures` names what the history holds.
+    """
+
+    epochs: int
+    state: TrainingState = field(repr=False)
+    measures: tuple[str, ...] = ("loss",)
+    directions: dict[str, bool | None] = field(default_factory=dict, repr=False)
+    stopped: bool = False
+
+    @property
+    def epoch(self) -> int:
+        """How many epochs are done."""
+        return self.state.epoch
+
+    @property
+    def history(self) -> History:
+        """What the epochs have shown."""
+        return self.state.history
+
+    @property
+    def params(self) -> Any:
+        """The parameters after the last epoch; others may be put in their place."""
+        return self.state.carry.params
+
+    @params.setter
+    def params(self, params: Any) -> None:
+        self.state.carry = self.state.carry._replace(params=params)
+
+    def stop(self) -> None:
+        """Ask for training to end after this epoch."""
+        self.stopped = True
