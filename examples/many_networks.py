@@ -27,7 +27,7 @@ def trained(key, x, y, width, steps):
     """Whether the network that starts from this key has learned all four rows: 0 or 1."""
     net = Sequential(Linear(width), tanh, Linear(1))
     loss, optimizer = BinaryCrossEntropy(), Adam(learning_rate=0.1)
-    params = net.init(key, x)
+    params = net.init(key, x)[0]
     state = optimizer.init(params)
     for _ in range(steps):
         gradient = grad(lambda params: loss(net(params, x), y))(params)

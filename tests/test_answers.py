@@ -48,7 +48,7 @@ def expected(model: Model, x: Any = X) -> Any:
 
 def asked_often(backend: Backend) -> tuple[Model, Any]:
     x = backend.asarray(X)
-    model = Model(NET, NET.init(0, x))
+    model = Model(NET, *NET.init(0, x))
     for _ in range(6):
         model.predict(x)
     return model, x
@@ -139,7 +139,7 @@ def test_layers_that_read_what_changes_are_asked_every_time(backend: Backend) ->
     factor = {"is": 0.0}
     x = backend.asarray(X)
     net = Sequential(Linear(2), lambda x: x * factor["is"])
-    model = Model(net, net.init(0, x))
+    model = Model(net, *net.init(0, x))
     for number in range(7):
         factor["is"] = float(number)
         host = backend.to_host(net(model.params, x))
@@ -150,7 +150,7 @@ def test_layers_that_read_what_changes_are_asked_every_time(backend: Backend) ->
 def test_layers_of_other_libraries_functions(backend: Backend) -> None:
     x = backend.asarray(X)
     net = Sequential(lambda x: np.tanh(x), Linear(2))
-    model = Model(net, net.init(0, x))
+    model = Model(net, *net.init(0, x))
     for _ in range(6):
         assert_close(model.predict(x), net(model.params, x), backend)
     given: dict[str, Any] = {"epochs": 2, "progress": False}

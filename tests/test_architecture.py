@@ -32,6 +32,7 @@ ARROWS: dict[str, set[str]] = {
     "layers": {"trace", "rules", "functional", "initializers", "config", "tree"},
     "optim": {"trace", "rules", "functional", "config", "tree"},
 }
+ARROWS["data"] = {"tree"}
 ARROWS["training"] = set(ARROWS)
 ARROWS["cli"] = set(ARROWS)
 TOP = {"tinynn", "tinynn.__main__"}  # these may import anything

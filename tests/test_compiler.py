@@ -19,12 +19,12 @@ from tests.seeds import fourier, parts, seeds, shown
 from tinynn import tree
 from tinynn.compiler import RecordingError
 from tinynn.compiler.loop import InPlace
+from tinynn.data import Samples
 from tinynn.functional import relu, sigmoid
 from tinynn.layers import Linear, Sequential
 from tinynn.losses import SquaredError
 from tinynn.optim import SGD
 from tinynn.trace import namespace
-from tinynn.training.data import Samples
 from tinynn.training.step import TrainingStep
 from tinynn.transforms.record import Input, record
 
@@ -261,7 +261,7 @@ def test_check_finite_names_layer_and_line(backend: Backend) -> None:
     f = tinynn.compile(lambda params, x: net(params, x), check_finite=True)
     where = r"log gave NaN.*layer 1, logarithm.*test_compiler.py:\d+"
     with np.errstate(all="ignore"), pytest.raises(FloatingPointError, match=where):
-        f(net.init(0, x), x)
+        f(net.init(0, x)[0], x)
 
 
 @pytest.mark.reads_scalars
@@ -327,14 +327,13 @@ def xor_loop() -> Any:
     net = Sequential(Linear(4, bias=False), sigmoid, Linear(1, bias=False), sigmoid)
     x = np.asarray([[0, 0, 1], [0, 1, 1], [1, 0, 1], [1, 1, 1]], dtype=float)
     y = np.asarray([[0.0], [1.0], [1.0], [0.0]])
-    params, optimizer = net.init(0, x), SGD(1.0)
-    state = optimizer.init(params)
-    step = TrainingStep(net, SquaredError(reduction="half_sum"), optimizer)
+    step = TrainingStep(net, SquaredError(reduction="half_sum"), SGD(1.0))
+    carry = step.init(0, Samples(x, y))
     backend = backends.get("numpy")
     decompositions = backend.lowering.decompositions
-    _, graph, _ = record(step, params, state, Samples(x, y), None, decompositions=decompositions)
+    _, graph, _ = record(step, carry, Samples(x, y), None, decompositions=decompositions)
     loop = InPlace(graph, 3, backend, [[0, 1]])
-    loop.load(tree.leaves((params, state)))
+    loop.load(tree.leaves(carry))
     return loop, loop.batches(4, (x, y), ())
 
 

@@ -102,7 +102,7 @@ def assert_same(
     given = data(backend)
     settings = {"epochs": 3, "batch_size": 16, "seed": 3, **settings}
     if weights:
-        settings["weights"] = given["weights"]
+        settings["sample_weight"] = given["weights"]
 
     def trained(engine: str) -> tinynn.Model:
         with warnings.catch_warnings():
@@ -212,7 +212,8 @@ def test_parameters_of_another_kind_are_refused(backend: Backend) -> None:
     def widen(run: Any) -> None:
         run.params = tree.map(lambda leaf: backend.xp.concat([leaf, leaf]), run.params)
 
-    words = r"a callback has replaced .* expected 0\.\w+ of shape .* got 0\.\w+ of shape"
+    name = r"params\.0\.\w+ of shape"
+    words = f"a callback has replaced .* expected {name} .* got {name}"
     with pytest.raises(ValueError, match=words):
         tinynn.fit(SMALL, given["x"], given["labels"], engine="calls", callbacks=[widen])
 
@@ -338,16 +339,16 @@ def test_calls_and_jit(backend: Backend) -> None:
 
 
 def test_auto_compiles_long_runs_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    from tinynn.training import programs
+    from tinynn.training.engines import compiled
 
     made = []
-    original = programs.Compiled.__init__
+    original = compiled.Compiled.__init__
 
     def noted(self: Any, *args: Any) -> None:
         made.append(args)
         original(self, *args)
 
-    monkeypatch.setattr(programs.Compiled, "__init__", noted)
+    monkeypatch.setattr(compiled.Compiled, "__init__", noted)
     x = np.random.RandomState(0).randn(20, 3)
     tinynn.fit(Linear(1), x, x[:, 0], epochs=2)
     assert not made

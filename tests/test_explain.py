@@ -9,7 +9,6 @@ from click.testing import CliRunner
 
 import tinynn
 from backends import Backend
-from tests.test_training import Frame
 from tinynn import fit
 from tinynn.cli.app import app
 from tinynn.functional import relu, sigmoid
@@ -28,7 +27,7 @@ def arrays(backend: Backend) -> tuple[Any, Any]:
 @pytest.mark.reads_scalars
 def test_every_line_has_its_layer_shape_and_value(backend: Backend) -> None:
     x, y = arrays(backend)
-    params = XOR.init(0, x)
+    params = XOR.init(0, x)[0]
     step = tinynn.explain(XOR, x, y, params=params, optimizer=SGD(1.0), values=True)
     places = [line.strip() for line in step.source.splitlines() if line.strip().startswith("# ")]
     layers = [place for place in places if place.startswith("# layer")]
@@ -65,7 +64,7 @@ def test_the_picture_is_whole(backend: Backend, net: Any) -> None:
 
 def test_a_model_explains_itself() -> None:
     model = tinynn.fit(XOR, X, Y, epochs=2)
-    assert model.explain(X, Y).source == tinynn.explain(XOR, X, Y, loss=model.loss).source
+    assert tinynn.explain(model, X, Y).source == tinynn.explain(XOR, X, Y, loss=model.loss).source
 
 
 def test_the_command(tmp_path: Any) -> None:
@@ -83,11 +82,13 @@ def test_the_command(tmp_path: Any) -> None:
 
 @pytest.mark.parametrize("names", [("a", "b"), (0, 1)])
 def test_columns_of_frames_by_name(names: tuple[Any, Any]) -> None:
+    import pandas
+
     first, second = names
-    frame = Frame({first: [1.0, 3.0, 5.0], second: [2.0, 4.0, 7.0]})
-    turned = Frame({second: [2.0, 4.0, 7.0], first: [1.0, 3.0, 5.0]})
+    frame = pandas.DataFrame({first: [1.0, 3.0, 5.0], second: [2.0, 4.0, 7.0]})
+    turned = pandas.DataFrame({second: [2.0, 4.0, 7.0], first: [1.0, 3.0, 5.0]})
     model = fit(Linear(1), frame, [0.0, 1.0, 2.0], epochs=1)
     assert model.columns == tuple(map(str, names))
     np.testing.assert_array_equal(model.predict(turned), model.predict(frame))
-    steps = [model.explain(each, [0.0, 1.0, 2.0], values=True) for each in (frame, turned)]
+    steps = [tinynn.explain(model, each, [0.0, 1.0, 2.0], values=True) for each in (frame, turned)]
     assert steps[0].source == steps[1].source

@@ -15,7 +15,7 @@ import backends
 from backends import Backend
 from tests.checks import assert_array, assert_equal
 from tinynn.functional import relu
-from tinynn.layers import BatchNorm, Layer, Linear, Sequential
+from tinynn.layers import BatchNorm, Layer, Linear, Scope, Sequential
 from tinynn.losses import Huber, SquaredError
 from tinynn.trace import namespace
 from tinynn.training import Accuracy, History, Model, ModelFileError, accuracy, files, load, r2
@@ -27,7 +27,8 @@ def small(backend: Backend, dtype: str = "float32") -> Model:
         "weight": backend.asarray([[0.5], [-1.25]], dtype),
         "bias": backend.asarray([3.0], dtype),
     }
-    return Model(Linear(1), params, History({"epoch": [1], "loss": [0.125]}), SquaredError())
+    history = History({"epoch": [1], "loss": [0.125]})
+    return Model(Linear(1), params, history=history, loss=SquaredError())
 
 
 @pytest.fixture
@@ -38,7 +39,7 @@ def path(tmp_path: Path) -> Path:
 def test_everything_survives(backend: Backend, path: Path, float_dtype: Any) -> None:
     net = Sequential(Linear(3), BatchNorm(momentum=0.8), relu, Linear(2, bias=False))
     x = backend.asarray([[1.0, 2.0], [3.0, 5.0]], float_dtype)
-    params = net.init(5, x)
+    params, state = net.init(5, x)
     history = History({"epoch": [1, 2], "loss": [0.1, 1e-300], "validation_loss": [1.0, 2.0]})
     extra = {
         "classes": ["Käse", 'quo"te'],
@@ -47,7 +48,10 @@ def test_everything_survives(backend: Backend, path: Path, float_dtype: Any) -> 
     }
     columns = ("width", "höhe")
     metrics = (accuracy, Accuracy(0.5), r2)
-    model = Model(net, params, history, Huber(2.0), metrics, columns, extra)
+    model = Model(
+        net, params, state, history=history, loss=Huber(2.0), metrics=metrics, columns=columns,
+        extra=extra,
+    )  # fmt: skip
     model.save(path)
     loaded = load(path, backend)
     assert loaded.net == net
@@ -57,6 +61,7 @@ def test_everything_survives(backend: Backend, path: Path, float_dtype: Any) -> 
     assert loaded.columns == columns
     assert loaded.extra == extra
     assert list(loaded.params) == list(params) == ["0", "1", "3"]
+    assert list(loaded.state["1"]) == ["mean", "var"]
     for layer, entries in params.items():
         assert list(loaded.params[layer]) == list(entries)
         for name, array in entries.items():
@@ -244,7 +249,7 @@ class Scale(Layer):
 
     factor: float = 2.0
 
-    def __call__(self, params: Any, x: Any) -> Any:
+    def forward(self, scope: Scope, x: Any) -> Any:
         return self.factor * x
 
 
@@ -259,7 +264,7 @@ def closeness(prediction: Any, target: Any) -> Any:
 def test_what_is_the_users_own_must_be_given_again(backend: Backend, path: Path) -> None:
     net = Sequential(Scale(3.0), square, Linear(1))
     x = backend.asarray([[1.0, 2.0]], "float32")
-    Model(net, net.init(0, x), loss=closeness, metrics=(closeness,)).save(path)
+    Model(net, *net.init(0, x), loss=closeness, metrics=(closeness,)).save(path)
     own = {"Scale": Scale, "square": square, "closeness": closeness}
     for name in own:
         with pytest.raises(ValueError, match=rf"model\.tinynn: .*custom={{'{name}': "):

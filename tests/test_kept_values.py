@@ -1,6 +1,7 @@
 """What a layer keeps from step to step, however its new values come about, on every engine."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,54 +11,54 @@ import tinynn
 from backends import Backend
 from tests.test_engines import compiled_by
 from tinynn import tree
+from tinynn.initializers import ones, zeros
+from tinynn.layers import Layer, Scope
 from tinynn.trace import namespace
 
 New = Callable[[Any, Any, Any], dict[str, Any]]
 
 
-class Keeping:
-    """Scales its input, and keeps two statistics whose new values a function gives."""
+@dataclass(frozen=True)
+class Keeping(Layer):
+    """Scales its input, and keeps two values whose new ones a function gives."""
 
-    def __init__(self, shape: tuple[int, ...], new: New) -> None:
-        self.shape, self.new = shape, new
+    shape: tuple[int, ...]
+    new: New
 
-    def init(self, key: Any, x: Any) -> Any:
-        xp, place = namespace(x), {"dtype": x.dtype, "device": x.device}
-        kept = {f"running_{name}": xp.zeros(self.shape, **place) for name in "rs"}
-        return {"a": xp.ones((3,), **place), **kept}
-
-    def __call__(self, params: Any, x: Any) -> Any:
-        return namespace(x, params["a"]).multiply(x, params["a"])
-
-    def train(self, params: Any, x: Any, key: Any = None) -> Any:
-        new = self.new(namespace(x, params["a"]), params, x)
-        return namespace(x, params["a"]).multiply(x, params["a"]), {"a": params["a"], **new}
+    def forward(self, scope: Scope, x: Any) -> Any:
+        a = scope.param("a", ones, (3,))
+        kept = {name: scope.state(name, zeros, self.shape) for name in "rs"}
+        if scope.training:
+            old = {name: variable.value for name, variable in kept.items()}
+            for name, value in self.new(namespace(x, a), {"a": a, **old}, x).items():
+                kept[name].value = value
+        return x * a
 
 
 def shared(xp: Any, p: Any, x: Any) -> dict[str, Any]:
-    mean = xp.add(p["running_r"] * 0.9, xp.mean(xp.multiply(x, p["a"]), axis=0))
-    return {"running_r": mean, "running_s": mean}
+    mean = xp.add(p["r"] * 0.9, xp.mean(xp.multiply(x, p["a"]), axis=0))
+    return {"r": mean, "s": mean}
 
 
 def merged(xp: Any, p: Any, x: Any) -> dict[str, Any]:
     mean = xp.mean(xp.multiply(x, p["a"]), axis=0)
-    return {"running_r": mean, "running_s": mean * 1.0}
+    return {"r": mean, "s": mean * 1.0}
 
 
 def of_the_batch(xp: Any, p: Any, x: Any) -> dict[str, Any]:
-    return {"running_r": xp.mean(x, axis=0), "running_s": p["running_s"]}
+    return {"r": xp.mean(x, axis=0), "s": p["s"]}
 
 
 def counted_twice(xp: Any, p: Any, x: Any) -> dict[str, Any]:
-    return {"running_r": p["running_r"] + 1, "running_s": p["running_r"] + 1}
+    return {"r": p["r"] + 1, "s": p["r"] + 1}
 
 
 def counted_before(xp: Any, p: Any, x: Any) -> dict[str, Any]:
-    return {"running_r": p["running_r"] + 1, "running_s": p["running_r"]}
+    return {"r": p["r"] + 1, "s": p["r"]}
 
 
 def of_the_count(xp: Any, p: Any, x: Any) -> dict[str, Any]:
-    return {"running_r": p["running_r"] + 1, "running_s": 0.5 / (p["running_r"] + 1)}
+    return {"r": p["r"] + 1, "s": 0.5 / (p["r"] + 1)}
 
 
 WAYS: list[tuple[tuple[int, ...], New]] = [
@@ -77,11 +78,10 @@ def test_kept_values(backend: Backend, shape: tuple[int, ...], new: New) -> None
     settings: dict[str, Any] = {"loss": "squared_error", "batch_size": 4, "epochs": 3}
     net = Keeping(shape, new)
     eager, compiled = [
-        tinynn.fit(net, x, y, engine=engine, **settings)  # type: ignore[arg-type]
+        tinynn.fit(net, x, y, engine=engine, **settings)
         for engine in ("eager", compiled_by(backend))
     ]
-    for (name, want), found in zip(
-        tree.paths(eager.params), tree.leaves(compiled.params), strict=True
-    ):
+    kept = [(model.params, model.state) for model in (eager, compiled)]
+    for (name, want), found in zip(tree.paths(kept[0]), tree.leaves(kept[1]), strict=True):
         found, want = backend.to_host(found), backend.to_host(want)
         np.testing.assert_allclose(found, want, rtol=1e-4, atol=1e-6, err_msg=name)

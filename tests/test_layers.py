@@ -28,10 +28,10 @@ from tinynn.layers import (
     Layer,
     LayerNorm,
     Linear,
+    Scope,
     Sequential,
     ShapeError,
-    merge,
-    split,
+    run,
 )
 from tinynn.trace import namespace
 
@@ -46,14 +46,11 @@ class Scale(Layer):
 
     start: float = 2.0
 
-    def init(self, key: Any, x: Any) -> dict[str, Any]:
-        return {"factor": initializers.Constant(self.start)(key, (x.shape[-1],), x.dtype)}
-
-    def __call__(self, params: dict[str, Any], x: Any) -> Any:
-        return namespace(x, params["factor"]).multiply(x, params["factor"])
-
-    def train(self, params: dict[str, Any], x: Any, key: Any) -> Any:
-        return self(params, functional.dropout(x, 0.5, key)), params
+    def forward(self, scope: Scope, x: Any) -> Any:
+        factor = scope.param("factor", initializers.Constant(self.start), (x.shape[-1],))
+        if scope.training:
+            x = x * namespace(x).astype(scope.random.bernoulli(0.5, tuple(x.shape)), x.dtype)
+        return x * factor
 
 
 NETWORK = Sequential(
@@ -100,7 +97,7 @@ def scattered(params: Any, backend: backends.Backend) -> Any:
 @pytest.mark.parametrize("host", [X, IMAGES], ids=["rows", "images"])
 def test_linear(host: np.ndarray, backend: backends.Backend, float_dtype: Any) -> None:
     x = backend.asarray(host, dtype=float_dtype)
-    params = Linear(4).init(0, x)
+    params = Linear(4).init(0, x)[0]
     assert_array(params["weight"], backend, dtype=float_dtype, shape=(5, 4))
     assert_equal(params["bias"], np.zeros(4), backend, dtype=float_dtype)
     params = scattered(params, backend)
@@ -110,13 +107,13 @@ def test_linear(host: np.ndarray, backend: backends.Backend, float_dtype: Any) -
 
 
 def test_linear_starts_with_the_same_bits_everywhere(backend: backends.Backend) -> None:
-    params = Linear(4).init(3, backend.asarray(X, dtype="float32"))
-    host = Linear(4).init(3, X.astype(np.float32))
+    params = Linear(4).init(3, backend.asarray(X, dtype="float32"))[0]
+    host = Linear(4).init(3, X.astype(np.float32))[0]
     assert_equal(params["weight"], host["weight"], backend)
 
 
 def test_linear_without_bias(backend: backends.Backend) -> None:
-    params = Linear(4, bias=False).init(0, backend.asarray(X))
+    params = Linear(4, bias=False).init(0, backend.asarray(X))[0]
     assert list(params) == ["weight"]
 
 
@@ -125,53 +122,54 @@ def test_batch_norm_in_training(
     host: np.ndarray, backend: backends.Backend, float_dtype: Any
 ) -> None:
     layer, x = BatchNorm(momentum=0.8), backend.asarray(host, dtype=float_dtype)
-    params = scattered(layer.init(0, x), backend)
-    y, after = layer.train(params, x, random.key(0, backend))
-    old = {name: backend.to_host(value) for name, value in params.items()}
+    params, state = (scattered(tree_, backend) for tree_ in layer.init(0, x))
+    y, after = layer.apply(params, state, x, training=True)
+    old = {name: backend.to_host(value) for name, value in {**params, **state}.items()}
     host, axes = backend.to_host(x), tuple(range(host.ndim - 1))
     expected = reference_norm(host, axes) * old["weight"] + old["bias"]
     assert_close(y, expected, backend, dtype=float_dtype)
-    batch = {"running_mean": host.mean(axis=axes), "running_var": host.var(axis=axes, ddof=1)}
+    batch = {"mean": host.mean(axis=axes), "var": host.var(axis=axes, ddof=1)}
     for name, value in batch.items():
         kept = 0.8 * old[name] + 0.2 * value
         assert_close(after[name], kept, backend, dtype=float_dtype)
-    assert after["weight"] is params["weight"]
-    assert list(after) == list(params)
+    assert list(after) == list(state) == ["mean", "var"]
 
 
 def test_batch_norm_in_inference(backend: backends.Backend, float_dtype: Any) -> None:
     layer, x = BatchNorm(), backend.asarray(X, dtype=float_dtype)
-    params = {
-        "weight": [1.0, 2.0, 3.0, 4.0, 5.0],
-        "bias": [0.1, 0.2, 0.3, 0.4, 0.5],
-        "running_mean": [1.0, 0.0, -1.0, 2.0, 0.5],
-        "running_var": [0.5, 1.0, 2.0, 3.0, 0.1],
-    }
-    w, b, mean, variance = (np.asarray(value) for value in params.values())
+    params = {"weight": [1.0, 2.0, 3.0, 4.0, 5.0], "bias": [0.1, 0.2, 0.3, 0.4, 0.5]}
+    state = {"mean": [1.0, 0.0, -1.0, 2.0, 0.5], "var": [0.5, 1.0, 2.0, 3.0, 0.1]}
+    w, b, mean, variance = (np.asarray(v) for v in (*params.values(), *state.values()))
     expected = (X - mean) / np.sqrt(variance + 1e-5) * w + b
-    device = {name: backend.asarray(value, dtype=float_dtype) for name, value in params.items()}
-    assert_close(layer(device, x), expected, backend, dtype=float_dtype)
+    placed_ = [
+        {name: backend.asarray(value, dtype=float_dtype) for name, value in each.items()}
+        for each in (params, state)
+    ]
+    y, after = layer.apply(*placed_, x)
+    assert_close(y, expected, backend, dtype=float_dtype)
+    assert after is placed_[1]
 
 
-def test_statistics_have_no_gradient(backend: backends.Backend) -> None:
+def test_state_has_no_gradient(backend: backends.Backend) -> None:
     layer, x = BatchNorm(), backend.asarray(X, dtype="float32")
-    params = layer.init(0, x)
+    params, state = layer.init(0, x)
 
     def f(x: Any) -> Any:
-        _, after = layer.train(params, x, None)
-        return namespace(x).sum(after["running_var"]) + 0.0 * namespace(x).sum(x)
+        _, after = layer.apply(params, state, x, training=True)
+        return namespace(x).sum(after["var"]) + 0.0 * namespace(x).sum(x)
 
     assert_equal(tinynn.grad(f)(x), np.zeros_like(X), backend, dtype="float32")
     _, after = tinynn.grad(
-        lambda x: (namespace(x).sum(x), layer.train(params, x, None)[1]), has_aux=True
+        lambda x: (namespace(x).sum(x), layer.apply(params, state, x, training=True)[1]),
+        has_aux=True,
     )(x)
-    assert_array(after["running_mean"], backend, dtype="float32", shape=(5,))
+    assert_array(after["mean"], backend, dtype="float32", shape=(5,))
 
 
 @pytest.mark.parametrize("host", [X, IMAGES], ids=["rows", "images"])
 def test_layer_norm(host: np.ndarray, backend: backends.Backend, float_dtype: Any) -> None:
     layer, x = LayerNorm(), backend.asarray(host, dtype=float_dtype)
-    params = scattered(layer.init(0, x), backend)
+    params = scattered(layer.init(0, x)[0], backend)
     weight, bias = (backend.to_host(params[name]) for name in ("weight", "bias"))
     expected = reference_norm(backend.to_host(x), (-1,)) * weight + bias
     assert_close(layer(params, x), expected, backend, dtype=float_dtype)
@@ -187,11 +185,14 @@ def test_flatten(backend: backends.Backend, float_dtype: Any) -> None:
 def test_dropout(backend: backends.Backend, float_dtype: Any) -> None:
     x, key = backend.asarray(X, dtype=float_dtype), random.key(4, backend)
     assert Dropout(0.4)({}, x) is x
-    assert Dropout(0.0).train({}, x, key)[0] is x
-    y, params = Dropout(0.4).train({}, x, key)
-    mask = random.bernoulli(random.key(4, "numpy"), 0.6, X.shape)
-    assert_close(y, backend.to_host(x) * mask / 0.6, backend, dtype=float_dtype)
-    assert params == {}
+    assert Dropout(0.0).apply({}, {}, x, key=key, training=True)[0] is x
+    y, state = Dropout(0.4).apply({}, {}, x, key=key, training=True)
+    on_host, _ = Dropout(0.4).apply({}, {}, backend.to_host(x), key=4, training=True)
+    kept = backend.to_host(y) != 0
+    assert_close(y, backend.to_host(x) * kept / 0.6, backend, dtype=float_dtype)
+    np.testing.assert_array_equal(kept, on_host != 0)
+    assert 0.3 < kept.mean() < 0.9
+    assert state == {}
 
 
 # Sequential, and layers from outside.
@@ -200,55 +201,57 @@ def test_dropout(backend: backends.Backend, float_dtype: Any) -> None:
 def test_sequential_is_its_layers_in_turn(backend: backends.Backend) -> None:
     net = Sequential(Linear(4), functional.relu, Sequential(BatchNorm(), Linear(2)))
     x = backend.asarray(X, dtype="float32")
-    params = net.init(1, x)
+    params, state = net.init(1, x)
     assert list(params) == ["0", "2"]
     assert [name for name, _ in tree.paths(params)][-2:] == ["2.1.weight", "2.1.bias"]
     hidden = functional.relu(Linear(4)(params["0"], x))
-    expected = Linear(2)(params["2"]["1"], BatchNorm()(params["2"]["0"], hidden))
-    assert_equal(net(params, x), backend.to_host(expected), backend)
+    norm, _ = BatchNorm().apply(params["2"]["0"], state["2"]["0"], hidden)
+    expected = Linear(2)(params["2"]["1"], norm)
+    assert_equal(net.apply(params, state, x)[0], backend.to_host(expected), backend)
 
 
 def test_children_get_keys_of_their_own(backend: backends.Backend) -> None:
     x, key = backend.asarray(X, dtype="float32"), random.key(9, backend)
     net = Sequential(Linear(5), Linear(5), Dropout(0.5), Dropout(0.5))
-    params = net.init(key, x)
-    for index in (0, 1):
-        own = Linear(5).init(random.fold_in(key, index), x)
-        assert_equal(params[str(index)]["weight"], backend.to_host(own["weight"]), backend)
-    y, _ = Sequential(Dropout(0.5), Dropout(0.5)).train({}, x, key)
-    step, _ = Dropout(0.5).train({}, x, random.fold_in(key, 0))
-    step, _ = Dropout(0.5).train({}, step, random.fold_in(key, 1))
-    assert_equal(y, backend.to_host(step), backend)
+    params, _ = net.init(key, x)
+    first, second = (backend.to_host(params[name]["weight"]) for name in "01")
+    assert (first != second).all()
+    twice = Sequential(Dropout(0.5), Dropout(0.5)).apply({}, {}, x, key=key, training=True)[0]
+    once = Dropout(0.5).apply({}, {}, x, key=key, training=True)[0]
+    kept = [backend.to_host(y) != 0 for y in (once, twice)]
+    assert 0 < kept[1].sum() < kept[0].sum()
 
 
-def test_only_layers_that_draw_use_a_key() -> None:
+def test_whether_layers_draw() -> None:
+    x = np.ones((2, 3))
     quiet = Sequential(Linear(4), functional.relu, BatchNorm(), LayerNorm(), Flatten())
-    for layer in (*quiet.layers, quiet, Sequential(quiet), Dropout(0.0), Layer()):
-        assert not getattr(layer, "uses_key", False), layer
-    for layer in (Dropout(0.5), Scale(), Sequential(quiet, Sequential(Dropout(0.5)))):
-        assert layer.uses_key, layer
+    nets = {quiet: False, Dropout(0.0): False, Dropout(0.5): True, Scale(): True,
+            Sequential(quiet, Sequential(Dropout(0.5))): True}  # fmt: skip
+    for net, draws in nets.items():
+        assert run(net, *net.init(0, x), x, key=0, training=True).draws is draws, net
+        assert not run(net, *net.init(0, x), x).draws
 
 
-def test_training_returns_new_statistics_and_changes_nothing(backend: backends.Backend) -> None:
+def test_training_gives_a_new_state_and_changes_nothing(backend: backends.Backend) -> None:
     x = backend.asarray(IMAGES, dtype="float32")
-    params = NETWORK.init(0, x)
-    before = tree.map(backend.to_host, params)
-    y, after = NETWORK.train(params, x, 1)
+    params, state = NETWORK.init(0, x)
+    before = tree.map(backend.to_host, (params, state))
+    y, after = NETWORK.apply(params, state, x, key=1, training=True)
     assert_array(y, backend, dtype="float32", shape=(4, 2))
-    tree.map(np.testing.assert_array_equal, tree.map(backend.to_host, params), before)
-    assert tree.flatten(after)[1] == tree.flatten(params)[1]
-    new = dict(tree.paths(after))
-    changed = [name for name, old in tree.paths(params) if new[name] is not old]
-    assert changed == ["3.running_mean", "3.running_var"]
+    tree.map(np.testing.assert_array_equal, tree.map(backend.to_host, (params, state)), before)
+    assert tree.flatten(after)[1] == tree.flatten(state)[1]
+    assert [name for name, _ in tree.paths(after)] == ["3.mean", "3.var"]
+    for new, old in zip(tree.leaves(after), tree.leaves(state), strict=True):
+        assert (backend.to_host(new) != backend.to_host(old)).any()
 
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_what_came_is_kept(name: str, backend: backends.Backend, float_dtype: Any) -> None:
     x = backend.asarray(IMAGES, dtype=float_dtype)
-    params = LAYERS[name].init(0, x)
-    for leaf in [*tree.leaves(params), LAYERS[name](params, x)]:
+    params, state = LAYERS[name].init(0, x)
+    for leaf in [*tree.leaves((params, state)), LAYERS[name].apply(params, state, x)[0]]:
         assert_array(leaf, backend, dtype=float_dtype)
-    y, after = LAYERS[name].train(params, x, 0)
+    y, after = LAYERS[name].apply(params, state, x, key=0, training=True)
     for leaf in [*tree.leaves(after), y]:
         assert_array(leaf, backend, dtype=float_dtype)
 
@@ -260,16 +263,15 @@ def case(
     name: str, training: bool, backend: backends.Backend, dtype: Any
 ) -> tuple[Callable[..., Any], tuple[Any, ...]]:
     layer, x = LAYERS[name], placed(IMAGES, backend, dtype)
-    trainable, statistics = split(scattered(layer.init(0, x), backend))
-    statistics = tree.map(lambda leaf: backend.xp.abs(leaf) + 0.5, statistics)
+    params, state = (scattered(part, backend) for part in layer.init(0, x))
+    state = tree.map(lambda leaf: backend.xp.abs(leaf) + 0.5, state)
     key = random.key(3, backend)
 
-    def f(trainable: Any, x: Any) -> Any:
-        params = merge(trainable, statistics)
-        y = layer.train(params, x, key)[0] if training else layer(params, x)
+    def f(params: Any, x: Any) -> Any:
+        y, _ = layer.apply(params, state, x, key=key, training=training)
         return namespace(y).sum(y * y + 0.5 * y)
 
-    return f, (trainable, x)
+    return f, (params, x)
 
 
 @pytest.mark.parametrize("training", [True, False], ids=["training", "inference"])
@@ -287,8 +289,8 @@ def test_second_order_is_that_of_differences(
 ) -> None:
     f, args = case(name, True, backend, float64)
 
-    def steepness(trainable: Any, x: Any) -> Any:
-        slope = tinynn.grad(f, argnums=1)(trainable, x)
+    def steepness(params: Any, x: Any) -> Any:
+        slope = tinynn.grad(f, argnums=1)(params, x)
         return namespace(slope).sum(slope * slope)
 
     assert_matches_differences(steepness, args, backend)
@@ -316,11 +318,11 @@ def test_norms_are_torchs(backend: backends.Backend) -> None:
 
     x = backend.asarray(X, dtype="float32")
     theirs = torch.nn.BatchNorm1d(5, momentum=0.1)
-    y, after = BatchNorm(momentum=0.9).train(BatchNorm().init(0, x), x, None)
+    y, after = BatchNorm(momentum=0.9).apply(*BatchNorm().init(0, x), x, training=True)
     assert_close(y, backend.to_host(theirs(x)), backend, dtype="float32")
-    for name in ("running_mean", "running_var"):
-        assert_close(after[name], backend.to_host(getattr(theirs, name)), backend)
-    y = LayerNorm()(LayerNorm().init(0, x), x)
+    for name in ("mean", "var"):
+        assert_close(after[name], backend.to_host(getattr(theirs, f"running_{name}")), backend)
+    y = LayerNorm()(LayerNorm().init(0, x)[0], x)
     assert_close(y, backend.to_host(torch.nn.LayerNorm(5)(x)), backend, dtype="float32")
 
 
@@ -331,30 +333,36 @@ DEEP = Sequential(Linear(4), functional.relu, Sequential(LayerNorm(), Linear(3),
 
 def test_width_that_does_not_fit(backend: backends.Backend) -> None:
     x = backend.asarray(X, dtype="float32")
-    params = DEEP.init(0, x)
+    params, state = DEEP.init(0, x)
     with pytest.raises(ShapeError) as caught:
-        DEEP(params, x[:, :3])
+        DEEP.apply(params, state, x[:, :3])
     assert str(caught.value).startswith(
-        "layer 0, Linear(4): expected input of shape (batch, 5), got (batch, 3); "
+        "layer 0, Linear(4): expected input that fits parameter 'weight' of shape (5, 4), got "
+        "input of shape (batch, 3), which needs (3, 4); "
     )
-    with pytest.raises(ShapeError, match=r"^layer 2\.1, Linear\(3\): expected .*got \(batch, 4\);"):
-        DEEP({**params, "2": {**params["2"], "1": Linear(3).init(0, x)}}, x)
+    wide = {**params, "2": {**params["2"], "1": Linear(3).init(0, x)[0]}}
+    with pytest.raises(ShapeError, match=r"^layer 2\.1, Linear\(3\): .*got .*\(batch, 4\),"):
+        DEEP.apply(wide, state, x)
     images = backend.asarray(IMAGES, dtype="float32")
-    params = Linear(4).init(0, images)
-    with pytest.raises(ShapeError, match=r"^Linear\(4\): .*\(batch, 3, 5\), got \(batch, 3, 2\)"):
+    params = Linear(4).init(0, images)[0]
+    with pytest.raises(ShapeError, match=r"^Linear\(4\): .*\(5, 4\), got .*\(batch, 3, 2\)"):
         Linear(4)(params, images[:, :, :2])
 
 
 def test_dtype_that_does_not_fit(backend: backends.Backend, float64: Any) -> None:
     x = backend.asarray(X, dtype="float32")
-    params = DEEP.init(0, x)
+    params = DEEP.init(0, x)[0]
     with pytest.raises(DtypeError, match=r"^layer 0, Linear\(4\): expected .*float32.*float64"):
-        DEEP(params, backend.asarray(X, dtype=float64))
+        DEEP.apply(params, {}, backend.asarray(X, dtype=float64))
 
 
 def test_integers_and_vectors(backend: backends.Backend) -> None:
-    with pytest.raises(DtypeError, match=r"layer 0, Linear\(4\): expected .*floating-point.*int"):
-        DEEP.init(0, backend.asarray([[1, 2]]))
+    whole = backend.asarray([[1, 2]])
+    params, _ = Linear(4).init(0, whole)
+    y = Linear(4)(params, whole)
+    assert_array(y, backend, dtype=backend.default_float, shape=(1, 4))
+    floats = backend.asarray([[1.0, 2.0]])
+    assert_close(y, backend.to_host(Linear(4)(params, floats)), backend, dtype=y.dtype)
     with pytest.raises(ShapeError, match=r"layer 0, Linear\(4\): expected .*got \(batch\)"):
         DEEP.init(0, backend.asarray([1.0, 2.0]))
     with pytest.raises(ShapeError, match=r"layer 0, Flatten\(\): .*got \(\)"):
@@ -363,11 +371,10 @@ def test_integers_and_vectors(backend: backends.Backend) -> None:
 
 def test_one_sample_has_no_variance(backend: backends.Backend) -> None:
     x = backend.asarray(X, dtype="float32")
-    params = DEEP.init(0, x)
     with pytest.raises(ShapeError, match=r"layer 2\.2, BatchNorm\(\): expected 2 samples or more"):
-        DEEP.train(params, x[:1, :], 0)
+        DEEP.apply(*DEEP.init(0, x), x[:1, :], training=True)
     images = backend.asarray(IMAGES, dtype="float32")[:1, ...]  # three rows of one sample will do
-    BatchNorm().train(BatchNorm().init(0, images), images, None)
+    BatchNorm().apply(*BatchNorm().init(0, images), images, training=True)
 
 
 def test_other_errors_say_where(backend: backends.Backend) -> None:
@@ -376,7 +383,7 @@ def test_other_errors_say_where(backend: backends.Backend) -> None:
 
     with pytest.raises(RuntimeError, match="out of order") as caught:
         Sequential(Linear(2), Sequential(broken)).init(0, backend.asarray(X))
-    assert caught.value.__notes__ == ["in layer 0, broken", "in layer 1, Sequential(broken)"]
+    assert caught.value.__notes__ == ["in layer 1.0, broken", "in layer 1, Sequential(broken)"]
 
 
 @pytest.mark.parametrize(
@@ -406,17 +413,3 @@ def test_what_is_no_layer(wrong: Any) -> None:
         TypeError, match=r"got \[Linear\(2\)\] \(list\); write Sequential\(\*layers\)"
     ):
         Sequential([Linear(2)])
-
-
-# Parameters taken apart.
-
-
-def test_split_and_merge(backend: backends.Backend) -> None:
-    params = NETWORK.init(0, backend.asarray(IMAGES))
-    trainable, statistics = split(params)
-    assert [name for name, _ in tree.paths(statistics)] == ["3.running_mean", "3.running_var"]
-    assert not any("running" in name for name, _ in tree.paths(trainable))
-    whole = merge(trainable, statistics)
-    assert tree.flatten(whole)[1] == tree.flatten(params)[1]
-    assert all(a is b for a, b in zip(tree.leaves(whole), tree.leaves(params), strict=True))
-    assert split({}) == ({}, {})

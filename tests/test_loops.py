@@ -112,7 +112,7 @@ HOW = {
     "in order": {"shuffle": False},
     "all at once": {"batch_size": None, "epochs": 50},
     "one by one": {"batch_size": 1},
-    "weights": {"weights": WEIGHTS},
+    "weights": {"sample_weight": WEIGHTS},
     "held out": {"validation": 0.2, "metrics": "accuracy"},
 }
 
@@ -131,7 +131,7 @@ def test_dropout_with_a_rest() -> None:
 
 
 def test_goes_on_from_given_parameters() -> None:
-    start = PLAIN.init(7, X)
+    start = PLAIN.init(7, X)[0]
     before = [np.array(leaf) for leaf in tree.leaves(start)]
     agree(PLAIN, params=start)
     for leaf, kept in zip(tree.leaves(start), before, strict=True):

@@ -1,5 +1,6 @@
 """One seed gives one training, whatever the backend: starts and batches to the bit."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,14 +11,17 @@ from backends import Backend, random
 from tests.checks import assert_close, assert_equal
 from tinynn import tree
 from tinynn.functional import relu, tanh
-from tinynn.layers import BatchNorm, Dropout, Linear, Sequential
+from tinynn.layers import BatchNorm, Dropout, Linear, Scope, Sequential
 from tinynn.losses import SoftmaxCrossEntropy
 from tinynn.optim import Adam
-from tinynn.training import TrainingStep, fit
+from tinynn.trace import bottom
+from tinynn.training import Carry, TrainingStep, fit
 
 # No bias before BatchNorm, which takes the mean away again: its gradient would be nothing but
 # rounding, and Adam, which divides by its size, would make steps of that.
-NET = Sequential(Linear(12, False), BatchNorm(), relu, Dropout(0.25), Linear(8), tanh, Linear(3))
+NET = Sequential(
+    Linear(12, bias=False), BatchNorm(), relu, Dropout(0.25), Linear(8), tanh, Linear(3)
+)
 SAMPLES, BATCH, EPOCHS = 80, 16, 10  # 50 steps of Adam
 TOLERANCE = {"float32": 1e-5, "float64": 1e-10}
 
@@ -34,9 +38,9 @@ def data(dtype: str) -> tuple[Any, Any]:
 def trained(backend: Backend, dtype: str, **settings: Any) -> tuple[list[Any], list[float]]:
     """The parameters after each step, and the loss of each step."""
     x, y = data(dtype)
-    steps: list[tuple[Any, Any, Any]] = []
+    steps: list[tuple[Carry, Any]] = []
 
-    def watched(self: TrainingStep, *args: Any) -> tuple[Any, Any, Any]:
+    def watched(self: TrainingStep, *args: Any) -> tuple[Carry, Any]:
         steps.append(step(self, *args))
         return steps[-1]
 
@@ -52,15 +56,15 @@ def trained(backend: Backend, dtype: str, **settings: Any) -> tuple[list[Any], l
             progress=False,
             **{"epochs": EPOCHS, "batch_size": BATCH, "seed": 11, **settings},
         )
-    losses = [float(backend.to_host(value)) for _, _, value in steps]
-    return [params for params, _, _ in steps], losses
+    losses = [float(backend.to_host(value)) for _, value in steps]
+    return [carry.params for carry, _ in steps], losses
 
 
 def test_the_start_is_the_same_to_the_bit(backend: Backend, float_dtype: Any) -> None:
     dtype = backend.dtype_name(float_dtype)
     x, _ = data(dtype)
-    expected = tree.paths(NET.init(11, x))
-    found = tree.paths(NET.init(11, backend.asarray(x)))
+    expected = tree.paths(NET.init(11, x)[0])
+    found = tree.paths(NET.init(11, backend.asarray(x))[0])
     assert [name for name, _ in found] == [name for name, _ in expected]
     for (_, array), (_, reference) in zip(found, expected, strict=True):
         assert_equal(array, reference, backend, dtype=dtype)
@@ -80,10 +84,12 @@ def test_batches_and_masks_are_the_same(backend: Backend) -> None:
 def test_the_batches_of_fit_are_the_same(backend: Backend) -> None:
     """A layer that keeps what it is given sees the same samples in the same order everywhere."""
 
+    @dataclass(frozen=True)
     class Spy(Linear):
-        def train(self, params: Any, x: Any, key: Any) -> tuple[Any, Any]:
-            batches.append(x)
-            return super().train(params, x, key)
+        def forward(self, scope: Scope, x: Any) -> Any:
+            if scope.training:
+                batches.append(bottom(x))
+            return super().forward(scope, x)
 
     x = np.arange(20.0, dtype="float32").reshape(10, 2)
     batches: list[Any] = []

@@ -1,24 +1,25 @@
 """fit, Model, callbacks, metrics and the progress bar."""
 
 import contextlib
-import types
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pytest
+from polars import DataFrame
 
 import backends
 from backends import Backend
 from tests.checks import assert_array, assert_close, assert_equal
 from tests.transfers import Transfers
 from tinynn import tree
+from tinynn.data import Samples
 from tinynn.functional import relu
-from tinynn.layers import BatchNorm, Dropout, Layer, Linear, Sequential, split
+from tinynn.layers import BatchNorm, Dropout, Layer, Linear, Scope, Sequential
 from tinynn.losses import BinaryCrossEntropy, SoftmaxCrossEntropy, SquaredError
 from tinynn.optim import SGD, Adam
-from tinynn.trace import namespace
+from tinynn.trace import bottom, namespace
 from tinynn.training import (
     Accuracy,
     EarlyStopping,
@@ -27,12 +28,11 @@ from tinynn.training import (
     Run,
     TrainingStep,
     accuracy,
+    batches,
     fit,
     mean_absolute_error,
     r2,
-    step,
 )
-from tinynn.training.data import Samples
 
 pytestmark = pytest.mark.reads_scalars  # the loss looks at the range of the labels
 
@@ -150,11 +150,11 @@ def test_the_loss_of_an_epoch(backend: Backend, x: Any, y: Any) -> None:
                 optimizer=SGD(0.0),
                 epochs=1,
                 batch_size=4,
-                weights=weights,
+                sample_weight=weights,
             )
-            whole = model.evaluate(x, y, weights=weights)["loss"]
+            whole = model.evaluate(x, y, sample_weight=weights)["loss"]
             assert model.history["loss"][0] == pytest.approx(whole, rel=1e-5)
-            assert model.evaluate(x, y, weights=weights, batch_size=2)["loss"] == whole
+            assert model.evaluate(x, y, sample_weight=weights, batch_size=2)["loss"] == whole
 
 
 def test_weights_count_samples(backend: Backend, x: Any, y: Any) -> None:
@@ -162,7 +162,7 @@ def test_weights_count_samples(backend: Backend, x: Any, y: Any) -> None:
     order = np.asarray([0, 3, 3])
     repeated = backend.asarray(LINE[order])
     settings: dict[str, Any] = {"epochs": 3, "batch_size": None, "optimizer": SGD(0.05)}
-    weighted = fit(Linear(1), x, y, weights=weights, **settings)
+    weighted = fit(Linear(1), x, y, sample_weight=weights, **settings)
     plain = fit(Linear(1), repeated, 2 * repeated + 1, **settings)
     assert weighted.history["loss"] == pytest.approx(plain.history["loss"], rel=1e-5)
 
@@ -179,14 +179,11 @@ def test_validation(backend: Backend, x: Any, y: Any) -> None:
 def test_held_out_samples_are_not_trained_on(backend: Backend, x: Any) -> None:
     seen: list[Any] = []
 
+    @dataclass(frozen=True)
     class Spy(Linear):
-        def train(self, params: Any, x: Any, key: Any) -> tuple[Any, Any]:
-            seen.append(x)
-            return super().train(params, x, key)
-
-        def __call__(self, params: Any, x: Any) -> Any:
-            seen.append(x)
-            return super().__call__(params, x)
+        def forward(self, scope: Scope, x: Any) -> Any:
+            seen.append(bottom(x))
+            return super().forward(scope, x)
 
     for shuffle in (True, False):
         seen.clear()
@@ -207,40 +204,26 @@ def test_training_goes_on_from_params(backend: Backend, x: Any, y: Any) -> None:
 
 def test_a_step_is_pure(backend: Backend, x: Any, y: Any) -> None:
     net = Sequential(Linear(3), BatchNorm(), Dropout(0.5), Linear(1))
-    params = net.init(0, x)
-    optimizer = Adam()
-    step = TrainingStep(net, SquaredError(), optimizer)
+    step = TrainingStep(net, SquaredError(), Adam())
     key = backends.random.key(1, backend)
-    state = optimizer.init(split(params)[0])
-    before = [backend.to_host(leaf).copy() for leaf in tree.leaves(params)]
-    first = step(params, state, Samples(x, y), key)
-    second = step(params, state, Samples(x, y), key)
+    carry = step.init(0, Samples(x, y))
+    before = [backend.to_host(leaf).copy() for leaf in tree.leaves(carry)]
+    first = step(carry, Samples(x, y), key)
+    second = step(carry, Samples(x, y), key)
     for one, other in zip(tree.leaves(first), tree.leaves(second), strict=True):
         assert_equal(one, backend.to_host(other), backend)
-    for leaf, copy in zip(tree.leaves(params), before, strict=True):
+    for leaf, copy in zip(tree.leaves(carry), before, strict=True):
         assert_equal(leaf, copy, backend)
-    assert list(first[0]["1"]) == list(params["1"])
+    assert tree.flatten(first[0])[1] == tree.flatten(carry)[1]
 
 
 # Where data come from.
 
 
-class Frame(dict[str, Any]):
-    """The least that a data frame is."""
-
-    @property
-    def columns(self) -> list[str]:
-        return list(self)
-
-    def __getitem__(self, name: str) -> Any:
-        values = super().__getitem__(name)
-        return types.SimpleNamespace(name=name, to_numpy=lambda: np.asarray(values))
-
-
 def test_lists_and_frames_go_to_the_backend(backend: Backend) -> None:
     rows = [[1.0, 2], [3, 4.5], [5, 6]]
-    frame = Frame(a=[1.0, 3.0, 5.0], b=[2, 4.5, 6])
-    target = Frame(t=[0, 1, 1])
+    frame = DataFrame({"a": [1.0, 3.0, 5.0], "b": [2.0, 4.5, 6.0]})
+    target = DataFrame({"t": [0, 1, 1]})
     models = [
         fit(Linear(2), x, y, epochs=2, backend=backend)
         for x, y in ((rows, [0, 1, 1]), (frame, target), (frame, target["t"]))
@@ -255,13 +238,13 @@ def test_lists_and_frames_go_to_the_backend(backend: Backend) -> None:
 
 
 def test_columns_are_found_by_name(backend: Backend) -> None:
-    frame = Frame(a=[1.0, 3.0, 5.0], b=[2.0, 4.0, 7.0])
-    turned = Frame(b=[2.0, 4.0, 7.0], extra=["x", "y", "z"], a=[1.0, 3.0, 5.0])
+    frame = DataFrame({"a": [1.0, 3.0, 5.0], "b": [2.0, 4.0, 7.0]})
+    turned = DataFrame({"b": [2.0, 4.0, 7.0], "extra": ["x", "y", "z"], "a": [1.0, 3.0, 5.0]})
     model = fit(Linear(1), frame, [0.0, 1.0, 2.0], epochs=1, backend=backend)
     assert model.columns == ("a", "b")
     assert_equal(model.predict(turned), backend.to_host(model.predict(frame)), backend)
     with pytest.raises(ValueError, match=r"predict: X: expected the columns a, b.*no column 'b'"):
-        model.predict(Frame(a=[1.0]))
+        model.predict(DataFrame({"a": [1.0]}))
 
 
 @pytest.mark.only("numpy")
@@ -304,7 +287,7 @@ def test_a_net_without_parameters_predicts(backend: Backend, x: Any) -> None:
 
 def test_the_repr_says_what_the_model_is(backend: Backend, x: Any, y: Any) -> None:
     net = Sequential(Linear(4), relu, Linear(1))
-    model = Model(net, net.init(0, x))
+    model = Model(net, *net.init(0, x))
     assert repr(model) == (
         f"<Model Sequential(Linear(4), relu, Linear(1)), 13 parameters, {backend!r}>"
     )
@@ -320,11 +303,11 @@ def test_no_keys_are_made_where_nobody_draws(
     def epochs(net: Layer) -> list[Any]:
         drawn: list[Any] = []
         with monkeypatch.context() as patch:
-            patch.setattr(step.random, "bits", lambda *args: drawn.append(args) or bits(*args))
+            patch.setattr(batches.random, "bits", lambda *args: drawn.append(args) or bits(*args))
             fit(net, x, y, epochs=2, shuffle=False)
         return drawn
 
-    bits = step.random.bits
+    bits = batches.random.bits
     assert epochs(Sequential(Linear(2), BatchNorm(), relu, Sequential(Linear(1)))) == []
     assert epochs(Sequential(Linear(1), Dropout(0.0))) == []
     assert len(epochs(Sequential(Sequential(Linear(2), Dropout(0.5)), Linear(1)))) >= 2
@@ -376,7 +359,7 @@ def test_early_stopping_on_a_metric(backend: Backend, x: Any, y: Any) -> None:
     assert len(stopped.history["loss"]) == 3
     assert stopped.evaluate(x, y)["r2"] == stopped.history["r2"][-1]
     for bad in ({"patience": 0}, {"min_delta": -1.0}):
-        with pytest.raises(ValueError, match="EarlyStopping: expected patience"):
+        with pytest.raises(ValueError, match=f"EarlyStopping: expected {next(iter(bad))}"):
             EarlyStopping(**bad)  # type: ignore[arg-type]
 
 
@@ -386,13 +369,10 @@ class Interrupt(Layer):
 
     when: Callable[[], bool] = lambda: False
 
-    def __call__(self, params: Any, x: Any) -> Any:
-        return x
-
-    def train(self, params: Any, x: Any, key: Any) -> tuple[Any, Any]:
-        if self.when():
+    def forward(self, scope: Scope, x: Any) -> Any:
+        if scope.training and self.when():
             raise KeyboardInterrupt
-        return x, params
+        return x
 
 
 def test_ctrl_c_gives_the_last_whole_epoch(backend: Backend, x: Any, y: Any) -> None:

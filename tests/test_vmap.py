@@ -266,7 +266,7 @@ def test_a_batch_of_networks_trains_as_each_alone(backend: backends.Backend) -> 
     net, loss, optimizer = Sequential(Linear(3), sigmoid, Linear(1)), SquaredError(), Adam(0.1)
 
     def train(key: Any) -> Any:
-        params = net.init(key, x)
+        params = net.init(key, x)[0]
         state = optimizer.init(params)
         for _ in range(3):
             gradient = grad(lambda params: loss(net(params, x), y))(params)

@@ -20,9 +20,9 @@ import tinynn
 from tinynn.cli import learn
 from tinynn.cli.encoding import Category, Encoding, has_classes, prepare
 from tinynn.cli.table import TRUTH_TABLES, Table, TableError, listed, read
+from tinynn.data import host
 from tinynn.training import files, load
 from tinynn.training.callbacks import Run
-from tinynn.training.data import host
 
 DEFAULTS = learn.Settings()
 

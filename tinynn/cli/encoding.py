@@ -13,7 +13,7 @@ from typing import Any
 
 from backends import random
 from tinynn.cli.table import Table, TableError, listed
-from tinynn.training.data import host
+from tinynn.data import host
 
 # A column with more texts than this, most of them met once, is a name and not a category.
 MANY = 20

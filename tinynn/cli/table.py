@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
-from tinynn.training.data import host
+from tinynn.data import host
 
 # `out` for the inputs (0, 0), (0, 1), (1, 0), (1, 1). No bias column: every layer has a bias.
 TRUTH_TABLES = {

@@ -52,10 +52,15 @@ class Names:
         return self.bind(name if theirs is None else f"xp_{name}", raw)
 
 
+# What a training step's arguments are made of, which a name need not repeat.
+_CONTAINERS = ("carry", "params", "state", "optimizer_state", "batch")
+
+
 def of_input(label: str) -> str:
-    """ "params.0.weight" as "weight_0", "batch.x" as "x"."""
+    """ "carry.params.0.weight" as "weight_0", "batch.x" as "x"."""
     parts = label.split(".")
-    parts = parts[1:] if parts[0] in ("params", "state", "batch") and parts[1:] else parts
+    while parts[0] in _CONTAINERS and parts[1:]:
+        parts = parts[1:]
     numbers = [part for part in parts if part.isdigit()]
     words = [part for part in parts if not part.isdigit()]
     return "_".join(words + numbers)

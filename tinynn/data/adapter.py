@@ -8,7 +8,7 @@ from backends import Backend, MixedArrays
 from tinynn import tree
 from tinynn.data import hostdata
 from tinynn.data.dataset import ArrayDataset, Samples, Source, SparseDataset
-from tinynn.data.hostdata import host
+from tinynn.data.hostdata import backend_at, host
 
 _ROWS_AT_ONCE = 2**16  # that are looked at for NaN: a mapped file need not be in memory as a whole
 
@@ -45,7 +45,7 @@ class DataAdapter:
             return DataAdapter(where, backends.get(backend), moves=True)
         arrays = [a for a in tree.leaves(x) if backends.is_array(a)] if _is_tree(x) else [x]
         first = next(filter(backends.is_array, arrays), None)
-        return DataAdapter(where, host() if first is None else _backend(f"{where}: X", first))
+        return DataAdapter(where, host() if first is None else backend_at(f"{where}: X", first))
 
     def dataset(
         self,
@@ -136,20 +136,22 @@ class DataAdapter:
             return
         for name, array in floats:
             table = xp.reshape(array, (array.shape[0], array.shape[1] if array.ndim > 1 else 1, -1))
-            bad = xp.sum(xp.astype(~xp.isfinite(table), xp.int32), axis=(0, 2))
+            bad = xp.sum(xp.astype(xp.any(~xp.isfinite(table), axis=2), xp.int32), axis=0)
             for j, count in enumerate(self.target.to_host(bad).tolist()):
                 if count:
-                    column = f"column {columns[j]!r}" if j < len(columns) else f"column {j}"
+                    label = columns[j] if j < len(columns) else j
+                    at = f", column {label!r}" if array.ndim > 1 else ""
                     raise ValueError(
-                        f"{self.where}: {name}, {column}: expected finite numbers, got {count} "
-                        "that are NaN or infinite. Fill the gaps, or drop those rows."
+                        f"{self.where}: {name}{at}: expected finite numbers, got {count} of "
+                        f"{array.shape[0]} rows with NaN or infinity. To fix it: fill the gaps, or "
+                        "drop those rows or that column."
                     )
 
     def _bring(self, value: Any, name: str, columns: Sequence[str] = ()) -> Any:
         """`value` as an array on the target: host floats in the dtype of X, the rest by kind."""
         at = f"{self.where}: {name}"
         if backends.is_array(value):
-            on = _backend(at, value)
+            on = backend_at(at, value)
             if on != self.target and not (self.moves and on == host()):
                 raise MixedArrays(
                     f"{at}: expected an array on {self.target!r}, got one on {on!r}. {self.hint}"
@@ -203,14 +205,6 @@ class DataAdapter:
 def to_scalar(backend: Backend, scalar: Any) -> Any:
     """A 0-d array as a Python number: the one way in which training looks at values."""
     return backend.to_host(scalar).item()
-
-
-def _backend(at: str, array: Any) -> Backend:
-    """`backends.of`, whose error says where."""
-    try:
-        return backends.of(array)
-    except TypeError as error:
-        raise TypeError(f"{at}: {error}") from error
 
 
 def _is_tree(value: Any) -> bool:

@@ -109,8 +109,8 @@ def _numbers(at: str, column: Any) -> tuple[Any, str]:
     if kind:
         if count := column.null_count():
             raise ValueError(
-                f"{at}: expected numbers, got {count} missing values. Fill the gaps, or drop "
-                "those rows."
+                f"{at}: expected numbers, got {count} of {len(column)} rows that are missing. To "
+                "fix it: fill the gaps, or drop those rows or that column."
             )
         return column.to_numpy(), kind
     if str(dtype) in ("String", "Object", "Categorical", "Enum"):
@@ -138,7 +138,7 @@ def _survey(at: str, value: Any, path: tuple[int, ...] = ()) -> tuple[tuple[int,
         return (), "int"
     if isinstance(value, Real):
         return (), "float"
-    if backends.is_array(value) and backends.of(value) == host():
+    if backends.is_array(value) and backend_at(f"{at}{_place(path)}", value) == host():
         return _survey(at, value.tolist(), path)
     if isinstance(value, str):
         problem = f"text: {value!r}. Encode text as numbers (categories as 0 and 1, labels as 0, 1,"
@@ -148,6 +148,14 @@ def _survey(at: str, value: Any, path: tuple[int, ...] = ()) -> tuple[tuple[int,
     else:
         problem = f"{value!r}, which is missing or no number. Fill the gap, or drop the row."
     raise ValueError(f"{at}{_place(path)}: expected a number, got {problem}")
+
+
+def backend_at(at: str, array: Any) -> backends.Backend:
+    """`backends.of`, whose error says where."""
+    try:
+        return backends.of(array)
+    except TypeError as error:
+        raise TypeError(f"{at}: {error}") from error
 
 
 def _place(path: tuple[int, ...]) -> str:

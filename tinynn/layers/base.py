@@ -3,10 +3,9 @@
 from typing import Any, TypeAlias
 
 from tinynn.config import Configured
-from tinynn.functional import DtypeError, ShapeError
+from tinynn.functional import ShapeError
 from tinynn.layers.run import create, run
 from tinynn.layers.scope import Array, Scope, Tree
-from tinynn.trace import namespace
 
 Params: TypeAlias = dict[str, Any]
 State: TypeAlias = dict[str, Any]
@@ -71,16 +70,16 @@ class Layer(Configured):
 
 
 def features(layer: Layer, x: Array) -> int:
-    """The width of x: (batch, ..., features), floats. Raises ShapeError or DtypeError."""
+    """The width of x: (batch, ..., features). Raises ShapeError."""
+    if not hasattr(x, "ndim"):
+        raise ShapeError(
+            f"{layer}: expected an array of shape (batch, features), got {type(x).__name__}; pick "
+            "the input that this layer is for in a layer of your own"
+        )
     if x.ndim < 2:
         got = "(batch)" if x.ndim else "()"
         raise ShapeError(
             f"{layer}: expected input of shape (batch, features), got {got}; "
             "give one row a sample: xp.reshape(x, (-1, 1)) for samples of one number each"
-        )
-    if not namespace(x).isdtype(x.dtype, ("real floating", "complex floating")):
-        raise DtypeError(
-            f"{layer}: expected input of a floating-point dtype, got {x.dtype}; "
-            "convert it: xp.astype(x, xp.float32)"
         )
     return int(x.shape[-1])

@@ -37,4 +37,4 @@ class Linear(Layer):
         shape = (features(self, x), self.features)
         weight = scope.param("weight", self.weight_init, shape)
         bias = scope.param("bias", self.bias_init, shape[1:]) if self.bias else None
-        return functional.linear(x, weight, bias)
+        return functional.linear(scope.as_float(x), weight, bias)

@@ -49,7 +49,7 @@ class BatchNorm(Layer):
         require(self, "epsilon", lambda epsilon: epsilon >= 0.0, "a number of 0 or more")
 
     def forward(self, scope: Scope, x: Array) -> Array:
-        shape = (features(self, x),)
+        shape, x = (features(self, x),), scope.as_float(x)
         mean, variance = scope.state("mean", zeros, shape), scope.state("var", ones, shape)
         if not scope.training:
             xp = namespace(x, mean.value)
@@ -98,6 +98,7 @@ class LayerNorm(Layer):
 
     def forward(self, scope: Scope, x: Array) -> Array:
         features(self, x)
+        x = scope.as_float(x)
         xp = namespace(x)
         centred = x - xp.mean(x, axis=-1, keepdims=True)
         variance = xp.mean(centred * centred, axis=-1, keepdims=True)

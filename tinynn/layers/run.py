@@ -48,8 +48,12 @@ def run(
         first_row: the number of the inputs' first row in the whole batch.
         perturbations: path -> an array to add to what is tapped there.
     """
-    arrays = [a for a in tree.leaves((inputs, params)) if hasattr(a, "dtype")]
-    this = Pass(inputs, arrays, training=training, first_row=first_row, perturbations=perturbations)
+    this = Pass(
+        [*tree.leaves(inputs), _first(params)],
+        training=training,
+        first_row=first_row,
+        perturbations=perturbations,
+    )
     this.key = _as_key(key, this)
     return _finish(this, state, _enter(this, net, params, state, inputs))
 
@@ -58,9 +62,7 @@ def create(
     net: Any, key: Array | int, *inputs: Tree, dtype: Any = None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """New parameters and state of a network for inputs like these; see `Layer.init`."""
-    arrays = [a for a in tree.leaves(inputs) if hasattr(a, "dtype")]
-    on_key = [] if isinstance(key, int) or arrays else [key]
-    this = Pass(inputs, arrays or on_key, creating=True, dtype=dtype)
+    this = Pass([*tree.leaves(inputs), key], creating=True)
     if this.backend is None:
         raise ValueError("init: expected an array among the inputs, or a key that is one")
     if dtype is not None:
@@ -74,6 +76,13 @@ def create(
     with this.backend.scope():
         _enter(this, net, params, state, inputs)
     return _pruned(params), _pruned(state)
+
+
+def _first(params: Any) -> Any:
+    """One of the parameters, by which to tell what they are like; None if there are none."""
+    while isinstance(params, dict):
+        params = next(iter(params.values()), None)
+    return params
 
 
 def _as_key(key: Array | int | None, this: Pass) -> Array | None:
@@ -95,8 +104,6 @@ def _enter(
     state: dict[str, Any],
     inputs: tuple[Tree, ...],
 ) -> Tree:
-    if this.space is not None:
-        inputs = tree.map(this.lift, inputs)
     if not hasattr(net, "forward"):
         return net(*inputs)
     return net.forward(Scope(this, net, params, state, (), inputs), *inputs)

@@ -9,7 +9,7 @@ from tinynn.config import label
 from tinynn.functional import DtypeError, InputError, ShapeError
 from tinynn.initializers import Initializer
 from tinynn.rules.special import stop_gradient
-from tinynn.trace import Namespace, Traced, backend_of, constant
+from tinynn.trace import backend_of, namespace
 from tinynn.trace.scopes import scopes
 
 Array: TypeAlias = Any
@@ -27,7 +27,7 @@ class Variable:
     @property
     def value(self) -> Array:
         """The value that was set last in this pass, else the one from before it."""
-        return self._pass.lift(self._pass.new_state.get(self._key, self._start))
+        return self._pass.new_state.get(self._key, self._start)
 
     @value.setter
     def value(self, value: Array) -> None:
@@ -45,27 +45,23 @@ class Pass:
 
     __slots__ = (
         "backend", "creating", "draws", "dtype", "first_row", "key", "layers", "losses",
-        "new_state", "perturbations", "space", "taps", "training",
+        "new_state", "perturbations", "taps", "training",
     )  # fmt: skip
 
     def __init__(
         self,
-        inputs: Tree,
-        arrays: list[Array],
+        values: list[Any],
         *,
-        key: Array | None = None,
         training: bool = False,
         first_row: int = 0,
         creating: bool = False,
-        dtype: Any = None,
         perturbations: dict[str, Array] | None = None,
     ) -> None:
-        self.key, self.training, self.first_row, self.creating = key, training, first_row, creating
-        self.backend = backend_of(*arrays) if arrays else None
-        self.dtype = dtype or self._floating(tree.leaves(inputs))
-        # Plain arrays beside traced ones are wrapped, so that operators work between them.
-        traced = next((a for a in arrays if type(a) is Traced), None)
-        self.space: Namespace | None = None if traced is None else traced.space
+        self.key: Array | None = None
+        self.training, self.first_row, self.creating = training, first_row, creating
+        arrays = [a for a in values if hasattr(a, "dtype")]
+        self.backend = backend_of(arrays[0]) if arrays else None
+        self.dtype = self._floating(arrays)
         self.perturbations = perturbations or {}
         self.new_state: dict[tuple[str, ...], Array] = {}
         self.layers: dict[tuple[str, ...], Any] = {}
@@ -73,21 +69,21 @@ class Pass:
         self.taps: dict[str, Array] = {}
         self.draws: dict[tuple[str, ...], int] = {}
 
-    def _floating(self, leaves: list[Array]) -> Any:
-        """The dtype of the first floating-point input; None if there is none."""
-        if self.backend is None:
-            return None
-        isdtype = self.backend.xp.isdtype
-        dtypes = (a.dtype for a in leaves if hasattr(a, "dtype"))
-        return next((d for d in dtypes if isdtype(d, ("real floating", "complex floating"))), None)
-
-    def lift(self, array: Array) -> Array:
-        """The array, as one that traced arrays can be combined with by operators."""
-        return array if self.space is None else constant(array, self.space)
+    def _floating(self, arrays: list[Array]) -> Any:
+        """The dtype of the first floats among the inputs, else of the parameters."""
+        for array in arrays:
+            if is_floating(array):
+                return array.dtype
+        return None
 
     def key_at(self, path: tuple[str, ...], last: str) -> Array:
         """The key of one place: all of them lead from the pass's own by a hash of the path."""
         return random.fold_in(self.key, crc32(".".join((*path, last)).encode()))
+
+
+def is_floating(array: Array) -> bool:
+    """Whether its dtype is real or complex floating-point."""
+    return bool(namespace(array).isdtype(array.dtype, ("real floating", "complex floating")))
 
 
 class Random:
@@ -118,15 +114,15 @@ class Random:
     ) -> Array:
         """Uniform draws from [low, high)."""
         rows = self._pass.first_row
-        return self._pass.lift(random.uniform(self.key(), shape, dtype, low, high, rows))
+        return random.uniform(self.key(), shape, dtype, low, high, rows)
 
     def normal(self, shape: tuple[int, ...], dtype: Any) -> Array:
         """Normal draws of mean 0 and variance 1."""
-        return self._pass.lift(random.normal(self.key(), shape, dtype, self._pass.first_row))
+        return random.normal(self.key(), shape, dtype, self._pass.first_row)
 
     def bernoulli(self, p: float, shape: tuple[int, ...]) -> Array:
         """True with probability `p`."""
-        return self._pass.lift(random.bernoulli(self.key(), p, shape, self._pass.first_row))
+        return random.bernoulli(self.key(), p, shape, self._pass.first_row)
 
 
 class Scope:
@@ -183,7 +179,7 @@ class Scope:
                 f"{label(self.layer)}: expected input of dtype {param.dtype}, as its parameters "
                 f"are, got {run.dtype}; convert one of them with xp.astype"
             )
-        return run.lift(param)
+        return param
 
     def state(
         self, name: str, init: Initializer, shape: tuple[int, ...], dtype: Any = None
@@ -200,6 +196,12 @@ class Scope:
         if tuple(value.shape) != tuple(shape):
             raise ShapeError(self._unfit("state", name, value, shape))
         return Variable(run, (*self.path, name), value)
+
+    def as_float(self, x: Array) -> Array:
+        """`x`, integers and booleans converted to the dtype of the parameters."""
+        if is_floating(x) or self._pass.dtype is None:
+            return x
+        return namespace(x).astype(x, self._pass.dtype)
 
     @property
     def first_row(self) -> int:

@@ -114,7 +114,8 @@ def explain(
 
 def _named(X: Any, columns: Sequence[str]) -> Any:
     """The columns of a frame that the model reads, in its order; anything else as it is."""
-    return X[list(columns)] if columns and columns_of(X) else X
+    named = {str(name): name for name in columns_of(X)}
+    return X[[named[name] for name in columns]] if columns and named else X
 
 
 def _carried_out(loop: Any, batch: tuple[Any, ...]) -> list[tuple[str, Any]]:

@@ -142,14 +142,16 @@ class Model:
 
         """
         source, target = self.backend, backends.get(backend)
-        weights = (self.params, self.state)
-        moved = [
-            _placed(f"to: {_path(name)}", target, host_array, host_array.dtype.name, dtype)
-            for name, array in tree.paths(weights)
-            for host_array in [source.to_host(array)]
-        ]
-        params, state = tree.flatten(weights)[1].unflatten(moved)
-        return replace(self, params=params, state=state)
+
+        def moved(name: str, array: Any) -> Any:
+            data = source.to_host(array)
+            return _placed(f"to: parameter {name!r}", target, data, data.dtype.name, dtype)
+
+        parts = []
+        for part in (self.params, self.state):
+            leaves = [moved(name, array) for name, array in tree.paths(part)]
+            parts.append(tree.flatten(part)[1].unflatten(leaves))
+        return replace(self, params=parts[0], state=parts[1])
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model to one file, whole or not at all: see `tinynn.training.files`.
@@ -164,8 +166,8 @@ class Model:
         OSError : the folder is missing, full or may not be written
 
         """
-        weights = {"params": self.params, "state": self.state}
-        _check_nesting(weights)
+        _check_nesting(self.params)
+        _check_nesting(self.state)
         backend = self.backend
         description = {
             "network": layers.to_config(self.net),
@@ -173,9 +175,10 @@ class Model:
             "metrics": config.to_config(list(self.metrics), KNOWN),
             "history": self.history,
             "columns": list(self.columns),
+            "state": [name for name, _ in tree.paths(self.state)],
             "extra": self.extra,
         }
-        named = tree.paths(weights)
+        named = [*tree.paths(self.params), *tree.paths(self.state)]
         with backend.scope():
             check_finite(backend, named, "save")
             blob = files.pack([(n, backend.to_host(array)) for n, array in named], description)
@@ -230,7 +233,7 @@ def load(
         loss = losses.from_config(description["loss"], own)
         metrics = config.from_config(description["metrics"], {**KNOWN, **own})
         history, columns = History(description["history"]), tuple(description["columns"])
-        extra = dict(description["extra"])
+        extra, of_state = dict(description["extra"]), set(description["state"])
     except (KeyError, TypeError, RecursionError) as error:
         raise files.ModelFileError(
             f"{path}: expected the description of a model, got one that is damaged "
@@ -238,26 +241,21 @@ def load(
         ) from error
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    weights: dict[str, Any] = {"params": {}, "state": {}}
+    params: dict[str, Any] = {}
+    state: dict[str, Any] = {}
     with home.scope():
         for name, tensor in tensors.items():
             *folders, last = name.split(".")
-            place = weights
+            place = state if name in of_state else params
             for folder in folders:
                 place = place.setdefault(folder, {})
-            values = files.values_of(tensor, home)
-            place[last] = _placed(f"{path}: {_path(name)}", home, values, tensor.dtype, dtype)
-        check_finite(home, tree.paths(weights), str(path))
+            values, at = files.values_of(tensor, home), f"{path}: parameter {name!r}"
+            place[last] = _placed(at, home, values, tensor.dtype, dtype)
+        check_finite(home, [*tree.paths(params), *tree.paths(state)], str(path))
     return Model(
-        net, weights["params"], weights["state"], history=history, loss=loss, metrics=metrics,
-        columns=columns, extra=extra,
+        net, params, state, history=history, loss=loss, metrics=metrics, columns=columns,
+        extra=extra,
     )  # fmt: skip
-
-
-def _path(name: str) -> str:
-    """A dotted name, its first part the kind: "params.0.weight" as "parameter '0.weight'"."""
-    kind, _, rest = name.partition(".")
-    return f"{'state' if kind in ('state', '1') else 'parameter'} {rest!r}"
 
 
 def _placed(at: str, home: Backend, values: Any, dtype: str, wanted: Any) -> Any:
@@ -286,8 +284,8 @@ def check_finite(backend: Backend, named: list[tuple[str, Any]], where: str) -> 
     for (name, _), sound in zip(floats, flags, strict=True):
         if not sound:
             raise ValueError(
-                f"{where}: {_path(name)}: expected finite numbers, got NaN or infinity: training "
-                "diverged. Lower the learning rate or clip the gradients, and train again."
+                f"{where}: parameter {name!r}: expected finite numbers, got NaN or infinity: "
+                "training diverged. Lower the learning rate or clip the gradients, and train again."
             )
 
 

@@ -10,7 +10,7 @@ import backends
 from backends import Backend, MixedArrays, random
 from tinynn import losses, optim, tree
 from tinynn.config import label
-from tinynn.data import DataAdapter, Dataset, Samples, Source, columns_of, held_out, held_out_count
+from tinynn.data import DataAdapter, Dataset, Samples, Source, columns_of, held_out
 from tinynn.layers import ShapeError, run
 from tinynn.training.batches import HOLD_OUT, Batches
 from tinynn.training.evaluation import check_targets, matched
@@ -79,24 +79,19 @@ def prepare(
             adapter.dtype = home.dtypes()[home.dtype_name(dtype)]
         columns = tuple(map(str, columns_of(X)))
         dataset = adapter.dataset(X, y, sample_weight)
-        fraction = float(validation) if isinstance(validation, Real) else None
-        count = _trained_on(dataset.size, fraction)
-        size = count if batch_size is None else min(batch_size, count)
-        start = _start(net, params, state, dataset.between(0, size), seed, adapter)
-        prediction, draws = _try(net, start, dataset, count, size, seed)
+        key = random.key(int(seed), home)
+        train, held = _split(dataset, validation, key if shuffle else None, home)
+        size = train.size if batch_size is None else min(batch_size, train.size)
+        start = _start(net, params, state, train.between(0, 1), seed, adapter)
+        prediction, draws = _try(net, start, train, size, seed)
         loss = choose_loss(loss, home, dataset.targets, prediction, sample_weight is not None)
         dataset = _checked(dataset, loss, prediction, home)
-        key = random.key(int(seed), home)
-        train: Dataset = dataset
-        held: Dataset | None = None
-        if fraction is not None:
-            draw = random.fold_in(key, HOLD_OUT) if shuffle else None
-            train, held = held_out(dataset, fraction, draw, _classes(dataset, home), home)
-        elif validation is not None:
+        train, held = _split(dataset, validation, key if shuffle else None, home)
+        if isinstance(validation, tuple | list):
             given = _validation(adapter, validation, dataset, columns)
             held = _checked(given, loss, prediction, home)
         averages = getattr(loss, "reduction", "mean") == "mean"
-        shuffled = bool(shuffle) and size < count
+        shuffled = bool(shuffle) and size < train.size
         batches = Batches(train, home, size, key, shuffled, draws, averages)
         step = TrainingStep(net, loss, optimizer)
         carry = Carry(*start, optimizer.init(start[0]))
@@ -169,16 +164,20 @@ def _metrics(metrics: Any) -> tuple[Metric, ...]:
 # Data.
 
 
-def _trained_on(count: int, fraction: float | None) -> int:
-    """How many samples there are to train on."""
-    if fraction is None:
-        return count
-    if count == 1:
+def _split(
+    dataset: Source, validation: Any, key: Any, home: Backend
+) -> tuple[Dataset, Dataset | None]:
+    """(the samples to train on, those that a fraction holds out or None)."""
+    if not isinstance(validation, Real):
+        return dataset, None
+    fraction = float(validation)
+    if dataset.size == 1:
         raise ValueError(
             f"fit: X: expected two samples or more to hold out {fraction:g} of them, got one. "
             "Give more samples, or validation=None."
         )
-    return count - held_out_count(count, fraction)
+    draw = None if key is None else random.fold_in(key, HOLD_OUT)
+    return held_out(dataset, fraction, draw, _classes(dataset, home), home)
 
 
 def _validation(
@@ -221,8 +220,7 @@ def _start(
     net: Any, params: Any, state: Any, samples: Samples, seed: int, adapter: DataAdapter
 ) -> tuple[Any, Any]:
     """New parameters and state, or those given, if they are where X is and of the same shapes."""
-    first = samples.between(0, 1)
-    new = net.init(int(seed), *first.inputs, dtype=adapter.dtype)
+    new = net.init(int(seed), *samples.inputs, dtype=adapter.dtype)
     given = (new[0] if params is None else params, new[1] if state is None else state)
     for name, expected, got in zip(("params", "state"), new, given, strict=True):
         if got is not expected:
@@ -251,12 +249,13 @@ def _check_like(name: str, expected: Any, got: Any, home: Backend) -> None:
 
 
 def _try(
-    net: Any, start: tuple[Any, Any], dataset: Dataset, count: int, size: int, seed: int
+    net: Any, start: tuple[Any, Any], dataset: Dataset, size: int, seed: int
 ) -> tuple[Any, bool]:
     """(the output for a first batch, whether layers draw random numbers).
 
     Every size of batch goes through the network, so that errors come before training.
     """
+    count = dataset.size
     last = count % size or size
     for rows in sorted({last, size}, key=lambda rows: rows == size):
         try:
