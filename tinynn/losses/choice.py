@@ -149,12 +149,11 @@ _TAKE_OFF = (
     "take it off the end of the network; loss.probabilities(prediction) gives the probabilities"
 )
 _OR_NLL = _TAKE_OFF + ", or end in log_softmax and use NegativeLogLikelihood()"
+_LOG_SOFTMAX = "end the network in log_softmax instead"
 _CONFLICTS: dict[type[Loss], dict[str, str]] = {
     BinaryCrossEntropy: {"sigmoid": _TAKE_OFF, "softmax": _TAKE_OFF, "log_softmax": _TAKE_OFF},
     SoftmaxCrossEntropy: {"sigmoid": _TAKE_OFF, "softmax": _OR_NLL},
-    NegativeLogLikelihood: dict.fromkeys(
-        ("sigmoid", "softmax"), "end the network in log_softmax instead"
-    ),
+    NegativeLogLikelihood: {"sigmoid": _LOG_SOFTMAX, "softmax": _LOG_SOFTMAX},
 }
 
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Any
 
+from tinynn.metrics import direction
 from tinynn.training.history import History
-from tinynn.training.metrics import LARGER_IS_BETTER
 
 Callback = Callable[["Run"], Any]
 
@@ -81,7 +81,7 @@ class EarlyStopping:
     def __call__(self, run: Run) -> None:
         """Compare this epoch with the best one so far."""
         cost = run.history.last[self.monitor]
-        if self.monitor.removeprefix("validation_") in LARGER_IS_BETTER:
+        if direction(self.monitor.removeprefix("validation_")):
             cost = -cost
         if cost < self._best - self.min_delta:
             self._best, self._best_epoch = cost, run.epoch

@@ -20,12 +20,12 @@ from backends import Backend, MixedArrays, random
 from tinynn import losses, tree
 from tinynn.config import label
 from tinynn.layers import ShapeError, split
+from tinynn.metrics import MetricLike, get, name_of, prepare
 from tinynn.optim import Adam
 from tinynn.training import engines
 from tinynn.training import progress as bars
 from tinynn.training.callbacks import Callback, Run
 from tinynn.training.data import Intake, Samples, align, columns_of
-from tinynn.training.metrics import Metric, get, name_of
 from tinynn.training.model import Model, check_targets, forward, measure, numbers
 from tinynn.training.step import DROPOUT, HOLD_OUT, SHUFFLE, Epoch, TrainingStep
 
@@ -45,7 +45,7 @@ def fit(
     validation: Any = None,
     seed: int = 0,
     callbacks: Iterable[Callback] = (),
-    metrics: Iterable[str | Metric] = (),
+    metrics: Iterable[str | MetricLike] = (),
     weights: Any = None,
     shuffle: bool = True,
     progress: bool | None = None,
@@ -121,7 +121,9 @@ def fit(
         params = _started(net, params, train.between(0, size), int(seed), home)
         outputs = _tried(net, params, train, size)
         loss = loss_for(loss, home, train, outputs)
+        loss = loss.fit_to(outputs, train.y) if isinstance(loss, losses.Loss) else loss
         train = _suited(home, train, outputs, loss)
+        measured = tuple(prepare(metric, loss, outputs, train.y) for metric in measured)
         held = None if held is None else _suited(home, held, outputs, loss)
         shuffle_key = random.fold_in(key, SHUFFLE) if shuffle and size < train.size else None
         step = TrainingStep(net, loss, optimizer)
@@ -381,7 +383,7 @@ def _checked(loss: Any, samples: Samples) -> Any:
     return loss
 
 
-def _names(metrics: tuple[Metric, ...], held: Samples | None) -> tuple[str, ...]:
+def _names(metrics: tuple[MetricLike, ...], held: Samples | None) -> tuple[str, ...]:
     """What an epoch is measured by."""
     named = tuple(map(name_of, metrics))
     twice = [name for name in named if named.count(name) > 1 or name in ("epoch", "loss")]

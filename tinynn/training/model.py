@@ -9,11 +9,11 @@ from typing import Any
 import backends
 from backends import Backend
 from tinynn import config, layers, losses, tree
+from tinynn.metrics import KNOWN, MetricLike, name_of
 from tinynn.training import files
 from tinynn.training.answers import Answers
 from tinynn.training.data import Intake, Samples, align, host
 from tinynn.training.history import History
-from tinynn.training.metrics import KNOWN, Metric, name_of
 
 
 @dataclass(eq=False, repr=False)  # of arrays neither == nor the repr says much
@@ -43,7 +43,7 @@ class Model:
     params: Any
     history: History = field(default_factory=History)
     loss: Any = None
-    metrics: Sequence[Metric] = ()
+    metrics: Sequence[MetricLike] = ()
     columns: tuple[str, ...] = ()
     extra: dict[str, Any] = field(default_factory=dict)
     _answers: Answers = field(default_factory=Answers, init=False)
@@ -256,7 +256,7 @@ def cost(loss: Any, prediction: Any, samples: Samples) -> Any:
     return loss(prediction, samples.y, samples.weights)
 
 
-def measure(loss: Any, metrics: Sequence[Metric], prediction: Any, samples: Samples) -> list[Any]:
+def measure(loss: Any, metrics: Sequence[Any], prediction: Any, samples: Samples) -> list[Any]:
     """The loss, if there is one, and the metrics: 0-d arrays on the device."""
     losses_ = [] if loss is None else [cost(loss, prediction, samples)]
     return [*losses_, *(metric(prediction, samples.y) for metric in metrics)]
