@@ -55,7 +55,7 @@ class Loss(Configured):
 
     def target_shapes(self, shape: Shape) -> tuple[Shape, ...]:
         """The shapes a target may have for predictions of this shape, the usual one first."""
-        return (shape, shape[:-1]) if shape[-1:] == (1,) else (shape, (*shape, 1))
+        return column_shapes(shape)
 
     def check_prediction(self, prediction: Array) -> None:
         """ValueError if the predictions cannot be what the loss expects; reads the device."""
@@ -180,6 +180,13 @@ from 0
                 f"predictions of shape {tuple(prediction)}, got {tuple(target)}. To fix it: "
                 "change the target, or the width of the last layer"
             )
+
+
+def column_shapes(shape: Shape) -> tuple[Shape, ...]:
+    """A shape of predictions, and the same with or without a last axis of length 1."""
+    if len(shape) > 1 and shape[-1] == 1:
+        return shape, shape[:-1]
+    return shape, (*shape, 1)
 
 
 def match_rows(owner: Any, sample_weight: Array, values: Array) -> Array:

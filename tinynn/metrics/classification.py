@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Self
 
 from tinynn.config import require
 from tinynn.functional import DtypeError, one_hot
-from tinynn.losses.base import Loss, match_rows, match_target
+from tinynn.losses.base import Loss, column_shapes, match_rows, match_target
 from tinynn.metrics.base import (
     Array,
     Mean,
@@ -87,8 +87,7 @@ class _OfClasses(Metric):
             check_shapes(self, (shape[:-1], shape), prediction, target)
             answers = namespace(prediction).argmax(prediction, axis=-1)
             return answers, _labels(self, prediction, target, answers)
-        column = (shape, shape[:-1]) if shape[-1:] == (1,) else (shape, (*shape, 1))
-        check_shapes(self, column, prediction, target)
+        check_shapes(self, column_shapes(shape), prediction, target)
         # 0.5 parts 0 from 1 in targets of any dtype.
         return prediction > metric.threshold, match_target(prediction, target) > 0.5
 
