@@ -282,25 +282,50 @@ def test_gradient_is_that_of_torch(name: str, backend: backends.Backend, float_d
 
 
 @pytest.mark.only("torch")
-def test_values_are_torchs(backend: backends.Backend) -> None:
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_values_are_torchs(backend: backends.Backend, reduction: str, weighted: bool) -> None:
     import torch.nn.functional as F
 
-    weights = backend.asarray(CLASSES, dtype="float32")
+    c = backend.asarray(CLASSES, dtype="float32")
     _, p, t, _ = placed("squared", backend, "float32")
     logits, bits = (placed("binary", backend, "float32")[i] for i in (1, 2))
     _, scores, labels, _ = placed("softmax", backend, "float32")
-    smooth = SoftmaxCrossEntropy(class_weight=CLASSES, label_smoothing=0.2)
-    for ours, theirs in (
-        (SquaredError()(p, t), F.mse_loss(p, t)),
-        (AbsoluteError()(p, t), F.l1_loss(p, t)),
-        (Huber(0.7)(p, t), F.huber_loss(p, t, delta=0.7)),
-        (BinaryCrossEntropy()(logits, bits),
-         F.binary_cross_entropy_with_logits(logits, bits * 1.0)),
-        (smooth(scores, labels), F.cross_entropy(scores, labels, weights, label_smoothing=0.2)),
-        (NegativeLogLikelihood(class_weight=CLASSES)(scores, labels),
-         F.nll_loss(scores, labels, weights)),
+    sample = backend.asarray(SAMPLE_WEIGHTS, dtype="float32") if weighted else None
+    mapping, by_bit = {0: 0.5, 2: 3.0}, 0.5 + 2.5 * bits
+    ones, smooth_bits = 0 * p + 1, 0.8 * bits + 0.1
+    chances = F.softmax(p, dim=-1)
+    settings: dict[str, Any] = {"reduction": reduction}
+    none: dict[str, Any] = {"reduction": "none"}
+    for ours, args, theirs, own in (
+        (SquaredError(**settings), (p, t), F.mse_loss(p, t, **none), ones),
+        (AbsoluteError(**settings), (p, t), F.l1_loss(p, t, **none), ones),
+        (Huber(0.7, **settings), (p, t), F.huber_loss(p, t, delta=0.7, **none), ones),
+        (BinaryCrossEntropy(**settings), (logits, bits),
+         F.binary_cross_entropy_with_logits(logits, bits * 1.0, **none), ones),
+        (BinaryCrossEntropy(class_weight={1: 3.0, 0: 0.5}, **settings), (logits, bits),
+         F.binary_cross_entropy_with_logits(logits, bits * 1.0, by_bit, **none), by_bit),
+        (BinaryCrossEntropy(label_smoothing=0.2, **settings), (logits, bits),
+         F.binary_cross_entropy_with_logits(logits, smooth_bits, **none), ones),
+        (SoftmaxCrossEntropy(label_smoothing=0.2, **settings), (scores, labels),
+         F.cross_entropy(scores, labels, label_smoothing=0.2, **none), ones[:, 0]),
+        (SoftmaxCrossEntropy(class_weight=mapping, label_smoothing=0.2, **settings),
+         (scores, labels), F.cross_entropy(scores, labels, c, label_smoothing=0.2, **none),
+         c[labels]),
+        (SoftmaxCrossEntropy(class_weight=CLASSES, **settings), (scores, chances),
+         F.cross_entropy(scores, chances, c, **none), chances @ c),
+        (NegativeLogLikelihood(class_weight=mapping, **settings), (scores, labels),
+         F.nll_loss(scores, labels, c, **none), c[labels]),
     ):  # fmt: skip
-        assert_close(ours, backend.to_host(theirs), backend, dtype="float32")
+        assert_close(ours.values(*args), backend.to_host(theirs), backend, dtype="float32")
+        if sample is not None:
+            rows = sample[:, None] if theirs.ndim == 2 else sample
+            theirs, own = theirs * rows, own * rows
+        expected = theirs.sum() / own.sum() if reduction == "mean" else theirs.sum()
+        assert_close(ours(*args, sample), backend.to_host(expected), backend, dtype="float32")
+    unweighted = SoftmaxCrossEntropy(class_weight=CLASSES, label_smoothing=0.2, **settings)
+    expected = F.cross_entropy(scores, labels, c, label_smoothing=0.2, reduction=reduction)
+    assert_close(unweighted(scores, labels), backend.to_host(expected), backend, dtype="float32")
 
 
 # Errors.

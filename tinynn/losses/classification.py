@@ -251,7 +251,7 @@ class NegativeLogLikelihood(_OfOneClass):
         # exp sees nothing above 1, where it could overflow.
         small = xp.minimum(prediction, xp.ones_like(prediction))
         total = xp.sum(xp.exp(small), axis=-1)
-        if holds(xp.abs(total - 1.0) > 0.1):
+        if bool(xp.any(xp.abs(total - 1.0) > 0.1)):
             raise ValueError(
                 f"{self}: expected log-probabilities, got predictions whose exponentials do not "
                 "sum to 1. To fix it: let the network end in log_softmax, or use "
