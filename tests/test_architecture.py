@@ -29,6 +29,7 @@ ARROWS: dict[str, set[str]] = {
     "functional": {"trace", "rules"},
     "initializers": {"trace", "rules", "functional", "config"},
     "losses": {"trace", "rules", "functional", "config"},
+    "metrics": {"trace", "functional", "losses", "config"},
     "layers": {"trace", "rules", "functional", "initializers", "config", "tree"},
     "optim": {"trace", "rules", "functional", "config", "tree"},
 }

@@ -12,7 +12,17 @@ from backends import Backend
 from tests.checks import assert_close
 from tinynn import tree
 from tinynn.compiler.loop import Scanned, kind_of
-from tinynn.functional import elu, gelu, leaky_relu, relu, sigmoid, silu, softplus, tanh
+from tinynn.functional import (
+    elu,
+    gelu,
+    leaky_relu,
+    log_softmax,
+    relu,
+    sigmoid,
+    silu,
+    softplus,
+    tanh,
+)
 from tinynn.layers import BatchNorm, Dropout, Flatten, LayerNorm, Linear, Sequential
 from tinynn.losses import (
     AbsoluteError,
@@ -132,8 +142,10 @@ def test_every_optimizer(backend: Backend, optimizer: Any) -> None:
 
 @pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
 def test_every_loss(backend: Backend, loss: Any) -> None:
-    assert_same(backend, SMALL, loss[1], loss=loss[0], optimizer=SGD(0.01))
-    assert_same(backend, SMALL, loss[1], loss=loss[0], optimizer=SGD(0.01), weights=True)
+    likelihood = isinstance(loss[0], NegativeLogLikelihood)
+    net = Sequential(*SMALL.layers, log_softmax) if likelihood else SMALL
+    assert_same(backend, net, loss[1], loss=loss[0], optimizer=SGD(0.01))
+    assert_same(backend, net, loss[1], loss=loss[0], optimizer=SGD(0.01), weights=True)
 
 
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)

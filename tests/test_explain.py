@@ -28,7 +28,7 @@ def arrays(backend: Backend) -> tuple[Any, Any]:
 def test_every_line_has_its_layer_shape_and_value(backend: Backend) -> None:
     x, y = arrays(backend)
     params = XOR.init(0, x)[0]
-    step = tinynn.explain(XOR, x, y, params=params, optimizer=SGD(1.0), values=True)
+    step = tinynn.explain(XOR, x, y, loss="mse", params=params, optimizer=SGD(1.0), values=True)
     places = [line.strip() for line in step.source.splitlines() if line.strip().startswith("# ")]
     layers = [place for place in places if place.startswith("# layer")]
     assert layers[0] == "# layer 0, Linear(4, bias=False)"
@@ -52,7 +52,7 @@ def test_every_line_has_its_layer_shape_and_value(backend: Backend) -> None:
 )
 def test_the_picture_is_whole(backend: Backend, net: Any) -> None:
     x, y = arrays(backend)
-    step = tinynn.explain(net, x, y, optimizer=Adam())
+    step = tinynn.explain(net, x, y, loss="mse", optimizer=Adam())
     root = ElementTree.fromstring(step.svg)
     boxes = [each for each in root.iter() if each.tag.endswith("rect")][1:]
     drawn = len(step.graph.nodes) + sum(id(i) in step.graph.users() for i in step.graph.inputs)
@@ -63,7 +63,7 @@ def test_the_picture_is_whole(backend: Backend, net: Any) -> None:
 
 
 def test_a_model_explains_itself() -> None:
-    model = tinynn.fit(XOR, X, Y, epochs=2)
+    model = tinynn.fit(XOR, X, Y, loss="mse", epochs=2)
     assert tinynn.explain(model, X, Y).source == tinynn.explain(XOR, X, Y, loss=model.loss).source
 
 

@@ -17,8 +17,9 @@ from tests.checks import assert_array, assert_equal
 from tinynn.functional import relu
 from tinynn.layers import BatchNorm, Layer, Linear, Scope, Sequential
 from tinynn.losses import Huber, SquaredError
+from tinynn.metrics import R2, Accuracy
 from tinynn.trace import namespace
-from tinynn.training import Accuracy, History, Model, ModelFileError, accuracy, files, load, r2
+from tinynn.training import History, Model, ModelFileError, files, load
 
 
 def small(backend: Backend, dtype: str = "float32") -> Model:
@@ -47,7 +48,7 @@ def test_everything_survives(backend: Backend, path: Path, float_dtype: Any) -> 
         "deep": {"sha256": "0" * 64},
     }
     columns = ("width", "höhe")
-    metrics = (accuracy, Accuracy(0.5), r2)
+    metrics = (Accuracy(task="binary", threshold=0.5), R2(name="share"))
     model = Model(
         net, params, state, history=history, loss=Huber(2.0), metrics=metrics, columns=columns,
         extra=extra,

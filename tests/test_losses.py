@@ -46,14 +46,24 @@ CASES: dict[str, tuple[Loss, tuple[np.ndarray, np.ndarray]]] = {
     "absolute": (AbsoluteError(reduction="sum"), NUMBERS),
     "huber": (Huber(delta=0.7), NUMBERS),
     "binary": (BinaryCrossEntropy(), BITS),
-    "binary, weighed": (BinaryCrossEntropy(class_weights=[0.5, 3.0], label_smoothing=0.2), BITS),
+    "binary, weighed": (BinaryCrossEntropy(class_weight=[0.5, 3.0], label_smoothing=0.2), BITS),
+    "binary, mapping": (BinaryCrossEntropy(class_weight={0: 1.0, 1: 10.0}), BITS),
     "softmax": (SoftmaxCrossEntropy(), LABELS),
-    "softmax, weighed": (SoftmaxCrossEntropy(class_weights=CLASSES, label_smoothing=0.2), LABELS),
-    "softmax, sum": (SoftmaxCrossEntropy(class_weights=CLASSES, reduction="sum"), LABELS),
-    "softmax, probabilities": (SoftmaxCrossEntropy(class_weights=CLASSES), PROBABILITIES),
+    "softmax, mapping": (SoftmaxCrossEntropy(class_weight={2: 5.0}, label_smoothing=0.1), LABELS),
+    "softmax, weighed": (SoftmaxCrossEntropy(class_weight=CLASSES, label_smoothing=0.2), LABELS),
+    "softmax, sum": (SoftmaxCrossEntropy(class_weight=CLASSES, reduction="sum"), LABELS),
+    "softmax, probabilities": (SoftmaxCrossEntropy(class_weight=CLASSES), PROBABILITIES),
     "nll": (NegativeLogLikelihood(), LOG_P),
-    "nll, weighed": (NegativeLogLikelihood(class_weights=CLASSES), LOG_P),
+    "nll, weighed": (NegativeLogLikelihood(class_weight=CLASSES), LOG_P),
 }
+
+
+def numbers_by_class(loss: Any, classes: int) -> list[float]:
+    """The class weights, a mapping's filled up with ones."""
+    given = loss.class_weight or (1.0,) * classes
+    if isinstance(given[0], tuple):
+        given = [dict(given).get(c, 1.0) for c in range(classes)]
+    return list(given)
 
 
 def one_entry(loss: Any, p: np.ndarray, t: Any) -> tuple[float, float]:
@@ -66,12 +76,12 @@ def one_entry(loss: Any, p: np.ndarray, t: Any) -> tuple[float, float]:
         size, delta = abs(p - t), loss.delta
         return (size**2 / 2 if size <= delta else delta * (size - delta / 2)), 1.0
     if isinstance(loss, BinaryCrossEntropy):
-        off, on = loss.class_weights or (1.0, 1.0)
+        off, on = numbers_by_class(loss, 2)
         right = 1 / (1 + math.exp(-p))
         soft = t * (1 - loss.label_smoothing) + loss.label_smoothing / 2
         value = -on * soft * math.log(right) - off * (1 - soft) * math.log(1 - right)
         return value, on * t + off * (1 - t)
-    weights = np.asarray(loss.class_weights or (1.0, 1.0, 1.0))
+    weights = np.asarray(numbers_by_class(loss, 3))
     hot = np.eye(3)[t] if np.ndim(t) == 0 else t
     smoothing = getattr(loss, "label_smoothing", 0.0)
     soft = hot * (1 - smoothing) + smoothing / 3
@@ -103,9 +113,7 @@ def placed(
 
 
 def test_every_loss_is_tested_here() -> None:
-    assert {type(loss).__name__ for loss, _ in CASES.values()} == {
-        name for name in losses.__all__ if name[0].isupper() and name != "Loss"
-    }
+    assert {type(loss) for loss, _ in CASES.values()} == set(losses.NAMES.values())
 
 
 # Values.
@@ -150,8 +158,8 @@ def test_labels_and_one_hot_are_the_same(backend: backends.Backend) -> None:
     p, labels = LABELS
     prediction, target = backend.asarray(p, dtype="float32"), backend.asarray(labels)
     hot = backend.asarray(np.eye(3, dtype=int)[labels])
-    for loss in (SoftmaxCrossEntropy(class_weights=CLASSES, label_smoothing=0.2),
-                 NegativeLogLikelihood(class_weights=CLASSES)):  # fmt: skip
+    for loss in (SoftmaxCrossEntropy(class_weight=CLASSES, label_smoothing=0.2),
+                 NegativeLogLikelihood(class_weight=CLASSES)):  # fmt: skip
         expected = backend.to_host(loss(prediction, target))
         assert_close(loss(prediction, hot), expected, backend, dtype="float32")
 
@@ -175,6 +183,9 @@ def test_a_column_and_a_vector_fit(loss: Loss, backend: backends.Backend) -> Non
     assert_close(loss(column, target), expected, backend, shape=())
     assert_close(loss(vector, backend.xp.reshape(target, (6, 1))), expected, backend, shape=())
     assert_close(loss(column, backend.xp.reshape(target, (6, 1))), expected, backend, shape=())
+    one, row = vector[:1], target[:1]
+    expected = backend.to_host(loss(one, row))  # a batch of one, which is no output of one
+    assert_close(loss(one, backend.xp.reshape(row, (1, 1))), expected, backend, shape=())
 
 
 def test_booleans_are_labels(backend: backends.Backend) -> None:
@@ -271,25 +282,50 @@ def test_gradient_is_that_of_torch(name: str, backend: backends.Backend, float_d
 
 
 @pytest.mark.only("torch")
-def test_values_are_torchs(backend: backends.Backend) -> None:
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_values_are_torchs(backend: backends.Backend, reduction: str, weighted: bool) -> None:
     import torch.nn.functional as F
 
-    weights = backend.asarray(CLASSES, dtype="float32")
+    c = backend.asarray(CLASSES, dtype="float32")
     _, p, t, _ = placed("squared", backend, "float32")
     logits, bits = (placed("binary", backend, "float32")[i] for i in (1, 2))
     _, scores, labels, _ = placed("softmax", backend, "float32")
-    smooth = SoftmaxCrossEntropy(class_weights=CLASSES, label_smoothing=0.2)
-    for ours, theirs in (
-        (SquaredError()(p, t), F.mse_loss(p, t)),
-        (AbsoluteError()(p, t), F.l1_loss(p, t)),
-        (Huber(0.7)(p, t), F.huber_loss(p, t, delta=0.7)),
-        (BinaryCrossEntropy()(logits, bits),
-         F.binary_cross_entropy_with_logits(logits, bits * 1.0)),
-        (smooth(scores, labels), F.cross_entropy(scores, labels, weights, label_smoothing=0.2)),
-        (NegativeLogLikelihood(class_weights=CLASSES)(scores, labels),
-         F.nll_loss(scores, labels, weights)),
+    sample = backend.asarray(SAMPLE_WEIGHTS, dtype="float32") if weighted else None
+    mapping, by_bit = {0: 0.5, 2: 3.0}, 0.5 + 2.5 * bits
+    ones, smooth_bits = 0 * p + 1, 0.8 * bits + 0.1
+    chances = F.softmax(p, dim=-1)
+    settings: dict[str, Any] = {"reduction": reduction}
+    none: dict[str, Any] = {"reduction": "none"}
+    for ours, args, theirs, own in (
+        (SquaredError(**settings), (p, t), F.mse_loss(p, t, **none), ones),
+        (AbsoluteError(**settings), (p, t), F.l1_loss(p, t, **none), ones),
+        (Huber(0.7, **settings), (p, t), F.huber_loss(p, t, delta=0.7, **none), ones),
+        (BinaryCrossEntropy(**settings), (logits, bits),
+         F.binary_cross_entropy_with_logits(logits, bits * 1.0, **none), ones),
+        (BinaryCrossEntropy(class_weight={1: 3.0, 0: 0.5}, **settings), (logits, bits),
+         F.binary_cross_entropy_with_logits(logits, bits * 1.0, by_bit, **none), by_bit),
+        (BinaryCrossEntropy(label_smoothing=0.2, **settings), (logits, bits),
+         F.binary_cross_entropy_with_logits(logits, smooth_bits, **none), ones),
+        (SoftmaxCrossEntropy(label_smoothing=0.2, **settings), (scores, labels),
+         F.cross_entropy(scores, labels, label_smoothing=0.2, **none), ones[:, 0]),
+        (SoftmaxCrossEntropy(class_weight=mapping, label_smoothing=0.2, **settings),
+         (scores, labels), F.cross_entropy(scores, labels, c, label_smoothing=0.2, **none),
+         c[labels]),
+        (SoftmaxCrossEntropy(class_weight=CLASSES, **settings), (scores, chances),
+         F.cross_entropy(scores, chances, c, **none), chances @ c),
+        (NegativeLogLikelihood(class_weight=mapping, **settings), (scores, labels),
+         F.nll_loss(scores, labels, c, **none), c[labels]),
     ):  # fmt: skip
-        assert_close(ours, backend.to_host(theirs), backend, dtype="float32")
+        assert_close(ours.values(*args), backend.to_host(theirs), backend, dtype="float32")
+        if sample is not None:
+            rows = sample[:, None] if theirs.ndim == 2 else sample
+            theirs, own = theirs * rows, own * rows
+        expected = theirs.sum() / own.sum() if reduction == "mean" else theirs.sum()
+        assert_close(ours(*args, sample), backend.to_host(expected), backend, dtype="float32")
+    unweighted = SoftmaxCrossEntropy(class_weight=CLASSES, label_smoothing=0.2, **settings)
+    expected = F.cross_entropy(scores, labels, c, label_smoothing=0.2, reduction=reduction)
+    assert_close(unweighted(scores, labels), backend.to_host(expected), backend, dtype="float32")
 
 
 # Errors.
@@ -299,14 +335,14 @@ def test_nothing_is_broadcast(backend: backends.Backend) -> None:
     p, t = backend.asarray(np.zeros((6, 3)), dtype="float32"), backend.asarray(np.zeros(3))
     with pytest.raises(
         ShapeError,
-        match=r"SquaredError\(\): expected a target of shape \(6, 3\).*got \(3,\); change",
+        match=r"SquaredError\(\): expected a target of shape \(6, 3\).*got \(3,\). To fix it: ",
     ):
         SquaredError()(p, t)
     with pytest.raises(ShapeError, match=r"of shape \(6,\) or \(6, 3\) for .*, got \(6, 1\)"):
         SoftmaxCrossEntropy()(p, backend.asarray(np.zeros((6, 1), dtype=int)))
     with pytest.raises(ShapeError, match=r"predictions of shape \(batch, classes\), got \(3,\)"):
         SoftmaxCrossEntropy()(t, t)
-    with pytest.raises(ShapeError, match=r"expected weights of shape \(6,\), .*, got \(3,\)"):
+    with pytest.raises(ShapeError, match=r"expected sample_weight of shape \(6,\), .*, got \(3,\)"):
         SquaredError()(p, p, t)
 
 
@@ -318,20 +354,26 @@ def test_labels_that_are_no_integers(backend: backends.Backend) -> None:
 
 def test_class_weights_of_another_number(backend: backends.Backend) -> None:
     p, t = backend.asarray(LABELS[0]), backend.asarray(LABELS[1])
-    with pytest.raises(ShapeError, match=r"expected 3 class weights, one for each output, got 2"):
-        SoftmaxCrossEntropy(class_weights=[1.0, 2.0])(p, t)
+    with pytest.raises(
+        ShapeError, match=r"expected class_weight to have 3 numbers, one for each class, got 2"
+    ):
+        SoftmaxCrossEntropy(class_weight=[1.0, 2.0])(p, t)
 
 
 CHECKS: list[tuple[Loss, tuple[int, ...], Any, str]] = [
-    (SoftmaxCrossEntropy(), (1, 3), [0, 3], "labels from 0 to 2, as .* 3 outputs, got .* 0 to 3;"),
+    (SoftmaxCrossEntropy(), (1, 3), [0, 3], "labels from 0 to 2, as .* 3 outputs, got .* 0 to 3."),
     (SoftmaxCrossEntropy(), (1, 3), [-1, 2], "got labels from -1 to 2"),
     (NegativeLogLikelihood(), (1, 3), [5, 2], "got labels from 2 to 5"),
+    (NegativeLogLikelihood(), (1, 3), [1, 2], "expected log-probabilities"),
+    (SoftmaxCrossEntropy(class_weight="balanced"), (1, 3), [0, 1], "loss.fit_to"),
+    (SoftmaxCrossEntropy(class_weight={3: 2}), (1, 3), [0, 1], "classes out of 0, 1, 2, got 3"),
+    (BinaryCrossEntropy(class_weight={"yes": 2}), (1, 1), [0, 1], "out of 0, 1, got 'yes'"),
     (SoftmaxCrossEntropy(), (1, 3), [0.0, 1.0], "expected integer labels"),
     (SoftmaxCrossEntropy(), (1, 3), [[1.0, 0.5, 0.0]], "probabilities whose sum is 1"),
     (SoftmaxCrossEntropy(), (1, 3), [[2.0, -1.0, 0.0]], "probabilities whose sum is 1"),
     (SoftmaxCrossEntropy(), (1, 3), [[1, 0]], r"shape \(1,\) or \(1, 3\).*got \(1, 2\)"),
     (SoftmaxCrossEntropy(), (1, 1), [0, 0], "expected two outputs or more, got one"),
-    (SoftmaxCrossEntropy(class_weights=(1, 2)), (1, 3), [0, 1], "expected 3 class weights"),
+    (SoftmaxCrossEntropy(class_weight=(1, 2)), (1, 3), [0, 1], "have 3 numbers"),
     (BinaryCrossEntropy(), (1, 1), [0, 2], r"expected targets from 0 to 1, got .* 0.0 to 2.0"),
     (BinaryCrossEntropy(), (1,), [0.5, math.nan], "expected targets from 0 to 1"),
     (SquaredError(), (1, 2), [0.0, 1.0], r"target of shape \(2, 2\)"),
@@ -354,9 +396,9 @@ def test_check_finds(
 def test_check_passes_what_is_right(name: str, backend: backends.Backend) -> None:
     loss, prediction, target, _ = placed(name, backend, "float32")
     weights = backend.asarray(SAMPLE_WEIGHTS, dtype="float32")
-    loss.check(prediction, target, weights)
+    loss.check(prediction, target, sample_weight=weights)
     loss.check(prediction[:2, :], target, weights)  # the prediction may be that of a few rows
-    with pytest.raises(ValueError, match="one weight for each of 6 samples"):
+    with pytest.raises(ValueError, match="to have one weight for each of 6 samples"):
         loss.check(prediction, target, weights[:3])
     with pytest.raises(ValueError, match="sample weights of 0 or more"):
         loss.check(prediction, target, -weights)
@@ -390,9 +432,13 @@ def test_check_refuses_labels_that_do_not_fit_in_fewer_bits(
     [
         (lambda: SquaredError(reduction="average"), "one of mean, sum, half_sum, got 'average'"),
         (lambda: Huber(delta=0), "Huber: expected delta to be a number above 0"),
-        (lambda: BinaryCrossEntropy(class_weights=[1.0]), "two numbers"),
-        (lambda: SoftmaxCrossEntropy(class_weights=[1.0, -1.0]), "numbers of 0 or more"),
-        (lambda: SoftmaxCrossEntropy(class_weights=3), "class_weights"),
+        (lambda: SoftmaxCrossEntropy(class_weight=[1.0, -1.0]), "numbers of 0 or more"),
+        (lambda: SoftmaxCrossEntropy(class_weight={0: math.inf}), "numbers of 0 or more"),
+        (lambda: SoftmaxCrossEntropy(class_weight={0.5: 1.0}), 'class_weight to be None, "bal'),
+        (lambda: SoftmaxCrossEntropy(class_weight=[(0, 1.0), 2.0]), "class_weight to be None"),
+        (lambda: SoftmaxCrossEntropy(class_weight="balance"), "class_weight to be None.*'balance'"),
+        (lambda: BinaryCrossEntropy(class_weight=[0.0, 0.0]), "a number above 0.*nothing counts"),
+        (lambda: SoftmaxCrossEntropy(class_weight=3), "class_weight"),
         (lambda: SoftmaxCrossEntropy(label_smoothing=1.5), r"a number in \[0, 1\]"),
     ],
 )
@@ -406,23 +452,28 @@ def test_settings_out_of_range(make: Callable[[], Loss], message: str) -> None:
 
 def test_get() -> None:
     names = {
-        "squared_error": SquaredError(),
-        "absolute_error": AbsoluteError(),
-        "huber": Huber(),
-        "binary_cross_entropy": BinaryCrossEntropy(),
-        "cross_entropy": SoftmaxCrossEntropy(),
-        "nll": NegativeLogLikelihood(),
+        SquaredError(): "squared_error mean_squared_error mse",
+        AbsoluteError(): "absolute_error mean_absolute_error mae",
+        Huber(): "huber",
+        BinaryCrossEntropy(): "binary_cross_entropy bce",
+        SoftmaxCrossEntropy(): "cross_entropy softmax_cross_entropy",
+        NegativeLogLikelihood(): "nll negative_log_likelihood",
     }
-    for name, loss in names.items():
-        assert losses.get(name) == loss
-    with pytest.raises(ValueError, match="no loss is known as 'mse'; known are absolute_error, "):
-        losses.get("mse")
+    found = {name: loss for loss, known in names.items() for name in known.split()}
+    assert {name: losses.get(name) for name in losses.NAMES} == found
+    message = "loss: expected one of squared_error, .*got 'hubber'. To fix it: did you mean 'huber'"
+    with pytest.raises(ValueError, match=message):
+        losses.get("hubber")
+    with pytest.raises(ValueError, match=r"got 'quality'$"):
+        losses.get("quality")
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_description_round_trip(name: str) -> None:
     loss = CASES[name][0]
-    assert losses.from_config(json.loads(json.dumps(losses.to_config(loss)))) == loss
+    again = losses.from_config(json.loads(json.dumps(losses.to_config(loss))))
+    assert again == loss
+    assert hash(again) == hash(loss)
 
 
 def test_a_function_may_be_a_loss() -> None:

@@ -59,6 +59,10 @@ class Source(Dataset, Protocol):
     def targets(self) -> Tree:
         """All of y."""
 
+    @property
+    def sample_weight(self) -> Array | None:
+        """All weights, or None."""
+
     def with_targets(self, y: Tree) -> "Source":
         """The same samples with another y."""
 
@@ -73,6 +77,11 @@ class ArrayDataset:
     def targets(self) -> Tree:
         """All of y."""
         return self.samples.y
+
+    @property
+    def sample_weight(self) -> Array | None:
+        """All weights, or None."""
+        return self.samples.sample_weight
 
     def with_targets(self, y: Tree) -> "ArrayDataset":
         """The same samples with another y."""
@@ -100,6 +109,11 @@ class SparseDataset:
     def targets(self) -> Tree:
         """All of y."""
         return self.rest.targets
+
+    @property
+    def sample_weight(self) -> Array | None:
+        """All weights, or None."""
+        return self.rest.sample_weight
 
     def with_targets(self, y: Tree) -> "SparseDataset":
         """The same samples with another y."""

@@ -4,14 +4,12 @@ from tinynn.training.callbacks import CSVLog, EarlyStopping, TensorBoard
 from tinynn.training.files import ModelFileError
 from tinynn.training.fit import fit
 from tinynn.training.history import History
-from tinynn.training.metrics import Accuracy, accuracy, mean_absolute_error, r2
 from tinynn.training.model import Model, load
 from tinynn.training.problem import Problem, prepare
 from tinynn.training.state import Run, TrainingState
 from tinynn.training.step import Carry, TrainingStep
 
 __all__ = [
-    "Accuracy",
     "CSVLog",
     "Carry",
     "EarlyStopping",
@@ -23,10 +21,7 @@ __all__ = [
     "TensorBoard",
     "TrainingState",
     "TrainingStep",
-    "accuracy",
     "fit",
     "load",
-    "mean_absolute_error",
     "prepare",
-    "r2",
 ]

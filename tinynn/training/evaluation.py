@@ -7,7 +7,7 @@ from backends import Backend
 from tinynn import tree
 from tinynn.data import Dataset, Samples, target_like
 from tinynn.layers import run
-from tinynn.training.metrics import Metric
+from tinynn.metrics import Metric, MetricLike
 from tinynn.training.step import cost
 
 ROWS_AT_ONCE = 8192  # of a forward pass that only measures
@@ -31,13 +31,20 @@ def forward(
         stop = min(start + batch_size, count)
         part = tree.map(lambda a, start=start, stop=stop: a[start:stop, ...], inputs)
         pieces.append(run(net, params, state, *part).output)
-    return tree.map(lambda *parts: xp.concat(parts, axis=0), *pieces)
+    return concatenated(pieces, xp)
 
 
-def measure(loss: Any, metrics: Sequence[Metric], prediction: Any, samples: Samples) -> list[Any]:
+def measure(
+    loss: Any, metrics: Sequence[MetricLike], prediction: Any, samples: Samples
+) -> list[Any]:
     """The loss, if there is one, and the metrics: 0-d arrays on the device."""
-    losses = [] if loss is None else [cost(loss, prediction, samples)]
-    return [*losses, *(metric(prediction, samples.y) for metric in metrics)]
+    measured = [] if loss is None else [cost(loss, prediction, samples)]
+    for metric in metrics:
+        # A plain function is not asked to weigh samples.
+        weighs = samples.sample_weight is not None and isinstance(metric, Metric)
+        weights = (samples.sample_weight,) if weighs else ()
+        measured.append(metric(prediction, samples.y, *weights))
+    return measured
 
 
 def evaluate(
@@ -46,15 +53,30 @@ def evaluate(
     state: Any,
     dataset: Dataset,
     loss: Any,
-    metrics: Sequence[Metric],
+    metrics: Sequence[MetricLike],
     backend: Backend,
     batch_size: int | None = ROWS_AT_ONCE,
 ) -> list[Any]:
-    """The loss, if there is one, and the metrics over a dataset: 0-d arrays on the device."""
-    samples = dataset.between(0, dataset.size)
-    prediction = forward(net, params, state, samples.x, backend.xp, batch_size)
-    samples = matched(samples, prediction, backend.xp)
-    return measure(loss, metrics, prediction, samples)
+    """The loss, if there is one, and the metrics over a dataset: 0-d arrays on the device.
+
+    The inputs are read in pieces; the outputs and targets of all samples are held at once.
+    """
+    size, xp = dataset.size, backend.xp
+    rows = size if batch_size is None else min(batch_size, size)
+    predictions, rest = [], []
+    for start in range(0, size, rows):
+        samples = dataset.between(start, min(start + rows, size))
+        predictions.append(run(net, params, state, *samples.inputs).output)
+        rest.append(samples._replace(x=()))
+    prediction = concatenated(predictions, xp)
+    return measure(loss, metrics, prediction, matched(concatenated(rest, xp), prediction, xp))
+
+
+def concatenated(parts: list[Any], xp: Any) -> Any:
+    """Trees of arrays put together along their first axis."""
+    if len(parts) == 1:
+        return parts[0]
+    return tree.map(lambda *arrays: xp.concat(arrays, axis=0), *parts)
 
 
 def matched(samples: Samples, prediction: Any, xp: Any) -> Samples:
@@ -75,8 +97,8 @@ def numbers(backend: Backend, scalars: Sequence[Any]) -> list[float]:
     return row
 
 
-def check_targets(loss: Any, prediction: Any, y: Any) -> None:
+def check_targets(loss: Any, prediction: Any, samples: Samples) -> None:
     """Have the loss refuse targets that do not fit, if it knows how to."""
     check = getattr(loss, "check", None)
     if check is not None:
-        check(prediction, y)
+        check(prediction, samples.y, samples.sample_weight)

@@ -17,12 +17,12 @@ from typing import Any
 
 from backends import Backend
 from tinynn import tree
+from tinynn.metrics import MetricLike, direction
 from tinynn.training import engines
 from tinynn.training import progress as bars
 from tinynn.training.callbacks import Callback
 from tinynn.training.checkpoints import Checkpointer, restore
 from tinynn.training.evaluation import evaluate, numbers
-from tinynn.training.metrics import Metric, direction
 from tinynn.training.model import Model
 from tinynn.training.problem import Problem, check_whole, prepare, several
 from tinynn.training.state import Run, TrainingState
@@ -43,7 +43,7 @@ def fit(
     validation: Any = None,
     seed: int = 0,
     callbacks: Iterable[Callback] = (),
-    metrics: Iterable[str | Metric] = (),
+    metrics: Iterable[str | MetricLike] = (),
     sample_weight: Any = None,
     shuffle: bool = True,
     progress: bool | None = None,
@@ -67,8 +67,7 @@ def fit(
         and floating dtype. Integers stay integers
     y : (samples,) integer labels or numbers, or (samples, outputs); a kind as X, or a column
     loss : a loss, its name, or any function of (prediction, target) that gives a mean; None
-        takes cross-entropy for integer or boolean y (binary for a single output), else the
-        squared error
+        takes the one that y can only mean, by the rules of `tinynn.losses.for_targets`
     optimizer : an optimizer or its name; None is `Adam()`
     epochs : how many there are to be in all, those of a run that is resumed included
     batch_size : samples a step; the last batch of an epoch may be smaller. None for all at once

@@ -9,13 +9,13 @@ from typing import Any
 import backends
 from backends import Backend
 from tinynn import config, layers, losses, tree
-from tinynn.data import DataAdapter, host
+from tinynn.data import DataAdapter, Samples, host
+from tinynn.metrics import KNOWN, MetricLike, name_of
 from tinynn.trace import Traced
 from tinynn.training import files
 from tinynn.training.answers import Answers
 from tinynn.training.evaluation import check_targets, evaluate, forward, matched, numbers
 from tinynn.training.history import History
-from tinynn.training.metrics import KNOWN, Metric, name_of
 from tinynn.training.summary import Summary, summarize
 
 
@@ -49,7 +49,7 @@ class Model:
     _: KW_ONLY
     history: History = field(default_factory=History)
     loss: Any = None
-    metrics: Sequence[Metric] = ()
+    metrics: Sequence[MetricLike] = ()
     columns: tuple[str, ...] = ()
     extra: dict[str, Any] = field(default_factory=dict)
     _answers: Answers = field(default_factory=Answers, init=False)
@@ -113,8 +113,8 @@ class Model:
             dataset = adapter.dataset(X, y, sample_weight, columns=self.columns)
             first = dataset.between(0, 1)
             prediction = forward(self.net, self.params, self.state, first.x, backend.xp)
-            whole = matched(first._replace(y=dataset.targets), prediction, backend.xp)
-            check_targets(self.loss, prediction, whole.y)
+            whole = Samples(first.x, dataset.targets, dataset.sample_weight)
+            check_targets(self.loss, prediction, matched(whole, prediction, backend.xp))
             measured = evaluate(
                 self.net, self.params, self.state, dataset, self.loss, self.metrics, backend,
                 batch_size,

@@ -11,10 +11,11 @@ from backends import Backend, MixedArrays, random
 from tinynn import losses, optim, tree
 from tinynn.config import label
 from tinynn.data import DataAdapter, Dataset, Samples, Source, columns_of, held_out
-from tinynn.layers import ShapeError, run
+from tinynn.layers import Sequential, ShapeError, run
+from tinynn.metrics import MetricLike, get, name_of
+from tinynn.metrics import prepare as prepare_metric
 from tinynn.training.batches import HOLD_OUT, Batches
 from tinynn.training.evaluation import check_targets, matched
-from tinynn.training.metrics import Metric, get, name_of
 from tinynn.training.step import Carry, TrainingStep
 
 
@@ -35,7 +36,7 @@ class Problem:
     step: TrainingStep
     batches: Batches
     validation: Dataset | None
-    metrics: tuple[Metric, ...]
+    metrics: tuple[MetricLike, ...]
     backend: Backend
     start: Carry
     columns: tuple[str, ...]
@@ -84,12 +85,17 @@ def prepare(
         size = train.size if batch_size is None else min(batch_size, train.size)
         start = _start(net, params, state, train.between(0, 1), seed, adapter)
         prediction, draws = _try(net, start, train, size, seed)
-        loss = choose_loss(loss, home, dataset.targets, prediction, sample_weight is not None)
-        dataset = _checked(dataset, loss, prediction, home)
+        whole = _targets(dataset, prediction, home)
+        loss = choose_loss(loss, net, prediction, whole)
+        check_targets(loss, prediction, whole)
+        measured = tuple(prepare_metric(m, loss, prediction, whole.y) for m in measured)
+        dataset = dataset.with_targets(whole.y)
         train, held = _split(dataset, validation, key if shuffle else None, home)
         if isinstance(validation, tuple | list):
             given = _validation(adapter, validation, dataset, columns)
-            held = _checked(given, loss, prediction, home)
+            other = _targets(given, prediction, home)
+            check_targets(loss, prediction, other)
+            held = given.with_targets(other.y)
         averages = getattr(loss, "reduction", "mean") == "mean"
         shuffled = bool(shuffle) and size < train.size
         batches = Batches(train, home, size, key, shuffled, draws, averages)
@@ -149,7 +155,7 @@ def _check_validation(validation: Any) -> None:
         )
 
 
-def _metrics(metrics: Any) -> tuple[Metric, ...]:
+def _metrics(metrics: Any) -> tuple[MetricLike, ...]:
     found = tuple(map(get, several(metrics)))
     named = tuple(map(name_of, found))
     twice = [name for name in named if named.count(name) > 1 or name in ("epoch", "loss")]
@@ -206,11 +212,10 @@ def _classes(dataset: Source, home: Backend) -> Any:
     return home.xp.reshape(y, (-1,))
 
 
-def _checked(dataset: Source, loss: Any, prediction: Any, home: Backend) -> Source:
-    """The dataset with its targets as the loss takes them, once it has looked at them."""
-    whole = matched(Samples(prediction, dataset.targets), prediction, home.xp)
-    check_targets(loss, prediction, whole.y)
-    return dataset.with_targets(whole.y)
+def _targets(dataset: Source, prediction: Any, home: Backend) -> Samples:
+    """All targets, with the axes that predictions have, and their weights."""
+    whole = Samples(prediction, dataset.targets, dataset.sample_weight)
+    return matched(whole, prediction, home.xp)
 
 
 # The start.
@@ -274,17 +279,26 @@ def _try(
 # The loss.
 
 
-def choose_loss(loss: Any, home: Backend, y: Any, prediction: Any, weighed: bool) -> Any:
-    """The loss asked for, or the one that suits y."""
-    if isinstance(loss, str):
-        return losses.get(loss)
-    if loss is not None:
-        return _own_loss(loss, weighed)
-    if home.xp.isdtype(y.dtype, ("integral", "bool")):
-        many = y.dtype == home.xp.bool and y.ndim > 1  # classes that do not exclude each other
-        single = prediction.shape[-1] == 1 or many
-        return losses.get("binary_cross_entropy" if single else "cross_entropy")
-    return losses.get("squared_error")
+def choose_loss(loss: Any, net: Any, prediction: Any, samples: Samples) -> Any:
+    """The loss asked for, or the one that y can only mean, with what it takes from the data."""
+    if loss is None:
+        loss, _ = losses.for_targets(prediction, samples.y)
+    elif isinstance(loss, str):
+        loss = losses.get(loss)
+    else:
+        loss = _own_loss(loss, samples.sample_weight is not None)
+    if conflict := losses.activation_conflict(loss, _last_function(net)):
+        raise ValueError(f"fit: {conflict}")
+    if isinstance(loss, losses.Loss):
+        loss = loss.fit_to(prediction, samples.y, samples.sample_weight)
+    return loss
+
+
+def _last_function(net: Any) -> Any:
+    """The function that the network ends in, as far as it is a Sequential."""
+    while isinstance(net, Sequential) and net.layers:
+        net = net.layers[-1]
+    return net
 
 
 def _own_loss(loss: Any, weighed: bool) -> Any:

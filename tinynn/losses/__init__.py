@@ -1,0 +1,83 @@
+"""Losses: frozen dataclasses, called as loss(prediction, target, sample_weight=None) -> 0-d array.
+
+`loss.values` are the losses of the rows; weighing by sample and reducing happen once, in `Loss`.
+`loss.check` finds, before training, what would keep it from working, `loss.task` says what kind of
+answer a prediction is, and `loss.fit_to` computes what depends on the training data.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from tinynn import config
+from tinynn.losses.base import Loss
+from tinynn.losses.choice import activation_conflict, for_targets
+from tinynn.losses.classification import (
+    BinaryCrossEntropy,
+    NegativeLogLikelihood,
+    SoftmaxCrossEntropy,
+)
+from tinynn.losses.names import find
+from tinynn.losses.regression import AbsoluteError, Huber, SquaredError
+
+__all__ = [
+    "KNOWN",
+    "AbsoluteError",
+    "BinaryCrossEntropy",
+    "Huber",
+    "Loss",
+    "NegativeLogLikelihood",
+    "SoftmaxCrossEntropy",
+    "SquaredError",
+    "activation_conflict",
+    "for_targets",
+    "from_config",
+    "get",
+    "to_config",
+]
+
+NAMES: dict[str, type[Loss]] = {
+    "squared_error": SquaredError,
+    "mean_squared_error": SquaredError,
+    "mse": SquaredError,
+    "absolute_error": AbsoluteError,
+    "mean_absolute_error": AbsoluteError,
+    "mae": AbsoluteError,
+    "huber": Huber,
+    "binary_cross_entropy": BinaryCrossEntropy,
+    "bce": BinaryCrossEntropy,
+    "cross_entropy": SoftmaxCrossEntropy,
+    "softmax_cross_entropy": SoftmaxCrossEntropy,
+    "negative_log_likelihood": NegativeLogLikelihood,
+    "nll": NegativeLogLikelihood,
+}
+KNOWN: Mapping[str, Any] = {loss.__name__: loss for loss in NAMES.values()}
+"""What `to_config` may name: the classes by their names."""
+
+
+def get(name: str) -> Loss:
+    """The loss of that name, with its defaults.
+
+    Raises ValueError for a name that is not known; the message has the nearest one and all.
+
+    >>> get("mse")
+    SquaredError()
+    """
+    return find("loss", name, NAMES)()
+
+
+def to_config(loss: Any) -> Any:
+    """The loss's hyperparameters in what JSON can hold; a plain function by its name.
+
+    >>> to_config(Huber(2.0))
+    {'class': 'Huber', 'reduction': 'mean', 'delta': 2.0}
+    """
+    return config.to_config(loss, KNOWN)
+
+
+def from_config(description: Any, custom: Mapping[str, Any] | None = None) -> Any:
+    """The loss that `to_config` described; `custom` names classes and functions of your own.
+
+    >>> from_config({"class": "Huber", "delta": 2.0}) == Huber(2.0)
+    True
+    """
+    return config.from_config(description, {**KNOWN, **(custom or {})})

@@ -1,0 +1,364 @@
+"""Losses of classes: binary cross-entropy, and those of classes that exclude each other."""
+
+from dataclasses import KW_ONLY, dataclass, replace
+from typing import Any, Self
+
+from tinynn.config import require
+from tinynn.functional import (
+    DtypeError,
+    ShapeError,
+    log_softmax,
+    one_hot,
+    sigmoid,
+    softmax,
+    softplus,
+)
+from tinynn.losses.base import Array, Loss, Shape, holds, match_target, rows_are_probabilities
+from tinynn.losses.class_weight import ClassWeight, balanced, by_class, class_counts, normalized
+from tinynn.trace import backend_of, namespace
+
+
+@dataclass(frozen=True)
+class _Classification(Loss):
+    """What the losses of classes share.
+
+    class_weight: how much each class counts, as in scikit-learn. None: all the same. "balanced":
+    samples / (classes * samples of the class), computed from the training targets by `fit_to`. A
+    mapping of class to weight: classes that it leaves out count 1. A sequence: one number a class.
+    """
+
+    _: KW_ONLY
+    class_weight: ClassWeight = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        name = type(self).__name__
+        object.__setattr__(self, "class_weight", normalized(name, self.class_weight))
+
+    def class_count(self, prediction: Array) -> int:
+        """The number of classes that predictions of this width tell apart."""
+        return int(prediction.shape[-1])
+
+    def by_class(self, prediction: Array, names: Any = ()) -> tuple[float, ...]:
+        """`class_weight` as one number for each class."""
+        return by_class(self, self.class_weight, self.class_count(prediction), names)
+
+    def fit_to(
+        self,
+        prediction: Array,
+        target: Array,
+        sample_weight: Array | None = None,
+        classes: Any = None,
+    ) -> Self:
+        """The loss with a number for each class as its `class_weight`.
+
+        >>> import numpy as np
+        >>> loss = SoftmaxCrossEntropy(class_weight="balanced")
+        >>> loss.fit_to(np.zeros((4, 2)), np.asarray([0, 0, 0, 1]))
+        SoftmaxCrossEntropy(class_weight=(0.6666666666666666, 2.0))
+        """
+        if self.class_weight is None:
+            return self
+        names = () if classes is None else tuple(classes)
+        if self.class_weight != "balanced":
+            return replace(self, class_weight=self.by_class(prediction, names))
+        self.check_shapes((*target.shape[:1], *prediction.shape[1:]), target.shape)
+        self.check_target(prediction, target)
+        counts = self.count_classes(prediction, target, sample_weight)
+        return replace(self, class_weight=balanced(counts))
+
+    def count_classes(
+        self, prediction: Array, target: Array, sample_weight: Array | None
+    ) -> list[float]:
+        """The number of samples of each class, weighed by `sample_weight`."""
+        by_label = target.ndim < prediction.ndim
+        count = self.class_count(prediction)
+        return class_counts(target, count, prediction, sample_weight, by_label=by_label)
+
+    def check(self, prediction: Array, target: Array, sample_weight: Array | None = None) -> None:
+        if self.class_weight is not None:
+            self.by_class(prediction)
+        super().check(prediction, target, sample_weight)
+
+
+@dataclass(frozen=True)
+class BinaryCrossEntropy(_Classification):
+    """-(t * log(p) + (1 - t) * log(1 - p)) with p = sigmoid(prediction), without overflow.
+
+    prediction: (batch, ...) logits, target t: 0 or 1 (or between, or booleans), of its shape; a
+    last axis of length 1 may be left out. One output is an answer of yes or no; several are
+    labels that do not exclude each other.
+
+    Parameters
+    ----------
+    class_weight : None, "balanced", a mapping of class to weight, or two numbers
+        How much 0 and 1 count, for all outputs alike; "balanced" is computed by `fit_to`.
+    label_smoothing : float in [0, 1]
+        With e, t becomes t * (1 - e) + e / 2; the class weights are those of t itself in the
+        divisor of "mean".
+
+    >>> import numpy as np
+    >>> loss = BinaryCrossEntropy()
+    >>> loss(np.asarray([[0.0], [1000.0]]), np.asarray([1, 1])).round(6).tolist()
+    0.346574
+    """
+
+    _: KW_ONLY
+    label_smoothing: float = 0.0
+
+    threshold = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_smoothing(self)
+
+    def task(self, prediction: Array) -> str:
+        return "multilabel" if prediction.ndim > 1 and prediction.shape[-1] > 1 else "binary"
+
+    def decide(self, prediction: Array) -> Array:
+        return prediction > self.threshold
+
+    def probabilities(self, prediction: Array) -> Array:
+        return sigmoid(prediction)
+
+    def class_count(self, prediction: Array) -> int:
+        return 2
+
+    def values(self, prediction: Array, target: Array) -> Array:
+        target = match_target(prediction, target)
+        soft = target * (1.0 - self.label_smoothing) + 0.5 * self.label_smoothing
+        off, on = (1.0, 1.0) if self.class_weight is None else self.by_class(prediction)
+        xp = namespace(prediction, soft)
+        return xp.add(
+            xp.multiply(on * soft, softplus(-prediction)),
+            xp.multiply(off * (1.0 - soft), softplus(prediction)),
+        )
+
+    def entry_weights(self, prediction: Array, target: Array) -> Array | None:
+        if self.class_weight is None:
+            return None
+        target = match_target(prediction, target)
+        off, on = self.by_class(prediction)
+        return on * target + off * (1.0 - target)
+
+    def count_classes(
+        self, prediction: Array, target: Array, sample_weight: Array | None
+    ) -> list[float]:
+        xp = namespace(target)
+        target = xp.reshape(target, (*target.shape, 1))
+        if xp.isdtype(target.dtype, "bool"):
+            target = xp.astype(target, xp.int8)
+        off = 1 - target
+        shares = xp.concat([off, target], axis=-1)
+        return class_counts(shares, 2, prediction, sample_weight, by_label=False)
+
+    def check_target(self, prediction: Array, target: Array) -> None:
+        target = namespace(target).astype(target, prediction.dtype)
+        if not holds((target >= 0) & (target <= 1)):
+            xp = namespace(target)
+            raise ValueError(
+                f"{self}: expected targets from 0 to 1, got targets from "
+                f"{float(xp.min(target))} to {float(xp.max(target))}. "
+                "To fix it: use SoftmaxCrossEntropy for more than two classes"
+            )
+
+    def check_prediction(self, prediction: Array) -> None:
+        if self.task(prediction) == "multilabel" and rows_are_probabilities(prediction):
+            raise _no_logits(self, "take the softmax off the end of the network")
+
+
+@dataclass(frozen=True)
+class _OfOneClass(_Classification):
+    """What the losses of classes that exclude each other share."""
+
+    def target_shapes(self, shape: Shape) -> tuple[Shape, ...]:
+        if len(shape) < 2:
+            raise ShapeError(
+                f"{self}: expected predictions of shape (batch, classes), got {shape}. "
+                "To fix it: let the network have an output for each class"
+            )
+        return shape[:-1], shape
+
+    def task(self, prediction: Array) -> str:
+        return "multiclass"
+
+    def decide(self, prediction: Array) -> Array:
+        return namespace(prediction).argmax(prediction, axis=-1)
+
+    def log_probabilities(self, prediction: Array) -> Array:
+        """The logarithms of the classes' probabilities."""
+        raise NotImplementedError
+
+    def values(self, prediction: Array, target: Array) -> Array:
+        log_p = self.log_probabilities(prediction)
+        soft = _shares(self, log_p, target)
+        smoothing = getattr(self, "label_smoothing", 0.0)
+        if smoothing:
+            soft = soft * (1.0 - smoothing) + smoothing / log_p.shape[-1]
+        if self.class_weight is not None:
+            weights = self._weights(log_p)
+            soft = namespace(soft, weights).multiply(soft, weights)
+        xp = namespace(log_p, soft)
+        return -xp.sum(xp.multiply(log_p, soft), axis=-1)
+
+    def entry_weights(self, prediction: Array, target: Array) -> Array | None:
+        if self.class_weight is None:
+            return None
+        shares, weights = _shares(self, prediction, target), self._weights(prediction)
+        xp = namespace(shares, weights)
+        return xp.sum(xp.multiply(shares, weights), axis=-1)
+
+    def _weights(self, prediction: Array) -> Array:
+        """The class weights as an array, (classes,)."""
+        numbers = self.by_class(prediction)
+        return backend_of(prediction).asarray(numbers, dtype=prediction.dtype)
+
+    def check_target(self, prediction: Array, target: Array) -> None:
+        if target.ndim == prediction.ndim:
+            _check_probabilities(self, prediction, target)
+        else:
+            _check_labels(self, prediction, target)
+
+
+@dataclass(frozen=True)
+class NegativeLogLikelihood(_OfOneClass):
+    """Minus the log-probability of the class that is right.
+
+    prediction: (batch, ..., classes) log-probabilities, as log_softmax gives them; target:
+    (batch, ...) integer labels, or (batch, ..., classes) one-hot or probabilities.
+
+    Parameters
+    ----------
+    class_weight : None, "balanced", a mapping of class to weight, or one number for each class
+        "balanced" is computed by `fit_to`.
+
+    >>> import numpy as np
+    >>> log_p = np.log(np.asarray([[0.25, 0.75], [0.5, 0.5]]))
+    >>> loss = NegativeLogLikelihood(reduction="sum")
+    >>> loss(log_p, np.asarray([1, 0])).round(6).tolist()
+    0.980829
+    """
+
+    def log_probabilities(self, prediction: Array) -> Array:
+        return prediction
+
+    def probabilities(self, prediction: Array) -> Array:
+        return namespace(prediction).exp(prediction)
+
+    def check_prediction(self, prediction: Array) -> None:
+        """Probabilities sum to 1, but log_softmax of large logits is rounded coarsely."""
+        xp = namespace(prediction)
+        # exp sees nothing above 1, where it could overflow.
+        small = xp.minimum(prediction, xp.ones_like(prediction))
+        total = xp.sum(xp.exp(small), axis=-1)
+        if bool(xp.any(xp.abs(total - 1.0) > 0.1)):
+            raise ValueError(
+                f"{self}: expected log-probabilities, got predictions whose exponentials do not "
+                "sum to 1. To fix it: let the network end in log_softmax, or use "
+                "SoftmaxCrossEntropy() for logits"
+            )
+
+
+@dataclass(frozen=True)
+class SoftmaxCrossEntropy(_OfOneClass):
+    """Minus the log of the probability that softmax gives the class that is right.
+
+    prediction: (batch, ..., classes) logits; target: (batch, ...) integer labels, or
+    (batch, ..., classes) one-hot or probabilities.
+
+    Parameters
+    ----------
+    class_weight : None, "balanced", a mapping of class to weight, or one number for each class
+        "balanced" is computed by `fit_to`.
+    label_smoothing : float in [0, 1]
+        With e, the target t becomes t * (1 - e) + e / classes; each class of that is weighed, and
+        "mean" divides by the weights of t itself, as PyTorch does for labels.
+
+    >>> import numpy as np
+    >>> loss = SoftmaxCrossEntropy()
+    >>> loss(np.zeros((2, 4)), np.asarray([0, 3])).round(6).tolist()
+    1.386294
+    """
+
+    _: KW_ONLY
+    label_smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_smoothing(self)
+
+    def log_probabilities(self, prediction: Array) -> Array:
+        return log_softmax(prediction)
+
+    def probabilities(self, prediction: Array) -> Array:
+        return softmax(prediction)
+
+    def check_target(self, prediction: Array, target: Array) -> None:
+        if prediction.shape[-1] < 2:
+            raise ShapeError(
+                f"{self}: expected two outputs or more, got one, whose probability is always 1. "
+                "To fix it: use BinaryCrossEntropy, or as many outputs as there are classes"
+            )
+        super().check_target(prediction, target)
+
+    def check_prediction(self, prediction: Array) -> None:
+        if rows_are_probabilities(prediction):
+            raise _no_logits(
+                self,
+                "take the softmax off the end of the network, or let it end in log_softmax "
+                "and use NegativeLogLikelihood()",
+            )
+
+
+def _no_logits(loss: Loss, fix: str) -> ValueError:
+    return ValueError(
+        f"{loss}: expected logits, got predictions that are probabilities: no entry is below 0 "
+        f"and each row sums to 1. The loss would take their softmax again. To fix it: {fix}; "
+        "loss.probabilities(prediction) gives the probabilities"
+    )
+
+
+def _check_smoothing(loss: Any) -> None:
+    require(loss, "label_smoothing", lambda e: 0.0 <= e <= 1.0, "a number in [0, 1]")
+
+
+def _shares(loss: Loss, log_p: Array, target: Array) -> Array:
+    """The target as the share of each class, (batch, ..., classes), in the dtype of `log_p`."""
+    if target.ndim < log_p.ndim:
+        _require_integers(loss, target)
+        return one_hot(target, log_p.shape[-1], log_p.dtype)
+    xp = namespace(target)
+    return target if target.dtype == log_p.dtype else xp.astype(target, log_p.dtype)
+
+
+def _require_integers(loss: Loss, target: Array) -> None:
+    if not namespace(target).isdtype(target.dtype, ("integral", "bool")):
+        raise DtypeError(
+            f"{loss}: expected integer labels, got {target.dtype}. To fix it: "
+            "convert them, xp.astype(y, xp.int32), or use a loss for numbers"
+        )
+
+
+def _check_probabilities(loss: Loss, prediction: Array, target: Array) -> None:
+    xp = namespace(target)
+    target = xp.astype(target, prediction.dtype)
+    if not (holds(target >= 0) and holds(xp.abs(xp.sum(target, axis=-1) - 1.0) < 1e-3)):
+        raise ValueError(
+            f"{loss}: expected each row of the target to be probabilities whose sum is 1, "
+            "got others. To fix it: give integer labels, or use BinaryCrossEntropy for classes "
+            "that do not exclude each other"
+        )
+
+
+def _check_labels(loss: Loss, prediction: Array, target: Array) -> None:
+    _require_integers(loss, target)
+    xp, classes = namespace(target), prediction.shape[-1]
+    if not xp.isdtype(target.dtype, "signed integer"):  # some libraries lack min of the others
+        target = xp.astype(target, prediction.dtype)  # which holds the largest, and wraps none
+    low, high = int(xp.min(target)), int(xp.max(target))
+    if low < 0 or high >= classes:
+        raise ValueError(
+            f"{loss}: expected labels from 0 to {classes - 1}, as the network has {classes} "
+            f"outputs, got labels from {low} to {high}. To fix it: "
+            "give the network more outputs, or number the classes from 0"
+        )

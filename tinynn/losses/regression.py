@@ -1,0 +1,83 @@
+"""Losses of numbers.
+
+In all of them the prediction is (batch, ...), and the target has its shape; a last axis of length
+1 may be left out.
+"""
+
+from dataclasses import dataclass
+
+from tinynn.config import require
+from tinynn.losses.base import Array, Loss, match_target
+from tinynn.trace import namespace
+
+
+@dataclass(frozen=True)
+class _Regression(Loss):
+    """What the losses of numbers share."""
+
+    def task(self, prediction: Array) -> str:
+        return "regression"
+
+
+@dataclass(frozen=True)
+class SquaredError(_Regression):
+    """(prediction - target) ** 2.
+
+    >>> import numpy as np
+    >>> float(SquaredError(reduction="half_sum")(np.asarray([1.0, 3.0]), np.zeros(2)))
+    5.0
+    """
+
+    def residuals(self, prediction: Array, target: Array) -> Array:
+        """prediction - target, whose squares are the values: what least squares works on."""
+        return difference(prediction, target)
+
+    def values(self, prediction: Array, target: Array) -> Array:
+        residuals = self.residuals(prediction, target)
+        return residuals * residuals
+
+
+@dataclass(frozen=True)
+class AbsoluteError(_Regression):
+    """abs(prediction - target). Its slope at 0 is 0.
+
+    >>> import numpy as np
+    >>> float(AbsoluteError()(np.asarray([1.0, -3.0]), np.zeros(2)))
+    2.0
+    """
+
+    def values(self, prediction: Array, target: Array) -> Array:
+        off = difference(prediction, target)
+        # Not abs, whose slope at 0 is 1 here as in JAX: a perfect fit would move.
+        return namespace(off).maximum(off, -off)
+
+
+@dataclass(frozen=True)
+class Huber(_Regression):
+    """Half the squared error up to `delta`, linear beyond.
+
+    Source: Huber 1964, "Robust Estimation of a Location Parameter".
+
+    >>> import numpy as np
+    >>> float(Huber(delta=1.0, reduction="sum")(np.asarray([1.0, 3.0]), np.zeros(2)))
+    3.0
+    """
+
+    delta: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self, "delta", lambda delta: delta > 0, "a number above 0")
+
+    def values(self, prediction: Array, target: Array) -> Array:
+        off = difference(prediction, target)
+        xp = namespace(off)
+        size = xp.abs(off)
+        near = 0.5 * off * off
+        return xp.where(size <= self.delta, near, self.delta * (size - 0.5 * self.delta))
+
+
+def difference(prediction: Array, target: Array) -> Array:
+    """prediction - target, in the prediction's dtype and shape."""
+    target = match_target(prediction, target)
+    return namespace(prediction, target).subtract(prediction, target)
