@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import backends
 
-if getattr(backends, "__distribution__", None) != "tinynn-xp":  # the name is another's as well
+if not hasattr(backends, "_of_tinynn_xp"):  # the name is another distribution's as well
     raise ImportError(
         "tinynn: expected the package backends of the distribution tinynn-xp, found "
         f"{backends.__file__ or list(backends.__path__)}, another of the name. To fix it: run "
