@@ -154,7 +154,8 @@ class Session:
             print(f"missing: {package} (pip install {package}, or --wheels FOLDER)", flush=True)
         if set(absent) - OPTIONAL:
             raise SystemExit("tests.gpu: nothing can run without them")
-        devices = dict.fromkeys(part.device for part in PARTS.values() if part.device)
+        chosen = [PARTS[name] for name in self.options.parts]
+        devices = dict.fromkeys(part.device for part in chosen if part.device)
         asked = subprocess.run(
             [sys.executable, "-m", "tests.gpu.machine", *devices],
             cwd=ROOT, env=environment({}, self.wheels), capture_output=True, text=True, check=False,
