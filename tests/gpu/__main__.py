@@ -7,7 +7,8 @@ Takes what the running interpreter has: no nox, no network. A package of tinynn'
 that is missing comes from a folder of wheels, `--wheels FOLDER`, filled elsewhere by
 
     pip download --dest FOLDER --only-binary :all: --python-version 3.12 \\
-        --platform manylinux_2_28_x86_64 array-api-compat array-api-extra safetensors click rich \\
+        --platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 \\
+        array-api-compat array-api-extra safetensors click rich \\
         "pytest>=9" pytest-xdist hypothesis einops
 
 Each part runs in processes of its own under a time limit. The results are written after each, into
