@@ -116,6 +116,13 @@ def test_without_a_device_every_part_says_what_is_missing(tmp_path: Path) -> Non
     assert path.with_suffix(".md").read_text() == table.markdown(found)
 
 
+def test_results_of_several_commands_are_one_table_and_of_two_machines_none() -> None:
+    first, second = results(**{"suite-cupy": {"outcome": "complete"}}), results(bench={"rows": []})
+    assert list(script.merged([first, second])["parts"]) == ["suite-cupy", "bench"]
+    with pytest.raises(SystemExit, match="results of one machine"):
+        script.merged([first, results(table.EMULATED)])
+
+
 def test_an_unknown_part(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         script.parse(["--parts", "suite-cupy,nonesuch"])

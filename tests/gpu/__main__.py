@@ -1,7 +1,7 @@
 """Everything that a machine with a CUDA device can tell, in one command.
 
     python -m tests.gpu [--parts suite-cupy,bench] [--results gpu-results/results.json]
-    python -m tests.gpu --table gpu-results/results.json
+    python -m tests.gpu --table gpu-results/results.json [others of the same machine]
 
 Takes what the running interpreter has: no nox, no network. A package of tinynn's or of the tests'
 that is missing comes from a folder of wheels, `--wheels FOLDER`, filled elsewhere by
@@ -23,6 +23,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -136,6 +137,18 @@ def counted(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return {**counts, "failures": [row for row in worst.values() if row["outcome"] == "failed"]}
 
 
+def merged(found: list[dict[str, Any]]) -> dict[str, Any]:
+    """The parts of several results as one, under the last one's date."""
+    kinds = {(results["machine"]["device"], results["note"]) for results in found}
+    if len(kinds) > 1:
+        raise SystemExit(
+            f"tests.gpu: expected results of one machine, got {sorted(kinds)}. "
+            "To fix it: name another file"
+        )
+    parts = {name: part for results in found for name, part in results["parts"].items()}
+    return found[-1] | {"parts": parts}
+
+
 class Session:
     """The options, the results so far and the files beside them."""
 
@@ -143,7 +156,7 @@ class Session:
         self.options, self.path = options, options.results
         self.folder = self.path.resolve().parent
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.wheels = self.folder / "packages" if options.wheels else None
+        self.wheels = Path(tempfile.gettempdir(), "tinynn-gpu") if options.wheels else None
         if self.wheels:
             install(options.wheels.resolve(), self.wheels)
         self.results: dict[str, Any] = {"parts": {}}
@@ -168,13 +181,9 @@ class Session:
             raise SystemExit("tests.gpu: the device is emulated, no GPU. To fix it: --rehearse")
         rehearsal = table.REHEARSAL if self.options.rehearse else ""
         note = table.EMULATED if machine["emulated"] else rehearsal
-        if self.path.exists():
-            before = json.loads(self.path.read_text())
-            if before["note"] != note or before["machine"]["device"] != machine["device"]:
-                raise SystemExit(f"tests.gpu: {self.path} is another machine's or another kind of "
-                                 "run. To fix it: name another file with --results")  # fmt: skip
-            self.results["parts"] = before["parts"]
         self.results |= {"machine": machine, "note": note}
+        if self.path.exists():
+            self.results = merged([json.loads(self.path.read_text()), self.results])
         print(table.markdown(self.results | {"parts": {}}), flush=True)
 
     def take(self, name: str) -> None:
@@ -275,14 +284,15 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--array-api-tests", type=Path, default=Path(suite) if suite else None,
         help="a checkout of array-api-tests (or the variable ARRAY_API_TESTS)")  # fmt: skip
     add("--rehearse", action="store_true", help="tiny works, no times: for an emulated device")
-    add("--table", type=Path, metavar="RESULTS", help="print the tables of results, run nothing")
+    add("--table", type=Path, nargs="+", metavar="RESULTS",
+        help="print the tables of results of one machine, run nothing")  # fmt: skip
     return options.parse_args(arguments)
 
 
 def main() -> None:
     options = parse()
     if options.table:
-        print(table.markdown(json.loads(options.table.read_text())), end="")
+        print(table.markdown(merged([json.loads(path.read_text()) for path in options.table])))
         return
     session = Session(options)
     session.look()
