@@ -91,15 +91,14 @@ def cupy_wheels() -> list[str]:
     return sorted({name for name in named if re.fullmatch(r"cupy(-(cuda|rocm)[\dx-]+)?", name)})
 
 
-def cupy_wheel() -> str:
-    """What to hand to pip to repair CuPy: the wheel that is there, or the one for the driver."""
-    installed = cupy_wheels()
-    return installed[0] if installed else f'"cupy-cuda{_major()}x[ctk]"'
-
-
 def install_cupy() -> str:
-    """The command that installs CuPy for this driver, after what the driver itself needs."""
+    """The command that installs CuPy for this driver, in place of what is there of it.
+
+    What the driver itself needs comes first.
+    """
     command = f'pip install "tinynn-xp[cupy{_major()}]"'
+    if installed := cupy_wheels():
+        command = f"pip uninstall -y {' '.join(installed)} && {command}"
     found = problem()
     return f"{found[1]}, then {command}" if found else command
 
@@ -110,7 +109,7 @@ def cupy_conflict() -> Problem | None:
     if len(installed) < 2:
         return None
     reason = f"two wheels of one library: {' and '.join(installed)} write over each other's files"
-    return reason, f"pip uninstall -y {' '.join(installed)} && {install_cupy()}"
+    return reason, install_cupy()
 
 
 def why_cupy_fails(error: Exception, built_for: int) -> Problem:
@@ -124,8 +123,7 @@ def why_cupy_fails(error: Exception, built_for: int) -> Problem:
     reason = f"driver too old: it is for CUDA {dotted(version)}, CuPy for CUDA {dotted(needed)}"
     if version[0] >= needed[0]:
         return reason, _UPDATE
-    installed = " ".join(cupy_wheels()) or "cupy"
-    return reason, f"pip uninstall -y {installed} && {install_cupy()}"
+    return reason, install_cupy()
 
 
 def why_cupy_compiles_nothing(error: Exception) -> Problem:

@@ -20,10 +20,9 @@ _BUILT_IN = {
 }
 # What pip calls a library where that is not its import name.
 _PACKAGES = {"array_api_strict": "array-api-strict"}
-# Where that depends on the machine: what to reinstall, the command that installs it at first, and
-# what may be wrong before it is imported.
-_REPAIRED = {"cupy": cuda_driver.cupy_wheel}
-_INSTALL = {"cupy": cuda_driver.install_cupy}
+# Where the command that installs or repairs a library depends on the machine, and what may be
+# wrong before it is imported.
+_COMMANDS = {"cupy": cuda_driver.install_cupy}
 _CONFLICTS = {"cupy": cuda_driver.cupy_conflict}
 _GROUP = "tinynn.backends"
 
@@ -160,23 +159,24 @@ def _load(name: str) -> type[Backend]:
     except ModuleNotFoundError as error:
         missing = (error.name or name).partition(".")[0]
         if missing == name:
-            command = _INSTALL[name]() if name in _INSTALL else f"pip install {_package(name)}"
-            raise BackendUnavailable(name, "not installed", command) from error
+            raise BackendUnavailable(name, "not installed", _command(name)) from error
         needed = f"pip install {missing.replace('_', '-')}"
         raise BackendUnavailable(name, f"it needs {missing}, not installed", needed) from error
     except Exception as error:  # a broken library can raise anything
         reason = f"installed, but importing it fails: {type(error).__name__}: {error}"
-        again = f"pip install --force-reinstall {_package(name)}"
-        raise BackendUnavailable(name, reason, again) from error
+        raise BackendUnavailable(name, reason, _command(name, "--force-reinstall ")) from error
     version = _version(name)
     if _release(version) < _release(kind.minimum):
         reason = f"wrong version: {version} is installed, {kind.minimum} or newer is needed"
-        raise BackendUnavailable(name, reason, f"pip install --upgrade {_package(name)}")
+        raise BackendUnavailable(name, reason, _command(name, "--upgrade "))
     return kind
 
 
-def _package(name: str) -> str:
-    return _REPAIRED[name]() if name in _REPAIRED else _PACKAGES.get(name, name)
+def _command(name: str, option: str = "") -> str:
+    """What installs a library; with an option, in place of what is there."""
+    if name in _COMMANDS:
+        return _COMMANDS[name]()
+    return f"pip install {option}{_PACKAGES.get(name, name)}"
 
 
 def _version(name: str) -> str:

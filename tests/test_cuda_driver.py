@@ -125,6 +125,17 @@ def test_cupy_without_a_driver_wants_that_first(machine: Callable[..., None]) ->
     assert told.endswith('then pip install "tinynn-xp[cupy13]"')
 
 
+def test_cupys_other_wheels_are_taken_out_first(machine: Callable[..., None]) -> None:
+    machine(THIRTEEN, "cupy-cuda11x")
+    out = "pip uninstall -y cupy-cuda11x && "
+    assert cuda_driver.install_cupy() == f'{out}pip install "tinynn-xp[cupy13]"'
+    machine(NONE, "cupy-cuda11x", "cupy-cuda12x")
+    told = cuda_driver.cupy_conflict()
+    assert told is not None
+    assert told[1].startswith("install NVIDIA's driver")
+    assert ", then pip uninstall -y cupy-cuda11x cupy-cuda12x && pip install" in told[1]
+
+
 def test_a_wheel_for_a_newer_cuda_than_the_drivers(machine: Callable[..., None]) -> None:
     machine(TWELVE_4, "cupy-cuda13x")
     error = RuntimeError("cudaErrorInsufficientDriver: CUDA driver version is insufficient")
@@ -245,6 +256,21 @@ def test_two_wheels_of_cupy_are_found_before_either_is_imported(tmp_path: Path) 
     assert done.stdout.strip() == (
         "two wheels of one library: cupy-cuda11x and cupy-cuda13x write over each other's files|"
         'pip uninstall -y cupy-cuda11x cupy-cuda13x && pip install "tinynn-xp[cupy12]"'
+    ), done.stderr
+
+
+def test_a_cupy_that_is_too_old(tmp_path: Path) -> None:
+    (tmp_path / "cupy.py").write_text("__version__ = '13.6'")
+    distribution(tmp_path, "cupy-cuda11x")
+    code = "from importlib import metadata; here = metadata.distributions\n"
+    code += f"metadata.distributions = lambda: here(path=[{str(tmp_path)!r}])\n"
+    code += "import sys, types; module = types.ModuleType('backends.cupy')\n"
+    code += "import cupy; sys.modules['backends.cupy'] = module\n"
+    code += "module.CuPy = types.SimpleNamespace(minimum='14.0')\n"
+    done = told(code + ASK, tmp_path)
+    assert done.stdout.strip() == (
+        "wrong version: 13.6 is installed, 14.0 or newer is needed|"
+        'pip uninstall -y cupy-cuda11x && pip install "tinynn-xp[cupy12]"'
     ), done.stderr
 
 
