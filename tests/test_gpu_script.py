@@ -88,15 +88,17 @@ def test_a_part_out_of_time_keeps_what_it_found(tmp_path: Path) -> None:
         f"    open({str(tmp_path / 'begun')!r}, 'w').close()\n"
         "    time.sleep(60)\n"
     )
+    skipped = tmp_path / "test_skipped.py"
+    skipped.write_text("import pytest\npytest.skip('no', allow_module_level=True)\n")
     written = tmp_path / "outcomes.jsonl"
     settings = script.environment({"GPU_OUTCOMES": str(written)}, None)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "tests.gpu.outcomes", "--rootdir"]
-    command += [str(tmp_path), "-c", os.devnull, "-p", "no:cacheprovider", str(test)]
-    outcome = script.run(command, settings, tmp_path / "log", 5.0)
+    command += [str(tmp_path), "-c", os.devnull, "-p", "no:cacheprovider", str(skipped), str(test)]
+    outcome = script.run(command, settings, tmp_path / "log", 10.0)
     assert (tmp_path / "begun").exists(), (tmp_path / "log").read_text()
-    assert outcome == "out of time after 5 s"
+    assert outcome == "out of time after 10 s"
     counts = script.counted(script.lines(written))
-    assert (counts["passed"], counts["failed"]) == (1, 1)
+    assert [counts[key] for key in ("passed", "failed", "skipped")] == [1, 1, 1]
     assert "assert 1 == 2" in counts["failures"][0]["why"]
 
 

@@ -11,12 +11,22 @@ import pytest
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """The outcome of a test's call, or of the phase before or after that did not pass."""
+    if report.when == "call" or report.outcome != "passed":
+        write(report)
+
+
+def pytest_collectreport(report: pytest.CollectReport) -> None:
+    """A module that cannot be imported, or is skipped whole."""
+    if report.outcome != "passed":
+        write(report)
+
+
+def write(report: pytest.TestReport | pytest.CollectReport) -> None:
     if "PYTEST_XDIST_WORKER" in os.environ:  # who collects the workers' reports writes them
         return
-    if report.when == "call" or report.outcome != "passed":
-        told = {"test": report.nodeid, "outcome": report.outcome}
-        if report.outcome == "failed":
-            told["why"] = getattr(report.longrepr, "reprcrash", report.longreprtext)
-            told["why"] = str(getattr(told["why"], "message", told["why"]))[:300]
-        with open(os.environ["GPU_OUTCOMES"], "a") as file:
-            file.write(json.dumps(told) + "\n")
+    told = {"test": report.nodeid, "outcome": report.outcome}
+    if report.outcome == "failed":
+        crash = getattr(report.longrepr, "reprcrash", None)
+        told["why"] = str(crash.message if crash else report.longreprtext)[:300]
+    with open(os.environ["GPU_OUTCOMES"], "a") as file:
+        file.write(json.dumps(told) + "\n")
