@@ -13,6 +13,19 @@ array([0, 1, 1, 0])
 
 from typing import TYPE_CHECKING, Any
 
+import backends
+
+if not hasattr(backends, "_of_tinynn_xp"):  # the name is another distribution's as well
+    raise ImportError(
+        "tinynn: expected the package backends of the distribution tinynn-xp, found "
+        f"{backends.__file__ or list(backends.__path__)}, another of the name. To fix it: run "
+        "python -m pip uninstall backends and python -m pip install --force-reinstall --no-deps "
+        "tinynn-xp, or take the folder that it is in off PYTHONPATH and out of the directory that "
+        "Python is started in",
+        name="backends",
+        path=backends.__file__,
+    )
+
 from tinynn.rules.special import stop_gradient
 from tinynn.trace import Namespace
 from tinynn.training import Model, fit, load
