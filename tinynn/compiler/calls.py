@@ -14,14 +14,22 @@ from typing import Any
 from weakref import finalize
 
 from tinynn.compiler import words
-from tinynn.compiler.flat import PACK, PART
 from tinynn.compiler.plan import Plan, When, is_view
-from tinynn.compiler.rewrite import FILL, elementwise, is_number, size
-from tinynn.transforms.record import ITEM, OF_NUMBERS, Constant, Graph, Input, Node
+from tinynn.compiler.rewrite import RESHAPES, elementwise, is_number, size
+from tinynn.transforms.graph import (
+    FILL,
+    ITEM,
+    OF_NUMBERS,
+    PACK,
+    PART,
+    Constant,
+    Graph,
+    Input,
+    Node,
+)
 
 _serial = count()
 _NAMED = {When.ONCE: "c", When.SERIES: "s", When.BATCH: "d", When.STEP: "v"}
-_KEEP_ORDER = ("reshape", "expand_dims", "squeeze")
 
 
 @dataclass(eq=False)
@@ -197,12 +205,12 @@ class Writer:
         if node.dtype is None and node.name in OF_NUMBERS:
             return f"{self.names.function(node.name, OF_NUMBERS[node.name])}({', '.join(args)})"
         word = _form(self.lowering.calls.get(node.name), node) if self.lowering else None
-        # What is for batches runs under vmap too, whose arrays have no library's methods.
-        if word is not None and not ("(" in word and self.plan.when[id(node)] is When.BATCH):
+        if word is not None:
             return word.format(*args, **{k: words.literal(v) for k, v in node.kwargs.items()})
         for key, value in node.kwargs.items():
             args.append(f"{key}={words.literal(value) or self.names.bind(key, value)}")
-        return f"{self.names.function(node.name, node.function.raw)}({', '.join(args)})"
+        name = node.name.rpartition(".")[2]  # of a user's own function, without its module
+        return f"{self.names.function(name, node.function.raw)}({', '.join(args)})"
 
     def _hoisted(self, node: Node) -> bool:
         """A view of memory that stays is taken once, before the first step."""
@@ -216,7 +224,7 @@ class Writer:
         if node.function is PART:
             wanted = words.of_input(node.kwargs["label"])
         name, text = self.names.new(wanted), self._call(node)
-        contiguous = parent.contiguous and (node.name in _KEEP_ORDER or node.function is PART)
+        contiguous = parent.contiguous and (node.name in RESHAPES or node.function is PART)
         self.values[id(node)] = Spelling(name, parent.storage, False, contiguous)
         self._write(When.ONCE, f"{name} = {text}", node)
         return True

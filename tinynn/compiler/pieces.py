@@ -10,9 +10,8 @@ from typing import Any
 
 from tinynn.compiler.plan import When
 from tinynn.compiler.rewrite import elementwise, size
-from tinynn.transforms.record import Node
-
-Line = tuple[str, Node | None]
+from tinynn.compiler.words import Line
+from tinynn.transforms.graph import Node
 
 
 def in_pieces(writer: Any, length: int) -> list[Line]:

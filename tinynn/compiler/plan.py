@@ -5,8 +5,9 @@ from enum import IntEnum
 from typing import Any
 
 from tinynn.compiler.rewrite import VIEWS, elementwise, is_call, is_number
+from tinynn.trace import Effect
 from tinynn.trace.core import HOLE
-from tinynn.transforms.record import Constant, Graph, Input, Node
+from tinynn.transforms.graph import Constant, Graph, Input, Node
 
 FOREVER = 1 << 60
 
@@ -39,7 +40,7 @@ def _picks(key: Any) -> bool:
 
 
 def each_alone(node: Node) -> bool:
-    """Whether a vector of arguments gives the vector of results."""
+    """Whether the scalar call can be vectorised: a vector of arguments gives the results."""
     return node.shape == () and (elementwise(node) or node.name == "astype")
 
 
@@ -98,6 +99,8 @@ class Plan:
 
     def _when(self, node: Node, counter: bool) -> When:
         """The latest of what it depends on. A series meets the data in each step only."""
+        if node.effect is not Effect.NONE:
+            return When.STEP
         if counter:
             return When.SERIES
         times = set(map(self._of, node.parents)) - {When.ONCE}

@@ -2,6 +2,7 @@
 
 from tinynn.trace.core import (
     BASE,
+    Effect,
     Function,
     Trace,
     Traced,
@@ -15,6 +16,7 @@ from tinynn.trace.namespace import Namespace, backend_of, namespace
 
 __all__ = [
     "BASE",
+    "Effect",
     "Function",
     "Namespace",
     "Trace",

@@ -30,12 +30,15 @@ NOWHERE = Origin()
 class Scopes(threading.local):
     """The layers that are at work, each inside the one before, and the pullback, if one is.
 
+    `recording` is the innermost recording that is open, if one is.
+
     Entering costs what an append costs; words are made of it only when somebody asks.
     """
 
     def __init__(self) -> None:
         self.stack: list[tuple[Any, Any]] = []  # (index, layer), or (None, "update")
         self.pulled: Origin | None = None
+        self.recording: Any = None
 
     @contextmanager
     def at(self, part: str) -> Iterator[None]:

@@ -70,7 +70,7 @@ def chosen(
     ways += ["calls"] if engine == "loops" else []
     for way in ways:
         # Imported here, since short runs never need it.
-        from tinynn.compiler.loop import kind_of
+        from tinynn.compiler.engines import kind_of
         from tinynn.compiler.loops import Loops, worth_compiling
         from tinynn.compiler.rewrite import CannotEmit
         from tinynn.training.programs import Compiled

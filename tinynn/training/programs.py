@@ -13,7 +13,8 @@ from tinynn.layers import split
 from tinynn.training.data import Samples
 from tinynn.training.progress import Bar
 from tinynn.training.step import Epoch, Snapshot
-from tinynn.transforms.record import Graph, RecordingError, record
+from tinynn.transforms.graph import Graph
+from tinynn.transforms.record import RecordingError, record
 
 # Shuffled samples are put in order in pieces of about this many bytes.
 _PIECE = 64 * 2**20
@@ -172,7 +173,7 @@ def recorded(step: Any, backend: Any, *arguments: Any) -> Graph:
     with lowering.recording() if lowering else nullcontext():
         return record(
             step, *arguments, decompositions=lowering.decompositions if lowering else None
-        )[1]
+        )
 
 
 def _arrays(samples: Samples) -> list[Any]:

@@ -12,7 +12,7 @@ from tinynn.trace import Traced, constant, namespace, plain, regrouped
 from tinynn.transforms.base import (
     Derivative,
     Entry,
-    changes,
+    is_inexact,
     is_traced,
     name_of,
     space_of_leaf,
@@ -30,7 +30,7 @@ class Forward(Derivative):
         return regrouped(results, [self._with(space, item, t) for item, t in pairs])
 
     def _with(self, space: Any, value: Any, tangent: Any) -> Any:
-        if not changes(value, space):
+        if not is_inexact(value, space):
             return constant(value, space)
         return Traced(value, self, plain(like(space, tangent, value)), space)
 
