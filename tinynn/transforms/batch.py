@@ -10,7 +10,7 @@ from typing import Any
 from tinynn import tree
 from tinynn.rules.batching import UNBATCHABLE, batcher_of
 from tinynn.rules.kinds import Composed, Rule, rule_of
-from tinynn.trace import Function, Namespace, Traced, constant, namespace, plain, regrouped
+from tinynn.trace import Effect, Function, Namespace, Traced, constant, namespace, plain, regrouped
 from tinynn.transforms.base import Transformation, name_of
 
 
@@ -27,6 +27,11 @@ class Batch(Transformation):
         batcher, rule = batcher_of(function), rule_of(function)
         if batcher is None and isinstance(rule, Composed):
             return rule.definition(space, *args, **kwargs)
+        if batcher is None and function.effect is not Effect.NONE:
+            raise NotImplementedError(
+                f"{function.name}: {self.name} does not know whether it {function.effect} once for "
+                "the batch or once for each entry. To fix it: call it outside vmap"
+            )
         if batcher is None and function.space is None and rule is not None:
             batcher = users_own
         if batcher is None or batcher is UNBATCHABLE:
