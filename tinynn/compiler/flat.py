@@ -61,8 +61,10 @@ class _Differ(Exception):
     """The parameters are not all treated alike."""
 
 
-def packed(graph: Graph, rows: Sequence[list[int]], kept: int) -> tuple[Graph, Storage] | None:
-    """The graph with one vector in place of each row of inputs; None where that cannot be.
+def packed(graph: Graph, rows: Sequence[list[int]], kept: int) -> tuple[Graph, Storage]:
+    """The graph with one vector in place of each row of inputs, and how they are stored then.
+
+    Where the parameters are not all treated alike, the graph as it was, an array for each.
 
     Args:
         rows: the places of inputs that live on, and of their new values among the outputs: row 0
@@ -71,13 +73,13 @@ def packed(graph: Graph, rows: Sequence[list[int]], kept: int) -> tuple[Graph, S
     """
     inputs = [[graph.inputs[place] for place in row] for row in rows]
     if not inputs or len(inputs[0]) < 2 or len({n.dtype for row in inputs for n in row}) != 1:
-        return None
+        return graph, Storage(kept)
     storage = Storage(kept, rows, [tuple(node.shape) for node in inputs[0]])
     packer = _Packer(graph, inputs, storage)
     try:
         new = [packer.row(tuple(graph.outputs[place] for place in row)) for row in rows]
     except _Differ:
-        return None
+        return graph, Storage(kept)
     return packer.graph_of(new), storage
 
 

@@ -49,7 +49,7 @@ class Kernel:
     def __init__(self, graph: Graph, kept: int, backend: Any, products: Mapping[str, int]) -> None:
         self.products = products
         for node in graph.nodes:
-            check(node, graph)
+            check(node)
         self.graph = graph = applied(graph, into_loops(kept))
         self.schedule = Schedule(graph)
         self._names = words.Names()

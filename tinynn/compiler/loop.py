@@ -218,10 +218,7 @@ class InPlace(Loop):
 
     def prepared_graph(self, graph: Graph) -> Graph:
         graph = applied(graph, into_buffers(self.backend.lowering))
-        flat = packed(graph, self.rows, self.count)
-        if flat is None:
-            return graph
-        graph, self.storage = flat
+        graph, self.storage = packed(graph, self.rows, self.count)
         self.count = self.storage.count
         return graph
 

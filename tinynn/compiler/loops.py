@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from math import prod
 from typing import Any
 
-from tinynn.compiler.flat import Storage, packed
+from tinynn.compiler.flat import packed
 from tinynn.compiler.kernel import Kernel
 from tinynn.compiler.loop import Loop
 from tinynn.compiler.picked import check_picked
-from tinynn.compiler.pipelines import simplified
+from tinynn.compiler.pipelines import applied, portable
 from tinynn.compiler.plan import is_view
 from tinynn.compiler.rewrite import CannotEmit, size
 from tinynn.compiler.words import Line, bare, source_of
@@ -53,11 +53,9 @@ class Loops(Loop):
         native = backend.native()
         if native is None:
             raise CannotEmit(f"{backend} has no compiler of loops")
-        self.backend, self.storage = backend, Storage(kept)
-        graph = simplified(graph)
-        flat = packed(graph, rows, kept)
-        if flat is not None:
-            graph, self.storage = flat
+        self.backend = backend
+        graph = applied(graph, portable())
+        graph, self.storage = packed(graph, rows, kept)
         self.count = kept = self.storage.count
         self._kernel = Kernel(graph, kept, backend, native.products)
         self.graph = graph = self._kernel.graph

@@ -12,17 +12,15 @@ from tinynn.compiler.plan import is_view, root
 from tinynn.compiler.rewrite import Builder, is_call, rewritten
 from tinynn.compiler.scalars import REDUCTIONS, ROWS, cannot
 from tinynn.compiler.views import Shape, View, contiguous, seen
-from tinynn.rules.special import erf, scatter_add
 from tinynn.trace import Effect
-from tinynn.transforms.graph import COPIED, FILL, PACK, Graph, Input, Node
+from tinynn.transforms.graph import COPIED, FILL, Graph, Input, Node
 
-_OURS = (COPIED, FILL, PACK, erf, scatter_add)
 _WHOLE = ("matmul", "concat", "pack", "take", "scatter_add")
 
 
 def pointwise(node: Any) -> bool:
     """Whether each element follows from the elements at its place."""
-    return is_call(node) and (node.name in ROWS or node.name in ("where", "clip", "fill"))
+    return elementwise(node) or (is_call(node) and node.function in (FILL, COPIED))
 
 
 def reduces(node: Any) -> bool:
@@ -90,19 +88,16 @@ def _copy_of(value: Node) -> Node:
     return Node(COPIED, (value,), {}, value.shape, value.dtype, value.origin)
 
 
-def check(node: Node, graph: Graph) -> None:
+def check(node: Node) -> None:
     """CannotEmit for a call that has no row."""
     if node.effect is not Effect.NONE:
         raise cannot(node, f": it {node.effect}")
-    known = pointwise(node) or reduces(node) or is_view(node) or node.name in _WHOLE
+    row = node.name in ROWS or node.name in ("where", "clip") or node.function is FILL
+    known = (pointwise(node) and row) or reduces(node) or is_view(node) or node.name in _WHOLE
     if not known or node.dtype is None:
         raise cannot(node)
     if 0 in node.shape:
         raise cannot(node, ": it is empty")
-    standard = getattr(graph.space, node.name, None)
-    ours = node.function in _OURS or is_view(node)
-    if not ours and getattr(standard, "raw", None) is not node.function.raw:
-        raise cannot(node, ", being another function than the standard's")
 
 
 @dataclass

@@ -2,6 +2,13 @@
 
 A pass is a function from graph to graph; a pipeline is a list of them, in order. None removes,
 repeats, merges or moves a node with an effect.
+
+    program                      passes
+    standard's calls, readers    portable()
+    calls into buffers           into_buffers(lowering); in training then `flat.packed`
+    loops                        portable(), `flat.packed`, into_loops(kept)
+
+`flat.packed` is no pass, since it changes the inputs: all parameters are one vector after it.
 """
 
 from collections.abc import Callable, Sequence
@@ -76,7 +83,7 @@ def for_library(lowering: Any) -> list[Pass]:
 
 
 def into_loops(kept: int) -> list[Pass]:
-    """For explicit loops over flat memory, after `simplified` and, if it can be, `packed`."""
+    """For explicit loops over flat memory; the first `kept` inputs live on from step to step."""
     return [
         views_copied,  # a view is an offset and strides, which not every reshape is
         partial(inputs_copied, kept=kept),  # a parameter's new value may not lie in another's
