@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tinynn.compiler.plan import is_view, root
-from tinynn.compiler.rewrite import Builder, is_call, rewritten
+from tinynn.compiler.rewrite import Builder, elementwise, is_call, rewritten
 from tinynn.compiler.scalars import REDUCTIONS, ROWS, cannot
 from tinynn.compiler.views import Shape, View, contiguous, seen
 from tinynn.trace import Effect
