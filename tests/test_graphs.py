@@ -148,6 +148,27 @@ def test_every_engine_carries_out_every_effect(backend: Backend, engine: str) ->
         assert_close(found, backend.to_host(want), backend)
 
 
+@pytest.mark.filterwarnings("ignore:fit. the training step runs with:RuntimeWarning")
+def test_fit_carries_out_effects(backend: Backend) -> None:
+    x = backend.asarray(np.linspace(0, 1, 24, dtype="float32").reshape(8, 3))
+    y = backend.asarray(np.linspace(0, 1, 8, dtype="float32").reshape(8, 1))
+
+    def loss(prediction: Any, target: Any) -> Any:
+        return namespace(prediction).mean(all_reduce((prediction - target) ** 2))
+
+    histories = []
+    engines = ["eager", "calls", "loops", "jit" if backend.repeat else "auto"]
+    for engine in engines if backend.native() else [e for e in engines if e != "loops"]:
+        calls.clear()
+        model = tinynn.fit(
+            Linear(1), x, y, loss=loss, epochs=5, batch_size=None, engine=engine, progress=False
+        )
+        histories.append(model.history["loss"])
+        assert len(calls) >= 10  # forward and backward in each step
+    for each in histories[1:]:
+        np.testing.assert_allclose(each, histories[0], rtol=1e-4)
+
+
 def test_compiled_functions_carry_out_effects_in_every_call(backend: Backend) -> None:
     f = tinynn.compile(busy)
     w = backend.asarray(np.asarray([[1.0, -2.0, 3.0]], dtype="float32"))

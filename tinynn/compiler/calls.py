@@ -283,7 +283,7 @@ class Writer:
         return self._allocated(node, self.names.numbered("t"))
 
     def _given_up(self, place: int, node: Node, a: Node) -> Memory | None:
-        """The memory of an argument that nobody needs after this call, if the result fits it."""
+        """The memory of an argument that is not needed after this call, if the result fits it."""
         spelling = self.values.get(id(a))
         memory = spelling.storage if spelling and spelling.whole else None
         if memory is None or memory.kept or (a.shape, a.dtype) != (node.shape, node.dtype):
@@ -301,10 +301,10 @@ class Writer:
         return all(each.whole for each in views if each.storage is storage)
 
     def _may_overwrite(self, place: int, node: Node, storage: Memory) -> bool:
-        """Whether a kept input's memory can take its new value here: nobody reads the old later."""
+        """Whether a kept input can be overwritten here: its old value is not read later."""
         inputs = self.graph.inputs
         old = next((i for i in inputs if self.values[id(i)].storage is storage), None)
-        if old is None:  # a place in a vector, which nobody reads before it is full
+        if old is None:  # a place in a vector, which is not read before it is full
             return True
         return (
             elementwise(node)
@@ -314,7 +314,7 @@ class Writer:
         )
 
     def _release(self, place: int, node: Node) -> None:
-        """Memory whose value nobody reads any more is free for others."""
+        """Memory whose value is not read any more is free for others."""
         done = set()
         for a in [*node.parents, node]:
             spelling = self.values.get(id(a))

@@ -87,7 +87,7 @@ class Loop(ABC):
         """Copies of what lives on, as it is kept.
 
         Args:
-            room: earlier ones, which nobody needs any more and these may take the place of.
+            room: earlier copies that are not needed any more, to be overwritten.
         """
         if room is None or self.backend.lowering is None:
             return list(map(self._copied, self._shaped()))

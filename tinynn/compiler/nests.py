@@ -158,7 +158,7 @@ class Schedule:
         return any(self.place[id(reader)] != mine for reader, _ in self.readers.get(id(node), []))
 
     def may_replace(self, new: Node, old: Input) -> bool:
-        """Whether a new value can be written over the old one: nobody reads the old one later."""
+        """Whether a new value can be written over the old one: the old one is not read later."""
         if new.shape != old.shape or new.dtype != old.dtype:
             return False
         mine = self.place[id(new)]

@@ -66,7 +66,7 @@ def _looped(writer: Any, run: list[Line], length: int) -> list[Line]:
 
 
 def _passing(writer: Any, run: list[Line]) -> set[str]:
-    """The memory of values that these calls make and that nobody needs after them."""
+    """The memory of values that these calls make and that are not needed after them."""
     places = {id(node): place for place, node in enumerate(writer.graph.nodes)}
     made = [node for _, node in run if node is not None]
     last = places[id(made[-1])]

@@ -1,4 +1,4 @@
-"""What an emitter has to know of a graph: when a value is computed, how long it is needed."""
+"""Liveness and hoisting: when a value is computed, and how long it is needed."""
 
 from collections.abc import Callable, Container
 from enum import IntEnum
@@ -116,5 +116,5 @@ class Plan:
         return self.seen.get(id(node), {id(node)})
 
     def dies_at(self, node: Node, place: int) -> bool:
-        """Whether nobody looks at the value's memory after the call at this place."""
+        """Whether the value's memory is not read after the call at this place."""
         return all(self.last.get(each, -1) <= place for each in self.sees(node))

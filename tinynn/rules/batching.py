@@ -185,7 +185,7 @@ def batch_concat(f: Any, xp: Any, args: Any, batched: list[bool], size: int, kwa
 
 
 def batch_matmul(f: Any, xp: Any, args: Any, batched: list[bool], size: int, kwargs: Any) -> Any:
-    """matmul: vectors become matrices for the time being."""
+    """matmul: vectors are temporarily matrices."""
     (a, b), (own_a, own_b) = args, batched
     vector_a, vector_b = a.ndim - own_a == 1, b.ndim - own_b == 1
     a = xp.expand_dims(a, axis=-2) if vector_a else a
@@ -287,7 +287,7 @@ def over_axes(f: Any, xp: Any, args: Any, batched: list[bool], size: int, kwargs
 
 
 def batch_solve(f: Any, xp: Any, args: Any, batched: list[bool], size: int, kwargs: Any) -> Any:
-    """solve: a vector becomes a matrix for the time being."""
+    """solve: a vector is temporarily a matrix."""
     a, b = args
     vector = b.ndim - batched[1] == 1
     b = xp.expand_dims(b, axis=-1) if vector else b

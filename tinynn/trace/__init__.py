@@ -1,4 +1,4 @@
-"""The differentiable array, the namespace that speaks the standard over another, and the trace."""
+"""The differentiable array, the differentiable namespace over another, and the trace."""
 
 from tinynn.trace.core import (
     BASE,

@@ -14,7 +14,7 @@ _levels = count()
 
 
 class Trace:
-    """One transformation at work: it decides what a call on its arrays means.
+    """One application of a transformation: it decides what a call on its arrays does.
 
     `level` orders nested transformations: a call is handled by the newest trace among its
     arrays, whose own calls on the values inside then reach the trace below. No two traces share
@@ -215,7 +215,7 @@ class Function:
             their effect.
     """
 
-    #: Its rule, once somebody has asked for it in the table of rules; a user's own is put here.
+    #: Its rule: cached from the table of rules on first use, or set for a user's own function.
     rule: Any = None
 
     def __init__(

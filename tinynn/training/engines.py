@@ -67,7 +67,7 @@ def chosen(
     """
     steps = epochs * -(-epoch.samples.size // epoch.size)
     ways = [] if engine == "eager" or (engine == "auto" and steps < _WORTH_IT) else [engine]
-    ways += ["calls"] if engine == "loops" else []
+    ways += ["calls"] if ways and engine != "calls" else []
     for way in ways:
         # Imported here, since short runs never need it.
         from tinynn.compiler.engines import kind_of

@@ -36,7 +36,7 @@ class Forward(Derivative):
 
 
 def _pushed(entry: Entry) -> Any:
-    """The tangent by the rule, which speaks to the library itself where nothing is Traced."""
+    """The tangent by the rule, on the library's own namespace where nothing is Traced."""
     rule, function, space, values, tangents, y, kwargs = entry
     xp = space.xp
     if is_traced(y) or any(map(is_traced, tangents.values())):

@@ -221,7 +221,7 @@ class Graph:
         name: the function's.
         inputs: what is given in each call, in order.
         nodes: the calls, in order of execution.
-        outputs: Nodes, or whatever else (a number, a string) the function returned, in order.
+        outputs: Nodes, and the numbers and strings that the function returned, in order.
         space: the namespace whose functions are called.
         structure: makes the function's result, a tree, of the outputs.
         batch: the size of the batch that was recorded, where it is symbolic: the lengths that
@@ -310,7 +310,7 @@ class Graph:
                 raise
             replaced = None if hook is None else hook(node, value)
             known[id(node)] = value if replaced is None else replaced
-            for parent in node.parents:  # what nobody needs any more is let go
+            for parent in node.parents:  # free what is not needed any more
                 if last[id(parent)] is node and id(parent) not in kept:
                     known.pop(id(parent), None)
         return [value_of(output) for output in self.outputs]

@@ -86,7 +86,7 @@ class Reverse(Derivative):
         """The cotangents of what is watched, trees like it, from those of these results.
 
         Args:
-            keep: it will be asked again. If not, what a call needed is let go once it is used.
+            keep: it will be called again. If not, what a call saved is freed once it is used.
         """
         tape, inputs = self.tape.copy() if keep else self.tape, self.inputs
         waiting: list[Any] = [None] * len(tape)
