@@ -161,10 +161,10 @@ def test_fit_carries_out_effects(backend: Backend) -> None:
     for engine in engines if backend.native() else [e for e in engines if e != "loops"]:
         calls.clear()
         model = tinynn.fit(
-            Linear(1), x, y, loss=loss, epochs=5, batch_size=None, engine=engine, progress=False
+            Linear(1), x, y, loss=loss, epochs=2, batch_size=None, engine=engine, progress=False
         )
         histories.append(model.history["loss"])
-        assert len(calls) >= 10  # forward and backward in each step
+        assert len(calls) >= 4  # forward and backward in each step
     for each in histories[1:]:
         np.testing.assert_allclose(each, histories[0], rtol=1e-4)
 
@@ -322,12 +322,23 @@ def test_a_network_with_a_symbolic_batch(backend: Backend) -> None:
     assert [node.shape[0] for node in graph.nodes] == [Dim(4)] * len(graph.nodes)
     (out,) = pipelines.simplified(graph).run([*tree.leaves(params), x[:3, :]])
     assert_close(out, backend.to_host(net(params, x[:3, :])), backend)
-    slope = tinynn.grad(lambda params, x: namespace(net(params, x)).sum(net(params, x)))
-    step = tinynn.record(slope, params, x, batch_axes=(None, 0))
-    found = step.structure.unflatten(step.run([*tree.leaves(params), x[:3, :]]))
-    want = slope(params, x[:3, :])
+
+
+def test_a_gradient_with_a_symbolic_batch() -> None:
+    x = np.linspace(-1, 1, 12).reshape(4, 3)
+    net = Sequential(Linear(5), relu, Linear(2))
+    params = net.init(0, x)
+
+    def loss(params: Any, x: Any) -> Any:
+        out = net(params, x)
+        return namespace(out).mean(out**2)
+
+    slope = tinynn.grad(loss)
+    graph = tinynn.record(slope, params, x, batch_axes=(None, 0))
+    found = graph.structure.unflatten(graph.run([*tree.leaves(params), x[:3]]))
+    want = slope(params, x[:3])
     for left, right in zip(tree.leaves(found), tree.leaves(want), strict=True):
-        assert_close(left, backend.to_host(right), backend)
+        np.testing.assert_allclose(left, right)
 
 
 @pytest.mark.parametrize(
