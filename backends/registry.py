@@ -225,3 +225,10 @@ def _library(kind: type) -> str | None:
             if root in _BUILT_IN or root in _registered():
                 return root
     return "" if standard else None
+
+
+def _find(x: object) -> Backend | None:
+    return of(x) if is_array(x) else None
+
+
+Backend.find = staticmethod(_find)

@@ -46,10 +46,11 @@ from tinynn.transforms import (
 if TYPE_CHECKING:
     from tinynn.compiler import compile
     from tinynn.training.explain import explain
+    from tinynn.transforms.record import record
 
 
 def __getattr__(name: str) -> Any:
-    """The compiler is imported when it is first asked for: many programs never need it."""
+    """The compiler is imported when it is first asked for, since many programs never need it."""
     if name == "compile":
         from tinynn.compiler import compile
 
@@ -58,6 +59,10 @@ def __getattr__(name: str) -> Any:
         from tinynn.training.explain import explain
 
         return explain
+    if name == "record":
+        from tinynn.transforms.record import record
+
+        return record
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
@@ -77,6 +82,7 @@ __all__ = [
     "jacobian",
     "jvp",
     "load",
+    "record",
     "stop_gradient",
     "value_and_grad",
     "vjp",

@@ -44,10 +44,10 @@ def select(
     """
     steps = epochs * batches.steps
     ways = [] if engine == "eager" or (engine == "auto" and steps < _WORTH_IT) else [engine]
-    ways += ["calls"] if engine == "loops" else []
+    ways += ["calls"] if ways and engine != "calls" else []
     for way in ways:
         # Imported here, since short runs never need it.
-        from tinynn.compiler.loop import kind_of
+        from tinynn.compiler.engines import kind_of
         from tinynn.compiler.loops import Loops, worth_compiling
         from tinynn.compiler.rewrite import CannotEmit
         from tinynn.training.engines.compiled import Compiled
