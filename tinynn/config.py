@@ -5,12 +5,13 @@
 names up only in the mapping it is given.
 """
 
+import difflib
 import functools
 import inspect
 import numbers
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, fields, is_dataclass
-from typing import Any
+from typing import Any, Self
 
 __all__ = ["Configured", "from_config", "label", "require", "to_config"]
 
@@ -25,8 +26,12 @@ def label(value: Any) -> str:
     if isinstance(value, functools.partial):
         settings = [f"{name}={label(setting)}" for name, setting in value.keywords.items()]
         return f"{label(value.func)}({', '.join(settings)})"
+    written = type(value).__repr__  # a class may show itself in a way of its own
+    if isinstance(value, Configured) and written is not label:
+        return repr(value)
     if not is_dataclass(value) or isinstance(value, type):
-        return getattr(value, "__name__", None) or repr(value)
+        bare = f"{type(value).__name__}()" if written is label else repr(value)
+        return getattr(value, "__name__", None) or bare
     shown: list[str] = []
     for field in fields(value):
         setting = getattr(value, field.name)
@@ -38,12 +43,70 @@ def label(value: Any) -> str:
 
 
 class Configured:
-    """A base of dataclasses whose repr is their `label`."""
+    """A base of dataclasses whose repr is their `label`.
+
+    What it is given is checked before anything else: TypeError, with the signature and the nearest
+    name, for settings that do not fit it; and for settings of a class that nobody made a dataclass
+    of, which would be ignored.
+    """
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        ignored = [] if "__dataclass_fields__" in cls.__dict__ else _own_settings(cls)
+        if ignored:
+            raise TypeError(
+                f"{cls.__name__}: expected a frozen dataclass, got a class whose settings "
+                f"({', '.join(ignored)}) are ignored. "
+                f"To fix it: write @dataclass(frozen=True) above class {cls.__name__}"
+            )
+        if args or kwargs:  # copies are made of nothing, and filled after
+            try:
+                inspect.signature(cls.__init__).bind(None, *args, **kwargs)
+            except TypeError as error:
+                raise TypeError(_misfit(cls, args, kwargs, error)) from None
+        return super().__new__(cls)
 
     def __init_subclass__(cls, **settings: Any) -> None:
         super().__init_subclass__(**settings)
         if "__repr__" not in cls.__dict__:  # dataclass() would write one of its own
             cls.__repr__ = label  # type: ignore[method-assign]
+
+
+def _own_settings(cls: type) -> list[str]:
+    """What a class declares as a dataclass declares its fields."""
+    declared = inspect.get_annotations(cls)
+    return [name for name, kind in declared.items() if "ClassVar" not in str(kind)]
+
+
+def _misfit(cls: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], error: TypeError) -> str:
+    """The message for settings that a class cannot be made of."""
+    parameters = list(inspect.signature(cls).parameters.values())
+    names = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    shown = ", ".join(_shown_parameters(parameters))
+    given = ", ".join([*map(label, args), *[f"{key}={label(kwargs[key])}" for key in kwargs]])
+    advice = "give what is missing"
+    unknown = [name for name in kwargs if name not in names]
+    if unknown:
+        near = difflib.get_close_matches(unknown[0], names, 1)
+        known = f"known are {', '.join(names)}" if names else "it has no settings"
+        advice = f"did you mean {near[0]}?" if near else known
+    elif "too many positional" in str(error):
+        advice = "give the settings after the first by name"
+    return (
+        f"{cls.__name__}: expected {cls.__name__}({shown}), got {cls.__name__}({given}): {error}. "
+        f"To fix it: {advice}"
+    )
+
+
+def _shown_parameters(parameters: list[inspect.Parameter]) -> Iterator[str]:
+    """Parameters as a person would write them down: no annotations, functions by their names."""
+    kinds = [p.kind for p in parameters]
+    for place, p in enumerate(parameters):
+        if p.kind is p.KEYWORD_ONLY and not {p.VAR_POSITIONAL, p.KEYWORD_ONLY} & set(kinds[:place]):
+            yield "*"
+        if p.kind is p.VAR_POSITIONAL:
+            yield f"*{p.name}"
+        else:
+            yield p.name if p.default is p.empty else f"{p.name}={label(p.default)}"
 
 
 def require(owner: Any, name: str, holds: Callable[[Any], bool], expected: str) -> None:

@@ -182,12 +182,26 @@ def _arrays(samples: Samples) -> list[Any]:
 def rows_of(params: Any, state: Any) -> list[list[int]]:
     """The places, among the leaves of (params, state), of the parameters and what is kept of each.
 
-    Statistics are no parameters that an optimizer changes.
+    Statistics are no parameters that an optimizer changes. What is kept of each is wherever the
+    state has a tree like the parameters.
     """
-    trainable = [name for name, _ in tree.paths(split(params)[0])]
-    names = [name for name, _ in tree.paths((params, state))]
-    rows = [[names.index(f"0.{name}") for name in trainable]]
-    for slot, value in state.items():
-        if len(tree.leaves(value)) == len(trainable) and not hasattr(value, "dtype"):
-            rows.append([names.index(f"1.{slot}.{name}") for name in trainable])
+    trainable = split(params)[0]
+    names = [name for name, _ in tree.paths(params)]
+    rows = [[names.index(name) for name, _ in tree.paths(trainable)]]
+    structure, shapes = tree.flatten(trainable)[1], _shapes(trainable)
+
+    def look(value: Any, start: int) -> None:
+        count = len(tree.leaves(value))
+        if tree.flatten(value)[1] == structure and _shapes(value) == shapes:
+            rows.append(list(range(start, start + count)))
+            return
+        for child in (tree.children(value) or {}).values():
+            look(child, start)
+            start += len(tree.leaves(child))
+
+    look(state, len(names))
     return rows
+
+
+def _shapes(values: Any) -> list[Any]:
+    return [getattr(leaf, "shape", None) for leaf in tree.leaves(values)]
