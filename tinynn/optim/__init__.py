@@ -16,6 +16,7 @@ from .adam import Adam, AdamW, NAdam
 from .adaptive import Adadelta, Adagrad, Lion, RMSprop
 from .base import GradientTransformation, Optimizer
 from .composed import Accumulate, Averaged, Chain, Groups, Masked, averaged_params, freeze
+from .lbfgs import LBFGS
 from .schedules import (
     Constant,
     CosineDecay,
@@ -43,6 +44,7 @@ from .transformations import (
 __all__ = [
     "L1",
     "L2",
+    "LBFGS",
     "SGD",
     "Accumulate",
     "Adadelta",
@@ -86,6 +88,7 @@ _NAMES: dict[str, Callable[[], Optimizer]] = {
     "adagrad": Adagrad,
     "adam": Adam,
     "adamw": AdamW,
+    "lbfgs": LBFGS,
     "lion": Lion,
     "momentum": lambda: SGD(momentum=0.9),
     "nadam": NAdam,
