@@ -26,12 +26,14 @@ def label(value: Any) -> str:
     if isinstance(value, functools.partial):
         settings = [f"{name}={label(setting)}" for name, setting in value.keywords.items()]
         return f"{label(value.func)}({', '.join(settings)})"
-    written = type(value).__repr__  # a class may show itself in a way of its own
-    if isinstance(value, Configured) and written is not label:
-        return repr(value)
+    if isinstance(value, Configured):
+        shows: Any = type(value).__repr__
+        if shows is not label:  # a class may show itself in a way of its own
+            return repr(value)
+        if not is_dataclass(value):
+            return f"{type(value).__name__}()"
     if not is_dataclass(value) or isinstance(value, type):
-        bare = f"{type(value).__name__}()" if written is label else repr(value)
-        return getattr(value, "__name__", None) or bare
+        return getattr(value, "__name__", None) or repr(value)
     shown: list[str] = []
     for field in fields(value):
         setting = getattr(value, field.name)

@@ -11,7 +11,7 @@ from tinynn import tree
 from tinynn.config import Configured, label, require
 from tinynn.trace import backend_of, namespace
 
-from .patterns import ALL, Patterns, as_patterns, first_match, require_matches
+from .patterns import ALL, as_patterns, first_match, require_matches, require_patterns
 from .schedules import ReduceOnPlateau, Schedule, is_number, is_plain_schedule
 
 Array: TypeAlias = Any
@@ -67,7 +67,7 @@ class GradientTransformation(Configured):
             require(self, name, lambda _, good=good: good, f"{expected}, or a schedule")  # type: ignore[misc]
             object.__setattr__(self, name, float(value))  # NumPy's numbers would change dtypes
         if hasattr(self, "mask"):
-            object.__setattr__(self, "mask", as_patterns(self, "mask"))
+            require_patterns(self, "mask")
 
     @property
     def needs(self) -> frozenset[str]:
@@ -118,7 +118,7 @@ class GradientTransformation(Configured):
         TypeError for arrays that are not of a real floating-point dtype.
         """
         first = require_params(self, params)[0]
-        require_matches(self, params, getattr(self, "mask", ()))
+        require_matches(self, params, as_patterns(getattr(self, "mask", ())))
         backend = backend_of(first)
         state: State = {}
         if self.counts_steps or self._scheduled:
@@ -204,7 +204,7 @@ class AtStep:
         self.state: State = {}
         self.made: dict[Any, Any] = {}
         self.decayed: tuple[int, ...] | None = None
-        mask = getattr(owner, "mask", (ALL,))
+        mask = as_patterns(getattr(owner, "mask", ALL))
         if ALL not in mask:
             self.decayed = first_match(structure, len(leaves), (mask,))
         if "step" in state:
@@ -316,6 +316,3 @@ def column(owner: Any, state: Any, name: str, structure: Any) -> list[Array]:
             "To fix it: start from init(params), and take gradients of the same params"
         )
     return leaves
-
-
-__all__ = ["Array", "GradientTransformation", "Number", "Optimizer", "Patterns", "Slots", "State"]

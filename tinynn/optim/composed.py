@@ -19,7 +19,15 @@ from .base import (
     require_params,
     required,
 )
-from .patterns import Patterns, as_patterns, first_match, matches, require_matches, shown
+from .patterns import (
+    Patterns,
+    as_patterns,
+    first_match,
+    matches,
+    require_matches,
+    require_patterns,
+    shown,
+)
 from .schedules import COUNT
 
 
@@ -90,7 +98,7 @@ class Masked(GradientTransformation):
                 "Masked: expected a transformation of gradients, such as L2(0.1), got "
                 f"{label(self.transformation)}. To fix it: for an optimizer use Groups"
             )
-        object.__setattr__(self, "mask", as_patterns(self, "mask"))
+        require_patterns(self, "mask")
 
     @property
     def needs(self) -> frozenset[str]:
@@ -98,9 +106,11 @@ class Masked(GradientTransformation):
 
     def init(self, params: Any) -> State:
         leaves = require_params(self, params)
-        require_matches(self, params, self.mask)
+        require_matches(self, params, as_patterns(self.mask))
         structure = tree.flatten(params)[1]
-        return self.transformation.init(_part(structure, leaves, self._places(structure, leaves), 0))
+        return self.transformation.init(
+            _part(structure, leaves, self._places(structure, leaves), 0)
+        )
 
     def update(self, gradients: Any, state: State, params: Any, **extras: Any) -> tuple[Any, Any]:
         leaves, structure = tree.flatten(params)
@@ -111,7 +121,7 @@ class Masked(GradientTransformation):
         return structure.unflatten(_merged(given, places, {0: changed})), state
 
     def _places(self, structure: Any, leaves: Sequence[Any]) -> tuple[int, ...]:
-        return first_match(structure, len(leaves), (tuple(self.mask),))
+        return first_match(structure, len(leaves), (as_patterns(self.mask),))
 
 
 @dataclass(frozen=True)
@@ -177,7 +187,7 @@ class Groups(Optimizer):
         if left := [path for path, place in zip(paths, places, strict=True) if place < 0]:
             raise ValueError(
                 f"{label(self)}: expected every parameter to match a pattern, got no match for "
-                f"{shown(left)}. To fix it: add '*': an optimizer, or None to leave them as they are"
+                f"{shown(left)}. To fix it: add '*': an optimizer, or None to leave them alone"
             )
         return {
             pattern: optimizer.init(_part(structure, leaves, places, place))
@@ -210,8 +220,7 @@ def freeze(optimizer: Optimizer, patterns: Patterns) -> Groups:
     >>> freeze(SGD(0.1), "0.*")
     Groups({'0.*': None, '*': SGD(learning_rate=0.1)})
     """
-    rows = (patterns,) if isinstance(patterns, str) else tuple(patterns)
-    return Groups({**dict.fromkeys(rows, None), "*": optimizer})
+    return Groups({**dict.fromkeys(as_patterns(patterns)), "*": optimizer})
 
 
 @dataclass(frozen=True)
@@ -250,7 +259,7 @@ class Accumulate(Optimizer):
         return {**_counter(self, params), "sum": zeros, "optimizer": self.optimizer.init(params)}
 
     def update(self, gradients: Any, state: State, params: Any, **extras: Any) -> tuple[Any, Any]:
-        leaves, structure = tree.flatten(params)
+        structure = tree.flatten(params)[1]
         given = column(self, {"gradients": gradients}, "gradients", structure)
         sums = column(self, state, "sum", structure)
         step = state["step"] + 1

@@ -23,6 +23,10 @@ class Point(NamedTuple):
     slope: float
     found: Any = None
 
+    def tilted(self, slope: float) -> "Point":
+        """The point of the function less a line of this slope."""
+        return self._replace(value=self.value - self.step * slope, slope=self.slope - slope)
+
 
 class Search(NamedTuple):
     """What a line search came to: the best point, and how often the function was evaluated."""
@@ -34,9 +38,14 @@ class Search(NamedTuple):
 
 @dataclass(frozen=True)
 class StrongWolfe(Configured):
-    """Looks for a step t with f(t) <= f(0) + decrease * t * f'(0) and |f'(t)| <= curvature * |f'(0)|.
+    """Looks for a step t with f(t) <= f(0) + decrease * t * f'(0) and
+    |f'(t)| <= curvature * |f'(0)|.
 
-    Source: Moré and Thuente 1994, ACM TOMS 20, as in MINPACK-2's `dcsrch`, with L-BFGS-B's constants.
+    width: of the interval around t, relative to its end, below which it gives up.
+    evaluations: how many it may take.
+
+    Source: Moré and Thuente 1994, ACM TOMS 20, as MINPACK-2's `dcsrch` has it; the constants are
+    those of L-BFGS-B.
     """
 
     decrease: float = 1e-3
@@ -70,9 +79,8 @@ class StrongWolfe(Configured):
                 stage = 2
             # In the first stage what has to fall is the function less the line of enough decrease.
             slope = line if stage == 1 and not enough and here.value <= low.value else 0.0
-            tilted = [p._replace(value=p.value - p.step * slope, slope=p.slope - slope)
-                      for p in (low, high, here)]  # fmt: skip
-            before, after, step, bracketed = _next(*tilted, bracketed, least, most)
+            tilted = tuple(p.tilted(slope) for p in (low, high, here))
+            before, after, step, bracketed = _next(tilted, bracketed, least, most)
             given = {p.step: p for p in (low, high, here)}
             low, high = given[before.step], given[after.step]
             if bracketed:
@@ -89,12 +97,13 @@ class StrongWolfe(Configured):
 
 
 def _next(
-    low: Point, high: Point, here: Point, bracketed: bool, least: float, most: float
+    points: tuple[Point, ...], bracketed: bool, least: float, most: float
 ) -> tuple[Point, Point, float, bool]:
     """(low, high, step to try next, whether a minimum lies between the two): MINPACK-2's `dcstep`.
 
-    low: the best point so far. high: the other end of the interval. here: the newest.
+    points: the best so far, the other end of the interval, and the newest.
     """
+    low, high, here = points
     opposite = here.slope * low.slope < 0.0
     if here.value > low.value:
         cubic, secant = _cubic(low, here), _quadratic(low, here)
@@ -157,4 +166,6 @@ def _beyond(low: Point, here: Point, least: float, most: float) -> float:
 def _quadratic(low: Point, here: Point) -> float:
     """Where the parabola through two values and the first's slope has its minimum."""
     length = here.step - low.step
-    return low.step + 0.5 * _ratio(low.slope, (low.value - here.value) / length + low.slope) * length
+    return (
+        low.step + 0.5 * _ratio(low.slope, (low.value - here.value) / length + low.slope) * length
+    )

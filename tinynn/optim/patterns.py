@@ -14,8 +14,13 @@ Patterns: TypeAlias = str | Sequence[str]
 ALL = "*"
 
 
-def as_patterns(owner: Any, name: str) -> tuple[str, ...]:
-    """The patterns in a field, as a tuple. TypeError where it holds none."""
+def as_patterns(value: Patterns) -> tuple[str, ...]:
+    """One pattern or several, as a tuple."""
+    return (value,) if isinstance(value, str) else tuple(value)
+
+
+def require_patterns(owner: Any, name: str) -> None:
+    """TypeError unless a field holds a pattern or several; a list becomes a tuple."""
     value = getattr(owner, name)
     patterns = (value,) if isinstance(value, str) else value
     if not isinstance(patterns, list | tuple) or not patterns or not _are_texts(patterns):
@@ -23,7 +28,8 @@ def as_patterns(owner: Any, name: str) -> tuple[str, ...]:
             f"{type(owner).__name__}: expected {name} to be a pattern of paths such as "
             f"'*.weight', or a tuple of them, got {value!r}"
         )
-    return tuple(patterns)
+    if isinstance(value, list):
+        object.__setattr__(owner, name, tuple(value))
 
 
 def _are_texts(values: Sequence[Any]) -> bool:

@@ -1,12 +1,12 @@
 """Schedules: frozen dataclasses that give a hyperparameter's value at a step.
 
 Any hyperparameter of an optimizer takes one: `Adam(CosineDecay(0.001, steps=10_000))`. The first
-step is step 0, and the count is the optimizer's own, in its state. A schedule is called with a 0-d
-array of a real floating-point dtype, and gives one like it; called with a number, it gives a number.
-To write one, derive from `Schedule`.
+step is step 0, and the count is the optimizer's own, in its state. Called with a 0-d
+array of a real floating-point dtype it gives one like it, with a number a number. To write one, derive from `Schedule`.
 """
 
 import math
+import numbers
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from itertools import accumulate
@@ -36,7 +36,7 @@ def _functions(step: Any) -> Any:
 
 def is_number(value: Any) -> bool:
     """Whether it is a finite number, and no truth value."""
-    return not isinstance(value, bool) and math.isfinite(value)
+    return type(value) is not bool and isinstance(value, numbers.Real) and math.isfinite(value)
 
 
 def _is_count(value: Any) -> bool:
@@ -96,8 +96,9 @@ class PiecewiseConstant(Schedule):
         for name in ("values", "boundaries"):
             require(self, name, lambda row: all(map(is_number, row)), "numbers")
             object.__setattr__(self, name, tuple(getattr(self, name)))
-        require(self, "values", lambda v: len(v) == len(self.boundaries) + 1,
-                f"{len(self.boundaries) + 1} numbers, one more than there are boundaries")  # fmt: skip
+        count = len(self.boundaries) + 1
+        expected = f"{count} numbers, one more than there are boundaries"
+        require(self, "values", lambda values: len(values) == count, expected)
         rising = list(zip((0, *self.boundaries), self.boundaries, strict=False))
         require(self, "boundaries", lambda _: all(a < b for a, b in rising), "rising, from above 0")
 
@@ -258,11 +259,12 @@ class OneCycle(Schedule):
         xp = _functions(step)
         top, last = self.rising * self.steps - 1.0, self.steps - 1.0
         low, end = self.peak / self.start_divisor, self.peak / self.end_divisor
-        down = _cosine(xp, _part(xp, step - top, last - top), self.peak, end) if last > top else None
+        if last <= top:
+            return _cosine(xp, _part(xp, step, max(top, 1.0)), low, self.peak)
+        down = _cosine(xp, _part(xp, step - top, last - top), self.peak, end)
         if top <= 0.0:
             return down
-        up = _cosine(xp, _part(xp, step, top), low, self.peak)
-        return up if down is None else xp.where(step < top, up, down)
+        return xp.where(step < top, _cosine(xp, _part(xp, step, top), low, self.peak), down)
 
 
 @dataclass(frozen=True)
