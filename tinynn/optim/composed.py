@@ -220,7 +220,7 @@ def freeze(optimizer: Optimizer, patterns: Patterns) -> Groups:
     >>> freeze(SGD(0.1), "0.*")
     Groups({'0.*': None, '*': SGD(learning_rate=0.1)})
     """
-    return Groups({**dict.fromkeys(as_patterns(patterns)), "*": optimizer})
+    return Groups([*[(pattern, None) for pattern in as_patterns(patterns)], ("*", optimizer)])
 
 
 @dataclass(frozen=True)

@@ -110,7 +110,7 @@ class LBFGS(Optimizer):
                 Point(0.0, float(value), slope),
                 first,
             )
-            if found.converged:
+            if found.improved:
                 break
         else:
             return params, self._ended(new, evaluate)

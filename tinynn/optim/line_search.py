@@ -29,11 +29,13 @@ class Point(NamedTuple):
 
 
 class Search(NamedTuple):
-    """What a line search came to: the best point, and how often the function was evaluated."""
+    """What a line search came to: the best point, how often the function was evaluated, and whether
+    the point is better than the start.
+    """
 
     point: Point
     evaluations: int
-    converged: bool
+    improved: bool
 
 
 @dataclass(frozen=True)
@@ -62,10 +64,12 @@ class StrongWolfe(Configured):
         low = high = start
         stage, bracketed, widths = 1, False, (inf, inf)
         least, most, step, best = 0.0, 5.0 * first, first, start
+        ceiling = inf  # from where on it is not finite
         for count in range(1, self.evaluations + 1):
             here = evaluate(step)
             if not (isfinite(here.value) and isfinite(here.slope)):
-                step = most = low.step + 0.5 * (step - low.step)
+                ceiling, step = step, low.step + 0.5 * (step - low.step)
+                most = 0.5 * (step + ceiling)
                 continue
             enough = here.value <= start.value + step * line
             if enough and here.value < best.value:
@@ -92,7 +96,7 @@ class StrongWolfe(Configured):
                     step = low.step
             else:
                 least = step + 1.1 * (step - low.step)
-                most = step + 4.0 * (step - low.step)
+                most = min(step + 4.0 * (step - low.step), 0.5 * (step + ceiling))
         return Search(best, count, best is not start)
 
 

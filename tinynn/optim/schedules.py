@@ -1,8 +1,9 @@
 """Schedules: frozen dataclasses that give a hyperparameter's value at a step.
 
 Any hyperparameter of an optimizer takes one: `Adam(CosineDecay(0.001, steps=10_000))`. The first
-step is step 0, and the count is the optimizer's own, in its state. Called with a 0-d
-array of a real floating-point dtype it gives one like it, with a number a number. To write one, derive from `Schedule`.
+step is step 0, and the count is the optimizer's own, in its state. Called with a 0-d array of a
+real floating-point dtype it gives one like it, with a number a number. To write one, derive from
+`Schedule`.
 """
 
 import math
