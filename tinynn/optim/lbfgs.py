@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
+from math import prod
 from typing import Any, TypeAlias
 
 from tinynn import tree
@@ -186,9 +187,10 @@ class _Flat:
         """The tree of such a vector."""
         xp, out, start = namespace(vector), [], 0
         for leaf in self.leaves:
-            part = xp.reshape(vector[start : start + leaf.size], leaf.shape)
+            size = prod(leaf.shape)  # PyTorch's `size` is a method
+            part = xp.reshape(vector[start : start + size], leaf.shape)
             out.append(xp.astype(part, leaf.dtype))
-            start += leaf.size
+            start += size
         return self.structure.unflatten(out)
 
 
