@@ -201,7 +201,7 @@ def test_accumulating_is_optaxs(backend: backends.Backend) -> None:
     import jax
     import optax
 
-    theirs = optax.MultiSteps(optax.sgd(0.1, momentum=0.9), 2)
+    theirs = optax.MultiSteps(optax.sgd(0.1, momentum=0.9), 2, accumulator_dtype="float64")
     params = placed(PARAMS, backend, None)
     state, update = theirs.init(params), jax.jit(theirs.update)
     for gradients in GRADIENTS:
