@@ -26,31 +26,35 @@ def rosenbrock(params: Any) -> Any:
     return namespace(x).sum(100.0 * (x[1:] - x[:-1] ** 2) ** 2 + (1.0 - x[:-1]) ** 2)
 
 
-def test_rosenbrock_is_scipys(backend: backends.Backend, float64: Any) -> None:
-    as_scipys([-1.2, 1.0], backend, float64)
+def test_rosenbrock(backend: backends.Backend, float64: Any) -> None:
+    """Other roundings than NumPy's may make an evaluation more or less of it."""
+    params = {"x": backend.asarray([-1.2, 1.0], dtype=float64)}
+    params, state = LBFGS().minimize(tinynn.value_and_grad(rosenbrock), params)
+    assert_close(params["x"], [1.0, 1.0], backend, dtype=float64, atol=1e-5)
+    assert bool(state["converged"])
+    assert abs(int(state["evaluations"]) - 44) <= 4  # SciPy's
 
 
 @pytest.mark.only("numpy")
-def test_longer_rosenbrock_is_scipys(backend: backends.Backend, float64: Any) -> None:
-    as_scipys([-0.5, 0.3, 2.0, -1.5, 0.7], backend, float64)
-    as_scipys([0.1 * (-1) ** i * i for i in range(10)], backend, float64)
+@pytest.mark.parametrize(
+    "start", [[-1.2, 1.0], [-0.5, 0.3, 2.0, -1.5, 0.7], [0.1 * (-1) ** i * i for i in range(10)]]
+)
+def test_rosenbrock_is_scipys(start: list[float], backend: backends.Backend) -> None:
+    from scipy import optimize
 
-
-def as_scipys(start: list[float], backend: backends.Backend, float64: Any) -> None:
-    optimize = pytest.importorskip("scipy.optimize", reason="SciPy is the reference")
     theirs = optimize.minimize(
         optimize.rosen, start, jac=optimize.rosen_der, method="L-BFGS-B", options={"maxcor": 10}
     )
-    params = {"x": backend.asarray(start, dtype=float64)}
-    params, state = LBFGS().minimize(tinynn.value_and_grad(rosenbrock), params)
-    assert_close(params["x"], theirs.x, backend, dtype=float64, atol=1e-4)
-    assert bool(state["converged"])
+    vg = tinynn.value_and_grad(rosenbrock)
+    params, state = LBFGS().minimize(vg, {"x": np.asarray(start)})
+    np.testing.assert_allclose(params["x"], theirs.x, atol=1e-4)
     assert int(state["evaluations"]) <= 1.1 * theirs.nfev + 2
 
 
 @pytest.mark.only("numpy")
 def test_a_network_is_scipys(backend: backends.Backend) -> None:
-    optimize = pytest.importorskip("scipy.optimize", reason="SciPy is the reference")
+    from scipy import optimize
+
     x = np.random.RandomState(0).randn(60, 3)
     y = np.sin(x[:, :1]) + 0.1 * x[:, 1:2]
     net, loss = Sequential(Linear(5), tanh, Linear(1)), SquaredError()
