@@ -5,15 +5,16 @@
 names up only in the mapping it is given.
 """
 
-import difflib
 import functools
 import inspect
 import numbers
-from collections.abc import Callable, Iterator, Mapping
+import operator
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
+from difflib import get_close_matches
 from typing import Any, Self
 
-__all__ = ["Configured", "from_config", "label", "require", "to_config"]
+__all__ = ["Configured", "from_config", "label", "require", "require_count", "to_config"]
 
 
 def label(value: Any) -> str:
@@ -45,70 +46,44 @@ def label(value: Any) -> str:
 
 
 class Configured:
-    """A base of dataclasses whose repr is their `label`.
+    """A base of dataclasses: their repr is their `label`, and their arguments are checked."""
 
-    What it is given is checked before anything else: TypeError, with the signature and the nearest
-    name, for settings that do not fit it; and for settings of a class that nobody made a dataclass
-    of, which would be ignored.
-    """
-
-    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        ignored = [] if "__dataclass_fields__" in cls.__dict__ else _own_settings(cls)
-        if ignored:
-            raise TypeError(
-                f"{cls.__name__}: expected a frozen dataclass, got a class whose settings "
-                f"({', '.join(ignored)}) are ignored. "
-                f"To fix it: write @dataclass(frozen=True) above class {cls.__name__}"
-            )
-        if args or kwargs:  # copies are made of nothing, and filled after
-            try:
-                inspect.signature(cls.__init__).bind(None, *args, **kwargs)
-            except TypeError as error:
-                raise TypeError(_misfit(cls, args, kwargs, error)) from None
-        return super().__new__(cls)
-
-    def __init_subclass__(cls, **settings: Any) -> None:
-        super().__init_subclass__(**settings)
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
         if "__repr__" not in cls.__dict__:  # dataclass() would write one of its own
             cls.__repr__ = label  # type: ignore[method-assign]
 
-
-def _own_settings(cls: type) -> list[str]:
-    """What a class declares as a dataclass declares its fields."""
-    declared = inspect.get_annotations(cls)
-    return [name for name, kind in declared.items() if "ClassVar" not in str(kind)]
-
-
-def _misfit(cls: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], error: TypeError) -> str:
-    """The message for settings that a class cannot be made of."""
-    parameters = list(inspect.signature(cls).parameters.values())
-    names = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-    shown = ", ".join(_shown_parameters(parameters))
-    given = ", ".join([*map(label, args), *[f"{key}={label(kwargs[key])}" for key in kwargs]])
-    advice = "give what is missing"
-    unknown = [name for name in kwargs if name not in names]
-    if unknown:
-        near = difflib.get_close_matches(unknown[0], names, 1)
-        known = f"known are {', '.join(names)}" if names else "it has no settings"
-        advice = f"did you mean {near[0]}?" if near else known
-    elif "too many positional" in str(error):
-        advice = "give the settings after the first by name"
-    return (
-        f"{cls.__name__}: expected {cls.__name__}({shown}), got {cls.__name__}({given}): {error}. "
-        f"To fix it: {advice}"
-    )
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """A new object; TypeError, naming the arguments there are, for one that does not exist."""
+        if "__dataclass_params__" not in cls.__dict__ and "__annotations__" in cls.__dict__:
+            raise TypeError(
+                f"{cls.__name__}: expected a frozen dataclass, got a plain class. To fix it: put "
+                "@dataclass(frozen=True) above the class"
+            )
+        if is_dataclass(cls) and cls.__dataclass_params__.init:
+            _check_arguments(cls, args, kwargs)
+        return super().__new__(cls)
 
 
-def _shown_parameters(parameters: list[inspect.Parameter]) -> Iterator[str]:
-    """Parameters as a person would write them down: no annotations, functions by their names."""
-    kinds = [p.kind for p in parameters]
-    for place, p in enumerate(parameters):
-        if p.kind is p.KEYWORD_ONLY and not {p.VAR_POSITIONAL, p.KEYWORD_ONLY} & set(kinds[:place]):
-            yield "*"
-        if p.kind is p.VAR_POSITIONAL:
-            yield f"*{p.name}"
-        else:
-            yield p.name if p.default is p.empty else f"{p.name}={label(p.default)}"
+def _check_arguments(cls: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    known = {field.name: field.kw_only for field in fields(cls) if field.init}
+    positional = [name for name, by_keyword in known.items() if not by_keyword]
+    if len(args) > len(positional):
+        others = [name for name in known if name not in positional]
+        shown = f" ({', '.join(positional)})" if positional else ""
+        rest = ", ".join(f"{name}=" for name in others) or "no more"
+        raise TypeError(
+            f"{cls.__name__}: expected {len(positional)} arguments by position{shown}, got "
+            f"{len(args)}. To fix it: give {rest} by keyword"
+        )
+    for name in kwargs:
+        if name not in known:
+            near = get_close_matches(name, known, 1)
+            raise TypeError(
+                f"{cls.__name__}: expected arguments from {', '.join(known) or 'none'}, got "
+                f"{name!r}. To fix it: "
+                + (f"write {near[0]}=" if near else "leave it out, or use one of these")
+            )
 
 
 def require(owner: Any, name: str, holds: Callable[[Any], bool], expected: str) -> None:
@@ -120,6 +95,16 @@ def require(owner: Any, name: str, holds: Callable[[Any], bool], expected: str) 
     except TypeError:  # not even comparable with a number
         pass
     raise ValueError(f"{type(owner).__name__}: expected {name} to be {expected}, got {setting!r}")
+
+
+def require_count(owner: Any, name: str) -> None:
+    """ValueError unless the value is a whole number of one or more."""
+    require(
+        owner,
+        name,
+        lambda value: not isinstance(value, bool) and operator.index(value) > 0,
+        "a whole number of 1 or more",
+    )
 
 
 def to_config(value: Any, known: Mapping[str, Any]) -> Any:

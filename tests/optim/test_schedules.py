@@ -291,6 +291,19 @@ def test_plateaus_of_means(backend: backends.Backend) -> None:
     np.testing.assert_allclose(both, expected, rtol=1e-5)
 
 
+def test_recorded_plateaus_are_the_eager_ones(backend: backends.Backend, float64: Any) -> None:
+    optimizer = SGD(ReduceOnPlateau(0.1, factor=0.5, patience=1, every=2))
+    params = eager = placed(PARAMS, backend, float64)
+    state = kept = optimizer.init(params)
+    step = tinynn.compile(lambda g, s, p, loss: optimizer.update(g, s, p, value=loss))
+    for loss in LOSSES[:12]:
+        value = backend.asarray(loss, dtype=float64)
+        params, state = step(params, state, params, value)
+        eager, kept = optimizer.update(eager, kept, eager, value=value)
+    assert float(backend.to_host(state["schedules"]["learning_rate"]["scale"])) < 1.0
+    assert_trees_close((params, state), tree.map(backend.to_host, (eager, kept)), backend)
+
+
 def test_plateaus_need_the_loss(backend: backends.Backend) -> None:
     params, optimizer = [backend.asarray([0.0])], Adam(ReduceOnPlateau(0.1))
     assert optimizer.needs == {"value"}

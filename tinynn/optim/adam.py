@@ -9,7 +9,7 @@ from tinynn.trace import namespace
 
 from .base import Array, Number, Optimizer, Slots, previous
 from .patterns import ALL, Patterns
-from .sums import add_to, corrected, decay_of, sqrt
+from .sums import corrected, decay_of, sqrt
 
 
 def adam_slots(amsgrad: bool) -> tuple[str, ...]:
@@ -31,23 +31,23 @@ def adam_scalars(settings: Any, values: Any, step: Array) -> SimpleNamespace:
     )
 
 
-def adam_direction(gradient: Array, slots: Slots, scalars: Any) -> tuple[Array, Slots]:
+def adam_direction(xp: Any, gradient: Array, slots: Slots, scalars: Any) -> tuple[Array, Slots]:
     """The sum of gradients over the root of that of their squares, and the new sums."""
-    total = add_to(slots["sum"], gradient, scalars.decay1)
-    divisor, kept = adam_divisor(gradient, slots, scalars)
-    direction = namespace(total, divisor).divide(total, divisor)
-    return direction, {"sum": total, **kept}
+    total = xp.add(scalars.decay1 * slots["sum"], gradient)
+    divisor, kept = adam_divisor(xp, gradient, slots, scalars)
+    return xp.divide(total, divisor), {"sum": total, **kept}
 
 
-def adam_divisor(gradient: Array, slots: Slots, scalars: Any) -> tuple[Array, Slots]:
+def adam_divisor(xp: Any, gradient: Array, slots: Slots, scalars: Any) -> tuple[Array, Slots]:
     """The root of the sum of squares, plus epsilon; with amsgrad of the largest sum so far."""
-    squares = add_to(slots["sum_of_squares"], gradient * gradient, scalars.decay2)
-    xp, kept, largest = namespace(squares), {"sum_of_squares": squares}, squares
-    if "largest_sum_of_squares" in slots:
-        largest = slots["largest_sum_of_squares"]
-        if scalars.rescaled is not None:  # it is a sum in the units of the beta2 before
-            largest = largest * scalars.rescaled
-        largest = kept["largest_sum_of_squares"] = xp.maximum(largest, squares)
+    squares = xp.add(scalars.decay2 * slots["sum_of_squares"], gradient * gradient)
+    if "largest_sum_of_squares" not in slots:
+        return xp.add(xp.sqrt(squares), scalars.epsilon), {"sum_of_squares": squares}
+    largest = slots["largest_sum_of_squares"]
+    if scalars.rescaled is not None:  # it is a sum in the units of the beta2 before
+        largest = largest * scalars.rescaled
+    largest = xp.maximum(largest, squares)
+    kept = {"sum_of_squares": squares, "largest_sum_of_squares": largest}
     return xp.add(xp.sqrt(largest), scalars.epsilon), kept
 
 
@@ -88,8 +88,8 @@ class Adam(Optimizer):
     def update_leaf(
         self, gradient: Array, parameter: Array, slots: Slots, scalars: Any
     ) -> tuple[Array, Slots]:
-        direction, slots = adam_direction(gradient, slots, scalars)
-        xp = namespace(parameter, direction)
+        xp = namespace(parameter, gradient, *slots.values())
+        direction, slots = adam_direction(xp, gradient, slots, scalars)
         return xp.subtract(parameter, xp.multiply(direction, scalars.length)), slots
 
 
@@ -167,9 +167,9 @@ class NAdam(Optimizer):
     def update_leaf(
         self, gradient: Array, parameter: Array, slots: Slots, scalars: Any
     ) -> tuple[Array, Slots]:
-        total = add_to(slots["sum"], gradient, scalars.decay1)
-        divisor, kept = adam_divisor(gradient, slots, scalars)
-        xp = namespace(parameter, gradient, total)
+        xp = namespace(parameter, gradient, *slots.values())
+        total = xp.add(scalars.decay1 * slots["sum"], gradient)
+        divisor, kept = adam_divisor(xp, gradient, slots, scalars)
         change = xp.add(scalars.of_gradient * gradient, scalars.of_sum * total)
         return xp.subtract(parameter, xp.divide(change, divisor)), {"sum": total, **kept}
 

@@ -10,7 +10,7 @@ from tinynn.trace import namespace
 from .base import Array, Number, Optimizer, Slots, previous
 from .patterns import ALL, Patterns
 from .schedules import NOT_NEGATIVE
-from .sums import add_to, decay_of, descend, sqrt
+from .sums import decay_of, sqrt
 
 
 @dataclass(frozen=True)
@@ -57,17 +57,17 @@ class RMSprop(Optimizer):
     def update_leaf(
         self, gradient: Array, parameter: Array, slots: Slots, scalars: Any
     ) -> tuple[Array, Slots]:
-        squares = add_to(slots["sum_of_squares"], gradient * gradient, scalars.decay)
+        xp = namespace(parameter, gradient, *slots.values())
+        squares = xp.add(scalars.decay * slots["sum_of_squares"], gradient * gradient)
         kept = {"sum_of_squares": squares}
-        xp = namespace(gradient, squares)
         if self.centered:
-            total = kept["sum"] = add_to(slots["sum"], gradient, scalars.decay)
+            total = kept["sum"] = xp.add(scalars.decay * slots["sum"], gradient)
             squares = xp.subtract(squares, scalars.new * (total * total))
             squares = xp.maximum(squares, xp.zeros_like(squares))  # rounding may leave less
         change = xp.divide(gradient, xp.sqrt(squares) + scalars.epsilon)
         if "velocity" in slots:
-            change = kept["velocity"] = add_to(slots["velocity"], change, scalars.momentum)
-        return descend(parameter, change, scalars.length), kept
+            change = kept["velocity"] = xp.add(scalars.momentum * slots["velocity"], change)
+        return xp.subtract(parameter, scalars.length * change), kept
 
 
 @dataclass(frozen=True)
@@ -105,10 +105,10 @@ class Adagrad(Optimizer):
     def update_leaf(
         self, gradient: Array, parameter: Array, slots: Slots, scalars: Any
     ) -> tuple[Array, Slots]:
-        squares = add_to(slots["sum_of_squares"], gradient * gradient, 1.0)
-        xp = namespace(gradient, squares)
+        xp = namespace(parameter, gradient, slots["sum_of_squares"])
+        squares = xp.add(slots["sum_of_squares"], gradient * gradient)
         change = xp.divide(gradient, xp.sqrt(squares) + scalars.epsilon)
-        return descend(parameter, change, scalars.learning_rate), {"sum_of_squares": squares}
+        return xp.subtract(parameter, scalars.learning_rate * change), {"sum_of_squares": squares}
 
 
 @dataclass(frozen=True)
@@ -148,15 +148,15 @@ class Adadelta(Optimizer):
     def update_leaf(
         self, gradient: Array, parameter: Array, slots: Slots, scalars: Any
     ) -> tuple[Array, Slots]:
-        squares = add_to(slots["sum_of_squares"], gradient * gradient, scalars.decay)
+        xp = namespace(parameter, gradient, *slots.values())
+        squares = xp.add(scalars.decay * slots["sum_of_squares"], gradient * gradient)
         steps = slots["sum_of_squared_steps"]
-        xp = namespace(gradient, squares, steps)
         before = steps if scalars.rescaled is None else steps * scalars.rescaled
         ratio = xp.divide(before + scalars.epsilon, squares + scalars.epsilon)
         change = xp.multiply(xp.sqrt(ratio), gradient)
-        steps = add_to(steps, change * change, scalars.decay)
+        steps = xp.add(scalars.decay * steps, change * change)
         kept = {"sum_of_squares": squares, "sum_of_squared_steps": steps}
-        return descend(parameter, change, scalars.learning_rate), kept
+        return xp.subtract(parameter, scalars.learning_rate * change), kept
 
 
 @dataclass(frozen=True)
@@ -199,6 +199,7 @@ class Lion(Optimizer):
     def update_leaf(
         self, gradient: Array, parameter: Array, slots: Slots, scalars: Any
     ) -> tuple[Array, Slots]:
-        sign = namespace(gradient).sign(add_to(slots["sum"], gradient, scalars.share))
-        total = add_to(slots["sum"], gradient, scalars.decay)
-        return descend(parameter * scalars.shrunk, sign, scalars.learning_rate), {"sum": total}
+        xp = namespace(parameter, gradient, slots["sum"])
+        sign = xp.sign(xp.add(scalars.share * slots["sum"], gradient))
+        total = xp.add(scalars.decay * slots["sum"], gradient)
+        return xp.subtract(parameter * scalars.shrunk, scalars.learning_rate * sign), {"sum": total}

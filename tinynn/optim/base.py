@@ -76,6 +76,8 @@ class GradientTransformation(Configured):
         "value": the loss, 0-d. "value_and_grad": a function params -> (value, gradients).
         Whoever trains gives what is named here; a class may name other things.
         """
+        if not self._scheduled:
+            return frozenset()
         return frozenset[str]().union(*[s.needs for s in self._scheduled.values()])
 
     def slot_names(self) -> tuple[str, ...]:
@@ -203,10 +205,11 @@ class AtStep:
         self.owner, self.leaves = owner, leaves
         self.state: State = {}
         self.made: dict[Any, Any] = {}
+        self.newest: tuple[Any, ...] = (None, None, None)
         self.decayed: tuple[int, ...] | None = None
-        mask = as_patterns(getattr(owner, "mask", ALL))
-        if ALL not in mask:
-            self.decayed = first_match(structure, len(leaves), (mask,))
+        mask = getattr(owner, "mask", ALL)
+        if mask != ALL:
+            self.decayed = first_match(structure, len(leaves), (as_patterns(mask),))
         if "step" in state:
             self.state["step"] = state["step"] + 1
         if "schedules" in state:
@@ -220,8 +223,11 @@ class AtStep:
 
     def scalars(self, index: int) -> Any:
         """What `update_leaf` is given for the parameter at this place."""
+        dtype = self.leaves[index].dtype
         decayed = self.decayed is None or self.decayed[index] >= 0
-        key = (self.leaves[index].dtype, decayed)
+        if dtype is self.newest[0] and decayed is self.newest[1]:  # nearly always
+            return self.newest[2]
+        key = (dtype, decayed)
         if key not in self.made:
             step, values = self._values(key[0], self.state)
             if not decayed:
@@ -229,6 +235,7 @@ class AtStep:
                 zero = namespace(step).zeros_like(step)
                 values = SimpleNamespace(**{**_settings(values), "weight_decay": zero})
             self.made[key] = self.owner.step_scalars(values, step)
+        self.newest = (dtype, decayed, self.made[key])
         return self.made[key]
 
     def _values(self, dtype: Any, carried: State) -> tuple[Any, Any]:
@@ -292,6 +299,8 @@ def require_params(owner: Any, params: Any) -> list[Array]:
 def required(owner: Any, extras: Mapping[str, Any]) -> dict[str, Any]:
     """What `owner.needs` names, out of what was given; TypeError where something is missing."""
     needs = owner.needs
+    if not needs:
+        return {}
     missing = sorted(needs - extras.keys())
     if missing:
         raise TypeError(

@@ -4,9 +4,9 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 from tinynn.config import require
+from tinynn.trace import namespace
 
 from .base import Array, Number, Optimizer, Slots
-from .sums import add_to, descend
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,9 @@ class SGD(Optimizer):
     def update_leaf(
         self, gradient: Array, parameter: Array, slots: Slots, scalars: Any
     ) -> tuple[Array, Slots]:
+        xp = namespace(parameter, gradient, *slots.values())
         if not slots:
-            return descend(parameter, gradient, scalars.learning_rate), slots
-        velocity = add_to(slots["velocity"], gradient, scalars.momentum)
-        change = add_to(velocity, gradient, scalars.momentum) if self.nesterov else velocity
-        return descend(parameter, change, scalars.learning_rate), {"velocity": velocity}
+            return xp.subtract(parameter, scalars.learning_rate * gradient), slots
+        velocity = xp.add(scalars.momentum * slots["velocity"], gradient)
+        change = xp.add(scalars.momentum * velocity, gradient) if self.nesterov else velocity
+        return xp.subtract(parameter, scalars.learning_rate * change), {"velocity": velocity}

@@ -37,15 +37,3 @@ def corrected(step: Array, beta: Any) -> Array:
 def sqrt(value: Any) -> Any:
     """The root of a number or an array."""
     return namespace(value).sqrt(value) if hasattr(value, "dtype") else math.sqrt(value)
-
-
-def add_to(total: Array, value: Array, decay: Any) -> Array:
-    """decay * total + value."""
-    xp = namespace(total, value)
-    return xp.add(decay * total, value)
-
-
-def descend(parameter: Array, change: Array, rate: Any) -> Array:
-    """parameter - rate * change."""
-    xp = namespace(parameter, change)
-    return xp.subtract(parameter, rate * change)

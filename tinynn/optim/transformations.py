@@ -9,7 +9,6 @@ from tinynn.trace import namespace
 
 from .adam import adam_direction, adam_scalars, adam_slots
 from .base import Array, AtStep, GradientTransformation, Number, Slots, State, column
-from .sums import add_to
 
 
 @dataclass(frozen=True)
@@ -166,8 +165,9 @@ class Momentum(GradientTransformation):
     def update_leaf(
         self, gradient: Array, parameter: Array, slots: Slots, scalars: Any
     ) -> tuple[Array, Slots]:
-        velocity = add_to(slots["velocity"], gradient, scalars.decay)
-        change = add_to(velocity, gradient, scalars.decay) if self.nesterov else velocity
+        xp = namespace(gradient, slots["velocity"])
+        velocity = xp.add(scalars.decay * slots["velocity"], gradient)
+        change = xp.add(scalars.decay * velocity, gradient) if self.nesterov else velocity
         return change, {"velocity": velocity}
 
 
@@ -199,5 +199,6 @@ class ScaleByAdam(GradientTransformation):
     def update_leaf(
         self, gradient: Array, parameter: Array, slots: Slots, scalars: Any
     ) -> tuple[Array, Slots]:
-        direction, slots = adam_direction(gradient, slots, scalars)
-        return namespace(direction).multiply(direction, scalars.factor), slots
+        xp = namespace(gradient, *slots.values())
+        direction, slots = adam_direction(xp, gradient, slots, scalars)
+        return xp.multiply(direction, scalars.factor), slots
