@@ -17,8 +17,12 @@ def adam_slots(amsgrad: bool) -> tuple[str, ...]:
     return ("sum", "sum_of_squares", *(("largest_sum_of_squares",) if amsgrad else ()))
 
 
-def adam_scalars(settings: Any, values: Any, step: Array) -> SimpleNamespace:
-    """What `adam_direction` takes, and `factor`, which its result is to be multiplied with."""
+def adam_scalars(settings: Any, values: Any, step: Array, rate: Any) -> SimpleNamespace:
+    """What `adam_direction` takes, and `length`, which its result is to be multiplied with.
+
+    rate: a number is put to the other numbers first, since a compiler moves one in front of an
+    array out of it, to where the parameters are.
+    """
     root = sqrt(corrected(step, values.beta2) / (1.0 - values.beta2))
     before = previous(settings.beta2, values.beta2, step)
     return SimpleNamespace(
@@ -26,7 +30,7 @@ def adam_scalars(settings: Any, values: Any, step: Array) -> SimpleNamespace:
         decay2=decay_of(settings.beta2, values.beta2, step),
         rescaled=(1.0 - before) / (1.0 - values.beta2) if callable(settings.beta2) else None,
         epsilon=values.epsilon * root,
-        factor=(1.0 - values.beta1) * root / corrected(step, values.beta1),
+        length=(rate * (1.0 - values.beta1)) * root / corrected(step, values.beta1),
         root=root,
     )
 
@@ -81,9 +85,7 @@ class Adam(Optimizer):
         return adam_slots(self.amsgrad)
 
     def step_scalars(self, values: Any, step: Array) -> Any:
-        scalars = adam_scalars(self, values, step)
-        scalars.length = values.learning_rate * scalars.factor
-        return scalars
+        return adam_scalars(self, values, step, values.learning_rate)
 
     def update_leaf(
         self, gradient: Array, parameter: Array, slots: Slots, scalars: Any
@@ -156,7 +158,7 @@ class NAdam(Optimizer):
         return {"product": values.product * _strength(values, step)}
 
     def step_scalars(self, values: Any, step: Array) -> Any:
-        scalars = adam_scalars(self, values, step)
+        scalars = adam_scalars(self, values, step, 1.0)
         now, after = _strength(values, step), _strength(values, step + 1.0)
         length = values.learning_rate * scalars.root
         scalars.of_gradient = length * (1.0 - now) / (1.0 - values.product)
@@ -176,6 +178,4 @@ class NAdam(Optimizer):
 
 def _strength(values: Any, step: Array) -> Array:
     """beta1 * (1 - 0.96 ** (step * momentum_decay) / 2)."""
-    xp = namespace(step)
-    power = step * values.momentum_decay
-    return values.beta1 * (1.0 - 0.5 * xp.pow(xp.full_like(power, 0.96), power))
+    return values.beta1 * (1.0 - 0.5 * 0.96 ** (step * values.momentum_decay))

@@ -275,8 +275,7 @@ def previous(schedule: Any, value: Any, step: Array) -> Any:
     """
     if not callable(schedule):
         return value
-    xp = namespace(step)
-    return schedule(xp.maximum(step - 2.0, xp.zeros_like(step)))
+    return schedule(namespace(step).maximum(step - 2.0, 0.0))
 
 
 def require_params(owner: Any, params: Any) -> list[Array]:

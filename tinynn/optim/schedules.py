@@ -23,10 +23,9 @@ Array: TypeAlias = Any
 _NUMBERS = SimpleNamespace(
     cos=math.cos,
     floor=math.floor,
-    pow=math.pow,
     maximum=max,
     minimum=min,
-    full_like=lambda x, value: value,
+    zeros_like=lambda x: 0.0,
     where=lambda condition, a, b: a if condition else b,
 )
 
@@ -78,7 +77,7 @@ class Constant(Schedule):
         require(self, "value", *NUMBER)
 
     def __call__(self, step: Any) -> Any:
-        return _functions(step).full_like(step, self.value)
+        return _functions(step).zeros_like(step) + self.value
 
 
 @dataclass(frozen=True)
@@ -110,9 +109,10 @@ class PiecewiseConstant(Schedule):
 def _piecewise(step: Any, boundaries: Sequence[float], values: Sequence[float]) -> Any:
     """values[i], i being how many boundaries the step has reached."""
     xp = _functions(step)
-    value = xp.full_like(step, values[0])
+    zero = xp.zeros_like(step)  # compilers know it, and what is added to it
+    value = zero + values[0]
     for boundary, after in zip(boundaries, values[1:], strict=True):
-        value = xp.where(step >= boundary, xp.full_like(step, after), value)
+        value = xp.where(step >= boundary, zero + after, value)
     return value
 
 
@@ -144,8 +144,8 @@ class ExponentialDecay(Schedule):
         exponent = step / self.steps
         if self.staircase:
             exponent = xp.floor(exponent)
-        value = self.initial * xp.pow(xp.full_like(exponent, self.rate), exponent)
-        return xp.maximum(value, xp.full_like(value, self.minimum)) if self.minimum else value
+        value = self.initial * self.rate**exponent
+        return xp.maximum(value, self.minimum) if self.minimum else value
 
 
 @dataclass(frozen=True)
@@ -174,14 +174,13 @@ class PolynomialDecay(Schedule):
         xp = _functions(step)
         left = 1.0 - _part(xp, step, self.steps)
         if self.power != 1.0:
-            left = xp.pow(left, xp.full_like(left, self.power))
+            left = left**self.power
         return self.end + (self.initial - self.end) * left
 
 
-def _part(xp: Any, step: Any, steps: float) -> Any:
+def _part(xp: Any, step: Any, steps: Any) -> Any:
     """How much of these steps is done, from 0 to 1."""
-    part = step / steps
-    return xp.minimum(part, xp.full_like(part, 1.0))
+    return xp.minimum(step / steps, 1.0)
 
 
 def _cosine(xp: Any, part: Any, start: Any, end: Any) -> Any:
@@ -222,8 +221,7 @@ class CosineDecay(Schedule):
         starts = [0, *accumulate(lengths[:-1])]
         if self.restarts:  # sums of whole numbers, since a logarithm may miss a boundary
             since = step - _piecewise(step, starts[1:], starts)
-            part = since / _piecewise(step, starts[1:], lengths)
-            part = xp.minimum(part, xp.full_like(part, 1.0))
+            part = _part(xp, since, _piecewise(step, starts[1:], lengths))
         else:
             part = _part(xp, step, self.steps)
         return _cosine(xp, part, self.initial, self.end)
@@ -285,8 +283,7 @@ class InverseScaling(Schedule):
         require(self, "power", *NOT_NEGATIVE)
 
     def __call__(self, step: Any) -> Any:
-        xp, count = _functions(step), step + 1.0
-        return self.initial / xp.pow(count, xp.full_like(count, self.power))
+        return self.initial / (step + 1.0) ** self.power
 
 
 @dataclass(frozen=True)
@@ -314,8 +311,7 @@ class Warmup(Schedule):
     def __call__(self, step: Any) -> Any:
         xp = _functions(step)
         after: Any = self.after if isinstance(self.after, Schedule) else Constant(self.after)
-        zero = xp.full_like(step, 0.0)
-        first, later = after(zero), after(xp.maximum(step - float(self.steps), zero))
+        first, later = after(0), after(xp.maximum(step - float(self.steps), 0.0))
         rising = self.start + (first - self.start) * (step / self.steps)
         return xp.where(step < self.steps, rising, later)
 
@@ -417,8 +413,7 @@ class ReduceOnPlateau(Schedule):
         if not self.minimum:
             return value
         # PyTorch's: what is below the minimum from the start is left there.
-        return xp.where(state["scale"] < 1.0, xp.maximum(value, xp.full_like(value, self.minimum)),
-                        xp.full_like(value, 1.0) * first)  # fmt: skip
+        return xp.where(state["scale"] < 1.0, xp.maximum(value, self.minimum), value)
 
 
 def is_plain_schedule(value: Any) -> bool:

@@ -26,7 +26,7 @@ def corrected(step: Array, beta: Any) -> Array:
     """1 - beta**step; near 0 for a beta near 1, where the power would lose float32's digits."""
     xp = namespace(step)
     if hasattr(beta, "dtype"):  # log(0) would be right, and warn
-        logarithm = xp.log(xp.maximum(beta, xp.full_like(beta, 1e-30)))
+        logarithm = xp.log(xp.maximum(beta, 1e-30))
     elif beta == 0.0:
         return xp.ones_like(step)
     else:

@@ -194,11 +194,11 @@ class ScaleByAdam(GradientTransformation):
         return adam_slots(self.amsgrad)
 
     def step_scalars(self, values: Any, step: Array) -> Any:
-        return adam_scalars(self, values, step)
+        return adam_scalars(self, values, step, 1.0)
 
     def update_leaf(
         self, gradient: Array, parameter: Array, slots: Slots, scalars: Any
     ) -> tuple[Array, Slots]:
         xp = namespace(gradient, *slots.values())
         direction, slots = adam_direction(xp, gradient, slots, scalars)
-        return xp.multiply(direction, scalars.factor), slots
+        return xp.multiply(direction, scalars.length), slots
