@@ -3,6 +3,7 @@
 import copy
 import json
 import pickle
+import warnings
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 from inspect import Parameter, signature
@@ -23,19 +24,27 @@ from tinynn.optim import (
     LBFGS,
     SGD,
     Accumulate,
+    Adadelta,
+    Adagrad,
     Adam,
     AdamW,
     Averaged,
     Chain,
     ClipByValue,
     CosineDecay,
+    ExponentialDecay,
     GradientTransformation,
     Groups,
+    InverseScaling,
     Lion,
     Masked,
+    NAdam,
+    OneCycle,
     Optimizer,
+    PiecewiseConstant,
     PolynomialDecay,
     ReduceOnPlateau,
+    RMSprop,
     Schedule,
     Warmup,
     averaged_params,
@@ -71,16 +80,46 @@ def test_recorded_steps_are_the_eager_ones(
     assert_trees_close(recorded, tree.map(backend.to_host, eager), backend, rtol=1e-12)
 
 
-@pytest.mark.parametrize("optimizer", WHOLE[:5], ids=str)
+IN_ENGINES = [
+    *WHOLE[:5],
+    Adam(Warmup(CosineDecay(0.1, steps=9, restarts=1), steps=3), beta1=PiecewiseConstant(
+        (0.9, 0.5), boundaries=(5,))),
+    SGD(OneCycle(0.1, steps=15), momentum=ExponentialDecay(0.9, rate=0.9, staircase=True)),
+    NAdam(InverseScaling(0.1)),
+    Adagrad(0.1),
+    Adadelta(decay=PolynomialDecay(0.9, steps=9, power=2.0)),
+    RMSprop(0.1, momentum=0.5, centered=True),
+    Lion(0.01, weight_decay=0.1),
+    Adam(0.1, amsgrad=True),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("optimizer", IN_ENGINES, ids=str)
 @pytest.mark.only("numpy")
 def test_engines_agree(optimizer: Optimizer, backend: backends.Backend) -> None:
     """The step of a network, recorded with its loop, does as the eager one."""
     x, y = np.random.RandomState(0).randn(40, 4), np.random.RandomState(1).randn(40, 3)
     net = tinynn.layers.Sequential(Linear(5), tinynn.functional.tanh, Linear(3))
     settings = {"optimizer": optimizer, "loss": SquaredError(), "epochs": 3, "batch_size": 8}
-    eager, calls = (tinynn.fit(net, x, y, engine=e, **settings) for e in ("eager", "calls"))
-    for (_, a), (_, b) in zip(tree.paths(eager.params), tree.paths(calls.params), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-9)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # a step that an engine does not take would say so
+        eager, *compiled = [
+            tinynn.fit(net, x, y, engine=engine, **settings)
+            for engine in ("eager", "calls", "loops")
+        ]
+    for model in compiled:
+        for (_, a), (_, b) in zip(tree.paths(eager.params), tree.paths(model.params), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("optimizer", IN_ENGINES, ids=str)
+@pytest.mark.only("numpy")
+def test_states_keep_their_structure(optimizer: Optimizer, backend: backends.Backend) -> None:
+    """The order of their keys as well: a loop takes the new values in the place of the old."""
+    params = placed(PARAMS, backend, None)
+    state = optimizer.init(params)
+    after = optimizer.update(params, state, params)
+    assert tree.flatten(after)[1] == tree.flatten((params, state))[1]
 
 
 def test_frozen_parameters_do_not_move_by_a_bit(backend: backends.Backend) -> None:

@@ -136,12 +136,11 @@ class Adadelta(Optimizer):
         return ("sum_of_squares", "sum_of_squared_steps")
 
     def step_scalars(self, values: Any, step: Array) -> Any:
+        before = previous(self.decay, values.decay, step)
         return SimpleNamespace(
             decay=decay_of(self.decay, values.decay, step),
             epsilon=values.epsilon / (1.0 - values.decay),
-            rescaled=decay_of(self.decay, values.decay, step) / values.decay
-            if callable(self.decay)
-            else None,
+            rescaled=(1.0 - before) / (1.0 - values.decay) if callable(self.decay) else None,
             learning_rate=values.learning_rate,
         )
 

@@ -154,7 +154,8 @@ class GradientTransformation(Configured):
             for name, values in columns.items():
                 values[index] = kept[name]
         after = {name: structure.unflatten(values) for name, values in columns.items()}
-        return structure.unflatten(new), {**at.state, **after}
+        kept = {**at.state, **after}
+        return structure.unflatten(new), {name: kept[name] for name in state}  # in its order
 
     # What the fields are.
 
