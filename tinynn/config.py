@@ -27,8 +27,12 @@ def label(value: Any) -> str:
     if isinstance(value, functools.partial):
         settings = [f"{name}={label(setting)}" for name, setting in value.keywords.items()]
         return f"{label(value.func)}({', '.join(settings)})"
-    if isinstance(value, Configured) and not is_dataclass(value):
-        return f"{type(value).__name__}()"
+    if isinstance(value, Configured):
+        shows: Any = type(value).__repr__
+        if shows is not label:  # a class may show itself in a way of its own
+            return repr(value)
+        if not is_dataclass(value):
+            return f"{type(value).__name__}()"
     if not is_dataclass(value) or isinstance(value, type):
         return getattr(value, "__name__", None) or repr(value)
     shown: list[str] = []

@@ -1,26 +1,140 @@
 """Optimizers: frozen dataclasses. `init(params) -> state`, and `update(gradients, state, params) ->
 (params, state)`; nothing is changed in place.
 
-`Chain(ClipByGlobalNorm(1.0), L2(1e-4), Adam())` prepares the gradients before the last one's step.
-To write an optimizer, derive from `Optimizer`; to write a link, from `Link`.
+`Chain(ClipByGlobalNorm(1.0), L2(1e-4), Adam())` transforms the gradients before the last one's
+step. To write an optimizer, derive from `Optimizer`; to write a transformation of gradients, from
+`GradientTransformation`; to write a schedule, from `Schedule`.
 """
 
-from .adam import Adam, AdamW
-from .base import Optimizer
-from .links import L1, L2, Chain, ClipByGlobalNorm, ClipByValue, Link
-from .rmsprop import RMSprop
+import difflib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from tinynn import config
+
+from .adam import Adam, AdamW, NAdam
+from .adaptive import Adadelta, Adagrad, Lion, RMSprop
+from .base import GradientTransformation, Optimizer
+from .composed import Accumulate, Averaged, Chain, Groups, Masked, averaged_params, freeze
+from .lbfgs import LBFGS
+from .schedules import (
+    Constant,
+    CosineDecay,
+    ExponentialDecay,
+    InverseScaling,
+    OneCycle,
+    PiecewiseConstant,
+    PolynomialDecay,
+    ReduceOnPlateau,
+    Schedule,
+    Warmup,
+)
 from .sgd import SGD
+from .transformations import (
+    L1,
+    L2,
+    ClipByGlobalNorm,
+    ClipByNorm,
+    ClipByValue,
+    Momentum,
+    Scale,
+    ScaleByAdam,
+)
 
 __all__ = [
     "L1",
     "L2",
+    "LBFGS",
     "SGD",
+    "Accumulate",
+    "Adadelta",
+    "Adagrad",
     "Adam",
     "AdamW",
+    "Averaged",
     "Chain",
     "ClipByGlobalNorm",
+    "ClipByNorm",
     "ClipByValue",
-    "Link",
+    "Constant",
+    "CosineDecay",
+    "ExponentialDecay",
+    "GradientTransformation",
+    "Groups",
+    "InverseScaling",
+    "Lion",
+    "Masked",
+    "Momentum",
+    "NAdam",
+    "OneCycle",
     "Optimizer",
+    "PiecewiseConstant",
+    "PolynomialDecay",
     "RMSprop",
+    "ReduceOnPlateau",
+    "Scale",
+    "ScaleByAdam",
+    "Schedule",
+    "Warmup",
+    "averaged_params",
+    "freeze",
+    "from_config",
+    "get",
+    "to_config",
 ]
+
+_NAMES: dict[str, Callable[[], Optimizer]] = {
+    "adadelta": Adadelta,
+    "adagrad": Adagrad,
+    "adam": Adam,
+    "adamw": AdamW,
+    "lbfgs": LBFGS,
+    "lion": Lion,
+    "momentum": lambda: SGD(momentum=0.9),
+    "nadam": NAdam,
+    "nesterov": lambda: SGD(momentum=0.9, nesterov=True),
+    "rmsprop": RMSprop,
+    "sgd": SGD,
+}
+_ABSTRACT = (GradientTransformation, Optimizer, Schedule)
+_KNOWN: dict[str, Any] = {
+    name: value
+    for name, value in list(globals().items())
+    if name in __all__ and isinstance(value, type) and value not in _ABSTRACT
+}
+
+
+def get(name: str) -> Optimizer:
+    """The optimizer of that name, with its defaults; "momentum" and "nesterov" are SGD's.
+
+    Raises ValueError for a name that is not known, with the closest that is.
+
+    >>> get("nesterov")
+    SGD(momentum=0.9, nesterov=True)
+    """
+    if name not in _NAMES:
+        near = difflib.get_close_matches(str(name).lower(), _NAMES, 1)
+        advice = f"did you mean {near[0]!r}?" if near else "use one of them"
+        raise ValueError(
+            f"optim.get: expected the name of an optimizer ({', '.join(_NAMES)}), got {name!r}. "
+            f"To fix it: {advice}"
+        )
+    return _NAMES[name]()
+
+
+def to_config(optimizer: Any) -> Any:
+    """The settings of an optimizer, a transformation or a schedule in what JSON can hold.
+
+    >>> to_config(SGD(CosineDecay(0.1, steps=9)))["learning_rate"]["class"]
+    'CosineDecay'
+    """
+    return config.to_config(optimizer, _KNOWN)
+
+
+def from_config(description: Any, custom: Mapping[str, Any] | None = None) -> Any:
+    """What `to_config` wrote down; `custom` names classes and functions of your own.
+
+    >>> from_config({"class": "Adam", "learning_rate": 0.1}) == Adam(0.1)
+    True
+    """
+    return config.from_config(description, {**_KNOWN, **(custom or {})})

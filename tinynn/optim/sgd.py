@@ -1,12 +1,12 @@
 """SGD."""
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 from tinynn.config import require
 from tinynn.trace import namespace
 
-from .base import Array, Optimizer, Slots, descend
+from .base import Array, Number, Optimizer, Slots
 
 
 @dataclass(frozen=True)
@@ -24,24 +24,26 @@ class SGD(Optimizer):
     [0.5]
     """
 
-    learning_rate: float = 0.01
-    momentum: float = 0.0
+    learning_rate: Number = 0.01
+    _: KW_ONLY
+    momentum: Number = 0.0
     nesterov: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require(
-            self, "nesterov", lambda used: not used or self.momentum > 0.0, "used with momentum"
+            self, "nesterov", lambda used: not used or self.momentum != 0.0, "used with momentum"
         )
 
     def slot_names(self) -> tuple[str, ...]:
-        return ("velocity",) if self.momentum else ()
+        return ("velocity",) if self.momentum != 0.0 else ()
 
-    def rule(self, gradient: Array, parameter: Array, slots: Slots, once: Any) -> Array:
-        if not self.momentum:
-            return descend(parameter, gradient, self.learning_rate)
-        xp = namespace(gradient, slots["velocity"])
-        velocity = xp.add(self.momentum * slots["velocity"], gradient)
-        slots["velocity"] = velocity
-        change = xp.add(gradient, self.momentum * velocity) if self.nesterov else velocity
-        return descend(parameter, change, self.learning_rate)
+    def update_leaf(
+        self, gradient: Array, parameter: Array, slots: Slots, scalars: Any
+    ) -> tuple[Array, Slots]:
+        xp = namespace(parameter, gradient, *slots.values())
+        if not slots:
+            return xp.subtract(parameter, scalars.learning_rate * gradient), slots
+        velocity = xp.add(scalars.momentum * slots["velocity"], gradient)
+        change = xp.add(scalars.momentum * velocity, gradient) if self.nesterov else velocity
+        return xp.subtract(parameter, scalars.learning_rate * change), {"velocity": velocity}

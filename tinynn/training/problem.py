@@ -123,8 +123,8 @@ def _check_net(net: Any) -> None:
 
 
 def _optimizer(optimizer: Any) -> Any:
-    if optimizer is None:
-        return optim.Adam()
+    if optimizer is None or isinstance(optimizer, str):
+        return optim.get(optimizer or "adam")
     if isinstance(optimizer, type) or not hasattr(optimizer, "update"):
         raise TypeError(f"fit: optimizer: expected an optimizer, such as Adam(), got {optimizer!r}")
     return optimizer

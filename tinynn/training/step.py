@@ -98,7 +98,8 @@ class TrainingStep:
             return value, gradients
 
         have = {"value": value, "value_and_grad": again}
-        return {name: have[name] for name in getattr(self.optimizer, "needs", ())}
+        needs = getattr(self.optimizer, "needs", ())
+        return {name: have[name] for name in ("value", *needs)} if needs else {}
 
 
 def cost(loss: Any, prediction: Tree, samples: Samples) -> Any:

@@ -150,15 +150,17 @@ def slots_of(carry: Carry) -> list[list[int]]:
 
     An optimizer's state holds such trees, its moments for one; each can be one flat vector.
     """
-    structure = tree.flatten(carry.params)[1]
-    count = len(tree.leaves(carry.params))
+    leaves, structure = tree.flatten(carry.params)
+    count, shapes = len(leaves), [leaf.shape for leaf in leaves]
     rows: list[list[int]] = []
     place = 0
 
     def visit(node: Any) -> None:
         nonlocal place
         children = tree.children(node)
-        if children and tree.flatten(node)[1] == structure:
+        inside, its_structure = tree.flatten(node)
+        alike = its_structure == structure and [a.shape for a in inside] == shapes
+        if children and alike:
             rows.append(list(range(place, place + count)))
             place += count
         elif children is None:
