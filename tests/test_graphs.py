@@ -19,6 +19,7 @@ from tinynn.compiler.rewrite import CannotEmit
 from tinynn.functional import relu, sigmoid
 from tinynn.layers import Linear, Sequential
 from tinynn.trace import Effect, Function, namespace
+from tinynn.trace.scopes import scopes
 from tinynn.transforms.graph import Constant, Dim, Graph, Input
 
 calls: list[str] = []
@@ -191,6 +192,14 @@ def test_effects_of_what_follows_from_no_input_are_recorded() -> None:
     assert calls == ["all_reduce"]
 
 
+def test_no_effect_hides_inside_another_function() -> None:
+    x = np.asarray([1.0, 2.0])
+    with pytest.raises(RecordingError, match=r"all_reduce communicates inside body.*To fix it"):
+        tinynn.record(tinynn.checkpoint(lambda x: all_reduce(x) * 2), x)
+    own = tinynn.custom_vjp(lambda g, y, x: (g,), effect="communicates")(lambda x: all_reduce(x))
+    assert [str(node.effect) for node in tinynn.record(own, x).nodes] == ["communicates"]
+
+
 def test_effects_and_derivatives() -> None:
     slope = tinynn.grad(lambda x: namespace(x).sum(all_reduce(x) ** 2))
     x = np.asarray([1.0, 2.0])
@@ -236,6 +245,17 @@ def test_a_hook_sees_and_replaces_values(backend: Backend) -> None:
     assert seen[-1] == ("relu", "layer 1, relu")
     ones = lambda node, value: value * 0 + 1 if node.name == "relu" else None  # noqa: E731
     assert_equal(graph.run(values, ones)[0], [[1.0, 1.0]], backend)
+
+
+def test_an_exception_in_a_rule_leaves_no_trace_of_the_pullback() -> None:
+    def refuse(g: Any, y: Any, x: Any) -> Any:
+        raise OSError("no derivative today")
+
+    own = tinynn.custom_vjp(refuse)(lambda x: x * 1)
+    with pytest.raises(OSError, match="today"):
+        tinynn.record(tinynn.grad(lambda x: namespace(x).sum(own(x))), np.ones(2))
+    assert scopes.pulled is None
+    assert scopes.recording is None
 
 
 def test_graphs_run_under_transformations() -> None:
@@ -339,6 +359,17 @@ def test_a_gradient_with_a_symbolic_batch() -> None:
     want = slope(params, x[:3])
     for left, right in zip(tree.leaves(found), tree.leaves(want), strict=True):
         np.testing.assert_allclose(left, right)
+
+
+def test_numbers_that_follow_the_batch_are_not_folded() -> None:
+    def f(x: Any) -> Any:
+        n = x.shape[0]
+        return (x * n * 0.5 / n) * 4 + namespace(x).sum(x / n) * 3 + (n + 1)
+
+    graph = pipelines.simplified(tinynn.record(f, np.ones((4, 3)), batch_axes=0))
+    for n in (1, 4, 9):
+        x = np.arange(3.0 * n).reshape(n, 3)
+        np.testing.assert_allclose(graph.run([x])[0], f(x))
 
 
 @pytest.mark.parametrize(

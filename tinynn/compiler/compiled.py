@@ -110,14 +110,12 @@ class Call:
         self._lines = self._written()
         self.source = source_of(self._lines)
         self._program = Program(graph.name, self.source, lowering.library if lowering else None)
-        run = self._program(self._writer.names.bound)["program"]
+        run = self._checked if check else self._program(self._writer.names.bound)["program"]
         # What is not decomposed into other calls may warn as it would without us.
         if lowering and lowering.quiet & graph.decompositions:
             run = lowering.context()(run)
         # A compiler would carry out an effect once, while it compiles.
-        self._run = run if self.graph.effects else self.backend.compile(run)
-        if check:
-            self._run = self._checked
+        self._run = run if check or self.graph.effects else self.backend.compile(run)
         self.outside = [constant.value for constant in self.graph.constants]
         self._lock = threading.Lock()  # the buffers belong to one call at a time
 

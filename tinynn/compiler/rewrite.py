@@ -7,7 +7,7 @@ from typing import Any
 
 from tinynn.rules import batching
 from tinynn.trace import Effect
-from tinynn.transforms.graph import Constant, Graph, Input, Node
+from tinynn.transforms.graph import Constant, Dim, Graph, Input, Node
 from tinynn.transforms.record import RecordingError
 
 #: Functions that give the same elements, in the same order, in another shape.
@@ -112,8 +112,8 @@ def is_call(value: Any) -> bool:
 
 
 def is_number(value: Any) -> bool:
-    """Whether it is a Python number, known for good."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """Whether it is a Python number, known for good: none that follows the batch."""
+    return isinstance(value, int | float) and not isinstance(value, bool | Dim)
 
 
 def elementwise(node: Any) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tinynn import tree
-from tinynn.trace import Function, Namespace, Traced, namespace, plain, regrouped
+from tinynn.trace import Effect, Function, Namespace, Traced, namespace, plain, regrouped
 from tinynn.trace.scopes import Origin, scopes
 from tinynn.transforms.base import Transformation, name_of
 from tinynn.transforms.batch import batch_size, leaves_with_axes
@@ -52,7 +52,9 @@ class Record(Transformation):
             self.decomposed.add(function.name)
             return self.decompositions[function.name](self.space, *args, **kwargs)
         values = [a.value if type(a) is Traced else a for a in args]
-        around, scopes.recording = scopes.recording, None  # this call is being recorded already
+        # This call is being recorded already; inside it no effect may hide.
+        inside = _Inside(function) if function.effect is Effect.NONE else None
+        around, scopes.recording = scopes.recording, inside
         try:
             result = carry_out(function, values, kwargs)
         finally:
@@ -109,6 +111,20 @@ class Record(Transformation):
             f"{kind.__name__}(x) inside {self.name} at {self.origin()}: the value is different in "
             "each call, so what the function does with it cannot be recorded; write "
             "xp.where(condition, a, b) instead of if, keep x as an array, or do not compile it"
+        )
+
+
+class _Inside:
+    """In place of the recording, while the body of a function without an effect runs."""
+
+    def __init__(self, function: Function) -> None:
+        self.function = function
+
+    def process(self, inner: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        name = self.function.name
+        raise RecordingError(
+            f"{inner.name} {inner.effect} inside {name}, which is recorded as one call without an "
+            f"effect. To fix it: give {name} that effect, or call {inner.name} outside of it"
         )
 
 
