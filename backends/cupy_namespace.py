@@ -3,6 +3,8 @@
 CuPy computes on the current device, wherever its arguments are. Here the device of the arguments
 (or `device=`) is the current one while a function runs. Where array-api-compat or CuPy would read
 values from the device to go on, which makes the host wait for it, there are functions without.
+What still reads has a result whose shape depends on the values: `nonzero`, `unique_*`, `repeat` by
+an array, and an index that is a mask.
 """
 
 from collections.abc import Callable, Mapping
@@ -160,6 +162,18 @@ def solve(x1: Array, x2: Array, /) -> Array:
     return cupy.linalg.solve(x1, x2)
 
 
+@near
+def pinv(x: Array, /, *, rtol: Any = None) -> Array:
+    """From the singular values above `rtol` times the largest, as CuPy has it."""
+    u, s, vh = cupy.linalg.svd(x, full_matrices=False)
+    if rtol is None:
+        rtol = max(x.shape[-2:]) * float(cupy.finfo(x.dtype).eps)
+    cutoff = cupy.asarray(rtol, dtype=s.dtype)[..., None] * cupy.max(s, axis=-1, keepdims=True)
+    inverse = cupy.where(s > cutoff, cupy.reciprocal(s), s.dtype.type(0))
+    v = cupy.conj(cupy.swapaxes(vh, -1, -2))
+    return cupy.matmul(v * inverse[..., None, :], cupy.conj(cupy.swapaxes(u, -1, -2)))
+
+
 _MAKING = (
     "arange empty empty_like eye full full_like linspace ones ones_like zeros zeros_like"
 ).split()
@@ -179,6 +193,6 @@ xp = Namespace(
             compat.fft,
             {name: _making(getattr(compat.fft, name)) for name in ("fftfreq", "rfftfreq")},
         ),
-        "linalg": Namespace("cupy.linalg", compat.linalg, {"solve": solve}),
+        "linalg": Namespace("cupy.linalg", compat.linalg, {"pinv": pinv, "solve": solve}),
     },
 )
