@@ -12,7 +12,7 @@ Importing this package imports no array library but NumPy.
 from backends import random
 from backends.base import Advice, Backend, BackendUnavailable, MixedArrays
 from backends.registry import Status, available, get, is_array, names, of
-from backends.scopes import scoped
+from backends.scopes import scope_of, scoped
 
 __all__ = [
     "Advice",
@@ -26,5 +26,6 @@ __all__ = [
     "names",
     "of",
     "random",
+    "scope_of",
     "scoped",
 ]

@@ -1,6 +1,7 @@
 """Functions run where their arrays are, for the libraries that compute elsewhere if not told."""
 
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from functools import wraps
 from typing import Any, TypeVar
 
@@ -24,6 +25,16 @@ class _Kinds(dict[type, type[Backend] | bool | None]):
 
 
 _KINDS = _Kinds()
+_NO_SCOPE = nullcontext()
+
+
+def scope_of(array: Any) -> AbstractContextManager[Any]:
+    """A context in which operators of plain arrays work on the device of this one.
+
+    An array of a transformation is in the scope of that one already.
+    """
+    known = _KINDS[type(array)]
+    return known.of_array(array).scope() if isinstance(known, type) else _NO_SCOPE
 
 
 def scoped(function: F) -> F:

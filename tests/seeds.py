@@ -16,7 +16,7 @@ PARTS = 4  # tests that the seeds are spread over
 parts = pytest.mark.parametrize("part", range(PARTS))
 
 
-def seeds(count: int, part: int) -> range:
+def seeds(count: int, part: int = 0, of: int = PARTS) -> range:
     """A part of so many seeds, or of those that the environment names; skipped if it is empty."""
     first, _, last = os.environ.get("TINYNN_PROGRAMS", f"0:{count}").rpartition(":")
     chosen = range(int(first or 0), int(last))
@@ -24,7 +24,7 @@ def seeds(count: int, part: int) -> range:
         raise ValueError(f"TINYNN_PROGRAMS: expected seeds from, to, got {first}:{last}")
     if part >= len(chosen):
         pytest.skip(f"{len(chosen)} programs, the last of them in part {len(chosen) - 1}")
-    return chosen[part::PARTS]
+    return chosen[part::of]
 
 
 @contextmanager

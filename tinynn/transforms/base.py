@@ -2,7 +2,6 @@
 
 from abc import abstractmethod
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from tinynn import tree
@@ -13,7 +12,6 @@ from tinynn.trace import (
     Namespace,
     Trace,
     Traced,
-    backend_of,
     constant,
     namespace,
 )
@@ -153,17 +151,6 @@ def space_of_leaf(name: str, place: int, argument: Any, leaf: Any) -> Any:
             f"{leaf.dtype}; integers have no small changes: cast it, or leave it out of argnums"
         )
     return space
-
-
-_NO_SCOPE = nullcontext()
-
-
-def scope_of(value: Any) -> AbstractContextManager[Any]:
-    """A context in which operators of plain arrays, in rules too, work on the device of this one.
-
-    An array of a transformation is in the scope of that one already.
-    """
-    return _NO_SCOPE if type(value) is Traced else backend_of(value).scope()
 
 
 def _where(place: int, argument: Any, leaf: Any) -> str:

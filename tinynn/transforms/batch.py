@@ -7,11 +7,12 @@ all entries, along axis 0. A call on such arrays is one call on the values.
 from collections.abc import Callable
 from typing import Any
 
+from backends import scope_of
 from tinynn import tree
 from tinynn.rules.batching import batcher_of, impossible
 from tinynn.rules.kinds import Composed, Rule, rule_of
 from tinynn.trace import Function, Namespace, Traced, constant, namespace, plain, regrouped
-from tinynn.transforms.base import Transformation, name_of, scope_of
+from tinynn.transforms.base import Transformation, name_of
 
 
 class Batch(Transformation):

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
+from backends import scope_of
 from tinynn import tree
 from tinynn.trace import Traced, constant, namespace, plain, regrouped
 from tinynn.transforms.base import (
@@ -16,7 +17,6 @@ from tinynn.transforms.base import (
     changes,
     is_traced,
     name_of,
-    scope_of,
     space_of_leaf,
 )
 

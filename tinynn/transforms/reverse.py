@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 from typing import Any, NamedTuple
 
+from backends import scope_of
 from tinynn import tree
 from tinynn.trace import (
     Namespace,
@@ -27,7 +28,6 @@ from tinynn.transforms.base import (
     changes,
     is_traced,
     name_of,
-    scope_of,
     space_of_leaf,
 )
 
