@@ -11,7 +11,7 @@ import pytest
 
 import backends
 import tinynn
-from backends import Backend
+from backends import Backend, scoped
 from tests.checks import assert_close, assert_equal
 from tests.memory import left_behind
 from tests.programs import Program, transformed
@@ -51,7 +51,7 @@ def test_random_programs_compile(backend: Backend, part: int) -> None:
         compiled = tinynn.compile(f)
         with shown(program):
             assert_alike(backend, compiled(*given), f(*given))
-            moved = tree.map(lambda leaf: leaf * 0.99, given)
+            moved = tree.map(scoped(lambda leaf: leaf * 0.99), given)
             assert_alike(backend, compiled(*moved), f(*moved))
 
 

@@ -146,7 +146,7 @@ def two_cuda_devices() -> bool:
 # What has to work wherever the arrays are; with the whole suite it takes twice as long.
 CONTRACTS = frozenset(
     f"tests.test_{name}"
-    for name in """awkward_points backend_functions backends compiler files functional helpers
+    for name in """awkward_points backend_functions compiler files functional helpers
     layers losses metrics namespace optim parity random training transforms vmap""".split()
 )
 
