@@ -12,6 +12,7 @@ Importing this package imports no array library but NumPy.
 from backends import random
 from backends.base import Advice, Backend, BackendUnavailable, MixedArrays
 from backends.registry import Status, available, get, is_array, names, of
+from backends.scopes import scope_of, scoped
 
 _of_tinynn_xp = True  # by which tinynn knows it from others of the name
 
@@ -27,4 +28,6 @@ __all__ = [
     "names",
     "of",
     "random",
+    "scope_of",
+    "scoped",
 ]

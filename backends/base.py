@@ -6,7 +6,7 @@ own file overrides what the library does faster or differently.
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self, TypeVar
 
 import numpy as np
 
@@ -17,6 +17,7 @@ Array = Any  # an array of any library
 DType = Any
 Device = Any
 Namespace = Any
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class BackendUnavailable(RuntimeError):
@@ -68,6 +69,7 @@ class Backend:
     #: `find(x)`: the backend of an array of any library; None for what is no array. The registry,
     #: which knows every library, puts it here.
     find: ClassVar[Callable[[object], "Backend | None"]]
+    needs_scope: ClassVar[bool] = False  # operators go by something else than their arrays
 
     def __init__(self, device: Device, xp: Namespace = None) -> None:
         """Any namespace of the standard works; subclasses know theirs, so leave `xp` out there."""
@@ -265,9 +267,18 @@ class Backend:
         """Whether the array has values to read: not while the library traces a function."""
         return True
 
+    def scoped(self, function: F) -> F:
+        """`function`, always run in `scope`."""
+        return function
+
     def memory_in_use(self) -> int | None:
         """Bytes that arrays hold on this device; None where the library does not say."""
         return None
+
+    @classmethod
+    def is_out_of_memory(cls, error: BaseException) -> bool:
+        """Whether the library says by this error that the device's memory does not suffice."""
+        return isinstance(error, MemoryError)
 
     def compile(
         self, function: Callable[..., Any], static: tuple[int, ...] = ()

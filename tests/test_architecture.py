@@ -161,6 +161,12 @@ def _for_type_checkers(node: ast.stmt) -> bool:
     return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
 
 
+@pytest.mark.parametrize("path", files("tests"), ids=ids)
+def test_what_tests_share_is_in_no_test(path: Path) -> None:
+    found = imported(path, ast.parse(path.read_text()))
+    assert not [name for name in found if name.startswith("tests.test_")]
+
+
 @pytest.mark.parametrize(
     "path",
     [*SOURCES, *files("tests"), *files("examples"), ROOT / "noxfile.py"],

@@ -1,5 +1,6 @@
 """Random programs trained by every engine: what each gives is what the step, as written, gives."""
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -95,13 +96,13 @@ def test_programs_train_alike(backend: Backend, engine: str, part: int) -> None:
             assert assert_engine_agrees(program, backend, kind_of(engine, backend))
 
 
-@parts
 @pytest.mark.only("numpy")
-def test_programs_train_alike_in_loops(backend: Backend, part: int) -> None:
+def test_programs_train_alike_in_loops(backend: Backend) -> None:
     pytest.importorskip("numba", reason="loops are compiled by numba, which is not installed")
     said = []
-    for seed in seeds(LOOPS, part):
+    for seed in seeds(LOOPS, of=1):
         program = Program(seed, fourier=False, without=NOT_IN_LOOPS)
         with shown(program):
             said.append(assert_engine_agrees(program, backend, kind_of("loops", backend)))
-    assert any(said)
+    # Half of them, at least, can be said; of a few that the environment names, it may be none.
+    assert 2 * sum(said) >= len(said) or "TINYNN_PROGRAMS" in os.environ

@@ -9,7 +9,7 @@ import pytest
 
 import tinynn
 from backends import Backend
-from tests.test_engines import compiled_by
+from tests.engines import compiled_by
 from tinynn import tree
 from tinynn.initializers import ones, zeros
 from tinynn.layers import Layer, Scope

@@ -1,8 +1,6 @@
 """tinynn.layers: outputs, parameters, statistics, gradients and errors."""
 
-import functools
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,7 +17,8 @@ from tests.gradients import (
     placed,
     torch_gradient,
 )
-from tinynn import functional, initializers, tree
+from tests.networks import NETWORK, Scale
+from tinynn import functional, tree
 from tinynn.layers import (
     BatchNorm,
     Dropout,
@@ -28,7 +27,6 @@ from tinynn.layers import (
     Layer,
     LayerNorm,
     Linear,
-    Scope,
     Sequential,
     ShapeError,
     run,
@@ -40,30 +38,6 @@ X = DRAW.normal(size=(6, 5)) * 2 + 1
 IMAGES = DRAW.normal(size=(4, 3, 5))
 
 
-@dataclass(frozen=True)
-class Scale(Layer):
-    """A layer from outside, with a parameter and with random numbers in training."""
-
-    start: float = 2.0
-
-    def forward(self, scope: Scope, x: Any) -> Any:
-        factor = scope.param("factor", initializers.Constant(self.start), (x.shape[-1],))
-        if scope.training:
-            x = x * namespace(x).astype(scope.random.bernoulli(0.5, tuple(x.shape)), x.dtype)
-        return x * factor
-
-
-NETWORK = Sequential(
-    Flatten(),
-    Linear(7),
-    functional.silu,
-    BatchNorm(),
-    Dropout(0.3),
-    Sequential(Linear(4, bias=False), LayerNorm()),
-    functools.partial(functional.elu, alpha=0.5),
-    Scale(),
-    Linear(2, weight_init=initializers.orthogonal, bias_init=initializers.Constant(0.1)),
-)
 LAYERS: dict[str, Layer] = {
     "Linear": Linear(4),
     "Linear without bias": Linear(4, bias=False),
@@ -264,7 +238,7 @@ def case(
 ) -> tuple[Callable[..., Any], tuple[Any, ...]]:
     layer, x = LAYERS[name], placed(IMAGES, backend, dtype)
     params, state = (scattered(part, backend) for part in layer.init(0, x))
-    state = tree.map(lambda leaf: backend.xp.abs(leaf) + 0.5, state)
+    state = tree.map(lambda leaf: backend.xp.add(backend.xp.abs(leaf), 0.5), state)
     key = random.key(3, backend)
 
     def f(params: Any, x: Any) -> Any:

@@ -331,7 +331,8 @@ def test_integer_arrays_and_masks_are_indices(backend: backends.Backend, space: 
     assert_same(x[rows, 1], place(backend, [5.0, 1.0]), backend)
     if backend.xp.__array_namespace_info__().capabilities()["boolean indexing"]:
         assert_same(x[x > 2.5], place(backend, [3.0, 4.0, 5.0]), backend)
-    assert_equal(plain(x)[plain(rows), plain(columns)], [5.0, 1.0], backend)
+    with backend.scope():  # an index of plain arrays is the library's own affair
+        assert_equal(plain(x)[plain(rows), plain(columns)], [5.0, 1.0], backend)
 
 
 def test_arrays_are_iterated_over_by_rows(backend: backends.Backend) -> None:

@@ -159,7 +159,7 @@ def test_weights_count_samples(backend: Backend, x: Any, y: Any) -> None:
     repeated = backend.asarray(LINE[order])
     settings: dict[str, Any] = {"epochs": 3, "batch_size": None, "optimizer": SGD(0.05)}
     weighted = fit(Linear(1), x, y, sample_weight=weights, **settings)
-    plain = fit(Linear(1), repeated, 2 * repeated + 1, **settings)
+    plain = fit(Linear(1), repeated, backend.asarray(2 * LINE[order] + 1), **settings)
     assert weighted.history["loss"] == pytest.approx(plain.history["loss"], rel=1e-5)
 
 
@@ -335,14 +335,18 @@ def test_early_stopping_restores_the_best(backend: Backend, x: Any, y: Any, epoc
     model = fit(
         *(Linear(1), x, y),
         epochs=epochs,
-        validation=(x, -y),
+        validation=(x, backend.xp.negative(y)),
         callbacks=[lambda run: params.append(run.params), stopping],
         optimizer=SGD(0.1),
     )
     assert model.history["epoch"] == list(range(1, min(epochs, 4) + 1))
     assert model.params is params[0]
-    assert model.evaluate(x, -y)["loss"] == min(model.history["validation_loss"])
-    again = fit(Linear(1), x, y, epochs=2, validation=(x, -y), callbacks=[stopping])
+    assert model.evaluate(x, backend.xp.negative(y))["loss"] == min(
+        model.history["validation_loss"]
+    )
+    again = fit(
+        Linear(1), x, y, epochs=2, validation=(x, backend.xp.negative(y)), callbacks=[stopping]
+    )
     assert len(again.history["loss"]) == 2, "it forgets the run before"
 
 

@@ -11,7 +11,9 @@ import backends
 import tinynn
 from tests.checks import assert_array, assert_close
 from tinynn import custom_vjp, grad, stop_gradient, value_and_grad, vjp
+from tinynn.rules import RULES
 from tinynn.trace import namespace
+from tinynn.trace.scopes import Origin, scopes
 
 
 def place(backend: backends.Backend, values: Any, name: str = "float32") -> Any:
@@ -241,3 +243,19 @@ def test_a_gradient_lets_go_of_what_it_has_used_and_a_pullback_does_not() -> Non
     for _ in range(2):
         assert_close(pullback(np.asarray(1.0))[0], [8.0, 8.0], backends.get("numpy"))
     assert alive == [0, 1, 2, 3, 4, 5]
+
+
+def test_a_rule_that_raises_leaves_no_trace_of_its_pullback(backend: backends.Backend) -> None:
+    """What was at work around the pullback is so again, for recordings and their errors."""
+    x = backend.asarray([1.0, 2.0])
+    _, pullback = tinynn.vjp(lambda x: namespace(x).sum(x * x), x)
+    around = Origin("layer 0")
+    scopes.pulled = around
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(type(RULES["sum"]), "vjps", lambda *args: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                pullback(backend.asarray(1.0))
+        assert scopes.pulled is around
+    finally:
+        scopes.pulled = None

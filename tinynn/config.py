@@ -14,6 +14,8 @@ from dataclasses import MISSING, fields, is_dataclass
 from difflib import get_close_matches
 from typing import Any, Self
 
+from backends import scoped
+
 __all__ = ["Configured", "from_config", "label", "require", "require_count", "to_config"]
 
 
@@ -45,13 +47,23 @@ def label(value: Any) -> str:
     return f"{type(value).__name__}({', '.join(shown)})"
 
 
+# The methods that compute, and that others call.
+_COMPUTING = ("__call__", "init", "update", "prepare", "check")
+
+
 class Configured:
-    """A base of dataclasses: their repr is their `label`, and their arguments are checked."""
+    """A base of dataclasses: their repr is their `label`, and their arguments are checked.
+
+    Operators of plain arrays, which their methods may use, work on the arrays' device.
+    """
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         if "__repr__" not in cls.__dict__:  # dataclass() would write one of its own
             cls.__repr__ = label  # type: ignore[method-assign]
+        for name in _COMPUTING:
+            if name in cls.__dict__:
+                setattr(cls, name, scoped(cls.__dict__[name]))
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """A new object; TypeError, naming the arguments there are, for one that does not exist."""

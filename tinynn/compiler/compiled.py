@@ -115,7 +115,8 @@ class Call:
         if lowering and lowering.quiet & graph.decompositions:
             run = lowering.context()(run)
         # A compiler would carry out an effect once, while it compiles.
-        self._run = run if check or self.graph.effects else self.backend.compile(run)
+        compiled = run if check or self.graph.effects else self.backend.compile(run)
+        self._run = self.backend.scoped(compiled)
         self.outside = [constant.value for constant in self.graph.constants]
         self._lock = threading.Lock()  # the buffers belong to one call at a time
 

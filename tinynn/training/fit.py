@@ -23,6 +23,7 @@ from tinynn.training import progress as bars
 from tinynn.training.callbacks import Callback
 from tinynn.training.checkpoints import Checkpointer, restore
 from tinynn.training.evaluation import evaluate, numbers
+from tinynn.training.memory import OutOfMemoryError, memory_suffices
 from tinynn.training.model import Model
 from tinynn.training.problem import Problem, check_whole, prepare, several
 from tinynn.training.state import Run, TrainingState
@@ -171,13 +172,15 @@ class _Training:
             before = run.state.carry
             whole = run.state.step == 0
             try:
-                count = self._epochs() if self.fused else self._epoch()
+                with memory_suffices(self.problem.backend, self.problem.batches.size):
+                    count = self._epochs() if self.fused else self._epoch()
                 self._after_epoch()
-            except KeyboardInterrupt:
+            except (KeyboardInterrupt, OutOfMemoryError) as error:
                 if run.epoch == 0:
                     raise
                 run.state.step, run.state.losses = 0, []
-                _warn(run, "interrupted: the model is as it was after this epoch")
+                what = "interrupted" if isinstance(error, KeyboardInterrupt) else f"{error}"
+                _warn(run, f"{what}: the model is as it was after this epoch")
                 run.stop()
                 return
             if not isfinite(run.history.last["loss"]):

@@ -16,6 +16,7 @@ from tinynn.metrics import MetricLike, get, name_of
 from tinynn.metrics import prepare as prepare_metric
 from tinynn.training.batches import HOLD_OUT, Batches
 from tinynn.training.evaluation import check_targets, matched
+from tinynn.training.memory import memory_suffices
 from tinynn.training.step import Carry, TrainingStep
 
 
@@ -75,7 +76,7 @@ def prepare(
     optimizer, measured = _optimizer(optimizer), _metrics(metrics)
     adapter = DataAdapter.following("fit", X, backend)
     home = adapter.target
-    with home.scope():
+    with home.scope(), memory_suffices(home, batch_size):
         if dtype is not None:
             adapter.dtype = home.dtypes()[home.dtype_name(dtype)]
         columns = tuple(map(str, columns_of(X)))

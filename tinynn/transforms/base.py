@@ -6,7 +6,15 @@ from typing import Any
 
 from tinynn import tree
 from tinynn.rules.kinds import CONSTANT, Composed, Rule, rule_of
-from tinynn.trace import BASE, Function, Namespace, Trace, Traced, constant, namespace
+from tinynn.trace import (
+    BASE,
+    Function,
+    Namespace,
+    Trace,
+    Traced,
+    constant,
+    namespace,
+)
 
 #: One call, once it was carried out: (rule, function, space, values, slots, result, kwargs),
 #: `values` being the arguments as they are below the trace, and `slots` the slots of those that

@@ -7,6 +7,7 @@ all entries, along axis 0. A call on such arrays is one call on the values.
 from collections.abc import Callable
 from typing import Any
 
+from backends import scope_of
 from tinynn import tree
 from tinynn.rules.batching import UNBATCHABLE, batcher_of
 from tinynn.rules.kinds import Composed, Rule, rule_of
@@ -135,7 +136,9 @@ def vmap(f: Callable[..., Any], in_axes: Any = 0, out_axes: Any = 0) -> Callable
         ]
         trace = Batch(name, batch_size(name, rows))
         entries = iter([_entry(trace, leaf, axis) for _, leaf, axis in rows])
-        result = f(*[tree.map(lambda leaf: next(entries), argument) for argument in args])
+        inside = [tree.map(lambda leaf: next(entries), argument) for argument in args]
+        with scope_of(plain(next(leaf for _, leaf, axis in rows if axis is not None))):
+            result = f(*inside)
         trace.open = False
         outs = iter([
             _whole(trace, leaf, axis)

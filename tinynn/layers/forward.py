@@ -3,7 +3,7 @@
 from typing import Any, NamedTuple
 
 import backends
-from backends import random
+from backends import random, scoped
 from tinynn import tree
 from tinynn.layers.scope import Array, Pass, Scope, Tree
 from tinynn.trace import Namespace, bottom, plain
@@ -27,6 +27,7 @@ class Forward(NamedTuple):
     draws: bool
 
 
+@scoped
 def run(
     net: Any,
     params: dict[str, Any],
@@ -58,6 +59,7 @@ def run(
     return _finish(this, state, _enter(this, net, params, state, inputs))
 
 
+@scoped
 def create(
     net: Any, key: Array | int, *inputs: Tree, dtype: Any = None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
