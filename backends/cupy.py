@@ -11,6 +11,7 @@ import cupyx.scipy.special
 import numpy as np
 
 from backends.base import Array, Backend, BackendUnavailable, Device
+from backends.cupy_lowering import LOWERING
 
 
 class CuPy(Backend):
@@ -19,6 +20,7 @@ class CuPy(Backend):
     name = "cupy"
     minimum = "14.0"
     xp = xp
+    lowering = LOWERING
 
     @classmethod
     def devices(cls) -> Mapping[str, Device]:
