@@ -1,6 +1,6 @@
 """CuPy, on CUDA. Its arrays have no `__array_namespace__`: array_api_compat speaks the standard."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -52,6 +52,17 @@ class CuPy(Backend):
 
     def scope(self) -> AbstractContextManager[Any]:
         return cupy.cuda.Device(self.device.id)  # a new one: entering keeps state in the object
+
+    def compile(
+        self, function: Callable[..., Any], static: tuple[int, ...] = ()
+    ) -> Callable[..., Any]:
+        """The function on this device. What it calls of CuPy works on the current one."""
+
+        def scoped(*args: Any) -> Any:
+            with self.scope():
+                return function(*args)
+
+        return scoped
 
     def memory_in_use(self) -> int | None:
         with self.scope():

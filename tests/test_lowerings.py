@@ -31,7 +31,7 @@ logical_and logical_or logical_xor maximum minimum multiply nextafter not_equal 
 subtract"""
 
 pytestmark = [
-    pytest.mark.only("numpy", "torch"),
+    pytest.mark.only("numpy", "torch", "cupy"),
     pytest.mark.filterwarnings("ignore::RuntimeWarning"),
 ]
 
