@@ -31,6 +31,7 @@ class Counts:
 
     launches: int = 0  # of kernels that NVRTC compiled
     library_calls: int = 0  # of cuBLAS, cuSOLVER, cuFFT and Thrust, which launch kernels of theirs
+    compilations: int = 0  # by NVRTC, of kernels that CuPy's cache did not have
     allocations: int = 0  # from the device: CuPy's memory pool asks for one where it has no block
     copies_to_device: int = 0
     copies_to_host: int = 0  # by cudaMemcpy or cudaMemcpyAsync, in one piece or in rows
@@ -48,12 +49,14 @@ NAMES = [field.name for field in fields(Counts)]
 
 
 class State(ctypes.Structure):
-    """`State` of src/device.h, field by field."""
+    """`State` of src/state.h, field by field."""
 
     _fields_ = (
         *((name, ctypes.c_uint64) for name in NAMES),
         ("memory_limit", ctypes.c_uint64),
+        ("devices", ctypes.c_int),
         ("driver_version", ctypes.c_int),
+        ("headers_missing", ctypes.c_int),
         ("permit_copy_to_host", PERMIT),
     )
 
@@ -135,7 +138,7 @@ def copies_to_host(permit: Callable[[int], bool]) -> Iterator[None]:
     def ask(size: int) -> bool:
         try:
             return bool(permit(size))
-        except BaseException as error:  # noqa: BLE001 - it can't pass through CUDA: raised below
+        except BaseException as error:  # it cannot pass through CUDA: raised below
             errors.append(error)
             return False
 
@@ -166,6 +169,22 @@ def driver_version(version: int) -> Iterator[None]:
     with cudaErrorInsufficientDriver.
     """
     yield from set_field("driver_version", version)
+
+
+@contextmanager
+def devices(number: int) -> Iterator[None]:
+    """Have so many devices, at most 16. With none, the runtime answers cudaErrorNoDevice."""
+    yield from set_field("devices", number)
+
+
+@contextmanager
+def headers_missing() -> Iterator[None]:
+    """Have NVRTC find no header of the CUDA toolkit, as where CuPy's extra `ctk` is missing.
+
+    Kernels that CuPy has in memory or in its cache run all the same: the variables
+    `CUDACPU_HEADERS=missing` and `CUPY_CACHE_DIR=<empty folder>` give a process that has none.
+    """
+    yield from set_field("headers_missing", 1)
 
 
 def set_field(name: str, value: int) -> Iterator[None]:

@@ -1,8 +1,7 @@
-"""Builds the emulated CUDA toolkit, once for every state of these sources and of CuPy."""
+"""Builds the emulated CUDA toolkit, once for every state of its sources, the compiler and CuPy."""
 
 import hashlib
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -10,6 +9,9 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
+
+from tests.cudacpu import compiler
+from tests.cudacpu.elf import undefined
 
 HERE = Path(__file__).parent
 
@@ -29,8 +31,23 @@ DRIVER = "libcuda.so.1"
 DRIVER_SOURCES = ["runtime.cpp", "memory.cpp", "driver.cpp", "hook.cpp", "sort.cpp"]
 
 
-def compiler() -> str:
-    return os.environ.get("CUDACPU_CXX") or "g++"
+def cache() -> Path:
+    """The folder of everything that is built; deleting it is safe."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("CUDACPU_CACHE") or Path(home) / "cudacpu").absolute()
+
+
+def digest(*parts: str | Path) -> str:
+    """A name for texts and for the contents of files and folders."""
+    total = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, str):
+            total.update(part.encode())
+            continue
+        for path in [part] if part.is_file() else sorted(part.rglob("*")):
+            if path.is_file():
+                total.update(path.read_bytes())
+    return total.hexdigest()[:16]
 
 
 def wheel_modules() -> list[Path]:
@@ -39,50 +56,41 @@ def wheel_modules() -> list[Path]:
     for package, pattern in (("cupy_backends", "cuda/libs/*.so"), ("cupy", "cuda/*.so")):
         spec = find_spec(package)
         if spec is None or not spec.submodule_search_locations:
-            sys.exit(f"cudacpu: {sys.executable} has no {package}; pip install cupy-cuda12x")
+            sys.exit(
+                f"cudacpu: {sys.executable} has no package {package}. "
+                "To fix it: python -m pip install cupy-cuda12x"
+            )
         found += sorted(Path(spec.submodule_search_locations[0]).glob(pattern))
     return found
 
 
-def state(*paths: Path) -> str:
-    """A name for the contents of files and folders and for the compiler."""
-    digest = hashlib.sha256(subprocess.check_output([compiler(), "-dumpfullversion"]))
-    for given in paths:
-        for path in [given] if given.is_file() else sorted(given.rglob("*")):
-            if path.is_file():
-                digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
-
-
-def cache() -> Path:
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("CUDACPU_CACHE") or Path(home) / "cudacpu").absolute()
-
-
-def build() -> Path:
+def build(compile_with: compiler.Compiler) -> Path:
     """The toolkit's folder, with include/ and lib64/ in it as in NVIDIA's."""
     modules = wheel_modules()
-    wheel = hashlib.sha256("".join(f"{m.name} {m.stat().st_size} " for m in modules).encode())
-    name = state(HERE / "src", HERE / "include", HERE / "toolkit.py")
-    root = cache() / f"{name}-{wheel.hexdigest()[:8]}"
+    wheel = " ".join(f"{module.name} {module.stat().st_size}" for module in modules)
+    sources = (HERE / "src", HERE / "include", HERE / "toolkit.py", HERE / "compiler.py")
+    root = cache() / f"toolkit-{digest(*sources, compile_with.version, wheel)}"
     if root.exists():
         return root
-
-    print(f"cudacpu: building {root}", file=sys.stderr)
+    sys.stderr.write(f"cudacpu: building {root}\n")
     root.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=root.parent) as folder:
         draft = Path(folder) / "toolkit"
         shutil.copytree(HERE / "include", draft / "include")
+        shutil.copy(HERE / "src" / "launch.h", draft / "include")
         (draft / "lib64").mkdir()
+        command = compile_with.library()
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            jobs = [pool.submit(link, draft, DRIVER, DRIVER_SOURCES, [], 801)]
-            for name, (sources, status) in LIBRARIES.items():
-                jobs.append(pool.submit(link, draft, name, sources, wanted(name, modules), status))
+            jobs = [pool.submit(link, command, draft, DRIVER, DRIVER_SOURCES, [], 801)]
+            for name, (files, status) in LIBRARIES.items():
+                functions = wanted(name, modules)
+                jobs.append(pool.submit(link, command, draft, name, files, functions, status))
         for job in jobs:
             job.result()
         for name in [DRIVER, *LIBRARIES]:  # those who look for the name without a number
             (draft / "lib64" / name[: name.index(".so") + 3]).symlink_to(name)
         (draft / "lib64" / "libcudart.so.12").symlink_to(DRIVER)
+        (draft / "kernel-command").write_text("\n".join(compile_with.kernel()))
         try:
             draft.rename(root)
         except OSError:  # another process was first
@@ -93,17 +101,20 @@ def build() -> Path:
 
 def wanted(library: str, modules: list[Path]) -> list[str]:
     """The functions of a library that CuPy's modules link to."""
-    names: set[str] = set()
-    for module in modules:
-        listing = subprocess.check_output(["nm", "-D", "--undefined-only", module], text=True)
-        names.update(re.findall(rf"(\w+)@{re.escape(library)}\b", listing))
-    return sorted(names)
+    pairs = set().union(*(undefined(module) for module in modules))
+    return sorted(name for name, version in pairs if version == library)
 
 
-def link(draft: Path, name: str, sources: list[str], functions: list[str], status: int) -> None:
-    work = draft.parent
-    flags = [compiler(), "-O2", "-std=c++17", "-fPIC", "-shared", f"-I{HERE / 'include'}"]
-    stubs = work / f"{name}.stubs.cpp"
+def link(
+    command: list[str],
+    draft: Path,
+    name: str,
+    sources: list[str],
+    functions: list[str],
+    status: int,
+) -> None:
+    """Make one library of its sources, and of stubs for the functions that they lack."""
+    stubs = draft.parent / f"{name}.stubs.cpp"
     # Weak, so that a function that a source has is that source's.
     stubs.write_text(
         "".join(
@@ -111,27 +122,29 @@ def link(draft: Path, name: str, sources: list[str], functions: list[str], statu
             for function in functions
         )
     )
-    versions = work / f"{name}.map"
+    versions = draft.parent / f"{name}.map"
     versions.write_text(f"{name} {{ global: *; }};\n")
     version = [] if name == DRIVER else [f"-Wl,--version-script={versions}"]
+    files = [*(str(HERE / "src" / source) for source in sources), str(stubs)]
+    output = ["-o", str(draft / "lib64" / name), "-ldl"]
     subprocess.run(
-        [
-            *flags,
-            *(str(HERE / "src" / source) for source in sources),
-            str(stubs),
-            *version,
-            f"-Wl,-soname,{name}",
-            "-o",
-            str(draft / "lib64" / name),
-            "-ldl",
-        ],
+        [*command, f"-I{draft / 'include'}", *files, *version, f"-Wl,-soname,{name}", *output],
         check=True,
+        env=os.environ | zig_caches(),
     )
 
 
-def environment(root: Path) -> dict[str, str]:
-    """What a process needs to find the emulated device."""
-    values = dict(os.environ)
+def zig_caches() -> dict[str, str]:
+    """Where Zig keeps its C++ library, which it compiles on its first use in a minute."""
+    folder = str(cache() / "zig")
+    return {"ZIG_GLOBAL_CACHE_DIR": folder, "ZIG_LOCAL_CACHE_DIR": folder}
+
+
+def environment() -> dict[str, str]:
+    """What a process needs to find the emulated device; builds the toolkit where needed."""
+    compile_with = compiler.find()
+    root = build(compile_with)
+    values = os.environ | zig_caches()
     values.pop("CUDA_HOME", None)
     libraries = str(root / "lib64")
     for variable, value in (
@@ -141,8 +154,9 @@ def environment(root: Path) -> dict[str, str]:
         before = values.get(variable)
         values[variable] = f"{value}:{before}" if before else value
     values["CUDA_PATH"] = str(root)
-    values["CUDACPU_INCLUDE"] = str(root / "include")
-    kernels = state(HERE / "include", HERE / "src" / "nvrtc.cpp")  # what makes them what they are
-    values["CUPY_CACHE_DIR"] = str(cache() / f"kernels-{kernels}")
+    # By all that makes kernels what they are.
+    command = "\n".join(compile_with.kernel())
+    kernels = digest(HERE / "include", HERE / "src" / "nvrtc.cpp", compile_with.version, command)
+    values.setdefault("CUPY_CACHE_DIR", str(cache() / f"kernels-{kernels}"))
     values["CUPY_ACCELERATORS"] = ""  # CUB's and cuTENSOR's kernels are binaries for GPUs
     return values

@@ -3,6 +3,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "state.h"
+
 typedef int Result;  // cudaError_t and CUresult: the same numbers wherever both have the error
 enum : Result {
   kSuccess = 0,
@@ -68,17 +70,4 @@ Result no_device();           // why no device can be used; kSuccess where one c
 Result no_such_device(int device);
 Result failed(Result error);  // the same error, kept for cudaGetLastError
 
-// What tests read and set from Python: ../counters.py has the same fields in the same order.
-struct State {
-  uint64_t launches, library_calls, allocations, copies_to_device, copies_to_host, copies_on_device,
-      bytes_to_device, bytes_to_host, bytes_on_device, synchronizations;
-  uint64_t memory_limit;  // bytes of every device
-  int driver_version;     // as cudaDriverGetVersion gives it; 0 where no driver is installed
-  // Asked before every copy to the host; where it answers 0 the copy is refused.
-  int (*permit_copy_to_host)(uint64_t bytes);
-};
 extern State state;
-
-inline void count(uint64_t& counter, uint64_t amount = 1) {
-  __atomic_fetch_add(&counter, amount, __ATOMIC_RELAXED);
-}

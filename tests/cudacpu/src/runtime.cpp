@@ -8,6 +8,8 @@
 #include <string.h>
 #include <time.h>
 
+#include <algorithm>
+
 namespace {
 
 struct Stream {
@@ -44,6 +46,11 @@ State initial_state() {
   State fresh = {};
   fresh.memory_limit = setting("CUDACPU_MEMORY", uint64_t(8) << 30);
   fresh.driver_version = int(setting("CUDACPU_DRIVER_VERSION", kRuntimeVersion));
+  const char* headers = getenv("CUDACPU_HEADERS");
+  fresh.headers_missing = headers && !strcmp(headers, "missing");
+  const char* visible = getenv("CUDA_VISIBLE_DEVICES");
+  bool hidden = visible && (!*visible || *visible == '-');
+  fresh.devices = hidden ? 0 : int(std::min<uint64_t>(setting("CUDACPU_DEVICES", 1), kMaxDevices));
   return fresh;
 }
 
@@ -51,13 +58,7 @@ State initial_state() {
 
 State state = initial_state();
 
-int device_count() {
-  // What CUDA itself listens to first, then how many devices to emulate.
-  const char* visible = getenv("CUDA_VISIBLE_DEVICES");
-  if (visible && (!*visible || *visible == '-')) return 0;
-  uint64_t devices = setting("CUDACPU_DEVICES", 1);
-  return devices > kMaxDevices ? kMaxDevices : int(devices);
-}
+int device_count() { return state.devices; }
 
 int current_device() { return device_of_thread; }
 
