@@ -18,7 +18,7 @@ from tests.cudacpu import counters
 from tinynn.functional import relu
 from tinynn.layers import Linear, Sequential
 
-pytestmark = pytest.mark.only("cupy")
+pytestmark = [pytest.mark.only("cupy"), pytest.mark.reads_scalars]  # of labels, before training
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 NAMES = ("w1", "w2", "w3", "w3-momentum")
 
