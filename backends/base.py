@@ -6,7 +6,7 @@ own file overrides what the library does faster or differently.
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self, TypeVar
 
 import numpy as np
 
@@ -17,6 +17,7 @@ Array = Any  # an array of any library
 DType = Any
 Device = Any
 Namespace = Any
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class BackendUnavailable(RuntimeError):
@@ -255,6 +256,10 @@ class Backend:
     def scope(self) -> AbstractContextManager[Any]:
         """A context in which functions that take no device work on this one."""
         return nullcontext()
+
+    def scoped(self, function: F) -> F:
+        """`function`, always run in `scope`."""
+        return function
 
     def memory_in_use(self) -> int | None:
         """Bytes that arrays hold on this device; None where the library does not say."""

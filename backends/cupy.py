@@ -1,17 +1,17 @@
-"""CuPy, on CUDA. Its arrays have no `__array_namespace__`: array_api_compat speaks the standard."""
+"""CuPy, on CUDA. Its arrays have no `__array_namespace__`: cupy_namespace speaks the standard."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from functools import wraps
 from typing import Any
 
-import array_api_compat.cupy as xp
 import cupy
-import cupyx
 import cupyx.scipy.special
 import numpy as np
 
-from backends.base import Array, Backend, BackendUnavailable, Device
+from backends.base import Array, Backend, BackendUnavailable, Device, F
 from backends.cupy_lowering import LOWERING
+from backends.cupy_namespace import near, xp
 
 
 class CuPy(Backend):
@@ -53,40 +53,57 @@ class CuPy(Backend):
     def scope(self) -> AbstractContextManager[Any]:
         return cupy.cuda.Device(self.device.id)  # a new one: entering keeps state in the object
 
-    def compile(
-        self, function: Callable[..., Any], static: tuple[int, ...] = ()
-    ) -> Callable[..., Any]:
-        """The function on this device. What it calls of CuPy works on the current one."""
-
-        def scoped(*args: Any) -> Any:
+    def scoped(self, function: F) -> F:
+        @wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Any:
             with self.scope():
-                return function(*args)
+                return function(*args, **kwargs)
 
-        return scoped
+        return call  # type: ignore[return-value]
 
     def memory_in_use(self) -> int | None:
         with self.scope():
             return int(cupy.get_default_memory_pool().used_bytes())
 
     def _scatter_add(self, x: Array, indices: Array, updates: Array, axis: int) -> Array:
+        index = (slice(None),) * axis + (indices,)
         with self.scope():
-            if x.dtype.name not in ("float32", "float64", "int32"):  # what CUDA adds atomically
-                return super()._scatter_add(x, indices, updates, axis)
-            result = x.copy()
-            cupyx.scatter_add(result, (slice(None),) * axis + (indices,), updates)
-            return result
+            wide = x.astype(_ADDED_AS.get(x.dtype.name, x.dtype))  # always a copy
+            parts = ((wide.real, updates.real), (wide.imag, updates.imag))
+            for into, part in parts if x.dtype.kind == "c" else ((wide, updates),):
+                cupy.add.at(into, index, part)
+            return wide.astype(x.dtype, copy=False)
 
     def erf(self, x: Array) -> Array:
-        with self.scope():
-            return cupyx.scipy.special.erf(x)
+        return _erf(x)
 
     def sigmoid(self, x: Array) -> Array:
-        with self.scope():
-            return cupyx.scipy.special.expit(x)
+        return _expit(x)
 
     def logsumexp(self, x: Array, *, axis: Any = None, keepdims: bool = False) -> Array:
         with self.scope():
-            return cupyx.scipy.special.logsumexp(x, axis=axis, keepdims=keepdims)
+            peak = cupy.max(x, axis=axis, keepdims=True)
+            shift = cupy.where(cupy.isfinite(peak), peak, peak.dtype.type(0))
+            total = cupy.sum(cupy.exp(x - shift), axis=axis, keepdims=True)
+            total = cupy.log(total) + shift  # CuPy's log(0) warns of nothing
+            return (
+                total
+                if keepdims
+                else cupy.squeeze(total, axis=tuple(range(x.ndim)) if axis is None else axis)
+            )
+
+
+_erf, _expit = near(cupyx.scipy.special.erf), near(cupyx.scipy.special.expit)
+
+# What CUDA adds atomically has 32 or 64 bits, or is float16; the sums of the others, so far as
+# they fit, are the same in wider integers.
+_ADDED_AS = {
+    "bool": "int32",
+    "int8": "int32",
+    "int16": "int32",
+    "uint8": "int32",
+    "uint16": "int32",
+}
 
 
 def _why(error: Exception) -> tuple[str, str]:

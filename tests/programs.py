@@ -15,6 +15,9 @@ from typing import Any
 
 import numpy as np
 
+import tinynn
+from backends import Backend
+
 STEPS = 20
 LARGEST = 3.0  # |value|; what grows beyond it is squashed
 MOST = 64  # elements
@@ -296,3 +299,23 @@ def nested(api: Any, xp: Any, seed: int, many: Any) -> tuple[str, Callable[[Any]
     for name in names:
         f = ways[name](f)
     return " of ".join(names[::-1]), f
+
+
+def transformed(program: Program, backend: Backend) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    """A function of a program's value, derivatives of two orders and a batch; and its input."""
+    f = program.over(tinynn.Namespace(backend.xp), backend.asarray)
+    groups = (program.inputs.values(), program.direction, program.batch)
+    x, direction, batch = (tuple(backend.asarray(np.asarray(a)) for a in g) for g in groups)
+    gradient = tinynn.grad(f, tuple(range(len(x))))
+
+    def everything(x: Any, direction: Any, batch: Any) -> Any:
+        value, change = tinynn.jvp(f, x, direction)
+        return {
+            "value": value,
+            "jvp": change,
+            "gradient": gradient(*x),
+            "hvp": tinynn.jvp(gradient, x, direction)[1],
+            "batch": tinynn.vmap(gradient)(*batch),
+        }
+
+    return everything, (x, direction, batch)

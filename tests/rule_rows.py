@@ -7,6 +7,9 @@ from typing import Any
 
 import pytest
 
+import backends
+from tinynn.trace import Function
+
 Shape = tuple[int, ...]
 Domain = tuple[float, float]
 
@@ -91,3 +94,13 @@ def skip_if_missing(call: Callable[[], Any], backend: Any) -> None:
     """Skip what the library lacks, for the reason it gives."""
     if reason := missing(call, backend):
         pytest.skip(reason)
+
+
+def require(key: Any, backend: backends.Backend) -> None:
+    """Skip where this backend, set up as it is, lacks the function."""
+    if isinstance(key, Function):
+        return
+    try:
+        attrgetter(key)(backend.xp)
+    except (AttributeError, RuntimeError) as error:
+        pytest.skip(f"{backend!r} has no {key}: {error}")

@@ -156,6 +156,12 @@ def test_modules_have_no_circle() -> None:
     TopologicalSorter(graph).prepare()
 
 
+@pytest.mark.parametrize("path", files("tests"), ids=ids)
+def test_what_tests_share_is_in_no_test(path: Path) -> None:
+    found = imported(path, ast.parse(path.read_text()))
+    assert not [name for name in found if name.startswith("tests.test_")]
+
+
 @pytest.mark.parametrize(
     "path",
     [*SOURCES, *files("tests"), *files("examples"), ROOT / "noxfile.py"],

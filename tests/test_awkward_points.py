@@ -11,8 +11,7 @@ import pytest
 import backends
 import tinynn
 from tests.checks import assert_close
-from tests.rule_rows import skip_if_missing
-from tests.test_rules import require
+from tests.rule_rows import require, skip_if_missing
 from tinynn.rules import special
 from tinynn.trace import Namespace, namespace
 

@@ -14,7 +14,7 @@ import tinynn
 from backends import Backend
 from tests.checks import assert_close, assert_equal
 from tests.memory import left_behind
-from tests.programs import Program
+from tests.programs import Program, transformed
 from tests.seeds import fourier, parts, seeds, shown
 from tinynn import tree
 from tinynn.compiler import RecordingError
@@ -30,26 +30,6 @@ from tinynn.transforms.record import Input, record
 
 SEEDS = {"numpy": 24, "array_api_strict": 4, "torch": 16, "jax": 1, "dpnp": 2, "cupy": 12}
 TOLERANCE = 1e-9
-
-
-def transformed(program: Program, backend: Backend) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-    """A function of a program's value, derivatives of two orders and a batch; and its input."""
-    f = program.over(tinynn.Namespace(backend.xp), backend.asarray)
-    groups = (program.inputs.values(), program.direction, program.batch)
-    x, direction, batch = (tuple(backend.asarray(np.asarray(a)) for a in g) for g in groups)
-    gradient = tinynn.grad(f, tuple(range(len(x))))
-
-    def everything(x: Any, direction: Any, batch: Any) -> Any:
-        value, change = tinynn.jvp(f, x, direction)
-        return {
-            "value": value,
-            "jvp": change,
-            "gradient": gradient(*x),
-            "hvp": tinynn.jvp(gradient, x, direction)[1],
-            "batch": tinynn.vmap(gradient)(*batch),
-        }
-
-    return everything, (x, direction, batch)
 
 
 def assert_alike(backend: Backend, found: Any, expected: Any) -> None:

@@ -10,6 +10,7 @@ import pytest
 import tinynn
 from backends import Backend
 from tests.checks import assert_close
+from tests.engines import compiled_by
 from tinynn import tree
 from tinynn.compiler.loop import Scanned, kind_of
 from tinynn.functional import elu, gelu, leaky_relu, relu, sigmoid, silu, softplus, tanh
@@ -89,11 +90,6 @@ def data(backend: Backend) -> dict[str, Any]:
         "bits": backend.asarray((host.rand(41, 3) > 0.5).astype("float64")),
         "weights": backend.asarray(host.rand(41)),
     }
-
-
-def compiled_by(backend: Backend) -> str:
-    """The engine that compiles there; a library's own compiler is tested where it has one."""
-    return "calls" if backend.repeat is None else "jit"
 
 
 def assert_same(

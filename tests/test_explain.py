@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 import tinynn
 from backends import Backend
-from tests.test_training import Frame
+from tests.frames import Frame
 from tinynn import fit
 from tinynn.cli.app import app
 from tinynn.functional import relu, sigmoid

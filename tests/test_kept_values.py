@@ -8,7 +8,7 @@ import pytest
 
 import tinynn
 from backends import Backend
-from tests.test_engines import compiled_by
+from tests.engines import compiled_by
 from tinynn import tree
 from tinynn.trace import namespace
 

@@ -1,8 +1,6 @@
 """tinynn.layers: outputs, parameters, statistics, gradients and errors."""
 
-import functools
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,7 +17,8 @@ from tests.gradients import (
     placed,
     torch_gradient,
 )
-from tinynn import functional, initializers, tree
+from tests.networks import NETWORK, Scale
+from tinynn import functional, tree
 from tinynn.layers import (
     BatchNorm,
     Dropout,
@@ -40,33 +39,6 @@ X = DRAW.normal(size=(6, 5)) * 2 + 1
 IMAGES = DRAW.normal(size=(4, 3, 5))
 
 
-@dataclass(frozen=True)
-class Scale(Layer):
-    """A layer from outside, with a parameter and with random numbers in training."""
-
-    start: float = 2.0
-
-    def init(self, key: Any, x: Any) -> dict[str, Any]:
-        return {"factor": initializers.Constant(self.start)(key, (x.shape[-1],), x.dtype)}
-
-    def __call__(self, params: dict[str, Any], x: Any) -> Any:
-        return namespace(x, params["factor"]).multiply(x, params["factor"])
-
-    def train(self, params: dict[str, Any], x: Any, key: Any) -> Any:
-        return self(params, functional.dropout(x, 0.5, key)), params
-
-
-NETWORK = Sequential(
-    Flatten(),
-    Linear(7),
-    functional.silu,
-    BatchNorm(),
-    Dropout(0.3),
-    Sequential(Linear(4, bias=False), LayerNorm()),
-    functools.partial(functional.elu, alpha=0.5),
-    Scale(),
-    Linear(2, weight_init=initializers.orthogonal, bias_init=initializers.Constant(0.1)),
-)
 LAYERS: dict[str, Layer] = {
     "Linear": Linear(4),
     "Linear without bias": Linear(4, bias=False),

@@ -10,8 +10,7 @@ import backends
 import tinynn
 from backends import Backend
 from tests.checks import assert_close, assert_equal
-from tests.programs import Program
-from tests.test_compiler import transformed
+from tests.programs import Program, transformed
 from tinynn import tree
 from tinynn.compiler import passes, suited
 from tinynn.compiler.rewrite import FILL

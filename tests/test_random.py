@@ -7,7 +7,7 @@ import pytest
 import backends
 from backends import random
 from tests.checks import assert_array, assert_equal
-from tests.test_backends import seventh_library
+from tests.seventh import seventh_library
 
 FLOATS = ("float32", "float64")
 

@@ -4,7 +4,6 @@ Complex arrays are pairs of reals here: <a, b> is Re sum(a * b), without conjuga
 """
 
 from functools import partial
-from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -14,10 +13,10 @@ import backends
 import tinynn
 from tests.checks import assert_array, assert_close
 from tests.rule_cases import CASES
-from tests.rule_rows import Case, skip_if_missing
+from tests.rule_rows import Case, require, skip_if_missing
 from tinynn import tree
 from tinynn.rules import RULES
-from tinynn.trace import Function, Namespace, plain
+from tinynn.trace import Namespace, plain
 from tinynn.trace.standard import FUNCTIONS
 
 STEP = 1e-5
@@ -115,16 +114,6 @@ class Call:
         self.hosts = arguments(case, kind, seed)
         self.args = [backend.asarray(host, dtype=self.dtype) for host in self.hosts]
         skip_if_missing(lambda: self.f(*self.args), backend)
-
-
-def require(key: Any, backend: backends.Backend) -> None:
-    """Skip where this backend, set up as it is, lacks the function."""
-    if isinstance(key, Function):
-        return
-    try:
-        attrgetter(key)(backend.xp)
-    except (AttributeError, RuntimeError) as error:
-        pytest.skip(f"{backend!r} has no {key}: {error}")
 
 
 def calls_of(key: Any, backend: backends.Backend, seed: int, wide: bool = True) -> list[Call]:

@@ -1,7 +1,6 @@
 """fit, Model, callbacks, metrics and the progress bar."""
 
 import contextlib
-import types
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ import pytest
 import backends
 from backends import Backend
 from tests.checks import assert_array, assert_close, assert_equal
+from tests.frames import Frame
 from tests.transfers import Transfers
 from tinynn import tree
 from tinynn.functional import relu
@@ -223,18 +223,6 @@ def test_a_step_is_pure(backend: Backend, x: Any, y: Any) -> None:
 
 
 # Where data come from.
-
-
-class Frame(dict[str, Any]):
-    """The least that a data frame is."""
-
-    @property
-    def columns(self) -> list[str]:
-        return list(self)
-
-    def __getitem__(self, name: str) -> Any:
-        values = super().__getitem__(name)
-        return types.SimpleNamespace(name=name, to_numpy=lambda: np.asarray(values))
 
 
 def test_lists_and_frames_go_to_the_backend(backend: Backend) -> None:

@@ -115,17 +115,10 @@ class Call:
         # What is not decomposed into other calls may warn as it would without us.
         if lowering and lowering.quiet & graph.decompositions:
             run = lowering.context()(run)
-        self._run = self._in_scope(run) if check else self.backend.compile(run)
+        self._run = self.backend.scoped(run if check else self.backend.compile(run))
         self.outside = [constant.value for constant in self.graph.constants]
         self._spoiled: dict[int, bool] = {}  # by the id of a node, if it is looked at
         self._lock = threading.Lock()  # the buffers belong to one call at a time
-
-    def _in_scope(self, run: Any) -> Any:
-        def scoped(*given: Any) -> Any:
-            with self.backend.scope():
-                return run(*given)
-
-        return scoped
 
     @property
     def current(self) -> bool:

@@ -2,11 +2,21 @@
 
 from abc import abstractmethod
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from tinynn import tree
 from tinynn.rules.kinds import CONSTANT, Composed, Rule, rule_of
-from tinynn.trace import BASE, Function, Namespace, Trace, Traced, constant, namespace
+from tinynn.trace import (
+    BASE,
+    Function,
+    Namespace,
+    Trace,
+    Traced,
+    backend_of,
+    constant,
+    namespace,
+)
 
 #: One call, once it was carried out: (rule, function, space, values, slots, result, kwargs),
 #: `values` being the arguments as they are below the trace, and `slots` the slots of those that
@@ -143,6 +153,17 @@ def space_of_leaf(name: str, place: int, argument: Any, leaf: Any) -> Any:
             f"{leaf.dtype}; integers have no small changes: cast it, or leave it out of argnums"
         )
     return space
+
+
+_NO_SCOPE = nullcontext()
+
+
+def scope_of(value: Any) -> AbstractContextManager[Any]:
+    """A context in which operators of plain arrays, in rules too, work on the device of this one.
+
+    An array of a transformation is in the scope of that one already.
+    """
+    return _NO_SCOPE if type(value) is Traced else backend_of(value).scope()
 
 
 def _where(place: int, argument: Any, leaf: Any) -> str:

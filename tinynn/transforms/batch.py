@@ -11,7 +11,7 @@ from tinynn import tree
 from tinynn.rules.batching import batcher_of, impossible
 from tinynn.rules.kinds import Composed, Rule, rule_of
 from tinynn.trace import Function, Namespace, Traced, constant, namespace, plain, regrouped
-from tinynn.transforms.base import Transformation, name_of
+from tinynn.transforms.base import Transformation, name_of, scope_of
 
 
 class Batch(Transformation):
@@ -130,7 +130,9 @@ def vmap(f: Callable[..., Any], in_axes: Any = 0, out_axes: Any = 0) -> Callable
         ]
         trace = Batch(name, _size(name, rows))
         entries = iter([_entry(trace, leaf, axis) for _, leaf, axis in rows])
-        result = f(*[tree.map(lambda leaf: next(entries), argument) for argument in args])
+        inside = [tree.map(lambda leaf: next(entries), argument) for argument in args]
+        with scope_of(plain(next(leaf for _, leaf, axis in rows if axis is not None))):
+            result = f(*inside)
         trace.open = False
         outs = iter([
             _whole(trace, leaf, axis)

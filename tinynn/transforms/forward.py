@@ -5,6 +5,7 @@ tangent of its result at once.
 """
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 from tinynn import tree
@@ -15,6 +16,7 @@ from tinynn.transforms.base import (
     changes,
     is_traced,
     name_of,
+    scope_of,
     space_of_leaf,
 )
 
@@ -80,7 +82,7 @@ def jvp(
     if len(primals) != len(tangents):
         raise ValueError(f"{name}: got {len(primals)} primals but {len(tangents)} tangents")
     trace = Forward(name)
-    moving = []
+    moving, leaves = [], tree.leaves(primals)
     for place, (primal, tangent) in enumerate(zip(primals, tangents, strict=True)):
         spaces = [space_of_leaf(name, place, primal, leaf) for leaf in tree.leaves(primal)]
         _check_tangent(name, place, primal, tangent)
@@ -92,7 +94,8 @@ def jvp(
                 tangent,
             )
         )
-    result = f(*moving)
+    with scope_of(plain(leaves[0])) if leaves else nullcontext():
+        result = f(*moving)
     trace.open = False
     out = tree.map(trace.leave, result)
     return out, tree.map(lambda leaf: _tangent_of(trace, leaf), result)

@@ -6,6 +6,7 @@ cotangents of its arguments. The tape is in order of execution, so no sorting an
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -26,6 +27,7 @@ from tinynn.transforms.base import (
     changes,
     is_traced,
     name_of,
+    scope_of,
     space_of_leaf,
 )
 
@@ -64,6 +66,10 @@ class Reverse(Derivative):
         self.watched.append((structure, len(leaves)))
         return structure.unflatten(inputs)
 
+    def scope(self) -> AbstractContextManager[Any]:
+        """The context in which the function and the pullback run."""
+        return scope_of(self.tape[0]) if self.inputs else nullcontext()
+
     def follow(self, result: Any, space: Any, entry: Entry) -> Any:
         tape = self.tape
         tape.append(entry)
@@ -91,31 +97,33 @@ class Reverse(Derivative):
         tape, inputs = self.tape.copy() if keep else self.tape, self.inputs
         waiting: list[Any] = [None] * len(tape)
         around, scopes.pulled = scopes.pulled, None
-        for y, g in zip(results, cotangents, strict=True):
-            if type(y) is Traced and y.trace is self:
-                before = waiting[y.slot]
-                waiting[y.slot] = g if before is None else y.space.add(before, g)
-        while len(tape) > inputs:
-            entry, g = tape.pop(), waiting.pop()
-            if g is None:
-                continue
-            if type(entry) is Item:
-                if waiting[entry.call] is None:
-                    waiting[entry.call] = [None] * entry.among
-                waiting[entry.call][entry.which] = g
-                continue
-            rule, _, space, args, parents, y, kwargs = entry
-            if type(y) is Traced or type(g) in _LIFTED:
-                shares = _lifted(entry, g)
-            else:
-                shares = rule.vjps(parents, space.xp, g, y, args, kwargs)
-            for (i, parent), share in zip(parents.items(), shares, strict=True):
-                x = args[i]
-                if share.shape != x.shape or share.dtype != x.dtype:
-                    share = _like(space, share, x)
-                before = waiting[parent]
-                waiting[parent] = share if before is None else space.add(before, share)
-        scopes.pulled = around
+        try:
+            for y, g in zip(results, cotangents, strict=True):
+                if type(y) is Traced and y.trace is self:
+                    before = waiting[y.slot]
+                    waiting[y.slot] = g if before is None else y.space.add(before, g)
+            while len(tape) > inputs:
+                entry, g = tape.pop(), waiting.pop()
+                if g is None:
+                    continue
+                if type(entry) is Item:
+                    if waiting[entry.call] is None:
+                        waiting[entry.call] = [None] * entry.among
+                    waiting[entry.call][entry.which] = g
+                    continue
+                rule, _, space, args, parents, y, kwargs = entry
+                if type(y) is Traced or type(g) in _LIFTED:
+                    shares = _lifted(entry, g)
+                else:
+                    shares = rule.vjps(parents, space.xp, g, y, args, kwargs)
+                for (i, parent), share in zip(parents.items(), shares, strict=True):
+                    x = args[i]
+                    if share.shape != x.shape or share.dtype != x.dtype:
+                        share = _like(space, share, x)
+                    before = waiting[parent]
+                    waiting[parent] = share if before is None else space.add(before, share)
+        finally:
+            scopes.pulled = around
         for slot, g in enumerate(waiting):
             if g is None:
                 waiting[slot] = namespace(tape[slot]).zeros_like(tape[slot])
@@ -187,7 +195,9 @@ def vjp(f: Callable[..., Any], *args: Any) -> tuple[Any, Callable[[Any], tuple[A
     """
     name = name_of("vjp", f)
     trace = Reverse(name)
-    result = f(*[trace.watch(place, argument) for place, argument in enumerate(args)])
+    watched = [trace.watch(place, argument) for place, argument in enumerate(args)]
+    with trace.scope():
+        result = f(*watched)
     trace.open = False
     results, structure = tree.flatten(result)
 
@@ -197,7 +207,8 @@ def vjp(f: Callable[..., Any], *args: Any) -> tuple[Any, Callable[[Any], tuple[A
             raise ValueError(f"{name}: the cotangent is not a tree like the function's result")
         for leaf, g in zip(results, gs, strict=True):
             _check_cotangent(name, leaf, g)
-        return trace.pull(results, [plain(g) for g in gs], keep=True)
+        with trace.scope():
+            return trace.pull(results, [plain(g) for g in gs], keep=True)
 
     return structure.unflatten([trace.leave(leaf) for leaf in results]), pullback
 
@@ -251,12 +262,13 @@ def value_and_grad(
             raise ValueError(f"{name}: argnums {places}: an argument is named twice")
         for place in places:
             watched[place] = trace.watch(place, args[place])
-        result, aux = f(*watched, **kwargs), None
-        trace.open = False
-        if has_aux:
-            result, aux = _pair(name, result)
-        out = trace.leave(result)
-        gradients = trace.pull([result], [_one(name, out)], keep=False)
+        with trace.scope():
+            result, aux = f(*watched, **kwargs), None
+            trace.open = False
+            if has_aux:
+                result, aux = _pair(name, result)
+            out = trace.leave(result)
+            gradients = trace.pull([result], [_one(name, out)], keep=False)
         gradient = gradients[0] if single else gradients
         return ((out, tree.map(trace.leave, aux)), gradient) if has_aux else (out, gradient)
 
