@@ -10,6 +10,7 @@ import cupyx.scipy.special
 import numpy as np
 
 from backends.base import Array, Backend, BackendUnavailable, Device, F
+from backends.cupy_functions import threefry
 from backends.cupy_lowering import LOWERING
 from backends.cupy_namespace import near, xp
 
@@ -73,6 +74,12 @@ class CuPy(Backend):
             for into, part in parts if x.dtype.kind == "c" else ((wide, updates),):
                 cupy.add.at(into, index, part)
             return wide.astype(x.dtype, copy=False)
+
+    def threefry(self, key: Array, x0: Array, x1: Array) -> tuple[Array, Array] | None:
+        if not all(isinstance(a, cupy.ndarray) for a in (key, x0, x1)):  # they are being recorded
+            return None
+        with self.scope():
+            return threefry(key, x0, x1)  # type: ignore[no-any-return]
 
     def erf(self, x: Array) -> Array:
         return _erf(x)

@@ -58,6 +58,29 @@ _logsumexp = ReductionKernel(
     preamble=_SCALED,
 )
 
+#: The block cipher of `backends.random`: threefry(key, x0, x1), all int32, gives two arrays.
+threefry = ElementwiseKernel(
+    "raw int32 key, int32 x0, int32 x1",
+    "int32 y0, int32 y1",
+    """
+    const unsigned rotations[8] = {13, 15, 26, 6, 17, 29, 16, 24};
+    const unsigned k0 = key[0], k1 = key[1], schedule[3] = {k0, k1, k0 ^ k1 ^ 0x1BD11BDAu};
+    unsigned a = x0 + k0, b = x1 + k1;
+    for (int turn = 0; turn < 5; ++turn) {
+      for (int i = 0; i < 4; ++i) {
+        const unsigned rotation = rotations[turn % 2 * 4 + i];
+        a += b;
+        b = (b << rotation | b >> (32 - rotation)) ^ a;
+      }
+      a += schedule[(turn + 1) % 3];
+      b += schedule[(turn + 2) % 3] + turn + 1;
+    }
+    y0 = a;
+    y1 = b;
+    """,
+    "tinynn_threefry",
+)
+
 
 def logsumexp(x: Any, axis: Any, keepdims: bool, out: Any) -> Any:
     """log(sum(exp(x))) without overflow, in one kernel."""
