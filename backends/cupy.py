@@ -79,7 +79,7 @@ class CuPy(Backend):
         if not all(isinstance(a, cupy.ndarray) for a in (key, x0, x1)):  # they are being recorded
             return None
         with self.scope():
-            return threefry(key, x0, x1)  # type: ignore[no-any-return]
+            return threefry(key, x0, x1)
 
     def erf(self, x: Array) -> Array:
         return _erf(x)

@@ -82,7 +82,7 @@ INTO = {
 
 
 LOWERING = Lowering(
-    cupy_functions,  # type: ignore[arg-type]
+    cupy_functions,
     cupy_functions.empty,
     INTO,
     {"matrix_transpose": "{0}.mT", "reshape": "{0}.reshape({shape})"},

@@ -162,7 +162,6 @@ WAYS: dict[str, Callable[[Any], Run]] = {
     "CuPy by hand, kernels of its own": lambda work: by_hand(work, fused=True),
 }
 SHUFFLED: dict[str, Callable[[Any], Run]] = {
-    'tinynn, engine="eager", shuffled': lambda work: trained(work, "eager", shuffle=True),
     'tinynn, engine="calls", shuffled': lambda work: trained(work, "calls", shuffle=True),
 }
 HEAD = ("", "launches", *(field.name for field in fields(Asked)))
