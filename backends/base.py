@@ -265,6 +265,11 @@ class Backend:
         """Bytes that arrays hold on this device; None where the library does not say."""
         return None
 
+    @classmethod
+    def is_out_of_memory(cls, error: BaseException) -> bool:
+        """Whether the library says by this error that the device's memory does not suffice."""
+        return isinstance(error, MemoryError)
+
     def compile(
         self, function: Callable[..., Any], static: tuple[int, ...] = ()
     ) -> Callable[..., Any]:

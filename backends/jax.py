@@ -68,6 +68,10 @@ class JAX(Backend):
     def memory_in_use(self) -> int | None:
         return (self.device.memory_stats() or {}).get("bytes_in_use")
 
+    @classmethod
+    def is_out_of_memory(cls, error: BaseException) -> bool:
+        return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
+
     def compile(
         self, function: Callable[..., Any], static: tuple[int, ...] = ()
     ) -> Callable[..., Any]:

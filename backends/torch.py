@@ -51,6 +51,10 @@ class Torch(Backend):
             return torch.cuda.memory_allocated(self.device)
         return None
 
+    @classmethod
+    def is_out_of_memory(cls, error: BaseException) -> bool:
+        return isinstance(error, MemoryError | torch.OutOfMemoryError)
+
     def _scatter_add(self, x: Array, indices: Array, updates: Array, axis: int) -> Array:
         return torch.index_add(x, axis, indices, updates)
 

@@ -71,6 +71,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("float_dtype", ["float32", "float64"], indirect=True)
     if "variant" in metafunc.fixturenames:
         chosen: list[Any] = metafunc.config.stash[VARIANTS]
+        module = metafunc.module.__name__
+        chosen = [row for row in chosen if not row.modules or module in row.modules]
         only = metafunc.definition.get_closest_marker("only")
         if only:
             chosen = [row for row in chosen if {row.id, row.library} & set(only.args)]

@@ -12,7 +12,7 @@ import pytest
 
 import backends
 from tests import checks
-from tests.transfers import Transfers
+from tests.transfers import Transfers, as_product
 from tests.variants import Variant, requested
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -28,14 +28,6 @@ BULK: dict[str, Callable[[Any], Any]] = {
     "tolist": lambda x: x.tolist(),
 }
 SCALAR: dict[str, Callable[[Any], Any]] = {"float": float, "int": int, "bool": bool}
-
-
-def as_product(function: Callable[..., Any], *args: Any) -> Any:
-    """Call the function from a line that counts as tinynn's own."""
-    code = compile("result = function(*args)", str(ROOT / "tinynn" / "made_up.py"), "exec")
-    scope = {"__name__": "tinynn.made_up", "function": function, "args": args}
-    exec(code, scope)
-    return scope["result"]
 
 
 @pytest.mark.only(*AWAY)

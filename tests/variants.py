@@ -1,13 +1,13 @@
 """The ways each array library is put under test.
 
 A variant is a library, a device, and perhaps a setting of the library (JAX with x64, NumPy with
-read-only arrays). `--backend torch` asks for every variant of the library; `--backend torch:cuda`
-for that one device.
+read-only arrays). `--backend torch` asks for every variant of the library that is here;
+`--backend torch:cuda` for that one device.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, wraps
 from types import ModuleType
 from typing import Any
@@ -25,6 +25,8 @@ class Variant:
     id: str
     spec: str
     setting: Callable[[], AbstractContextManager[None]] = nullcontext
+    here: Callable[[], bool] = lambda: True
+    modules: frozenset[str] = frozenset()  # what it is run in, unless it is asked for by its id
 
     @property
     def library(self) -> str:
@@ -133,6 +135,21 @@ def x64(enabled: bool) -> Callable[[], AbstractContextManager[None]]:
     return setting
 
 
+def two_cuda_devices() -> bool:
+    try:
+        backends.get("cupy:1")
+    except backends.BackendUnavailable:
+        return False
+    return True
+
+
+# What has to work wherever the arrays are; with the whole suite it takes twice as long.
+CONTRACTS = frozenset(
+    f"tests.test_{name}"
+    for name in """awkward_points backend_functions backends compiler files functional helpers
+    layers losses metrics namespace optim parity random training transforms vmap""".split()
+)
+
 TABLE = (
     Variant("numpy", "numpy"),
     Variant("numpy-readonly", "numpy", readonly),
@@ -145,6 +162,8 @@ TABLE = (
     Variant("jax-x32", "jax:cpu", x64(False)),
     Variant("dpnp", "dpnp:cpu"),
     Variant("cupy", "cupy:0"),
+    # CuPy computes on the current device, cupy:0, if it is not told otherwise.
+    Variant("cupy-device1", "cupy:1", here=two_cuda_devices, modules=CONTRACTS),
 )
 DEFAULT = ("numpy", "array_api_strict")
 
@@ -153,7 +172,8 @@ def requested(names: list[str]) -> list[Variant]:
     """The variants that `--backend` names: a library, a row's id, or "library:device"."""
     found: dict[str, Variant] = {}
     for name in names or DEFAULT:
-        rows = [row for row in TABLE if name in (row.id, row.library)]
-        for row in rows or [Variant(name, name)]:
+        exact = [replace(row, modules=frozenset()) for row in TABLE if row.id == name]
+        rows = [row for row in TABLE if row.library == name != row.id and row.here()]
+        for row in [*exact, *rows] or [Variant(name, name)]:
             found[row.id] = row
     return list(found.values())

@@ -25,6 +25,7 @@ from tinynn.training import engines
 from tinynn.training import progress as bars
 from tinynn.training.callbacks import Callback, Run
 from tinynn.training.data import Intake, Samples, align, columns_of
+from tinynn.training.memory import OutOfMemoryError, memory_suffices
 from tinynn.training.metrics import Metric, get, name_of
 from tinynn.training.model import Model, check_targets, forward, measure, numbers
 from tinynn.training.step import DROPOUT, HOLD_OUT, SHUFFLE, Epoch, TrainingStep
@@ -112,7 +113,7 @@ def fit(
     measured = tuple(map(get, _several(metrics)))
     intake = Intake.of("fit", X, backend)
     home = intake.home
-    with home.scope():
+    with home.scope(), memory_suffices(home, batch_size):
         key = random.key(seed, home)
         columns = tuple(map(str, columns_of(X)))
         samples = intake.samples(X, y, weights)
@@ -157,8 +158,9 @@ def _train(
         before = after
         try:
             count = pace.next(run.epochs - run.epoch)
-            totals = engine.run(run.epoch, count)
-            after = engine.snapshot(room)
+            with memory_suffices(home, engine.epoch.size):
+                totals = engine.run(run.epoch, count)
+                after = engine.snapshot(room)
             if measures is None:
                 table = [home.to_host(totals).tolist()]
             else:
@@ -182,10 +184,11 @@ def _train(
             room = None if callbacks else before  # a callback may keep what it is shown
             if callbacks:
                 engine.look_again()
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, OutOfMemoryError) as error:
             if run.epoch == 0:
                 raise
-            _warn(run, "interrupted: the model is as it was after this epoch")
+            what = "interrupted" if isinstance(error, KeyboardInterrupt) else f"{error}"
+            _warn(run, f"{what}: the model is as it was after this epoch")
             run.stop()
         if not isfinite(run.history.last["loss"]):
             engine.start(before.params, before.state)
