@@ -12,6 +12,7 @@ Importing this package imports no array library but NumPy.
 from backends import random
 from backends.base import Advice, Backend, BackendUnavailable, MixedArrays
 from backends.registry import Status, available, get, is_array, names, of
+from backends.scopes import scoped
 
 __all__ = [
     "Advice",
@@ -25,4 +26,5 @@ __all__ = [
     "names",
     "of",
     "random",
+    "scoped",
 ]

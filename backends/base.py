@@ -66,6 +66,7 @@ class Backend:
     minimum: ClassVar[str] = ""  # the oldest version that works
     xp: Namespace = None
     lowering: ClassVar[Lowering | None] = None  # how compiled programs speak to it
+    needs_scope: ClassVar[bool] = False  # operators go by something else than their arrays
 
     def __init__(self, device: Device, xp: Namespace = None) -> None:
         """Any namespace of the standard works; subclasses know theirs, so leave `xp` out there."""

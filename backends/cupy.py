@@ -1,7 +1,7 @@
 """CuPy, on CUDA. Its arrays have no `__array_namespace__`: cupy_namespace speaks the standard."""
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from functools import wraps
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 from backends.base import Array, Backend, BackendUnavailable, Device, F
 from backends.cupy_functions import threefry
 from backends.cupy_lowering import LOWERING
-from backends.cupy_namespace import near, xp
+from backends.cupy_namespace import SEVERAL, near, xp
 
 
 class CuPy(Backend):
@@ -22,6 +22,7 @@ class CuPy(Backend):
     minimum = "14.0"
     xp = xp
     lowering = LOWERING
+    needs_scope = SEVERAL
 
     @classmethod
     def devices(cls) -> Mapping[str, Device]:
@@ -52,7 +53,8 @@ class CuPy(Backend):
         self.device.synchronize()
 
     def scope(self) -> AbstractContextManager[Any]:
-        return cupy.cuda.Device(self.device.id)  # a new one: entering keeps state in the object
+        # A new one: entering keeps state in the object.
+        return cupy.cuda.Device(self.device.id) if SEVERAL else nullcontext()
 
     def scoped(self, function: F) -> F:
         @wraps(function)
@@ -66,14 +68,17 @@ class CuPy(Backend):
         with self.scope():
             return int(cupy.get_default_memory_pool().used_bytes())
 
+    def scatter_add(self, x: Array, indices: Array, updates: Array, *, axis: int = 0) -> Array:
+        with self.scope():
+            return super().scatter_add(x, indices, updates, axis=axis)
+
     def _scatter_add(self, x: Array, indices: Array, updates: Array, axis: int) -> Array:
         index = (slice(None),) * axis + (indices,)
-        with self.scope():
-            wide = x.astype(_ADDED_AS.get(x.dtype.name, x.dtype))  # always a copy
-            parts = ((wide.real, updates.real), (wide.imag, updates.imag))
-            for into, part in parts if x.dtype.kind == "c" else ((wide, updates),):
-                cupy.add.at(into, index, part)
-            return wide.astype(x.dtype, copy=False)
+        wide = x.astype(_ADDED_AS.get(x.dtype.name, x.dtype))  # always a copy
+        parts = ((wide.real, updates.real), (wide.imag, updates.imag))
+        for into, part in parts if x.dtype.kind == "c" else ((wide, updates),):
+            cupy.add.at(into, index, part)
+        return wide.astype(x.dtype, copy=False)
 
     def threefry(self, key: Array, x0: Array, x1: Array) -> tuple[Array, Array] | None:
         if not all(isinstance(a, cupy.ndarray) for a in (key, x0, x1)):  # they are being recorded

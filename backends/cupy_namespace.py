@@ -28,12 +28,12 @@ def _devices() -> int:
         return 0
 
 
-_ONE = _devices() < 2  # then it is the current one, and there is nothing to look after
+SEVERAL = _devices() > 1  # one alone is the current one, and there is nothing to look after
 
 
 def near(function: F) -> F:
     """`function` with the device of the first array among its arguments as the current one."""
-    if _ONE:
+    if not SEVERAL:
         return function
 
     @wraps(function, updated=())

@@ -82,6 +82,22 @@ def test_a_step_of_training_reads_nothing(backend: Backend) -> None:
 # The guard of tests/transfers.py sees what is planted.
 
 
+def product(source: str) -> Any:
+    """A function whose lines count as tinynn's own."""
+    code = compile(source, as_product.__code__.co_filename.replace("tests", "tinynn"), "eval")
+    return eval(code, {"__name__": "tinynn.made_up", "namespace": namespace, "np": np})
+
+
+READINGS = {
+    "float": product("lambda x: x * float(namespace(x).max(x))"),
+    "get": product("lambda x: x * float(x.get().max())"),
+    "numpy": product("lambda x: x * np.asarray(x).max()"),
+    "bool": product("lambda x: x * (1 if (x > 0).all() else 2)"),
+    "mask": product("lambda x: x * namespace(x).sum(x[x > 0])"),
+}
+ON_DEVICE_ALONE = {"mask"}  # without a frame or a method
+
+
 @dataclass(frozen=True)
 class Reading(Layer):
     """A layer that looks at a value, as none may."""
@@ -89,43 +105,29 @@ class Reading(Layer):
     how: str
 
     def __call__(self, params: Any, x: Any) -> Any:
-        return as_product(READINGS[self.how], x)
-
-
-def masked(x: Any) -> Any:
-    return namespace(x).sum(x[x > 0])
-
-
-READINGS = {
-    "float": lambda x: x * float(namespace(x).max(x)),
-    "get": lambda x: x * float(x.get().max()),
-    "numpy": lambda x: x + type(x)(x.shape) * np.asarray(x).max(),
-    "library": lambda x: x * (1 if (x > 0).all() else 2),
-}
+        return READINGS[self.how](x)
 
 
 @pytest.mark.parametrize("how", READINGS)
 def test_a_layer_that_reads_is_caught(backend: Backend, transfers: Transfers, how: str) -> None:
+    if how in ON_DEVICE_ALONE and not counters.emulated():
+        pytest.skip("only the emulated device tells of every copy")
     x = backend.asarray(np.ones((4, 3)))
     with transfers.caught() as found:
         try:
-            Sequential(Reading(how), Linear(2)).init(0, x)
+            Reading(how)({}, x)
         except (AssertionError, TypeError):  # HostRead, or CuPy's refusal
             refused = True
         else:
             refused = False
     assert refused or found
+    assert refused == (how not in ON_DEVICE_ALONE)
 
 
 @emulated
-def test_a_mask_that_the_product_takes_as_an_index_is_caught(
-    backend: Backend, transfers: Transfers
-) -> None:
+def test_a_test_may_take_a_mask_as_an_index(backend: Backend) -> None:
     x = backend.asarray(np.ones((4, 3)))
-    assert float(masked(x)) == 12.0  # a test may
-    with transfers.caught() as found:
-        as_product(masked, x)
-    assert "a copy within the library" in str(found[0])
+    assert_equal(x[x > 0], np.ones(12), backend)
 
 
 @emulated
@@ -167,6 +169,7 @@ def test_functions_work_where_their_arrays_are(second: Backend, name: str) -> No
             assert_array(plain(leaf), second)
 
 
+@reads_scalars  # check_finite does
 def test_derivatives_work_where_their_arrays_are(second: Backend) -> None:
     x = second.asarray(np.random.default_rng(0).normal(size=(4, 3)))
 

@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from typing import Any
 
+from backends import scoped
+
 __all__ = ["Configured", "from_config", "label", "require", "to_config"]
 
 
@@ -37,13 +39,23 @@ def label(value: Any) -> str:
     return f"{type(value).__name__}({', '.join(shown)})"
 
 
+# The methods that compute, and that others call.
+_COMPUTING = ("__call__", "train", "init", "update", "prepare", "check")
+
+
 class Configured:
-    """A base of dataclasses whose repr is their `label`."""
+    """A base of dataclasses whose repr is their `label`, and that compute where their arrays are.
+
+    Operators of plain arrays, which the class may use, then work on the arrays' device too.
+    """
 
     def __init_subclass__(cls, **settings: Any) -> None:
         super().__init_subclass__(**settings)
         if "__repr__" not in cls.__dict__:  # dataclass() would write one of its own
             cls.__repr__ = label  # type: ignore[method-assign]
+        for name in _COMPUTING:
+            if name in cls.__dict__:
+                setattr(cls, name, scoped(cls.__dict__[name]))
 
 
 def require(owner: Any, name: str, holds: Callable[[Any], bool], expected: str) -> None:

@@ -6,7 +6,7 @@ All take arrays of any backend, or traced ones, and keep dtype, shape, library a
 import math
 from typing import Any, TypeAlias
 
-from backends import random
+from backends import random, scoped
 from tinynn.rules import special
 from tinynn.trace import backend_of, namespace
 
@@ -73,6 +73,7 @@ def sigmoid(x: Array) -> Array:
     return special.sigmoid(x)
 
 
+@scoped
 def leaky_relu(x: Array, slope: float = 0.01) -> Array:
     """x where positive, slope * x elsewhere.
 
@@ -83,6 +84,7 @@ def leaky_relu(x: Array, slope: float = 0.01) -> Array:
     return namespace(x).where(x > 0, x, slope * x)
 
 
+@scoped
 def elu(x: Array, alpha: float = 1.0) -> Array:
     """x where positive, alpha * (exp(x) - 1) elsewhere (Clevert et al. 2015, arXiv:1511.07289).
 
@@ -97,6 +99,7 @@ def elu(x: Array, alpha: float = 1.0) -> Array:
     return xp.where(positive, x, alpha * xp.expm1(low))
 
 
+@scoped
 def gelu(x: Array) -> Array:
     """x times the normal distribution function of x, exactly (arXiv:1606.08415).
 
@@ -107,6 +110,7 @@ def gelu(x: Array) -> Array:
     return 0.5 * x * (1.0 + special.erf(x * math.sqrt(0.5)))
 
 
+@scoped
 def silu(x: Array) -> Array:
     """x * sigmoid(x) (arXiv:1702.03118).
 
@@ -117,6 +121,7 @@ def silu(x: Array) -> Array:
     return x * sigmoid(x)
 
 
+@scoped
 def softplus(x: Array) -> Array:
     """log(1 + exp(x)), without overflow.
 
@@ -139,6 +144,7 @@ def tanh(x: Array) -> Array:
     return namespace(x).tanh(x)
 
 
+@scoped
 def softmax(x: Array, axis: int = -1) -> Array:
     """exp(x) / sum(exp(x)) along the axis, without overflow; each slice sums to one.
 
@@ -152,6 +158,7 @@ def softmax(x: Array, axis: int = -1) -> Array:
     return powers / xp.sum(powers, axis=axis, keepdims=True)
 
 
+@scoped
 def log_softmax(x: Array, axis: int = -1) -> Array:
     """log(softmax(x)) along the axis, without overflow or log(0).
 
@@ -162,6 +169,7 @@ def log_softmax(x: Array, axis: int = -1) -> Array:
     return x - special.logsumexp(x, axis=axis, keepdims=True)
 
 
+@scoped
 def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
     """x @ weight + bias.
 
@@ -176,6 +184,7 @@ def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
     return y if bias is None else xp.add(y, bias)
 
 
+@scoped
 def dropout(x: Array, rate: float, key: Array) -> Array:
     """Each entry of x zeroed with probability `rate`, the rest scaled by 1 / (1 - rate).
 
@@ -192,6 +201,7 @@ def dropout(x: Array, rate: float, key: Array) -> Array:
     return xp.multiply(x, xp.astype(keep, x.dtype) / (1.0 - rate))
 
 
+@scoped
 def one_hot(labels: Array, classes: int, dtype: Any) -> Array:
     """1 at each label, 0 elsewhere; a label out of range gives a row of zeros.
 

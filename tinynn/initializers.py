@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from backends import random
+from backends import random, scoped
 from tinynn.trace import backend_of, namespace
 
 __all__ = [
@@ -46,6 +46,7 @@ def _normal(key: Array, shape: tuple[int, ...], dtype: Any, variance: float) -> 
     return random.normal(key, shape, dtype) * math.sqrt(variance)
 
 
+@scoped
 def glorot_uniform(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
     """Uniform of variance 2 / (inputs + outputs): for tanh, sigmoid and linear layers.
 
@@ -60,31 +61,37 @@ def glorot_uniform(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
     return _uniform(key, shape, dtype, 2.0 / max(1, sum(_fans(shape))))
 
 
+@scoped
 def glorot_normal(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
     """Normal of variance 2 / (inputs + outputs) (Glorot and Bengio 2010)."""
     return _normal(key, shape, dtype, 2.0 / max(1, sum(_fans(shape))))
 
 
+@scoped
 def he_uniform(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
     """Uniform of variance 2 / inputs: for relu and its kin (He et al. 2015, arXiv:1502.01852)."""
     return _uniform(key, shape, dtype, 2.0 / max(1, _fans(shape)[0]))
 
 
+@scoped
 def he_normal(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
     """Normal of variance 2 / inputs (He et al. 2015, arXiv:1502.01852)."""
     return _normal(key, shape, dtype, 2.0 / max(1, _fans(shape)[0]))
 
 
+@scoped
 def lecun_uniform(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
     """Uniform of variance 1 / inputs (LeCun et al. 1998, "Efficient BackProp")."""
     return _uniform(key, shape, dtype, 1.0 / max(1, _fans(shape)[0]))
 
 
+@scoped
 def lecun_normal(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
     """Normal of variance 1 / inputs (LeCun et al. 1998, "Efficient BackProp")."""
     return _normal(key, shape, dtype, 1.0 / max(1, _fans(shape)[0]))
 
 
+@scoped
 def orthogonal(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
     """Columns (or, where there are fewer, rows) that are orthonormal, uniformly distributed.
 

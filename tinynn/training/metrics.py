@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import backends
+from backends import scoped
 
 Metric = Callable[[Any, Any], Any]
 
@@ -23,6 +24,7 @@ class Accuracy:
 
     threshold: float = 0.0
 
+    @scoped
     def __call__(self, prediction: Any, target: Any) -> Any:
         """Share of right answers: a 0-d array of the prediction's dtype.
 
@@ -49,6 +51,7 @@ class Accuracy:
         return xp.mean(xp.astype(right, prediction.dtype))
 
 
+@scoped
 def accuracy(prediction: Any, target: Any) -> Any:
     """Share of right answers, single outputs being logits; see `Accuracy`.
 
@@ -60,6 +63,7 @@ def accuracy(prediction: Any, target: Any) -> Any:
     return Accuracy()(prediction, target)
 
 
+@scoped
 def mean_absolute_error(prediction: Any, target: Any) -> Any:
     """Mean distance of `prediction` from `target`, both (batch, outputs): a 0-d array.
 
@@ -71,6 +75,7 @@ def mean_absolute_error(prediction: Any, target: Any) -> Any:
     return xp.mean(xp.abs(prediction - xp.astype(target, prediction.dtype)))
 
 
+@scoped
 def r2(prediction: Any, target: Any) -> Any:
     """Coefficient of determination: the share of the target's variance that is explained.
 
