@@ -36,6 +36,7 @@ where = ElementwiseKernel("bool c, T x, T y", "T z", "z = c ? x : y", "tinynn_wh
 # NaN. The second parameter is never read. With two, CuPy leaves the reduction to its own kernel;
 # CUB's, for which the temporary type has no constructor, takes one.
 _SCALED = """
+#include <cupy/math_constants.h>
 template <typename T> struct Scaled { T peak, rest; };
 template <typename T> __device__ Scaled<T> added(Scaled<T> a, Scaled<T> b) {
   if (a.peak == b.peak) return {a.peak, a.rest + b.rest};
@@ -44,7 +45,7 @@ template <typename T> __device__ Scaled<T> added(Scaled<T> a, Scaled<T> b) {
   return {a.peak + b.peak, a.peak + b.peak};
 }
 template <typename T> __device__ Scaled<T> single(T x) { return {x, T(1)}; }
-template <typename T> __device__ Scaled<T> nothing() { return {T(-INFINITY), T(0)}; }
+template <typename T> __device__ Scaled<T> nothing() { return {T(-CUDART_INF), T(0)}; }
 """
 _logsumexp = ReductionKernel(
     "T x, int32 unread",
