@@ -31,11 +31,13 @@ def assert_matches_differences(
         assert slope_leaf.dtype == leaf.dtype
         assert tuple(slope_leaf.shape) == tuple(leaf.shape)
         assert backends.of(slope_leaf) == backend
-        slope += float(backend.xp.sum(slope_leaf * direction))
-        ahead.append(leaf + step * direction)
-        behind.append(leaf - step * direction)
+        with backend.scope():
+            slope += float(backend.xp.sum(slope_leaf * direction))
+            ahead.append(leaf + step * direction)
+            behind.append(leaf - step * direction)
     structure = tree.flatten(args)[1]
-    rise = float(f(*structure.unflatten(ahead))) - float(f(*structure.unflatten(behind)))
+    with backend.scope():
+        rise = float(f(*structure.unflatten(ahead))) - float(f(*structure.unflatten(behind)))
     np.testing.assert_allclose(slope, rise / (2 * step), rtol=1e-6, atol=1e-8)
 
 

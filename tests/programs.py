@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 import tinynn
-from backends import Backend
+from backends import Backend, scoped
 
 STEPS = 20
 LARGEST = 3.0  # |value|; what grows beyond it is squashed
@@ -303,7 +303,7 @@ def nested(api: Any, xp: Any, seed: int, many: Any) -> tuple[str, Callable[[Any]
 
 def transformed(program: Program, backend: Backend) -> tuple[Callable[..., Any], tuple[Any, ...]]:
     """A function of a program's value, derivatives of two orders and a batch; and its input."""
-    f = program.over(tinynn.Namespace(backend.xp), backend.asarray)
+    f = scoped(program.over(tinynn.Namespace(backend.xp), backend.asarray))
     groups = (program.inputs.values(), program.direction, program.batch)
     x, direction, batch = (tuple(backend.asarray(np.asarray(a)) for a in g) for g in groups)
     gradient = tinynn.grad(f, tuple(range(len(x))))

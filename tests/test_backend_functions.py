@@ -14,8 +14,10 @@ from tests.checks import assert_close, assert_equal
 def methods(request, backend):
     """The backend, and the base class's defaults on its namespace."""
     if request.param == "own":
-        return backend
-    return Backend(backend.device, backend.xp)
+        yield backend
+        return
+    with backend.scope():  # the defaults use operators
+        yield Backend(backend.device, backend.xp)
 
 
 def numbers(backend, data):
@@ -121,7 +123,7 @@ def test_logsumexp_at_the_edges(methods, backend):
 
 
 def test_compiling(backend):
-    times = backend.compile(lambda x, n, y: x * n + y, static=(1,))
+    times = backend.compile(backends.scoped(lambda x, n, y: x * n + y), static=(1,))
     x = backend.asarray([1, 2])
     for n, expected in ((3, [4, 8]), (4, [5, 10])):
         assert_equal(times(x, n, x), expected, backend)

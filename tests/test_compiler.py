@@ -72,7 +72,7 @@ def test_compile_records_once_for_every_signature(backend: Backend) -> None:
     assert runs == [(2, 3)]
     compiled(x[:1, ...], 2, 0.5)
     assert runs == [(2, 3), (1, 3)]
-    assert_equal(compiled(2 * x, 3, 0.5)["y"], np.full((2, 3), 4.0, "float32"), backend)
+    assert_equal(compiled(xp.add(x, x), 3, 0.5)["y"], np.full((2, 3), 4.0, "float32"), backend)
     assert len(runs) == 3
 
 
@@ -106,6 +106,7 @@ def test_results_share_no_memory_that_they_did_not_share_before(backend: Backend
 def test_numbers_alone_are_pythons(backend: Backend) -> None:
     x = backend.asarray(np.asarray([1.0, 2.0], dtype="float32"))
     for f in (lambda r, x: x * (1 - r), lambda r, x: x * -r, lambda r, x: x * abs(r**2)):
+        f = backends.scoped(f)
         compiled = tinynn.compile(f)
         for rate in (0.1, 0.25):
             assert_close(compiled(rate, x), backend.to_host(f(rate, x)), backend)
@@ -168,7 +169,7 @@ def test_results_are_the_callers(backend: Backend) -> None:
     f = tinynn.compile(lambda x: (x + 1, (x + 1) * 2, namespace(x).zeros_like(x), x))
     first = f(x)
     kept = [backend.to_host(leaf).copy() for leaf in first]
-    second = f(x * 10)
+    second = f(xp.multiply(x, 10))
     for leaf, want in zip(first, kept, strict=True):
         np.testing.assert_array_equal(backend.to_host(leaf), want)
     assert all(a is not b for a, b in zip(first, second, strict=True))

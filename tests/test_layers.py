@@ -233,7 +233,7 @@ def case(
 ) -> tuple[Callable[..., Any], tuple[Any, ...]]:
     layer, x = LAYERS[name], placed(IMAGES, backend, dtype)
     trainable, statistics = split(scattered(layer.init(0, x), backend))
-    statistics = tree.map(lambda leaf: backend.xp.abs(leaf) + 0.5, statistics)
+    statistics = tree.map(lambda leaf: backend.xp.add(backend.xp.abs(leaf), 0.5), statistics)
     key = random.key(3, backend)
 
     def f(trainable: Any, x: Any) -> Any:

@@ -110,7 +110,7 @@ class Call:
         self.key, self.case, self.kind = key, case, kind
         self.name = f"{CASES[key].index(case)}-{kind}"
         self.backend, self.dtype = backend, backend.dtypes()[DTYPES[kind][wide]]
-        self.f = lambda *arrays: plain(case.f(space, *arrays))
+        self.f = backends.scoped(lambda *arrays: plain(case.f(space, *arrays)))
         self.hosts = arguments(case, kind, seed)
         self.args = [backend.asarray(host, dtype=self.dtype) for host in self.hosts]
         skip_if_missing(lambda: self.f(*self.args), backend)

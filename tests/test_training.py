@@ -163,7 +163,7 @@ def test_weights_count_samples(backend: Backend, x: Any, y: Any) -> None:
     repeated = backend.asarray(LINE[order])
     settings: dict[str, Any] = {"epochs": 3, "batch_size": None, "optimizer": SGD(0.05)}
     weighted = fit(Linear(1), x, y, weights=weights, **settings)
-    plain = fit(Linear(1), repeated, 2 * repeated + 1, **settings)
+    plain = fit(Linear(1), repeated, backend.asarray(2 * LINE[order] + 1), **settings)
     assert weighted.history["loss"] == pytest.approx(plain.history["loss"], rel=1e-5)
 
 
@@ -344,14 +344,18 @@ def test_early_stopping_restores_the_best(backend: Backend, x: Any, y: Any, epoc
     model = fit(
         *(Linear(1), x, y),
         epochs=epochs,
-        validation=(x, -y),
+        validation=(x, backend.xp.negative(y)),
         callbacks=[lambda run: params.append(run.params), stopping],
         optimizer=SGD(0.1),
     )
     assert model.history["epoch"] == list(range(1, min(epochs, 4) + 1))
     assert model.params is params[0]
-    assert model.evaluate(x, -y)["loss"] == min(model.history["validation_loss"])
-    again = fit(Linear(1), x, y, epochs=2, validation=(x, -y), callbacks=[stopping])
+    assert model.evaluate(x, backend.xp.negative(y))["loss"] == min(
+        model.history["validation_loss"]
+    )
+    again = fit(
+        Linear(1), x, y, epochs=2, validation=(x, backend.xp.negative(y)), callbacks=[stopping]
+    )
     assert len(again.history["loss"]) == 2, "it forgets the run before"
 
 
@@ -453,7 +457,7 @@ def test_errors_of_regression(backend: Backend) -> None:
     assert_close(mean_absolute_error(prediction, target), 1 / 6, backend, dtype="float32")
     assert_close(r2(prediction, target), (0.5 + 1.0) / 2, backend, dtype="float32")
     assert_close(r2(target, prediction), (1 - 1 / (14 / 3) + 1.0) / 2, backend, rtol=1e-5)
-    assert_close(r2(prediction + 1, target), (1 - 6 / 2 + 0.0) / 2, backend)
+    assert_close(r2(backend.xp.add(prediction, 1.0), target), (1 - 6 / 2 + 0.0) / 2, backend)
 
 
 def test_history() -> None:

@@ -165,6 +165,7 @@ class Transfers:
 CARRIERS = (
     "array_api_compat",
     "backends.cupy_namespace",
+    "backends.scopes",
     "numpy",
     "tests.cudacpu",
     "tests.transfers",

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from itertools import count
 from typing import Any
 
+from backends import scoped
 from tinynn.trace.operators import Operators
 from tinynn.trace.standard import Call
 
@@ -121,7 +122,7 @@ class Traced(Operators):
             )
         # A tape may hold the old value, so this array gets a new one.
         changed = self.space.xp.asarray(self.value, copy=True)
-        changed[put_back(template, map(plain, arrays))] = plain(value)
+        _assigned(changed, put_back(template, map(plain, arrays)), plain(value))
         self.value = changed
 
     def __iter__(self) -> Iterator[Any]:
@@ -343,5 +344,10 @@ def _to_device(x: Any, *, device: Any, **options: Any) -> Any:
     return array_api_compat.to_device(x, device, **options)
 
 
-getitem = Function("getitem", lambda x, *arrays, key: x[put_back(key, arrays)])
+def _assign(array: Any, key: Any, value: Any) -> None:
+    array[key] = value
+
+
+getitem = Function("getitem", scoped(lambda x, *arrays, key: x[put_back(key, arrays)]))
+_assigned = scoped(_assign)
 to_device = Function("to_device", _to_device)
