@@ -67,8 +67,8 @@ def test_raw_kernels_have_shared_memory_and_barriers(cupy):
     sums = cupy.empty(8, dtype="float32")
     kernel = cupy.RawKernel(BLOCK_SUM, "block_sum")
     kernel((8,), (128,), (cupy.asarray(x), sums, np.int32(1000)), shared_mem=4 * 128)
-    expected = np.pad(x, (0, 24)).reshape(8, 128).sum(1)
-    np.testing.assert_allclose(cupy.asnumpy(sums), expected, rtol=1e-5)
+    expected = np.pad(x, (0, 24)).reshape(8, 128).sum(1, dtype="float64")
+    np.testing.assert_allclose(cupy.asnumpy(sums), expected, rtol=1e-5, atol=1e-5)
 
 
 HISTOGRAM = r"""
