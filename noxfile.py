@@ -6,6 +6,8 @@ after `--` go to pytest: `nox -s torch -- -k dropout`.
 
 import ctypes
 import os
+import platform
+import subprocess
 import zipfile
 from pathlib import Path
 
@@ -89,11 +91,10 @@ def dpnp(session: nox.Session) -> None:
 
 @nox.session(tags=["tests"])
 def cupy(session: nox.Session) -> None:
-    """The suite on CuPy, where there is a CUDA device."""
-    if reason := no_cuda():
-        session.skip(f"CuPy is not tested on this machine: {reason}")
-    install(session, "test", "cupy")
-    run_tests(session, "cupy")
+    """The suite on CuPy: on a CUDA device, else on an emulated one that runs CuPy's own code."""
+    emulate = cupy_device(session)
+    install(session, "test", "cupy" if emulate else "cupy_toolkit")
+    run_parallel(session, *emulate, "pytest", "--backend", "cupy", *(session.posargs or ("tests",)))
 
 
 @nox.session
@@ -143,14 +144,13 @@ def minimums(session: nox.Session) -> None:
 @nox.parametrize("library", ("numpy", *OTHERS))
 def conformance(session: nox.Session, library: str) -> None:
     """No test of the Array API's public suite fails but for a fault of the library itself."""
-    if library == "cupy" and (reason := no_cuda()):
-        session.skip(f"CuPy is not tested on this machine: {reason}")
     suite = array_api_tests(session)
-    install(session, "test", library)
+    emulate = cupy_device(session) if library == "cupy" else ()
+    install(session, "test", "cupy_toolkit" if library == "cupy" and not emulate else library)
     session.install("-r", str(suite / "requirements.txt"))
     arguments = session.posargs or ("--max-examples", "20")
     compare = ("python", "-m", "tests.conformance", str(suite), library)
-    run_parallel(session, *compare, *arguments)
+    run_parallel(session, *emulate, *compare, *arguments)
 
 
 @nox.session(default=False)
@@ -182,6 +182,34 @@ def array_api_tests(session: nox.Session) -> Path:
     except CommandFailed:
         session.skip(f"no ARRAY_API_TESTS=folder, and {SUITE} cannot be cloned")
     return suite
+
+
+def cupy_device(session: nox.Session) -> tuple[str, ...]:
+    """What starts a command that uses CuPy: nothing on a CUDA device, else tests/cudacpu."""
+    reason = no_cuda()
+    if not reason:
+        session.log("CuPy runs on this machine's CUDA device")
+        return ()
+    session.log(f"CuPy runs on the emulated CUDA device of tests/cudacpu: {reason}")
+    if not (platform.system() == "Linux" and platform.machine() == "x86_64"):
+        session.skip("the emulated CUDA device needs Linux on x86-64")
+    if not has_gcc():
+        session.log("there is no g++ from 12 on: the compiler is Zig, from the package index")
+        session.install("ziglang>=0.14")
+    # What is built and compiled is kept from one run to the next, for every session.
+    session.env["CUDACPU_CACHE"] = str(session.cache_dir.resolve() / "cudacpu")
+    return ("python", "-m", "tests.cudacpu")
+
+
+def has_gcc() -> bool:
+    """Whether the g++ that tests/cudacpu would choose is here."""
+    if os.environ.get("CUDACPU_CXX"):
+        return True
+    try:
+        version = subprocess.check_output(["g++", "-dumpversion"], text=True)
+    except (OSError, subprocess.CalledProcessError):
+        return False
+    return int(version.partition(".")[0]) >= 12
 
 
 def no_cuda() -> str:

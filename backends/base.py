@@ -302,6 +302,14 @@ class Backend:
     #: step, and `turns` is a number that it is compiled for.
     repeat: Callable[..., Any] | None = None
 
+    def threefry(self, key: Array, x0: Array, x1: Array) -> tuple[Array, Array] | None:
+        """The block cipher of `backends.random` by a kernel of the library's; None without one.
+
+        key: (2,) int32; x0, x1: (n,) int32, the counters. The 100 calls of the standard that it
+        takes otherwise are as many launches on a GPU.
+        """
+        return None
+
     def native(self) -> LoopCompiler | None:
         """The compiler of explicit loops for this library's arrays; None where there is none.
 

@@ -11,6 +11,8 @@ import numpy as np
 
 from backends import cuda_driver
 from backends.base import Array, Backend, BackendUnavailable, Device, F
+from backends.cupy_functions import threefry
+from backends.cupy_lowering import LOWERING
 from backends.cupy_namespace import SEVERAL, near, xp
 
 
@@ -20,6 +22,7 @@ class CuPy(Backend):
     name = "cupy"
     minimum = "14.0"
     xp = xp
+    lowering = LOWERING
     needs_scope = SEVERAL
 
     @classmethod
@@ -81,6 +84,12 @@ class CuPy(Backend):
         for into, part in parts if x.dtype.kind == "c" else ((wide, updates),):
             cupy.add.at(into, index, part)
         return wide.astype(x.dtype, copy=False)
+
+    def threefry(self, key: Array, x0: Array, x1: Array) -> tuple[Array, Array] | None:
+        if not all(isinstance(a, cupy.ndarray) for a in (key, x0, x1)):  # they are being recorded
+            return None
+        with self.scope():
+            return threefry(key, x0, x1)
 
     def erf(self, x: Array) -> Array:
         return _erf(x)

@@ -225,7 +225,11 @@ def permutation(key: Array, n: int) -> Array:
 
 def _threefry(key: Array, x0: Array, x1: Array) -> tuple[Array, Array]:
     """The block cipher on counters x0, x1: (n,) int32. Sums wrap, as in every library's int32."""
-    xp = of(key).xp
+    backend = of(key)
+    done = backend.threefry(key, x0, x1)
+    if done is not None:
+        return done
+    xp = backend.xp
     k0, k1 = key[:1], key[1:]
     schedule = (k0, k1, k0 ^ k1 ^ _PARITY)
     x0, x1 = xp.add(x0, k0), xp.add(x1, k1)

@@ -10,6 +10,7 @@ import pytest
 import tinynn
 from backends import Backend
 from tinynn.layers import Linear
+from tinynn.rules import special
 from tinynn.trace import namespace
 
 DTYPES = ("float32", "complex128", "int32", "bool")
@@ -31,7 +32,7 @@ logical_and logical_or logical_xor maximum minimum multiply nextafter not_equal 
 subtract"""
 
 pytestmark = [
-    pytest.mark.only("numpy", "torch"),
+    pytest.mark.only("numpy", "torch", "cupy"),
     pytest.mark.filterwarnings("ignore::RuntimeWarning"),
 ]
 
@@ -134,6 +135,51 @@ def test_matrix_products(backend: Backend, shapes: Any) -> None:
     for dtypes in (("float32",) * 2, ("complex128",) * 2, ("int64",) * 2, ("float32", "float64")):
         given = [array(backend, s, d) for s, d in zip(shapes, dtypes, strict=True)]
         assert_same(backend, lambda x, y: namespace(x).matmul(x, y), *given)
+
+
+@pytest.mark.parametrize("f", [special.sigmoid, special.erf], ids=["sigmoid", "erf"])
+def test_special_functions(backend: Backend, f: Callable[..., Any]) -> None:
+    for dtype in ("float32", "float64"):
+        for shape in SHAPES:
+            assert_same(backend, f, array(backend, shape, dtype))
+    assert_same(backend, f, backend.asarray([float("nan"), -0.0, float("inf"), -1e3, 1e3]))
+
+
+def test_logsumexp(backend: Backend) -> None:
+    inf, nan = float("inf"), float("nan")
+    rows = [[inf, 1.0, 2.0], [-inf] * 3, [nan, 1.0, -inf], [inf, -inf, inf], [1e4, 1e4, -1e4]]
+    large = np.random.default_rng(0).normal(0, 30, (3, 1500))
+    for host in (rows, large):
+        for dtype in ("float32", "float64"):
+            x = backend.asarray(np.asarray(host, dtype))
+            for axis in (None, 0, -1, (1,), (-1, 0)):
+                for keepdims in (False, True):
+                    given = {"axis": axis, "keepdims": keepdims}
+                    assert_same(backend, lambda x, s=given: special.logsumexp(x, **s), x)
+
+
+def test_taking_by_index(backend: Backend) -> None:
+    indices = backend.asarray(np.asarray([2, 0, -1, 2]))
+    for dtype in DTYPES:
+        x = array(backend, (3, 4), dtype)
+        for axis in (0, 1, -1):
+            assert_same(backend, lambda x, i, a=axis: namespace(x).take(x, i, axis=a), x, indices)
+        assert_same(backend, lambda x, i: namespace(x).take(x[:, 1], i), x, indices)
+
+
+def test_products_of_what_lies_in_another_order(backend: Backend) -> None:
+    for dtype in ("float32", "complex128", "int32"):
+        x, y = array(backend, (3, 4), dtype), array(backend, (2, 4, 3), dtype, 1)
+        xp = backend.xp
+        assert_same(backend, lambda x: namespace(x).matmul(x.mT, x), x)
+        assert_same(backend, lambda x, y: namespace(x).matmul(y, x), x, y)
+        assert_same(backend, lambda x, y: namespace(x).matmul(y.mT, x.mT), x, y)
+        assert_same(backend, lambda y: namespace(y).matmul(y.mT, y), y)
+        assert_same(backend, lambda y: namespace(y).matmul(y, y[:1, :, :].mT), y)
+        for a, b in ((x[:, 1], x[:, 2]), (x[0, ...], x[1, ...]), (x[::2, 0], x[1:, 3])):
+            assert_same(backend, lambda a, b: namespace(a).vecdot(a, b), a, b)
+            assert_same(backend, lambda a, b: namespace(a).matmul(a, b), a, b)
+        assert_same(backend, lambda x: namespace(x).vecdot(x, x), xp.asarray(x, copy=True))
 
 
 def test_choices_and_casts(backend: Backend) -> None:

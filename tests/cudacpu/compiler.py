@@ -26,7 +26,7 @@ class Compiler:
 
     def library(self) -> list[str]:
         """The command that makes one of the toolkit's libraries."""
-        return [*self.command, "-O2", "-std=c++17", "-fPIC", "-shared", *self.sanitizers()]
+        return [*self.command, "-O2", "-std=c++17", "-fPIC", "-shared", "-s", *self.sanitizers()]
 
     def kernel(self) -> list[str]:
         """The command that makes a kernel; NVRTC's emulation adds the source and its options."""

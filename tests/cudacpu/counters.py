@@ -57,7 +57,7 @@ class State(ctypes.Structure):
         ("devices", ctypes.c_int),
         ("driver_version", ctypes.c_int),
         ("headers_missing", ctypes.c_int),
-        ("permit_copy_to_host", PERMIT),
+        ("permit_copy_to_host", ctypes.c_void_p),  # an address, which can be put back
     )
 
 
@@ -142,7 +142,8 @@ def copies_to_host(permit: Callable[[int], bool]) -> Iterator[None]:
             errors.append(error)
             return False
 
-    device().permit_copy_to_host = PERMIT(ask)
+    called = PERMIT(ask)  # a name, so that it lives as long as CUDA may call it
+    device().permit_copy_to_host = ctypes.cast(called, ctypes.c_void_p)
     try:
         yield
     finally:

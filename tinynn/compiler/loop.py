@@ -242,7 +242,7 @@ class InPlace(Loop):
         batches = batches * times
         count, lowering = len(batches), self.backend.lowering
         outs = self._empty((count,), self.wanted.dtype)
-        with lowering.context():
+        with self.backend.scope(), lowering.context():
             self.scope["run"](batches, self.counted(count), lowering.entries(outs))
         self.count_on(count)
         return self.wanted_of(outs)

@@ -1,0 +1,205 @@
+"""What a training step asks of a CUDA device: launches, memory, and readings of it.
+
+    python -m tests.cudacpu python benchmarks/launches.py [--work w1,w2,w3]
+
+The numbers are counted on the emulated device (tests/cudacpu), and are the same on any: they say
+how often the host has to speak to the device, not how long anything takes. A step's numbers are the
+difference of a long and a short run, so what a run costs once is apart from them.
+"""
+
+import sys
+from collections.abc import Callable
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+
+import click  # noqa: E402
+import cupy  # noqa: E402
+import cupy_by_hand  # noqa: E402
+import works  # noqa: E402
+from dense import Dense  # noqa: E402
+
+import backends  # noqa: E402
+import tinynn  # noqa: E402
+from tests.cudacpu import counters  # noqa: E402
+from tinynn.training import engines, prepare  # noqa: E402
+from tinynn.training.progress import Bar  # noqa: E402
+
+Run = Callable[[int], Any]  # epochs -> their losses, on the device
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the host asked of the device.
+
+    Attributes:
+        kernels: launches of CuPy's kernels.
+        products: calls of cuBLAS.
+        copies: from device to device.
+        pool: requests to CuPy's memory pool.
+        mallocs: those of them for which the pool had to ask the device.
+        sent: copies to the device.
+        reads: copies to the host.
+        waits: synchronisations.
+    """
+
+    kernels: int = 0
+    products: int = 0
+    copies: int = 0
+    pool: int = 0
+    mallocs: int = 0
+    sent: int = 0
+    reads: int = 0
+    waits: int = 0
+
+    @property
+    def launches(self) -> int:
+        """All that is put into the device's queue, one after the other."""
+        return self.kernels + self.products + self.copies
+
+    def __sub__(self, other: "Asked") -> "Asked":
+        pairs = zip(astuple(self), astuple(other), strict=True)
+        return Asked(*(mine - theirs for mine, theirs in pairs))
+
+    def share(self, count: int) -> "Asked":
+        """One of so many equal parts."""
+        shares = [divmod(number, count) for number in astuple(self)]
+        if any(rest for _, rest in shares):
+            raise ValueError(f"launches: expected {count} equal parts, got {self}")
+        return Asked(*(share for share, _ in shares))
+
+
+class _Requests(cupy.cuda.MemoryHook):  # type: ignore[misc]
+    """Counts what is asked of the memory pool."""
+
+    name = "requests"
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def malloc_preprocess(self, **_: Any) -> None:
+        self.count += 1
+
+
+def asked(run: Callable[[], Any]) -> Asked:
+    """What this asks of the device."""
+    with _Requests() as requests, counters.counting() as seen:
+        run()
+    return Asked(
+        seen.launches, seen.library_calls, seen.copies_on_device, requests.count,
+        seen.allocations, seen.copies_to_device, seen.copies_to_host, seen.synchronizations,
+    )  # fmt: skip
+
+
+def measured(make: Callable[[Any], Run], work: Any) -> dict[str, Asked]:
+    """What a step asks, and what an epoch and a run of any length ask besides."""
+
+    def runs(work: Any) -> tuple[Asked, Asked]:
+        """An epoch, and what a run asks besides."""
+        run = make(work)
+        run(5), run(5)  # compile the kernels, and fill the pool
+        short, long = asked(lambda: run(2)), asked(lambda: run(5))
+        epoch = (long - short).share(3)
+        return epoch, short - epoch - epoch
+
+    epoch, rest = runs(work)
+    if work.batch is None:
+        return {"a step": epoch, "a run, besides": rest}
+    longer, steps = runs(of_rows(work, 2 * work.rows))[0], work.rows // work.batch
+    step = (longer - epoch).share(steps)
+    besides = Asked(*(a - steps * b for a, b in zip(astuple(epoch), astuple(step), strict=True)))
+    return {"a step": step, "an epoch, besides": besides, "a run, besides": rest}
+
+
+def of_rows(work: Dense, rows: int) -> Dense:
+    """The work with so many rows."""
+    return Dense(work.title, work.sizes, work.batch, rows, work.rule)
+
+
+def trained(work: Any, engine: str, shuffle: bool = False) -> Run:
+    """tinynn's engine of that name, as `fit` makes it, after its first epoch."""
+    home = backends.get("cupy")
+    x, y = home.asarray(work.x), home.asarray(work.y)
+    net, loss, optimizer = work.tinynn()
+    kinds = [(str(2 * i), kind) for i in range(work.layers) for kind in work.kinds]
+    params: dict[str, Any] = {}
+    for (layer, kind), weight in zip(kinds, work.start(), strict=True):
+        params.setdefault(layer, {})[kind] = home.asarray(weight)
+    problem = prepare(
+        net, x, y, params=params, loss=loss, optimizer=optimizer, batch_size=work.batch,
+        shuffle=shuffle,
+    )  # fmt: skip
+    batches = problem.batches
+    with home.scope():
+        made = engines.select(engine, problem.step, batches, problem.start, Bar(), 1, False)
+    epochs = [0]
+
+    def epoch() -> Any:
+        order, keys = batches.order(epochs[0]), batches.keys(epochs[0])
+        epochs[0] += 1
+        return batches.loss_of_epoch(made.run(order, keys, 0, batches.steps), order)
+
+    def run(count: int) -> Any:
+        if made.fuses_epochs:
+            return batches.loss_of_epoch(made.run_epochs(count), None)
+        return home.xp.stack([epoch() for _ in range(count)])
+
+    run(1)
+    return run
+
+
+def by_hand(work: Any, fused: bool = False) -> Run:
+    """An expert's CuPy."""
+    make = cupy_by_hand.xor if isinstance(work, works.Xor) else cupy_by_hand.dense
+    return make(work, fused)
+
+
+WAYS: dict[str, Callable[[Any], Run]] = {
+    'tinynn, engine="eager"': lambda work: trained(work, "eager"),
+    'tinynn, engine="calls"': lambda work: trained(work, "calls"),
+    "CuPy by hand": by_hand,
+    "CuPy by hand, kernels of its own": lambda work: by_hand(work, fused=True),
+}
+SHUFFLED: dict[str, Callable[[Any], Run]] = {
+    'tinynn, engine="calls", shuffled': lambda work: trained(work, "calls", shuffle=True),
+}
+HEAD = ("", "launches", *(field.name for field in fields(Asked)))
+
+
+def table(work: Any) -> list[str]:
+    """What is asked in each way of doing the work, without the lines of nothing."""
+    rows: list[Any] = [HEAD, ("---",) * len(HEAD)]
+    for title, make in (WAYS | (SHUFFLED if work.batch else {})).items():
+        for part, numbers in measured(make, work).items():
+            if numbers != Asked():
+                rows.append((f"{title}: {part}", numbers.launches, *astuple(numbers)))
+    return [f"### {work.title}", *("| " + " | ".join(map(str, cells)) + " |" for cells in rows)]
+
+
+def all_works() -> dict[str, list[Any]]:
+    digits = "W2: digits 64-32-10, Adam, batch 32, float32"
+    wide = "W3: 784-256-128-10, {}, batch 128, float32"
+    return {
+        "w1": [works.Xor()],
+        "w2": [Dense(digits, (64, 32, 10), 32, 128, "adam")],
+        "w3": [
+            Dense(wide.format(name), (784, 256, 128, 10), 128, 256, rule)
+            for name, rule in (("Adam", "adam"), ("SGD with momentum", "momentum"))
+        ],
+    }
+
+
+@click.command(help=__doc__)
+@click.option("--work", default="w1,w2,w3", show_default=True)
+def main(work: str) -> None:
+    counters.device()  # says what to do where there is nothing that counts
+    for name in work.split(","):
+        for each in all_works()[name]:
+            print("\n".join(table(each)), flush=True)
+            print()
+
+
+if __name__ == "__main__":
+    main()
