@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, settings
 pytest.register_assert_rewrite("tests.checks")
 
 import backends  # noqa: E402 - the module above has to be registered before it is imported
+from tests.cudacpu import counters  # noqa: E402
 from tests.transfers import Transfers, watch  # noqa: E402
 from tests.variants import Variant, requested  # noqa: E402
 
@@ -57,6 +58,8 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_report_header(config: pytest.Config) -> str:
     variants = config.stash[VARIANTS]
     line = "backends: " + ", ".join(variant.id for variant in variants)
+    if any(variant.library == "cupy" for variant in variants):
+        line += " on " + ("the emulated CUDA device" if counters.emulated() else "a CUDA device")
     if not tests_numpy(variants):
         line += "; tests that take no backend are left to a run with numpy"
     return line
