@@ -1,10 +1,10 @@
 """Model: a network with its parameters, as `fit` returns it and `load` reads it."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
-from typing import Any
+from typing import Any, Protocol
 
 import backends
 from backends import Backend
@@ -14,6 +14,30 @@ from tinynn.training.answers import Answers
 from tinynn.training.data import Intake, Samples, align, host
 from tinynn.training.history import History
 from tinynn.training.metrics import KNOWN, Metric, name_of
+
+ROWS_AT_ONCE = 8192  # of raw data that pass through the network
+
+
+class Preparation(Protocol):
+    """What makes a network's inputs of raw data, and answers of its outputs.
+
+    `tinynn.tabular.TablePreparation` is one. Arrays are the host's.
+    """
+
+    def transform(self, data: Any) -> Any:
+        """The network's inputs: (rows, ...)."""
+
+    def targets(self, column: Any) -> Any:
+        """What the network is to give: (rows,)."""
+
+    def decode(self, prediction: Any) -> Any:
+        """Labels or units of the network's outputs: (rows,)."""
+
+    def probabilities(self, prediction: Any) -> Any:
+        """Probabilities of the network's outputs: (rows, classes)."""
+
+    def to_config(self) -> dict[str, Any]:
+        """What JSON can hold, for the model's file."""
 
 
 @dataclass(eq=False, repr=False)  # of arrays neither == nor the repr says much
@@ -28,6 +52,8 @@ class Model:
     loss, metrics : what `evaluate` measures
     columns : names of the features, if they came as a data frame
     extra : anything that JSON can hold; saved with the model for whoever put it there
+    preparation : what makes the network's inputs of raw data, as `tinynn.tabular` fits it, and is
+        saved with the model; None where X is what the network takes
 
     >>> import numpy as np
     >>> from tinynn.layers import Linear
@@ -46,6 +72,7 @@ class Model:
     metrics: Sequence[Metric] = ()
     columns: tuple[str, ...] = ()
     extra: dict[str, Any] = field(default_factory=dict)
+    preparation: Preparation | None = None
     _answers: Answers = field(default_factory=Answers, init=False)
 
     def __repr__(self) -> str:
@@ -65,6 +92,37 @@ class Model:
         return backends.of(*arrays) if arrays else host()
 
     def predict(self, X: Any, batch_size: int | None = None) -> Any:
+        """The answers for X: `outputs`, or labels or units on the host if there is a preparation."""
+        if self.preparation is None:
+            return self.outputs(X, batch_size)
+        return self.preparation.decode(self._prepared_outputs(X, batch_size))
+
+    def predict_proba(self, X: Any, batch_size: int | None = None) -> Any:
+        """The probability of each class for raw data: a host array, (rows, classes).
+
+        Raises
+        ------
+        ValueError : the model has no preparation, so nothing knows its classes; or as `predict`
+
+        """
+        if self.preparation is None:
+            raise ValueError(
+                "predict_proba: expected a model with a preparation, as tinynn.tabular.fit_table "
+                "makes it, got one without. To fix it: take the softmax of predict's logits."
+            )
+        return self.preparation.probabilities(self._prepared_outputs(X, batch_size))
+
+    def _prepared(self, X: Any) -> Any:
+        """What the network takes, on the model's backend; X itself if there is no preparation."""
+        if self.preparation is None:
+            return X
+        return self.backend.asarray(self.preparation.transform(X))
+
+    def _prepared_outputs(self, X: Any, batch_size: int | None) -> Any:
+        outputs = self.outputs(self._prepared(X), batch_size or ROWS_AT_ONCE)
+        return self.backend.to_host(outputs)
+
+    def outputs(self, X: Any, batch_size: int | None = None) -> Any:
         """The network's output for X: (samples, ...), on the model's backend.
 
         Parameters
@@ -100,6 +158,9 @@ class Model:
 
         Raises as `predict`, and ValueError where y does not fit X or the loss.
         """
+        X = self._prepared(X)
+        if self.preparation is not None:
+            y = self.backend.asarray(self.preparation.targets(y))
         intake = self._intake("evaluate", X)
         with intake.home.scope():
             x = self._features(intake, X)
@@ -121,6 +182,8 @@ class Model:
         from tinynn.training.explain import explain  # it stands above models
 
         settings = {"loss": self.loss, "columns": self.columns, **settings}
+        if self.preparation is not None:
+            X, y = self._prepared(X), self.backend.asarray(self.preparation.targets(y))
         return explain(self.net, X, y, params=self.params, **settings)
 
     def to(self, backend: str | Backend) -> "Model":
@@ -162,6 +225,7 @@ class Model:
             "history": self.history,
             "columns": list(self.columns),
             "extra": self.extra,
+            "preparation": self.preparation and self.preparation.to_config(),
         }
         named = tree.paths(self.params)
         with backend.scope():
@@ -189,11 +253,13 @@ def load(
     path: str | os.PathLike[str],
     backend: str | Backend | None = None,
     custom: Mapping[str, Any] | None = None,
+    preparation: Callable[[Mapping[str, Any]], Preparation] | None = None,
 ) -> Model:
     """Read a model that `Model.save` wrote, onto any backend (None: the host's own library).
 
     `custom` gives the layers, functions, losses and metrics that are the user's own, by name.
-    Nothing is ever imported by a name from a file.
+    Nothing is ever imported by a name from a file. `preparation` makes the model's preparation of
+    what the file says of it; `tinynn.load` gives that of `tinynn.tabular`.
 
     Raises
     ------
@@ -211,6 +277,7 @@ def load(
         net = layers.build(description["network"], own)
         loss = losses.build(description["loss"], own)
         metrics = settings.build(description["metrics"], {**KNOWN, **own})
+        prepared = _preparation(description.get("preparation"), preparation)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     params: dict[str, Any] = {}
@@ -232,7 +299,17 @@ def load(
         metrics,
         tuple(description["columns"]),
         description["extra"],
+        prepared,
     )
+
+
+def _preparation(config: Any, build: Callable[[Any], Preparation] | None) -> Preparation | None:
+    """The preparation that a file describes, if it has one."""
+    if config is None:
+        return None
+    if build is None:
+        raise ValueError("the model carries a preparation. To fix it: read it with tinynn.load.")
+    return build(config)
 
 
 def forward(net: Any, params: Any, x: Any, batch_size: int | None = None) -> Any:

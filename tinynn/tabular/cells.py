@@ -1,0 +1,241 @@
+"""Reading the cells of a column: as numbers, as moments in time, or as texts.
+
+The same cells give the same values whichever library the frame is of, and whether they came typed
+or as text. Text is read by the rules written here, not by those of a library:
+
+- empty cells and the marks that pandas reads as missing are missing
+- numbers may have a decimal point or a decimal comma, thousands in groups, and a percent sign; one
+  column has one decimal mark
+- dates are year, month and day in the order of ISO 8601, of Europe or of the United States, with a
+  time of day or without
+"""
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import narwhals as nw
+
+from tinynn.tabular.table import Table, TableError, text_of
+from tinynn.training.data import host
+
+# What pandas.read_csv takes for missing, and "?" of the UCI repository.
+MISSING = frozenset(
+    " |#N/A|#N/A N/A|#NA|-1.#IND|-1.#QNAN|-NaN|-nan|1.#IND|1.#QNAN|<NA>|N/A|NA|NULL|NaN|None"
+    "|n/a|nan|null|?".split("|")
+) | {""}
+
+_GROUP = "[ '\u00a0\u202f]"  # what parts thousands beside a comma or a point
+_SIGN = r"^[+-]?"
+# By decimal mark. The other mark may part thousands.
+NUMBERS = {
+    ".": rf"{_SIGN}(?:(?:[0-9]+|[0-9]{{1,3}}(?:,[0-9]{{3}})+|[0-9]{{1,3}}(?:{_GROUP}[0-9]{{3}})+)"
+    r"(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4})?$",
+    ",": rf"{_SIGN}(?:[0-9]+|[0-9]{{1,3}}(?:\.[0-9]{{3}})+|[0-9]{{1,3}}(?:{_GROUP}[0-9]{{3}})+)"
+    r"(?:,[0-9]*)?(?:[eE][+-]?[0-9]{1,4})?$",
+}
+_PLAIN = rf"{_SIGN}(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{{1,4}})?$"
+CODE = r"^[+-]?0[0-9]"  # 01067 is no number: its zero would be lost
+
+_DATE = re.compile(
+    r"(\d{1,4})([-/.])(\d{1,2})\2(\d{1,4})"
+    r"(?:[T ]\s*(\d{1,2}):(\d{2})(?::(\d{2})(\.\d{1,9})?)?\s*(Z|[+-]\d{2}:?\d{2})?)?"
+)
+ORDERS = ("ymd", "dmy", "mdy")
+
+
+@dataclass(frozen=True)
+class Factors:
+    """A column as its different texts and, for each row, the index of its own.
+
+    `codes` is a host array of integers, (rows,), and -1 where the cell is missing.
+    """
+
+    names: list[str]
+    codes: Any
+
+    def first_row(self, name: str) -> int:
+        """The first row that holds this text."""
+        rows: Any = host().xp.nonzero(self.codes == self.names.index(name))[0]
+        return int(rows[0])
+
+
+def kind_of(table: Table, name: str) -> str:
+    """What the type of a column says: "number", "time", "text", "boolean".
+
+    Raises
+    ------
+    TableError : lists, structures and the like, which are no cells of a table
+
+    """
+    dtype = table.column(name).dtype
+    if dtype.is_numeric() or dtype == nw.Duration:
+        return "number"
+    if dtype == nw.Boolean:
+        return "boolean"
+    if dtype in (nw.Date, nw.Datetime):
+        return "time"
+    if dtype in (nw.String, nw.Categorical, nw.Enum, nw.Object, nw.Time) or str(dtype) == "Unknown":
+        return "text"
+    raise TableError(
+        f"{table.source}: column {name!r}: expected numbers, texts or dates, got {dtype}. "
+        "To fix it: make columns of it, or leave it out with drop (--drop)."
+    )
+
+
+def texts(table: Table, name: str) -> Any:
+    """The column as a narwhals Series of text, missing cells and marks being null."""
+    series = table.column(name)
+    if series.dtype in (nw.Object, nw.Time) or str(series.dtype) == "Unknown":
+        cells = [text_of(cell) for cell in series.to_list()]
+        series = nw.new_series(name, cells, nw.String, backend=series.implementation)
+    elif series.dtype != nw.String:
+        series = series.cast(nw.String)
+    column = nw.col(name).str.strip_chars()
+    kept = nw.when(~column.is_in(list(MISSING))).then(column)
+    return series.to_frame().select(kept.alias(name)).get_column(name)
+
+
+def floats(table: Table, name: str) -> Any:
+    """A column of a number's type: a host array of float64, (rows,), NaN where missing."""
+    series = table.column(name)
+    if series.dtype == nw.Duration:
+        series = series.dt.total_microseconds().cast(nw.Float64) / 1e6
+    return _host_floats(series.cast(nw.Float64))
+
+
+def _host_floats(series: Any) -> Any:
+    """A Series of Float64 on the host, float64, NaN where it is null."""
+    home = host()
+    array = series.to_numpy()
+    if array.dtype != home.xp.float64:  # of objects, where a library marks what is missing so
+        array = home.asarray([float("nan") if v is None or v != v else v for v in array.tolist()])
+    return array
+
+
+def seconds(table: Table, name: str) -> Any:
+    """A column of dates or times by type: float64 seconds since 1970 (UTC), NaN where missing."""
+    series = table.column(name).cast(nw.Datetime("us", getattr(table.column(name).dtype, "time_zone", None)))
+    return _host_floats(series.dt.timestamp("us").cast(nw.Float64)) / 1e6
+
+
+def parse_numbers(series: Any, decimal: str, percent: bool) -> Any:
+    """Texts as numbers: a host array of float64, (rows,); None if one of them is no number."""
+    text = nw.col(series.name)
+    if percent:
+        text = text.str.replace(r"\s*%$", "")
+    frame = series.to_frame().select(text.alias("plain"), text.str.contains(_PLAIN).alias("sound"))
+    if decimal == "," or not _all(frame["sound"]):
+        frame = frame.select("plain", nw.col("plain").str.contains(NUMBERS[decimal]).alias("sound"))
+        if not _all(frame["sound"]):
+            return None
+        group = "." if decimal == "," else ","
+        plain = nw.col("plain").str.replace_all(group, "", literal=True)
+        plain = plain.str.replace_all(_GROUP, "")
+        frame = frame.select(plain.str.replace_all(",", ".", literal=True).alias("plain"))
+    return _host_floats(frame["plain"].cast(nw.Float64))
+
+
+def _all(flags: Any) -> bool:
+    return bool(flags.drop_nulls().all())
+
+
+def is_percent(series: Any) -> bool:
+    """Whether every text ends with a percent sign, those that are missing aside."""
+    return _all(series.str.ends_with("%"))
+
+
+def holds(series: Any, pattern: str) -> bool:
+    """Whether one of the texts matches."""
+    return bool(series.str.contains(pattern).drop_nulls().any())
+
+
+def first_bad(series: Any, decimal: str, percent: bool) -> tuple[int, str]:
+    """The row of the first text that is no number, and the text."""
+    for row, cell in enumerate(series.to_list()):
+        text = cell if not isinstance(cell, str) or not percent else cell.removesuffix("%").rstrip()
+        if isinstance(text, str) and not re.match(NUMBERS[decimal], text):
+            return row, cell
+    raise AssertionError("parse_numbers found one")
+
+
+def factorize(series: Any) -> Factors:
+    """A Series of text as its different texts, in order, and the index of each row's."""
+    names = sorted(series.drop_nulls().unique().to_list())
+    codes = series.replace_strict(
+        names, list(range(len(names))), default=-1, return_dtype=nw.Int32
+    )
+    return Factors(names, codes.to_numpy())
+
+
+def labels(table: Table, name: str) -> Factors:
+    """A column of any type as texts: whole numbers without a point, booleans in small letters."""
+    kind = kind_of(table, name)
+    if kind == "number" and not table.column(name).dtype.is_integer():
+        return factorize_numbers(floats(table, name))
+    found = factorize(texts(table, name))
+    small = [text.lower() for text in found.names]
+    if kind == "boolean" or set(small) <= {"true", "false"}:
+        return renamed(found, small)
+    return found
+
+
+def factorize_numbers(values: Any) -> Factors:
+    """Numbers as texts, and the index of each row's; -1 for NaN."""
+    xp = host().xp
+    present = ~xp.isnan(values)
+    unique, inverse = xp.unique_inverse(values[present])
+    codes = xp.full(values.shape[0], -1, dtype=xp.int32)
+    codes[present] = inverse
+    return Factors([str(text_of(value)) for value in unique.tolist()], codes)
+
+
+def renamed(factors: Factors, names: list[str]) -> Factors:
+    """The same rows under other names, of which some may now be one."""
+    unique = sorted(set(names))
+    home = host()
+    to = home.asarray([*map(unique.index, names), -1], home.xp.int32)
+    return Factors(unique, to[factors.codes])  # -1 is the last
+
+
+def parse_dates(names: list[str], order: str) -> list[float] | None:
+    """Different texts as seconds since 1970 (UTC); None if one of them is no date in that order.
+
+    >>> parse_dates(["1970-01-02", "1970-01-01T00:01:00+01:00"], "ymd")
+    [86400.0, -3540.0]
+    >>> parse_dates(["31/12/1969"], "mdy") is None
+    True
+    """
+    found = []
+    for name in names:
+        moment = _moment(name, order)
+        if moment is None:
+            return None
+        found.append(moment)
+    return found
+
+
+def _moment(text: str, order: str) -> float | None:
+    match = _DATE.fullmatch(text)
+    if match is None:
+        return None
+    first, _, second, third, hour, minute, second_, fraction, zone = match.groups()
+    parts = dict(zip(order, (first, second, third), strict=True))
+    if len(parts["y"]) != 4 or len(parts["m"]) > 2 or len(parts["d"]) > 2:
+        return None
+    try:
+        moment = datetime(
+            *(int(parts[part]) for part in "ymd"),
+            int(hour or 0),
+            int(minute or 0),
+            int(second_ or 0),
+            int(float(fraction or 0) * 1e6),
+            UTC,
+        ).timestamp()
+    except ValueError:
+        return None
+    if zone and zone != "Z":
+        sign = -1 if zone[0] == "-" else 1
+        moment -= sign * (int(zone[1:3]) * 3600 + int(zone[-2:]) * 60)
+    return moment

@@ -1,0 +1,292 @@
+"""The features of a table: what is fitted to a column, and the inputs that it becomes.
+
+Each kind is a frozen dataclass of numbers and texts, so that JSON can hold it. `inputs` gives the
+columns of X that a column of a table becomes, each (rows,); `width` says how many they are. What `inputs` has to tell goes to `note`, cell counts in
+plain sentences.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from math import pi
+from typing import Any, ClassVar
+
+from tinynn.tabular import cells
+from tinynn.tabular.table import Table, listed
+from tinynn.training.data import host
+
+Note = Callable[[str], object]
+
+DAY = 86400.0
+YEAR = 365.2425 * DAY  # the mean year of the calendar
+_FAR = 1e30  # deviations: what every floating dtype can hold
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What standardises numbers: (value - mean) / deviation; missing ones become the median.
+
+    >>> import numpy as np
+    >>> Scale.fit(np.asarray([1.0, 3.0, np.nan]), "here")
+    Scale(mean=2.0, deviation=1.0, median=2.0)
+    """
+
+    mean: float
+    deviation: float
+    median: float
+
+    @classmethod
+    def fit(cls, values: Any, where: str) -> "Scale | None":
+        """Of the numbers that are there; None if they are all equal, or none is there.
+
+        The deviation is the population's. ValueError if float64 cannot hold it.
+        """
+        xp = host().xp
+        there = values[~xp.isnan(values)]
+        if not there.size or there.min() == there.max():
+            return None
+        mean = float(xp.sum(there / there.size))
+        largest = float(xp.max(xp.abs(there - mean)))
+        deviation = math.inf
+        if largest < math.inf:  # squares of what is at most one cannot overflow
+            deviation = largest * math.sqrt(float(xp.mean(((there - mean) / largest) ** 2)))
+        if not 0 < deviation < math.inf:
+            raise ValueError(
+                f"{where}: expected numbers whose deviation a float can hold, got "
+                f"{float(there.min())} to {float(there.max())}. To fix it: give it another unit."
+            )
+        return cls(mean, deviation, float(_median(xp.sort(there))))
+
+    def standardized(self, values: Any) -> Any:
+        """The values, (rows,), in deviations from the mean; NaN becomes the median."""
+        xp = host().xp
+        filled = xp.where(xp.isnan(values), self.median, values)
+        filled -= self.mean
+        filled /= self.deviation
+        return filled
+
+
+def _median(ordered: Any) -> float:
+    middle = ordered.size // 2
+    if ordered.size % 2:
+        return float(ordered[middle])
+    return float(ordered[middle - 1] / 2 + ordered[middle] / 2)
+
+
+@dataclass(frozen=True)
+class Number:
+    """A column of numbers: one input, standardised; another says which cells were missing.
+
+    `decimal` and `percent` say how the numbers are written where they come as text.
+    """
+
+    kind: ClassVar[str] = "number"
+    name: str
+    scale: Scale
+    missing: bool = False
+    decimal: str = "."
+    percent: bool = False
+
+    @property
+    def width(self) -> int:
+        """How many inputs it becomes."""
+        return 1 + self.missing
+
+    def values(self, table: Table) -> Any:
+        """The column's finite numbers: float64 (rows,), NaN where missing; TableError for others."""
+        return read_numbers(table, self.name, self.decimal, self.percent)
+
+    def inputs(self, table: Table, note: Note) -> Iterator[Any]:
+        """The columns of X: the value, and 1 where it was missing."""
+        xp = host().xp
+        values = self.values(table)
+        absent = xp.isnan(values)
+        if not self.missing and absent.any():
+            _note_missing(note, table, self.name, absent, f"the median {self.scale.median:.6g}")
+        value = self.scale.standardized(values)
+        if (far := xp.abs(value) > _FAR).any():
+            row = int(xp.nonzero(far)[0][0])
+            problem = f"expected numbers as in training, got one {value[row]:.0e} deviations away"
+            table.reject(self.name, row, problem, "mend that cell, or leave its row out")
+        yield value
+        if self.missing:
+            yield absent
+
+
+def read_numbers(table: Table, name: str, decimal: str, percent: bool) -> Any:
+    """A column as finite numbers, float64 (rows,), NaN where missing, typed or from text.
+
+    Raises
+    ------
+    TableError : a cell that is no number, or infinite
+
+    """
+    xp = host().xp
+    kind = cells.kind_of(table, name)
+    fix = "mend that cell, or empty it if its value is not known"
+    if kind == "number":
+        values = cells.floats(table, name)
+    elif kind == "text":
+        series = cells.texts(table, name)
+        found = cells.parse_numbers(series, decimal, percent)
+        if found is None:
+            row, cell = cells.first_bad(series, decimal, percent)
+            table.reject(name, row, f"expected a number, got {cell!r}", fix)
+        values = found
+    else:
+        dtype = table.column(name).dtype
+        table.reject(name, 0, f"expected a number, got {dtype}", "give numbers, as in training")
+    infinite = xp.isinf(values)
+    if infinite.any():
+        row = int(xp.nonzero(infinite)[0][0])
+        table.reject(name, row, f"expected a finite number, got {values[row]}", fix)
+    return values
+
+
+def _note_missing(note: Note, table: Table, name: str, absent: Any, instead: str) -> None:
+    note(
+        f"{table.source}: column {name!r}: {int(absent.sum())} of {len(table)} cells are missing, "
+        f"and none was in training: they count as {instead}."
+    )
+
+
+@dataclass(frozen=True)
+class Category:
+    """A column of categories: an input for each, 1 where it is met (one-hot).
+
+    With `missing`, another input is 1 where the cell was missing or its category is unknown; without
+    it training met no such cell, and all inputs are 0 there.
+    """
+
+    kind: ClassVar[str] = "category"
+    name: str
+    categories: tuple[str, ...]
+    missing: bool = False
+
+    @property
+    def width(self) -> int:
+        """How many inputs it becomes."""
+        return len(self.categories) + self.missing
+
+    def codes(self, table: Table, note: Note) -> Any:
+        """The index of each row's category, (rows,); -1 where it is missing or unknown."""
+        found = cells.labels(table, self.name)
+        known = {name: code for code, name in enumerate(self.categories)}
+        home = host()
+        to = home.asarray([*(known.get(name, -1) for name in found.names), -1], home.xp.int32)
+        unknown = [name for name in found.names if name not in known]
+        codes = to[found.codes]
+        if unknown:
+            count = int(((codes < 0) & (found.codes >= 0)).sum())
+            note(
+                f"{table.source}: column {self.name!r}: {count} of {len(table)} cells hold "
+                f"{listed(unknown, 4)}, which training did not meet: they count as missing."
+            )
+        absent = found.codes < 0
+        if not self.missing and absent.any():
+            _note_missing(note, table, self.name, absent, "none of the categories")
+        return codes
+
+    def inputs(self, table: Table, note: Note) -> Iterator[Any]:
+        """The columns of X: one a category, then what is missing or unknown."""
+        codes = self.codes(table, note)
+        for code in range(len(self.categories)):
+            yield codes == code
+        if self.missing:
+            yield codes < 0
+
+
+@dataclass(frozen=True)
+class Date:
+    """A column of dates or times: the time since 1970, standardised, and the parts of its cycles.
+
+    `cycles` are those of "year", "week" and "day" that training saw change: of each the sine and the
+    cosine of the part of it that is over, so that its end is beside its beginning. Missing cells
+    count as the median, with cycles of 0, and an input of their own says so.
+    """
+
+    kind: ClassVar[str] = "date"
+    name: str
+    scale: Scale
+    cycles: tuple[str, ...]
+    missing: bool = False
+    order: str = "ymd"
+
+    @property
+    def width(self) -> int:
+        """How many inputs it becomes."""
+        return 1 + 2 * len(self.cycles) + self.missing
+
+    def values(self, table: Table) -> Any:
+        """Seconds since 1970 (UTC): float64 (rows,), NaN where missing."""
+        return read_dates(table, self.name, self.order)
+
+    def inputs(self, table: Table, note: Note) -> Iterator[Any]:
+        """The columns of X: the time, the sines and cosines, and 1 where it was missing."""
+        xp = host().xp
+        moments = self.values(table)
+        absent = xp.isnan(moments)
+        if not self.missing and absent.any():
+            _note_missing(note, table, self.name, absent, "the median of the dates")
+        yield self.scale.standardized(moments)
+        for cycle in self.cycles:
+            angle = 2 * pi * phase(moments, cycle)
+            yield xp.where(absent, 0.0, xp.sin(angle))
+            yield xp.where(absent, 0.0, xp.cos(angle))
+        if self.missing:
+            yield absent
+
+
+def phase(moments: Any, cycle: str) -> Any:
+    """The part of a cycle that is over, in [0, 1), of seconds since 1970 (a Thursday), (rows,).
+
+    >>> import numpy as np
+    >>> phase(np.asarray([0.0, 43200.0, 4 * 86400.0]), "week")
+    array([0.42857143, 0.42857143, 0.        ])
+    """
+    xp = host().xp
+    if cycle == "day":
+        return xp.remainder(moments, DAY) / DAY
+    if cycle == "week":
+        return xp.remainder(xp.floor(moments / DAY) + 3, 7.0) / 7
+    return xp.remainder(moments, YEAR) / YEAR
+
+
+def fit_cycles(moments: Any) -> tuple[str, ...]:
+    """The cycles that change among these seconds: (rows,) without NaN."""
+    changing = []
+    for cycle in ("year", "week", "day"):
+        parts = phase(moments, cycle)
+        if parts.size and float(parts.max() - parts.min()) > 1e-9:
+            changing.append(cycle)
+    return tuple(changing)
+
+
+def read_dates(table: Table, name: str, order: str) -> Any:
+    """A column as seconds since 1970 (UTC), float64 (rows,), NaN where missing.
+
+    Raises
+    ------
+    TableError : a text that is no date in that order
+
+    """
+    kind = cells.kind_of(table, name)
+    if kind == "time":
+        return cells.seconds(table, name)
+    if kind != "text":
+        table.reject(
+            name, 0, f"expected a date, got {table.column(name).dtype}", "give dates or texts"
+        )
+    found = cells.factorize(cells.texts(table, name))
+    parsed = cells.parse_dates(found.names, order)
+    if parsed is None:
+        bad = next(text for text in found.names if cells.parse_dates([text], order) is None)
+        expected = {"ymd": "2024-12-31", "dmy": "31.12.2024", "mdy": "12/31/2024"}[order]
+        problem = f"expected a date such as {expected}, got {bad!r}"
+        fix = "mend that cell, or empty it if its value is not known"
+        table.reject(name, found.first_row(bad), problem, fix)
+    home = host()
+    return home.asarray([*parsed, math.nan], home.xp.float64)[found.codes]
+
+
+Column = Number | Category | Date
