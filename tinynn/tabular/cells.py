@@ -27,15 +27,20 @@ MISSING = frozenset(
 ) | {""}
 
 _GROUP = "[ '\u00a0\u202f]"  # what parts thousands beside a comma or a point
-_SIGN = r"^[+-]?"
+_HEAD, _TAIL = r"^[+-]?", r"(?:[eE][+-]?[0-9]{1,4})?$"
+
+
+def _grouped(mark: str) -> str:
+    """Digits, alone or in groups of three with `mark` between them."""
+    return rf"(?:[0-9]+|[1-9][0-9]{{0,2}}(?:{mark}[0-9]{{3}})+|[1-9][0-9]{{0,2}}(?:{_GROUP}[0-9]{{3}})+)"
+
+
 # By decimal mark. The other mark may part thousands.
 NUMBERS = {
-    ".": rf"{_SIGN}(?:(?:[0-9]+|[0-9]{{1,3}}(?:,[0-9]{{3}})+|[0-9]{{1,3}}(?:{_GROUP}[0-9]{{3}})+)"
-    r"(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4})?$",
-    ",": rf"{_SIGN}(?:[0-9]+|[0-9]{{1,3}}(?:\.[0-9]{{3}})+|[0-9]{{1,3}}(?:{_GROUP}[0-9]{{3}})+)"
-    r"(?:,[0-9]*)?(?:[eE][+-]?[0-9]{1,4})?$",
+    ".": rf"{_HEAD}(?:{_grouped(',')}(?:\.[0-9]*)?|\.[0-9]+){_TAIL}",
+    ",": rf"{_HEAD}(?:{_grouped('[.]')}(?:,[0-9]*)?|,[0-9]+){_TAIL}",
 }
-_PLAIN = rf"{_SIGN}(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{{1,4}})?$"
+_PLAIN = rf"{_HEAD}(?:[0-9]+\.?[0-9]*|\.[0-9]+){_TAIL}"
 CODE = r"^[+-]?0[0-9]"  # 01067 is no number: its zero would be lost
 
 _DATE = re.compile(
@@ -116,7 +121,8 @@ def _host_floats(series: Any) -> Any:
 
 def seconds(table: Table, name: str) -> Any:
     """A column of dates or times by type: float64 seconds since 1970 (UTC), NaN where missing."""
-    series = table.column(name).cast(nw.Datetime("us", getattr(table.column(name).dtype, "time_zone", None)))
+    series = table.column(name)
+    series = series.cast(nw.Datetime("us", getattr(series.dtype, "time_zone", None)))
     return _host_floats(series.dt.timestamp("us").cast(nw.Float64)) / 1e6
 
 
@@ -163,6 +169,8 @@ def first_bad(series: Any, decimal: str, percent: bool) -> tuple[int, str]:
 def factorize(series: Any) -> Factors:
     """A Series of text as its different texts, in order, and the index of each row's."""
     names = sorted(series.drop_nulls().unique().to_list())
+    if not names:
+        return Factors([], host().xp.full(len(series), -1, dtype=host().xp.int32))
     codes = series.replace_strict(
         names, list(range(len(names))), default=-1, return_dtype=nw.Int32
     )

@@ -120,7 +120,7 @@ _NEVER = "it never changes"
 def _category(name: str, found: cells.Factors, rows: Any, named: bool = False) -> Column | str:
     codes = found.codes[rows]
     xp = host().xp
-    met = [found.names[code] for code in xp.unique_values(codes).tolist() if code >= 0]
+    met = [found.names[code] for code in sorted(xp.unique_values(codes).tolist()) if code >= 0]
     missing = bool((codes < 0).any())
     if len(met) + missing < 2:
         return _NEVER

@@ -178,10 +178,14 @@ class TablePreparation:
         """The network's outputs, a host array (rows, outputs), as labels or in units: (rows,)."""
         if isinstance(self.target, Quantity):
             return self.target.decode(prediction[:, 0])
+        return self.target.decode(self.codes(prediction))
+
+    def codes(self, prediction: Any) -> Any:
+        """The index of the likeliest class, of outputs (rows, outputs): int32 (rows,)."""
         xp = host().xp
         if self.activation == "sigmoid":
-            return self.target.decode(xp.astype(prediction[:, 0] > 0, xp.int32))
-        return self.target.decode(xp.argmax(prediction, axis=1))
+            return xp.astype(prediction[:, 0] > 0, xp.int32)
+        return xp.astype(xp.argmax(prediction, axis=1), xp.int32)
 
     def probabilities(self, prediction: Any) -> Any:
         """The network's outputs, a host array, as a probability of each class: (rows, classes).

@@ -102,6 +102,10 @@ class Table:
         """The place of a row in its source: "line 17" of a text, "row 16" of a frame."""
         return f"{self.unit} {self.first + row}"
 
+    def at(self, unit: str, first: int) -> "Table":
+        """The same table, its rows called by `unit`, the first of them `first`."""
+        return replace(self, unit=unit, first=first)
+
     def head(self, rows: int) -> "Table":
         """The first rows of the table."""
         return replace(self, frame=self.frame.head(rows))
