@@ -16,7 +16,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from backends import Backend
-
 from tinynn.rules.extensions import stop_gradient
 from tinynn.trace import Namespace
 from tinynn.training import Model, fit

@@ -228,7 +228,9 @@ def gain(advice: backends.Advice) -> str:
     help="The order of day, month and year in a column: ymd, dmy or mdy.",
 )
 @click.option("--decimal", type=click.Choice([".", ","]), help="Of numbers, where it is not clear.")
-@click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=DEFAULTS["seed"], show_default=True)
+@click.option(
+    "--seed", type=click.IntRange(0, 2**31 - 1), default=DEFAULTS["seed"], show_default=True
+)
 @click.option("--no-progress", is_flag=True, help="Show no progress.")
 @force_option
 def train(

@@ -238,9 +238,7 @@ def _arrow(name: str, data: bytes) -> Table:
 
 def _json_lines(name: str, data: bytes) -> Table:
     with _errors(name, "JSON lines, an object a line"):
-        return Table.of(
-            polars.read_ndjson(io.BytesIO(data), infer_schema_length=None), source=name
-        )
+        return Table.of(polars.read_ndjson(io.BytesIO(data), infer_schema_length=None), source=name)
 
 
 def _npz(name: str, data: bytes) -> Table:

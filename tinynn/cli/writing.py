@@ -17,9 +17,7 @@ from tinynn.training.model import ROWS_AT_ONCE
 _NARROW = 80  # columns of a terminal; the table needs as many
 
 
-def answers(
-    model: Model, table: Table, id: str | None, probabilities: bool
-) -> tuple[bytes, Any]:
+def answers(model: Model, table: Table, id: str | None, probabilities: bool) -> tuple[bytes, Any]:
     """The model's answers to a table as CSV, and as an array: (rows,).
 
     A line has the cell of the column `id`, the answer, and its probability where it is a class;

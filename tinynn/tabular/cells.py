@@ -11,8 +11,10 @@ or as text. Text is read by the rules written here, not by those of a library:
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import wraps
 from typing import Any
 
 import narwhals as nw
@@ -41,13 +43,28 @@ NUMBERS = {
     ",": rf"{_HEAD}(?:{_grouped('[.]')}(?:,[0-9]*)?|,[0-9]+){_TAIL}",
 }
 _PLAIN = rf"{_HEAD}(?:[0-9]+\.?[0-9]*|\.[0-9]+){_TAIL}"
-CODE = r"^[+-]?0[0-9]"  # 01067 is no number: its zero would be lost
+CODE = r"^\s*[+-]?0[0-9]"  # 01067 is no number: its zero would be lost
+
+_SOME = 1000  # cells that are looked at first
 
 _DATE = re.compile(
     r"(\d{1,4})([-/.])(\d{1,2})\2(\d{1,4})"
     r"(?:[T ]\s*(\d{1,2}):(\d{2})(?::(\d{2})(\.\d{1,9})?)?\s*(Z|[+-]\d{2}:?\d{2})?)?"
 )
 ORDERS = ("ymd", "dmy", "mdy")
+
+
+def _remembered(read: Callable[..., Any]) -> Callable[..., Any]:
+    """The reading of a column is done once a table."""
+
+    @wraps(read)
+    def reading(table: Table, *how: Any) -> Any:
+        key = (read.__name__, *how)
+        if key not in table.memo:
+            table.memo[key] = read(table, *how)
+        return table.memo[key]
+
+    return reading
 
 
 @dataclass(frozen=True)
@@ -102,6 +119,7 @@ def texts(table: Table, name: str) -> Any:
     return series.to_frame().select(kept.alias(name)).get_column(name)
 
 
+@_remembered
 def floats(table: Table, name: str) -> Any:
     """A column of a number's type: a host array of float64, (rows,), NaN where missing."""
     series = table.column(name)
@@ -119,6 +137,7 @@ def _host_floats(series: Any) -> Any:
     return array
 
 
+@_remembered
 def seconds(table: Table, name: str) -> Any:
     """A column of dates or times by type: float64 seconds since 1970 (UTC), NaN where missing."""
     series = table.column(name)
@@ -126,8 +145,23 @@ def seconds(table: Table, name: str) -> Any:
     return _host_floats(series.dt.timestamp("us").cast(nw.Float64)) / 1e6
 
 
-def parse_numbers(series: Any, decimal: str, percent: bool) -> Any:
-    """Texts as numbers: a host array of float64, (rows,); None if one of them is no number."""
+@_remembered
+def numbers(table: Table, name: str, decimal: str, percent: bool) -> Any:
+    """A column of text as numbers: a host array of float64, (rows,), NaN where missing.
+
+    None if one of the texts is no number.
+    """
+    series = table.column(name)
+    # Some libraries read 1_000 as a number.
+    if series.dtype == nw.String and decimal == "." and not percent and not holds(series, "_"):
+        try:  # the library's own way, which is faster
+            return _host_floats(series.cast(nw.Float64))
+        except Exception:  # of each library its own: a cell is empty, or no plain number
+            pass
+    return _parse(texts(table, name), decimal, percent)
+
+
+def _parse(series: Any, decimal: str, percent: bool) -> Any:
     text = nw.col(series.name)
     if percent:
         text = text.str.replace(r"\s*%$", "")
@@ -153,43 +187,52 @@ def is_percent(series: Any) -> bool:
 
 
 def holds(series: Any, pattern: str) -> bool:
-    """Whether one of the texts matches."""
-    return bool(series.str.contains(pattern).drop_nulls().any())
+    """Whether the pattern is found in one of the texts."""
+    literal = len(pattern) == 1
+    return bool(series.str.contains(pattern, literal=literal).drop_nulls().any())
 
 
-def first_bad(series: Any, decimal: str, percent: bool) -> tuple[int, str]:
+def looks_numeric(table: Table, name: str) -> bool:
+    """Whether the first texts of a column are numbers, in one way of writing or the other."""
+    some = [text for text in texts(table.head(_SOME), name).to_list() if isinstance(text, str)]
+    plain = [text.removesuffix("%").rstrip() for text in some]
+    return any(all(re.match(pattern, text) for text in plain) for pattern in NUMBERS.values())
+
+
+def first_bad(table: Table, name: str, decimal: str, percent: bool) -> tuple[int, str]:
     """The row of the first text that is no number, and the text."""
-    for row, cell in enumerate(series.to_list()):
+    for row, cell in enumerate(texts(table, name).to_list()):
         text = cell if not isinstance(cell, str) or not percent else cell.removesuffix("%").rstrip()
         if isinstance(text, str) and not re.match(NUMBERS[decimal], text):
             return row, cell
-    raise AssertionError("parse_numbers found one")
+    raise AssertionError("numbers found one")
 
 
-def factorize(series: Any) -> Factors:
-    """A Series of text as its different texts, in order, and the index of each row's."""
+@_remembered
+def factors(table: Table, name: str) -> Factors:
+    """A column of text as its different texts, in order, and the index of each row's."""
+    series = texts(table, name)
     names = sorted(series.drop_nulls().unique().to_list())
     if not names:
         return Factors([], host().xp.full(len(series), -1, dtype=host().xp.int32))
-    codes = series.replace_strict(
-        names, list(range(len(names))), default=-1, return_dtype=nw.Int32
-    )
+    codes = series.replace_strict(names, list(range(len(names))), default=-1, return_dtype=nw.Int32)
     return Factors(names, codes.to_numpy())
 
 
+@_remembered
 def labels(table: Table, name: str) -> Factors:
     """A column of any type as texts: whole numbers without a point, booleans in small letters."""
     kind = kind_of(table, name)
     if kind == "number" and not table.column(name).dtype.is_integer():
-        return factorize_numbers(floats(table, name))
-    found = factorize(texts(table, name))
+        return _factors_of_numbers(floats(table, name))
+    found = factors(table, name)
     small = [text.lower() for text in found.names]
     if kind == "boolean" or set(small) <= {"true", "false"}:
         return renamed(found, small)
     return found
 
 
-def factorize_numbers(values: Any) -> Factors:
+def _factors_of_numbers(values: Any) -> Factors:
     """Numbers as texts, and the index of each row's; -1 for NaN."""
     xp = host().xp
     present = ~xp.isnan(values)

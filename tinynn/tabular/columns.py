@@ -1,12 +1,12 @@
 """The features of a table: what is fitted to a column, and the inputs that it becomes.
 
-Each kind is a frozen dataclass of numbers and texts, so that JSON can hold it. `inputs` gives the
-columns of X that a column of a table becomes, each (rows,); `width` says how many they are. What `inputs` has to tell goes to `note`, cell counts in
-plain sentences.
+Each kind is a frozen dataclass of numbers and texts, so that JSON can hold it. `fill` writes the
+columns of X that a column of a table becomes, `width` of them, into zeros; what it has to tell, how
+many cells are missing or unknown, goes to `note`.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import pi
 from typing import Any, ClassVar
@@ -55,7 +55,7 @@ class Scale:
                 f"{where}: expected numbers whose deviation a float can hold, got "
                 f"{float(there.min())} to {float(there.max())}. To fix it: give it another unit."
             )
-        return cls(mean, deviation, float(_median(xp.sort(there))))
+        return cls(mean, deviation, _median(there))
 
     def standardized(self, values: Any) -> Any:
         """The values, (rows,), in deviations from the mean; NaN becomes the median."""
@@ -66,11 +66,11 @@ class Scale:
         return filled
 
 
-def _median(ordered: Any) -> float:
-    middle = ordered.size // 2
-    if ordered.size % 2:
-        return float(ordered[middle])
-    return float(ordered[middle - 1] / 2 + ordered[middle] / 2)
+def _median(values: Any) -> float:
+    low, high = (values.size - 1) // 2, values.size // 2
+    ordered = values.copy()
+    ordered.partition([low, high])
+    return float(ordered[low] / 2 + ordered[high] / 2)
 
 
 @dataclass(frozen=True)
@@ -96,8 +96,8 @@ class Number:
         """The column's finite numbers: float64 (rows,), NaN where missing; TableError for others."""
         return read_numbers(table, self.name, self.decimal, self.percent)
 
-    def inputs(self, table: Table, note: Note) -> Iterator[Any]:
-        """The columns of X: the value, and 1 where it was missing."""
+    def fill(self, X: Any, table: Table, note: Note) -> None:
+        """Write (rows, width): the value, and 1 where it was missing."""
         xp = host().xp
         values = self.values(table)
         absent = xp.isnan(values)
@@ -108,9 +108,9 @@ class Number:
             row = int(xp.nonzero(far)[0][0])
             problem = f"expected numbers as in training, got one {value[row]:.0e} deviations away"
             table.reject(self.name, row, problem, "mend that cell, or leave its row out")
-        yield value
+        X[:, 0] = value
         if self.missing:
-            yield absent
+            X[:, 1] = absent
 
 
 def read_numbers(table: Table, name: str, decimal: str, percent: bool) -> Any:
@@ -127,10 +127,9 @@ def read_numbers(table: Table, name: str, decimal: str, percent: bool) -> Any:
     if kind == "number":
         values = cells.floats(table, name)
     elif kind == "text":
-        series = cells.texts(table, name)
-        found = cells.parse_numbers(series, decimal, percent)
+        found = cells.numbers(table, name, decimal, percent)
         if found is None:
-            row, cell = cells.first_bad(series, decimal, percent)
+            row, cell = cells.first_bad(table, name, decimal, percent)
             table.reject(name, row, f"expected a number, got {cell!r}", fix)
         values = found
     else:
@@ -187,13 +186,14 @@ class Category:
             _note_missing(note, table, self.name, absent, "none of the categories")
         return codes
 
-    def inputs(self, table: Table, note: Note) -> Iterator[Any]:
-        """The columns of X: one a category, then what is missing or unknown."""
+    def fill(self, X: Any, table: Table, note: Note) -> None:
+        """Write (rows, width): a column a category, then what is missing or unknown."""
+        xp = host().xp
         codes = self.codes(table, note)
-        for code in range(len(self.categories)):
-            yield codes == code
         if self.missing:
-            yield codes < 0
+            codes = xp.where(codes < 0, len(self.categories), codes)
+        rows = xp.nonzero(codes >= 0)[0]
+        X[rows, codes[rows]] = 1
 
 
 @dataclass(frozen=True)
@@ -221,20 +221,20 @@ class Date:
         """Seconds since 1970 (UTC): float64 (rows,), NaN where missing."""
         return read_dates(table, self.name, self.order)
 
-    def inputs(self, table: Table, note: Note) -> Iterator[Any]:
-        """The columns of X: the time, the sines and cosines, and 1 where it was missing."""
+    def fill(self, X: Any, table: Table, note: Note) -> None:
+        """Write (rows, width): the time, the sines and cosines, and 1 where it was missing."""
         xp = host().xp
         moments = self.values(table)
         absent = xp.isnan(moments)
         if not self.missing and absent.any():
             _note_missing(note, table, self.name, absent, "the median of the dates")
-        yield self.scale.standardized(moments)
-        for cycle in self.cycles:
+        X[:, 0] = self.scale.standardized(moments)
+        for at, cycle in enumerate(self.cycles):
             angle = 2 * pi * phase(moments, cycle)
-            yield xp.where(absent, 0.0, xp.sin(angle))
-            yield xp.where(absent, 0.0, xp.cos(angle))
+            X[:, 1 + 2 * at] = xp.where(absent, 0.0, xp.sin(angle))
+            X[:, 2 + 2 * at] = xp.where(absent, 0.0, xp.cos(angle))
         if self.missing:
-            yield absent
+            X[:, -1] = absent
 
 
 def phase(moments: Any, cycle: str) -> Any:
@@ -277,7 +277,7 @@ def read_dates(table: Table, name: str, order: str) -> Any:
         table.reject(
             name, 0, f"expected a date, got {table.column(name).dtype}", "give dates or texts"
         )
-    found = cells.factorize(cells.texts(table, name))
+    found = cells.factors(table, name)
     parsed = cells.parse_dates(found.names, order)
     if parsed is None:
         bad = next(text for text in found.names if cells.parse_dates([text], order) is None)

@@ -148,7 +148,9 @@ def fit_table(
     _check_sound(model, loss, parts[1], answer)
     model.preparation = preparation
     if report:
-        kind, x, rows = ("held-out", parts[2], held) if held.size else ("training", *parts[:1], training)
+        kind, x, rows = (
+            ("held-out", parts[2], held) if held.size else ("training", *parts[:1], training)
+        )
         outputs = home.to_host(model.outputs(x, ROWS_AT_ONCE))
         report(f"{kind} {score(preparation, preparation.decode(outputs), y[rows])}")
     return model

@@ -10,6 +10,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import narwhals as nw
+
 from tinynn.tabular import cells
 from tinynn.tabular.columns import (
     Category,
@@ -26,7 +28,9 @@ from tinynn.tabular.table import Table, TableError
 from tinynn.tabular.targets import Classes, Quantity, Target, class_labels, whole_number
 from tinynn.training.data import host
 
-FEW = 20  # texts that are categories even where each row has its own; whole numbers that are classes
+FEW = (
+    20  # texts that are categories even where each row has its own; whole numbers that are classes
+)
 MOST = 100  # categories that a column may have unless it is named as one
 _INDEX = re.compile(r"|Unnamed: \d+|__index_level_\d+__")  # as pandas writes and reads an index
 
@@ -66,9 +70,7 @@ class Options:
                 raise ValueError(f"dates: column {name!r}: expected one of {known}, got {order!r}")
 
 
-def fit_column(
-    table: Table, name: str, rows: Any, options: Options, note: Note
-) -> Column | str:
+def fit_column(table: Table, name: str, rows: Any, options: Options, note: Note) -> Column | str:
     """The column as `rows` of the table have it, or why it is left out.
 
     Every cell of the table is read, so that one that cannot be is found before training.
@@ -87,12 +89,11 @@ def fit_column(
         return _category(name, cells.labels(table, name), rows)
     if kind == "time":
         return _date(table, name, rows, "ymd")
-    series = cells.texts(table, name)
     if name not in options.dates:
-        written = number_style(table, series, options.decimal, note)
+        written = number_style(table, name, options.decimal, note)
         if written is not None:
             return _number(table, name, rows, *written)
-    order = options.dates.get(name) or _date_order(table, series)
+    order = options.dates.get(name) or _date_order(table, name)
     if order is not None:
         return _date(table, name, rows, order)
     return _category(name, cells.labels(table, name), rows)
@@ -133,7 +134,7 @@ def _category(name: str, found: cells.Factors, rows: Any, named: bool = False) -
 
 
 def number_style(
-    table: Table, series: Any, decimal: str | None, note: Note
+    table: Table, name: str, decimal: str | None, note: Note
 ) -> tuple[str, bool] | None:
     """How a column of text writes numbers, (decimal mark, percent); None if they are no numbers.
 
@@ -142,46 +143,58 @@ def number_style(
     TableError : most cells are numbers, and one is not
 
     """
-    if not len(series.drop_nulls()) or cells.holds(series, cells.CODE):
-        return None
-    percent = cells.is_percent(series)
-    for mark in (decimal,) if decimal else (".", ","):
-        if cells.parse_numbers(series, mark, percent) is None:
-            continue
-        if mark == "." and not decimal and cells.holds(series, ","):
-            if cells.parse_numbers(series, ",", percent) is not None:
-                note(
-                    f"{table.source}: column {series.name!r}: its commas are read as between "
-                    "thousands (1,000 is one thousand). If they are decimal, say decimal=',' "
-                    "(--decimal ,)."
-                )
-        return mark, percent
-    several = series.drop_nulls().unique().to_list()
-    pattern = re.compile(cells.NUMBERS[decimal or "."])
+    plain, series = decimal or ".", table.column(name)
+    percent = False
+    if cells.looks_numeric(table, name):
+        if series.dtype == nw.String and cells.holds(series, cells.CODE):
+            return None
+        if decimal == "," or cells.numbers(table, name, ".", False) is None:
+            percent = cells.is_percent(cells.texts(table, name))
+        for mark in (plain,) if decimal else (".", ","):
+            values = cells.numbers(table, name, mark, percent)
+            if values is None:
+                continue
+            if mark == "." and not decimal:
+                _note_commas(table, name, percent, note)
+            return None if host().xp.isnan(values).all() else (mark, percent)
+    several = cells.factors(table, name).names
+    pattern = re.compile(cells.NUMBERS[plain])
     if 2 * sum(pattern.match(text) is not None for text in several) > len(several):
-        read_numbers(table, series.name, decimal or ".", percent)  # which names the cell
+        read_numbers(table, name, plain, percent)  # which names the cell
     return None
 
 
-def _date_order(table: Table, series: Any) -> str | None:
+def _note_commas(table: Table, name: str, percent: bool, note: Note) -> None:
+    """Say how commas are read, where they could be decimal ones."""
+    series = table.column(name)
+    if series.dtype != nw.String or not cells.holds(series, ","):
+        return
+    if cells.numbers(table, name, ",", percent) is not None:
+        note(
+            f"{table.source}: column {name!r}: its commas are read as between thousands (1,000 is "
+            "one thousand). If they are decimal, say decimal=',' (--decimal ,)."
+        )
+
+
+def _date_order(table: Table, name: str) -> str | None:
     """The order of day, month and year; None if the texts are no dates."""
-    names = cells.factorize(series).names
+    names = cells.factors(table, name).names
     if not names:
         return None
     good = {
-        order: sum(cells.parse_dates([name], order) is not None for name in names[:1000])
+        order: sum(cells.parse_dates([text], order) is not None for text in names[:1000])
         for order in cells.ORDERS
     }
     order = max(cells.ORDERS, key=good.__getitem__)
     if 2 * good[order] <= len(names[:1000]):
         return None
     whole = [each for each in cells.ORDERS if cells.parse_dates(names, each) is not None]
-    if "dmy" in whole and "mdy" in whole and not all("." in name for name in names):
+    if "dmy" in whole and "mdy" in whole and not all("." in text for text in names):
         raise TableError(
-            f"{table.source}: column {series.name!r}: expected dates of one meaning, got {names[0]!r} "
+            f"{table.source}: column {name!r}: expected dates of one meaning, got {names[0]!r} "
             "and others in which the day or the month may come first. To fix it: write them as "
-            f"2024-12-31, or say dates={{{series.name!r}: 'dmy'}} or 'mdy' "
-            f"(--date {series.name}=dmy)."
+            f"2024-12-31, or say dates={{{name!r}: 'dmy'}} or 'mdy' "
+            f"(--date {name}=dmy)."
         )
     return whole[0] if whole else order
 
@@ -235,10 +248,9 @@ def fit_target(
     if kind == "text":
         style = None
         if classes is False:  # so each cell that is no number is a mistake
-            series = cells.texts(table, name)
-            style = number_style(table, series, options.decimal, note) or (".", False)
+            style = number_style(table, name, options.decimal, note) or (".", False)
         elif name not in options.categories:
-            style = number_style(table, cells.texts(table, name), options.decimal, note)
+            style = number_style(table, name, options.decimal, note)
     elif kind == "boolean" and not classes:
         style = None
         classes = True if classes is None else classes

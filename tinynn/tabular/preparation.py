@@ -20,9 +20,7 @@ FORMAT = 1
 KIND = "table"
 # What makes probabilities of a network's output, (rows, outputs) to (rows, classes).
 ACTIVATIONS = ("identity", "softmax", "sigmoid", "exp")
-_KINDS: dict[str, Any] = {
-    kind.kind: kind for kind in (Number, Category, Date, Classes, Quantity)
-}
+_KINDS: dict[str, Any] = {kind.kind: kind for kind in (Number, Category, Date, Classes, Quantity)}
 
 
 @dataclass(frozen=True)
@@ -144,12 +142,11 @@ class TablePreparation:
                 f"{table.source}: expected rows of data, got none. To fix it: give one or more."
             )
         xp = host().xp
-        X = xp.empty((len(table), self.width), dtype=xp.float32)
+        X = xp.zeros((len(table), self.width), dtype=xp.float32)
         at = 0
         for column in self.columns:
-            for values in column.inputs(table, note or _warn):
-                X[:, at] = values
-                at += 1
+            column.fill(X[:, at : at + column.width], table, note or _warn)
+            at += column.width
         return X
 
     def targets(self, column: Any) -> Any:

@@ -7,7 +7,7 @@ here, and a dict of columns is a frame of whichever of them is installed.
 import importlib.util
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn
 
 import narwhals as nw
@@ -28,6 +28,7 @@ class Table:
     frame : a narwhals DataFrame whose columns have texts for names
     source : what messages call it, a path for one
     unit, first : how messages call its rows: "line" 2 is the first row of a CSV file
+    memo : columns that were read already, by how
 
     >>> Table.of({"x": [1, 2], "y": ["a", "b"]}).names  # doctest: +SKIP
     ['x', 'y']
@@ -37,6 +38,7 @@ class Table:
     source: str = "table"
     unit: str = "row"
     first: int = 0
+    memo: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
     def of(cls, data: Any, *, names: Sequence[str] = (), source: str = "table") -> "Table":
@@ -108,7 +110,7 @@ class Table:
 
     def head(self, rows: int) -> "Table":
         """The first rows of the table."""
-        return replace(self, frame=self.frame.head(rows))
+        return replace(self, frame=self.frame.head(rows), memo={})
 
     def reject(self, name: str, row: int, problem: str, fix: str) -> NoReturn:
         """Raise the TableError of one cell."""
