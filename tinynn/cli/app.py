@@ -23,7 +23,9 @@ from tinynn.training import files
 from tinynn.training.callbacks import Run
 from tinynn.training.data import host
 
-DEFAULTS = {name: each.default for name, each in signature(fit_table).parameters.items()}
+DEFAULTS: dict[str, Any] = {
+    name: each.default for name, each in signature(fit_table).parameters.items()
+}
 INTERRUPTED = 130  # as shells have it: 128 and the number of the signal
 
 
@@ -52,7 +54,7 @@ def plain_messages() -> Iterator[None]:
 
 
 def interruptions() -> Callable[[], bool]:
-    """A function that says whether Ctrl-C has been pressed since: `fit` ends early then, and warns."""
+    """A function that says whether `fit` was ended by Ctrl-C since: it warns of it."""
     seen: list[bool] = []
     show = warnings.showwarning
 
@@ -155,8 +157,8 @@ def gain(advice: backends.Advice) -> str:
 
 
 @app.command(
-    epilog=f"The truth tables: {', '.join(reading.TRUTH_TABLES)}; their columns are a, b and out, and no "
-    "row is held out.",
+    epilog=f"The truth tables: {', '.join(reading.TRUTH_TABLES)}; their columns are a, b and out, "
+    "and no row is held out.",
 )
 @click.argument("data")
 @click.option("--target", metavar="COLUMN", help="The column to predict. Of a truth table: out.")
@@ -373,8 +375,8 @@ def opened(file: str, backend: backends.Backend) -> tinynn.Model:
         raise click.ClickException(str(error)) from error
     if model.preparation is None:
         raise click.ClickException(
-            f"{file}: expected a model of tables, as `tinynn train` writes it, got one that knows no "
-            "columns. To fix it: read it in Python, with tinynn.load(path).predict(X)."
+            f"{file}: expected a model of tables, as `tinynn train` writes it, got one that knows "
+            "no columns. To fix it: read it in Python, with tinynn.load(path).predict(X)."
         )
     return model
 

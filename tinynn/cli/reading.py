@@ -1,6 +1,6 @@
-"""Tables from files and from standard input: CSV, Parquet, Arrow IPC, JSON lines, npz; truth tables.
+"""Tables from files and standard input (CSV, Parquet, Arrow, JSON lines, npz), and truth tables.
 
-polars does the reading, and every column of a CSV stays text: `tinynn.tabular` says what text means.
+polars reads them, and every column of a CSV stays text: `tinynn.tabular` says what text means.
 What polars lets pass or tells in its own words is looked at here: rows of another length, names met
 twice, bytes that are no text.
 """
@@ -35,7 +35,7 @@ STDIN = "-"
 
 
 def read(source: str) -> Table:
-    """The table that `source` names: a truth table, a file by its ending, or "-" for standard input.
+    """The table that `source` names: a truth table, a file by its ending, or "-", standard input.
 
     Raises
     ------
@@ -81,7 +81,12 @@ def _by_ending(source: str) -> tuple[Callable[[str, bytes], Table], bytes]:
 
 def _by_content(data: bytes) -> Callable[[str, bytes], Table]:
     """The reader of standard input, which has no ending, by how its bytes begin."""
-    marks = {b"PAR1": _parquet, b"ARROW1": _arrow, b"PK\x03\x04": _npz, b"{": _json_lines}
+    marks: dict[bytes, Callable[[str, bytes], Table]] = {
+        b"PAR1": _parquet,
+        b"ARROW1": _arrow,
+        b"PK\x03\x04": _npz,
+        b"{": _json_lines,
+    }
     return next((reader for mark, reader in marks.items() if data.startswith(mark)), _csv)
 
 

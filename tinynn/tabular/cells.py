@@ -34,7 +34,8 @@ _HEAD, _TAIL = r"^[+-]?", r"(?:[eE][+-]?[0-9]{1,4})?$"
 
 def _grouped(mark: str) -> str:
     """Digits, alone or in groups of three with `mark` between them."""
-    return rf"(?:[0-9]+|[1-9][0-9]{{0,2}}(?:{mark}[0-9]{{3}})+|[1-9][0-9]{{0,2}}(?:{_GROUP}[0-9]{{3}})+)"
+    first, next_ = "[1-9][0-9]{0,2}", "[0-9]{3}"
+    return rf"(?:[0-9]+|{first}(?:{mark}{next_})+|{first}(?:{_GROUP}{next_})+)"
 
 
 # By decimal mark. The other mark may part thousands.
@@ -275,15 +276,10 @@ def _moment(text: str, order: str) -> float | None:
     parts = dict(zip(order, (first, second, third), strict=True))
     if len(parts["y"]) != 4 or len(parts["m"]) > 2 or len(parts["d"]) > 2:
         return None
+    year, month, day = (int(parts[part]) for part in "ymd")
+    clock = (int(hour or 0), int(minute or 0), int(second_ or 0), int(float(fraction or 0) * 1e6))
     try:
-        moment = datetime(
-            *(int(parts[part]) for part in "ymd"),
-            int(hour or 0),
-            int(minute or 0),
-            int(second_ or 0),
-            int(float(fraction or 0) * 1e6),
-            UTC,
-        ).timestamp()
+        moment = datetime(year, month, day, *clock, UTC).timestamp()
     except ValueError:
         return None
     if zone and zone != "Z":

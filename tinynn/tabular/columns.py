@@ -93,7 +93,7 @@ class Number:
         return 1 + self.missing
 
     def values(self, table: Table) -> Any:
-        """The column's finite numbers: float64 (rows,), NaN where missing; TableError for others."""
+        """The column's finite numbers: float64 (rows,), NaN where missing."""
         return read_numbers(table, self.name, self.decimal, self.percent)
 
     def fill(self, X: Any, table: Table, note: Note) -> None:
@@ -153,8 +153,8 @@ def _note_missing(note: Note, table: Table, name: str, absent: Any, instead: str
 class Category:
     """A column of categories: an input for each, 1 where it is met (one-hot).
 
-    With `missing`, another input is 1 where the cell was missing or its category is unknown; without
-    it training met no such cell, and all inputs are 0 there.
+    With `missing`, another input is 1 where the cell was missing or its category is unknown;
+    without it training met no such cell, and all inputs are 0 there.
     """
 
     kind: ClassVar[str] = "category"
@@ -200,9 +200,9 @@ class Category:
 class Date:
     """A column of dates or times: the time since 1970, standardised, and the parts of its cycles.
 
-    `cycles` are those of "year", "week" and "day" that training saw change: of each the sine and the
-    cosine of the part of it that is over, so that its end is beside its beginning. Missing cells
-    count as the median, with cycles of 0, and an input of their own says so.
+    `cycles` are those of "year", "week" and "day" that training saw change: of each the sine and
+    the cosine of the part of it that is over, so that its end is beside its beginning. Missing
+    cells count as the median, with cycles of 0, and an input of their own says so.
     """
 
     kind: ClassVar[str] = "date"

@@ -66,15 +66,16 @@ def fit_table(
     """Train a network on a raw table, and return a model that answers for raw tables.
 
     Numbers are standardised, texts and booleans become categories, dates a time with its cycles;
-    cells may be missing. What never changes, an index and texts that differ from row to row are left
-    out. All of it is fitted on the rows that are not held out, and is saved with the model:
+    cells may be missing. What never changes, an index and texts that differ from row to row are
+    left out. All of it is fitted on the rows that are not held out, and is saved with the model:
     `load(path).predict(table)` answers with classes, or in the target's own unit.
 
     Parameters
     ----------
-    data : a data frame (pandas, polars, pyarrow or another that narwhals knows), or a dict of columns
-    target : the column to predict. Texts, booleans and few whole numbers are classes, others numbers;
-        rows in which it is missing are left out
+    data : a data frame (pandas, polars, pyarrow or another that narwhals knows), or a dict of
+        columns
+    target : the column to predict. Texts, booleans and few whole numbers are classes, others are
+        numbers; rows in which it is missing are left out
     net : the network; None makes hidden layers of the widths `hidden`, with relu and `dropout`
     loss : a name; None is "cross_entropy" for classes and "squared_error" for numbers
     label_smoothing : of the cross-entropies
@@ -148,11 +149,9 @@ def fit_table(
     _check_sound(model, loss, parts[1], answer)
     model.preparation = preparation
     if report:
-        kind, x, rows = (
-            ("held-out", parts[2], held) if held.size else ("training", *parts[:1], training)
-        )
-        outputs = home.to_host(model.outputs(x, ROWS_AT_ONCE))
-        report(f"{kind} {score(preparation, preparation.decode(outputs), y[rows])}")
+        x, rows = (parts[2], held) if held.size else (parts[0], training)
+        answers = preparation.decode(home.to_host(model.outputs(x, ROWS_AT_ONCE)))
+        report(f"{'held-out' if held.size else 'training'} {score(preparation, answers, y[rows])}")
     return model
 
 
@@ -201,8 +200,8 @@ def _split(
     rows = xp.nonzero(present)[0]
     if rows.size < len(table):
         note(
-            f"{table.source}: column {answer.name!r}: {len(table) - rows.size} of {len(table)} rows "
-            "have no target and are left out."
+            f"{table.source}: column {answer.name!r}: {len(table) - rows.size} of {len(table)} "
+            "rows have no target and are left out."
         )
     if isinstance(answer, Classes):
         strata = y[rows]
@@ -235,8 +234,8 @@ def _weights(answer: Classes | Quantity, y: Any, given: Any) -> Any:
         return None
     if not isinstance(answer, Classes):
         raise ValueError(
-            f"fit_table: class_weight: expected a target of classes, got the number {answer.name!r}. "
-            "To fix it: leave class_weight out."
+            "fit_table: class_weight: expected a target of classes, got the number "
+            f"{answer.name!r}. To fix it: leave class_weight out."
         )
     xp = host().xp
     if given == "balanced":

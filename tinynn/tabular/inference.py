@@ -296,8 +296,8 @@ def _classes(table: Table, name: str, style: Any, as_text: bool) -> Classes:
         raise _constant(table, name)
     if len(names) > max(FEW, int((found.codes >= 0).sum()) // 2):
         raise TableError(
-            f"{table.source}: column {name!r}: expected classes, got {len(names)} different ones in "
-            f"{len(table)} rows. To fix it: take another target, or a loss of numbers."
+            f"{table.source}: column {name!r}: expected classes, got {len(names)} different ones "
+            f"in {len(table)} rows. To fix it: take another target, or a loss of numbers."
         )
     return Classes(name, tuple(names), labels)
 

@@ -127,9 +127,9 @@ class TablePreparation:
     def transform(self, data: Any, *, note: Note | None = None) -> Any:
         """The network's inputs for a raw table: a host array of float32, (rows, width).
 
-        The table needs the columns that are read, in any order, and may have others. Rows of numbers
-        without names are taken in the order of `names`. Missing cells and unknown categories are
-        counted in a warning where training met none.
+        The table needs the columns that are read, in any order, and may have others. Rows of
+        numbers without names are taken in the order of `names`. Missing cells and unknown
+        categories are counted in a warning where training met none.
 
         Raises
         ------
@@ -150,7 +150,7 @@ class TablePreparation:
         return X
 
     def targets(self, column: Any) -> Any:
-        """What the network is to answer: int32 indices of classes, or float32, standardised; (rows,).
+        """What the network is to answer, (rows,): int32 classes, or float32, standardised.
 
         Parameters
         ----------
@@ -194,8 +194,8 @@ class TablePreparation:
         """
         if isinstance(self.target, Quantity):
             raise ValueError(
-                f"predict_proba: expected a target of classes, got the number {self.target.name!r}. "
-                "To fix it: call predict."
+                "predict_proba: expected a target of classes, got the number "
+                f"{self.target.name!r}. To fix it: call predict."
             )
         xp = host().xp
         if self.activation == "sigmoid":
@@ -238,7 +238,7 @@ class TablePreparation:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ValueError(
                 f"expected the description of a preparation of tables in format {FORMAT}, got one "
-                f"that cannot be read: {error!r}. To fix it: save the model again, with this version."
+                f"that cannot be read: {error!r}. To fix it: save the model with this version."
             ) from error
 
 

@@ -92,7 +92,7 @@ class Model:
         return backends.of(*arrays) if arrays else host()
 
     def predict(self, X: Any, batch_size: int | None = None) -> Any:
-        """The answers for X: `outputs`, or labels or units on the host if there is a preparation."""
+        """`outputs` for X; if there is a preparation, labels or units for raw data, on the host."""
         if self.preparation is None:
             return self.outputs(X, batch_size)
         return self.preparation.decode(self._prepared_outputs(X, batch_size))
