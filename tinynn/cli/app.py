@@ -319,7 +319,7 @@ def predict(
     table = reading.read(data)
     answers, labels = writing.answers(model, table, id, probabilities)
     if out is None:
-        click.get_binary_stream("stdout").write(answers)
+        click.echo(answers, nl=False)
     else:
         files.write(out, answers)
         click.echo(f"wrote {out} ({len(table)} rows)", err=True)

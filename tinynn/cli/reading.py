@@ -7,6 +7,7 @@ twice, bytes that are no text.
 
 import csv
 import io
+import sys
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -14,7 +15,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import click
 import polars
 
 from tinynn.tabular.table import Table, TableError, check_names
@@ -48,7 +48,7 @@ def read(source: str) -> Table:
             source=source,
         )
     if source == STDIN:
-        name, data = "standard input", click.get_binary_stream("stdin").read()
+        name, data = "standard input", sys.stdin.buffer.read()
         reader = _by_content(data)
     else:
         name = source

@@ -238,9 +238,14 @@ def _factors_of_numbers(values: Any) -> Factors:
     xp = host().xp
     present = ~xp.isnan(values)
     unique, inverse = xp.unique_inverse(values[present])
-    codes = xp.full(values.shape[0], -1, dtype=xp.int32)
+    codes = writable(values.shape[0], xp.int32) - 1
     codes[present] = inverse
     return Factors([str(text_of(value)) for value in unique.tolist()], codes)
+
+
+def writable(shape: Any, dtype: Any) -> Any:
+    """A host array of zeros that may be written to: a copy can be, whatever a namespace gives."""
+    return host().xp.zeros(shape, dtype=dtype).copy()
 
 
 def renamed(factors: Factors, names: list[str]) -> Factors:

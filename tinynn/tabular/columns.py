@@ -60,10 +60,7 @@ class Scale:
     def standardized(self, values: Any) -> Any:
         """The values, (rows,), in deviations from the mean; NaN becomes the median."""
         xp = host().xp
-        filled = xp.where(xp.isnan(values), self.median, values)
-        filled -= self.mean
-        filled /= self.deviation
-        return filled
+        return (xp.where(xp.isnan(values), self.median, values) - self.mean) / self.deviation
 
 
 def _median(values: Any) -> float:

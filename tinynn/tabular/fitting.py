@@ -12,6 +12,7 @@ from tinynn import losses
 from tinynn.functional import log_softmax, relu
 from tinynn.layers import Dropout, Linear, Sequential
 from tinynn.optim import Adam
+from tinynn.tabular.cells import writable
 from tinynn.tabular.columns import Scale
 from tinynn.tabular.inference import Options, fit_target
 from tinynn.tabular.preparation import TablePreparation, described
@@ -185,7 +186,7 @@ def hold_out(strata: Any, fraction: float, seed: int) -> Any:
     _, counts = xp.unique_counts(strata)
     place = xp.arange(strata.shape[0]) - xp.repeat(xp.cumulative_sum(counts) - counts, counts)
     quota = xp.minimum(xp.round(fraction * counts), counts - 1)
-    held = xp.zeros(strata.shape[0], dtype=xp.bool)
+    held = writable(strata.shape[0], xp.bool)
     held[order] = place < xp.repeat(quota, counts)
     return held
 
@@ -206,8 +207,8 @@ def _split(
     if isinstance(answer, Classes):
         strata = y[rows]
     else:  # the smallest and the largest number are kept, so that the target varies
-        strata = xp.zeros(rows.size, dtype=xp.int32)
-        strata[xp.argmin(y[rows])], strata[xp.argmax(y[rows])] = 1, 2
+        place = xp.arange(rows.size)
+        strata = 1 * (place == xp.argmin(y[rows])) + 2 * (place == xp.argmax(y[rows]))
     held = hold_out(strata, fraction, seed)
     return rows[~held], rows[held], y
 

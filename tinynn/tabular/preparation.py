@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from tinynn.functional import sigmoid, softmax
+from tinynn.tabular.cells import writable
 from tinynn.tabular.columns import Category, Column, Date, Note, Number, Scale
 from tinynn.tabular.inference import Options, fit_column, fit_target, index_names
 from tinynn.tabular.table import Table, TableError, listed
@@ -141,11 +142,11 @@ class TablePreparation:
             raise TableError(
                 f"{table.source}: expected rows of data, got none. To fix it: give one or more."
             )
-        xp = host().xp
-        X = xp.zeros((len(table), self.width), dtype=xp.float32)
+        X = writable((len(table), self.width), host().xp.float32)
         at = 0
         for column in self.columns:
             column.fill(X[:, at : at + column.width], table, note or _warn)
+            table.forget(column.name)
             at += column.width
         return X
 

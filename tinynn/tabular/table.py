@@ -108,6 +108,11 @@ class Table:
         """The same table, its rows called by `unit`, the first of them `first`."""
         return replace(self, unit=unit, first=first)
 
+    def forget(self, name: str) -> None:
+        """Let go of how a column was read."""
+        for key in [key for key in self.memo if key[1] == name]:
+            del self.memo[key]
+
     def head(self, rows: int) -> "Table":
         """The first rows of the table."""
         return replace(self, frame=self.frame.head(rows), memo={})

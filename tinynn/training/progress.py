@@ -1,8 +1,10 @@
 """The progress bar: epochs, loss, metrics and speed, in terminals and notebooks.
 
-What draws it is imported only when it is shown.
+What draws it is imported only when it is shown; without rich, a terminal shows a line of text.
 """
 
+import importlib.util
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -90,6 +92,19 @@ class _Terminal(_Shown):
         self._progress.stop()
 
 
+class _Line(_Shown):
+    """One line of text on the error stream, written over itself; no longer than the terminal."""
+
+    def _draw(self, done: int, text: str) -> None:
+        width = max(shutil.get_terminal_size().columns - 1, 20)
+        sys.stderr.write("\r" + text[:width].ljust(width))
+        sys.stderr.flush()
+
+    def close(self) -> None:
+        super().close()
+        sys.stderr.write("\n")
+
+
 class _Notebook(_Shown):
     """One line of HTML below the cell, kept up to date."""
 
@@ -120,7 +135,8 @@ def shown(progress: bool | None, epochs: int, samples: int) -> Iterator[Bar]:
     if not progress:
         yield Bar()
         return
-    kind: Any = _Notebook if in_notebook() else _Terminal
+    kind: Any = _Terminal if importlib.util.find_spec("rich") else _Line
+    kind = _Notebook if in_notebook() else kind
     bar = kind(epochs, samples)
     try:
         yield bar
