@@ -1,8 +1,8 @@
 """The features of a table: what is fitted to a column, and the inputs that it becomes.
 
 Each kind is a frozen dataclass of numbers and texts, so that JSON can hold it. `fill` writes the
-columns of X that a column of a table becomes, `width` of them, into zeros; what it has to tell, how
-many cells are missing or unknown, goes to `note`.
+columns of X that a column of a table becomes, `width` of them, into zeros, for the `rows`. What it
+has to tell, how many cells are missing or unknown, goes to `note`.
 """
 
 import math
@@ -93,7 +93,7 @@ class Number:
         """The column's finite numbers: float64 (rows,), NaN where missing."""
         return read_numbers(table, self.name, self.decimal, self.percent)
 
-    def fill(self, X: Any, table: Table, note: Note) -> None:
+    def fill(self, X: Any, table: Table, note: Note, rows: Any) -> None:
         """Write (rows, width): the value, and 1 where it was missing."""
         xp = host().xp
         values = self.values(table)
@@ -105,9 +105,9 @@ class Number:
             row = int(xp.nonzero(far)[0][0])
             problem = f"expected numbers as in training, got one {value[row]:.0e} deviations away"
             table.reject(self.name, row, problem, "mend that cell, or leave its row out")
-        X[:, 0] = value
+        X[:, 0] = value[rows]
         if self.missing:
-            X[:, 1] = absent
+            X[:, 1] = absent[rows]
 
 
 def read_numbers(table: Table, name: str, decimal: str, percent: bool) -> Any:
@@ -183,14 +183,14 @@ class Category:
             _note_missing(note, table, self.name, absent, "none of the categories")
         return codes
 
-    def fill(self, X: Any, table: Table, note: Note) -> None:
+    def fill(self, X: Any, table: Table, note: Note, rows: Any) -> None:
         """Write (rows, width): a column a category, then what is missing or unknown."""
         xp = host().xp
-        codes = self.codes(table, note)
+        codes = self.codes(table, note)[rows]
         if self.missing:
             codes = xp.where(codes < 0, len(self.categories), codes)
-        rows = xp.nonzero(codes >= 0)[0]
-        X[rows, codes[rows]] = 1
+        met = xp.nonzero(codes >= 0)[0]
+        X[met, codes[met]] = 1
 
 
 @dataclass(frozen=True)
@@ -218,13 +218,14 @@ class Date:
         """Seconds since 1970 (UTC): float64 (rows,), NaN where missing."""
         return read_dates(table, self.name, self.order)
 
-    def fill(self, X: Any, table: Table, note: Note) -> None:
+    def fill(self, X: Any, table: Table, note: Note, rows: Any) -> None:
         """Write (rows, width): the time, the sines and cosines, and 1 where it was missing."""
         xp = host().xp
         moments = self.values(table)
         absent = xp.isnan(moments)
         if not self.missing and absent.any():
             _note_missing(note, table, self.name, absent, "the median of the dates")
+        moments, absent = moments[rows], absent[rows]
         X[:, 0] = self.scale.standardized(moments)
         for at, cycle in enumerate(self.cycles):
             angle = 2 * pi * phase(moments, cycle)

@@ -125,13 +125,14 @@ def fit_table(
         for line in described(preparation):
             report(line)
 
-    X = preparation.transform(table, note=lambda message: None)
+    # One array, of which the two parts are views.
+    rows, count = host().xp.concat([training, held]), training.size
+    X, y = preparation.transform(table, rows=rows, note=lambda message: None), y[rows]
     home = host() if backend is None else backends.get(backend)
     if isinstance(answer, Quantity):
         y = host().xp.astype(y, X.dtype)
-    weights = _weights(answer, y[training], class_weight)
-    parts = [home.asarray(part) for part in (X[training, :], y[training], X[held, :], y[held])]
-    del X
+    weights = _weights(answer, y[:count], class_weight)
+    parts = [home.asarray(part) for part in (X[:count, :], y[:count], X[count:, :], y[count:])]
     model = fit(
         _network(answer, loss, hidden, dropout) if net is None else net,
         parts[0],
@@ -150,9 +151,9 @@ def fit_table(
     _check_sound(model, loss, parts[1], answer)
     model.preparation = preparation
     if report:
-        x, rows = (parts[2], held) if held.size else (parts[0], training)
+        x, y = (parts[2], y[count:]) if held.size else (parts[0], y)
         answers = preparation.decode(home.to_host(model.outputs(x, ROWS_AT_ONCE)))
-        report(f"{'held-out' if held.size else 'training'} {score(preparation, answers, y[rows])}")
+        report(f"{'held-out' if held.size else 'training'} {score(preparation, answers, y)}")
     return model
 
 

@@ -125,12 +125,18 @@ class TablePreparation:
         """What each input of the network is called."""
         return tuple(name for column in self.columns for name in _input_names(column))
 
-    def transform(self, data: Any, *, note: Note | None = None) -> Any:
+    def transform(self, data: Any, *, rows: Any = None, note: Note | None = None) -> Any:
         """The network's inputs for a raw table: a host array of float32, (rows, width).
 
         The table needs the columns that are read, in any order, and may have others. Rows of
         numbers without names are taken in the order of `names`. Missing cells and unknown
         categories are counted in a warning where training met none.
+
+        Parameters
+        ----------
+        data : a data frame of any library that narwhals knows, or a dict of columns
+        rows : the rows to give, in their order: a host array of integers; None for all
+        note : is called with each thing that a reader may want to know; None warns
 
         Raises
         ------
@@ -142,10 +148,11 @@ class TablePreparation:
             raise TableError(
                 f"{table.source}: expected rows of data, got none. To fix it: give one or more."
             )
-        X = writable((len(table), self.width), host().xp.float32)
+        count, rows = (len(table), slice(None)) if rows is None else (rows.size, rows)
+        X = writable((count, self.width), host().xp.float32)
         at = 0
         for column in self.columns:
-            column.fill(X[:, at : at + column.width], table, note or _warn)
+            column.fill(X[:, at : at + column.width], table, note or _warn, rows)
             table.forget(column.name)
             at += column.width
         return X
