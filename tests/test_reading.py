@@ -193,7 +193,23 @@ def test_damaged_files(tmp_path, ending):
 
 def broken(draw: random.Random) -> bytes:
     """A CSV file with something wrong, or odd, or nothing at all."""
-    texts = ["1", "2.5", "", "red", '"', '""', '"a,b"', "1,5", "é", "NA", "-", " ", "1e400", "'", "\t"]
+    texts = [
+        "1",
+        "2.5",
+        "",
+        "red",
+        '"',
+        '""',
+        '"a,b"',
+        "1,5",
+        "é",
+        "NA",
+        "-",
+        " ",
+        "1e400",
+        "'",
+        "\t",
+    ]
     width = draw.randint(1, 4)
     names = ["x0", "y1", "", '"q"'][:width]
     if draw.random() < 0.2:

@@ -166,10 +166,10 @@ def _parse(series: Any, decimal: str, percent: bool) -> Any:
     text = nw.col(series.name)
     if percent:
         text = text.str.replace(r"\s*%$", "")
-    frame = series.to_frame().select(text.alias("plain"), text.str.contains(_PLAIN).alias("sound"))
-    if decimal == "," or not _all(frame["sound"]):
-        frame = frame.select("plain", nw.col("plain").str.contains(NUMBERS[decimal]).alias("sound"))
-        if not _all(frame["sound"]):
+    frame = series.to_frame().select(text.alias("plain"), _matches(text, _PLAIN))
+    if decimal == "," or not frame["sound"].all():
+        frame = frame.select("plain", _matches(nw.col("plain"), NUMBERS[decimal]))
+        if not frame["sound"].all():
             return None
         group = "." if decimal == "," else ","
         plain = nw.col("plain").str.replace_all(group, "", literal=True)
@@ -178,13 +178,14 @@ def _parse(series: Any, decimal: str, percent: bool) -> Any:
     return _host_floats(frame["plain"].cast(nw.Float64))
 
 
-def _all(flags: Any) -> bool:
-    return bool(flags.drop_nulls().all())
+def _matches(text: Any, pattern: str) -> Any:
+    """Which texts are sound: they match, or are missing (for which libraries differ)."""
+    return (text.is_null() | text.str.contains(pattern)).alias("sound")
 
 
 def is_percent(series: Any) -> bool:
     """Whether every text ends with a percent sign, those that are missing aside."""
-    return _all(series.str.ends_with("%"))
+    return bool((series.is_null() | series.str.ends_with("%")).all())
 
 
 def holds(series: Any, pattern: str) -> bool:

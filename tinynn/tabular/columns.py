@@ -12,7 +12,7 @@ from math import pi
 from typing import Any, ClassVar
 
 from tinynn.tabular import cells
-from tinynn.tabular.table import Table, listed
+from tinynn.tabular.table import Table, TableError, listed
 from tinynn.training.data import host
 
 Note = Callable[[str], object]
@@ -39,7 +39,7 @@ class Scale:
     def fit(cls, values: Any, where: str) -> "Scale | None":
         """Of the numbers that are there; None if they are all equal, or none is there.
 
-        The deviation is the population's. ValueError if float64 cannot hold it.
+        The deviation is the population's. TableError if float64 cannot hold it.
         """
         xp = host().xp
         there = values[~xp.isnan(values)]
@@ -51,7 +51,7 @@ class Scale:
         if largest < math.inf:  # squares of what is at most one cannot overflow
             deviation = largest * math.sqrt(float(xp.mean(((there - mean) / largest) ** 2)))
         if not 0 < deviation < math.inf:
-            raise ValueError(
+            raise TableError(
                 f"{where}: expected numbers whose deviation a float can hold, got "
                 f"{float(there.min())} to {float(there.max())}. To fix it: give it another unit."
             )

@@ -159,7 +159,8 @@ def number_style(
             return None if host().xp.isnan(values).all() else (mark, percent)
     several = cells.factors(table, name).names
     pattern = re.compile(cells.NUMBERS[plain])
-    if 2 * sum(pattern.match(text) is not None for text in several) > len(several):
+    good = sum(pattern.match(text.removesuffix("%").rstrip()) is not None for text in several)
+    if 2 * good > len(several):
         read_numbers(table, name, plain, percent)  # which names the cell
     return None
 
