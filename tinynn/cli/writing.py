@@ -57,6 +57,10 @@ def answers(model: Model, table: Table, id: str | None, probabilities: bool) -> 
     return text.getvalue(), labels
 
 
+def _is_terminal() -> bool:
+    return sys.stdout.isatty()
+
+
 def show_backends() -> None:
     """List the array libraries: as a table, or below one another where that is too wide."""
     from rich.console import Console
@@ -64,7 +68,7 @@ def show_backends() -> None:
     from rich.text import Text
 
     # Away from a terminal a command stays on one line.
-    console = Console(width=None if sys.stdout.isatty() else 200)
+    console = Console(width=None if _is_terminal() else 200)
     grid = Grid("library", "version", "devices", "default float", "usable")
     for status in backends.available():
         usable = "yes" if status.usable else f"no: {status.reason}\nto fix it: {status.mend}"

@@ -19,6 +19,7 @@ Note = Callable[[str], object]
 
 DAY = 86400.0
 YEAR = 365.2425 * DAY  # the mean year of the calendar
+_LARGEST = 1e300  # whose deviations float64 still holds
 _FAR = 1e30  # deviations: what every floating dtype can hold
 
 
@@ -45,14 +46,13 @@ class Scale:
         there = values[~xp.isnan(values)]
         if not there.size or there.min() == there.max():
             return None
-        mean = float(xp.sum(there / there.size))
-        largest = float(xp.max(xp.abs(there - mean)))
-        deviation = math.inf
-        if largest < math.inf:  # squares of what is at most one cannot overflow
-            deviation = largest * math.sqrt(float(xp.mean(((there - mean) / largest) ** 2)))
-        if not 0 < deviation < math.inf:
+        largest = float(xp.max(xp.abs(there)))
+        unit = largest if largest > 1e100 else 1.0  # so that squares stay finite
+        units = there / unit
+        mean, deviation = float(xp.mean(units)) * unit, float(xp.std(units)) * unit
+        if not deviation > 0 or largest > _LARGEST:
             raise TableError(
-                f"{where}: expected numbers whose deviation a float can hold, got "
+                f"{where}: expected numbers whose deviations a float can hold, got "
                 f"{float(there.min())} to {float(there.max())}. To fix it: give it another unit."
             )
         return cls(mean, deviation, _median(there))
