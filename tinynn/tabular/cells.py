@@ -78,10 +78,13 @@ class Factors:
     names: list[str]
     codes: Any
 
-    def first_row(self, name: str) -> int:
-        """The first row that holds this text."""
-        rows: Any = host().xp.nonzero(self.codes == self.names.index(name))[0]
-        return int(rows[0])
+    def first(self, bad: list[bool]) -> tuple[int, str] | None:
+        """The first row whose text is a bad one, and the text; None if no text is."""
+        if not any(bad):
+            return None
+        flags = host().asarray([*bad, False])
+        row = int(host().xp.nonzero(flags[self.codes])[0][0])
+        return row, self.names[int(self.codes[row])]
 
 
 def kind_of(table: Table, name: str) -> str:
@@ -257,24 +260,14 @@ def renamed(factors: Factors, names: list[str]) -> Factors:
     return Factors(unique, to[factors.codes])  # -1 is the last
 
 
-def parse_dates(names: list[str], order: str) -> list[float] | None:
-    """Different texts as seconds since 1970 (UTC); None if one of them is no date in that order.
+def parse_date(text: str, order: str) -> float | None:
+    """A text as seconds since 1970 (UTC); None if it is no date in that order.
 
-    >>> parse_dates(["1970-01-02", "1970-01-01T00:01:00+01:00"], "ymd")
-    [86400.0, -3540.0]
-    >>> parse_dates(["31/12/1969"], "mdy") is None
+    >>> parse_date("1970-01-02", "ymd"), parse_date("1970-01-01T00:01:00+01:00", "ymd")
+    (86400.0, -3540.0)
+    >>> parse_date("31/12/1969", "mdy") is None
     True
     """
-    found = []
-    for name in names:
-        moment = _moment(name, order)
-        if moment is None:
-            return None
-        found.append(moment)
-    return found
-
-
-def _moment(text: str, order: str) -> float | None:
     match = _DATE.fullmatch(text)
     if match is None:
         return None

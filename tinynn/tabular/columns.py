@@ -276,13 +276,12 @@ def read_dates(table: Table, name: str, order: str) -> Any:
             name, 0, f"expected a date, got {table.column(name).dtype}", "give dates or texts"
         )
     found = cells.factors(table, name)
-    parsed = cells.parse_dates(found.names, order)
-    if parsed is None:
-        bad = next(text for text in found.names if cells.parse_dates([text], order) is None)
+    parsed = [cells.parse_date(text, order) for text in found.names]
+    if bad := found.first([moment is None for moment in parsed]):
         expected = {"ymd": "2024-12-31", "dmy": "31.12.2024", "mdy": "12/31/2024"}[order]
-        problem = f"expected a date such as {expected}, got {bad!r}"
+        problem = f"expected a date such as {expected}, got {bad[1]!r}"
         fix = "mend that cell, or empty it if its value is not known"
-        table.reject(name, found.first_row(bad), problem, fix)
+        table.reject(name, bad[0], problem, fix)
     home = host()
     return home.asarray([*parsed, math.nan], home.xp.float64)[found.codes]
 

@@ -183,13 +183,17 @@ def _date_order(table: Table, name: str) -> str | None:
     if not names:
         return None
     good = {
-        order: sum(cells.parse_dates([text], order) is not None for text in names[:1000])
+        order: sum(cells.parse_date(text, order) is not None for text in names[:1000])
         for order in cells.ORDERS
     }
     order = max(cells.ORDERS, key=good.__getitem__)
     if 2 * good[order] <= len(names[:1000]):
         return None
-    whole = [each for each in cells.ORDERS if cells.parse_dates(names, each) is not None]
+    whole = [
+        each
+        for each in cells.ORDERS
+        if all(cells.parse_date(text, each) is not None for text in names)
+    ]
     if "dmy" in whole and "mdy" in whole and not all("." in text for text in names):
         raise TableError(
             f"{table.source}: column {name!r}: expected dates of one meaning, got {names[0]!r} "

@@ -73,7 +73,7 @@ class Table:
         if isinstance(frame, nw.LazyFrame):
             raise TableError(
                 f"{source}: expected a data frame in memory, got the lazy {type(data).__name__}. "
-                "To fix it: compute it first, with .collect() (of dask, .compute())."
+                "To fix it: compute it first, with .collect() or .compute()."
             )
         return cls(_named(source, frame), source)
 

@@ -38,10 +38,9 @@ class Classes:
         """
         found = class_labels(table, self.name, self.labels)
         known = {name: code for code, name in enumerate(self.classes)}
-        for name in found.names:
-            if name not in known:
-                expected = f"expected one of {listed(self.classes)}, got {name!r}"
-                table.reject(self.name, found.first_row(name), expected, _UNKNOWN)
+        if bad := found.first([name not in known for name in found.names]):
+            expected = f"expected one of {listed(self.classes)}, got {bad[1]!r}"
+            table.reject(self.name, bad[0], expected, _UNKNOWN)
         home = host()
         return home.asarray([*(known[n] for n in found.names), -1], home.xp.int32)[found.codes]
 
@@ -97,10 +96,9 @@ def class_labels(table: Table, name: str, labels: str) -> cells.Factors:
     found = cells.labels(table, name)
     if labels != "integer":
         return found
-    for text in found.names:
-        if whole_number(text) is None:
-            expected = f"expected a whole number as a class, got {text!r}"
-            table.reject(name, found.first_row(text), expected, _UNKNOWN)
+    if bad := found.first([whole_number(text) is None for text in found.names]):
+        expected = f"expected a whole number as a class, got {bad[1]!r}"
+        table.reject(name, bad[0], expected, _UNKNOWN)
     return cells.renamed(found, [str(whole_number(text)) for text in found.names])
 
 
