@@ -166,6 +166,7 @@ def bench(session: nox.Session) -> None:
     session.install("autograd", "mygrad")
     session.run("python", "benchmarks/eager.py", env=ONE_THREAD)
     session.run("python", "benchmarks/compiled.py", *session.posargs, env=ONE_THREAD)
+    session.run("python", "benchmarks/tables.py", env=ONE_THREAD)
 
 
 def array_api_tests(session: nox.Session) -> Path:
