@@ -101,6 +101,7 @@ class TablePreparation:
         columns = []
         for name in names:
             fitted = fit_column(table, name, rows, options, note)
+            table.forget(name)  # to read it again is cheaper than the memory of them all
             if isinstance(fitted, str):
                 left_out[name] = fitted
             else:
