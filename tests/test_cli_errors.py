@@ -8,8 +8,11 @@ import struct
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from tests.command_line import QUICK, process, run, train_model, write, write_flowers
+from tinynn.cli import app as cli
+from tinynn.cli.app import app
 from tinynn.layers import Linear
 from tinynn.training import files, fit
 
@@ -130,6 +133,26 @@ def test_a_model_that_knows_no_columns(flowers, tmp_path):
 
 
 # --- no good file is lost
+
+
+def test_ctrl_c_in_the_first_epoch_saves_nothing(flowers, tmp_path, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "fit_table", interrupted)
+    out = tmp_path / "m.safetensors"
+    result = CliRunner().invoke(
+        app, ["train", str(flowers), "--target", "species", "--out", str(out)]
+    )
+    assert result.exit_code == 130
+    assert result.output == "Interrupted.\n"
+    assert not out.exists()
+
+
+def test_a_column_of_ids_has_a_name_of_its_own(model, tmp_path):
+    data = write(tmp_path / "a.csv", ["prediction", "length", "colour"], [[1, 2, "red"]])
+    assert "--id" in run("predict", model, data, "--id", "prediction", status=1)
+    assert "no column 'nr'" in run("predict", model, data, "--id", "nr", status=1)
 
 
 def test_a_model_is_replaced_by_a_whole_one_only(model, flowers, monkeypatch):

@@ -27,6 +27,11 @@ def answers(model: Model, table: Table, id: str | None, probabilities: bool) -> 
     target = preparation.target
     columns: dict[str, Any] = {}
     if id is not None:
+        if id.partition("_")[0] in ("prediction", "probability"):
+            raise TableError(
+                f"--id: expected a name that the answers do not take, got {id!r}. "
+                "To fix it: give the column another name."
+            )
         columns[id] = polars.Series(table.column(id).to_native())
     if probabilities and not isinstance(target, Classes):
         raise TableError(

@@ -94,6 +94,11 @@ def fit_table(
     TableError : a table, a column or a cell that cannot be used
     TrainingDiverged : the model is far worse than none
 
+    >>> table = {"x": [0.1, 0.9, 0.2, 0.8] * 5, "kind": ["low", "high", "low", "high"] * 5}
+    >>> model = fit_table(table, "kind", hidden=(8,), epochs=200, learning_rate=0.1)
+    >>> model.predict({"x": [0.0, 1.0]})
+    array(['low', 'high'], dtype='<U4')
+
     """
     table = Table.of(data)
     options = Options(categories, drop, dates or {}, decimal)

@@ -37,11 +37,15 @@ class TablePreparation:
     activation : what makes probabilities of its outputs: "softmax", "sigmoid" of a single one,
         "exp" of logarithms; "identity" where the target is a number
 
-    >>> table = {"x": [1.0, 2.0, None, 3.0], "colour": ["red", "blue", "red", "red"],
-    ...          "kind": ["a", "b", "b", "a"]}
-    >>> preparation = TablePreparation.fit(table, "kind")  # doctest: +SKIP
-    >>> preparation.transform(table).shape  # x, whether it is missing, blue, red
-    ... # doctest: +SKIP
+    >>> table = {
+    ...     "x": [1.0, 2.0, None, 3.0],
+    ...     "colour": ["red", "blue", "red", "red"],
+    ...     "kind": ["a", "b", "b", "a"],
+    ... }
+    >>> preparation = TablePreparation.fit(table, "kind")
+    >>> preparation.inputs
+    ('x', 'x?', 'colour=blue', 'colour=red')
+    >>> preparation.transform(table).shape
     (4, 4)
 
     """

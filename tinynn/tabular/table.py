@@ -30,7 +30,7 @@ class Table:
     unit, first : how messages call its rows: "line" 2 is the first row of a CSV file
     memo : columns that were read already, by how
 
-    >>> Table.of({"x": [1, 2], "y": ["a", "b"]}).names  # doctest: +SKIP
+    >>> Table.of({"x": [1, 2], "y": ["a", "b"]}).names
     ['x', 'y']
     """
 

@@ -3,7 +3,6 @@
 What draws it is imported only when it is shown; without rich, a terminal shows a line of text.
 """
 
-import importlib.util
 import shutil
 import sys
 from collections.abc import Iterator
@@ -127,6 +126,17 @@ def in_notebook() -> bool:
     return "ipykernel" in sys.modules
 
 
+def _kind() -> Any:
+    """What shows progress here."""
+    if in_notebook():
+        return _Notebook
+    try:
+        import rich.progress  # noqa: F401 - the bar imports it where it is shown
+    except ImportError:
+        return _Line
+    return _Terminal
+
+
 @contextmanager
 def shown(progress: bool | None, epochs: int, samples: int) -> Iterator[Bar]:
     """A bar for so many epochs of so many samples; None shows it where somebody looks on."""
@@ -135,9 +145,7 @@ def shown(progress: bool | None, epochs: int, samples: int) -> Iterator[Bar]:
     if not progress:
         yield Bar()
         return
-    kind: Any = _Terminal if importlib.util.find_spec("rich") else _Line
-    kind = _Notebook if in_notebook() else kind
-    bar = kind(epochs, samples)
+    bar = _kind()(epochs, samples)
     try:
         yield bar
     finally:
