@@ -202,6 +202,13 @@ def test_categories_and_unknown_ones_as_scikit_learn_has_them(frame):
     assert X[:, 3].tolist() == [0, 1, 0, 1, 1]
 
 
+def test_booleans_may_come_as_text():
+    preparation = prepared({"on": [True, False, True, True]})
+    expected = [[0, 1], [1, 0], [0, 0]]
+    with pytest.warns(UserWarning, match="'maybe'"):
+        assert preparation.transform({"on": ["True", "false", "maybe"]}).tolist() == expected
+
+
 def test_a_hole_that_training_did_not_have_is_counted():
     with pytest.warns(UserWarning, match=r"'x': 1 of 2 cells are missing.*the median 2\.5"):
         X = prepared({"x": [1.0, 2.0, 3.0, 10.0]}).transform({"x": [4.0, None]})
@@ -257,6 +264,9 @@ def test_the_preparation_goes_through_json():
         {"columns": [{"kind": "?"}]},
         {"columns": [config["target"]]},
         {"columns": 3},
+        {"columns": [{**config["columns"][0], "decimal": "x"}]},
+        {"columns": [{**config["columns"][0], "scale": {"mean": 0, "deviation": 0, "median": 0}}]},
+        {"columns": [{**config["columns"][0], "more": 1}]},
         {"activation": "eval"},
         {"target": None},
     ):

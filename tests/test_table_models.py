@@ -99,6 +99,15 @@ def test_tables_of_other_packages(read, tmp_path):
             loaded.predict_proba(frame)
 
 
+@pytest.mark.parametrize(
+    "options", [{"validation": 1}, {"epochs": 0}, {"batch_size": 0}, {"loss": "hinge"}]
+)
+def test_options_out_of_range(options):
+    (name,) = options
+    with pytest.raises(ValueError, match=f"{name}: expected"):
+        fit_table(holes(), "kind", progress=False, **options)
+
+
 def test_rows_without_a_target_are_left_out():
     columns = holes()
     columns["kind"][:7] = [None] * 7

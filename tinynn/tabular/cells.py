@@ -46,6 +46,7 @@ NUMBERS = {
 _PLAIN = rf"{_HEAD}(?:[0-9]+\.?[0-9]*|\.[0-9]+){_TAIL}"
 CODE = r"^\s*[+-]?0[0-9]"  # 01067 is no number: its zero would be lost
 
+BOOLEANS = frozenset({"false", "true"})
 _SOME = 1000  # cells that are looked at first
 
 _DATE = re.compile(
@@ -232,7 +233,7 @@ def labels(table: Table, name: str) -> Factors:
         return _factors_of_numbers(floats(table, name))
     found = factors(table, name)
     small = [text.lower() for text in found.names]
-    if kind == "boolean" or set(small) <= {"true", "false"}:
+    if kind == "boolean" or set(small) <= BOOLEANS:
         return renamed(found, small)
     return found
 

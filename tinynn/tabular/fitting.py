@@ -52,7 +52,7 @@ def fit_table(
     class_weight: str | Mapping[Any, float] | None = None,
     learning_rate: float = 0.003,
     epochs: int | None = None,
-    batch_size: int = 32,
+    batch_size: int | None = 32,
     validation: float = 0.2,
     categories: Collection[str] = (),
     drop: Collection[str] = (),
@@ -105,6 +105,52 @@ def fit_table(
     options.check(table, target)
     if loss is not None and loss not in LOSSES:
         raise ValueError(f"fit_table: loss: expected one of {', '.join(LOSSES)}, got {loss!r}")
+    if not 0 <= validation < 1:
+        raise ValueError(
+            f"fit_table: validation: expected a fraction from 0 to below 1, got {validation!r}"
+        )
+    loss, preparation, X, y, count = _prepared(
+        table, target, options, loss, validation, seed, report
+    )
+    answer = preparation.target
+    home = host() if backend is None else backends.get(backend)
+    weights = _weights(answer, y[:count], class_weight)
+    training = home.asarray(X[:count, :]), home.asarray(y[:count])
+    held = (home.asarray(X[count:, :]), home.asarray(y[count:])) if len(y) > count else None
+    model = fit(
+        _network(answer, loss, hidden, dropout) if net is None else net,
+        *training,
+        loss=_loss(loss, label_smoothing),
+        optimizer=Adam(learning_rate),
+        epochs=default_epochs(count, batch_size) if epochs is None else epochs,
+        batch_size=batch_size,
+        validation=held,
+        metrics=["accuracy" if isinstance(answer, Classes) else "r2"],
+        weights=None if weights is None else home.asarray(weights),
+        seed=seed,
+        progress=progress,
+        callbacks=callbacks,
+    )
+    _check_sound(model, answer)
+    model.preparation = preparation
+    if report:
+        x, y = (held[0], y[count:]) if held else (training[0], y)
+        answers = preparation.decode(home.to_host(model.outputs(x, ROWS_AT_ONCE)))
+        report(f"{'held-out' if held else 'training'} {score(preparation, answers, y)}")
+    return model
+
+
+def _prepared(
+    table: Table,
+    target: str,
+    options: Options,
+    loss: str | None,
+    validation: float,
+    seed: int,
+    report: Callable[[str], object] | None,
+) -> tuple[str, TablePreparation, Any, Any, int]:
+    """The loss, the preparation, X and y of the rows to train on and then of those held out, and
+    how many are to train on."""
     note = report or _warn
     classes = None if loss is None else LOSSES[loss] != "identity"
     answer = fit_target(table, target, classes, options, note)
@@ -112,63 +158,28 @@ def fit_table(
     training, held, y = _split(table, answer, validation, seed, note)
     if isinstance(answer, Quantity):
         answer = _rescaled(table, answer, training)
-        y = answer.encode(table)
+        y = host().xp.astype(answer.encode(table), host().xp.float32)
     _check_loss(table, loss, answer)
     preparation = TablePreparation.fit(
-        table,
-        answer,
-        rows=training,
-        activation=LOSSES[loss],
-        categories=categories,
-        drop=drop,
-        dates=dates,
-        decimal=decimal,
-        note=note,
+        table, answer, rows=training, activation=LOSSES[loss], note=note, **vars(options)
     )
     if report:
         report(f"{table.source}: {len(table)} rows, {held.size} of them held out")
         for line in described(preparation):
             report(line)
-
-    # One array, of which the two parts are views.
-    rows, count = host().xp.concat([training, held]), training.size
-    X, y = preparation.transform(table, rows=rows, note=lambda message: None), y[rows]
-    home = host() if backend is None else backends.get(backend)
-    if isinstance(answer, Quantity):
-        y = host().xp.astype(y, X.dtype)
-    weights = _weights(answer, y[:count], class_weight)
-    parts = [home.asarray(part) for part in (X[:count, :], y[:count], X[count:, :], y[count:])]
-    model = fit(
-        _network(answer, loss, hidden, dropout) if net is None else net,
-        parts[0],
-        parts[1],
-        loss=_loss(loss, label_smoothing),
-        optimizer=Adam(learning_rate),
-        epochs=epochs or default_epochs(training.size, batch_size),
-        batch_size=batch_size,
-        validation=(parts[2], parts[3]) if held.size else None,
-        metrics=["accuracy" if isinstance(answer, Classes) else "r2"],
-        weights=None if weights is None else home.asarray(weights),
-        seed=seed,
-        progress=progress,
-        callbacks=callbacks,
-    )
-    _check_sound(model, loss, parts[1], answer)
-    model.preparation = preparation
-    if report:
-        x, y = (parts[2], y[count:]) if held.size else (parts[0], y)
-        answers = preparation.decode(home.to_host(model.outputs(x, ROWS_AT_ONCE)))
-        report(f"{'held-out' if held.size else 'training'} {score(preparation, answers, y)}")
-    return model
+    rows = host().xp.concat([training, held])  # one array, of which the two parts are views
+    X = preparation.transform(table, rows=rows, note=lambda message: None)
+    return loss, preparation, X, y[rows], training.size
 
 
-def default_epochs(rows: int, batch_size: int) -> int:
+def default_epochs(rows: int, batch_size: int | None) -> int:
     """Epochs that make enough steps.
 
     >>> default_epochs(1437, 32), default_epochs(4, 32)
     (34, 1500)
     """
-    return max(LEAST_EPOCHS, math.ceil(LEAST_STEPS / math.ceil(rows / batch_size)))
+    steps = math.ceil(rows / (batch_size or rows))
+    return max(LEAST_EPOCHS, math.ceil(LEAST_STEPS / steps))
 
 
 def hold_out(strata: Any, fraction: float, seed: int) -> Any:
@@ -276,11 +287,11 @@ def _network(
     return Sequential(*layers, *([log_softmax] if loss == "nll" else []))
 
 
-def _check_sound(model: Model, loss: str, y: Any, answer: Classes | Quantity) -> None:
+def _check_sound(model: Model, answer: Classes | Quantity) -> None:
     """Refuse a model whose loss is not finite, or far above that of one answer for every row.
 
-    In deviations of the target, or in units of information, that loss is about 1: it does not
-    depend on the table.
+    In deviations of the target, or in units of information, that loss is about 1 or the logarithm
+    of the number of classes, whatever the table.
     """
     last = model.history["loss"][-1] if model.history.get("loss") else math.nan
     same = math.log(answer.width) if isinstance(answer, Classes) else 1.0

@@ -287,7 +287,7 @@ def _few_wholes(values: Any) -> bool:
 def _classes(table: Table, name: str, style: Any, as_text: bool) -> Classes:
     labels = "text"
     found = cells.labels(table, name)
-    if set(found.names) <= {"false", "true"}:
+    if set(found.names) <= cells.BOOLEANS:
         labels = "boolean"
     elif not as_text and style is not None:
         plain = all(whole_number(text) is not None for text in found.names)

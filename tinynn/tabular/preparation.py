@@ -7,10 +7,11 @@ for any table that has the same columns, from whichever library.
 import warnings
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
+from math import isfinite
 from typing import Any
 
 from tinynn.functional import sigmoid, softmax
-from tinynn.tabular.cells import writable
+from tinynn.tabular.cells import ORDERS, writable
 from tinynn.tabular.columns import Category, Column, Date, Note, Number, Scale
 from tinynn.tabular.inference import Options, fit_column, fit_target, index_names
 from tinynn.tabular.table import Table, TableError, listed
@@ -22,6 +23,14 @@ KIND = "table"
 # What makes probabilities of a network's output, (rows, outputs) to (rows, classes).
 ACTIVATIONS = ("identity", "softmax", "sigmoid", "exp")
 _KINDS: dict[str, Any] = {kind.kind: kind for kind in (Number, Category, Date, Classes, Quantity)}
+# What the fields of a description may be.
+_WORDS: dict[str, tuple[Any, ...]] = {
+    "decimal": (".", ","),
+    "order": ORDERS,
+    "labels": ("text", "integer", "boolean"),
+    "missing": (False, True),
+    "percent": (False, True),
+}
 
 
 @dataclass(frozen=True)
@@ -284,10 +293,18 @@ def _built(config: Mapping[str, Any], kinds: Any) -> Any:
     """The part that a description is of, with each field of its type."""
     fields = dict(config)
     kind = _KINDS[fields.pop("kind")]
+    for name, known in _WORDS.items():
+        if name in fields and fields[name] not in known:
+            raise ValueError(f"{name} {fields[name]!r}")
+    if not {*fields.get("cycles", ())} <= {"year", "week", "day"}:
+        raise ValueError(f"cycles {fields['cycles']!r}")
     if not issubclass(kind, kinds):
         raise TypeError(f"{kind.__name__} is out of place")
     if "scale" in fields:
-        fields["scale"] = Scale(**{name: float(v) for name, v in fields["scale"].items()})
+        numbers = {name: float(value) for name, value in fields["scale"].items()}
+        if not (all(map(isfinite, numbers.values())) and numbers["deviation"] > 0):
+            raise ValueError(f"scale {fields['scale']!r}")
+        fields["scale"] = Scale(**numbers)
     for name in ("categories", "classes", "cycles"):
         if name in fields:
             fields[name] = tuple(map(str, fields[name]))
