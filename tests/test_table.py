@@ -86,6 +86,11 @@ def test_a_cell_that_is_no_number_among_numbers(cell):
         prepared({"x": ["1", cell, "3", "4"]})
 
 
+def test_a_cell_that_is_no_number_among_decimal_commas():
+    with pytest.raises(TableError, match=r"'x', row 3: expected a number, got 'oops'"):
+        prepared({"x": ["1,5", "2,25", "-3,5", "oops"]})
+
+
 def test_infinity_is_no_number():
     with pytest.raises(TableError, match=r"column 'x', row 2: expected a finite number, got -inf"):
         prepared({"x": [1.0, 2.0, -math.inf, 4.0]})

@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import wraps
+from functools import cache, wraps
 from typing import Any
 
 import narwhals as nw
@@ -157,13 +157,23 @@ def numbers(table: Table, name: str, decimal: str, percent: bool) -> Any:
     None if one of the texts is no number.
     """
     series = table.column(name)
-    # Some libraries read 1_000 as a number.
-    if series.dtype == nw.String and decimal == "." and not percent and not holds(series, "_"):
+    odd = _reads_underscores(series.implementation) and holds(series, "_")
+    if series.dtype == nw.String and decimal == "." and not percent and not odd:
         try:  # the library's own way, which is faster
             return _host_floats(series.cast(nw.Float64))
         except Exception:  # of each library its own: a cell is empty, or no plain number
             pass
     return _parse(texts(table, name), decimal, percent)
+
+
+@cache
+def _reads_underscores(library: Any) -> bool:
+    """Whether a library takes 1_0 for a number, as Python does."""
+    try:
+        nw.new_series("", ["1_0"], nw.String, backend=library).cast(nw.Float64)
+    except Exception:  # of each library its own
+        return False
+    return True
 
 
 def _parse(series: Any, decimal: str, percent: bool) -> Any:

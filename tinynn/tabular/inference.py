@@ -143,14 +143,14 @@ def number_style(
     TableError : most cells are numbers, and one is not
 
     """
-    plain, series = decimal or ".", table.column(name)
-    percent = False
+    marks, series, percent = (decimal,) if decimal else (".", ","), table.column(name), False
     if cells.looks_numeric(table, name):
         if series.dtype == nw.String and cells.holds(series, cells.CODE):
             return None
-        if decimal == "," or cells.numbers(table, name, ".", False) is None:
+        values = None if decimal == "," else cells.numbers(table, name, ".", False)
+        if values is None:
             percent = cells.is_percent(cells.texts(table, name))
-        for mark in (plain,) if decimal else (".", ","):
+        for mark in marks:
             values = cells.numbers(table, name, mark, percent)
             if values is None:
                 continue
@@ -158,10 +158,11 @@ def number_style(
                 _note_commas(table, name, percent, note)
             return None if host().xp.isnan(values).all() else (mark, percent)
     several = cells.factors(table, name).names
-    pattern = re.compile(cells.NUMBERS[plain])
-    good = sum(pattern.match(text.removesuffix("%").rstrip()) is not None for text in several)
-    if 2 * good > len(several):
-        read_numbers(table, name, plain, percent)  # which names the cell
+    plain = [text.removesuffix("%").rstrip() for text in several]
+    for mark in marks:
+        pattern = re.compile(cells.NUMBERS[mark])
+        if 2 * sum(pattern.match(text) is not None for text in plain) > len(several):
+            read_numbers(table, name, mark, percent)  # which names the cell
     return None
 
 
