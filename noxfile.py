@@ -28,7 +28,7 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THRE
 
 def install(session: nox.Session, *groups: str) -> None:
     """Install tinynn, editable, in one resolution with the named dependency groups."""
-    session.install("-e", ".", *nox.project.dependency_groups(PYPROJECT, *groups))
+    session.install("-e", ".[cli]", *nox.project.dependency_groups(PYPROJECT, *groups))
 
 
 def run_parallel(session: nox.Session, *command: str) -> None:
@@ -129,8 +129,15 @@ def wheel(session: nox.Session) -> None:
         session.error(f"{built.name} holds {stray}, which is not source")
     session.install(str(built))
     session.chdir(folder)
+    # Alone it is a library: the script says what the command line takes.
+    said = session.run("tinynn", "--version", success_codes=[1], silent=True)
+    if not said or said.count("\n") > 1 or 'pip install "tinynn-xp[cli]"' not in said:
+        session.error(f"without the extra the script says {said!r}, and not how to install it")
+    session.run("python", "-c", "import tinynn; tinynn.fit")
+    session.install(f"{built}[cli]")
     session.run("tinynn", "--version")
     session.run("tinynn", "backends")
+    session.run("tinynn", "train", "xor", "--epochs", "1500", "--out", "xor.safetensors")
 
 
 @nox.session(default=False)
@@ -160,6 +167,7 @@ def bench(session: nox.Session) -> None:
     session.install("autograd", "mygrad")
     session.run("python", "benchmarks/eager.py", env=ONE_THREAD)
     session.run("python", "benchmarks/compiled.py", *session.posargs, env=ONE_THREAD)
+    session.run("python", "benchmarks/tables.py", env=ONE_THREAD)
 
 
 @nox.session(default=False, venv_backend="none")

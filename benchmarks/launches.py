@@ -22,7 +22,6 @@ import works  # noqa: E402
 from dense import Dense  # noqa: E402
 
 import backends  # noqa: E402
-import tinynn  # noqa: E402
 from tests.cudacpu import counters  # noqa: E402
 from tinynn.training import engines, prepare  # noqa: E402
 from tinynn.training.progress import Bar  # noqa: E402

@@ -35,6 +35,7 @@ ARROWS: dict[str, set[str]] = {
 }
 ARROWS["data"] = {"tree"}
 ARROWS["training"] = set(ARROWS)
+ARROWS["tabular"] = set(ARROWS)
 ARROWS["cli"] = set(ARROWS)
 TOP = {"tinynn", "tinynn.__main__"}  # these may import anything
 
@@ -202,7 +203,7 @@ def test_import_loads_no_array_library_but_numpy() -> None:
         "import sys, numpy; before = set(sys.modules); import tinynn; "
         "print(*sorted(set(sys.modules) - before))",
     ).stdout.split()
-    heavy = {*LIBRARIES, "click", "matplotlib", "pandas", "polars", "rich", "scipy"}
+    heavy = {*LIBRARIES, "click", "matplotlib", "narwhals", "pandas", "polars", "rich", "scipy"}
     assert not heavy & {name for name in loaded if "." not in name}
     # As dear as NumPy itself: it pulls in numpy.f2py and numpy.testing.
     assert "array_api_compat.numpy" not in loaded

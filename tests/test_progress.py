@@ -49,6 +49,19 @@ def test_no_bar_where_nobody_looks(
     assert "epoch 1/1" in capsys.readouterr().err
 
 
+def test_without_rich_a_line_of_text(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "rich", None)
+    monkeypatch.setenv("COLUMNS", "60")
+    fit(Linear(1), LINE, LINE, epochs=3, progress=True)
+    shown = capsys.readouterr().err
+    assert shown.endswith("\n")
+    *_, last = shown.rstrip("\n").split("\r")
+    assert last.startswith("epoch 3/3  loss ")
+    assert all(len(line) < 60 for line in shown.splitlines() for line in line.split("\r"))
+
+
 def test_the_bar_in_a_notebook(monkeypatch: pytest.MonkeyPatch) -> None:
     """IPython is stood in for: its kernel's presence, and the two functions that are used."""
     shown: list[str] = []

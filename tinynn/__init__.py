@@ -11,9 +11,12 @@
 array([0, 1, 1, 0])
 """
 
+import os
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import backends
+from backends import Backend
 
 if not hasattr(backends, "_of_tinynn_xp"):  # the name is another distribution's as well
     raise ImportError(
@@ -28,7 +31,8 @@ if not hasattr(backends, "_of_tinynn_xp"):  # the name is another distribution's
 
 from tinynn.rules.special import stop_gradient
 from tinynn.trace import Namespace
-from tinynn.training import Model, fit, load
+from tinynn.training import Model, fit
+from tinynn.training import load as _load
 from tinynn.transforms import (
     checkpoint,
     custom_jvp,
@@ -64,6 +68,22 @@ def __getattr__(name: str) -> Any:
 
         return record
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def load(
+    path: str | os.PathLike[str],
+    backend: str | Backend | None = None,
+    custom: Mapping[str, Any] | None = None,
+    dtype: Any = None,
+) -> Model:
+    """Read a model that `Model.save` wrote, with its preparation: see `tinynn.training.load`."""
+    return _load(path, backend, custom, dtype, _preparation)
+
+
+def _preparation(config: Mapping[str, Any]) -> Any:
+    from tinynn.tabular import from_config  # most models have none, and narwhals takes its time
+
+    return from_config(config)
 
 
 __version__ = "0.1.0"

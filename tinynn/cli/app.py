@@ -1,14 +1,12 @@
 """The commands and their options."""
 
-import csv
-import io
-import math
 import os
 import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from inspect import signature
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -17,14 +15,17 @@ import click
 
 import backends
 import tinynn
-from tinynn.cli import learn
-from tinynn.cli.encoding import Category, Encoding, has_classes, prepare
-from tinynn.cli.table import TRUTH_TABLES, Table, TableError, listed, read
+from tinynn.cli import reading, writing
 from tinynn.data import host
-from tinynn.training import files, load
-from tinynn.training.callbacks import Run
+from tinynn.optim import Adam
+from tinynn.tabular import TableError, fit_table, fitting
+from tinynn.tabular.table import listed
+from tinynn.training import Run, files
 
-DEFAULTS = learn.Settings()
+DEFAULTS: dict[str, Any] = {
+    name: each.default for name, each in signature(fit_table).parameters.items()
+}
+INTERRUPTED = 130  # as shells have it: 128 and the number of the signal
 
 
 @contextmanager
@@ -37,14 +38,31 @@ def plain_messages() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.showwarning = show
         # Of warnings about numbers those of `fit` are for the user; a library's are not.
+        warnings.simplefilter("always", UserWarning)
         warnings.simplefilter("ignore", RuntimeWarning)
         warnings.filterwarnings("always", message="fit: ", category=RuntimeWarning)
         try:
             yield
         except BrokenPipeError:
             raise  # the reader of our output has gone: click ends quietly
+        except KeyboardInterrupt:
+            click.echo("Interrupted.", err=True)
+            raise click.exceptions.Exit(INTERRUPTED) from None
         except (ValueError, OSError, backends.BackendUnavailable) as error:
             raise click.ClickException(str(error)) from error
+
+
+def interruptions() -> Callable[[], bool]:
+    """A function that says whether `fit` was ended by Ctrl-C since: it warns of it."""
+    seen: list[bool] = []
+    show = warnings.showwarning
+
+    def watch(message: Warning | str, *rest: Any, **options: Any) -> None:
+        seen.append(": interrupted" in str(message))
+        show(message, *rest, **options)
+
+    warnings.showwarning = watch  # until `plain_messages` restores it
+    return lambda: any(seen)
 
 
 class App(click.Group):
@@ -62,6 +80,17 @@ def widths(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int,
     if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
         raise click.BadParameter(f"expected widths such as 64,32 or none, got {value!r}.")
     return tuple(map(int, parts))
+
+
+def orders(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> dict[str, str]:
+    """Columns of dates and their orders, from "COLUMN=dmy"."""
+    found = {}
+    for given in value:
+        name, equals, order = given.rpartition("=")
+        if not equals or order not in ("ymd", "dmy", "mdy"):
+            raise click.BadParameter(f"expected COLUMN=ymd, =dmy or =mdy, got {given!r}.")
+        found[name] = order
+    return found
 
 
 def usable(ctx: click.Context, param: click.Parameter, value: Any) -> backends.Backend:
@@ -102,20 +131,7 @@ def show_backends(measure: bool) -> None:
 
     Where a setting of this machine's would make one faster, it is said.
     """
-    from rich.console import Console
-    from rich.table import Table as Grid
-    from rich.text import Text
-
-    grid = Grid("library", "version", "devices", "default float", "usable")
-    for status in backends.available():
-        usable = "yes" if status.usable else f"no: {status.reason}\nto fix it: {status.fix}"
-        devices = ", ".join(status.devices)
-        cells = (status.name, status.version, devices, status.default_float, usable)
-        # As Text, because "[" would begin a style; and folded, so that no command loses its end.
-        grid.add_row(*(Text(cell, overflow="fold") for cell in cells))
-    # Away from a terminal a command stays on one line.
-    console = Console(width=None if sys.stdout.isatty() else 200)
-    console.print(grid)
+    writing.show_backends()
     for status in backends.available():
         advice = type(backends.get(status.name)).advice() if status.usable else None
         if advice is not None:
@@ -140,8 +156,8 @@ def gain(advice: backends.Advice) -> str:
 
 
 @app.command(
-    epilog=f"The truth tables: {', '.join(TRUTH_TABLES)}; their columns are a, b and out, and no "
-    "row is held out.",
+    epilog=f"The truth tables: {', '.join(reading.TRUTH_TABLES)}; their columns are a, b and out, "
+    "and no row is held out.",
 )
 @click.argument("data")
 @click.option("--target", metavar="COLUMN", help="The column to predict. Of a truth table: out.")
@@ -150,7 +166,7 @@ def gain(advice: backends.Advice) -> str:
 @click.option(
     "--hidden",
     metavar="WIDTHS",
-    default=",".join(map(str, DEFAULTS.hidden)),
+    default=",".join(map(str, DEFAULTS["hidden"])),
     callback=widths,
     show_default=True,
     help="Widths of the hidden layers; none for a linear model.",
@@ -158,48 +174,64 @@ def gain(advice: backends.Advice) -> str:
 @click.option(
     "--epochs",
     type=click.IntRange(1),
-    show_default=f"{learn.LEAST_EPOCHS}, or more for {learn.LEAST_STEPS} steps in all",
+    show_default=f"{fitting.LEAST_EPOCHS}, or more for {fitting.LEAST_STEPS} steps in all",
     help="How often to go through the data.",
 )
 @click.option(
-    "--batch-size", type=click.IntRange(1), default=DEFAULTS.batch_size, show_default=True
+    "--batch-size", type=click.IntRange(1), default=DEFAULTS["batch_size"], show_default=True
 )
 @click.option(
     "--learning-rate",
     type=click.FloatRange(0, min_open=True),
-    default=DEFAULTS.learning_rate,
+    default=DEFAULTS["learning_rate"],
     show_default=True,
     help="Of Adam.",
 )
 @click.option(
     "--dropout",
     type=click.FloatRange(0, 1, max_open=True),
-    default=DEFAULTS.dropout,
+    default=DEFAULTS["dropout"],
     show_default=True,
     help="After each hidden layer.",
 )
 @click.option(
     "--label-smoothing",
     type=click.FloatRange(0, 1, max_open=True),
-    default=DEFAULTS.label_smoothing,
+    default=DEFAULTS["label_smoothing"],
     show_default=True,
     help="Of the cross-entropies.",
 )
 @click.option(
     "--loss",
-    type=click.Choice(list(learn.LOSSES)),
+    type=click.Choice(list(fitting.LOSSES)),
     help="Default: cross_entropy for a target of texts or few whole numbers, else squared_error.",
 )
 @click.option(
     "--validation",
     type=click.FloatRange(0, 1, max_open=True),
-    default=0.2,
+    default=DEFAULTS["validation"],
     show_default=True,
     help="The fraction of the rows to hold out and score; the same of each class.",
 )
-@click.option("--category", multiple=True, metavar="COLUMN", help="Numbers that are categories.")
+@click.option(
+    "--class-weight",
+    type=click.Choice(["balanced"]),
+    help="Let each class count the same in the loss, however many rows it has.",
+)
+@click.option("--category", multiple=True, metavar="COLUMN", help="Read it as categories.")
 @click.option("--drop", multiple=True, metavar="COLUMN", help="A column to leave out.")
-@click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=DEFAULTS.seed, show_default=True)
+@click.option("--id", multiple=True, metavar="COLUMN", help="The same: it tells rows apart.")
+@click.option(
+    "--date",
+    multiple=True,
+    metavar="COLUMN=ORDER",
+    callback=orders,
+    help="The order of day, month and year in a column: ymd, dmy or mdy.",
+)
+@click.option("--decimal", type=click.Choice([".", ","]), help="Of numbers, where it is not clear.")
+@click.option(
+    "--seed", type=click.IntRange(0, 2**31 - 1), default=DEFAULTS["seed"], show_default=True
+)
 @click.option("--no-progress", is_flag=True, help="Show no progress.")
 @force_option
 def train(
@@ -207,65 +239,54 @@ def train(
     target: str | None,
     backend: backends.Backend,
     out: str | None,
-    loss: str | None,
     validation: float,
     category: tuple[str, ...],
     drop: tuple[str, ...],
+    id: tuple[str, ...],
+    date: dict[str, str],
     no_progress: bool,
     force: bool,
     **options: Any,
 ) -> None:
-    """Train a network on DATA: a .csv, .tsv, .npz or .parquet file, or a truth table.
+    """Train a network on DATA: a table in a file, "-" for standard input, or a truth table.
 
-    Numbers are standardised and texts become categories, as the training part has them; columns
-    that never change are left out. An existing --out is replaced if it is a model, and only by a
-    whole new one.
+    Tables are .csv, .tsv, .parquet, .feather, .arrow, .jsonl, .ndjson and .npz. Numbers are
+    standardised, texts become categories, dates a time with its cycles, as the training part has
+    them; cells may be missing. Columns that never change, the index of a data frame and texts that
+    differ from row to row are left out, and named. An existing --out is replaced if it is a model,
+    and only by a whole new one. After Ctrl-C the model of the last whole epoch is saved, and the
+    exit status is 130.
     """
     check_out(out, data, force, may_replace=is_model)
-    settings = learn.Settings(**options)
-    table = read(data)
-    target = target or table.target
+    table = reading.read(data)
+    truth = data in reading.TRUTH_TABLES
+    target = target or ("out" if truth else None)
     if target is None:
-        raise click.UsageError(f"Say --target: which column? {data} has {listed(table.columns)}.")
-    if loss is None:
-        loss = "cross_entropy" if has_classes(table, target) else "squared_error"
-    encoding, training, held = prepare(
+        raise click.UsageError(f"Say --target: which column? {data} has {listed(table.names)}.")
+    start, interrupted = perf_counter(), interruptions()
+    model = fit_table(
         table,
         target,
-        classes=learn.LOSSES[loss] is not None,
+        validation=0.0 if truth else validation,
         categories=category,
-        drop=drop,
-        fraction=0.0 if table.target else validation,
-        seed=settings.seed,
-    )
-    learn.check_classes(loss, encoding)
-    describe(table, encoding, held)
-
-    held_out = table.take(held) if held else None
-    start = perf_counter()
-    model = learn.train(
-        encoding,
-        loss,
-        settings,
-        table.take(training),
-        held_out,
-        backend,
+        drop=(*drop, *id),
+        dates=date,
+        backend=backend,
         progress=False if no_progress else None,
         callbacks=[] if no_progress or sys.stderr.isatty() else [show_epoch],
+        report=click.echo,
+        **options,
     )
     seconds = perf_counter() - start
-    if not math.isfinite(model.history["loss"][-1]):
-        raise click.ClickException("training diverged. Lower --learning-rate; nothing was saved.")
     epochs = len(model.history["epoch"])
     click.echo(f"trained {epochs} epochs on {backend!r} in {seconds:.1f} s")
-    part = "held-out" if held_out else "training"
-    score = learn.answer(model, held_out or table).score(encoding, held_out or table)
-    click.secho(f"{part} {score}", bold=True)
     if out is None:
         click.echo("not saved: say --out FILE to keep the model")
     else:
         model.save(out)
         click.echo(f"saved {out} ({os.path.getsize(out):,} bytes)")
+    if interrupted():
+        raise click.exceptions.Exit(INTERRUPTED)
 
 
 @app.command()
@@ -273,33 +294,42 @@ def train(
 @click.argument("data")
 @backend_option
 @click.option("--out", type=click.Path(dir_okay=False), help="Write here, not to the output.")
+@click.option("--id", metavar="COLUMN", help="A column of DATA to put beside the answers.")
+@click.option("--probabilities", is_flag=True, help="Give the probability of every class.")
 @force_option
-def predict(file: str, data: str, backend: backends.Backend, out: str | None, force: bool) -> None:
-    """Predict each row of DATA with the model in FILE, as CSV.
+def predict(
+    file: str,
+    data: str,
+    backend: backends.Backend,
+    out: str | None,
+    id: str | None,
+    probabilities: bool,
+    force: bool,
+) -> None:
+    """Predict each row of DATA, a file or "-", with the model in FILE, as CSV.
 
-    DATA needs the columns that the model was trained on; others do not matter. If it has the
-    target too, the answers are scored. An existing --out is replaced if it ends in .csv.
+    DATA needs the columns that the model was trained on; others do not matter. Missing cells and
+    categories that training did not meet are counted in a warning. If DATA has the target too, the
+    answers are scored. An existing --out is replaced if it ends in .csv.
     """
     check_out(out, data, force, may_replace=lambda path: path.suffix.lower() == ".csv")
     check_out(out, file, force, may_replace=lambda path: True)
-    try:
-        model = load(file, backend)
-    except TypeError as error:  # of a dtype that the device lacks
-        raise click.ClickException(str(error)) from error
-    table = read(data)
-    encoding = learn.encoding_of(model)
-    answers = learn.answer(model, table)
-    text = as_csv(answers)
+    model = opened(file, backend)
+    table = reading.read(data)
+    answers, labels = writing.answers(model, table, id, probabilities)
     if out is None:
-        click.echo(text, nl=False)
+        click.echo(answers, nl=False)
     else:
-        files.write(out, text.encode())
+        files.write(out, answers)
         click.echo(f"wrote {out} ({len(table)} rows)", err=True)
-    if encoding.target.name in table.columns:
+    preparation: Any = model.preparation
+    if preparation.target.name in table.names:
         try:
-            click.echo(answers.score(encoding, table), err=True)
+            y = preparation.targets(table)
         except TableError as error:  # the answers are there; not every table knows better
             click.echo(f"not scored: {error}", err=True)
+        else:
+            click.echo(fitting.score(preparation, labels, y), err=True)
 
 
 @app.command("explain")
@@ -326,9 +356,9 @@ def show_step(
     """
     check_out(svg, data, force, may_replace=lambda path: path.suffix.lower() == ".svg")
     check_out(svg, file, force, may_replace=lambda path: True)
-    table = read(data)
-    explanation = learn.explained(
-        load(file, backend), table.take(list(range(min(rows, len(table))))), values
+    model, table = opened(file, backend), reading.read(data).head(rows)
+    explanation = tinynn.explain(
+        model, table, table, optimizer=Adam(DEFAULTS["learning_rate"]), values=values
     )
     click.echo(explanation.source, nl=False)
     if svg is not None:
@@ -336,18 +366,18 @@ def show_step(
         click.echo(f"wrote {svg}", err=True)
 
 
-def as_csv(answers: learn.Answers) -> str:
-    """The answers as CSV, a line for each row."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    if answers.probabilities is None:
-        writer.writerow(["prediction"])
-        writer.writerows([f"{value:.8g}"] for value in answers.values)
-    else:
-        writer.writerow(["prediction", "probability"])
-        rows = zip(answers.values, answers.probabilities, strict=True)
-        writer.writerows([value, f"{probability:.6f}"] for value, probability in rows)
-    return text.getvalue()
+def opened(file: str, backend: backends.Backend) -> tinynn.Model:
+    """The model in a file, which has to be one of tables."""
+    try:
+        model = tinynn.load(file, backend)
+    except TypeError as error:  # of a dtype that the device lacks
+        raise click.ClickException(str(error)) from error
+    if model.preparation is None:
+        raise click.ClickException(
+            f"{file}: expected a model of tables, as `tinynn train` writes it, got one that knows "
+            "no columns. To fix it: read it in Python, with tinynn.load(path).predict(X)."
+        )
+    return model
 
 
 def check_out(
@@ -378,18 +408,6 @@ def is_model(path: Path) -> bool:
     except (files.ModelFileError, OSError):
         return False
     return True
-
-
-def describe(table: Table, encoding: Encoding, held: list[int]) -> None:
-    """Say what was understood of a table."""
-    target = encoding.target
-    kind = "a number"
-    if isinstance(target, Category):
-        kind = f"one of {listed(target.categories)}"
-    click.echo(f"{table.source}: {len(table)} rows, {len(held)} of them held out")
-    click.echo(f"target {target.name!r}: {kind}; from {encoding.width} inputs")
-    if encoding.constant:
-        click.echo(f"left out, as they never change: {listed(encoding.constant)}")
 
 
 def show_epoch(run: Run) -> None:

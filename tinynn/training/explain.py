@@ -74,7 +74,7 @@ def explain(
     columns : the names to read from a data frame, in that order
 
     >>> from tinynn.layers import Linear
-    >>> step = explain(Linear(1, bias=False), [[1.0, 2.0], [3.0, 4.0]], [[1.0], [0.0]])
+    >>> step = explain(Linear(1, bias=False), [[1.0, 2.0], [3.0, 4.0]], [[1.5], [0.5]])
     >>> print(step.source.partition("in zip")[2])
     (batches, outs):
             x.dot(weight, t0)                                 # (2, 1)
@@ -87,12 +87,15 @@ def explain(
             subtract(weight, t1, weight)                      # (2, 1)
     <BLANKLINE>
     """
-    given = {} if not isinstance(net, Model) else {"params": net.params, "state": net.state}
+    start = {"params": params}
     if isinstance(net, Model):
-        loss, columns, net = loss or net.loss, columns or net.columns, net.net
+        X, y = net.prepared(X, y)
+        loss, columns = loss or net.loss, columns or net.columns
+        start = {"params": net.params, "state": net.state}
+        net = net.net
     problem = prepare(
         net, _named(X, columns), y, loss=loss, optimizer=optimizer or SGD(1.0), batch_size=None,
-        seed=seed, shuffle=False, **{"params": params} if params is not None else given,
+        seed=seed, shuffle=False, **start,
     )  # fmt: skip
     home, batches, carry, step = problem.backend, problem.batches, problem.start, problem.step
     with home.scope():

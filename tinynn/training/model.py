@@ -1,10 +1,10 @@
 """Model: a network with its parameters, as `fit` returns it and `load` reads it."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from math import prod
-from typing import Any
+from typing import Any, Protocol
 
 import backends
 from backends import Backend
@@ -17,6 +17,30 @@ from tinynn.training.answers import Answers
 from tinynn.training.evaluation import check_targets, evaluate, forward, matched, numbers
 from tinynn.training.history import History
 from tinynn.training.summary import Summary, summarize
+
+ROWS_AT_ONCE = 8192  # of raw data that pass through the network
+
+
+class Preparation(Protocol):
+    """What makes a network's inputs of raw data, and answers of its outputs.
+
+    `tinynn.tabular.TablePreparation` is one. Arrays are the host's.
+    """
+
+    def transform(self, data: Any) -> Any:
+        """The network's inputs: (rows, ...)."""
+
+    def targets(self, column: Any) -> Any:
+        """What the network is to give: (rows,)."""
+
+    def decode(self, prediction: Any) -> Any:
+        """Labels or units of the network's outputs: (rows,)."""
+
+    def probabilities(self, prediction: Any) -> Any:
+        """Probabilities of the network's outputs: (rows, classes)."""
+
+    def to_config(self) -> dict[str, Any]:
+        """What JSON can hold, for the model's file."""
 
 
 @dataclass(eq=False, repr=False)  # of arrays neither == nor the repr says much
@@ -32,6 +56,8 @@ class Model:
     loss, metrics : what `evaluate` measures
     columns : names of the features, if they came as a data frame
     extra : anything that JSON can hold; saved with the model for whoever put it there
+    preparation : what makes the network's inputs of raw data, as `tinynn.tabular` fits it, and is
+        saved with the model; None where X is what the network takes
 
     >>> import numpy as np
     >>> from tinynn.layers import Linear
@@ -52,6 +78,7 @@ class Model:
     metrics: Sequence[MetricLike] = ()
     columns: tuple[str, ...] = ()
     extra: dict[str, Any] = field(default_factory=dict)
+    preparation: Preparation | None = None
     _answers: Answers = field(default_factory=Answers, init=False)
 
     def __repr__(self) -> str:
@@ -71,6 +98,47 @@ class Model:
         return backends.of(*arrays) if arrays else host()
 
     def predict(self, X: Any, batch_size: int | None = None) -> Any:
+        """`outputs` for X; if there is a preparation, labels or units for raw data, on the host."""
+        if self.preparation is None:
+            return self.outputs(X, batch_size)
+        return self.preparation.decode(self._prepared_outputs(X, batch_size))
+
+    def predict_proba(self, X: Any, batch_size: int | None = None) -> Any:
+        """The probability of each class: (samples, classes), or as the loss says.
+
+        If there is a preparation, a host array for raw data.
+
+        Raises
+        ------
+        TypeError : the loss is one of numbers, or a function that says nothing of probabilities
+        ValueError, MixedArrays : as `predict`
+
+        """
+        if self.preparation is None:
+            if not isinstance(self.loss, losses.Loss):
+                raise TypeError(
+                    "predict_proba: expected a model whose loss knows probabilities, such as "
+                    f"SoftmaxCrossEntropy(), got {config.label(self.loss)}. To fix it: compute "
+                    "them from predict"
+                )
+            return self.loss.probabilities(self.outputs(X, batch_size))
+        return self.preparation.probabilities(self._prepared_outputs(X, batch_size))
+
+    def prepared(self, X: Any, y: Any = None) -> tuple[Any, Any]:
+        """What the network takes and is to give, on the model's backend, for raw X and y.
+
+        X and y themselves if there is no preparation; a y of None stays None.
+        """
+        if self.preparation is None:
+            return X, y
+        targets = None if y is None else self.backend.asarray(self.preparation.targets(y))
+        return self.backend.asarray(self.preparation.transform(X)), targets
+
+    def _prepared_outputs(self, X: Any, batch_size: int | None) -> Any:
+        outputs = self.outputs(self.prepared(X)[0], batch_size or ROWS_AT_ONCE)
+        return self.backend.to_host(outputs)
+
+    def outputs(self, X: Any, batch_size: int | None = None) -> Any:
         """The network's output for X: (samples, ...), on the model's backend.
 
         Parameters
@@ -107,6 +175,7 @@ class Model:
 
         Raises as `predict`, and ValueError where y does not fit X or the loss.
         """
+        X, y = self.prepared(X, y)
         adapter = self._adapter("evaluate", X)
         backend = adapter.target
         with backend.scope():
@@ -177,6 +246,7 @@ class Model:
             "columns": list(self.columns),
             "state": [name for name, _ in tree.paths(self.state)],
             "extra": self.extra,
+            "preparation": self.preparation and self.preparation.to_config(),
         }
         named = [*tree.paths(self.params), *tree.paths(self.state)]
         with backend.scope():
@@ -209,12 +279,14 @@ def load(
     backend: str | Backend | None = None,
     custom: Mapping[str, Any] | None = None,
     dtype: Any = None,
+    preparation: Callable[[Mapping[str, Any]], Preparation] | None = None,
 ) -> Model:
     """Read a model that `Model.save` wrote, onto any backend (None: the host's own library).
 
     `dtype` is that of the floating-point parameters, if not the file's. `custom` gives the layers,
     functions, losses and metrics that are the user's own, by name. Nothing is ever imported by a
-    name from a file.
+    name from a file. `preparation` makes the model's preparation of what the file says of it;
+    `tinynn.load` gives that of `tinynn.tabular`.
 
     Raises
     ------
@@ -234,6 +306,7 @@ def load(
         metrics = config.from_config(description["metrics"], {**KNOWN, **own})
         history, columns = History(description["history"]), tuple(description["columns"])
         extra, of_state = dict(description["extra"]), set(description["state"])
+        prepared = _preparation(description["preparation"], preparation)
     except (KeyError, TypeError, RecursionError) as error:
         raise files.ModelFileError(
             f"{path}: expected the description of a model, got one that is damaged "
@@ -254,8 +327,17 @@ def load(
         check_finite(home, [*tree.paths(params), *tree.paths(state)], str(path))
     return Model(
         net, params, state, history=history, loss=loss, metrics=metrics, columns=columns,
-        extra=extra,
+        extra=extra, preparation=prepared,
     )  # fmt: skip
+
+
+def _preparation(config: Any, build: Callable[[Any], Preparation] | None) -> Preparation | None:
+    """The preparation that a file describes, if it has one."""
+    if config is None:
+        return None
+    if build is None:
+        raise ValueError("the model carries a preparation. To fix it: read it with tinynn.load.")
+    return build(config)
 
 
 def _placed(at: str, home: Backend, values: Any, dtype: str, wanted: Any) -> Any:

@@ -1,8 +1,9 @@
 """The progress bar: epochs, loss, metrics and speed, in terminals and notebooks.
 
-What draws it is imported only when it is shown.
+What draws it is imported only when it is shown; without rich, a terminal shows a line of text.
 """
 
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -90,6 +91,19 @@ class _Terminal(_Shown):
         self._progress.stop()
 
 
+class _Line(_Shown):
+    """One line of text on the error stream, written over itself; no longer than the terminal."""
+
+    def _draw(self, done: int, text: str) -> None:
+        width = max(shutil.get_terminal_size().columns - 1, 20)
+        sys.stderr.write("\r" + text[:width].ljust(width))
+        sys.stderr.flush()
+
+    def close(self) -> None:
+        super().close()
+        sys.stderr.write("\n")
+
+
 class _Notebook(_Shown):
     """One line of HTML below the cell, kept up to date."""
 
@@ -112,6 +126,17 @@ def in_notebook() -> bool:
     return "ipykernel" in sys.modules
 
 
+def _kind() -> Any:
+    """What shows progress here."""
+    if in_notebook():
+        return _Notebook
+    try:
+        import rich.progress  # noqa: F401 - the bar imports it where it is shown
+    except ImportError:
+        return _Line
+    return _Terminal
+
+
 @contextmanager
 def shown(progress: bool | None, epochs: int, samples: int) -> Iterator[Bar]:
     """A bar for so many epochs of so many samples; None shows it where somebody looks on."""
@@ -120,8 +145,7 @@ def shown(progress: bool | None, epochs: int, samples: int) -> Iterator[Bar]:
     if not progress:
         yield Bar()
         return
-    kind: Any = _Notebook if in_notebook() else _Terminal
-    bar = kind(epochs, samples)
+    bar = _kind()(epochs, samples)
     try:
         yield bar
     finally:

@@ -1,0 +1,90 @@
+"""What the command line writes: answers as CSV, and the list of array libraries."""
+
+import io
+import sys
+import textwrap
+from typing import Any
+
+import click
+import polars
+
+import backends
+from tinynn.tabular.table import Table, TableError
+from tinynn.tabular.targets import Classes
+from tinynn.training import Model
+from tinynn.training.model import ROWS_AT_ONCE
+
+_NARROW = 80  # columns of a terminal; the table needs as many
+
+
+def answers(model: Model, table: Table, id: str | None, probabilities: bool) -> tuple[bytes, Any]:
+    """The model's answers to a table as CSV, and as an array: (rows,).
+
+    A line has the cell of the column `id`, the answer, and its probability where it is a class;
+    with `probabilities`, that of every class.
+    """
+    preparation: Any = model.preparation
+    target = preparation.target
+    columns: dict[str, Any] = {}
+    if id is not None:
+        if id.partition("_")[0] in ("prediction", "probability"):
+            raise TableError(
+                f"--id: expected a name that the answers do not take, got {id!r}. "
+                "To fix it: give the column another name."
+            )
+        columns[id] = polars.Series(table.column(id).to_native())
+    if probabilities and not isinstance(target, Classes):
+        raise TableError(
+            f"--probabilities: expected a model of classes, got one of the number {target.name!r}. "
+            "To fix it: leave the option out."
+        )
+    home = model.backend
+    x = home.asarray(preparation.transform(table))
+    outputs = home.to_host(model.outputs(x, ROWS_AT_ONCE))
+    labels = preparation.decode(outputs)
+    columns["prediction"] = labels
+    if isinstance(target, Classes):
+        chances = preparation.probabilities(outputs)
+        if target.labels != "integer":  # texts once, and each row the index of its own
+            classes = polars.Series(target.classes)
+            columns["prediction"] = classes.gather(preparation.codes(outputs))
+        if probabilities:
+            columns |= {f"probability_{c}": chances[:, i] for i, c in enumerate(target.classes)}
+        else:
+            columns["probability"] = chances.max(axis=1)
+        precision = 6
+    else:
+        columns["prediction"] = labels.astype("float32")  # which has as many digits as there are
+        precision = None
+    text = io.BytesIO()
+    frame = polars.DataFrame(columns)
+    frame.write_csv(text, float_precision=precision)
+    return text.getvalue(), labels
+
+
+def _is_terminal() -> bool:
+    return sys.stdout.isatty()
+
+
+def show_backends() -> None:
+    """List the array libraries: as a table, or below one another where that is too wide."""
+    from rich.console import Console
+    from rich.table import Table as Grid
+    from rich.text import Text
+
+    # Away from a terminal a command stays on one line.
+    console = Console(width=None if _is_terminal() else 200)
+    grid = Grid("library", "version", "devices", "default float", "usable")
+    for status in backends.available():
+        usable = "yes" if status.usable else f"no: {status.reason}\nto fix it: {status.fix}"
+        devices = ", ".join(status.devices)
+        cells = (status.name, status.version, devices, status.default_float, usable)
+        if console.width < _NARROW:
+            click.echo(" ".join(filter(None, [status.name, status.version])))
+            for line in (*filter(None, [devices, status.default_float]), *usable.splitlines()):
+                shown = textwrap.wrap(line, max(console.width - 2, 20), break_on_hyphens=False)
+                click.echo(textwrap.indent("\n".join(shown), "  "))
+        # As Text, because "[" would begin a style; and folded, so that no command loses its end.
+        grid.add_row(*(Text(cell, overflow="fold") for cell in cells))
+    if console.width >= _NARROW:
+        console.print(grid)

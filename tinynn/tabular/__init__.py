@@ -1,0 +1,33 @@
+"""Raw tables: what makes numbers of their columns, and answers in their own words.
+
+`fit_table` trains on a data frame of any library (through narwhals) and returns a `Model` that
+carries its `TablePreparation`: `predict`, `predict_proba` and `evaluate` take raw tables, and so
+does the model that `tinynn.load` reads from its file.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from tinynn.tabular.fitting import TrainingDiverged, fit_table
+from tinynn.tabular.preparation import TablePreparation
+from tinynn.tabular.table import Table, TableError
+
+__all__ = [
+    "Table",
+    "TableError",
+    "TablePreparation",
+    "TrainingDiverged",
+    "fit_table",
+    "from_config",
+]
+
+
+def from_config(config: Mapping[str, Any]) -> TablePreparation:
+    """The preparation that a model file describes: what `to_config` gave.
+
+    Raises
+    ------
+    ValueError : a description of another kind or format, or one that is not whole
+
+    """
+    return TablePreparation.from_config(config)

@@ -1,0 +1,327 @@
+"""fit_table: from a raw table to a model that answers for raw tables."""
+
+import math
+import warnings
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import backends
+from backends import Backend, random
+from tinynn import losses
+from tinynn.data import host
+from tinynn.functional import log_softmax, relu
+from tinynn.layers import Dropout, Linear, Sequential
+from tinynn.optim import Adam
+from tinynn.tabular.cells import writable
+from tinynn.tabular.columns import Scale
+from tinynn.tabular.inference import Options, fit_target
+from tinynn.tabular.preparation import TablePreparation, described
+from tinynn.tabular.table import Table, TableError
+from tinynn.tabular.targets import Classes, Quantity
+from tinynn.training import Model, fit
+
+# The losses, each with what makes probabilities of a network's outputs; "identity" for numbers.
+LOSSES = {
+    "cross_entropy": "softmax",
+    "binary_cross_entropy": "sigmoid",
+    "nll": "exp",
+    "squared_error": "identity",
+    "absolute_error": "identity",
+    "huber": "identity",
+}
+# Epochs, unless they are asked for: small tables need more of them for as many steps.
+LEAST_EPOCHS, LEAST_STEPS = 30, 1500
+_DIVERGED = 10.0  # times the loss of answering the same for every row
+ROWS_AT_ONCE = 8192  # of a network that answers
+
+
+class TrainingDiverged(ValueError):
+    """Training ended far worse than answering the same for every row."""
+
+
+def fit_table(
+    data: Any,
+    target: str,
+    *,
+    net: Any = None,
+    hidden: tuple[int, ...] = (64, 32),
+    dropout: float = 0.1,
+    loss: str | None = None,
+    label_smoothing: float = 0.1,
+    class_weight: str | Mapping[Any, float] | None = None,
+    learning_rate: float = 0.003,
+    epochs: int | None = None,
+    batch_size: int | None = 32,
+    validation: float = 0.2,
+    categories: Collection[str] = (),
+    drop: Collection[str] = (),
+    dates: Mapping[str, str] | None = None,
+    decimal: str | None = None,
+    seed: int = 0,
+    backend: str | Backend | None = None,
+    progress: bool | None = None,
+    callbacks: Iterable[Any] = (),
+    report: Callable[[str], object] | None = None,
+) -> Model:
+    """Train a network on a raw table, and return a model that answers for raw tables.
+
+    Numbers are standardised, texts and booleans become categories, dates a time with its cycles;
+    cells may be missing. What never changes, an index and texts that differ from row to row are
+    left out. All of it is fitted on the rows that are not held out, and is saved with the model:
+    `load(path).predict(table)` answers with classes, or in the target's own unit.
+
+    Parameters
+    ----------
+    data : a data frame (pandas, polars, pyarrow or another that narwhals knows), or a dict of
+        columns
+    target : the column to predict. Texts, booleans and few whole numbers are classes, others are
+        numbers; rows in which it is missing are left out
+    net : the network; None makes hidden layers of the widths `hidden`, with relu and `dropout`
+    loss : a name; None is "cross_entropy" for classes and "squared_error" for numbers
+    label_smoothing : of the cross-entropies
+    class_weight : "balanced", each class counting the same in the loss, or the weight of each label
+    learning_rate : of Adam
+    epochs : None is 30, or more for 1500 steps in all
+    validation : the fraction of the rows to hold out and score; the same of each class
+    categories, drop, dates, decimal : see `TablePreparation.fit`
+    backend : where to train; None is the host's own library
+    report : is called with lines on what was understood and reached; None warns of what matters
+    progress, callbacks, seed, batch_size : see `tinynn.fit`
+
+    Raises
+    ------
+    TableError : a table, a column or a cell that cannot be used
+    TrainingDiverged : the model is far worse than none
+
+    >>> table = {"x": [0.1, 0.9, 0.2, 0.8] * 5, "kind": ["low", "high", "low", "high"] * 5}
+    >>> model = fit_table(table, "kind", hidden=(8,), epochs=200, learning_rate=0.1)
+    >>> model.predict({"x": [0.0, 1.0]})
+    array(['low', 'high'], dtype='<U4')
+
+    """
+    table = Table.of(data)
+    options = Options(categories, drop, dates or {}, decimal)
+    options.check(table, target)
+    if loss is not None and loss not in LOSSES:
+        raise ValueError(f"fit_table: loss: expected one of {', '.join(LOSSES)}, got {loss!r}")
+    if not 0 <= validation < 1:
+        raise ValueError(
+            f"fit_table: validation: expected a fraction from 0 to below 1, got {validation!r}"
+        )
+    loss, preparation, X, y, count = _prepared(
+        table, target, options, loss, validation, seed, report
+    )
+    answer = preparation.target
+    home = host() if backend is None else backends.get(backend)
+    weights = _weights(answer, y[:count], class_weight)
+    training = home.asarray(X[:count, :]), home.asarray(y[:count])
+    held = (home.asarray(X[count:, :]), home.asarray(y[count:])) if len(y) > count else None
+    model = fit(
+        _network(answer, loss, hidden, dropout) if net is None else net,
+        *training,
+        loss=_loss(loss, label_smoothing),
+        optimizer=Adam(learning_rate),
+        epochs=default_epochs(count, batch_size) if epochs is None else epochs,
+        batch_size=batch_size,
+        validation=held,
+        metrics=["accuracy" if isinstance(answer, Classes) else "r2"],
+        sample_weight=None if weights is None else home.asarray(weights),
+        seed=seed,
+        progress=progress,
+        callbacks=callbacks,
+    )
+    _check_sound(model, answer)
+    model.preparation = preparation
+    if report:
+        x, y = (held[0], y[count:]) if held else (training[0], y)
+        answers = preparation.decode(home.to_host(model.outputs(x, ROWS_AT_ONCE)))
+        report(f"{'held-out' if held else 'training'} {score(preparation, answers, y)}")
+    return model
+
+
+def _prepared(
+    table: Table,
+    target: str,
+    options: Options,
+    loss: str | None,
+    validation: float,
+    seed: int,
+    report: Callable[[str], object] | None,
+) -> tuple[str, TablePreparation, Any, Any, int]:
+    """The loss, the preparation, X and y of the rows to train on and then of those held out, and
+    how many are to train on."""
+    note = report or _warn
+    classes = None if loss is None else LOSSES[loss] != "identity"
+    answer = fit_target(table, target, classes, options, note)
+    loss = loss or ("cross_entropy" if isinstance(answer, Classes) else "squared_error")
+    training, held, y = _split(table, answer, validation, seed, note)
+    if isinstance(answer, Quantity):
+        answer = _rescaled(table, answer, training)
+        y = host().xp.astype(answer.encode(table), host().xp.float32)
+    _check_loss(table, loss, answer)
+    preparation = TablePreparation.fit(
+        table, answer, rows=training, activation=LOSSES[loss], note=note, **vars(options)
+    )
+    if report:
+        report(f"{table.source}: {len(table)} rows, {held.size} of them held out")
+        for line in described(preparation):
+            report(line)
+    rows = host().xp.concat([training, held])  # one array, of which the two parts are views
+    X = preparation.transform(table, rows=rows, note=lambda message: None)
+    return loss, preparation, X, y[rows], training.size
+
+
+def default_epochs(rows: int, batch_size: int | None) -> int:
+    """Epochs that make enough steps.
+
+    >>> default_epochs(1437, 32), default_epochs(4, 32)
+    (34, 1500)
+    """
+    steps = math.ceil(rows / (batch_size or rows))
+    return max(LEAST_EPOCHS, math.ceil(LEAST_STEPS / steps))
+
+
+def hold_out(strata: Any, fraction: float, seed: int) -> Any:
+    """Which rows to hold out: a host array of booleans, (rows,).
+
+    `fraction` of each stratum is drawn at random, and one row of it at least is kept.
+
+    Parameters
+    ----------
+    strata : (rows,) host array of integers
+
+    >>> import numpy as np
+    >>> held = hold_out(np.asarray([0] * 5 + [1] * 10 + [2]), 0.2, seed=0)
+    >>> int(held[:5].sum()), int(held[5:15].sum()), int(held[15])
+    (1, 2, 0)
+    """
+    home = host()
+    xp = home.xp
+    order = home.to_host(random.permutation(random.key(seed, home), strata.shape[0]))
+    order = order[xp.argsort(strata[order], stable=True)]
+    _, counts = xp.unique_counts(strata)
+    place = xp.arange(strata.shape[0]) - xp.repeat(xp.cumulative_sum(counts) - counts, counts)
+    quota = xp.minimum(xp.round(fraction * counts), counts - 1)
+    held = writable(strata.shape[0], xp.bool)
+    held[order] = place < xp.repeat(quota, counts)
+    return held
+
+
+def _split(
+    table: Table, answer: Classes | Quantity, fraction: float, seed: int, note: Any
+) -> tuple[Any, Any, Any]:
+    """The rows to train on and to hold out, in order, and the target of every row."""
+    xp = host().xp
+    y = answer.encode(table)
+    present = y >= 0 if isinstance(answer, Classes) else ~xp.isnan(y)
+    rows = xp.nonzero(present)[0]
+    if rows.size < len(table):
+        note(
+            f"{table.source}: column {answer.name!r}: {len(table) - rows.size} of {len(table)} "
+            "rows have no target and are left out."
+        )
+    if isinstance(answer, Classes):
+        strata = y[rows]
+    else:  # the smallest and the largest number are kept, so that the target varies
+        place = xp.arange(rows.size)
+        strata = 1 * (place == xp.argmin(y[rows])) + 2 * (place == xp.argmax(y[rows]))
+    held = hold_out(strata, fraction, seed)
+    return rows[~held], rows[held], y
+
+
+def _rescaled(table: Table, answer: Quantity, rows: Any) -> Quantity:
+    """The target standardised as the rows of training have it."""
+    scale = Scale.fit(answer.values(table)[rows], f"{table.source}: column {answer.name!r}")
+    assert scale is not None  # the smallest and the largest number are among these rows
+    return replace(answer, scale=scale)
+
+
+def _check_loss(table: Table, loss: str, answer: Classes | Quantity) -> None:
+    """Refuse a binary loss for a target of three classes or more: TableError."""
+    if loss == "binary_cross_entropy" and answer.width != 2:
+        raise TableError(
+            f"{table.source}: column {answer.name!r}: expected two classes for {loss}, got "
+            f"{answer.width}. To fix it: use cross_entropy."
+        )
+
+
+def _weights(answer: Classes | Quantity, y: Any, given: Any) -> Any:
+    """The weight of each row, float32 (rows,), that gives classes theirs; None for all alike."""
+    if given is None:
+        return None
+    if not isinstance(answer, Classes):
+        raise ValueError(
+            "fit_table: class_weight: expected a target of classes, got the number "
+            f"{answer.name!r}. To fix it: leave class_weight out."
+        )
+    xp = host().xp
+    if given == "balanced":
+        _, counts = xp.unique_counts(y)
+        by_class = y.shape[0] / (counts.shape[0] * counts)
+    elif isinstance(given, Mapping) and set(given) == set(labels := answer.values.tolist()):
+        by_class = host().asarray([float(given[label]) for label in labels])
+    else:
+        raise ValueError(
+            "fit_table: class_weight: expected 'balanced' or a dict with a weight for each of "
+            f"{', '.join(map(repr, answer.values.tolist()))}, got {given!r}"
+        )
+    return xp.astype(by_class, xp.float32)[y]
+
+
+def _loss(name: str, label_smoothing: float) -> Any:
+    chosen: Any = losses.get(name)
+    if hasattr(chosen, "label_smoothing"):
+        chosen = replace(chosen, label_smoothing=label_smoothing)
+    return chosen
+
+
+def _network(
+    answer: Classes | Quantity, loss: str, hidden: tuple[int, ...], dropout: float
+) -> Sequential:
+    """Hidden layers with relu and dropout, and the outputs that the loss asks for."""
+    layers: list[Any] = []
+    for width in hidden:
+        layers += [Linear(width), relu, *([Dropout(dropout)] if dropout else [])]
+    layers.append(Linear(1 if loss == "binary_cross_entropy" else answer.width))
+    return Sequential(*layers, *([log_softmax] if loss == "nll" else []))
+
+
+def _check_sound(model: Model, answer: Classes | Quantity) -> None:
+    """Refuse a model whose loss is not finite, or far above that of one answer for every row.
+
+    In deviations of the target, or in units of information, that loss is about 1 or the logarithm
+    of the number of classes, whatever the table.
+    """
+    last = model.history["loss"][-1] if model.history.get("loss") else math.nan
+    same = math.log(answer.width) if isinstance(answer, Classes) else 1.0
+    if not last <= _DIVERGED * same:
+        raise TrainingDiverged(
+            f"training diverged: expected a loss near {same:.3g} or below (that of one answer for "
+            f"every row), got {last:.3g}. To fix it: lower the learning rate (--learning-rate)."
+        )
+
+
+def score(preparation: TablePreparation, answers: Any, y: Any) -> str:
+    """How answers compare with targets as `targets` gives them, in words.
+
+    Parameters
+    ----------
+    answers : (rows,) what `decode` gave
+    y : (rows,) indices of classes, or standardised numbers
+
+    """
+    xp = host().xp
+    count = answers.shape[0]
+    truth = preparation.target.decode(y)
+    if isinstance(preparation.target, Classes):
+        right = int((answers == truth).sum())
+        return f"accuracy {right / count:.1%} ({right} of {count} rows)"
+    error = answers - truth
+    spread = float(((truth - truth.mean()) ** 2).sum())
+    r2 = f"{1 - float((error**2).sum()) / spread:.3f}" if spread else "undefined"
+    return f"R2 {r2}, mean absolute error {float(xp.abs(error).mean()):.4g} ({count} rows)"
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, stacklevel=3)
