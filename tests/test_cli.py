@@ -290,7 +290,7 @@ def test_backends_are_listed():
         assert status.version in text
         assert status.default_float in text
         if not status.usable:
-            assert status.mend in text  # on one line, brackets and all
+            assert status.fix in text  # on one line, brackets and all
 
 
 def test_what_would_make_a_backend_faster_is_said_and_measured(monkeypatch):

@@ -128,7 +128,7 @@ def test_files_that_are_no_models(model, flowers, tmp_path):
 def test_a_model_that_knows_no_columns(flowers, tmp_path):
     path = tmp_path / "plain.safetensors"
     net = Linear(1)
-    fit(net, np.ones((2, 1)), np.ones(2), epochs=1, progress=False).save(path)
+    fit(net, np.ones((2, 1)), np.ones(2), loss="mse", epochs=1, progress=False).save(path)
     assert "tinynn.load" in run("predict", path, flowers, status=1)
 
 

@@ -235,7 +235,7 @@ def test_a_function_of_ones_own_is_not_the_standards_of_that_name(backend: Backe
 def test_a_hook_sees_and_replaces_values(backend: Backend) -> None:
     x = backend.asarray(np.asarray([[1.0, -2.0]], dtype="float32"))
     net = Sequential(Linear(2), relu)
-    params = net.init(0, x)
+    params, _ = net.init(0, x)
     graph = tinynn.record(net, params, x)
     values = tree.leaves((params, x))
     seen: list[tuple[str, str]] = []
@@ -337,7 +337,7 @@ def test_a_symbolic_batch(backend: Backend, size: int) -> None:
 def test_a_network_with_a_symbolic_batch(backend: Backend) -> None:
     x = backend.asarray(np.linspace(-1, 1, 12, dtype="float32").reshape(4, 3))
     net = Sequential(Linear(5), relu, Linear(2))
-    params = net.init(0, x)
+    params, _ = net.init(0, x)
     graph = tinynn.record(net, params, x, batch_axes=(None, 0))
     assert [node.shape[0] for node in graph.nodes] == [Dim(4)] * len(graph.nodes)
     (out,) = pipelines.simplified(graph).run([*tree.leaves(params), x[:3, :]])
@@ -347,7 +347,7 @@ def test_a_network_with_a_symbolic_batch(backend: Backend) -> None:
 def test_a_gradient_with_a_symbolic_batch() -> None:
     x = np.linspace(-1, 1, 12).reshape(4, 3)
     net = Sequential(Linear(5), relu, Linear(2))
-    params = net.init(0, x)
+    params, _ = net.init(0, x)
 
     def loss(params: Any, x: Any) -> Any:
         out = net(params, x)
@@ -428,7 +428,7 @@ def test_the_first_operation_with_a_non_finite_result(backend: Backend) -> None:
     x = backend.asarray(np.asarray([[1.0, -1.0]], dtype="float32"))
     outside = backend.asarray(np.asarray([np.inf], dtype="float32"))
     with np.errstate(all="ignore"):
-        params = net.init(0, x)
+        params, _ = net.init(0, x)
         graph = tinynn.record(net, params, x)
         node = first_nonfinite(graph, tree.leaves((params, x)))
         assert node is not None

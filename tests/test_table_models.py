@@ -177,13 +177,15 @@ def test_training_that_diverges_is_an_error(target):
 def test_the_step_of_a_model_can_be_explained():
     columns = holes()
     model = fit_table(columns, "kind", dropout=0.0, **QUICK)
-    assert "# layer 0, Linear(4)" in model.explain(columns, columns["kind"]).source
+    assert "# layer 0, Linear(4)" in tinynn.explain(model, columns, columns["kind"]).source
 
 
 def test_a_model_without_a_preparation_and_a_reader_without_one(tmp_path):
     plain = tinynn.fit(Linear(1), [[1.0], [2.0]], [1.0, 2.0], epochs=1, progress=False)
-    with pytest.raises(ValueError, match="predict_proba: expected a model with a preparation"):
+    with pytest.raises(TypeError, match=r"SquaredError\(\): .* it has no probabilities"):
         plain.predict_proba([[1.0]])
+    bits = tinynn.fit(Linear(1), [[1.0], [2.0]], [0, 1], epochs=1, progress=False)
+    assert 0.0 < bits.predict_proba([[1.0]]).max() < 1.0
     fit_table(holes(), "kind", **QUICK).save(tmp_path / "model")
     with pytest.raises(ValueError, match=r"read it with tinynn\.load"):
         tinynn.training.load(tmp_path / "model")

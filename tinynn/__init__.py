@@ -16,7 +16,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import backends
-from backends import Backend
 
 if not hasattr(backends, "_of_tinynn_xp"):  # the name is another distribution's as well
     raise ImportError(
@@ -72,7 +71,7 @@ def __getattr__(name: str) -> Any:
 
 def load(
     path: str | os.PathLike[str],
-    backend: str | Backend | None = None,
+    backend: str | backends.Backend | None = None,
     custom: Mapping[str, Any] | None = None,
     dtype: Any = None,
 ) -> Model:

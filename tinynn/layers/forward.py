@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import backends
 from backends import random, scoped
 from tinynn import tree
+from tinynn.config import label
 from tinynn.layers.scope import Array, Pass, Scope, Tree
 from tinynn.trace import Namespace, bottom, plain
 
@@ -49,6 +50,11 @@ def run(
         first_row: the number of the inputs' first row in the whole batch.
         perturbations: path -> an array to add to what is tapped there.
     """
+    if not isinstance(params, dict):
+        raise TypeError(
+            f"{label(net)}: expected parameters in a dict, as params, state = net.init(0, x) makes "
+            f"them, got {type(params).__name__}. To fix it: take the params apart from the state"
+        )
     this = Pass(
         [*tree.leaves(inputs), _first(params)],
         training=training,
