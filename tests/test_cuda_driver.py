@@ -213,14 +213,14 @@ def test_jax_for_another_cuda(
 # From the outside: what `backends` says, in a Python of its own.
 
 
-def told(code: str, *paths: Path) -> subprocess.CompletedProcess[str]:
+def told(code: str, *paths: Path, **env: str) -> subprocess.CompletedProcess[str]:
     """Run code with those folders ahead of the rest, then this repository."""
     search = os.pathsep.join(map(str, (*paths, ROOT)))
     return subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,
         text=True,
-        env=os.environ | {"PYTHONPATH": search},
+        env=os.environ | env | {"PYTHONPATH": search},
         cwd=paths[0],
         check=False,
     )
@@ -284,9 +284,9 @@ def test_cupy_that_is_not_installed(tmp_path: Path) -> None:
 
 @pytest.mark.only("cupy")
 def test_cupy_where_no_device_is_visible(backend: backends.Backend, tmp_path: Path) -> None:
-    code = "import os; os.environ['CUDA_VISIBLE_DEVICES'] = ''\nimport backends\n"
+    code = "import backends\n"
     code += "print(next(s for s in backends.available() if s.name == 'cupy').reason)"
-    done = told(code, tmp_path)
+    done = told(code, tmp_path, CUDA_VISIBLE_DEVICES="")
     assert done.stdout.strip() == "no device: CUDA finds no GPU", done.stderr
 
 

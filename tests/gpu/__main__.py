@@ -95,7 +95,9 @@ def install(wheels: Path, into: Path) -> None:
 def environment(extra: dict[str, str], wheels: Path | None) -> dict[str, str]:
     before = os.environ.get("PYTHONPATH")
     search = [str(path) for path in (ROOT, wheels, before) if path]
-    return os.environ | SETTINGS | extra | {"PYTHONPATH": os.pathsep.join(search)}
+    # A worker's own variables would make the runs here take themselves for its parts.
+    kept = {name: value for name, value in os.environ.items() if "PYTEST_XDIST" not in name}
+    return kept | SETTINGS | extra | {"PYTHONPATH": os.pathsep.join(search)}
 
 
 def run(command: Sequence[str], settings: dict[str, str], log: Path, limit: float) -> str:

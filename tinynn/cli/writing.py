@@ -73,7 +73,7 @@ def show_backends() -> None:
     from rich.text import Text
 
     # Away from a terminal a command stays on one line.
-    console = Console(width=None if _is_terminal() else 200)
+    console = Console(width=None if _is_terminal() else 300)
     grid = Grid("library", "version", "devices", "default float", "usable")
     for status in backends.available():
         usable = "yes" if status.usable else f"no: {status.reason}\nto fix it: {status.fix}"

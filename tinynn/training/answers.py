@@ -28,6 +28,7 @@ class Answers:
         self._made_for: tuple[Any, Any, Any] = (None, None, None)
         self._folders: list[tuple[Any, tuple[Any, ...]]] = []  # dicts, and what they held
         self._held: list[Any] = []  # the parameters, in order
+        self._device: Any = None
 
     def __reduce__(self) -> Any:
         return Answers, ()  # a copy of the model has other parameters
@@ -38,7 +39,7 @@ class Answers:
         None: go the long way. That the numbers are finite is seen from the sum of their squares.
         """
         call = self._calls.get(kind)
-        if call is None:
+        if call is None or x.device != self._device:
             return None
         if call.current and self._are_of(net, weights):
             given = [*self._held, x]
@@ -84,7 +85,7 @@ class Answers:
             folders,
             given[:-1],
         )
-        self._calls[kind] = call
+        self._calls[kind], self._device = call, x.device
 
     def _are_of(self, net: Any, weights: Any) -> bool:
         """Whether the programs are of this network, and its parameters the same arrays."""
