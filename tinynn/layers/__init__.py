@@ -13,9 +13,9 @@ from tinynn.functional import DtypeError, InputError, ShapeError
 from .base import Layer
 from .dropout import Dropout
 from .flatten import Flatten
+from .forward import Forward, run
 from .linear import Linear
 from .normalization import BatchNorm, LayerNorm
-from .run import Forward, run
 from .scope import Scope, Variable
 from .sequential import Sequential
 

@@ -4,7 +4,7 @@ from typing import Any, TypeAlias
 
 from tinynn.config import Configured
 from tinynn.functional import ShapeError
-from tinynn.layers.run import create, run
+from tinynn.layers.forward import create, run
 from tinynn.layers.scope import Array, Scope, Tree
 
 Params: TypeAlias = dict[str, Any]
