@@ -332,7 +332,7 @@ def test_two_hundred_layers_deep(backend: backends.Backend) -> None:
     for _ in range(200):
         net = Of(lambda scope, x, inner=net: scope("i", inner, x))
     params, state = net.init(0, given(backend))
-    ((name, scale),) = tree.paths(params)
+    ((name, _),) = tree.paths(params)
     assert name == "i." * 200 + "scale"
     y, _ = net.apply(params, state, given(backend), training=True)
     assert_close(y, 3 * X, backend)
@@ -472,11 +472,11 @@ def test_a_child_called_twice_is_tied_and_draws_anew(backend: backends.Backend) 
 
     def f(params: Any) -> Any:
         a, b = net(params, x)
-        return namespace(a).sum(a * a) + namespace(b).sum(b)
+        return total(a * a) + total(b * b)
 
     def once(params: Any) -> Any:
         a = tower(params["tower"], x)
-        return namespace(a).sum(a * a + a)
+        return 2.0 * total(a * a)
 
     ours, expected = (tinynn.grad(g)(params)["tower"]["0"]["weight"] for g in (f, once))
     assert_close(ours, backend.to_host(expected), backend, rtol=1e-5)
@@ -642,11 +642,11 @@ def test_perturbations_that_fit_nothing(backend: backends.Backend) -> None:
     net, x = Of(tapped), given(backend)
     params, state = net.init(0, x)
     with pytest.raises(
-        ValueError, match=r"expected perturbations of .*, hidden, got hiden\. To fi"
+        ValueError, match=r"expected perturbations of .*, hidden, got hiden"
     ):
         run(net, params, state, x, perturbations={"hiden": x})
     with pytest.raises(
-        ShapeError, match=r"perturbation of shape \(7, 4\) for 'hidden', got \(7, 3"
+        ShapeError, match=r"perturbation of shape \(7, 4\) for .*\(7, 3"
     ):
         run(net, params, state, x, perturbations={"hidden": x})
 

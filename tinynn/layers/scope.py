@@ -75,7 +75,8 @@ class Pass:
         creating: bool = False,
         perturbations: dict[str, Array] | None = None,
     ) -> None:
-        arrays = [a for a in (*tree.leaves(inputs), *tree.leaves(kept)) if hasattr(a, "dtype")]
+        given = tree.leaves((inputs, kept, perturbations))
+        arrays = [a for a in given if hasattr(a, "dtype")]
         keyed: list[Array] = [key] if getattr(key, "shape", ()) else []
         self.backend = backend_of((arrays + keyed)[0]) if arrays or keyed else None
         self.dtype = self._floating(arrays, dtype)
