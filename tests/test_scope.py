@@ -641,13 +641,9 @@ def test_a_tap_of_a_tied_layer(backend: backends.Backend) -> None:
 def test_perturbations_that_fit_nothing(backend: backends.Backend) -> None:
     net, x = Of(tapped), given(backend)
     params, state = net.init(0, x)
-    with pytest.raises(
-        ValueError, match=r"expected perturbations of .*, hidden, got hiden"
-    ):
+    with pytest.raises(ValueError, match=r"expected perturbations of .*, hidden, got hiden"):
         run(net, params, state, x, perturbations={"hiden": x})
-    with pytest.raises(
-        ShapeError, match=r"perturbation of shape \(7, 4\) for .*\(7, 3"
-    ):
+    with pytest.raises(ShapeError, match=r"perturbation of shape \(7, 4\) for .*\(7, 3"):
         run(net, params, state, x, perturbations={"hidden": x})
 
 
