@@ -29,6 +29,9 @@ for example in examples:
 """
 
 
+DOCUMENTS = ["README.md", "docs/derivatives.md", "docs/compiler.md", "docs/layers.md"]
+
+
 def write(name: str, content: str, folder: Path) -> None:
     if name != "pyproject.toml":
         (folder / name).write_text(content)
@@ -42,9 +45,7 @@ def write(name: str, content: str, folder: Path) -> None:
     (information / "entry_points.txt").write_text("\n".join(lines))
 
 
-@pytest.mark.parametrize(
-    "name", ["README.md", "docs/derivatives.md", "docs/compiler.md", "docs/layers.md"]
-)
+@pytest.mark.parametrize("name", DOCUMENTS)
 def test_python_blocks_run(name: str, tmp_path: Path) -> None:
     # What the examples read is found from the root; what they save goes elsewhere.
     for entry in ROOT.iterdir():
