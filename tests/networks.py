@@ -265,7 +265,9 @@ def of_heads(prediction: dict[str, Array], target: dict[str, Array]) -> Array:
     xp = namespace(prediction["kind"])
     likely = xp.log(softmax(prediction["kind"]))
     chosen = one_hot(target["kind"], 3, likely.dtype)
-    return -xp.mean(xp.sum(chosen * likely, axis=-1)) + squared(prediction["size"], target["size"])
+    return -xp.mean(xp.sum(xp.multiply(chosen, likely), axis=-1)) + squared(
+        prediction["size"], target["size"]
+    )
 
 
 def loss_of(name: str) -> Callable[[Any, Any], Array]:

@@ -1,5 +1,7 @@
 """Scope: what a layer sees of the pass through the network that it takes part in."""
 
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from operator import index
 from typing import Any, TypeAlias
 from zlib import crc32
@@ -11,7 +13,7 @@ from tinynn.config import label
 from tinynn.functional import DtypeError, InputError, ShapeError
 from tinynn.initializers import Initializer
 from tinynn.rules.special import stop_gradient
-from tinynn.trace import Traced, backend_of, constant, namespace
+from tinynn.trace import Traced, backend_of, bottom, constant, namespace, plain
 from tinynn.trace.scopes import scopes
 
 Array: TypeAlias = Any
@@ -54,8 +56,8 @@ class Pass:
     Attributes:
         backend: where its arrays live; None where there are none.
         dtype: of parameters: that of the first floats among inputs and parameters, or the default.
-        space: the namespace of differentiable arrays, if any of its arrays is one. Then all are,
-            so that operators work between any two: some libraries' own refuse other arrays.
+        space: the namespace of differentiable arrays, if one is in the pass and the library's own
+            arrays refuse to be added to it. Then all are made such, so that operators work.
     """
 
     __slots__ = (
@@ -66,7 +68,7 @@ class Pass:
     def __init__(
         self,
         inputs: Tree,
-        kept: Tree,
+        kept: tuple[dict[str, Any], ...],
         key: Array | int | None,
         *,
         dtype: Any = None,
@@ -75,22 +77,25 @@ class Pass:
         creating: bool = False,
         perturbations: dict[str, Array] | None = None,
     ) -> None:
-        given = tree.leaves((inputs, kept, perturbations))
-        arrays = [a for a in given if hasattr(a, "dtype")]
+        perturbations = perturbations or {}
+        arrays = [a for a in tree.leaves(inputs) if hasattr(a, "dtype")]
         keyed: list[Array] = [key] if getattr(key, "shape", ()) else []
-        self.backend = backend_of((arrays + keyed)[0]) if arrays or keyed else None
-        self.dtype = self._floating(arrays, dtype)
-        self.space = next((a.space for a in arrays + keyed if type(a) is Traced), None)
+        first = next(chain(arrays, _stored(kept), keyed), None)
+        self.backend = None if first is None else backend_of(first)
+        self.dtype = self._floating(chain(arrays, _stored(kept)), dtype)
+        found = chain(_stored(kept), arrays, perturbations.values(), keyed)
+        traced = next((a for a in found if type(a) is Traced), None)
+        self.space = None if traced is None or _defers(bottom(traced), traced) else traced.space
         self.key = key if keyed or key is None else self._seeded(key)
         self.training, self.first_row, self.creating = training, first_row, creating
-        self.perturbations = perturbations or {}
+        self.perturbations = perturbations
         self.new_state: dict[tuple[str, ...], Array] = {}
         self.layers: dict[tuple[str, ...], Any] = {}
         self.losses: dict[str, Array] = {}
         self.taps: dict[str, Array] = {}
         self.draws: dict[tuple[str, ...], int] = {}
 
-    def _floating(self, arrays: list[Array], dtype: Any) -> Any:
+    def _floating(self, arrays: Iterable[Array], dtype: Any) -> Any:
         if dtype is not None and self.backend is not None:
             return self.backend.dtypes()[self.backend.dtype_name(dtype)]
         found = next((a.dtype for a in arrays if is_floating(a)), None)
@@ -106,6 +111,29 @@ class Pass:
     def key_at(self, path: tuple[str, ...], last: str) -> Array:
         """The key of one place: all of them lead from the pass's own by a hash of the path."""
         return random.fold_in(self.key, crc32(".".join((*path, last)).encode()))
+
+
+def _stored(kept: Iterable[Any]) -> Iterator[Array]:
+    """The arrays in nested dicts, one by one: most often the first one says enough."""
+    for entry in kept:
+        if isinstance(entry, dict):
+            yield from _stored(entry.values())
+        else:
+            yield entry
+
+
+def _defers(array: Array, traced: Traced) -> bool:
+    """Whether the library's `array + other` leaves it to an array that it does not know."""
+    kind = type(array)
+    if kind not in _DEFERRING:
+        try:
+            _DEFERRING[kind] = kind.__add__(array, traced) is NotImplemented
+        except TypeError:
+            _DEFERRING[kind] = False
+    return _DEFERRING[kind]
+
+
+_DEFERRING: dict[type, bool] = {}
 
 
 def is_floating(array: Array) -> bool:
@@ -254,7 +282,7 @@ class Scope:
         child = self._child(name, layer, inputs) if hasattr(layer, "forward") else None
         scopes.stack.append((name, layer))
         try:
-            return layer(*inputs) if child is None else layer.forward(child, *inputs)
+            return self._called(layer, inputs) if child is None else layer.forward(child, *inputs)
         except InputError as error:
             error.path = f"{name}.{error.path}" if error.path else name
             raise
@@ -263,6 +291,12 @@ class Scope:
             raise
         finally:
             scopes.stack.pop()
+
+    def _called(self, function: Any, inputs: tuple[Tree, ...]) -> Tree:
+        if self._pass.space is None:
+            return function(*inputs)
+        # It may be the library's own, which takes plain arrays as long as nothing follows them.
+        return tree.map(self._pass.lift, function(*tree.map(plain, inputs)))
 
     def _entry(
         self,
