@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.networks import NETWORK, Scale
+from tests.sample_network import NETWORK, Scale
 from tinynn import functional
 from tinynn.layers import Dropout, Linear, Sequential, from_config, to_config
 

@@ -17,7 +17,7 @@ from tests.gradients import (
     placed,
     torch_gradient,
 )
-from tests.networks import NETWORK, Scale
+from tests.sample_network import NETWORK, Scale
 from tinynn import functional, tree
 from tinynn.layers import (
     BatchNorm,

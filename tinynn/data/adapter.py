@@ -128,7 +128,7 @@ class DataAdapter:
         ]
         floats = [(name, a) for name, a in named if xp.isdtype(a.dtype, "real floating")]
         flags = [
-            xp.all(xp.isfinite(a[start : start + _ROWS_AT_ONCE, ...]))
+            xp.all(xp.isfinite(a[start : min(start + _ROWS_AT_ONCE, a.shape[0]), ...]))
             for _, a in floats
             for start in range(0, a.shape[0], _ROWS_AT_ONCE)
         ]

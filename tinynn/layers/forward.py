@@ -2,12 +2,11 @@
 
 from typing import Any, NamedTuple
 
-import backends
-from backends import random, scoped
+from backends import scoped
 from tinynn import tree
 from tinynn.config import label
 from tinynn.layers.scope import Array, Pass, Scope, Tree
-from tinynn.trace import Namespace, bottom, plain
+from tinynn.trace import Namespace, bottom
 
 
 class Forward(NamedTuple):
@@ -50,19 +49,30 @@ def run(
         first_row: the number of the inputs' first row in the whole batch.
         perturbations: path -> an array to add to what is tapped there.
     """
-    if not isinstance(params, dict):
-        raise TypeError(
-            f"{label(net)}: expected parameters in a dict, as params, state = net.init(0, x) makes "
-            f"them, got {type(params).__name__}. To fix it: take the params apart from the state"
-        )
+    for name, given in (("params", params), ("state", state)):
+        if not isinstance(given, dict):
+            raise TypeError(
+                f"{label(net)}: expected {name} as net.init makes them, a dict, got "
+                f"{type(given).__name__}. To fix it: call net(params, x), or net.apply(params, "
+                "state, x); in a layer's forward, call a child by scope(name, layer, x)"
+            )
     this = Pass(
-        [*tree.leaves(inputs), _first(params)],
+        inputs,
+        (params, state),
+        key,
         training=training,
         first_row=first_row,
         perturbations=perturbations,
     )
-    this.key = _as_key(key, this)
-    return _finish(this, state, _enter(this, net, params, state, inputs))
+    output = _enter(this, net, params, state, inputs)
+    unknown = this.perturbations.keys() - this.taps.keys()
+    if unknown:
+        raise ValueError(
+            f"{label(net)}: expected perturbations of what is tapped, "
+            f"{', '.join(this.taps) or 'nothing'}, got {', '.join(sorted(unknown))}. To fix it: "
+            "name them as Forward.taps does"
+        )
+    return _finish(this, state, output)
 
 
 @scoped
@@ -70,33 +80,16 @@ def create(
     net: Any, key: Array | int, *inputs: Tree, dtype: Any = None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """New parameters and state of a network for inputs like these; see `Layer.init`."""
-    this = Pass([*tree.leaves(inputs), key], creating=True)
+    this = Pass(inputs, (), key, dtype=dtype, creating=True)
     if this.backend is None:
         raise ValueError("init: expected an array among the inputs, or a key that is one")
     if dtype is not None:
-        this.dtype = this.backend.dtypes()[this.backend.dtype_name(dtype)]
         inputs = tree.map(lambda a: _floating_as(a, this.dtype, this.backend), inputs)
-    elif this.dtype is None:
-        this.dtype = this.backend.default_float
-    this.key = _as_key(key, this)
     params: dict[str, Any] = {}
     state: dict[str, Any] = {}
     with this.backend.scope():
         _enter(this, net, params, state, inputs)
     return _pruned(params), _pruned(state)
-
-
-def _first(params: Any) -> Any:
-    """One of the parameters, by which to tell what they are like; None if there are none."""
-    while isinstance(params, dict):
-        params = next(iter(params.values()), None)
-    return params
-
-
-def _as_key(key: Array | int | None, this: Pass) -> Array | None:
-    if key is None or hasattr(key, "dtype"):
-        return key
-    return random.key(int(key), this.backend or backends.get(backends.names()[0]))
 
 
 def _floating_as(array: Array, dtype: Any, backend: Any) -> Array:
@@ -112,6 +105,8 @@ def _enter(
     state: dict[str, Any],
     inputs: tuple[Tree, ...],
 ) -> Tree:
+    if this.space is not None:
+        inputs = tree.map(this.lift, inputs)
     if not hasattr(net, "forward"):
         return net(*inputs)
     return net.forward(Scope(this, net, params, state, (), inputs), *inputs)
@@ -119,13 +114,7 @@ def _enter(
 
 def _finish(this: Pass, state: dict[str, Any], output: Tree) -> Forward:
     updated = _updated(state, (), this.new_state) if this.new_state else state
-    return Forward(
-        tree.map(plain, output),
-        updated,
-        {path: plain(value) for path, value in this.losses.items()},
-        {path: plain(value) for path, value in this.taps.items()},
-        bool(this.draws),
-    )
+    return Forward(output, updated, this.losses, this.taps, bool(this.draws))
 
 
 def _updated(
@@ -135,13 +124,11 @@ def _updated(
     out = {}
     for name, value in state.items():
         at = (*path, name)
-        out[name] = (
-            _updated(value, at, new) if isinstance(value, dict) else plain(new.get(at, value))
-        )
+        out[name] = _updated(value, at, new) if isinstance(value, dict) else new.get(at, value)
     return out
 
 
 def _pruned(params: dict[str, Any]) -> dict[str, Any]:
     """Without the dicts of layers that have nothing to keep."""
-    kept = ((k, _pruned(v) if isinstance(v, dict) else plain(v)) for k, v in params.items())
+    kept = ((k, _pruned(v) if isinstance(v, dict) else v) for k, v in params.items())
     return {name: value for name, value in kept if not isinstance(value, dict) or value}
