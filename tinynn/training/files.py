@@ -49,6 +49,14 @@ class ModelFileError(ValueError):
     """A model file that cannot be read: cut short, edited, or not a model file at all."""
 
 
+def damaged(path: str | os.PathLike[str], what: str, error: Exception) -> ModelFileError:
+    """The error for a file whose digest is right and whose description is not."""
+    return ModelFileError(
+        f"{path}: expected the description of {what}, got one that is damaged "
+        f"({type(error).__name__}: {error}). To fix it: save it again, or take another copy."
+    )
+
+
 class Tensor(NamedTuple):
     """One array of a file: the name of its dtype, its shape, and its values in host memory.
 

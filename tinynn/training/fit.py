@@ -20,7 +20,7 @@ from tinynn import tree
 from tinynn.metrics import MetricLike, direction
 from tinynn.training import engines
 from tinynn.training import progress as bars
-from tinynn.training.callbacks import Callback
+from tinynn.training.callbacks import Callback, restore_states, states
 from tinynn.training.checkpoints import Checkpointer, restore
 from tinynn.training.evaluation import evaluate, numbers
 from tinynn.training.model import Model
@@ -127,14 +127,23 @@ def fit(
     )  # fmt: skip
     run = Run(epochs, TrainingState(problem.start), problem.measures, _directions(problem))
     samples = problem.batches.dataset.size
-    with problem.backend.scope(), bars.shown(progress, epochs, samples) as bar:
+    with problem.backend.scope():
+        if (source := _source(resume, checkpoint)) is not None:
+            run.state = restore(source, problem)
+            _check_left(run, source)
         _tell(called, "start", run)
-        source = _source(resume, checkpoint)
-        if source is not None:
-            engine = restore(source, problem, run, called)
-        left, sure = max(epochs - run.epoch, 1), not (called or checkpointer)
-        by = engines.select(engine, problem.step, problem.batches, run.state.carry, bar, left, sure)
-        _Training(run, problem, by, called, bar, checkpointer, engine).train()
+        restore_states(called, run)
+        with bars.shown(progress, epochs, samples) as bar:
+            by = engines.select(
+                problem,
+                run.state.engine or engine if engine == "auto" else engine,
+                carry=run.state.carry,
+                epochs=epochs - run.epoch,
+                never_stops_early=not (called or checkpointer),
+                bar=bar,
+            )
+            run.state.engine = by.name
+            _Training(run, problem, by, called, bar, checkpointer).train()
         _tell(called, "finish", run)
     carry = run.state.carry
     return Model(
@@ -154,10 +163,9 @@ class _Training:
         callbacks: list[Callback],
         bar: bars.Bar,
         checkpointer: Checkpointer | None,
-        engine_name: str,
     ) -> None:
         self.run, self.problem, self.engine, self.bar = run, problem, engine, bar
-        self.callbacks, self.checkpointer, self.name = callbacks, checkpointer, engine_name
+        self.callbacks, self.checkpointer = callbacks, checkpointer
         self.pace = _Pace(problem.batches.steps)
         # Epochs are carried out together where nothing looks at each of them.
         quiet = not callbacks and len(run.measures) == 1 and checkpointer is None
@@ -171,17 +179,19 @@ class _Training:
             before = run.state.carry
             whole = run.state.step == 0
             try:
-                count = self._epochs() if self.fused else self._epoch()
+                count = self._epochs() if self.fused and whole else self._epoch()
                 self._after_epoch()
             except KeyboardInterrupt:
-                if run.epoch == 0:
+                if run.epoch == 0 or not whole:  # there is no whole epoch to go back to
                     raise
                 run.state.step, run.state.losses = 0, []
                 _warn(run, "interrupted: the model is as it was after this epoch")
                 run.stop()
-                return
+                break
             if not isfinite(run.history.last["loss"]):
                 self._diverged(before, count, whole)
+        if self.checkpointer:  # also of a run that ends between two checkpoints
+            self._checkpoint(run.state)
 
     def _epochs(self) -> int:
         """Carry out several epochs that are all alike; their losses go to the history."""
@@ -270,7 +280,8 @@ class _Training:
 
     def _checkpoint(self, state: TrainingState) -> None:
         assert self.checkpointer is not None
-        self.checkpointer.write(state, self.problem, self.name, self.callbacks)
+        kept = states(self.callbacks)
+        self.checkpointer.write(replace(state, callbacks=kept), self.problem)
 
     def _diverged(self, before: Any, count: int, whole: bool) -> None:
         """Say what made the loss non-finite, and stop."""
@@ -333,6 +344,15 @@ def _source(resume: Any, checkpoint: Any) -> Any:
             )
         return checkpoint if Path(checkpoint).exists() else None
     return None if resume is False or resume is None else resume
+
+
+def _check_left(run: Run, source: Any) -> None:
+    """Refuse a checkpoint that is further than the run is to go."""
+    if (run.epoch, run.state.step) > (run.epochs, 0):
+        raise ValueError(
+            f"fit: resume: {source}: expected a checkpoint within {run.epochs} epochs, got one "
+            f"after {run.epoch}. To fix it: give epochs= as many as there are to be in all"
+        )
 
 
 def _tell(callbacks: Iterable[Callback], moment: str, run: Run) -> None:

@@ -235,10 +235,7 @@ def load(
         history, columns = History(description["history"]), tuple(description["columns"])
         extra, of_state = dict(description["extra"]), set(description["state"])
     except (KeyError, TypeError, RecursionError) as error:
-        raise files.ModelFileError(
-            f"{path}: expected the description of a model, got one that is damaged "
-            f"({type(error).__name__}: {error}). To fix it: save the model again."
-        ) from error
+        raise files.damaged(path, "a model", error) from error
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     params: dict[str, Any] = {}

@@ -26,9 +26,16 @@ class Compiled:
     """
 
     def __init__(
-        self, step: TrainingStep, batches: Batches, carry: Carry, bar: Bar, kind: type[Loop]
+        self,
+        step: TrainingStep,
+        batches: Batches,
+        carry: Carry,
+        bar: Bar,
+        kind: type[Loop],
+        name: str,
     ) -> None:
         self.step, self.batches, self.bar, self.kind = step, batches, bar, kind
+        self.name = name
         self.backend, self.xp, self.size = batches.backend, batches.backend.xp, batches.size
         self._refuse_followed((carry, batches.dataset.between(0, 1)))
         self.rest = rest = batches.dataset.size % self.size
