@@ -98,10 +98,11 @@ def cupy(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Lint, and the format of every file."""
+    """Lint, the format of every file, and what the workflows allow."""
     session.install(*nox.project.dependency_groups(PYPROJECT, "lint"))
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
+    session.run("zizmor", "--offline", "--quiet", ".github")
 
 
 @nox.session
@@ -159,6 +160,12 @@ def bench(session: nox.Session) -> None:
     session.install("autograd", "mygrad")
     session.run("python", "benchmarks/eager.py", env=ONE_THREAD)
     session.run("python", "benchmarks/compiled.py", *session.posargs, env=ONE_THREAD)
+
+
+@nox.session(default=False, venv_backend="none")
+def gpu(session: nox.Session) -> None:
+    """Suites, conformance and benchmarks on CUDA, with the libraries of this interpreter."""
+    session.run("python", "-m", "tests.gpu", *session.posargs)
 
 
 def array_api_tests(session: nox.Session) -> Path:

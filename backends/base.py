@@ -65,6 +65,9 @@ class Backend:
     minimum: ClassVar[str] = ""  # the oldest version that works
     xp: Namespace = None
     lowering: ClassVar[Lowering | None] = None  # how compiled programs speak to it
+    #: `find(x)`: the backend of an array of any library; None for what is no array. The registry,
+    #: which knows every library, puts it here.
+    find: ClassVar[Callable[[object], "Backend | None"]]
 
     def __init__(self, device: Device, xp: Namespace = None) -> None:
         """Any namespace of the standard works; subclasses know theirs, so leave `xp` out there."""
@@ -153,11 +156,9 @@ class Backend:
         >>> backends.get("numpy").asarray([1, 2], dtype="float32")
         array([1., 2.], dtype=float32)
         """
-        from backends.registry import is_array, of
-
         if dtype is not None:
             dtype = self.dtypes()[self.dtype_name(dtype)]
-        source = of(host) if is_array(host) else None
+        source = Backend.find(host)
         if source is not None and not isinstance(host, (np.ndarray, np.generic)):
             if source != self:
                 raise MixedArrays(

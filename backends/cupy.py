@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from functools import cache
 from typing import Any
 
 import array_api_compat.cupy as xp
@@ -10,6 +11,7 @@ import cupyx
 import cupyx.scipy.special
 import numpy as np
 
+from backends import cuda_driver
 from backends.base import Array, Backend, BackendUnavailable, Device
 
 
@@ -25,7 +27,11 @@ class CuPy(Backend):
         try:
             count = cupy.cuda.runtime.getDeviceCount()
         except cupy.cuda.runtime.CUDARuntimeError as error:
-            raise BackendUnavailable("cupy", *_why(error)) from error
+            built_for = cupy.cuda.runtime.runtimeGetVersion()
+            reason = cuda_driver.why_cupy_fails(error, built_for)
+            raise BackendUnavailable("cupy", *reason) from error
+        if count:
+            _compile_one()
         return {str(i): cupy.cuda.Device(i) for i in range(count)}
 
     @classmethod
@@ -76,22 +82,12 @@ class CuPy(Backend):
             return cupyx.scipy.special.logsumexp(x, axis=axis, keepdims=keepdims)
 
 
-def _why(error: Exception) -> tuple[str, str]:
-    """The reason, and what fixes it."""
-    if "InsufficientDriver" in str(error):
-        driver, runtime = (
-            f"{version // 1000}.{version % 1000 // 10}"
-            for version in (
-                cupy.cuda.runtime.driverGetVersion(),
-                cupy.cuda.runtime.runtimeGetVersion(),
-            )
-        )
-        if driver == "0.0":
-            return "installed, no driver: NVIDIA's CUDA driver is not here", _DRIVER
-        return f"wrong version: the driver is for CUDA {driver}, CuPy for CUDA {runtime}", _DRIVER
-    if "NoDevice" in str(error):
-        return "no device: CUDA finds no GPU", "nvidia-smi, and see CUDA_VISIBLE_DEVICES"
-    return f"CUDA does not start: {error}", "nvidia-smi, which says what is wrong with the driver"
-
-
-_DRIVER = "install NVIDIA's driver, https://www.nvidia.com/drivers, then run nvidia-smi to check it"
+@cache
+def _compile_one() -> None:
+    """A first kernel: one that was kept on disk needs no headers, but NVRTC's version even so."""
+    try:
+        cupy.zeros(1) + 1
+    except (cupy.cuda.compiler.CompileException, ImportError, RuntimeError) as error:
+        if isinstance(error, cupy.cuda.runtime.CUDARuntimeError):  # out of memory, for one
+            raise
+        raise BackendUnavailable("cupy", *cuda_driver.why_cupy_compiles_nothing(error)) from error

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Mapping
 from functools import lru_cache
+from importlib.util import find_spec
 from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from backends import cuda_driver
 from backends.base import Array, Backend, Device
 
 
@@ -49,8 +51,8 @@ class JAX(Backend):
     def why_missing(cls, name: str) -> tuple[str, str] | None:
         if name.partition(":")[0] not in ("gpu", "cuda") or jax.default_backend() == "gpu":
             return None
-        reason = "no device: JAX finds no GPU, or its plugin for CUDA is not installed"
-        return reason, 'pip install "jax[cuda12]", and run nvidia-smi to check the driver'
+        plugins = [n for n in (12, 13) if find_spec(f"jax_cuda{n}_plugin")]
+        return cuda_driver.why_jax_has_no_cuda(plugins)
 
     @classmethod
     def of_array(cls, array: Array) -> Self:

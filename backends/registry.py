@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Self
 
+from backends import cuda_driver
 from backends.base import Array, Backend, BackendUnavailable, MixedArrays
 
 _BUILT_IN = {
@@ -18,7 +19,11 @@ _BUILT_IN = {
     "array_api_strict": "backends.array_api_strict:Strict",
 }
 # What pip calls a library where that is not its import name.
-_PACKAGES = {"cupy": '"cupy-cuda12x[ctk]"', "array_api_strict": "array-api-strict"}
+_PACKAGES = {"array_api_strict": "array-api-strict"}
+# Where the command that installs or repairs a library depends on the machine, and what may be
+# wrong before it is imported.
+_COMMANDS = {"cupy": cuda_driver.install_cupy}
+_CONFLICTS = {"cupy": cuda_driver.cupy_conflict}
 _GROUP = "tinynn.backends"
 
 
@@ -146,25 +151,32 @@ def _load(name: str) -> type[Backend]:
     if place is None:
         known = ", ".join(names())
         raise BackendUnavailable(name, "no library of that name is known", f"use one of {known}")
-    package = _PACKAGES.get(name, name)
+    if name in _CONFLICTS and (conflict := _CONFLICTS[name]()):
+        raise BackendUnavailable(name, *conflict)
     module, _, kind_name = place.partition(":")
     try:
         kind: type[Backend] = getattr(importlib.import_module(module), kind_name)
     except ModuleNotFoundError as error:
         missing = (error.name or name).partition(".")[0]
         if missing == name:
-            raise BackendUnavailable(name, "not installed", f"pip install {package}") from error
+            raise BackendUnavailable(name, "not installed", _command(name)) from error
         needed = f"pip install {missing.replace('_', '-')}"
         raise BackendUnavailable(name, f"it needs {missing}, not installed", needed) from error
     except Exception as error:  # a broken library can raise anything
         reason = f"installed, but importing it fails: {type(error).__name__}: {error}"
-        again = f"pip install --force-reinstall {package}"
-        raise BackendUnavailable(name, reason, again) from error
+        raise BackendUnavailable(name, reason, _command(name, "--force-reinstall ")) from error
     version = _version(name)
     if _release(version) < _release(kind.minimum):
         reason = f"wrong version: {version} is installed, {kind.minimum} or newer is needed"
-        raise BackendUnavailable(name, reason, f"pip install --upgrade {package}")
+        raise BackendUnavailable(name, reason, _command(name, "--upgrade "))
     return kind
+
+
+def _command(name: str, option: str = "") -> str:
+    """What installs a library; with an option, in place of what is there."""
+    if name in _COMMANDS:
+        return _COMMANDS[name]()
+    return f"pip install {option}{_PACKAGES.get(name, name)}"
 
 
 def _version(name: str) -> str:
@@ -213,3 +225,10 @@ def _library(kind: type) -> str | None:
             if root in _BUILT_IN or root in _registered():
                 return root
     return "" if standard else None
+
+
+def _find(x: object) -> Backend | None:
+    return of(x) if is_array(x) else None
+
+
+Backend.find = staticmethod(_find)

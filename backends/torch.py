@@ -7,6 +7,7 @@ import array_api_compat.torch as xp
 import numpy as np
 import torch
 
+from backends import cuda_driver
 from backends.base import Array, Backend, Device
 from backends.torch_lowering import LOWERING
 
@@ -31,10 +32,7 @@ class Torch(Backend):
     def why_missing(cls, name: str) -> tuple[str, str] | None:
         if not name.startswith("cuda") or torch.cuda.is_available():
             return None
-        if torch.version.cuda is None:
-            reason = f"wrong version: PyTorch {torch.__version__} is built without CUDA"
-            return reason, "pip install torch --index-url https://download.pytorch.org/whl/cu126"
-        return "no device: PyTorch finds no CUDA driver or GPU", "nvidia-smi, which says what fails"
+        return cuda_driver.why_torch_has_no_cuda(torch.__version__, torch.version.cuda)
 
     def _place(self, data: np.ndarray, dtype: Any) -> Array:
         return torch.tensor(data, dtype=dtype, device=self.device)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from works import Trained, Weights, one_thread, wide_jax
+from works import InTorch, Trained, Weights, one_thread, wide_jax
 
 from tinynn.functional import relu
 from tinynn.layers import Linear, Sequential
@@ -188,40 +188,43 @@ class Dense:
         return run
 
     def pytorch(self) -> Trained:
+        return self.in_torch("cpu").trained
+
+    def in_torch(self, device: str) -> InTorch:
         """With the fused optimizer, its fastest."""
         torch = one_thread()
-        x, y, size = torch.from_numpy(self.x), torch.from_numpy(self.y), self.batch
+        x, y = (torch.from_numpy(a).to(device) for a in self.data)
         pairs = zip(self.sizes, self.sizes[1:], strict=False)
         parts = [part for pair in pairs for part in (torch.nn.Linear(*pair), torch.nn.ReLU())]
-        net = torch.nn.Sequential(*parts[:-1])
-        params = list(net.parameters())
+        net = torch.nn.Sequential(*parts[:-1]).to(device)
+        params, size = list(net.parameters()), self.batch
 
-        def optimizer() -> Any:
-            if self.rule == "adam":
-                return torch.optim.Adam(params, lr=self.rate, fused=True)
-            momentum = MOMENTUM if self.rule == "momentum" else 0
-            return torch.optim.SGD(params, lr=self.rate, momentum=momentum, fused=True)
-
-        def cost(out: Any, target: Any) -> Any:
-            if self.classes:
-                return torch.nn.functional.cross_entropy(out, target)
-            return 0.5 * ((out - target) ** 2).sum() / size
-
-        def run(epochs: int) -> Weights:
+        def begin() -> None:
             with torch.no_grad():
                 for p, w in zip(params, self.start(), strict=True):
                     p.copy_(torch.from_numpy(w.T))
-            rule = optimizer()
-            for start in [*range(0, self.rows, size)] * epochs:
-                rule.zero_grad()
-                cost(net(x[start : start + size]), y[start : start + size]).backward()
-                rule.step()
-            return [p.detach().numpy().T for p in params]
 
-        return run
+        def optimizer(**settings: Any) -> Any:
+            if self.rule == "adam":
+                return torch.optim.Adam(params, lr=self.rate, fused=True, **settings)
+            momentum = MOMENTUM if self.rule == "momentum" else 0
+            return torch.optim.SGD(params, lr=self.rate, momentum=momentum, fused=True)
+
+        def cost(x: Any, target: Any) -> Any:
+            if self.classes:
+                return torch.nn.functional.cross_entropy(net(x), target)
+            return 0.5 * ((net(x) - target) ** 2).sum() / size
+
+        return InTorch(
+            begin,
+            optimizer,
+            cost,
+            [(x[s : s + size], y[s : s + size]) for s in range(0, self.rows, size)],
+            lambda: [p.detach().cpu().numpy().T for p in params],
+        )
 
     def scan(self, losses: bool = False) -> Trained:
-        """Adam alone, epochs and batches in one program; with the loss of every step, if wanted."""
+        """Epochs and batches in one program; with the loss of every step, if wanted."""
         jax = wide_jax()
         jnp, last, count = jax.numpy, self.layers - 1, self.rows // self.batch
 
@@ -229,12 +232,19 @@ class Dense:
             for i in range(last + 1):
                 x = x @ w[2 * i] + w[2 * i + 1]
                 x = jax.nn.relu(x) if i < last else x
+            if not self.classes:
+                return 0.5 * jnp.sum((x - y) ** 2) / self.batch
             return -jnp.mean(jnp.take_along_axis(jax.nn.log_softmax(x), y[:, None], 1))
 
         def step(state: Any, batch: Any) -> Any:
             w, m, v, t = state
             loss, g = jax.value_and_grad(cost)(w, *batch)
             t, each = t + 1, jax.tree.map
+            if self.rule != "adam":
+                keep = MOMENTUM if self.rule == "momentum" else 0.0
+                m = each(lambda m, g: keep * m + g, m, g) if keep else g
+                w = each(lambda w, m: w - self.rate * m, w, m)
+                return (w, m, v, t), loss if losses else None
             m = each(lambda m, g: BETA1 * m + (1 - BETA1) * g, m, g)
             v = each(lambda v, g: BETA2 * v + (1 - BETA2) * g * g, v, g)
             long, root = self.rate / (1 - BETA1**t), 1 - BETA2**t

@@ -6,7 +6,7 @@ whole batches alone.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -37,9 +37,29 @@ def one_thread() -> Any:
     return torch
 
 
+class InTorch(NamedTuple):
+    """A work in PyTorch, on one of its devices."""
+
+    begin: Callable[[], None]  # sets the parameters to where they start
+    optimizer: Callable[..., Any]  # a new one, with these settings beside its own
+    cost: Callable[[Any, Any], Any]  # of a batch
+    batches: list[tuple[Any, Any]]
+    weights: Callable[[], Weights]
+
+    def trained(self, epochs: int) -> Weights:
+        """The step as PyTorch's manual writes it."""
+        self.begin()
+        rule = self.optimizer()
+        for batch in self.batches * epochs:
+            rule.zero_grad()
+            self.cost(*batch).backward()
+            rule.step()
+        return self.weights()
+
+
 def fitted(work: Any, engine: str, library: str = "numpy") -> Trained:
     """tinynn.fit with this engine; layers that have weights take turns with their functions."""
-    if library == "jax":
+    if library.startswith("jax"):
         wide_jax()
     home = backends.get(library)
     x, y = home.asarray(work.x), home.asarray(work.y)
@@ -139,6 +159,28 @@ class Xor:
             return [w.detach().numpy() for w in weights]
 
         return run
+
+    def in_torch(self, device: str) -> InTorch:
+        """With the optimizer of PyTorch's own, fused."""
+        torch = one_thread()
+        x, y = torch.tensor(self.x, device=device), torch.tensor(self.y, device=device)
+        params = [torch.tensor(w, device=device, requires_grad=True) for w in self.start()]
+
+        def begin() -> None:
+            with torch.no_grad():
+                for p, w in zip(params, self.start(), strict=True):
+                    p.copy_(torch.from_numpy(w))
+
+        def cost(x: Any, y: Any) -> Any:
+            return 0.5 * ((y - torch.sigmoid(torch.sigmoid(x @ params[0]) @ params[1])) ** 2).sum()
+
+        return InTorch(
+            begin,
+            lambda **settings: torch.optim.SGD(params, lr=1.0, fused=True, **settings),
+            cost,
+            [(x, y)],
+            lambda: [p.detach().cpu().numpy().copy() for p in params],
+        )
 
     def scan(self, losses: bool = False) -> Trained:
         """All steps in one program; with the loss of every step, if wanted."""

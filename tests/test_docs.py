@@ -42,7 +42,9 @@ def write(name: str, content: str, folder: Path) -> None:
     (information / "entry_points.txt").write_text("\n".join(lines))
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/derivatives.md", "docs/compiler.md"])
+@pytest.mark.parametrize(
+    "name", ["README.md", "docs/derivatives.md", "docs/compiler.md", "docs/graphs.md"]
+)
 def test_python_blocks_run(name: str, tmp_path: Path) -> None:
     # What the examples read is found from the root; what they save goes elsewhere.
     for entry in ROOT.iterdir():

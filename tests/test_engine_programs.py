@@ -10,7 +10,8 @@ import tinynn
 from backends import Backend
 from tests.programs import ROUNDING, Program
 from tests.seeds import fourier, parts, seeds, shown
-from tinynn.compiler.loop import Loop, kind_of
+from tinynn.compiler.engines import kind_of
+from tinynn.compiler.loop import Loop
 from tinynn.compiler.rewrite import CannotEmit
 from tinynn.trace import namespace
 from tinynn.transforms.record import record
@@ -63,7 +64,7 @@ def assert_engine_agrees(program: Program, backend: Backend, kind: type[Loop]) -
     params, wanted = as_written(step, kept, rows, factors)
     decompositions = backend.lowering.decompositions if backend.lowering else None
     given = (*kept, rows[:1, :], factors[0, ...])
-    _, graph, _ = record(step, *given, decompositions=decompositions)
+    graph = record(step, *given, decompositions=decompositions)
     places, half = list(range(len(kept))), len(kept) // 2
     try:
         loop = kind(graph, len(kept), backend, [places[:half], places[half:]])

@@ -11,7 +11,8 @@ import tinynn
 from backends import Backend
 from tests.checks import assert_close
 from tinynn import tree
-from tinynn.compiler.loop import Scanned, kind_of
+from tinynn.compiler.engines import kind_of
+from tinynn.compiler.loop import Scanned
 from tinynn.functional import (
     elu,
     gelu,
@@ -249,7 +250,7 @@ def test_snapshots_take_the_place_of_others_only_when_told(backend: Backend) -> 
         return w + 1.0, namespace(x).sum(x)
 
     w, x = (backend.asarray(np.full(shape, 1.0, "float32")) for shape in ((2, 3), (4, 2)))
-    loop = kind_of("calls", backend)(record(step, w, x[:2, :])[1], 1, backend, [])
+    loop = kind_of("calls", backend)(record(step, w, x[:2, :]), 1, backend, [])
     loop.load([w])
     batches = loop.batches(2, [x], [])
     copies = []
@@ -272,7 +273,7 @@ def test_a_value_that_is_part_of_two_sums(backend: Backend) -> None:
 
     a, b, x = (backend.asarray(np.linspace(0, 1, n, dtype="float32")) for n in (3, 2, 2))
     x = backend.xp.reshape(x, (1, 2))
-    loop = kind_of("calls", backend)(record(step, a, b, x)[1], 2, backend, [[0, 1]])
+    loop = kind_of("calls", backend)(record(step, a, b, x), 2, backend, [[0, 1]])
     loop.load([a, b])
     loop.run(loop.batches(1, [x], []))
     for found, expected in zip(loop.values(), step(a, b, x), strict=False):

@@ -36,7 +36,15 @@ def test_every_line_has_its_layer_shape_and_value(backend: Backend) -> None:
     assert "# update" in places
     # The numbers are those of a step that fit makes.
     trained = tinynn.fit(
-        XOR, x, y, params=params, optimizer=SGD(1.0), epochs=1, batch_size=None, engine="eager"
+        XOR,
+        x,
+        y,
+        loss="mse",
+        params=params,
+        optimizer=SGD(1.0),
+        epochs=1,
+        batch_size=None,
+        engine="eager",
     )
     last = [value for _, value in step.values if value.ndim][-1]
     weights = [backend.to_host(trained.params[name]["weight"]) for name in ("0", "2")]

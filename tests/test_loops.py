@@ -151,7 +151,7 @@ def emitted(f: Any, *given: Any, rtol: float = 3e-6) -> Loops:
     with np.errstate(all="ignore"):
         expected = [np.asarray(each) for each in f(NUMPY.xp, *given)]
         start = [np.zeros_like(each) for each in expected]
-        _, graph, _ = record(step, start, list(given), decompositions=NUMPY.lowering.decompositions)
+        graph = record(step, start, list(given), decompositions=NUMPY.lowering.decompositions)
     loops = Loops(graph, len(start), NUMPY, [])
     loops.load(start)
     loops.run(loops.steps(1, given), 2)
@@ -268,7 +268,7 @@ def test_indices_out_of_range_are_refused_before_loops_run() -> None:
         return w * 0.5, namespace(w).sum(rowwise(w, rows))
 
     rows = np.asarray([0, 3])
-    _, graph, _ = record(step, numbers(4, 2), rows)
+    graph = record(step, numbers(4, 2), rows)
     loops = Loops(graph, 1, NUMPY, [])
     loops.load([numbers(4, 2)])
     batches = loops.steps(1, [rows])
@@ -279,7 +279,7 @@ def test_indices_out_of_range_are_refused_before_loops_run() -> None:
             loops.run(batches)
         rows[0] = 0
     outside = np.asarray([0, 3])
-    _, graph, _ = record(lambda w, x: (w + x, step(w, outside)[1]), numbers(4, 2), numbers(2))
+    graph = record(lambda w, x: (w + x, step(w, outside)), numbers(4, 2), numbers(2))
     loops = Loops(graph, 1, NUMPY, [])
     loops.load([numbers(4, 2)])
     batches = loops.steps(1, [numbers(2)])
@@ -295,7 +295,7 @@ def test_indices_that_the_step_computes_are_left_to_calls() -> None:
         best = xp.astype(xp.round(xp.abs(x)), xp.int64)
         return w * 0.5, xp.sum(xp.take(w, best, axis=0))
 
-    _, graph, _ = record(step, numbers(9, 2), numbers(3))
+    graph = record(step, numbers(9, 2), numbers(3))
     with pytest.raises(CannotEmit, match=r"take\(.*test_loops.*the step computes its indices"):
         Loops(graph, 1, NUMPY, [])
 
@@ -306,7 +306,7 @@ def test_data_that_lies_in_steps() -> None:
         return w * 0.5 + x + every, xp.sum(x)
 
     every, x = numbers(3, 2)[:, 0], numbers(6, 4)[:, 1]
-    _, graph, _ = record(step, numbers(3), x[:3])
+    graph = record(step, numbers(3), x[:3])
     loops = Loops(graph, 1, NUMPY, [])
     loops.load([np.zeros(3, "float32")])
     loops.run(loops.batches(3, [x], ()))
@@ -349,7 +349,7 @@ def test_new_values_that_are_the_old_ones_of_others() -> None:
 
     start = [numbers(3, 3) for _ in range(3)]
     x = numbers(4, 3, 3)
-    _, graph, _ = record(step, *start, x[0])
+    graph = record(step, *start, x[0])
     loops = Loops(graph, 3, NUMPY, [])
     loops.load(start)
     outs = loops.run(loops.batches(3, [x.reshape(-1, 3)], ()))
@@ -439,7 +439,7 @@ def test_auto_does_without_loops(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_is_worth_compiling() -> None:
     def graph(width: int) -> Any:
         x = numbers(width)
-        return record(lambda x: x * 2 + 1, x)[1]
+        return record(lambda x: x * 2 + 1, x)
 
     assert not worth_compiling(graph(4), 100_000)
     assert worth_compiling(graph(4), 100_000_000)

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -144,6 +145,14 @@ SCIPY_REFUSED = {
         COMPILED,
     ),
 }
+# From 1.18 on, its statistics branch on whether there is any NaN, and simpson is the standard's.
+with suppress(PackageNotFoundError):
+    if tuple(map(int, version("scipy").split(".")[:2])) >= (1, 18):
+        BRANCHING = [name for name in SCIPY if name.startswith("stats.")]
+        BRANCHING.remove("stats.directional_stats")
+        SCIPY_UNBATCHED |= {name: SCIPY.pop(name) for name in BRANCHING}
+        SCIPY["integrate.simpson"] = (named("simpson"), POSITIVE)
+        del SCIPY_REFUSED["integrate.simpson"]
 SETTINGS: dict[str, dict[str, Any]] = {"ndimage.gaussian_filter1d": {"sigma": 1.0}}
 
 

@@ -13,37 +13,18 @@ from tests.checks import assert_close, assert_equal
 from tests.programs import Program
 from tests.test_compiler import transformed
 from tinynn import tree
-from tinynn.compiler import passes, suited
-from tinynn.compiler.rewrite import FILL
+from tinynn.compiler import passes, pipelines, suited
 from tinynn.functional import relu
 from tinynn.trace import namespace
-from tinynn.transforms.record import Constant, Graph, Node, record
-
-
-def evaluated(graph: Graph, values: list[Any]) -> list[Any]:
-    """What a graph gives, by the plainest interpreter there is."""
-    known = {id(i): v for i, v in zip(graph.inputs, values, strict=True)}
-
-    def value(a: Any) -> Any:
-        if isinstance(a, Constant):
-            return a.value
-        return known[id(a)] if isinstance(a, Node) else a
-
-    for node in graph.nodes:
-        if node.function is FILL:
-            kwargs = node.kwargs
-            known[id(node)] = np.full(kwargs["shape"], kwargs["value"], kwargs["dtype"])
-        else:
-            known[id(node)] = node.function.raw(*map(value, node.args), **node.kwargs)
-    return [value(o) for o in graph.outputs]
-
+from tinynn.transforms.graph import Graph
+from tinynn.transforms.record import record
 
 EACH = (
     passes.constants_folded,
     passes.algebra,
     passes.shapes_merged,
     passes.common_subexpressions,
-    passes.simplified,
+    pipelines.simplified,
     suited.products,
     suited.slopes_of_relu,
     suited.without_rows_of_one,
@@ -55,10 +36,10 @@ def test_a_pass_changes_no_result(each: Callable[[Graph], Graph]) -> None:
     for seed in range(12):
         program = Program(seed)
         f, given = transformed(program, backends.get("numpy"))
-        _, graph, _ = record(f, *given)
+        graph = record(f, *given)
         values = tree.leaves(given)
         shorter = each(graph)
-        pairs = zip(evaluated(shorter, values), evaluated(graph, values), strict=True)
+        pairs = zip(shorter.run(values), graph.run(values), strict=True)
         for found, want in pairs:
             scale = float(np.max(np.abs(want), initial=0.0))
             np.testing.assert_allclose(
@@ -67,7 +48,7 @@ def test_a_pass_changes_no_result(each: Callable[[Graph], Graph]) -> None:
 
 
 def graph_of(f: Callable[..., Any], *args: Any) -> Graph:
-    return passes.simplified(record(f, *args)[1])
+    return pipelines.simplified(record(f, *args))
 
 
 X = np.asarray([[1.0, 2.0], [3.0, 4.0]])
@@ -98,7 +79,7 @@ X = np.asarray([[1.0, 2.0], [3.0, 4.0]])
 def test_what_passes_leave(f: Callable[..., Any], calls: list[str]) -> None:
     graph = graph_of(lambda x: f(x, namespace(x)), X)
     assert [node.name for node in graph.nodes] == calls
-    np.testing.assert_allclose(evaluated(graph, [X])[0], f(X, np))
+    np.testing.assert_allclose(graph.run([X])[0], f(X, np))
 
 
 ROW = np.asarray([[1.0, 2.0, 3.0]])
@@ -122,11 +103,11 @@ def test_a_batch_of_one_without_its_axis(
     f: Callable[..., Any], shapes: dict[str, tuple[int, ...]]
 ) -> None:
     graph = graph_of(lambda x: f(x, namespace(x)), ROW)
-    flat = suited.without_rows_of_one(graph)
+    flat = pipelines.simplified(suited.without_rows_of_one(graph))
     found = {node.name: node.shape for node in flat.nodes}
     assert {name: found.get(name) for name in shapes} == shapes
     assert flat.outputs[0].shape == f(ROW, np).shape
-    np.testing.assert_allclose(evaluated(flat, [ROW])[0], f(ROW, np))
+    np.testing.assert_allclose(flat.run([ROW])[0], f(ROW, np))
 
 
 def test_no_gradient_is_computed_that_nobody_asked_for() -> None:

@@ -307,7 +307,7 @@ def test_small_integers_as_indices() -> None:
 
 def test_an_array_from_around_a_users_function(backend: backends.Backend) -> None:
     x = place(backend, [3.0, 4.0])
-    words = "reads an array from around it .* hand it over as an argument"
+    words = "closes over a traced array.* pass the array as an argument"
     times = lambda a, b: namespace(a, b).multiply(a, b)  # noqa: E731
     with pytest.raises(ValueError, match=words):
         vmap(lambda w, v: checkpoint(lambda x: times(x, v))(w))(x, x)

@@ -13,6 +13,19 @@ array([0, 1, 1, 0])
 
 from typing import TYPE_CHECKING, Any
 
+import backends
+
+if not hasattr(backends, "_of_tinynn_xp"):  # the name is another distribution's as well
+    raise ImportError(
+        "tinynn: expected the package backends of the distribution tinynn-xp, found "
+        f"{backends.__file__ or list(backends.__path__)}, another of the name. To fix it: run "
+        "python -m pip uninstall backends and python -m pip install --force-reinstall --no-deps "
+        "tinynn-xp, or take the folder that it is in off PYTHONPATH and out of the directory that "
+        "Python is started in",
+        name="backends",
+        path=backends.__file__,
+    )
+
 from tinynn.rules.special import stop_gradient
 from tinynn.trace import Namespace
 from tinynn.training import Model, fit, load
@@ -33,10 +46,11 @@ from tinynn.transforms import (
 if TYPE_CHECKING:
     from tinynn.compiler import compile
     from tinynn.training.explain import explain
+    from tinynn.transforms.record import record
 
 
 def __getattr__(name: str) -> Any:
-    """The compiler is imported when it is first asked for: many programs never need it."""
+    """The compiler is imported when it is first asked for, since many programs never need it."""
     if name == "compile":
         from tinynn.compiler import compile
 
@@ -45,6 +59,10 @@ def __getattr__(name: str) -> Any:
         from tinynn.training.explain import explain
 
         return explain
+    if name == "record":
+        from tinynn.transforms.record import record
+
+        return record
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
@@ -64,6 +82,7 @@ __all__ = [
     "jacobian",
     "jvp",
     "load",
+    "record",
     "stop_gradient",
     "value_and_grad",
     "vjp",

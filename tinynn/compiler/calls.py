@@ -14,14 +14,22 @@ from typing import Any
 from weakref import finalize
 
 from tinynn.compiler import words
-from tinynn.compiler.flat import PACK, PART
 from tinynn.compiler.plan import Plan, When, is_view
-from tinynn.compiler.rewrite import FILL, elementwise, is_number, size
-from tinynn.transforms.record import ITEM, OF_NUMBERS, Constant, Graph, Input, Node
+from tinynn.compiler.rewrite import RESHAPES, elementwise, is_number, size
+from tinynn.transforms.graph import (
+    FILL,
+    ITEM,
+    OF_NUMBERS,
+    PACK,
+    PART,
+    Constant,
+    Graph,
+    Input,
+    Node,
+)
 
 _serial = count()
 _NAMED = {When.ONCE: "c", When.SERIES: "s", When.BATCH: "d", When.STEP: "v"}
-_KEEP_ORDER = ("reshape", "expand_dims", "squeeze")
 
 
 @dataclass(eq=False)
@@ -197,12 +205,12 @@ class Writer:
         if node.dtype is None and node.name in OF_NUMBERS:
             return f"{self.names.function(node.name, OF_NUMBERS[node.name])}({', '.join(args)})"
         word = _form(self.lowering.calls.get(node.name), node) if self.lowering else None
-        # What is for batches runs under vmap too, whose arrays have no library's methods.
-        if word is not None and not ("(" in word and self.plan.when[id(node)] is When.BATCH):
+        if word is not None:
             return word.format(*args, **{k: words.literal(v) for k, v in node.kwargs.items()})
         for key, value in node.kwargs.items():
             args.append(f"{key}={words.literal(value) or self.names.bind(key, value)}")
-        return f"{self.names.function(node.name, node.function.raw)}({', '.join(args)})"
+        name = node.name.rpartition(".")[2]  # of a user's own function, without its module
+        return f"{self.names.function(name, node.function.raw)}({', '.join(args)})"
 
     def _hoisted(self, node: Node) -> bool:
         """A view of memory that stays is taken once, before the first step."""
@@ -216,7 +224,7 @@ class Writer:
         if node.function is PART:
             wanted = words.of_input(node.kwargs["label"])
         name, text = self.names.new(wanted), self._call(node)
-        contiguous = parent.contiguous and (node.name in _KEEP_ORDER or node.function is PART)
+        contiguous = parent.contiguous and (node.name in RESHAPES or node.function is PART)
         self.values[id(node)] = Spelling(name, parent.storage, False, contiguous)
         self._write(When.ONCE, f"{name} = {text}", node)
         return True
@@ -275,7 +283,7 @@ class Writer:
         return self._allocated(node, self.names.numbered("t"))
 
     def _given_up(self, place: int, node: Node, a: Node) -> Memory | None:
-        """The memory of an argument that nobody needs after this call, if the result fits it."""
+        """The memory of an argument that is not needed after this call, if the result fits it."""
         spelling = self.values.get(id(a))
         memory = spelling.storage if spelling and spelling.whole else None
         if memory is None or memory.kept or (a.shape, a.dtype) != (node.shape, node.dtype):
@@ -293,10 +301,10 @@ class Writer:
         return all(each.whole for each in views if each.storage is storage)
 
     def _may_overwrite(self, place: int, node: Node, storage: Memory) -> bool:
-        """Whether a kept input's memory can take its new value here: nobody reads the old later."""
+        """Whether a kept input can be overwritten here: its old value is not read later."""
         inputs = self.graph.inputs
         old = next((i for i in inputs if self.values[id(i)].storage is storage), None)
-        if old is None:  # a place in a vector, which nobody reads before it is full
+        if old is None:  # a place in a vector, which is not read before it is full
             return True
         return (
             elementwise(node)
@@ -306,7 +314,7 @@ class Writer:
         )
 
     def _release(self, place: int, node: Node) -> None:
-        """Memory whose value nobody reads any more is free for others."""
+        """Memory whose value is not read any more is free for others."""
         done = set()
         for a in [*node.parents, node]:
             spelling = self.values.get(id(a))

@@ -10,12 +10,13 @@ from typing import Any
 from backends.lowering import none_followed
 from tinynn import tree
 from tinynn.compiler.calls import Program, Writer
-from tinynn.compiler.passes import simplified
-from tinynn.compiler.plan import When, is_view, root
-from tinynn.compiler.suited import suited
-from tinynn.compiler.words import commented, indented, listed
+from tinynn.compiler.finite import check_outputs
+from tinynn.compiler.pipelines import applied, for_library
+from tinynn.compiler.plan import When, root
+from tinynn.compiler.words import Line, bare, commented, indented, listed, source_of
 from tinynn.trace import BASE, Traced, backend_of, plain
-from tinynn.transforms.record import Constant, Graph, Input, Node, RecordingError, record
+from tinynn.transforms.graph import Constant, Graph, Input, Node
+from tinynn.transforms.record import RecordingError, record
 
 _MANY = 32
 
@@ -65,7 +66,7 @@ class Compiled:
         if len(self._programs) == _MANY:
             warnings.warn(
                 f"compile of {self.__name__}: recorded {_MANY} times, for as many shapes, dtypes "  # type: ignore[attr-defined]
-                "or values that are no arrays. Give numbers that change as floats or 0-d arrays",
+                "or non-array values. Give numbers that change as floats or 0-d arrays",
                 RuntimeWarning,
                 stacklevel=3,
             )
@@ -99,25 +100,25 @@ class Call:
         )
         with self.backend.scope(), lowering.recording() if lowering else nullcontext():
             decompositions = lowering.decompositions if lowering else None
-            _, graph, self.structure = record(f, *args, decompositions=decompositions)
+            graph = record(f, *args, decompositions=decompositions)
+        self.structure = graph.structure
         self._wrapped = [constant for constant in graph.constants if constant.wrappers]
         roots = list(map(root, graph.outputs))
-        self.graph = simplified(graph)
-        if lowering:
-            self.graph = suited(self.graph, lowering)
+        self.graph = applied(graph, for_library(lowering))
         self._shared = _shared_anew(roots, self.graph.outputs)
         self.places = [i for i, leaf in enumerate(leaves) if _is_input(leaf)]
-        self.check = check
-        self.source = self._source()
+        self._lines = self._written()
+        self.source = source_of(self._lines)
         self._program = Program(graph.name, self.source, lowering.library if lowering else None)
-        bound = self._writer.names.bound | {"check": self._look}
-        run = self._program(bound)["program"]
+        run = self._program(self._writer.names.bound)["program"]
         # What is not decomposed into other calls may warn as it would without us.
         if lowering and lowering.quiet & graph.decompositions:
             run = lowering.context()(run)
-        self._run = run if check else self.backend.compile(run)
+        # A compiler would carry out an effect once, while it compiles.
+        self._run = run if self.graph.effects else self.backend.compile(run)
+        if check:
+            self._run = self._checked
         self.outside = [constant.value for constant in self.graph.constants]
-        self._spoiled: dict[int, bool] = {}  # by the id of a node, if it is looked at
         self._lock = threading.Lock()  # the buffers belong to one call at a time
 
     @property
@@ -125,23 +126,16 @@ class Call:
         """Whether the arrays from outside are the ones that were recorded."""
         return not self._wrapped or all(constant.current for constant in self._wrapped)
 
-    def _source(self) -> str:
+    def _written(self) -> list[Line]:
         self._writer = writer = Writer(self.graph, self.backend, [], {}, lowering=self.lowering)
         names = [writer.spell(i) for i in self.graph.inputs]
         outs = [
             self._output(o, copy) for o, copy in zip(self.graph.outputs, self._shared, strict=True)
         ]
         once = [text for text, _ in writer.lines[When.ONCE]]
-        statements: list[tuple[str, Node | None]] = []
-        for text, node in writer.lines[When.STEP]:
-            statements.append((text, node))
-            if self.check and node is not None and node.dtype is not None:
-                statements.append((f"check({writer.spell(node)}, {len(statements)})", None))
-        self._statements = statements
-        body = indented(commented(statements), 1)
-        head = f"def program({', '.join(names)}):"
-        result = f"    return ({listed(outs)})"
-        return "\n".join([*once, "", head, *body, result]).lstrip() + "\n"
+        body = indented(commented(writer.lines[When.STEP]), 1)
+        head = [*once, *([""] if once else []), f"def program({', '.join(names)}):"]
+        return [*bare(head), *body, (f"    return ({listed(outs)})", None)]
 
     def _output(self, value: Any, shared: bool) -> str:
         """An array that is made once and kept, or shared only by our doing, is given as a copy."""
@@ -153,45 +147,6 @@ class Call:
 
     def _copied(self, array: Any) -> Any:
         return self.backend.xp.asarray(array, copy=True)
-
-    # Looking for what is not finite.
-
-    def _look(self, array: Any, place: int) -> None:
-        """Remember whether the value of a statement is finite, before its buffer is used again."""
-        self._spoiled[id(self._statements[place - 1][1])] = not self._finite(array)
-
-    def _finite(self, array: Any) -> bool:
-        xp = self.backend.xp
-        if not xp.isdtype(array.dtype, ("real floating", "complex floating")):
-            return True
-        return bool(xp.all(xp.isfinite(array)))
-
-    def _check_outputs(self, given: list[Any]) -> None:
-        """FloatingPointError if an output is not finite, with the value that it began with."""
-        outside = [(node, node.value) for node in self.graph.constants]
-        for node, array in [*zip(self.graph.inputs, given, strict=True), *outside]:
-            self._spoiled[id(node)] = hasattr(array, "dtype") and not self._finite(array)
-        for output in self.graph.outputs:
-            if isinstance(output, Node) and self._is_spoiled(output):
-                raise FloatingPointError(f"{self.graph.name}: {self._blamed(output)}")
-
-    def _blamed(self, node: Node) -> str:
-        """What spoiled a value: the last one before it of which no argument was spoiled."""
-        while spoiled := next(filter(self._is_spoiled, node.parents), None):
-            node = spoiled
-        if isinstance(node, Input):
-            return f"{node.label} holds NaN or infinity. Clean it, or leave those rows out"
-        if isinstance(node, Constant):
-            return "an array from outside holds NaN or infinity. Clean it before the call"
-        return (
-            f"{node.name} gave NaN or infinity, in {node.origin}. "
-            "Check the data, lower the learning rate, or keep its argument in range"
-        )
-
-    def _is_spoiled(self, node: Node) -> bool:
-        while id(node) not in self._spoiled and is_view(node):
-            node = node.args[0]
-        return self._spoiled.get(id(node), False)
 
     def __call__(self, leaves: list[Any]) -> Any:
         return self.structure.unflatten(self.run([plain(leaves[place]) for place in self.places]))
@@ -208,20 +163,23 @@ class Call:
             except Exception as error:
                 self._explain(error)
                 raise
-            if self.check:
-                self._check_outputs(given)
         return outs
+
+    def _checked(self, *given: Any) -> tuple[Any, ...]:
+        """What the program gives, call by call; FloatingPointError if that is not finite."""
+        outs = check_outputs(self.graph, given)
+        pairs = zip(outs, self._shared, strict=True)
+        return tuple(self._copied(out) if shared else out for out, shared in pairs)
 
     def _explain(self, error: Exception) -> None:
         """Name the layer and the line of the user's code that made the failing call."""
         trace = error.__traceback__
         while trace is not None:
             if trace.tb_frame.f_code.co_filename == self._program.file:
-                text = self.source.splitlines()[trace.tb_lineno - 1].split("  # ")[0].strip()
-                for statement, node in self._statements:
-                    if statement == text and node is not None:
-                        error.add_note(f"in {text}: {node.origin}")
-                        return
+                text, node = self._lines[trace.tb_lineno - 1]
+                if node is not None:
+                    error.add_note(f"in {text.strip()}: {node.origin}")
+                    return
             trace = trace.tb_next
 
 
@@ -290,8 +248,8 @@ def compile(f: Callable[..., Any] | None = None, *, check_finite: bool = False) 
 
     Returns:
         A function with the attributes `source` and `graph`. It records `f` anew for arguments of
-        another structure, shape, dtype or device, and for other values of what is no array and no
-        float. Arrays that `f` takes from outside are read in every call, as they are then (the
+        another structure, shape, dtype or device, and for other values of non-array, non-float
+        arguments. Arrays that `f` takes from outside are read in every call, as they are then (the
         arrays that were there when it was recorded, whatever their names are given to later);
         what it computes from them alone is computed when it is recorded. Inside a transformation
         `f` itself is called; what the library follows for derivatives of its own, it goes on to.

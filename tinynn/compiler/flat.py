@@ -11,21 +11,8 @@ from itertools import accumulate
 from math import prod
 from typing import Any
 
-from tinynn.compiler.rewrite import elementwise, is_call, pruned
-from tinynn.trace import Function
-from tinynn.transforms.record import Graph, Input, Node
-
-
-def _part(x: Any, *, start: int, shape: tuple[int, ...], label: str) -> Any:
-    return x[start : start + prod(shape)].reshape(shape)
-
-
-def _pack(*arrays: Any, labels: list[str]) -> Any:
-    raise NotImplementedError  # an emitter lays its arguments side by side
-
-
-#: The array of a shape that lies in a vector from `start` on, and a vector of arrays.
-PART, PACK = Function("part", _part), Function("pack", _pack)
+from tinynn.compiler.rewrite import elementwise, is_call, rewritten
+from tinynn.transforms.graph import PACK, PART, Graph, Input, Node
 
 
 class Storage:
@@ -74,8 +61,10 @@ class _Differ(Exception):
     """The parameters are not all treated alike."""
 
 
-def packed(graph: Graph, rows: Sequence[list[int]], kept: int) -> tuple[Graph, Storage] | None:
-    """The graph with one vector in place of each row of inputs; None where that cannot be.
+def packed(graph: Graph, rows: Sequence[list[int]], kept: int) -> tuple[Graph, Storage]:
+    """The graph with one vector in place of each row of inputs, and how they are stored then.
+
+    Where the parameters are not all treated alike, the graph as it was, an array for each.
 
     Args:
         rows: the places of inputs that live on, and of their new values among the outputs: row 0
@@ -84,13 +73,13 @@ def packed(graph: Graph, rows: Sequence[list[int]], kept: int) -> tuple[Graph, S
     """
     inputs = [[graph.inputs[place] for place in row] for row in rows]
     if not inputs or len(inputs[0]) < 2 or len({n.dtype for row in inputs for n in row}) != 1:
-        return None
+        return graph, Storage(kept)
     storage = Storage(kept, rows, [tuple(node.shape) for node in inputs[0]])
     packer = _Packer(graph, inputs, storage)
     try:
         new = [packer.row(tuple(graph.outputs[place] for place in row)) for row in rows]
     except _Differ:
-        return None
+        return graph, Storage(kept)
     return packer.graph_of(new), storage
 
 
@@ -158,15 +147,6 @@ class _Packer:
         gone = {place for row in self.storage.rows for place in row}
         inputs = [*self.vectors, *[n for i, n in enumerate(self.graph.inputs) if i not in gone]]
         rest = [o for i, o in enumerate(self.graph.outputs) if i not in gone]
-        moved: dict[int, Any] = dict(self.parts)
-        nodes = list(self.parts.values())
-        for node in self.graph.nodes:
-            args = tuple(moved.get(id(a), a) for a in node.args)
-            node_now = node if args == node.args else replace(node, args=args)
-            moved[id(node)] = node_now
-            nodes.append(node_now)
-        for node in self.made:
-            node.args = tuple(moved.get(id(a), a) for a in node.args)
-            nodes.append(node)
-        outputs = [*new, *[moved.get(id(o), o) if isinstance(o, Node) else o for o in rest]]
-        return pruned(replace(self.graph, inputs=inputs, nodes=nodes, outputs=outputs))
+        nodes = [*self.graph.nodes, *self.made]
+        graph = replace(self.graph, inputs=inputs, nodes=nodes, outputs=[*new, *rest])
+        return rewritten(graph, lambda node, build: node, instead=self.parts)

@@ -10,20 +10,20 @@ from tinynn.compiler import words
 from tinynn.compiler.nests import (
     Group,
     Schedule,
+    check,
     looked,
     pointwise,
-    prepared,
     reduces,
-    size,
 )
 from tinynn.compiler.picked import write_picked
+from tinynn.compiler.pipelines import applied, into_loops
 from tinynn.compiler.plan import is_view, root
 from tinynn.compiler.products import Products
-from tinynn.compiler.rewrite import FILL, CannotEmit, is_call
+from tinynn.compiler.rewrite import CannotEmit, is_call, size
 from tinynn.compiler.scalars import Speech
 from tinynn.compiler.views import Shape, View, contiguous
 from tinynn.rules.kinds import axes_of
-from tinynn.transforms.record import Constant, Graph, Input, Node
+from tinynn.transforms.graph import FILL, Constant, Graph, Input, Node
 
 _RESERVED = {*dir(math), *dir(builtins), *"run steps times outs turn first rint".split()}
 _RESERVED |= {*"exp_float32 exp_float64 plus plus_product product_float32 product_float64".split()}
@@ -48,7 +48,9 @@ class Kernel:
 
     def __init__(self, graph: Graph, kept: int, backend: Any, products: Mapping[str, int]) -> None:
         self.products = products
-        self.graph = graph = prepared(graph, kept)
+        for node in graph.nodes:
+            check(node)
+        self.graph = graph = applied(graph, into_loops(kept))
         self.schedule = Schedule(graph)
         self._names = words.Names()
         self.speech = Speech(backend, graph.space, self._names)

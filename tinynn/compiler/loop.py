@@ -15,15 +15,17 @@ from typing import Any, ClassVar
 import backends
 from backends.lowering import entries
 from tinynn.compiler.calls import Program, Writer
+from tinynn.compiler.compiled import Compiled
 from tinynn.compiler.flat import Storage, packed
-from tinynn.compiler.passes import scaled, simplified
+from tinynn.compiler.passes import scaled
 from tinynn.compiler.pieces import in_pieces
+from tinynn.compiler.pipelines import applied, into_buffers, portable
 from tinynn.compiler.plan import When, counted
-from tinynn.compiler.rewrite import pruned
-from tinynn.compiler.suited import suited
-from tinynn.compiler.words import commented, indented, listed
+from tinynn.compiler.rewrite import CannotEmit, pruned
+from tinynn.compiler.words import Line, bare, commented, indented, listed, source_of
 from tinynn.transforms import vmap
-from tinynn.transforms.record import Graph, Node, RecordingError
+from tinynn.transforms.graph import Graph, Node
+from tinynn.transforms.record import RecordingError
 
 _SMALL = 1024  # elements
 
@@ -40,13 +42,15 @@ class Loop(ABC):
             optimizer keeps of each of them.
 
     Attributes:
+        graph: the step after all passes.
         source: the program, as Python.
+        lines: the same, line by line, each with the value of the graph that a step computes in it.
     """
 
     def __init__(self, graph: Graph, kept: int, backend: Any, rows: Sequence[list[int]]) -> None:
         self.backend, self.rows, self.count = backend, rows, kept
         self.storage = Storage(kept)
-        graph, self.scale = _without_scale(self.prepared_graph(simplified(graph)), self.count)
+        graph, self.scale = _without_scale(self.prepared_graph(graph), self.count)
         self.graph, self.inputs = graph, graph.inputs[: self.count]
         self.streams, self.wanted = graph.inputs[self.count :], graph.outputs[self.count]
         self.counts = counted(self.inputs, graph) if self.counts_ahead else {}
@@ -55,7 +59,8 @@ class Loop(ABC):
         lowering = backend.lowering
         self.writer = Writer(graph, backend, streams, after, self.wanted, self.counts, lowering)
         self.names = [self.writer.spell(i) for i in self.inputs]
-        self.source = self.written()
+        self.lines = self.written()
+        self.source = source_of(self.lines)
         self.program = Program(graph.name, self.source, lowering.library if lowering else None)
         self.scope: dict[str, Any] = {}
         self.kept: list[Any] = []
@@ -66,12 +71,12 @@ class Loop(ABC):
     counts_ahead = looks_ahead = True
 
     def prepared_graph(self, graph: Graph) -> Graph:
-        """The graph after the passes that suit this way of running it."""
-        return graph
+        """The graph after the passes for this way of running it."""
+        return applied(graph, portable())
 
     @abstractmethod
-    def written(self) -> str:
-        """The source of the program."""
+    def written(self) -> list[Line]:
+        """The lines of the program."""
 
     def load(self, values: Sequence[Any]) -> None:
         """Start from these values of what lives on; they are copied."""
@@ -82,7 +87,7 @@ class Loop(ABC):
         """Copies of what lives on, as it is kept.
 
         Args:
-            room: earlier ones, which nobody needs any more and these may take the place of.
+            room: earlier copies that are not needed any more, to be overwritten.
         """
         if room is None or self.backend.lowering is None:
             return list(map(self._copied, self._shaped()))
@@ -135,13 +140,13 @@ class Loop(ABC):
     @cached_property
     def _prepare_all(self) -> Any:
         """`prepare` for all batches at once; recording that pays from the second time on."""
-        from tinynn.compiler.compiled import Compiled  # which is not needed for one round
+        outputs = list(self.read_in_steps(When.BATCH))
+        graph = pruned(replace(self.graph, inputs=self.streams, outputs=outputs))
 
-        functions = {id(node.function.raw): node.function for node in self.graph.nodes}
-        prepare = Program(self.graph.name, "\n".join(self.preparing))
-        known = {name: self.scope[name] for name in prepare.names & self.scope.keys()}
-        scope = {name: functions.get(id(value), value) for name, value in known.items()}
-        return Compiled(vmap(prepare(scope)["prepare"]))
+        def prepare(*batch: Any) -> tuple[Any, ...]:
+            return tuple(graph.run(batch))
+
+        return Compiled(vmap(prepare))
 
     def _entries(self, array: Any) -> Sequence[Any]:
         """What an array holds for each step."""
@@ -154,7 +159,7 @@ class Loop(ABC):
 
     # Parts of the source.
 
-    def ahead(self) -> tuple[list[str], str, str]:
+    def ahead(self) -> tuple[list[Line], str, str]:
         """The functions that run before the steps, and what the steps take from each of them."""
         texts = {when: [text for text, _ in self.writer.lines[when]] for when in When}
         prepared = listed([self.writer.spell(n) for n in self.read_in_steps(When.BATCH)])
@@ -163,12 +168,11 @@ class Loop(ABC):
         counts = ", ".join(self.writer.spell(n) for n in self._counters())
         text = [*texts[When.ONCE], ""] if texts[When.ONCE] else []
         if not self.looks_ahead:
-            return text, listed(given.split(", ")), ""
-        self.preparing = _function(f"prepare({given})", texts[When.BATCH], prepared)
-        text += self.preparing
+            return bare(text), listed(given.split(", ")), ""
+        text += _function(f"prepare({given})", texts[When.BATCH], prepared)
         if series:
             text += _function(f"series({counts})", texts[When.SERIES], series)
-        return text, prepared, series
+        return bare(text), prepared, series
 
     def read_in_steps(self, when: When) -> list[Node]:
         """What the steps read of the values that are computed so often."""
@@ -213,11 +217,8 @@ class InPlace(Loop):
     """Parameters, optimizer state and every result in memory that is there from the start."""
 
     def prepared_graph(self, graph: Graph) -> Graph:
-        graph = suited(graph, self.backend.lowering)
-        flat = packed(graph, self.rows, self.count)
-        if flat is None:
-            return graph
-        graph, self.storage = flat
+        graph = applied(graph, into_buffers(self.backend.lowering))
+        graph, self.storage = packed(graph, self.rows, self.count)
         self.count = self.storage.count
         return graph
 
@@ -225,17 +226,17 @@ class InPlace(Loop):
         self.kept[:] = map(self._copied, self.storage.stored(self.graph.space.xp, values))
         self.bind()
 
-    def written(self) -> str:
+    def written(self) -> list[Line]:
         step = commented(in_pieces(self.writer, self.backend.lowering.piece))
         text, prepared, series = self.ahead()
         wanted = self.writer.spell(self.wanted)
         if wanted != "out":
-            step.append(self.backend.lowering.into["copy"].text.format(wanted, out="out"))
+            copy = self.backend.lowering.into["copy"].text.format(wanted, out="out")
+            step.append((copy, None))
         columns = [f"({prepared})", *([f"({series})"] if series else []), "out"]
         rows = ["batches", *(["counted"] if series else []), "outs"]
-        text += ["def run(batches, counted, outs):"]
-        text += [f"    for {', '.join(columns)} in zip({', '.join(rows)}):", *indented(step, 2)]
-        return "\n".join(text) + "\n"
+        head = f"    for {', '.join(columns)} in zip({', '.join(rows)}):"
+        return [*text, *bare(["def run(batches, counted, outs):", head]), *indented(step, 2)]
 
     def run(self, batches: Any, times: int = 1) -> Any:
         batches = batches * times
@@ -250,15 +251,18 @@ class InPlace(Loop):
 class Functional(Loop):
     """The standard's own calls: every step makes new arrays of what lives on."""
 
-    def written(self) -> str:
+    def written(self) -> list[Line]:
         text, prepared, series = self.ahead()
         kept = listed(self.names)
+        head = [
+            "def step(kept, batch, counted):",
+            f"    {kept} = kept",
+            f"    ({prepared}) = batch",
+        ]
+        head += [f"    {series} = counted"] if series else []
         step = commented(self.writer.lines[When.STEP])
-        text += ["def step(kept, batch, counted):", f"    {kept} = kept"]
-        text += [f"    ({prepared}) = batch"]
-        text += [f"    {series} = counted"] if series else []
-        text += [*indented(step, 1), f"    return ({kept}), {self.writer.spell(self.wanted)}"]
-        return "\n".join(text) + "\n"
+        result = f"    return ({kept}), {self.writer.spell(self.wanted)}"
+        return [*text, *bare(head), *indented(step, 1), (result, None)]
 
     def run(self, batches: Any, times: int = 1) -> Any:
         batches, outs = batches * times, []
@@ -282,6 +286,14 @@ class Scanned(Functional):
     _compiled: ClassVar[dict[Any, tuple[Any, dict[str, Any]]]] = {}
     _most = 16
 
+    def prepared_graph(self, graph: Graph) -> Graph:
+        for node in graph.effects:  # a compiler would carry it out once, while it compiles
+            raise CannotEmit(
+                f"{node.name} at {node.origin} {node.effect}, which {self.backend!r} would do only "
+                "once, while it compiles the loop"
+            )
+        return super().prepared_graph(graph)
+
     def bind(self) -> None:
         """What lives on is given in each call."""
         bound = self.writer.names.bound
@@ -297,7 +309,7 @@ class Scanned(Functional):
         self._repeat, self.scope = self._compiled[key]
 
     def _identity(self, value: Any) -> Any:
-        """What of a value from outside is in the compiled loop: of small arrays what they hold."""
+        """The cache key of a captured value: of small arrays what they hold."""
         if backends.is_array(value) and prod(value.shape) <= _SMALL:
             return str(value.dtype), tuple(value.shape), self.backend.to_host(value).tobytes()
         return value if callable(value) else id(value)
@@ -316,25 +328,6 @@ class Scanned(Functional):
         return self.wanted_of(self.graph.space.xp.concat(outs))
 
 
-def kind_of(engine: str, backend: Any) -> type[Loop]:
-    """The kind of program that an engine of `fit` runs; "auto" takes the library's fastest.
-
-    Raises ValueError for "jit" where the library has no compiler that takes a loop.
-    """
-    if engine == "jit" and backend.repeat is None:
-        raise ValueError(
-            f"engine: expected 'auto', 'eager' or 'calls' on {backend!r}, got 'jit': that library "
-            "has no compiler of its own for a whole loop"
-        )
-    if engine == "loops":
-        from tinynn.compiler.loops import Loops  # seldom needed
-
-        return Loops
-    if engine != "calls" and backend.repeat is not None:
-        return Scanned
-    return Functional if backend.lowering is None else InPlace
-
-
 def _without_scale(graph: Graph, kept: int) -> tuple[Graph, float]:
     """The graph without the last factor of the wanted output, which is multiplied with later."""
     scale, wanted = 1.0, graph.outputs[kept]
@@ -351,4 +344,4 @@ def _stacked(xp: Any, size: int, rows: Sequence[Any]) -> list[Any]:
 
 
 def _function(head: str, lines: list[str], result: str) -> list[str]:
-    return [f"def {head}:", *indented(lines, 1), f"    return ({result})", ""]
+    return [f"def {head}:", *[f"    {line}" for line in lines], f"    return ({result})", ""]

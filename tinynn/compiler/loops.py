@@ -8,14 +8,15 @@ from collections.abc import Sequence
 from math import prod
 from typing import Any
 
-from tinynn.compiler.flat import Storage, packed
+from tinynn.compiler.flat import packed
 from tinynn.compiler.kernel import Kernel
 from tinynn.compiler.loop import Loop
-from tinynn.compiler.passes import simplified
 from tinynn.compiler.picked import check_picked
+from tinynn.compiler.pipelines import applied, portable
 from tinynn.compiler.plan import is_view
 from tinynn.compiler.rewrite import CannotEmit, size
-from tinynn.transforms.record import Graph
+from tinynn.compiler.words import Line, bare, source_of
+from tinynn.transforms.graph import Graph
 
 # What a call costs in a library that costs nothing in loops, and what loops cost to be compiled, in
 # seconds: the least and the most that was measured.
@@ -29,7 +30,7 @@ _LARGEST, _LARGEST_PRODUCT = 2**18, 2**22
 def worth_compiling(graph: Graph, steps: int) -> bool:
     """Whether so many steps of a program take longer in calls than compiling loops does.
 
-    It goes by the program alone, so that the answer is the same every time.
+    It decides from the program's size, not from timing, so that the answer is the same every time.
     """
     sizes = [size(node) for node in graph.nodes if not is_view(node)]
     products = [n for n in graph.nodes if n.name == "matmul"]
@@ -52,23 +53,22 @@ class Loops(Loop):
         native = backend.native()
         if native is None:
             raise CannotEmit(f"{backend} has no compiler of loops")
-        self.backend, self.storage = backend, Storage(kept)
-        graph = simplified(graph)
-        flat = packed(graph, rows, kept)
-        if flat is not None:
-            graph, self.storage = flat
+        self.backend = backend
+        graph = applied(graph, portable())
+        graph, self.storage = packed(graph, rows, kept)
         self.count = kept = self.storage.count
         self._kernel = Kernel(graph, kept, backend, native.products)
         self.graph = graph = self._kernel.graph
         self.inputs, self.streams = graph.inputs[:kept], graph.inputs[kept:]
         self.wanted = graph.outputs[kept]
-        self.source = self.written()
+        self.lines = self.written()
+        self.source = source_of(self.lines)
         self._flat = native.flat
         self._function = native.build(self.source, self._dtypes())
         self._memory = [self._zeros(*each) for each in self._kernel.scratch.values()]
         self.kept: list[Any] = []
 
-    def written(self) -> str:
+    def written(self) -> list[Line]:
         kernel, kept, wanted = self._kernel, self.count, self.wanted
         scalars = [n for n, i in zip(kernel.names, kernel.kept, strict=False) if not i.shape]
         single = [n for n, c in kernel.constants.items() if prod(c.shape) == 1]
@@ -86,7 +86,7 @@ class Loops(Loop):
         loss = f"outs[turn * steps + first] = {kernel.one(wanted)}"
         lines += [" " * 12 + line for line in (*body, *kernel.lines, loss)]
         lines += [f"    all_{n}[0] = {n}" for n in scalars]
-        return "\n".join(lines) + "\n"
+        return bare(lines)
 
     def _dtypes(self) -> list[str]:
         """The dtypes of the program's arrays, in order."""
@@ -104,7 +104,7 @@ class Loops(Loop):
         self.kept[:] = [self._flat(v) for v in self.storage.stored(self.graph.space.xp, values)]
 
     def bind(self) -> None:
-        """Nothing is to be done: the arrays are given in each call."""
+        """No-op: the arrays are given in each call."""
 
     def _shaped(self) -> list[Any]:
         reshape = self.graph.space.xp.reshape

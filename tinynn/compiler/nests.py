@@ -6,32 +6,21 @@ everything else lies in memory.
 """
 
 from dataclasses import dataclass, field, replace
-from math import prod
 from typing import Any
 
-from tinynn.compiler.flat import PACK
 from tinynn.compiler.plan import is_view, root
-from tinynn.compiler.rewrite import FILL, is_call
+from tinynn.compiler.rewrite import Builder, elementwise, is_call, rewritten
 from tinynn.compiler.scalars import REDUCTIONS, ROWS, cannot
 from tinynn.compiler.views import Shape, View, contiguous, seen
-from tinynn.rules.special import erf, scatter_add
-from tinynn.trace import Function
-from tinynn.transforms.record import Graph, Input, Node
+from tinynn.trace import Effect
+from tinynn.transforms.graph import COPIED, FILL, Graph, Input, Node
 
-
-def _copied(x: Any) -> Any:
-    raise NotImplementedError  # loops copy it
-
-
-#: The elements of a view, laid out anew.
-COPIED = Function("copied", _copied)
-_OURS = (COPIED, FILL, PACK, erf, scatter_add)
 _WHOLE = ("matmul", "concat", "pack", "take", "scatter_add")
 
 
 def pointwise(node: Any) -> bool:
     """Whether each element follows from the elements at its place."""
-    return is_call(node) and (node.name in ROWS or node.name in ("where", "clip", "fill"))
+    return elementwise(node) or (is_call(node) and node.function in (FILL, COPIED))
 
 
 def reduces(node: Any) -> bool:
@@ -74,44 +63,41 @@ def in_step(node: Any, over: Shape) -> bool:
     return view.strides == contiguous(kept) and view.offset == 0
 
 
-def prepared(graph: Graph, kept: int) -> Graph:
+def views_copied(graph: Graph) -> Graph:
     """The graph with a copy wherever a view cannot be looked at in another shape."""
-    nodes: list[Node] = []
-    new: dict[int, Any] = {}
 
-    def copied(value: Node) -> Node:
-        node = Node(COPIED, (value,), {}, value.shape, value.dtype, value.origin)
-        nodes.append(node)
+    def visit(node: Node, build: Builder) -> Any:
+        if is_view(node) and looked(node, View.of("", root(node).shape)) is None:
+            return replace(node, args=(build.add(_copy_of(node.args[0])),))
         return node
 
-    for node in graph.nodes:
-        _check(node, graph)
-        args = tuple(new.get(id(a), a) if isinstance(a, Node) else a for a in node.args)
-        moved = node if args == node.args else replace(node, args=args)
-        if is_view(moved):
-            first = root(moved)
-            if looked(moved, View.of("", first.shape)) is None:
-                moved = replace(moved, args=(copied(moved.args[0]),))
-        nodes.append(moved)
-        new[id(node)] = moved
-    outputs = [new.get(id(o), o) if isinstance(o, Node) else o for o in graph.outputs]
+    return rewritten(graph, visit)
+
+
+def inputs_copied(graph: Graph, kept: int) -> Graph:
+    """The graph with a copy wherever the new value of a kept input is the memory of another."""
+    nodes, outputs = list(graph.nodes), list(graph.outputs)
     for place, (value, out) in enumerate(zip(graph.inputs[:kept], outputs, strict=False)):
         if out is not value and isinstance(root(out), Input):
-            outputs[place] = copied(out)
+            outputs[place] = _copy_of(out)
+            nodes.append(outputs[place])
     return replace(graph, nodes=nodes, outputs=outputs)
 
 
-def _check(node: Node, graph: Graph) -> None:
-    """Refuse what has no row."""
-    known = pointwise(node) or reduces(node) or is_view(node) or node.name in _WHOLE
+def _copy_of(value: Node) -> Node:
+    return Node(COPIED, (value,), {}, value.shape, value.dtype, value.origin)
+
+
+def check(node: Node) -> None:
+    """CannotEmit for a call that has no row."""
+    if node.effect is not Effect.NONE:
+        raise cannot(node, f": it {node.effect}")
+    row = node.name in ROWS or node.name in ("where", "clip") or node.function is FILL
+    known = (pointwise(node) and row) or reduces(node) or is_view(node) or node.name in _WHOLE
     if not known or node.dtype is None:
         raise cannot(node)
     if 0 in node.shape:
         raise cannot(node, ": it is empty")
-    standard = getattr(graph.space, node.name, None)
-    ours = node.function in _OURS or is_view(node)
-    if not ours and getattr(standard, "raw", None) is not node.function.raw:
-        raise cannot(node, ", being another function than the standard's")
 
 
 @dataclass
@@ -172,7 +158,7 @@ class Schedule:
         return any(self.place[id(reader)] != mine for reader, _ in self.readers.get(id(node), []))
 
     def may_replace(self, new: Node, old: Input) -> bool:
-        """Whether a new value can be written over the old one: nobody reads the old one later."""
+        """Whether a new value can be written over the old one: the old one is not read later."""
         if new.shape != old.shape or new.dtype != old.dtype:
             return False
         mine = self.place[id(new)]
@@ -183,8 +169,3 @@ class Schedule:
             if place <= mine and not beside:
                 return False
         return True
-
-
-def size(node: Any) -> int:
-    """The number of elements."""
-    return prod(node.shape)

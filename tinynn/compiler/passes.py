@@ -1,6 +1,7 @@
-"""The passes: each a small function from graph to graph that leaves what is computed as it was.
+"""The passes that hold on every library: small functions from graph to graph.
 
-`simplified` runs them all. Products of constants may be put together, so results agree to rounding.
+A pass leaves what is computed as it was, to rounding: products of constants may be put together.
+`tinynn.compiler.pipelines` says which passes run where.
 """
 
 import operator
@@ -9,17 +10,16 @@ from math import inf, prod
 from typing import Any
 
 from tinynn.compiler.rewrite import (
-    FILL,
+    RESHAPES,
     Builder,
     elementwise,
     is_call,
     is_number,
-    pruned,
     rewritten,
     size,
 )
 from tinynn.rules.kinds import axes_of
-from tinynn.transforms.record import Graph, Node
+from tinynn.transforms.graph import FILL, Graph, Node
 
 _FOLDED: dict[str, Callable[[Any, Any], Any]] = {
     "add": operator.add,
@@ -29,21 +29,6 @@ _FOLDED: dict[str, Callable[[Any, Any], Any]] = {
 }
 _STILL = ("negative", "astype", "broadcast_to", "matrix_transpose", "permute_dims")
 _MOST = 2.0**20  # by which factors that are moved may change what is in between
-_SHAPERS = ("reshape", "expand_dims", "squeeze")
-
-
-def simplified(graph: Graph) -> Graph:
-    """The graph after every pass, over again until nothing changes."""
-    graph = pruned(graph)
-    while True:
-        before = [(node.function, node.args) for node in graph.nodes]
-        for each in (constants_folded, algebra, shapes_merged, common_subexpressions):
-            graph = each(graph)
-        after = [(node.function, node.args) for node in graph.nodes]
-        if len(after) == len(before) and all(
-            a[0] is b[0] and same(a[1], b[1]) for a, b in zip(after, before, strict=True)
-        ):
-            return graph
 
 
 def same(left: Any, right: Any) -> bool:
@@ -91,7 +76,7 @@ def constants_folded(graph: Graph) -> Graph:
         numbers = [known(a) for a in node.args]
         if not numbers or None in numbers:
             return node
-        if node.name in (*_SHAPERS, *_STILL):
+        if node.name in (*RESHAPES, *_STILL):
             return _fill(node, build, float(-numbers[0] if node.name == "negative" else numbers[0]))
         if node.name in _FOLDED and not (node.name == "divide" and numbers[1] == 0):
             return _fill(node, build, float(_FOLDED[node.name](*numbers)))
@@ -284,13 +269,13 @@ def shapes_merged(graph: Graph) -> Graph:
     """One change of shape in place of several, and none where the shape stays."""
 
     def visit(node: Node, build: Builder) -> Any:
-        if node.name in (*_SHAPERS, "broadcast_to") and node.args[0].shape == node.shape:
+        if node.name in (*RESHAPES, "broadcast_to") and node.args[0].shape == node.shape:
             return node.args[0]
-        if node.name in _SHAPERS:
+        if node.name in RESHAPES:
             x = node.args[0]
             if is_call(x) and x.name == "sum" and _reduced_shape(x) == node.shape:
                 return build.call(node, "sum", x.args[0], **x.kwargs | {"keepdims": False})
-            if is_call(x) and x.name in _SHAPERS:
+            if is_call(x) and x.name in RESHAPES:
                 return build.call(node, "reshape", x.args[0], shape=node.shape)
             if node.name != "reshape" or -1 in node.kwargs["shape"]:
                 return build.call(node, "reshape", x, shape=node.shape)

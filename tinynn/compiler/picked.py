@@ -11,7 +11,7 @@ from typing import Any
 from tinynn.compiler.plan import root
 from tinynn.compiler.rewrite import size
 from tinynn.compiler.scalars import cannot
-from tinynn.transforms.record import Constant, Input, Node
+from tinynn.transforms.graph import Constant, Input, Node
 
 
 def write_picked(kernel: Any, node: Node) -> None:

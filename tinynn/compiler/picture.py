@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from html import escape
 
-from tinynn.transforms.record import Graph, Input, Node
+from tinynn.transforms.graph import Graph, Input, Node
 
 _WIDTH, _HEIGHT, _GAP, _COLUMN = 150, 34, 14, 210
 #: For each part of the step: its column, its fill, its line, and what the legend calls it.

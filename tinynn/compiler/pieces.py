@@ -10,9 +10,8 @@ from typing import Any
 
 from tinynn.compiler.plan import When
 from tinynn.compiler.rewrite import elementwise, size
-from tinynn.transforms.record import Node
-
-Line = tuple[str, Node | None]
+from tinynn.compiler.words import Line
+from tinynn.transforms.graph import Node
 
 
 def in_pieces(writer: Any, length: int) -> list[Line]:
@@ -67,7 +66,7 @@ def _looped(writer: Any, run: list[Line], length: int) -> list[Line]:
 
 
 def _passing(writer: Any, run: list[Line]) -> set[str]:
-    """The memory of values that these calls make and that nobody needs after them."""
+    """The memory of values that these calls make and that are not needed after them."""
     places = {id(node): place for place, node in enumerate(writer.graph.nodes)}
     made = [node for _, node in run if node is not None]
     last = places[id(made[-1])]

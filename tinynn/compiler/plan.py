@@ -1,12 +1,13 @@
-"""What an emitter has to know of a graph: when a value is computed, how long it is needed."""
+"""Liveness and hoisting: when a value is computed, and how long it is needed."""
 
 from collections.abc import Callable, Container
 from enum import IntEnum
 from typing import Any
 
 from tinynn.compiler.rewrite import VIEWS, elementwise, is_call, is_number
+from tinynn.trace import Effect
 from tinynn.trace.core import HOLE
-from tinynn.transforms.record import Constant, Graph, Input, Node
+from tinynn.transforms.graph import Constant, Graph, Input, Node
 
 FOREVER = 1 << 60
 
@@ -39,7 +40,7 @@ def _picks(key: Any) -> bool:
 
 
 def each_alone(node: Node) -> bool:
-    """Whether a vector of arguments gives the vector of results."""
+    """Whether the scalar call can be vectorised: a vector of arguments gives the results."""
     return node.shape == () and (elementwise(node) or node.name == "astype")
 
 
@@ -98,6 +99,8 @@ class Plan:
 
     def _when(self, node: Node, counter: bool) -> When:
         """The latest of what it depends on. A series meets the data in each step only."""
+        if node.effect is not Effect.NONE:
+            return When.STEP
         if counter:
             return When.SERIES
         times = set(map(self._of, node.parents)) - {When.ONCE}
@@ -113,5 +116,5 @@ class Plan:
         return self.seen.get(id(node), {id(node)})
 
     def dies_at(self, node: Node, place: int) -> bool:
-        """Whether nobody looks at the value's memory after the call at this place."""
+        """Whether the value's memory is not read after the call at this place."""
         return all(self.last.get(each, -1) <= place for each in self.sees(node))

@@ -11,7 +11,7 @@ from typing import Any
 
 from tinynn.compiler.rewrite import is_call
 from tinynn.compiler.views import View
-from tinynn.transforms.record import Node
+from tinynn.transforms.graph import Node
 
 _ROWS = 4
 _BYTES = 128  # of a block's columns

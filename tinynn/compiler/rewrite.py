@@ -1,22 +1,23 @@
 """What passes are made of: walking a graph and building the next one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from math import prod
 from typing import Any
 
 from tinynn.rules import batching
-from tinynn.trace import Function
-from tinynn.transforms.record import Constant, Graph, Input, Node, RecordingError
+from tinynn.trace import Effect
+from tinynn.transforms.graph import Constant, Graph, Input, Node
+from tinynn.transforms.record import RecordingError
 
+#: Functions that give the same elements, in the same order, in another shape.
+RESHAPES = frozenset(["reshape", "expand_dims", "squeeze"])
 #: Functions whose result can be the argument's own memory, looked at in another way.
-VIEWS = frozenset(
-    "reshape permute_dims matrix_transpose expand_dims squeeze broadcast_to moveaxis part".split()
-)
+VIEWS = RESHAPES.union(["permute_dims", "matrix_transpose", "broadcast_to", "moveaxis", "part"])
 
 
 class CannotEmit(RecordingError):
-    """A program holds what this emitter has no words for."""
+    """A program holds a call that this emitter has no form for."""
 
 
 class Builder:
@@ -44,14 +45,23 @@ class Builder:
 Visit = Callable[[Node, Builder], Any]
 
 
-def rewritten(graph: Graph, visit: Visit) -> Graph:
-    """The graph with what `visit` makes of every node, without what is not needed any more."""
+def rewritten(graph: Graph, visit: Visit, instead: Mapping[int, Node] | None = None) -> Graph:
+    """The graph with what `visit` makes of every node, without what is not needed any more.
+
+    A node with an effect is not visited: it stays, in its order, with its new arguments.
+
+    Args:
+        instead: calls that take the place of inputs or constants, by the id of those.
+    """
     builder = Builder(graph.space)
-    new: dict[int, Any] = {}
+    new: dict[int, Any] = dict(instead or {})
+    for call in new.values():
+        builder.add(call)
     for node in graph.nodes:
         args = tuple(new.get(id(a), a) if isinstance(a, Node) else a for a in node.args)
         moved = node if args == node.args else replace(node, args=args)
-        new[id(node)] = value = visit(moved, builder)
+        pure = node.effect is Effect.NONE
+        new[id(node)] = value = visit(moved, builder) if pure else moved
         if is_call(value):
             builder.add(value)
     outputs = [new.get(id(o), o) if isinstance(o, Node) else o for o in graph.outputs]
@@ -86,11 +96,11 @@ def difference(first: Graph, second: Graph, read: Callable[[Any], Any]) -> str:
 
 
 def pruned(graph: Graph) -> Graph:
-    """The graph without the nodes that no output needs."""
+    """The graph without the nodes that no output and no node with an effect needs."""
     needed = {id(o) for o in graph.outputs if isinstance(o, Node)}
     kept = []
     for node in reversed(graph.nodes):
-        if id(node) in needed:
+        if id(node) in needed or node.effect is not Effect.NONE:
             kept.append(node)
             needed.update(id(a) for a in node.parents)
     return replace(graph, nodes=kept[::-1])
@@ -108,17 +118,11 @@ def is_number(value: Any) -> bool:
 
 def elementwise(node: Any) -> bool:
     """Whether each element of the result depends on the elements at its place alone."""
-    return is_call(node) and batching.batcher_of(node.function) is batching.elementwise
+    if not is_call(node) or node.effect is not Effect.NONE:
+        return False
+    return batching.batcher_of(node.function) is batching.elementwise
 
 
 def size(node: Node) -> int:
     """The number of elements."""
     return prod(node.shape)
-
-
-def _filled(*, value: Any, like: Any, shape: tuple[int, ...], dtype: Any) -> Any:
-    raise NotImplementedError  # an emitter makes it before anything runs
-
-
-#: An array of one value, which is known: `fill(value=, shape=, dtype=)`.
-FILL = Function("fill", _filled)

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from tinynn.compiler.rewrite import CannotEmit
 from tinynn.compiler.words import Names
-from tinynn.transforms.record import Node
+from tinynn.transforms.graph import Node
 
 
 def cannot(node: Node, why: str = "") -> CannotEmit:

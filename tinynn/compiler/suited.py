@@ -2,20 +2,13 @@
 
 from typing import Any
 
-from tinynn.compiler.passes import is_itself, known, simplified
+from tinynn.compiler.passes import is_itself, known
 from tinynn.compiler.rewrite import Builder, elementwise, is_call, rewritten, size
 from tinynn.rules.kinds import axes_of
-from tinynn.transforms.record import Graph, Node
+from tinynn.transforms.graph import Graph, Node
 
 _REDUCTIONS = ("sum", "max", "min")
 _FEW = 1024  # elements, whose signs take no longer than a comparison
-
-
-def suited(graph: Graph, lowering: Any) -> Graph:
-    """The graph in the calls that cost least where a library is written as the lowering says."""
-    graph = products(graph)
-    graph = slopes_of_relu(graph) if "sign" in lowering.into else graph
-    return without_rows_of_one(graph) if lowering.few_axes else graph
 
 
 def products(graph: Graph) -> Graph:
@@ -41,8 +34,8 @@ def products(graph: Graph) -> Graph:
 def slopes_of_relu(graph: Graph) -> Graph:
     """Where max(x, 0) is known, its slope is the sign of it: floats at once, and no booleans.
 
-    Libraries find signs by branching, and branches that nobody can foretell take their time. So in
-    large arrays it is a comparison that is written into floats.
+    Libraries find signs by branching, and unpredictable branches are slow. So in large arrays it is
+    a comparison that is written into floats.
     """
     known_maxima: dict[int, Node] = {}
 
@@ -85,7 +78,7 @@ def without_rows_of_one(graph: Graph) -> Graph:
             return _reduced(node, build)
         return node
 
-    return simplified(rewritten(graph, visit))
+    return rewritten(graph, visit)
 
 
 def _stripped(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -6,7 +6,8 @@ from math import prod
 from operator import mul
 from typing import Any, NamedTuple
 
-from tinynn.transforms.record import Node
+from tinynn.compiler.rewrite import RESHAPES
+from tinynn.transforms.graph import Node
 
 Shape = tuple[int, ...]
 
@@ -127,7 +128,7 @@ class View(NamedTuple):
 def seen(node: Node, base: View) -> View | None:
     """What a view of an array, itself lying as `base` says, is; None if it needs a copy."""
     shape = tuple(node.shape)
-    if node.name in ("reshape", "expand_dims", "squeeze"):
+    if node.name in RESHAPES:
         return base.reshaped(shape)
     if node.name == "part":
         start = node.kwargs["start"]

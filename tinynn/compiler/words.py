@@ -1,14 +1,18 @@
-"""How emitted programs spell values: names, numbers, indices."""
+"""The text of emitted programs: names, numbers, indices, lines."""
 
 import keyword
 import re
+from collections.abc import Iterable
 from typing import Any
 
 from tinynn.trace.core import HOLE
-from tinynn.transforms.record import Node
+from tinynn.transforms.graph import Node
 
 _NUMBERS = {0: "zero", 1: "one", 2: "two", 0.5: "half", -1: "minus_one"}
 _PLAIN = (bool, int, float, str, type(None))
+
+#: A line of a program, and the value that it computes, if it computes one.
+Line = tuple[str, Node | None]
 
 
 class Names:
@@ -108,23 +112,34 @@ def listed(names: list[str]) -> str:
     return ", ".join(names) + ("," if len(names) == 1 else "")
 
 
-def indented(lines: list[str], depth: int) -> list[str]:
+def bare(texts: Iterable[str]) -> list[Line]:
+    """Lines that compute no value of the graph."""
+    return [(text, None) for text in texts]
+
+
+def source_of(lines: Iterable[Line]) -> str:
+    """The text of a program."""
+    return "\n".join(text for text, _ in lines) + "\n"
+
+
+def indented(lines: Iterable[Line], depth: int) -> list[Line]:
     """The lines, so many blocks deep."""
-    return [" " * 4 * depth + line for line in lines]
+    return [(" " * 4 * depth + text, node) for text, node in lines]
 
 
-def commented(lines: list[tuple[str, Node | None]]) -> list[str]:
+def commented(lines: Iterable[Line]) -> list[Line]:
     """Statements with the shapes of their results, under the layers that they come from."""
-    out, place = [], ""
+    out: list[Line] = []
+    place = ""
     for text, node in lines:
         if node is None:
-            out.append(text)
+            out.append((text, None))
             continue
         here = ", ".join(part for part in (node.origin.place, _way(node)) if part)
         if here != place and here:
-            out.append(f"# {here}")
+            out.append((f"# {here}", None))
         place = here
-        out.append(f"{text:<48}  # {tuple(node.shape)}")
+        out.append((f"{text:<48}  # {tuple(node.shape)}", node))
     return out
 
 

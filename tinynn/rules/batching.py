@@ -20,7 +20,7 @@ Batcher = Callable[..., Any]
 BATCHING: dict[Any, Batcher] = {}
 
 
-def impossible(*args: Any) -> Any:
+def UNBATCHABLE(*args: Any) -> Any:
     """In place of a batcher: the shape of the result depends on the values of each entry."""
 
 
@@ -58,7 +58,7 @@ def everywhere(xp: Any, args: Any, batched: list[bool], size: int) -> list[Any]:
 
 
 def rows(xp: Any, x: Any) -> Any:
-    """Each entry's elements in a row: (size, elements). Not by -1, which no empty batch has."""
+    """Each entry's elements in a row: (size, elements). -1 is ambiguous for empty batches."""
     return xp.reshape(x, (x.shape[0], prod(x.shape[1:])))
 
 
@@ -119,7 +119,7 @@ def along(flat: bool, default: Any = None) -> Batcher:
     return batch
 
 
-def shaped(f: Any, xp: Any, args: Any, batched: list[bool], size: int, kwargs: Any) -> Any:
+def batch_reshape(f: Any, xp: Any, args: Any, batched: list[bool], size: int, kwargs: Any) -> Any:
     """Functions that are given the shape of the result."""
     (x,) = args
     if f.name == "broadcast_to":
@@ -135,7 +135,7 @@ def shaped(f: Any, xp: Any, args: Any, batched: list[bool], size: int, kwargs: A
 
 
 def on_axes(*names: str) -> Batcher:
-    """Settings that name axes of an entry are counted with the batch axis in front."""
+    """A function whose keywords `names` hold axes: they count from behind the batch axis."""
 
     def batch(f: Any, xp: Any, args: Any, batched: list[bool], size: int, kwargs: Any) -> Any:
         moved = {name: checked(kwargs[name], args[0], f) for name in names if name in kwargs}
@@ -144,18 +144,22 @@ def on_axes(*names: str) -> Batcher:
     return batch
 
 
-def widened(f: Any, xp: Any, args: Any, batched: list[bool], size: int, kwargs: Any) -> Any:
+def batch_expand_dims(
+    f: Any, xp: Any, args: Any, batched: list[bool], size: int, kwargs: Any
+) -> Any:
     """expand_dims: by default the new axis comes first in the entry, behind the batch axis."""
     return f(args[0], axis=shifted(kwargs.get("axis", 0)))
 
 
-def permuted(f: Any, xp: Any, args: Any, batched: list[bool], size: int, kwargs: Any) -> Any:
+def batch_permute_dims(
+    f: Any, xp: Any, args: Any, batched: list[bool], size: int, kwargs: Any
+) -> Any:
     """permute_dims: the batch axis stays in front."""
     (x,) = args
     return f(x, axes=(0, *(axis % (x.ndim - 1) + 1 for axis in kwargs["axes"])))
 
 
-def flipped(f: Any, xp: Any, args: Any, batched: list[bool], size: int, kwargs: Any) -> Any:
+def batch_flip(f: Any, xp: Any, args: Any, batched: list[bool], size: int, kwargs: Any) -> Any:
     """flip: without an axis all axes of an entry are meant."""
     (x,) = args
     axis = kwargs.get("axis")
@@ -163,7 +167,7 @@ def flipped(f: Any, xp: Any, args: Any, batched: list[bool], size: int, kwargs: 
     return f(x, axis=checked(axis, x, f))
 
 
-def rolled(f: Any, xp: Any, args: Any, batched: list[bool], size: int, kwargs: Any) -> Any:
+def batch_roll(f: Any, xp: Any, args: Any, batched: list[bool], size: int, kwargs: Any) -> Any:
     """roll: without an axis each entry is rolled as if it were flat."""
     (x,) = args
     if kwargs.get("axis") is not None:
@@ -171,7 +175,7 @@ def rolled(f: Any, xp: Any, args: Any, batched: list[bool], size: int, kwargs: A
     return xp.reshape(f(rows(xp, x), shift=kwargs["shift"], axis=1), x.shape)
 
 
-def joined(f: Any, xp: Any, args: Any, batched: list[bool], size: int, kwargs: Any) -> Any:
+def batch_concat(f: Any, xp: Any, args: Any, batched: list[bool], size: int, kwargs: Any) -> Any:
     """concat and stack."""
     args = everywhere(xp, args, batched, size)
     axis = kwargs.get("axis", 0)
@@ -180,8 +184,8 @@ def joined(f: Any, xp: Any, args: Any, batched: list[bool], size: int, kwargs: A
     return f(args, axis=shifted(axis))
 
 
-def product(f: Any, xp: Any, args: Any, batched: list[bool], size: int, kwargs: Any) -> Any:
-    """matmul: vectors become matrices for the time being."""
+def batch_matmul(f: Any, xp: Any, args: Any, batched: list[bool], size: int, kwargs: Any) -> Any:
+    """matmul: vectors are temporarily matrices."""
     (a, b), (own_a, own_b) = args, batched
     vector_a, vector_b = a.ndim - own_a == 1, b.ndim - own_b == 1
     a = xp.expand_dims(a, axis=-2) if vector_a else a
@@ -191,7 +195,7 @@ def product(f: Any, xp: Any, args: Any, batched: list[bool], size: int, kwargs: 
     return xp.squeeze(y, axis=-1 if vector_b else -2) if vector_a else y
 
 
-def taken(f: Any, xp: Any, args: Any, batched: list[bool], size: int, kwargs: Any) -> Any:
+def batch_take(f: Any, xp: Any, args: Any, batched: list[bool], size: int, kwargs: Any) -> Any:
     """take: each entry may have its own indices."""
     x, indices = args
     entry_rank = x.ndim - batched[0]
@@ -204,7 +208,9 @@ def taken(f: Any, xp: Any, args: Any, batched: list[bool], size: int, kwargs: An
     return xp.moveaxis(xp.reshape(y, (*indices.shape, *x.shape[1:])), 1, axis + 1)
 
 
-def scattered(f: Any, xp: Any, args: Any, batched: list[bool], size: int, kwargs: Any) -> Any:
+def batch_scatter_add(
+    f: Any, xp: Any, args: Any, batched: list[bool], size: int, kwargs: Any
+) -> Any:
     """scatter_add: the entries are added to one after another, in one array."""
     axis = kwargs.get("axis", 0) % (args[0].ndim - batched[0])
     whole, indices, updates = everywhere(xp, args, batched, size)
@@ -229,13 +235,15 @@ def _in_a_row(xp: Any, x: Any, indices: Any, axis: int) -> tuple[Any, Any]:
     return xp.reshape(x, (size * length, *x.shape[2:])), indices
 
 
-def taken_along(f: Any, xp: Any, args: Any, batched: list[bool], size: int, kwargs: Any) -> Any:
+def batch_take_along_axis(
+    f: Any, xp: Any, args: Any, batched: list[bool], size: int, kwargs: Any
+) -> Any:
     """take_along_axis."""
     x, indices = everywhere(xp, args, batched, size)
     return f(x, indices, axis=shifted(kwargs.get("axis", -1)))
 
 
-def indexed(f: Any, xp: Any, args: Any, batched: list[bool], size: int, kwargs: Any) -> Any:
+def batch_getitem(f: Any, xp: Any, args: Any, batched: list[bool], size: int, kwargs: Any) -> Any:
     """Which elements does the index pick? Those, of every entry."""
     x, *arrays = args
     key = kwargs["key"] if isinstance(kwargs["key"], tuple) else (kwargs["key"],)
@@ -251,7 +259,7 @@ def indexed(f: Any, xp: Any, args: Any, batched: list[bool], size: int, kwargs: 
     alone = len([part for part in key if part is not ...]) == 1 and key[0] is not ...
     if len(arrays) == 1 and alone and not any(kinds):
         x, index = everywhere(xp, args, batched, size)
-        y = taken(xp.take, xp, [x, rows(xp, index)], [True, True], size, {"axis": 0})
+        y = batch_take(xp.take, xp, [x, rows(xp, index)], [True, True], size, {"axis": 0})
         return xp.reshape(y, (size, *index.shape[1:], *shape[1:]))
     if any(kinds):
         raise NotImplementedError(
@@ -264,7 +272,7 @@ def indexed(f: Any, xp: Any, args: Any, batched: list[bool], size: int, kwargs: 
     )
 
 
-def each_alike(f: Any, xp: Any, args: Any, batched: list[bool], size: int, kwargs: Any) -> Any:
+def batch_unchanged(f: Any, xp: Any, args: Any, batched: list[bool], size: int, kwargs: Any) -> Any:
     """What happens to the whole batch happens to each entry."""
     return f(*args, **kwargs)
 
@@ -278,8 +286,8 @@ def over_axes(f: Any, xp: Any, args: Any, batched: list[bool], size: int, kwargs
     return f(x, **{**kwargs, "axes": checked(axes, x, f)})
 
 
-def solved(f: Any, xp: Any, args: Any, batched: list[bool], size: int, kwargs: Any) -> Any:
-    """solve: a vector becomes a matrix for the time being."""
+def batch_solve(f: Any, xp: Any, args: Any, batched: list[bool], size: int, kwargs: Any) -> Any:
+    """solve: a vector is temporarily a matrix."""
     a, b = args
     vector = b.ndim - batched[1] == 1
     b = xp.expand_dims(b, axis=-1) if vector else b
@@ -287,7 +295,7 @@ def solved(f: Any, xp: Any, args: Any, batched: list[bool], size: int, kwargs: A
     return xp.squeeze(y, axis=-1) if vector else y
 
 
-def among(f: Any, xp: Any, args: Any, batched: list[bool], size: int, kwargs: Any) -> Any:
+def batch_isin(f: Any, xp: Any, args: Any, batched: list[bool], size: int, kwargs: Any) -> Any:
     """isin: compared with each of the other elements."""
     if not batched[1]:
         return f(*args, **kwargs)
@@ -298,7 +306,9 @@ def among(f: Any, xp: Any, args: Any, batched: list[bool], size: int, kwargs: An
     return xp.logical_not(found) if kwargs.get("invert") else found
 
 
-def searched(f: Any, xp: Any, args: Any, batched: list[bool], size: int, kwargs: Any) -> Any:
+def batch_searchsorted(
+    f: Any, xp: Any, args: Any, batched: list[bool], size: int, kwargs: Any
+) -> Any:
     """searchsorted: the place is the number of elements that come before."""
     x, values = everywhere(xp, args, batched, size)
     if kwargs.get("sorter") is not None:
@@ -317,7 +327,7 @@ for name in """equal not_equal less less_equal greater greater_equal isfinite is
     full_like""".split():
     BATCHING[name] = elementwise
 BATCHING[special.stop_gradient] = elementwise
-BATCHING[to_device] = each_alike
+BATCHING[to_device] = batch_unchanged
 for name in "sum mean var std max min prod all any count_nonzero linalg.vector_norm".split():
     BATCHING[name] = reduction
 for name in ("argmax", "argmin"):
@@ -331,28 +341,28 @@ for name in """matrix_transpose tril triu linalg.matrix_transpose linalg.cholesk
     linalg.matrix_power linalg.matrix_rank linalg.pinv linalg.qr linalg.slogdet linalg.svd
     linalg.svdvals linalg.trace linalg.diagonal""".split():
     BATCHING[name] = trailing
-BATCHING["reshape"] = shaped
-BATCHING["broadcast_to"] = shaped
-BATCHING["expand_dims"] = widened
+BATCHING["reshape"] = batch_reshape
+BATCHING["broadcast_to"] = batch_reshape
+BATCHING["expand_dims"] = batch_expand_dims
 BATCHING["squeeze"] = on_axes("axis")
 BATCHING["moveaxis"] = on_axes("source", "destination")
-BATCHING["permute_dims"] = permuted
-BATCHING["flip"] = flipped
-BATCHING["roll"] = rolled
-BATCHING["concat"] = joined
-BATCHING["stack"] = joined
-BATCHING["matmul"] = product
-BATCHING["linalg.matmul"] = product
-BATCHING["take"] = taken
-BATCHING["take_along_axis"] = taken_along
-BATCHING[special.scatter_add] = scattered
-BATCHING[getitem] = indexed
+BATCHING["permute_dims"] = batch_permute_dims
+BATCHING["flip"] = batch_flip
+BATCHING["roll"] = batch_roll
+BATCHING["concat"] = batch_concat
+BATCHING["stack"] = batch_concat
+BATCHING["matmul"] = batch_matmul
+BATCHING["linalg.matmul"] = batch_matmul
+BATCHING["take"] = batch_take
+BATCHING["take_along_axis"] = batch_take_along_axis
+BATCHING[special.scatter_add] = batch_scatter_add
+BATCHING[getitem] = batch_getitem
 for name in "nonzero unique_all unique_counts unique_inverse unique_values".split():
-    BATCHING[name] = impossible
+    BATCHING[name] = UNBATCHABLE
 for name in "fft ifft rfft irfft hfft ihfft".split():
     BATCHING[f"fft.{name}"] = along(flat=True, default=-1)
 for name in "fftn ifftn rfftn irfftn fftshift ifftshift".split():
     BATCHING[f"fft.{name}"] = over_axes
-BATCHING["linalg.solve"] = solved
-BATCHING["isin"] = among
-BATCHING["searchsorted"] = searched
+BATCHING["linalg.solve"] = batch_solve
+BATCHING["isin"] = batch_isin
+BATCHING["searchsorted"] = batch_searchsorted

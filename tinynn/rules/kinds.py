@@ -3,7 +3,7 @@
 Every kind answers two questions about `y = f(*args, **kwargs)`: which cotangents of some `args`
 does a cotangent `g` of `y` give (`vjps`), and which tangent of `y` do tangents of `args` give
 (`jvp`). Broadcasting is undone, and data types are put right, by the transformation, never here.
-In every row, `g` stands for the cotangent or tangent, and `xp` is the namespace that speaks of all
+In every row, `g` stands for the cotangent or tangent, and `xp` is the namespace of all
 the arrays: the library's own, unless one of them is of a transformation.
 
 Cotangents are gathered in plain loops: until Python 3.12 a comprehension is a call of its own.

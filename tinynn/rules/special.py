@@ -1,7 +1,7 @@
-"""What the standard lacks and networks need, as functions that can be differentiated.
+"""Functions that networks need and the standard lacks, with their derivatives.
 
-Each takes plain arrays and arrays of a transformation alike. What a library does faster is its
-`Backend`'s affair.
+Each takes plain arrays and arrays of a transformation alike. `Backend` has the versions that a
+library computes faster.
 """
 
 from collections.abc import Callable

@@ -1,7 +1,8 @@
-"""The differentiable array, the namespace that speaks the standard over another, and the trace."""
+"""The differentiable array, the differentiable namespace over another, and the trace."""
 
 from tinynn.trace.core import (
     BASE,
+    Effect,
     Function,
     Trace,
     Traced,
@@ -15,6 +16,7 @@ from tinynn.trace.namespace import Namespace, backend_of, namespace
 
 __all__ = [
     "BASE",
+    "Effect",
     "Function",
     "Namespace",
     "Trace",

@@ -1,17 +1,20 @@
 """Traced, the array; Trace, what is done with it; Function, the one place where calls meet."""
 
 from collections.abc import Callable, Iterator
+from enum import StrEnum
+from functools import partial
 from itertools import count
 from typing import Any
 
 from tinynn.trace.operators import Operators
+from tinynn.trace.scopes import scopes
 from tinynn.trace.standard import Call
 
 _levels = count()
 
 
 class Trace:
-    """One transformation at work: it decides what a call on its arrays means.
+    """One application of a transformation: it decides what a call on its arrays does.
 
     `level` orders nested transformations: a call is handled by the newest trace among its
     arrays, whose own calls on the values inside then reach the trace below. No two traces share
@@ -59,7 +62,7 @@ class Traced(Operators):
         self.space = space
 
     def __getattr__(self, name: str) -> Any:
-        # Reached for what is not there: NumPy's methods, most often.
+        # Called for missing attributes: NumPy's methods, most often.
         raise AttributeError(
             f"an array inside a transformation has no attribute {name!r}: arrays of the standard "
             f"have few methods; write xp.{name}(x, ...), with xp = x.__array_namespace__(), if the "
@@ -185,6 +188,15 @@ class Traced(Operators):
         return f"{type(self.trace).__name__.lower()}[{self.trace.level}]({self.value!r})"
 
 
+class Effect(StrEnum):
+    """What a function does beside giving its result."""
+
+    NONE = "none"
+    READS = "reads"  # something that may be another the next time: a clock, a file
+    WRITES = "writes"  # something outside: a file, a counter. Never its arguments
+    COMMUNICATES = "communicates"  # with other processes, which have to do the same
+
+
 class Function:
     """A function of arrays that traces see as one step.
 
@@ -193,9 +205,17 @@ class Function:
         raw: what it does to plain arrays: positional arrays, keyword kwargs.
         space: the namespace whose function it is; None: that of the arrays it is given.
         call: how it is called. None: all that is given by position is arrays.
+        effect: what it does beside giving its result. A call with an effect is recorded even if
+            none of its arguments is of the recording, and no pass removes, repeats, merges or
+            moves it across another one. It must not keep or change its arguments.
+
+    Attributes:
+        body: `raw`, as it was given.
+        raw: what to call with plain arrays. It is `body`, unless calls have to be recorded for
+            their effect.
     """
 
-    #: Its rule, once somebody has asked for it in the table of rules; a user's own is put here.
+    #: Its rule: cached from the table of rules on first use, or set for a user's own function.
     rule: Any = None
 
     def __init__(
@@ -204,8 +224,11 @@ class Function:
         raw: Callable[..., Any],
         space: Any = None,
         call: Call | None = None,
+        effect: Effect | str = Effect.NONE,
     ) -> None:
-        self.name, self.raw, self.space, self.call = name, raw, space, call
+        self.name, self.space, self.call = name, space, call
+        self.body, self.effect = raw, Effect(effect)
+        self.raw = raw if self.effect is Effect.NONE else partial(_with_effect, self)
         # So many arguments by position are its arrays, all of them; -1: that takes a closer look.
         self.count: int | None = None
         if call and not call.variadic:
@@ -273,6 +296,13 @@ class Function:
 
     def __repr__(self) -> str:
         return f"<function {self.name}{f' of {self.space.__name__}' if self.space else ''}>"
+
+
+def _with_effect(function: Function, *args: Any, **kwargs: Any) -> Any:
+    """A call on plain arrays, which the recording that is open, if one is, has to know of."""
+    if scopes.recording is None:
+        return function.body(*args, **kwargs)
+    return scopes.recording.process(function, args, kwargs)
 
 
 def _array_or_none(value: Any) -> bool:

@@ -17,7 +17,7 @@ _built: dict[Any, "Namespace"] = {}
 
 
 class Kinds(dict[Any, str]):
-    """dtype -> "real floating", "complex floating", or "" for what cannot change a little."""
+    """dtype -> "real floating", "complex floating", or "" for any other dtype."""
 
     def __init__(self, xp: Any) -> None:
         super().__init__()
@@ -30,11 +30,11 @@ class Kinds(dict[Any, str]):
 
 
 class Namespace:
-    """The Array API standard over the namespace `xp`, spoken by differentiable arrays.
+    """The Array API standard over the namespace `xp`, for differentiable arrays.
 
     Functions given arrays of a transformation are handled by it; functions that make arrays
     (`asarray`, `zeros`, ...) make arrays that no transformation follows. There is one Namespace
-    over each `xp`, whatever the depth of the transformations: the depth is in the arrays.
+    over each `xp`; how deep transformations are nested is in the arrays, not here.
 
     Args:
         xp: a namespace of the standard, for instance what `backends.get("numpy").xp` gives.
@@ -70,7 +70,7 @@ class Namespace:
             return self._extensions[name]
         if name not in KNOWN:
             raise AttributeError(
-                f"{self.__name__} has no {name!r}: it speaks the Array API standard, and that "
+                f"{self.__name__} has no {name!r}: it holds the Array API standard, and that "
                 "function is not in it; write it with functions of the standard"
             )
         value = self._make(name)

@@ -1,4 +1,4 @@
-"""The operators of the standard, each a function of the namespace that the array speaks."""
+"""The operators of the standard, each a function of the array's namespace."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Where in a program we are: which layer is at work, for recordings and their errors."""
+"""Provenance: which layer makes the current call, for recordings and their errors."""
 
 import threading
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ class Origin(NamedTuple):
     """Where a call comes from.
 
     Attributes:
-        place: the layer, "layer 0, Linear(4)", or what else is at work: "loss", "update".
+        place: the layer, "layer 0, Linear(4)", or the part of the step: "loss", "update".
         backward: a pullback makes the call, on behalf of one that was made there.
         line: the line of the user's own code, "file.py:12"; "" where there is none.
     """
@@ -28,18 +28,21 @@ NOWHERE = Origin()
 
 
 class Scopes(threading.local):
-    """The layers that are at work, each inside the one before, and the pullback, if one is.
+    """The active layers, each inside the one before, and the active pullback, if there is one.
 
-    Entering costs what an append costs; words are made of it only when somebody asks.
+    `recording` is the innermost recording that is open, if one is.
+
+    Entering costs one append; text is made only when it is asked for.
     """
 
     def __init__(self) -> None:
         self.stack: list[tuple[Any, Any]] = []  # (index, layer), or (None, "update")
         self.pulled: Origin | None = None
+        self.recording: Any = None
 
     @contextmanager
     def at(self, part: str) -> Iterator[None]:
-        """Within it, that part of the training step is at work."""
+        """A context in which calls belong to that part of the training step."""
         self.stack.append((None, part))
         try:
             yield
@@ -57,7 +60,7 @@ class Scopes(threading.local):
 
 
 def origin_of(array: Any) -> Origin | None:
-    """Where a recorded array comes from, whatever transformations are around it."""
+    """Where a recorded array comes from, under any transformations."""
     while hasattr(array, "slot"):
         if isinstance(getattr(array.slot, "origin", None), Origin):
             origin: Origin = array.slot.origin

@@ -1,22 +1,21 @@
 """What a training step does, as the program that does it, with its numbers, and as a picture."""
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 from backends import random
 from tinynn import tree
-from tinynn.compiler.loop import kind_of
-from tinynn.compiler.passes import simplified
+from tinynn.compiler.engines import kind_of
 from tinynn.compiler.picture import svg
-from tinynn.compiler.plan import When
+from tinynn.compiler.pipelines import simplified
 from tinynn.data import columns_of
 from tinynn.optim import SGD
 from tinynn.training.engines.compiled import recorded, slots_of
 from tinynn.training.model import Model
 from tinynn.training.problem import prepare
-from tinynn.transforms.record import Graph, record
+from tinynn.transforms.graph import Graph
+from tinynn.transforms.record import record
 
 _ROWS = 8  # of an array that is shown
 
@@ -102,14 +101,14 @@ def explain(
         graph = recorded(step, home, carry, samples, key)
         kept = tree.leaves(carry)
         loop = kind_of("calls", home)(graph, len(kept), home, slots_of(carry))
-        found: list[tuple[str, Any]] = []
+        found: list[tuple[str, Any] | None] = [None] * len(loop.lines)
         if values:
             loop.load(kept)
-            each = (home.xp.expand_dims(key, axis=0),) if key is not None else ()
-            found = _carried_out(loop, loop.batches(samples.size, tree.leaves(samples), each)[0])
+            each = () if key is None else (key,)
+            found = _carried_out(loop, [*tree.leaves(samples), *each])
         # The picture shows the layers' own functions, not what they are decomposed into.
-        whole = simplified(record(step, carry, samples, key)[1])
-        return Explanation(_with(loop.source, found), whole, tuple(found))
+        whole = simplified(record(step, carry, samples, key))
+        return Explanation(_with(loop.lines, found), whole, tuple(filter(None, found)))
 
 
 def _named(X: Any, columns: Sequence[str]) -> Any:
@@ -118,35 +117,30 @@ def _named(X: Any, columns: Sequence[str]) -> Any:
     return X[[named[name] for name in columns]] if columns and named else X
 
 
-def _carried_out(loop: Any, batch: tuple[Any, ...]) -> list[tuple[str, Any]]:
-    """Every statement of a step, and what it gave, on the host."""
-    scope, home, spell = loop.scope, loop.backend, loop.writer.spell
-    scope.update(zip(map(spell, loop.read_in_steps(When.BATCH)), batch, strict=True))
-    series = map(spell, loop.read_in_steps(When.SERIES))
-    scope.update(zip(series, loop.counted(1)[0], strict=True))
-    if home.lowering:
-        scope["out"] = home.lowering.empty((), dtype=loop.wanted.dtype, device=home.device)
-    found = []
-    with home.lowering.context() if home.lowering else nullcontext():
-        for text, node in loop.writer.lines[When.STEP]:
-            exec(text, scope)  # what the writer wrote, one statement after the other
-            if node is not None:
-                found.append((text, home.to_host(scope[spell(node)]).copy()))
-    return found
+def _carried_out(loop: Any, batch: list[Any]) -> list[tuple[str, Any] | None]:
+    """For each line of the program what it gives in a first step, on the host, if it is a value."""
+    home, values = loop.backend, {}
+
+    def keep(node: Any, value: Any) -> None:
+        if hasattr(value, "dtype"):
+            values[id(node)] = home.to_host(value).copy()
+
+    loop.graph.run([*loop.kept, *batch], keep)
+    return [
+        (text.partition("  # ")[0].strip(), values[id(node)]) if id(node) in values else None
+        for text, node in loop.lines
+    ]
 
 
-def _with(source: str, found: list[tuple[str, Any]]) -> str:
-    """The source with the values under their statements."""
-    lines, waiting = [], list(found)
-    for line in source.splitlines():
-        lines.append(line)
-        # What goes through vectors by pieces has no value to show.
-        places = [i for i, (text, _) in enumerate(waiting) if line.strip().startswith(text)]
-        if places:
-            indent = " " * (len(line) - len(line.lstrip()))
-            value = waiting[places[0]][1]
-            del waiting[: places[0] + 1]
+def _with(lines: list[Any], found: list[tuple[str, Any] | None]) -> str:
+    """The source with the values under their lines."""
+    out = []
+    for (text, _), pair in zip(lines, found, strict=True):
+        out.append(text)
+        if pair:
+            indent = " " * (len(text) - len(text.lstrip()))
+            value = pair[1]
             rows = str(value.round(4) if value.dtype.kind == "f" else value).splitlines()
             rows = rows if len(rows) <= _ROWS else [*rows[: _ROWS - 1], "..."]
-            lines += [f"{indent}#     {row}" for row in rows]
-    return "\n".join(lines) + "\n"
+            out += [f"{indent}#     {row}" for row in rows]
+    return "\n".join(out) + "\n"

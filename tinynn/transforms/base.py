@@ -48,10 +48,10 @@ class Transformation(Trace):
             )
 
     def captured_array_error(self, function: Function) -> ValueError:
-        """For a function of the user's that reads one of this trace's arrays from around it."""
+        """For a function of the user's that closes over one of this trace's arrays."""
         return ValueError(
-            f"{function.name}: inside {self.name} it reads an array from around it that takes part "
-            "in the transformation, which cannot be followed there; hand it over as an argument"
+            f"{function.name}: inside {self.name} it closes over a traced array, which cannot be "
+            "followed there. To fix it: pass the array as an argument"
         )
 
     def leave(self, leaf: Any) -> Any:
@@ -86,7 +86,7 @@ class Derivative(Transformation):
         if type(result) is Traced and result.trace is self:
             raise self.captured_array_error(function)
         several = isinstance(result, SEVERAL)
-        moves = changes(result, space) if several else space.kinds[result.dtype]
+        moves = is_inexact(result, space) if several else space.kinds[result.dtype]
         if not moves or rule is CONSTANT:
             return constant(result, space)
         if rule is None:
@@ -105,7 +105,7 @@ class Derivative(Transformation):
 
     @abstractmethod
     def follow_several(self, results: Any, space: Any, entry: Entry) -> Any:
-        """`follow` where a call has several results, some of which can change a little."""
+        """`follow` where a call has several results, some of which have a floating dtype."""
 
     def read(self, array: Traced, kind: type) -> Any:
         if kind in (float, complex):
@@ -116,10 +116,10 @@ class Derivative(Transformation):
         return kind(array.value)
 
 
-def changes(result: Any, space: Any) -> Any:
-    """Whether any of it is of numbers that can change a little, reals or complex numbers."""
+def is_inexact(result: Any, space: Any) -> Any:
+    """Whether any of it has a floating dtype, real or complex."""
     if isinstance(result, (tuple, list)):
-        return any(changes(item, space) for item in result)
+        return any(is_inexact(item, space) for item in result)
     return space.kinds[result.dtype]
 
 

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from typing import Any
 
 from tinynn import tree
-from tinynn.rules.batching import batcher_of, impossible
+from tinynn.rules.batching import UNBATCHABLE, batcher_of
 from tinynn.rules.kinds import Composed, Rule, rule_of
-from tinynn.trace import Function, Namespace, Traced, constant, namespace, plain, regrouped
+from tinynn.trace import Effect, Function, Namespace, Traced, constant, namespace, plain, regrouped
 from tinynn.transforms.base import Transformation, name_of
 
 
@@ -27,9 +27,14 @@ class Batch(Transformation):
         batcher, rule = batcher_of(function), rule_of(function)
         if batcher is None and isinstance(rule, Composed):
             return rule.definition(space, *args, **kwargs)
+        if batcher is None and function.effect is not Effect.NONE:
+            raise NotImplementedError(
+                f"{function.name}: {self.name} does not know whether it {function.effect} once for "
+                "the batch or once for each entry. To fix it: call it outside vmap"
+            )
         if batcher is None and function.space is None and rule is not None:
             batcher = users_own
-        if batcher is None or batcher is impossible:
+        if batcher is None or batcher is UNBATCHABLE:
             raise NotImplementedError(
                 f"{function.name}: {self.name} cannot batch it: the shape of its result depends on "
                 "the values of each entry; write it with other functions, or call it outside vmap"
@@ -126,22 +131,24 @@ def vmap(f: Callable[..., Any], in_axes: Any = 0, out_axes: Any = 0) -> Callable
         rows = [
             row
             for place, (argument, axis) in enumerate(zip(args, axes, strict=True))
-            for row in _leaves(name, f"argument {place}", argument, axis)
+            for row in leaves_with_axes(name, f"argument {place}", argument, axis)
         ]
-        trace = Batch(name, _size(name, rows))
+        trace = Batch(name, batch_size(name, rows))
         entries = iter([_entry(trace, leaf, axis) for _, leaf, axis in rows])
         result = f(*[tree.map(lambda leaf: next(entries), argument) for argument in args])
         trace.open = False
         outs = iter([
             _whole(trace, leaf, axis)
-            for _, leaf, axis in _leaves(name, "the result", result, out_axes)
+            for _, leaf, axis in leaves_with_axes(name, "the result", result, out_axes)
         ])  # fmt: skip
         return tree.map(lambda leaf: next(outs), result)
 
     return batched
 
 
-def _leaves(name: str, what: str, value: Any, axes: Any) -> list[tuple[str, Any, int | None]]:
+def leaves_with_axes(
+    name: str, what: str, value: Any, axes: Any
+) -> list[tuple[str, Any, int | None]]:
     """Every leaf with what it is called and the axis of its entries."""
     named = [(f"{what}, {path!r}" if path else what, leaf) for path, leaf in tree.paths(value)]
     if axes is None or isinstance(axes, int):
@@ -160,7 +167,8 @@ def _spread(name: str, what: str, value: Any, axes: Any) -> list[int | None]:
     return [axis for key in inner for axis in _spread(name, what, inner[key], outer[key])]
 
 
-def _size(name: str, rows: list[tuple[str, Any, int | None]]) -> int:
+def batch_size(name: str, rows: list[tuple[str, Any, int | None]]) -> int:
+    """The size of the batch that these leaves hold; ValueError unless they agree."""
     sizes: dict[int, str] = {}
     for where, leaf, axis in rows:
         if axis is None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from tinynn import tree
 from tinynn.rules.kinds import Rule, Tangents
-from tinynn.trace import Function, Namespace, backend_of, namespace
+from tinynn.trace import Effect, Function, Namespace, backend_of, namespace
 from tinynn.transforms.base import NotDifferentiableError, name_of, space_of_leaf
 from tinynn.transforms.batch import vmap
 from tinynn.transforms.forward import jvp
@@ -105,13 +105,19 @@ def hvp(f: Callable[..., Any], primals: tuple[Any, ...], tangents: tuple[Any, ..
     return jvp(grad(f), primals, tangents)[1]
 
 
-def custom_vjp(rule: Callable[..., Any]) -> Callable[[Callable[..., Any]], Function]:
+def custom_vjp(
+    rule: Callable[..., Any], effect: Effect | str = Effect.NONE
+) -> Callable[[Callable[..., Any]], Function]:
     """A decorator: a function of arrays gets a derivative of your own.
 
     Args:
         rule: `rule(g, y, *args)` gives the cotangents of all arguments, in order, from the
             cotangent `g` of the result `y`; None for an argument without one. Forward mode
             follows from it, since it is linear in `g`.
+        effect: what the function does beside giving its result: "none", "reads" (what may be
+            another the next time, as a clock), "writes" (something outside, as a file) or
+            "communicates" (with other processes). With an effect, every call is recorded in its
+            order, and no pass of the compiler removes, repeats, merges or moves it.
 
     The function's positional arguments are arrays, its keywords kwargs, which reach the rule.
 
@@ -123,7 +129,7 @@ def custom_vjp(rule: Callable[..., Any]) -> Callable[[Callable[..., Any]], Funct
     3.0
     """
 
-    return _with_rule(CustomVJP(rule))
+    return _with_rule(CustomVJP(rule), effect)
 
 
 class CustomVJP(Rule):
@@ -146,13 +152,16 @@ class CustomVJP(Rule):
         return transpose(list(tangents.values()))[0]
 
 
-def custom_jvp(rule: Callable[..., Any]) -> Callable[[Callable[..., Any]], Function]:
-    """A decorator: a function of arrays gets a derivative of your own, said forward.
+def custom_jvp(
+    rule: Callable[..., Any], effect: Effect | str = Effect.NONE
+) -> Callable[[Callable[..., Any]], Function]:
+    """A decorator: a function of arrays gets a derivative of your own, in forward mode.
 
     Args:
         rule: `rule(tangents, y, *args)` gives the tangent of the result `y` from the tangents of
             all arguments, in order (zeros for those that do not change). Reverse mode follows
             from it, since it is linear in the tangents.
+        effect: as for `custom_vjp`.
 
     >>> import numpy as np
     >>> @custom_jvp(lambda tangents, y, x: 3 * tangents[0])
@@ -162,7 +171,7 @@ def custom_jvp(rule: Callable[..., Any]) -> Callable[[Callable[..., Any]], Funct
     3.0
     """
 
-    return _with_rule(CustomJVP(rule))
+    return _with_rule(CustomJVP(rule), effect)
 
 
 class CustomJVP(Rule):
@@ -188,9 +197,9 @@ class CustomJVP(Rule):
         return list(pullback(g)[0].values())
 
 
-def _with_rule(rule: Rule) -> Callable[[Callable[..., Any]], Function]:
+def _with_rule(rule: Rule, effect: Effect | str) -> Callable[[Callable[..., Any]], Function]:
     def decorate(body: Callable[..., Any]) -> Function:
-        function = Function(body.__name__, body)
+        function = Function(body.__name__, body, effect=effect)
         function.rule = rule
         return function
 

@@ -12,7 +12,7 @@ from tinynn.trace import Traced, constant, namespace, plain, regrouped
 from tinynn.transforms.base import (
     Derivative,
     Entry,
-    changes,
+    is_inexact,
     is_traced,
     name_of,
     space_of_leaf,
@@ -30,13 +30,13 @@ class Forward(Derivative):
         return regrouped(results, [self._with(space, item, t) for item, t in pairs])
 
     def _with(self, space: Any, value: Any, tangent: Any) -> Any:
-        if not changes(value, space):
+        if not is_inexact(value, space):
             return constant(value, space)
         return Traced(value, self, plain(like(space, tangent, value)), space)
 
 
 def _pushed(entry: Entry) -> Any:
-    """The tangent by the rule, which speaks to the library itself where nothing is Traced."""
+    """The tangent by the rule, on the library's own namespace where nothing is Traced."""
     rule, function, space, values, tangents, y, kwargs = entry
     xp = space.xp
     if is_traced(y) or any(map(is_traced, tangents.values())):

@@ -5,174 +5,60 @@ it always would, and the graph is what it did. Transformations inside the functi
 stand above the recording, so that what they do is written down as well.
 """
 
-import operator
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
 
 from tinynn import tree
 from tinynn.trace import Function, Namespace, Traced, namespace, plain, regrouped
-from tinynn.trace.scopes import NOWHERE, Origin, scopes
+from tinynn.trace.scopes import Origin, scopes
 from tinynn.transforms.base import Transformation, name_of
+from tinynn.transforms.batch import batch_size, leaves_with_axes
+from tinynn.transforms.graph import ITEM, Constant, Graph, Input, Node, carry_out, is_known
+from tinynn.transforms.symbolic import RecordingError, symbolic
 
 _OURS = tuple(str(Path(__file__).parents[2] / room) for room in ("tinynn", "backends"))
 
 _BY_POSITION = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 
-# Python's own arithmetic, for numbers that stay Python numbers.
-OF_NUMBERS: dict[str, Callable[..., Any]] = {
-    "add": operator.add,
-    "subtract": operator.sub,
-    "multiply": operator.mul,
-    "divide": operator.truediv,
-    "floor_divide": operator.floordiv,
-    "remainder": operator.mod,
-    "pow": operator.pow,
-    "negative": operator.neg,
-    "positive": operator.pos,
-    "abs": abs,
-}
-
-
-class RecordingError(TypeError):
-    """The function does what cannot be written down, such as branching on a value."""
-
-
-@dataclass(eq=False)
-class Node:
-    """A value of a recorded program: what one call of the standard gave.
-
-    Attributes:
-        function: what was called.
-        args: Nodes, Python scalars or None, by position.
-        kwargs: everything else, by keyword.
-        shape, dtype: of the result; None where it is no array (a tuple of them, a number).
-    """
-
-    function: Any
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    shape: Any = None
-    dtype: Any = None
-    origin: Origin = NOWHERE
-
-    @property
-    def name(self) -> str:
-        """The function's name, without the extension it belongs to."""
-        return str(self.function.name).rpartition(".")[2]
-
-    @property
-    def parents(self) -> list["Node"]:
-        """The arguments that are values of the program."""
-        return [a for a in self.args if isinstance(a, Node)]
-
-
-@dataclass(eq=False)
-class Input(Node):
-    """A value that is given anew in each call; `label` says which: "params.0.weight"."""
-
-    label: str = ""
-
-
-@dataclass(eq=False)
-class Constant(Node):
-    """An array from outside the function, kept by reference: later changes to it are seen.
-
-    `wrappers` are the arrays of a Namespace that the function knows it by: one that is assigned to
-    gets another value, and the program is then out of date.
-    """
-
-    value: Any = None
-    wrappers: list[Traced] = field(default_factory=list)
-
-    @property
-    def current(self) -> bool:
-        """Whether the function, called now, would take the same array."""
-        return all(wrapper.value is self.value for wrapper in self.wrappers)
-
-
-def item(x: Any, *, index: int) -> Any:
-    """One of several results."""
-    return x[index]
-
-
-ITEM = Function("item", item)
-
-
-@dataclass
-class Graph:
-    """A recorded program: `nodes` in order of execution, calls only; `outputs` in order.
-
-    An output is a Node, or whatever else (a number, a string) the function returned.
-    `decompositions` names the functions that were decomposed while recording.
-    """
-
-    name: str
-    inputs: list[Input]
-    nodes: list[Node]
-    outputs: list[Any]
-    space: Any = None
-    decompositions: frozenset[str] = frozenset()
-
-    @property
-    def constants(self) -> list[Constant]:
-        """The arrays from outside that the program reads."""
-        found: dict[int, Constant] = {}
-        everything = [a for node in self.nodes for a in node.args] + self.outputs
-        for value in everything:
-            if isinstance(value, Constant):
-                found.setdefault(id(value), value)
-        return list(found.values())
-
-    def users(self) -> dict[int, list[Node]]:
-        """For the id of every node, the nodes that take it."""
-        users: dict[int, list[Node]] = {}
-        for node in self.nodes:
-            for parent in node.parents:
-                users.setdefault(id(parent), []).append(node)
-        return users
-
-    def __str__(self) -> str:
-        names: dict[int, str] = {}
-        for value in self.inputs:
-            names[id(value)] = value.label
-        for index, constant in enumerate(self.constants):
-            names[id(constant)] = f"c{index}"
-        lines = [f"{self.name}({', '.join(i.label for i in self.inputs)})"]
-        for index, node in enumerate(self.nodes):
-            names[id(node)] = f"v{index}"
-            shown = [names[id(a)] if isinstance(a, Node) else repr(a) for a in node.args]
-            shown += [f"{key}={value!r}" for key, value in node.kwargs.items()]
-            lines.append(f"  v{index} = {node.name}({', '.join(shown)})  # {node.shape}")
-        outs = [names[id(o)] if isinstance(o, Node) else repr(o) for o in self.outputs]
-        return "\n".join([*lines, f"  return {', '.join(outs)}"])
+# How many more rows than it was given a function is recorded with. Three points tell what grows in
+# proportion to the batch from its square, and from its half rounded down.
+_MORE_ROWS = (0, 1, 3)
 
 
 class Record(Transformation):
-    """Carries out every call on its arrays and writes it down."""
+    """Carries out every call on its arrays and writes it down.
 
-    def __init__(self, name: str, decompositions: Mapping[str, Callable[..., Any]]) -> None:
+    Args:
+        name: what the user asked for, as errors say it.
+        space: the namespace of the function's arguments.
+        decompositions: functions to be decomposed, by name.
+    """
+
+    def __init__(
+        self, name: str, space: Namespace, decompositions: Mapping[str, Callable[..., Any]]
+    ) -> None:
         super().__init__(name)
-        self.decompositions = decompositions
+        self.space, self.decompositions = space, decompositions
         self.nodes: list[Node] = []
-        self.spelled_out: set[str] = set()
+        self.decomposed: set[str] = set()
         self.outside: dict[int, Constant] = {}
 
     def process(self, function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         self.require_open(function)
-        if function.name in self.decompositions:
-            self.spelled_out.add(function.name)
-            return self.decompositions[function.name](function.space_of(args), *args, **kwargs)
+        if function.name in self.decompositions and is_known(function):
+            self.decomposed.add(function.name)
+            return self.decompositions[function.name](self.space, *args, **kwargs)
         values = [a.value if type(a) is Traced else a for a in args]
-        call: Any = function.raw
-        if not any(hasattr(v, "dtype") for v in values) and function.name in OF_NUMBERS:
-            call = OF_NUMBERS[function.name]
-        result = call(*values, **kwargs)
+        around, scopes.recording = scopes.recording, None  # this call is being recorded already
+        try:
+            result = carry_out(function, values, kwargs)
+        finally:
+            scopes.recording = around
         node = self.written(function, tuple(map(self.node, args)), kwargs, result)
-        return self.wrapped(result, node, function.space_of(args))
+        return self.wrapped(result, node, function.space or self.space)
 
     def node(self, value: Any) -> Any:
         """What stands for a value in the graph."""
@@ -205,6 +91,8 @@ class Record(Transformation):
                 part = self.written(ITEM, (node,), {"index": index}, value)
                 items.append(self.wrapped(value, part, space))
             return regrouped(result, items)
+        if result is None:  # a call for its effect alone
+            return None
         return Traced(result, self, node, space)
 
     def origin(self) -> Origin:
@@ -249,36 +137,88 @@ def _labelled(f: Callable[..., Any], args: tuple[Any, ...]) -> list[tuple[str, A
 def record(
     f: Callable[..., Any],
     *args: Any,
+    batch_axes: Any = None,
     decompositions: Mapping[str, Callable[..., Any]] | None = None,
-) -> tuple[Any, Graph, tree.Structure]:
-    """Run `f` once and write down what it does.
+) -> Graph:
+    """The graph of what `f(*args)` does, call by call.
+
+    `f` is run on these arguments, effects and all, and each call is written down.
 
     Args:
-        f: a function of trees that returns a tree.
+        f: a function of trees that returns a tree. It always does the same operations.
         *args: trees; arrays and floats in them are the inputs of the graph, everything else
             (integers, strings, booleans) is taken as it is.
+        batch_axes: along which axis the batch lies in each argument, so that the graph holds for
+            batches of any size; None: in no axis. One for all arguments, or a tuple with one (or a
+            tree of them) for each, as `in_axes` of `vmap`. `f` is then run three times, for three
+            sizes. What follows the batch in shapes, keywords and integers is a `Dim` of the graph.
         decompositions: functions to be decomposed while recording, by name, each with its
             `definition(xp, *arrays, **kwargs)`.
 
-    Returns:
-        `(out, graph, structure)`: what `f(*args)` gives, the graph, and the structure that makes a
-        tree of its outputs.
-
     Raises:
-        RecordingError: `f` reads a value, to branch on it or to make a Python number of it.
+        RecordingError: `f` reads a value, to branch on it or to make a Python number of it; or,
+            with `batch_axes`, does not do the same for every size of the batch.
+        ValueError: the sizes of the batch differ, or an axis is out of range.
 
     >>> import numpy as np
-    >>> out, graph, _ = record(lambda x: x * 2 + 1, np.asarray([1.0, 2.0]))
+    >>> x = np.ones((4, 3))
+    >>> graph = record(lambda x: x.__array_namespace__().reshape(x, (-1,)) * 2, x, batch_axes=0)
     >>> print(graph)
-    <lambda>(x)
-      v0 = multiply(x, 2)  # (2,)
-      v1 = add(v0, 1)  # (2,)
+    <lambda>(x: (batch, 3))
+      v0 = reshape(x, shape=(-1,))                    # (3*batch,)
+      v1 = multiply(v0, 2)                            # (3*batch,)
       return v1
+    >>> graph.run([np.ones((1, 3))])
+    [array([2., 2., 2.])]
     """
-    trace = Record(name_of("recording", f), decompositions or {})
-    inputs: list[Input] = []
+    if batch_axes is None:
+        return _recorded(f, args, decompositions or {})
+    name = name_of("recording", f)
+    axes = batch_axes if isinstance(batch_axes, tuple) else (batch_axes,) * len(args)
+    if len(axes) != len(args):
+        raise ValueError(
+            f"{name}: batch_axes: expected an axis (or a tree of them) for each of {len(args)} "
+            f"arguments, got {len(axes)}"
+        )
+    rows = [
+        row
+        for place, (argument, axis) in enumerate(zip(args, axes, strict=True))
+        for row in leaves_with_axes(name, f"argument {place}", argument, axis)
+    ]
+    size = batch_size(name, rows)
+    if size == 0:
+        raise ValueError(f"{name}: batch_axes: expected a batch of one row or more, got none")
+    structure, graphs = tree.flatten(args)[1], []
+    for more in _MORE_ROWS:
+        leaves = [_lengthened(leaf, axis, more) for _, leaf, axis in rows]
+        graphs.append(_recorded(f, structure.unflatten(leaves), decompositions or {}))
+    return symbolic(graphs, [size + more for more in _MORE_ROWS])
+
+
+def _lengthened(leaf: Any, axis: int | None, more: int) -> Any:
+    """An array with so many rows more: the first ones again."""
+    if axis is None or not more:
+        return leaf
+    xp, size = namespace(leaf), leaf.shape[axis]
+    part = [slice(None)] * leaf.ndim
+    rows = [leaf]
+    while more:
+        part[axis] = slice(0, min(more, size))
+        rows.append(leaf[tuple(part)])
+        more -= min(more, size)
+    return xp.concat(rows, axis=axis)
+
+
+def _recorded(
+    f: Callable[..., Any],
+    args: tuple[Any, ...],
+    decompositions: Mapping[str, Callable[..., Any]],
+) -> Graph:
+    """The graph for arguments of these shapes."""
     leaves = [leaf for leaf in tree.leaves(args) if hasattr(leaf, "dtype")]
     space = Namespace(namespace(*leaves[:1]))
+    trace = Record(name_of("recording", f), space, decompositions)
+    inputs: list[Input] = []
 
     def given(label: str, leaf: Any) -> Any:
         if not hasattr(leaf, "dtype") and type(leaf) is not float:
@@ -290,21 +230,21 @@ def record(
 
     structure = tree.flatten(args)[1]
     watched = structure.unflatten([given(*pair) for pair in _labelled(f, args)])
+    around, scopes.recording = scopes.recording, trace
     try:
         result = f(*watched)
     finally:
-        trace.open = False
+        trace.open, scopes.recording = False, around
     outs, out_structure = tree.flatten(result)
-    graph = Graph(
+    return Graph(
         getattr(f, "__name__", "program"),
         inputs,
         trace.nodes,
         [trace.node(leaf) for leaf in outs],
         space,
-        frozenset(trace.spelled_out),
+        out_structure,
+        decompositions=frozenset(trace.decomposed),
     )
-    out = out_structure.unflatten([trace.leave(leaf) for leaf in outs])
-    return out, graph, out_structure
 
 
-__all__ = ["Constant", "Graph", "Input", "Node", "Origin", "Record", "record"]
+__all__ = ["Record", "RecordingError", "record"]

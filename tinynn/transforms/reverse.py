@@ -23,7 +23,7 @@ from tinynn.transforms.base import (
     Derivative,
     Entry,
     NotDifferentiableError,
-    changes,
+    is_inexact,
     is_traced,
     name_of,
     space_of_leaf,
@@ -35,7 +35,7 @@ class Item(NamedTuple):
 
     call: int
     which: int
-    among: int
+    results: int
 
 
 class Reverse(Derivative):
@@ -75,7 +75,7 @@ class Reverse(Derivative):
         tape.append(entry)
         items = []
         for which, item in enumerate(results):
-            if changes(item, space):
+            if is_inexact(item, space):
                 tape.append(Item(slot, which, len(results)))
                 items.append(Traced(item, self, len(tape) - 1, space))
             else:
@@ -86,7 +86,7 @@ class Reverse(Derivative):
         """The cotangents of what is watched, trees like it, from those of these results.
 
         Args:
-            keep: it will be asked again. If not, what a call needed is let go once it is used.
+            keep: it will be called again. If not, what a call saved is freed once it is used.
         """
         tape, inputs = self.tape.copy() if keep else self.tape, self.inputs
         waiting: list[Any] = [None] * len(tape)
@@ -95,27 +95,29 @@ class Reverse(Derivative):
             if type(y) is Traced and y.trace is self:
                 before = waiting[y.slot]
                 waiting[y.slot] = g if before is None else y.space.add(before, g)
-        while len(tape) > inputs:
-            entry, g = tape.pop(), waiting.pop()
-            if g is None:
-                continue
-            if type(entry) is Item:
-                if waiting[entry.call] is None:
-                    waiting[entry.call] = [None] * entry.among
-                waiting[entry.call][entry.which] = g
-                continue
-            rule, _, space, args, parents, y, kwargs = entry
-            if type(y) is Traced or type(g) in _LIFTED:
-                shares = _lifted(entry, g)
-            else:
-                shares = rule.vjps(parents, space.xp, g, y, args, kwargs)
-            for (i, parent), share in zip(parents.items(), shares, strict=True):
-                x = args[i]
-                if share.shape != x.shape or share.dtype != x.dtype:
-                    share = _like(space, share, x)
-                before = waiting[parent]
-                waiting[parent] = share if before is None else space.add(before, share)
-        scopes.pulled = around
+        try:
+            while len(tape) > inputs:
+                entry, g = tape.pop(), waiting.pop()
+                if g is None:
+                    continue
+                if type(entry) is Item:
+                    if waiting[entry.call] is None:
+                        waiting[entry.call] = [None] * entry.results
+                    waiting[entry.call][entry.which] = g
+                    continue
+                rule, _, space, args, parents, y, kwargs = entry
+                if type(y) is Traced or type(g) in _LIFTED:
+                    shares = _lifted(entry, g)
+                else:
+                    shares = rule.vjps(parents, space.xp, g, y, args, kwargs)
+                for (i, parent), share in zip(parents.items(), shares, strict=True):
+                    x = args[i]
+                    if share.shape != x.shape or share.dtype != x.dtype:
+                        share = _like(space, share, x)
+                    before = waiting[parent]
+                    waiting[parent] = share if before is None else space.add(before, share)
+        finally:
+            scopes.pulled = around
         for slot, g in enumerate(waiting):
             if g is None:
                 waiting[slot] = namespace(tape[slot]).zeros_like(tape[slot])

@@ -57,7 +57,7 @@ def select(
     compiled = "calls" if batches.backend.repeat is None else "jit"
     for way in dict.fromkeys((compiled if engine == "auto" else engine, "calls")):
         # Imported here, since short runs never need it.
-        from tinynn.compiler.loop import kind_of
+        from tinynn.compiler.engines import kind_of
         from tinynn.compiler.loops import Loops, worth_compiling
         from tinynn.compiler.rewrite import CannotEmit
         from tinynn.training.engines.compiled import Compiled

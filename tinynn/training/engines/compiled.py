@@ -13,7 +13,8 @@ from tinynn.data import Samples
 from tinynn.training.batches import Batches
 from tinynn.training.progress import Bar
 from tinynn.training.step import Carry, TrainingStep
-from tinynn.transforms.record import Graph, RecordingError, record
+from tinynn.transforms.graph import Graph
+from tinynn.transforms.record import RecordingError, record
 
 # Shuffled samples are put in order in pieces of about this many bytes.
 _PIECE = 64 * 2**20
@@ -148,7 +149,7 @@ def recorded(step: Any, backend: Any, *arguments: Any) -> Graph:
     lowering = backend.lowering
     with lowering.recording() if lowering else nullcontext():
         decompositions = lowering.decompositions if lowering else None
-        return record(step, *arguments, decompositions=decompositions)[1]
+        return record(step, *arguments, decompositions=decompositions)
 
 
 def slots_of(carry: Carry) -> list[list[int]]:

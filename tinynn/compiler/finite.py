@@ -1,0 +1,78 @@
+"""Where NaN or infinity in a program's result began."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from tinynn.trace import backend_of
+from tinynn.transforms.graph import Constant, Graph, Input, Node
+
+
+def first_nonfinite(graph: Graph, values: Sequence[Any]) -> Node | None:
+    """The first operation with a non-finite result, among those that made an output non-finite.
+
+    Args:
+        graph: a recorded function.
+        values: an array for each of its inputs, in order.
+
+    Returns:
+        The node, whose `origin` names the layer and the line; an Input or Constant where NaN or
+        infinity came from outside; None if the outputs are finite. What is infinite on the way and
+        does no harm, as exp(1000) in 1 / (1 + exp(1000)), is not named.
+
+    >>> import numpy as np
+    >>> from tinynn.transforms.record import record
+    >>> f = lambda x: x.__array_namespace__().log(x) + 1
+    >>> graph = record(f, np.asarray([1.0, 2.0]))
+    >>> with np.errstate(all="ignore"):
+    ...     print(first_nonfinite(graph, [np.asarray([1.0, -2.0])]).name)
+    log
+    """
+    return _run(graph, values)[1]
+
+
+def check_outputs(graph: Graph, values: Sequence[Any]) -> list[Any]:
+    """The outputs of a graph; FloatingPointError, with where it began, if they are not finite."""
+    outs, node = _run(graph, values)
+    if node is not None:
+        raise FloatingPointError(f"{graph.name}: {_why(node)}")
+    return outs
+
+
+def _run(graph: Graph, values: Sequence[Any]) -> tuple[list[Any], Node | None]:
+    spoiled: set[int] = set()
+
+    def look(node: Node, value: Any) -> None:
+        if not _is_finite(value):
+            spoiled.add(id(node))
+
+    for each, value in zip(graph.inputs, values, strict=True):
+        look(each, value)
+    for constant in graph.constants:
+        look(constant, constant.value)
+    outs = graph.run(values, look)
+    for node in graph.outputs:
+        if isinstance(node, Node) and id(node) in spoiled:
+            while parent := next((p for p in node.parents if id(p) in spoiled), None):
+                node = parent
+            return outs, node
+    return outs, None
+
+
+def _is_finite(value: Any) -> bool:
+    if not hasattr(value, "dtype"):  # a number, or several results, each of which comes by itself
+        return True
+    xp = backend_of(value).xp
+    if not xp.isdtype(value.dtype, ("real floating", "complex floating")):
+        return True
+    return bool(xp.all(xp.isfinite(value)))
+
+
+def _why(node: Node) -> str:
+    if isinstance(node, Input):
+        return f"{node.label} holds NaN or infinity. Clean it, or leave those rows out"
+    if isinstance(node, Constant):
+        return "an array from outside holds NaN or infinity. Clean it before the call"
+    return (
+        f"{node.name} gave NaN or infinity, in {node.origin}. "
+        "Check the data, lower the learning rate, or keep its argument in range"
+    )

@@ -1,0 +1,369 @@
+"""Graphs: recorded programs as nodes, and the interpreter that runs them.
+
+A node is one call of a function of the Array API standard (or of a function of the user's own).
+`tinynn.transforms.record` makes graphs, `tinynn.compiler` rewrites them.
+"""
+
+import operator
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any
+
+from tinynn.rules.batching import BATCHING
+from tinynn.rules.kinds import RULES
+from tinynn.trace import Effect, Function, Traced, backend_of, namespace
+from tinynn.trace.scopes import NOWHERE, Origin
+
+#: Python's own arithmetic, for numbers that stay Python numbers.
+OF_NUMBERS: dict[str, Callable[..., Any]] = {
+    "add": operator.add,
+    "subtract": operator.sub,
+    "multiply": operator.mul,
+    "divide": operator.truediv,
+    "floor_divide": operator.floordiv,
+    "remainder": operator.mod,
+    "pow": operator.pow,
+    "negative": operator.neg,
+    "positive": operator.pos,
+    "abs": abs,
+}
+
+
+class Dim(int):
+    """A length that follows the batch: factor * batch + offset.
+
+    As an integer it is the length for the batch that was recorded, so that shapes stay shapes. It
+    equals no plain integer: a batch of 4 is not the 4 features that happen to stand beside it.
+
+    >>> rows = Dim(4, factor=2)
+    >>> rows, int(rows), rows.at(10), 3 * rows + 1, rows == 8
+    (2*batch, 8, 20, 6*batch + 1, False)
+    """
+
+    factor: int
+    offset: int
+    batch: int
+
+    def __new__(cls, batch: int, factor: int = 1, offset: int = 0) -> "Dim":
+        self = super().__new__(cls, factor * batch + offset)
+        self.factor, self.offset, self.batch = factor, offset, int(batch)
+        return self
+
+    def at(self, batch: int) -> int:
+        """The length for a batch of that size."""
+        return self.factor * batch + self.offset
+
+    def __mul__(self, other: Any) -> Any:
+        if type(other) is int and other:
+            return Dim(self.batch, self.factor * other, self.offset * other)
+        return int(self) * int(other) if isinstance(other, int) else int(self) * other
+
+    def __add__(self, other: Any) -> Any:
+        if type(other) is int:
+            return Dim(self.batch, self.factor, self.offset + other)
+        return int(self) + int(other) if isinstance(other, int) else int(self) + other
+
+    __rmul__, __radd__ = __mul__, __add__
+
+    def __eq__(self, other: object) -> bool:
+        mine = (self.factor, self.offset)
+        return isinstance(other, Dim) and mine == (other.factor, other.offset)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def __hash__(self) -> int:
+        return hash((self.factor, self.offset))
+
+    def __repr__(self) -> str:
+        text = "batch" if self.factor == 1 else f"{self.factor}*batch"
+        sign = "-" if self.offset < 0 else "+"
+        return f"{text} {sign} {abs(self.offset)}" if self.offset else text
+
+    __str__ = __repr__
+
+
+def mapped(value: Any, of_leaf: Callable[[Any], Any]) -> Any:
+    """An argument or keyword with `of_leaf` of everything in its tuples, lists, slices, dicts."""
+    if isinstance(value, tuple | list):
+        return type(value)([mapped(item, of_leaf) for item in value])
+    if isinstance(value, slice):
+        return slice(*[mapped(end, of_leaf) for end in (value.start, value.stop, value.step)])
+    if isinstance(value, dict):
+        return {key: mapped(item, of_leaf) for key, item in value.items()}
+    return of_leaf(value)
+
+
+@dataclass(eq=False)
+class Node:
+    """A value of a recorded program: what one call gave.
+
+    Attributes:
+        function: what was called.
+        args: Nodes, Python scalars or None, by position.
+        kwargs: everything else, by keyword.
+        shape, dtype: of the result; () and None where it is no array (a tuple of them, a number).
+        origin: the layer and the line of the user's code that made the call.
+    """
+
+    function: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    shape: Any = None
+    dtype: Any = None
+    origin: Origin = NOWHERE
+
+    @property
+    def name(self) -> str:
+        """The function's name, without the extension it belongs to.
+
+        A function of the user's own has its module in front: it is not the standard's of that name.
+        """
+        function = self.function
+        name = str(function.name).rpartition(".")[2]
+        if is_known(function):
+            return name
+        return f"{getattr(function.body, '__module__', None) or 'user'}.{name}"
+
+    @property
+    def effect(self) -> Effect:
+        """What the call does beside giving its result."""
+        return Effect.NONE if self.function is None else self.function.effect
+
+    @property
+    def parents(self) -> list["Node"]:
+        """The arguments that are values of the program."""
+        return [a for a in self.args if isinstance(a, Node)]
+
+
+@dataclass(eq=False)
+class Input(Node):
+    """A value that is given anew in each call; `label` says which: "params.0.weight"."""
+
+    label: str = ""
+
+
+@dataclass(eq=False)
+class Constant(Node):
+    """An array from outside the function, kept by reference: later changes to it are seen.
+
+    `wrappers` are the arrays of a Namespace that the function knows it by: one that is assigned to
+    gets another value, and the program is then out of date.
+    """
+
+    value: Any = None
+    wrappers: list[Traced] = field(default_factory=list)
+
+    @property
+    def current(self) -> bool:
+        """Whether the function, called now, would take the same array."""
+        return all(wrapper.value is self.value for wrapper in self.wrappers)
+
+
+def _item(x: Any, *, index: int) -> Any:
+    return x[index]
+
+
+def _fill(*, value: Any, shape: Any, dtype: Any, like: Any) -> Any:
+    device = backend_of(like).device
+    return namespace(like).full(tuple(map(int, shape)), value, dtype=dtype, device=device)
+
+
+def _part(x: Any, *, start: int, shape: tuple[int, ...], label: str) -> Any:
+    return namespace(x).reshape(x[start : start + prod(shape)], shape)
+
+
+def _pack(*arrays: Any, labels: list[str]) -> Any:
+    xp = namespace(*arrays)
+    return xp.concat([xp.reshape(a, (prod(a.shape),)) for a in arrays])
+
+
+def _copied(x: Any) -> Any:
+    return namespace(x).asarray(x, copy=True)
+
+
+#: One of several results: `item(x, index=)`.
+ITEM = Function("item", _item)
+#: An array of one value, which is known: `fill(value=, shape=, dtype=)`.
+FILL = Function("fill", _fill)
+#: The array of a shape that lies in a vector from `start` on, and a vector of arrays.
+PART, PACK = Function("part", _part), Function("pack", _pack)
+#: The elements of a view, laid out anew.
+COPIED = Function("copied", _copied)
+#: The functions that the standard lacks and only recordings and passes write.
+OURS = frozenset({ITEM, FILL, PART, PACK, COPIED})
+
+
+def is_known(function: Function) -> bool:
+    """Whether tables may know it by its name: the standard's, or one of tinynn's own."""
+    standard = function.space is not None or function in OURS
+    return standard or function in RULES or function in BATCHING
+
+
+def carry_out(function: Function, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+    """The call of a node, given the values of its arguments."""
+    if function.name in OF_NUMBERS and not any(hasattr(a, "dtype") for a in args):
+        return OF_NUMBERS[function.name](*args, **kwargs)
+    return function(*args, **kwargs)
+
+
+#: What `Graph.run` calls for every node: `hook(node, value)`. What it returns takes the value's
+#: place, unless that is None.
+Hook = Callable[[Node, Any], Any]
+
+
+@dataclass
+class Graph:
+    """A recorded program.
+
+    Attributes:
+        name: the function's.
+        inputs: what is given in each call, in order.
+        nodes: the calls, in order of execution.
+        outputs: Nodes, and the numbers and strings that the function returned, in order.
+        space: the namespace whose functions are called.
+        structure: makes the function's result, a tree, of the outputs.
+        batch: the size of the batch that was recorded, where it is symbolic: the lengths that
+            follow it are then a `Dim`. None where all lengths are what they are.
+        decompositions: the functions that were decomposed while recording, by name.
+    """
+
+    name: str
+    inputs: list[Input]
+    nodes: list[Node]
+    outputs: list[Any]
+    space: Any = None
+    structure: Any = None
+    batch: int | None = None
+    decompositions: frozenset[str] = frozenset()
+
+    @property
+    def constants(self) -> list[Constant]:
+        """The arrays from outside that the program reads."""
+        found: dict[int, Constant] = {}
+        everything = [a for node in self.nodes for a in node.args] + self.outputs
+        for value in everything:
+            if isinstance(value, Constant):
+                found.setdefault(id(value), value)
+        return list(found.values())
+
+    @property
+    def effects(self) -> list[Node]:
+        """The calls that do more than give their result, in order."""
+        return [node for node in self.nodes if node.effect is not Effect.NONE]
+
+    def users(self) -> dict[int, list[Node]]:
+        """For the id of every node, the nodes that take it."""
+        users: dict[int, list[Node]] = {}
+        for node in self.nodes:
+            for parent in node.parents:
+                users.setdefault(id(parent), []).append(node)
+        return users
+
+    def run(self, values: Sequence[Any], hook: Hook | None = None) -> list[Any]:
+        """What the program gives for other values of its inputs, call after call.
+
+        Args:
+            values: an array or number for each of `inputs`, in order, of the library that the
+                graph was recorded on. They may be arrays of a transformation.
+            hook: called as `hook(node, value)` after every node, in order. What it returns takes
+                the value's place; None keeps it.
+
+        Returns:
+            The values of `outputs`, in order. `graph.structure.unflatten` makes the function's
+            result of them.
+
+        Raises:
+            ValueError: the number of values or a shape is another one than was recorded.
+
+        >>> import numpy as np
+        >>> from tinynn.transforms.record import record
+        >>> graph = record(lambda x: x * 2 + 1, np.asarray([1.0, 2.0]))
+        >>> graph.run([np.asarray([10.0, 20.0])])
+        [array([21., 41.])]
+        >>> seen = []
+        >>> _ = graph.run([np.asarray([10.0, 20.0])], lambda node, value: seen.append(node.name))
+        >>> seen
+        ['multiply', 'add']
+        """
+        batch = self._batch_of(values)
+        known: dict[int, Any] = {id(c): c.value for c in self.constants}
+        known.update(zip(map(id, self.inputs), values, strict=True))
+        like = next((v for v in known.values() if hasattr(v, "dtype")), None)
+        last = {id(parent): node for node in self.nodes for parent in node.parents}
+        kept = {id(output) for output in self.outputs}
+
+        def now(value: Any) -> Any:
+            return value.at(batch or 0) if isinstance(value, Dim) else value
+
+        def value_of(a: Any) -> Any:
+            return known[id(a)] if isinstance(a, Node) else mapped(a, now)
+
+        for node in self.nodes:
+            kwargs = node.kwargs if batch is None else mapped(node.kwargs, now)
+            kwargs = kwargs | {"like": like} if node.function is FILL else kwargs
+            try:
+                value = carry_out(node.function, [value_of(a) for a in node.args], kwargs)
+            except Exception as error:
+                error.add_note(f"in {node.name} of the graph of {self.name}: {node.origin}")
+                raise
+            replaced = None if hook is None else hook(node, value)
+            known[id(node)] = value if replaced is None else replaced
+            for parent in node.parents:  # free what is not needed any more
+                if last[id(parent)] is node and id(parent) not in kept:
+                    known.pop(id(parent), None)
+        return [value_of(output) for output in self.outputs]
+
+    def _batch_of(self, values: Sequence[Any]) -> int | None:
+        """The size of the batch that these values are; ValueError if they do not fit the inputs."""
+        where = f"run of the graph of {self.name}"
+        if len(values) != len(self.inputs):
+            labels = ", ".join(each.label for each in self.inputs)
+            raise ValueError(
+                f"{where}: expected {len(self.inputs)} values ({labels}), got {len(values)}"
+            )
+        found: tuple[int, str] | None = None
+        for each, value in zip(self.inputs, values, strict=True):
+            shape = tuple(getattr(value, "shape", ()))
+            pairs = list(zip(each.shape, shape, strict=False))
+            for axis, (want, have) in enumerate(pairs):
+                if isinstance(want, Dim) and found and have != found[0]:
+                    raise ValueError(
+                        f"{where}: {each.label}, axis {axis}: expected a batch of {found[0]} as in "
+                        f"{found[1]}, got {have}"
+                    )
+                if isinstance(want, Dim):
+                    found = have, each.label
+            same = all(isinstance(want, Dim) or want == have for want, have in pairs)
+            if len(shape) != len(each.shape) or not same:
+                raise ValueError(
+                    f"{where}: {each.label}: expected shape {tuple(each.shape)}, got {shape}. To "
+                    "fix it: record the function with arrays of this shape, or with batch_axes"
+                )
+        return found[0] if found else self.batch
+
+    def __str__(self) -> str:
+        names: dict[int, str] = {}
+        for value in self.inputs:
+            names[id(value)] = value.label
+        for index, constant in enumerate(self.constants):
+            names[id(constant)] = f"c{index}"
+        given = ", ".join(f"{i.label}: {_shape(i)}" for i in self.inputs)
+        lines = [f"{self.name}({given})"]
+        for index, node in enumerate(self.nodes):
+            names[id(node)] = f"v{index}"
+            shown = [names[id(a)] if isinstance(a, Node) else repr(a) for a in node.args]
+            shown += [f"{key}={value!r}" for key, value in node.kwargs.items()]
+            effect = "" if node.effect is Effect.NONE else node.effect.value
+            backward = "backward" if node.origin.backward else ""
+            notes = [_shape(node), node.origin.place, backward, effect]
+            note = ", ".join(filter(None, notes))
+            text = f"v{index} = {node.name}({', '.join(shown)})"
+            lines.append(f"  {text:<46}  # {note}")
+        outs = [names[id(o)] if isinstance(o, Node) else repr(o) for o in self.outputs]
+        return "\n".join([*lines, f"  return {', '.join(outs)}"])
+
+
+def _shape(node: Node) -> str:
+    return str(tuple(node.shape or ()))
