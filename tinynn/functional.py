@@ -30,7 +30,7 @@ Array: TypeAlias = Any
 
 
 class InputError(ValueError):
-    """An array that does not fit a layer or a loss.
+    """Something that does not fit a layer or a loss, most often an array.
 
     path: where the layer stands in the network, "2" or "2.inner"; each scope that the error
     passes through puts the name of its child in front.

@@ -2,9 +2,8 @@
 
 from typing import Any, NamedTuple
 
-import backends
-from backends import random
 from tinynn import tree
+from tinynn.config import label
 from tinynn.layers.scope import Array, Pass, Scope, Tree
 from tinynn.trace import Namespace, bottom, plain
 
@@ -48,47 +47,45 @@ def run(
         first_row: the number of the inputs' first row in the whole batch.
         perturbations: path -> an array to add to what is tapped there.
     """
+    for name, given in (("params", params), ("state", state)):
+        if not isinstance(given, dict):
+            raise TypeError(
+                f"{label(net)}: expected {name} as net.init makes them, a dict, got "
+                f"{type(given).__name__}. To fix it: call net(params, x), or net.apply(params, "
+                "state, x); in a layer's forward, call a child by scope(name, layer, x)"
+            )
     this = Pass(
-        [*tree.leaves(inputs), _first(params)],
+        inputs,
+        (params, state),
+        key,
         training=training,
         first_row=first_row,
         perturbations=perturbations,
     )
-    this.key = _as_key(key, this)
-    return _finish(this, state, _enter(this, net, params, state, inputs))
+    output = _enter(this, net, params, state, inputs)
+    unknown = this.perturbations.keys() - this.taps.keys()
+    if unknown:
+        raise ValueError(
+            f"{label(net)}: expected perturbations of {', '.join(this.taps) or 'nothing'}, which "
+            f"is tapped, got {', '.join(sorted(unknown))}. To fix it: name them as Forward.taps does"
+        )
+    return _finish(this, state, output)
 
 
 def create(
     net: Any, key: Array | int, *inputs: Tree, dtype: Any = None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """New parameters and state of a network for inputs like these; see `Layer.init`."""
-    this = Pass([*tree.leaves(inputs), key], creating=True)
+    this = Pass(inputs, (), key, dtype=dtype, creating=True)
     if this.backend is None:
         raise ValueError("init: expected an array among the inputs, or a key that is one")
     if dtype is not None:
-        this.dtype = this.backend.dtypes()[this.backend.dtype_name(dtype)]
         inputs = tree.map(lambda a: _floating_as(a, this.dtype, this.backend), inputs)
-    elif this.dtype is None:
-        this.dtype = this.backend.default_float
-    this.key = _as_key(key, this)
     params: dict[str, Any] = {}
     state: dict[str, Any] = {}
     with this.backend.scope():
         _enter(this, net, params, state, inputs)
     return _pruned(params), _pruned(state)
-
-
-def _first(params: Any) -> Any:
-    """One of the parameters, by which to tell what they are like; None if there are none."""
-    while isinstance(params, dict):
-        params = next(iter(params.values()), None)
-    return params
-
-
-def _as_key(key: Array | int | None, this: Pass) -> Array | None:
-    if key is None or hasattr(key, "dtype"):
-        return key
-    return random.key(int(key), this.backend or backends.get(backends.names()[0]))
 
 
 def _floating_as(array: Array, dtype: Any, backend: Any) -> Array:
@@ -104,6 +101,7 @@ def _enter(
     state: dict[str, Any],
     inputs: tuple[Tree, ...],
 ) -> Tree:
+    inputs = tree.map(this.lift, inputs)
     if not hasattr(net, "forward"):
         return net(*inputs)
     return net.forward(Scope(this, net, params, state, (), inputs), *inputs)

@@ -1,15 +1,17 @@
 """Scope: what a layer sees of the pass through the network that it takes part in."""
 
+from operator import index
 from typing import Any, TypeAlias
 from zlib import crc32
 
+import backends
 from backends import random
 from tinynn import tree
 from tinynn.config import label
 from tinynn.functional import DtypeError, InputError, ShapeError
 from tinynn.initializers import Initializer
 from tinynn.rules.special import stop_gradient
-from tinynn.trace import backend_of, namespace
+from tinynn.trace import Traced, backend_of, constant, namespace
 from tinynn.trace.scopes import scopes
 
 Array: TypeAlias = Any
@@ -19,49 +21,67 @@ Tree: TypeAlias = Any
 class Variable:
     """A value of the state, read and set as `.value`; what is set is outside every gradient."""
 
-    __slots__ = ("_key", "_pass", "_start")
+    __slots__ = ("_key", "_scope", "_start")
 
-    def __init__(self, of: "Pass", key: tuple[str, ...], start: Array) -> None:
-        self._pass, self._key, self._start = of, key, start
+    def __init__(self, scope: "Scope", name: str, start: Array) -> None:
+        self._scope, self._key, self._start = scope, (*scope.path, name), start
 
     @property
     def value(self) -> Array:
         """The value that was set last in this pass, else the one from before it."""
-        return self._pass.new_state.get(self._key, self._start)
+        return self._scope._pass.new_state.get(self._key, self._start)
 
     @value.setter
     def value(self, value: Array) -> None:
-        where, old = ".".join(self._key), self._start
-        if tuple(value.shape) != tuple(old.shape) or value.dtype != old.dtype:
-            raise ShapeError(
-                f"state {where!r}: expected a value of shape {tuple(old.shape)} and {old.dtype} as "
-                f"before, got {tuple(value.shape)} and {value.dtype}; keep its shape and dtype"
-            )
-        self._pass.new_state[self._key] = stop_gradient(value)
+        run, old = self._scope._pass, self._start
+        if not _is_array(value):
+            got = f"{value!r} ({type(value).__name__})"
+        elif tuple(value.shape) != tuple(old.shape) or value.dtype != old.dtype:
+            got = f"one of shape {tuple(value.shape)} and {value.dtype}"
+        else:
+            run.new_state[self._key] = run.lift(stop_gradient(value))
+            return
+        raise InputError(
+            f"{label(self._scope.layer)}: expected an array of shape {tuple(old.shape)} and "
+            f"{old.dtype} for state {self._key[-1]!r}, as before, got {got}; keep its shape and "
+            "dtype: xp.astype(value, old.dtype)"
+        )
 
 
 class Pass:
-    """What the scopes of one pass through a network share."""
+    """What the scopes of one pass through a network share.
+
+    Attributes:
+        backend: where its arrays live; None where there are none.
+        dtype: of parameters: that of the first floats among inputs and parameters, or the default.
+        space: the namespace of differentiable arrays, if any of its arrays is one. Then all are,
+            so that operators work between any two: some libraries' own refuse other arrays.
+    """
 
     __slots__ = (
         "backend", "creating", "draws", "dtype", "first_row", "key", "layers", "losses",
-        "new_state", "perturbations", "taps", "training",
+        "new_state", "perturbations", "space", "taps", "training",
     )  # fmt: skip
 
     def __init__(
         self,
-        values: list[Any],
+        inputs: Tree,
+        kept: Tree,
+        key: Array | int | None,
         *,
+        dtype: Any = None,
         training: bool = False,
         first_row: int = 0,
         creating: bool = False,
         perturbations: dict[str, Array] | None = None,
     ) -> None:
-        self.key: Array | None = None
+        arrays = [a for a in (*tree.leaves(inputs), *tree.leaves(kept)) if hasattr(a, "dtype")]
+        keyed = [key] if _is_array(key) and key.shape else []
+        self.backend = backend_of((arrays + keyed)[0]) if arrays or keyed else None
+        self.dtype = self._floating(arrays, dtype)
+        self.space = next((a.space for a in arrays + keyed if type(a) is Traced), None)
+        self.key = key if keyed or key is None else self._seeded(key)
         self.training, self.first_row, self.creating = training, first_row, creating
-        arrays = [a for a in values if hasattr(a, "dtype")]
-        self.backend = backend_of(arrays[0]) if arrays else None
-        self.dtype = self._floating(arrays)
         self.perturbations = perturbations or {}
         self.new_state: dict[tuple[str, ...], Array] = {}
         self.layers: dict[tuple[str, ...], Any] = {}
@@ -69,12 +89,18 @@ class Pass:
         self.taps: dict[str, Array] = {}
         self.draws: dict[tuple[str, ...], int] = {}
 
-    def _floating(self, arrays: list[Array]) -> Any:
-        """The dtype of the first floats among the inputs, else of the parameters."""
-        for array in arrays:
-            if is_floating(array):
-                return array.dtype
-        return None
+    def _floating(self, arrays: list[Array], dtype: Any) -> Any:
+        if dtype is not None and self.backend is not None:
+            return self.backend.dtypes()[self.backend.dtype_name(dtype)]
+        found = next((a.dtype for a in arrays if is_floating(a)), None)
+        return self.backend.default_float if found is None and self.backend else found
+
+    def _seeded(self, seed: Any) -> Array:
+        return random.key(index(seed), self.backend or backends.get(backends.names()[0]))
+
+    def lift(self, array: Array) -> Array:
+        """The array as one that works together with all others of the pass."""
+        return array if self.space is None else constant(array, self.space)
 
     def key_at(self, path: tuple[str, ...], last: str) -> Array:
         """The key of one place: all of them lead from the pass's own by a hash of the path."""
@@ -93,18 +119,18 @@ class Random:
     a part of a batch get what they would get in the whole. Each draw has a key of its own.
     """
 
-    __slots__ = ("_pass", "_path")
+    __slots__ = ("_scope",)
 
-    def __init__(self, of: Pass, path: tuple[str, ...]) -> None:
-        self._pass, self._path = of, path
+    def __init__(self, scope: "Scope") -> None:
+        self._scope = scope
 
     def key(self) -> Array:
         """A new key, (2,) int32, for draws that are not counted by row."""
-        run, path = self._pass, self._path
+        run, path = self._scope._pass, self._scope.path
         if run.key is None:
-            raise ValueError(
-                "expected a key to draw random numbers with, got none. To fix it: give apply a "
-                "key=, an integer seed or a key of backends.random"
+            raise InputError(
+                f"{label(self._scope.layer)}: expected a key to draw random numbers with, got "
+                "none. To fix it: give apply a key=, an integer seed or a key of backends.random"
             )
         count = run.draws[path] = run.draws.get(path, 0) + 1
         return run.key_at(path, f"draw {count}")
@@ -113,16 +139,18 @@ class Random:
         self, shape: tuple[int, ...], dtype: Any, low: float = 0.0, high: float = 1.0
     ) -> Array:
         """Uniform draws from [low, high)."""
-        rows = self._pass.first_row
-        return random.uniform(self.key(), shape, dtype, low, high, rows)
+        run = self._scope._pass
+        return run.lift(random.uniform(self.key(), shape, dtype, low, high, run.first_row))
 
     def normal(self, shape: tuple[int, ...], dtype: Any) -> Array:
         """Normal draws of mean 0 and variance 1."""
-        return random.normal(self.key(), shape, dtype, self._pass.first_row)
+        run = self._scope._pass
+        return run.lift(random.normal(self.key(), shape, dtype, run.first_row))
 
     def bernoulli(self, p: float, shape: tuple[int, ...]) -> Array:
         """True with probability `p`."""
-        return random.bernoulli(self.key(), p, shape, self._pass.first_row)
+        run = self._scope._pass
+        return run.lift(random.bernoulli(self.key(), p, shape, run.first_row))
 
 
 class Scope:
@@ -164,44 +192,17 @@ class Scope:
         Raises:
             ShapeError, DtypeError: the parameter that is there does not fit the input.
         """
-        run, params = self._pass, self._params
-        if run.creating and name not in params:
-            self._check_name(name)
-            params[name] = init(run.key_at(self.path, name), shape, dtype or run.dtype)
-        try:
-            param = params[name]
-        except KeyError:
-            raise self._missing("parameter", name, params) from None
-        if tuple(param.shape) != tuple(shape):
-            raise ShapeError(self._unfit("parameter", name, param, shape))
-        if dtype is None and run.dtype is not None and param.dtype != run.dtype:
-            raise DtypeError(
-                f"{label(self.layer)}: expected input of dtype {param.dtype}, as its parameters "
-                f"are, got {run.dtype}; convert one of them with xp.astype"
-            )
-        return param
+        return self._entry("parameter", self._params, name, init, shape, dtype)
 
     def state(
         self, name: str, init: Initializer, shape: tuple[int, ...], dtype: Any = None
     ) -> Variable:
         """The state of this name, which a pass reads and sets as `.value`; see `param`."""
-        run, state = self._pass, self._state
-        if run.creating and name not in state:
-            self._check_name(name)
-            state[name] = init(run.key_at(self.path, name), shape, dtype or run.dtype)
-        try:
-            value = state[name]
-        except KeyError:
-            raise self._missing("state", name, state) from None
-        if tuple(value.shape) != tuple(shape):
-            raise ShapeError(self._unfit("state", name, value, shape))
-        return Variable(run, (*self.path, name), value)
+        return Variable(self, name, self._entry("state", self._state, name, init, shape, dtype))
 
     def as_float(self, x: Array) -> Array:
         """`x`, integers and booleans converted to the dtype of the parameters."""
-        if is_floating(x) or self._pass.dtype is None:
-            return x
-        return namespace(x).astype(x, self._pass.dtype)
+        return x if is_floating(x) else namespace(x).astype(x, self._pass.dtype)
 
     @property
     def first_row(self) -> int:
@@ -211,31 +212,48 @@ class Scope:
     @property
     def random(self) -> Random:
         """Random numbers of this layer and this pass."""
-        return Random(self._pass, self.path)
+        return Random(self)
 
     def add_loss(self, name: str, value: Array) -> None:
         """Add a 0-d array, such as a penalty, to what training minimises."""
-        path = ".".join((*self.path, name))
-        before = self._pass.losses.get(path)
-        self._pass.losses[path] = value if before is None else before + value
+        self._check_name(name)
+        if tuple(getattr(value, "shape", ())):
+            raise ShapeError(
+                f"{label(self.layer)}: expected a 0-d array as the loss {name!r}, got shape "
+                f"{tuple(value.shape)}; take its sum or mean"
+            )
+        path, losses = ".".join((*self.path, name)), self._pass.losses
+        losses[path] = losses[path] + value if path in losses else value
 
     def tap(self, name: str, x: Array) -> Array:
         """Show `x` in `Forward.taps`, and add what the pass was given to perturb it with.
 
-        The gradient by that perturbation, at zero, is the loss's gradient by `x`.
+        The gradient by that perturbation, at zero, is the loss's gradient by `x`. The path is that
+        of the layer and the name; where a layer is called again, "path.name[1]" and so on.
         """
-        path = ".".join((*self.path, name))
-        self._pass.taps[path] = x
-        perturbation = self._pass.perturbations.get(path)
-        return x if perturbation is None else x + perturbation
+        self._check_name(name)
+        run, first = self._pass, ".".join((*self.path, name))
+        path, times = first, 0
+        while path in run.taps:
+            times += 1
+            path = f"{first}[{times}]"
+        perturbation = run.perturbations.get(path)
+        if perturbation is not None:
+            if tuple(perturbation.shape) != tuple(x.shape):
+                raise ShapeError(
+                    f"{label(self.layer)}: expected a perturbation of shape {tuple(x.shape)} for "
+                    f"{path!r}, got {tuple(perturbation.shape)}; make it with xp.zeros_like(x)"
+                )
+            x = x + run.lift(perturbation)
+        run.taps[path] = x
+        return x
 
     def __call__(self, name: str, layer: Any, *inputs: Tree) -> Tree:
         """The output of a child, a layer or a plain function, for these inputs."""
+        child = self._child(name, layer, inputs) if hasattr(layer, "forward") else None
         scopes.stack.append((name, layer))
         try:
-            if hasattr(layer, "forward"):
-                return layer.forward(self._child(name, layer, inputs), *inputs)
-            return layer(*inputs)
+            return layer(*inputs) if child is None else layer.forward(child, *inputs)
         except InputError as error:
             error.path = f"{name}.{error.path}" if error.path else name
             raise
@@ -245,32 +263,86 @@ class Scope:
         finally:
             scopes.stack.pop()
 
+    def _entry(
+        self,
+        what: str,
+        entries: dict[str, Any],
+        name: str,
+        init: Initializer,
+        shape: tuple[int, ...],
+        dtype: Any,
+    ) -> Array:
+        """The parameter or state of this name, made if the pass is one that makes them."""
+        run = self._pass
+        if run.creating and name not in entries:
+            self._check_name(name)
+            if name in self._params or name in self._state:
+                raise self._named_twice(name)
+            entries[name] = self._made(what, name, init, tuple(shape), dtype)
+        entry = entries.get(name)
+        if isinstance(entry, dict):
+            raise self._named_twice(name)
+        if entry is None:
+            raise self._missing(what, name, entries)
+        if tuple(entry.shape) != tuple(shape):
+            raise ShapeError(self._unfit(what, name, entry, shape))
+        if dtype is None and entry.dtype != run.dtype:
+            owner = "parameters are" if what == "parameter" else "state is"
+            raise DtypeError(
+                f"{label(self.layer)}: expected input of dtype {entry.dtype}, as its {owner}, "
+                f"got {run.dtype}; convert one of them with xp.astype"
+            )
+        return run.lift(entry)
+
+    def _made(
+        self, what: str, name: str, init: Initializer, shape: tuple[int, ...], dtype: Any
+    ) -> Array:
+        run = self._pass
+        assert run.backend is not None  # `create` sees to it
+        if dtype is not None:
+            dtype = run.backend.dtypes()[run.backend.dtype_name(dtype)]
+        made = init(run.key_at(self.path, name), shape, run.dtype if dtype is None else dtype)
+        if tuple(made.shape) != shape:
+            raise ShapeError(
+                f"{label(self.layer)}: expected {label(init)} to make {what} {name!r} of shape "
+                f"{shape}, got {tuple(made.shape)}; return an array of the shape it is given"
+            )
+        return made
+
     def _child(self, name: str, layer: Any, inputs: tuple[Tree, ...]) -> "Scope":
         run, path = self._pass, (*self.path, name)
         before = run.layers.setdefault(path, layer)
         if before is not layer and before != layer:
-            raise ValueError(
-                f"expected one layer of the name {name!r}, got {label(layer)} after "
-                f"{label(before)}. To fix it: give each child a name of its own"
+            raise InputError(
+                f"{label(self.layer)}: expected one layer of the name {name!r}, got {label(layer)} "
+                f"after {label(before)}. To fix it: give each child a name of its own"
             )
         if run.creating:
             self._check_name(name)
+            if isinstance(layer, type):
+                raise TypeError(
+                    f"{label(self.layer)}: expected child {name!r} to be a layer, got the class "
+                    f"{layer.__name__}; write {layer.__name__}(...)"
+                )
             parts = [tree_.setdefault(name, {}) for tree_ in (self._params, self._state)]
         else:
             parts = [tree_.get(name, _EMPTY) for tree_ in (self._params, self._state)]
         if not all(isinstance(part, dict) for part in parts):
-            raise ValueError(
-                f"{name!r} is the name of a parameter or state and of a child. To fix it: give "
-                "them different names"
-            )
+            raise self._named_twice(name)
         return Scope(run, layer, parts[0], parts[1], path, inputs)
 
     def _check_name(self, name: str) -> None:
-        if not name or "." in name:
-            raise ValueError(f"expected a name without dots, got {name!r}. To fix it: change it")
-        twice = name in self._params and name in self._state
-        if twice and not isinstance(self._params[name], dict):
-            raise ValueError(f"{name!r} is a parameter and a state. To fix it: rename one of them")
+        if not isinstance(name, str) or not name or "." in name:
+            raise InputError(
+                f"{label(self.layer)}: expected a name, a string without dots, got {name!r}. "
+                "To fix it: change it"
+            )
+
+    def _named_twice(self, name: str) -> InputError:
+        return InputError(
+            f"{label(self.layer)}: expected different names for parameters, state and children, "
+            f"got {name!r} for two of them. To fix it: rename one"
+        )
 
     def _missing(self, what: str, name: str, there: dict[str, Any]) -> InputError:
         if what == "state" and not there:

@@ -37,6 +37,11 @@ class Checkpointer:
         self._written, self._place = monotonic(), (0, 0)
         files.check_target(self.path)
 
+    def go_on(self, path: str | os.PathLike[str], state: TrainingState) -> None:
+        """Note that a run goes on from this state, which is that of the file at `path`."""
+        if os.path.realpath(path) == os.path.realpath(self.path):
+            self._place = (state.epoch, state.step)
+
     def is_due(self, run: Run) -> bool:
         """Whether a checkpoint is to be written now."""
         if isinstance(self.every, timedelta):

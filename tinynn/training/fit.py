@@ -131,6 +131,8 @@ def fit(
         if (source := _source(resume, checkpoint)) is not None:
             run.state = restore(source, problem)
             _check_left(run, source)
+            if checkpointer:
+                checkpointer.go_on(source, run.state)
         _tell(called, "start", run)
         restore_states(called, run)
         with bars.shown(progress, epochs, samples) as bar:
@@ -166,7 +168,7 @@ class _Training:
     ) -> None:
         self.run, self.problem, self.engine, self.bar = run, problem, engine, bar
         self.callbacks, self.checkpointer = callbacks, checkpointer
-        self.pace = _Pace(problem.batches.steps)
+        self.pace = Pace(problem.batches.steps)
         # Epochs are carried out together where nothing looks at each of them.
         quiet = not callbacks and len(run.measures) == 1 and checkpointer is None
         self.fused = engine.fuses_epochs and quiet
@@ -296,7 +298,7 @@ class _Training:
         self.run.stop()
 
 
-class _Pace:
+class Pace:
     """How many steps to do at once: so many that the bar moves and Ctrl-C is heard in time."""
 
     def __init__(self, steps: int) -> None:
