@@ -19,6 +19,12 @@ def is_sparse(value: Any) -> bool:
     return hasattr(value, "tocsr") and hasattr(value, "toarray")
 
 
+def is_dataset(value: Any) -> bool:
+    """Whether it is a dataset, which gives its samples by their numbers; not a column of a frame."""
+    methods = hasattr(value, "between") and hasattr(value, "take") and hasattr(value, "size")
+    return methods and not hasattr(value, "dtype")
+
+
 def refuse_odd_array(at: str, array: Any) -> None:
     """ValueError for an array whose bytes lie in another order than the machine's."""
     if not getattr(array.dtype, "isnative", True):

@@ -34,7 +34,7 @@ _CHUNK = 0.5  # seconds that one call of an engine is to take, about
 def fit(
     net: Any,
     X: Any,
-    y: Any,
+    y: Any = None,
     *,
     loss: Any = None,
     optimizer: Any = None,
@@ -64,15 +64,17 @@ def fit(
     X : (samples, ...), an array of any backend, nested lists, a data frame of numbers (pandas,
         polars, pyarrow and others, through narwhals) or a sparse matrix of SciPy's; or a tuple or
         dict of these, for a network of several inputs. Everything follows X: its library, device
-        and floating dtype. Integers stay integers
-    y : (samples,) integer labels or numbers, or (samples, outputs); a kind as X, or a column
+        and floating dtype. Integers stay integers. Or a dataset of your own, which gives y too:
+        see `tinynn.data.Dataset`; its first samples are checked, and `loss` has to be given
+    y : (samples,) integer labels or numbers, or (samples, outputs); a kind as X, or a column. None
+        beside a dataset
     loss : a loss, its name, or any function of (prediction, target) that gives a mean; None
         takes the one that y can only mean, by the rules of `tinynn.losses.for_targets`
     optimizer : an optimizer or its name; None is `Adam()`
     epochs : how many there are to be in all, those of a run that is resumed included
     batch_size : samples a step; the last batch of an epoch may be smaller. None for all at once
     validation : the fraction of the samples to hold out (drawn by the seed, the same share of each
-        class; the last ones without `shuffle`), or (X, y), or (X, y, sample_weight)
+        class; the last ones without `shuffle`), or (X, y), or (X, y, sample_weight), or a dataset
     seed : the same seed gives the same start, batches and dropout on every backend
     callbacks : called after each epoch with the `Run`; see `tinynn.training.callbacks`
     metrics : functions of (prediction, target) or their names. Measured after each epoch: on the

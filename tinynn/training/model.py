@@ -101,7 +101,7 @@ class Model:
             return y
 
     def evaluate(
-        self, X: Any, y: Any, *, sample_weight: Any = None, batch_size: int | None = None
+        self, X: Any, y: Any = None, *, sample_weight: Any = None, batch_size: int | None = None
     ) -> dict[str, float]:
         """The loss and the metrics on these samples, as Python numbers.
 

@@ -10,7 +10,7 @@ import backends
 from backends import Backend, MixedArrays, random
 from tinynn import losses, optim, tree
 from tinynn.config import label
-from tinynn.data import DataAdapter, Dataset, Samples, Source, columns_of, held_out
+from tinynn.data import DataAdapter, Dataset, Samples, Source, columns_of, held_out, is_dataset
 from tinynn.layers import Sequential, ShapeError, run
 from tinynn.metrics import MetricLike, get, name_of
 from tinynn.metrics import prepare as prepare_metric
@@ -53,7 +53,7 @@ class Problem:
 def prepare(
     net: Any,
     X: Any,
-    y: Any,
+    y: Any = None,
     *,
     loss: Any = None,
     optimizer: Any = None,
@@ -86,12 +86,15 @@ def prepare(
         start = _start(net, params, state, train.between(0, 1), seed, adapter)
         prediction, draws = _try(net, start, train, size, seed)
         whole = _targets(dataset, prediction, home)
+        if not dataset.has_all_targets:
+            _check_unseen(loss)
         loss = choose_loss(loss, net, prediction, whole)
         check_targets(loss, prediction, whole)
         measured = tuple(prepare_metric(m, loss, prediction, whole.y) for m in measured)
         dataset = dataset.with_targets(whole.y)
         train, held = _split(dataset, validation, key if shuffle else None, home)
-        if isinstance(validation, tuple | list):
+        if validation is not None and held is None:
+            validation = (validation, None) if is_dataset(validation) else validation
             given = _validation(adapter, validation, dataset, columns)
             other = _targets(given, prediction, home)
             check_targets(loss, prediction, other)
@@ -148,10 +151,10 @@ def check_whole(**numbers: Any) -> None:
 def _check_validation(validation: Any) -> None:
     pair = isinstance(validation, tuple | list) and len(validation) in (2, 3)
     fraction = isinstance(validation, Real) and 0 < float(validation) < 1
-    if validation is not None and not pair and not fraction:
+    if validation is not None and not (pair or fraction or is_dataset(validation)):
         raise ValueError(
-            "fit: validation: expected a fraction between 0 and 1, (X, y), (X, y, sample_weight) "
-            f"or None, got {reprlib.repr(validation)}"
+            "fit: validation: expected a fraction between 0 and 1, (X, y), (X, y, sample_weight), "
+            f"a dataset or None, got {reprlib.repr(validation)}"
         )
 
 
@@ -205,7 +208,7 @@ def _validation(
 
 def _classes(dataset: Source, home: Backend) -> Any:
     """The labels of the samples, if y is labels; else None."""
-    y = dataset.targets
+    y = dataset.targets if dataset.has_all_targets else None
     single = hasattr(y, "ndim") and (y.ndim == 1 or tuple(y.shape[1:]) == (1,))
     if not single or not home.xp.isdtype(y.dtype, ("integral", "bool")):
         return None
@@ -277,6 +280,16 @@ def _try(
 
 
 # The loss.
+
+
+def _check_unseen(loss: Any) -> None:
+    """Refuse a loss that would have to look at targets that nobody has seen yet."""
+    if loss is None or getattr(loss, "class_weight", None) == "balanced":
+        raise ValueError(
+            f"fit: loss: expected one that needs no look at all targets, which a dataset gives "
+            f"batch by batch, got {label(loss)}. To fix it: name a loss, such as "
+            'loss="squared_error", with a number for each class if it is to weigh them'
+        )
 
 
 def choose_loss(loss: Any, net: Any, prediction: Any, samples: Samples) -> Any:
