@@ -114,19 +114,26 @@ class DataAdapter:
         """
         if hostdata.is_sparse(value):
             self.dtype = self.dtype or self._sparse_dtype(value, name)
-            return value.tocsr()
+            matrix = value.tocsr()
+            held = host().xp.astype(matrix.data, host().default_float, copy=False)
+            if not to_scalar(host(), host().xp.all(host().xp.isfinite(held))):
+                raise ValueError(
+                    f"{self.where}: {name}: expected finite numbers, got NaN or infinity among the "
+                    "entries that are stored. To fix it: fill the gaps, or drop those rows"
+                )
+            return matrix
         at = f"{self.where}: {name}"
         x = _map_tree(lambda leaf, path: self._bring(leaf, name + path, columns), value)
         leaves = tree.leaves(x)
         if not leaves:
             raise ValueError(f"{at}: expected an array, got none. To fix it: give data.")
-        for leaf in leaves:
+        for path, leaf in tree.paths(x):
             if leaf.ndim == 0 or 0 in leaf.shape:
                 raise ValueError(
                     f"{at}: expected at least one sample and one feature, got shape "
                     f"{tuple(leaf.shape)}. To fix it: check how it was read."
                 )
-            self._same_length(leaf, leaves[0].shape[0], name)
+            self._same_length(leaf, leaves[0].shape[0], name + _dotted(path))
         self.dtype = self.dtype or self._common_float(leaves, name)
         return tree.map(self._as_float, x)
 
@@ -135,8 +142,8 @@ class DataAdapter:
         y = _map_tree(lambda leaf, path: self._bring(leaf, name + path), value)
         if len(hostdata.columns_of(value)) == 1:
             y = self.target.xp.reshape(y, (-1,))
-        for leaf in tree.leaves(y):
-            self._same_length(leaf, size, name)
+        for path, leaf in tree.paths(y):
+            self._same_length(leaf, size, name + _dotted(path))
         return tree.map(self._as_float, y)
 
     def sample_weight(self, value: Any, size: int, name: str = "sample_weight") -> Any:
@@ -162,7 +169,7 @@ class DataAdapter:
         ]
         floats = [(name, a) for name, a in named if xp.isdtype(a.dtype, "real floating")]
         flags = [
-            xp.all(xp.isfinite(a[start : start + _ROWS_AT_ONCE, ...]))
+            xp.all(xp.isfinite(a[start : min(start + _ROWS_AT_ONCE, a.shape[0]), ...]))
             for _, a in floats
             for start in range(0, a.shape[0], _ROWS_AT_ONCE)
         ]
@@ -191,7 +198,14 @@ class DataAdapter:
                     f"{at}: expected an array on {self.target!r}, got one on {on!r}. {self.hint}"
                 )
             hostdata.refuse_odd_array(at, value)
-            if on.xp.isdtype(value.dtype, ("bool", "integral", "real floating")):
+            try:
+                real = on.xp.isdtype(value.dtype, ("bool", "integral", "real floating"))
+            except TypeError as error:  # a dtype that the library itself does not know
+                raise ValueError(
+                    f"{at}: expected float32, float64, integers or booleans, got "
+                    f'{value.dtype}. To fix it: cast it first, X.astype("float32")'
+                ) from error
+            if real:
                 return value if on == self.target else self.target.asarray(value)
             if on != host() or on.xp.isdtype(value.dtype, "numeric"):
                 raise ValueError(

@@ -77,7 +77,7 @@ def prepare(
     home = adapter.target
     with home.scope():
         if dtype is not None:
-            adapter.dtype = home.dtypes()[home.dtype_name(dtype)]
+            adapter.dtype = _dtype(dtype, home)
         columns = tuple(map(str, columns_of(X)))
         dataset = adapter.dataset(X, y, sample_weight)
         key = random.key(int(seed), home)
@@ -123,6 +123,13 @@ def _check_net(net: Any) -> None:
             "fit: net: expected a layer, such as Sequential(Linear(32), relu, Linear(10)), "
             f"got {net!r}"
         )
+    if name := _of_a_library(net):
+        raise TypeError(
+            f"fit: net: expected functions of arrays of any library, which can be differentiated, "
+            f"got {name}, which is of one library alone. To fix it: take tinynn.functional.{name}, "
+            f"if there is one, or write def {name}(x): return namespace(x).{name}(x), with "
+            "tinynn.trace.namespace"
+        )
 
 
 def _optimizer(optimizer: Any) -> Any:
@@ -156,6 +163,16 @@ def _check_validation(validation: Any) -> None:
             "fit: validation: expected a fraction between 0 and 1, (X, y), (X, y, sample_weight), "
             f"a dataset or None, got {reprlib.repr(validation)}"
         )
+
+
+def _dtype(dtype: Any, home: Backend) -> Any:
+    names = [name for name in ("float32", "float64") if name in home.dtypes()]
+    try:
+        if (name := home.dtype_name(dtype)) in names:
+            return home.dtypes()[name]
+    except TypeError:
+        pass
+    raise ValueError(f"fit: dtype: expected {' or '.join(names)} on {home!r}, got {dtype!r}")
 
 
 def _metrics(metrics: Any) -> tuple[MetricLike, ...]:
@@ -228,7 +245,15 @@ def _start(
     net: Any, params: Any, state: Any, samples: Samples, seed: int, adapter: DataAdapter
 ) -> tuple[Any, Any]:
     """New parameters and state, or those given, if they are where X is and of the same shapes."""
-    new = net.init(int(seed), *samples.inputs, dtype=adapter.dtype)
+    inputs = samples.inputs
+    try:
+        inspect.signature(net.forward).bind(None, *inputs)
+    except TypeError as error:
+        raise TypeError(
+            f"fit: X: expected other inputs than {len(inputs)}, as {label(net)} takes them: {error}"
+            ". To fix it: write a layer whose forward(scope, ...) takes each, or give one array"
+        ) from error
+    new = net.init(int(seed), *inputs, dtype=adapter.dtype)
     given = (new[0] if params is None else params, new[1] if state is None else state)
     for name, expected, got in zip(("params", "state"), new, given, strict=True):
         if got is not expected:
@@ -236,7 +261,24 @@ def _start(
     return given
 
 
+def _of_a_library(net: Any) -> str:
+    """The name of a compiled function among the layers, such as a ufunc; "" if there is none."""
+    for layer in getattr(net, "layers", ()):
+        if name := _of_a_library(layer):
+            return name
+    compiled = inspect.isbuiltin(net) and net.__module__ != "builtins"  # abs goes everywhere
+    name: str = net.__name__ if compiled or type(net).__name__ == "ufunc" else ""
+    return name
+
+
 def _check_like(name: str, expected: Any, got: Any, home: Backend) -> None:
+    for path, leaf in tree.paths(got):
+        if not backends.is_array(leaf):
+            at = f" {path!r}:" if path else ""
+            raise TypeError(
+                f"fit: {name}:{at} expected an array, as net.init makes it, got "
+                f"{type(leaf).__name__}. To fix it: backends.get({home.name!r}).asarray({leaf!r})"
+            )
     shapes = [
         {path: (tuple(leaf.shape), leaf.dtype) for path, leaf in tree.paths(each)}
         for each in (expected, got)
