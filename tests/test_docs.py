@@ -43,7 +43,14 @@ def write(name: str, content: str, folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["README.md", "docs/derivatives.md", "docs/compiler.md", "docs/graphs.md"]
+    "name",
+    [
+        "README.md",
+        "docs/derivatives.md",
+        "docs/compiler.md",
+        "docs/graphs.md",
+        "docs/training-loops.md",
+    ],
 )
 def test_python_blocks_run(name: str, tmp_path: Path) -> None:
     # What the examples read is found from the root; what they save goes elsewhere.

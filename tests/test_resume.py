@@ -388,7 +388,7 @@ def test_a_description_with_gaps(backend: Backend, kept: Path, gone: str) -> Non
             continue
         arrays = [(name, np.asarray(t.values)) for name, t in tensors.items()]
         kept.write_bytes(files.pack(arrays, {**broken, "kind": "checkpoint"}, "checkpoint"))
-        with pytest.raises(ModelFileError, match="file: expected the description of a checkpoint"):
+        with pytest.raises(ModelFileError, match="file: expected the content of a checkpoint"):
             fit(NET, x, y, epochs=4, batch_size=5, resume=kept)
 
 

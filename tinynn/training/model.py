@@ -1,7 +1,8 @@
 """Model: a network with its parameters, as `fit` returns it and `load` reads it."""
 
 import os
-from collections.abc import Mapping, Sequence
+import reprlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from math import prod
 from typing import Any
@@ -218,7 +219,7 @@ def load(
 
     Raises
     ------
-    ModelFileError : the file is cut short, was edited, or is no model file
+    ModelFileError : the file is cut short, was edited, is no model file, or holds NaN
     ValueError : something of the user's own is missing from `custom`
     BackendUnavailable : no such library or device here
     TypeError : the file holds a dtype that the device lacks, float64 for one
@@ -228,13 +229,14 @@ def load(
     home = host() if backend is None else backends.get(backend)
     tensors, description = files.read(path, kind="model")
     own = dict(custom or {})
+    _check_description(path, description)
     try:
         net = layers.from_config(description["network"], own)
         loss = losses.from_config(description["loss"], own)
         metrics = config.from_config(description["metrics"], {**KNOWN, **own})
         history, columns = History(description["history"]), tuple(description["columns"])
         extra, of_state = dict(description["extra"]), set(description["state"])
-    except (KeyError, TypeError, RecursionError) as error:
+    except (TypeError, RecursionError) as error:
         raise files.damaged(path, "a model", error) from error
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
@@ -246,13 +248,50 @@ def load(
             place = state if name in of_state else params
             for folder in folders:
                 place = place.setdefault(folder, {})
+                if not isinstance(place, dict):
+                    raise files.damaged(path, "a model", f"{name!r} lies within an array")
             values, at = files.values_of(tensor, home), f"{path}: parameter {name!r}"
             place[last] = _placed(at, home, values, tensor.dtype, dtype)
-        check_finite(home, [*tree.paths(params), *tree.paths(state)], str(path))
+        if bad := non_finite(home, [*tree.paths(params), *tree.paths(state)]):
+            raise files.damaged(path, "a model", f"parameter {bad!r} holds NaN or infinity")
     return Model(
         net, params, state, history=history, loss=loss, metrics=metrics, columns=columns,
         extra=extra,
     )  # fmt: skip
+
+
+def _check_description(path: str | os.PathLike[str], description: dict[str, Any]) -> None:
+    """ModelFileError unless each part of a file's description is of the kind that `save` writes."""
+
+    def is_config(value: Any) -> bool:
+        return isinstance(value, dict) and isinstance(
+            value.get("class", value.get("function")), str
+        )
+
+    def is_list_of(value: Any, holds: Callable[[Any], bool]) -> bool:
+        return isinstance(value, list) and all(map(holds, value))
+
+    def is_text(value: Any) -> bool:
+        return isinstance(value, str)
+
+    def is_number(value: Any) -> bool:
+        return isinstance(value, int | float)
+
+    sound = {
+        "network": is_config,
+        "loss": lambda value: value is None or is_config(value),
+        "metrics": lambda value: is_list_of(value, is_config),
+        "history": lambda value: (
+            isinstance(value, dict) and all(is_list_of(v, is_number) for v in value.values())
+        ),
+        "columns": lambda value: is_list_of(value, is_text),
+        "state": lambda value: is_list_of(value, is_text),
+        "extra": lambda value: isinstance(value, dict),
+    }
+    for name, holds in sound.items():
+        if name not in description or not holds(description[name]):
+            got = reprlib.repr(description[name]) if name in description else "nothing"
+            raise files.damaged(path, "a model", f"its {name!r} is {got}")
 
 
 def _placed(at: str, home: Backend, values: Any, dtype: str, wanted: Any) -> Any:
@@ -272,18 +311,22 @@ def _placed(at: str, home: Backend, values: Any, dtype: str, wanted: Any) -> Any
 
 
 def check_finite(backend: Backend, named: list[tuple[str, Any]], where: str) -> None:
-    """Refuse parameters that hold NaN or infinities; one array of booleans is read."""
+    """Refuse parameters that hold NaN or infinities."""
+    if name := non_finite(backend, named):
+        raise ValueError(
+            f"{where}: parameter {name!r}: expected finite numbers, got NaN or infinity: "
+            "training diverged. Lower the learning rate or clip the gradients, and train again."
+        )
+
+
+def non_finite(backend: Backend, named: list[tuple[str, Any]]) -> str:
+    """The name of the first array that holds NaN or infinities, or ""; one array is read."""
     xp = backend.xp
     floats = [(name, a) for name, a in named if xp.isdtype(a.dtype, "real floating")]
     if not floats:
-        return
+        return ""
     flags = backend.to_host(xp.stack([xp.all(xp.isfinite(a)) for _, a in floats])).tolist()
-    for (name, _), sound in zip(floats, flags, strict=True):
-        if not sound:
-            raise ValueError(
-                f"{where}: parameter {name!r}: expected finite numbers, got NaN or infinity: "
-                "training diverged. Lower the learning rate or clip the gradients, and train again."
-            )
+    return next((name for (name, _), sound in zip(floats, flags, strict=True) if not sound), "")
 
 
 def _check_nesting(params: Any, path: str = "") -> None:
