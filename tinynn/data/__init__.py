@@ -4,6 +4,7 @@ from .adapter import DataAdapter, to_scalar
 from .dataset import (
     ArrayDataset,
     Dataset,
+    GivenDataset,
     Samples,
     Source,
     SparseDataset,
@@ -12,12 +13,13 @@ from .dataset import (
     held_out_count,
     target_like,
 )
-from .hostdata import columns_of, host
+from .hostdata import columns_of, host, is_dataset
 
 __all__ = [
     "ArrayDataset",
     "DataAdapter",
     "Dataset",
+    "GivenDataset",
     "Samples",
     "Source",
     "SparseDataset",
@@ -26,6 +28,7 @@ __all__ = [
     "held_out",
     "held_out_count",
     "host",
+    "is_dataset",
     "target_like",
     "to_scalar",
 ]

@@ -7,9 +7,10 @@ import backends
 from backends import Backend, MixedArrays
 from tinynn import tree
 from tinynn.data import hostdata
-from tinynn.data.dataset import ArrayDataset, Samples, Source, SparseDataset
+from tinynn.data.dataset import ArrayDataset, GivenDataset, Samples, Source, SparseDataset
 from tinynn.data.hostdata import backend_at, host
 
+_FIRST = 32  # samples of a user's dataset that are looked at
 _ROWS_AT_ONCE = 2**16  # that are looked at for NaN: a mapped file need not be in memory as a whole
 
 
@@ -43,6 +44,8 @@ class DataAdapter:
         """An adapter to the backend asked for, else to that of X, else to the host's library."""
         if backend is not None:
             return DataAdapter(where, backends.get(backend), moves=True)
+        if hostdata.is_dataset(x):
+            x = Samples(*x.between(0, 1)).x
         arrays = [a for a in tree.leaves(x) if backends.is_array(a)] if _is_tree(x) else [x]
         first = next(filter(backends.is_array, arrays), None)
         return DataAdapter(where, host() if first is None else backend_at(f"{where}: X", first))
@@ -58,6 +61,8 @@ class DataAdapter:
     ) -> Source:
         """X, y and weights together, free of NaN and infinities."""
         names = {k: prefix + k for k in ("X", "y", "sample_weight")}
+        if hostdata.is_dataset(x):
+            return self._given(x, y, sample_weight, names["X"])
         inputs = self.inputs(x, names["X"], columns)
         if hostdata.is_sparse(inputs):
             size, dtype = inputs.shape[0], self.target.dtype_name(self.dtype)
@@ -73,6 +78,35 @@ class DataAdapter:
         self.check_finite({names["X"]: inputs}, labels)
         return ArrayDataset(samples, self.target)
 
+    def _given(self, dataset: Any, y: Any, sample_weight: Any, name: str) -> Source:
+        """A dataset of the user's, whose first samples are checked."""
+        at = f"{self.where}: {name}"
+        if y is not None or sample_weight is not None:
+            raise ValueError(
+                f"{at}: expected a dataset to give targets and weights itself, got "
+                f"{'y' if y is not None else 'sample_weight'} beside it. To fix it: leave that out"
+            )
+        size = dataset.size
+        if not hasattr(size, "__index__") or size < 1:
+            raise ValueError(f"{at}: expected a dataset of size 1 or more, got size {size!r}")
+        found = dataset.between(0, min(int(size), _FIRST))
+        if not isinstance(found, tuple) or len(found) not in (2, 3):
+            raise TypeError(
+                f"{at}: expected a dataset whose between(start, stop) gives Samples(x, y), got "
+                f"{type(found).__name__}. To fix it: return tinynn.data.Samples"
+            )
+        first = Samples(*found)
+        for path, leaf in tree.paths(first):
+            on = backend_at(f"{at}, {path}", leaf)
+            if on != self.target:
+                raise MixedArrays(
+                    f"{at}, {path}: expected arrays on {self.target!r}, got them on {on!r}. "
+                    "To fix it: let the dataset give them there"
+                )
+        self.dtype = self.dtype or self._common_float(tree.leaves(first.x), name)
+        self.check_finite({f"{name}, first samples": first.x, f"{name}, first targets": first.y})
+        return GivenDataset(dataset, self.target, first)
+
     def inputs(self, value: Any, name: str = "X", columns: Sequence[str] = ()) -> Any:
         """X: a tree of arrays (samples, ...), or a sparse matrix, which is left as it is.
 
@@ -80,19 +114,26 @@ class DataAdapter:
         """
         if hostdata.is_sparse(value):
             self.dtype = self.dtype or self._sparse_dtype(value, name)
-            return value.tocsr()
+            matrix = value.tocsr()
+            held = host().xp.astype(matrix.data, host().default_float, copy=False)
+            if not to_scalar(host(), host().xp.all(host().xp.isfinite(held))):
+                raise ValueError(
+                    f"{self.where}: {name}: expected finite numbers, got NaN or infinity among the "
+                    "entries that are stored. To fix it: fill the gaps, or drop those rows"
+                )
+            return matrix
         at = f"{self.where}: {name}"
         x = _map_tree(lambda leaf, path: self._bring(leaf, name + path, columns), value)
         leaves = tree.leaves(x)
         if not leaves:
             raise ValueError(f"{at}: expected an array, got none. To fix it: give data.")
-        for leaf in leaves:
+        for path, leaf in tree.paths(x):
             if leaf.ndim == 0 or 0 in leaf.shape:
                 raise ValueError(
                     f"{at}: expected at least one sample and one feature, got shape "
                     f"{tuple(leaf.shape)}. To fix it: check how it was read."
                 )
-            self._same_length(leaf, leaves[0].shape[0], name)
+            self._same_length(leaf, leaves[0].shape[0], name + _dotted(path))
         self.dtype = self.dtype or self._common_float(leaves, name)
         return tree.map(self._as_float, x)
 
@@ -101,8 +142,8 @@ class DataAdapter:
         y = _map_tree(lambda leaf, path: self._bring(leaf, name + path), value)
         if len(hostdata.columns_of(value)) == 1:
             y = self.target.xp.reshape(y, (-1,))
-        for leaf in tree.leaves(y):
-            self._same_length(leaf, size, name)
+        for path, leaf in tree.paths(y):
+            self._same_length(leaf, size, name + _dotted(path))
         return tree.map(self._as_float, y)
 
     def sample_weight(self, value: Any, size: int, name: str = "sample_weight") -> Any:
@@ -157,7 +198,14 @@ class DataAdapter:
                     f"{at}: expected an array on {self.target!r}, got one on {on!r}. {self.hint}"
                 )
             hostdata.refuse_odd_array(at, value)
-            if on.xp.isdtype(value.dtype, ("bool", "integral", "real floating")):
+            try:
+                real = on.xp.isdtype(value.dtype, ("bool", "integral", "real floating"))
+            except TypeError as error:  # a dtype that the library itself does not know
+                raise ValueError(
+                    f"{at}: expected float32, float64, integers or booleans, got "
+                    f'{value.dtype}. To fix it: cast it first, X.astype("float32")'
+                ) from error
+            if real:
                 return value if on == self.target else self.target.asarray(value)
             if on != host() or on.xp.isdtype(value.dtype, "numeric"):
                 raise ValueError(

@@ -53,15 +53,19 @@ class Dataset(Protocol):
 
 
 class Source(Dataset, Protocol):
-    """A dataset whose targets are all there to be looked at."""
+    """A dataset whose targets can be looked at: all of them, or those of its first samples."""
+
+    @property
+    def has_all_targets(self) -> bool:
+        """Whether `targets` are those of all samples."""
 
     @property
     def targets(self) -> Tree:
-        """All of y."""
+        """y, as much of it as can be looked at."""
 
     @property
     def sample_weight(self) -> Array | None:
-        """All weights, or None."""
+        """The weights of the same samples, or None."""
 
     def with_targets(self, y: Tree) -> "Source":
         """The same samples with another y."""
@@ -69,6 +73,8 @@ class Source(Dataset, Protocol):
 
 class ArrayDataset:
     """Samples in memory, or in files that are mapped into it."""
+
+    has_all_targets = in_memory = True
 
     def __init__(self, samples: Samples, backend: Backend) -> None:
         self.samples, self.backend, self.size = samples, backend, samples.size
@@ -99,6 +105,8 @@ class ArrayDataset:
 
 class SparseDataset:
     """Rows of a sparse matrix of SciPy's, which become dense batch by batch."""
+
+    has_all_targets, in_memory = True, False
 
     def __init__(self, matrix: Any, dtype: str, rest: Samples, backend: Backend) -> None:
         self.matrix, self.dtype, self.backend = matrix, dtype, backend
@@ -131,8 +139,56 @@ class SparseDataset:
         return rest._replace(x=self.backend.asarray(dense, dtype=self.dtype))
 
 
+class GivenDataset:
+    """A dataset of the user's own, of whose targets the first ones are looked at.
+
+    Args:
+        dataset: what the samples are read from, when they are needed.
+        backend: where it gives them.
+        first: its first samples.
+        tail: the axes of the targets after the first, as the loss expects them; None: as they are.
+    """
+
+    has_all_targets = in_memory = False
+
+    def __init__(
+        self, dataset: Any, backend: Backend, first: Samples, tail: tuple[int, ...] | None = None
+    ) -> None:
+        self.dataset, self.backend, self.first, self.tail = dataset, backend, first, tail
+        self.size = int(dataset.size)
+
+    @property
+    def targets(self) -> Tree:
+        """y of the first samples."""
+        return self.first.y
+
+    @property
+    def sample_weight(self) -> Array | None:
+        """The weights of the first samples, or None."""
+        return self.first.sample_weight
+
+    def with_targets(self, y: Tree) -> "GivenDataset":
+        """The same samples, whose targets have the axes of this y."""
+        tail = tuple(y.shape[1:]) if hasattr(y, "shape") else None
+        return GivenDataset(self.dataset, self.backend, self.first._replace(y=y), tail)
+
+    def take(self, order: Array) -> Samples:
+        return self._with_tail(self.dataset.take(order))
+
+    def between(self, start: int, stop: int) -> Samples:
+        return self._with_tail(self.dataset.between(start, stop))
+
+    def _with_tail(self, samples: Any) -> Samples:
+        samples = Samples(*samples)
+        if self.tail is None:
+            return samples
+        return samples._replace(y=self.backend.xp.reshape(samples.y, (-1, *self.tail)))
+
+
 class Subset:
     """Some of the samples of a dataset, by their numbers there; nothing is copied."""
+
+    in_memory = False
 
     def __init__(self, dataset: Dataset, indices: Array, backend: Backend) -> None:
         self.dataset, self.indices, self.backend = dataset, indices, backend
@@ -150,6 +206,7 @@ class Slice:
 
     def __init__(self, dataset: Dataset, start: int, stop: int) -> None:
         self.dataset, self.start, self.size = dataset, start, stop - start
+        self.in_memory = getattr(dataset, "in_memory", False)
 
     def take(self, order: Array) -> Samples:
         return self.dataset.take(order + self.start)

@@ -19,8 +19,19 @@ def is_sparse(value: Any) -> bool:
     return hasattr(value, "tocsr") and hasattr(value, "toarray")
 
 
+def is_dataset(value: Any) -> bool:
+    """Whether it is a dataset, which gives samples by their numbers; not a column of a frame."""
+    methods = hasattr(value, "between") and hasattr(value, "take") and hasattr(value, "size")
+    return methods and not hasattr(value, "dtype")
+
+
 def refuse_odd_array(at: str, array: Any) -> None:
-    """ValueError for an array whose bytes lie in another order than the machine's."""
+    """ValueError for an array that is sparse, or whose bytes lie in another machine's order."""
+    if "sparse" in str(getattr(array, "layout", "")):
+        raise ValueError(
+            f"{at}: expected a dense array, got a sparse {type(array).__name__}. To fix it: make "
+            "it dense, X.to_dense(), or give a sparse matrix of SciPy's, which is read by batch"
+        )
     if not getattr(array.dtype, "isnative", True):
         raise ValueError(
             f"{at}: expected numbers in this machine's byte order, got dtype {array.dtype}. "
@@ -31,7 +42,7 @@ def refuse_odd_array(at: str, array: Any) -> None:
 def columns_of(value: Any) -> tuple[Any, ...]:
     """The names of a frame's columns; empty for anything else."""
     frame = _frame(value)
-    return () if frame is None else tuple(frame.columns)
+    return () if frame is None or _is_lazy(frame) else tuple(frame.columns)
 
 
 def read(at: str, value: Any, columns: Sequence[str] = ()) -> tuple[Any, str, bool]:
@@ -48,34 +59,52 @@ def read(at: str, value: Any, columns: Sequence[str] = ()) -> tuple[Any, str, bo
     """
     frame = _frame(value)
     if frame is not None:
+        if _is_lazy(frame):
+            raise TypeError(
+                f"{at}: expected a data frame with its rows, got a lazy {type(value).__name__}. To "
+                f"fix it: compute it first, {_computed(value)}"
+            )
         return _columns(at, frame, columns)
     series = _series(value)
     if series is not None:
         return (*_numbers(f"{at}, column {series.name!r}" if series.name else at, series), False)
+    if hasattr(value, "to_pylist"):  # an array of Arrow's, which is no column of a frame
+        value = value.to_pylist()
     if hasattr(value, "dtype") and hasattr(value, "tolist"):
         value = value.tolist()
     if not isinstance(value, list | tuple):
+        fix = "convert it first, for instance to an array"
+        if is_sparse(value):
+            fix = "make it dense, .toarray()"
+        elif hasattr(value, "compute") or hasattr(value, "collect"):
+            fix = f"compute it first, {_computed(value)}"
+        elif value is None:
+            fix = "give data (a dataset alone brings targets of its own)"
         raise TypeError(
             f"{at}: expected an array, nested lists of numbers or a data frame, "
-            f"got {type(value).__name__}. Convert it first, for instance to an array."
+            f"got {type(value).__name__}. To fix it: {fix}"
         )
     return value, _survey(at, value)[1], False
 
 
 def _frame(value: Any) -> Any:
-    """The frame as narwhals sees it, whatever library it is of; None for anything else."""
-    if not hasattr(value, "columns") and not hasattr(value, "column_names"):
+    """The frame as narwhals sees it, whatever library it is of, lazy or not; else None."""
+    kind = type(value)  # of a lazy frame, to name the columns would be to compute them
+    if not hasattr(kind, "columns") and not hasattr(kind, "column_names"):
         return None
     import narwhals.stable.v2 as nw  # only for frames
 
     found = nw.from_native(value, pass_through=True)
-    if isinstance(found, nw.LazyFrame):
-        library = type(value).__module__.partition(".")[0]
-        raise TypeError(
-            f"expected a data frame with its rows, got the lazy {type(value).__name__} of "
-            f"{library}. Compute it first: .collect() or .compute()."
-        )
-    return found if isinstance(found, nw.DataFrame) else None
+    return found if isinstance(found, nw.DataFrame | nw.LazyFrame) else None
+
+
+def _is_lazy(frame: Any) -> bool:
+    return hasattr(frame, "collect")
+
+
+def _computed(value: Any) -> str:
+    """What computes a lazy value."""
+    return ".collect()" if hasattr(value, "collect") else ".compute()"
 
 
 def _series(value: Any) -> Any:
@@ -115,7 +144,13 @@ def _numbers(at: str, column: Any) -> tuple[Any, str]:
         return column.to_numpy(), kind
     if str(dtype) in ("String", "Object", "Categorical", "Enum"):
         values = column.to_list()
-        return values, _survey(at, values)[1]
+        shape, kind = _survey(at, values)
+        if len(shape) > 1:
+            raise ValueError(
+                f"{at}: expected numbers, got lists of {shape[1]}. To fix it: give each entry a "
+                "column of its own"
+            )
+        return values, kind
     raise ValueError(f"{at}: expected numbers, got {dtype}. Turn it into numbers, or drop it.")
 
 

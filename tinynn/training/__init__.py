@@ -1,5 +1,6 @@
 """Training: `fit`, the `Model` it returns, and what stands around them."""
 
+from tinynn.training import checkpoints, engines
 from tinynn.training.callbacks import CSVLog, EarlyStopping, TensorBoard
 from tinynn.training.files import ModelFileError
 from tinynn.training.fit import fit
@@ -21,6 +22,8 @@ __all__ = [
     "TensorBoard",
     "TrainingState",
     "TrainingStep",
+    "checkpoints",
+    "engines",
     "fit",
     "load",
     "prepare",

@@ -4,22 +4,48 @@ A callback may also have
 
 - `start(run)`, called once before training: the place for its checks;
 - `finish(run)`, called once after training, however it ended;
-- `get_state()` and `set_state(state)`, a dict of what it goes on from, so that checkpoints keep it:
-  nested dicts of arrays and of what JSON holds.
+- `get_state()` and `set_state(state, run)`, so that checkpoints keep what it goes on from: nested
+  dicts of arrays and of what JSON holds. `set_state` is called after `start`.
 """
 
 import csv
 import os
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import KW_ONLY, dataclass, field
 from math import inf
 from pathlib import Path
 from typing import Any
 
+from tinynn import tree
 from tinynn.config import Configured, require, require_count
 from tinynn.training.state import Run
 
 Callback = Callable[[Run], Any]
+
+
+def states(callbacks: Iterable[Callback]) -> dict[str, Any]:
+    """What the callbacks would go on from, by their names."""
+    found = {name: c.get_state() for name, c in _named(callbacks) if hasattr(c, "get_state")}
+    return {name: state for name, state in found.items() if state}
+
+
+def restore_states(callbacks: Iterable[Callback], run: Run) -> None:
+    """Give each callback the state that a checkpoint kept for it."""
+    for name, callback in _named(callbacks):
+        if name in run.state.callbacks and hasattr(callback, "set_state"):
+            callback.set_state(run.state.callbacks[name], run)
+
+
+def _named(callbacks: Iterable[Callback]) -> list[tuple[str, Any]]:
+    """Each callback with its name: the class's, and its place among those of the class."""
+    count: Counter[str] = Counter()
+    named = []
+    for callback in callbacks:
+        kind = type(callback).__name__
+        named.append((f"{kind}/{count[kind]}", callback))
+        count[kind] += 1
+    return named
 
 
 @dataclass
@@ -98,11 +124,17 @@ class EarlyStopping(Configured):
         return state
 
     def set_state(self, state: dict[str, Any], run: Run) -> None:
-        """Go on from there."""
+        """Go on from there, or stop at once if the run had been stopped."""
         self._best, self._best_epoch = state["best"], state["best_epoch"]
-        if "params" in state:
+        if "params" in state and self.restore_best:
             carry = run.state.carry
-            self._best_carry = carry._replace(params=state["params"], state=state.get("state", {}))
+            best = [
+                tree.flatten(now)[1].unflatten(tree.leaves(state.get(name, {})))
+                for name, now in (("params", carry.params), ("state", carry.state))
+            ]
+            self._best_carry = carry._replace(params=best[0], state=best[1])
+        if run.epoch - self._best_epoch >= self.patience:
+            run.stop()
 
 
 @dataclass

@@ -1,7 +1,9 @@
 """Checkpoints: a training run's state in one file, from which it goes on bit for bit."""
 
 import os
+from collections.abc import Mapping
 from datetime import timedelta
+from math import isfinite
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -9,13 +11,10 @@ from typing import Any
 from tinynn import tree
 from tinynn.config import label
 from tinynn.training import files
-from tinynn.training.callbacks import Callback
 from tinynn.training.history import History
 from tinynn.training.problem import Problem
 from tinynn.training.state import Run, TrainingState
 from tinynn.training.step import Carry
-
-_SEPARATOR = "/"
 
 
 class Checkpointer:
@@ -35,8 +34,13 @@ class Checkpointer:
                 f"{every!r}. To fix it: give every=1, or every=timedelta(minutes=10)"
             )
         self.path, self.every = Path(path), every
-        self._written = monotonic()
+        self._written, self._place = monotonic(), (0, 0)
         files.check_target(self.path)
+
+    def go_on(self, path: str | os.PathLike[str], state: TrainingState) -> None:
+        """Note that a run goes on from this state, which is that of the file at `path`."""
+        if os.path.realpath(path) == os.path.realpath(self.path):
+            self._place = (state.epoch, state.step)
 
     def is_due(self, run: Run) -> bool:
         """Whether a checkpoint is to be written now."""
@@ -44,34 +48,28 @@ class Checkpointer:
             return monotonic() - self._written >= self.every.total_seconds()
         return run.state.step == 0 and run.epoch % self.every == 0
 
-    def write(
-        self, state: TrainingState, problem: Problem, engine: str, callbacks: list[Callback]
-    ) -> None:
-        """Write the state, whole or not at all."""
-        save(self.path, state, problem, engine, callbacks)
-        self._written = monotonic()
+    def write(self, state: TrainingState, problem: Problem) -> None:
+        """Write the state, unless the file is as far already or the loss is no longer finite."""
+        place = (state.epoch, state.step)
+        losses = [problem.backend.to_host(loss) for loss in state.losses]
+        totals = [state.history.last.get("loss", 0.0), *(float(loss.sum()) for loss in losses)]
+        if place > self._place and all(map(isfinite, totals)):
+            save(self.path, state, problem)
+            self._written, self._place = monotonic(), place
 
 
-def save(
-    path: str | os.PathLike[str],
-    state: TrainingState,
-    problem: Problem,
-    engine: str,
-    callbacks: list[Callback],
-) -> None:
+def save(path: str | os.PathLike[str], state: TrainingState, problem: Problem) -> None:
     """Write a training state to one file, whole or not at all."""
-    backend = problem.backend
-    kept = {name: c.get_state() for name, c in _named(callbacks) if hasattr(c, "get_state")}
-    trees = {"carry": state.carry, "losses": list(state.losses), "callbacks": kept}
     arrays, others = [], {}
-    for path_, leaf in tree.paths(trees):
+    kept = {"carry": state.carry, "losses": list(state.losses), "callbacks": state.callbacks}
+    for name, leaf in tree.paths(kept):
         if hasattr(leaf, "dtype"):
-            arrays.append((path_, backend.to_host(leaf)))
+            arrays.append((name, problem.backend.to_host(leaf)))
         else:
-            others[path_] = leaf
+            others[name] = leaf
     description = {
         "problem": _identity(problem),
-        "engine": engine,
+        "engine": state.engine,
         "epoch": state.epoch,
         "step": state.step,
         "history": state.history,
@@ -80,42 +78,41 @@ def save(
     files.write(path, files.pack(arrays, description, kind="checkpoint"))
 
 
-def restore(
-    path: str | os.PathLike[str], problem: Problem, run: Run, callbacks: list[Callback]
-) -> str:
-    """Put the state that `save` wrote into the run; the name of the engine it was made with.
+def restore(path: str | os.PathLike[str], problem: Problem) -> TrainingState:
+    """The state that `save` wrote, on the problem's backend.
 
     Raises
     ------
+    FileNotFoundError : there is no such file
     ModelFileError : the file is cut short, was edited, or is no checkpoint
     ValueError : it is of another network, optimizer, loss, seed or data
 
     """
+    if not Path(path).exists():
+        raise FileNotFoundError(
+            f"fit: resume: expected a checkpoint, got {path}, which does not exist. To fix it: "
+            "give its path, or resume=True to begin where there is none"
+        )
     tensors, description = files.read(path, kind="checkpoint")
-    for name, now in _identity(problem).items():
-        before = description["problem"].get(name)
-        if before != now:
-            raise ValueError(
-                f"fit: resume: {path}: {name}: expected {before}, as the run was started with, got "
-                f"{now}. To fix it: give fit the same arguments, or start a new run."
-            )
-    backend = problem.backend
-    arrays = {
-        name: backend.asarray(files.values_of(tensor, backend), tensor.dtype)
-        for name, tensor in tensors.items()
-    }
-    values = {**description["values"], **arrays}
-    leaves = [values[f"carry.{name}"] for name, _ in tree.paths(problem.start)]
-    carry: Carry = tree.flatten(problem.start)[1].unflatten(leaves)
-    losses = [a for name, a in arrays.items() if name.startswith("losses.")]
-    run.state = TrainingState(
-        carry, description["epoch"], description["step"], losses, History(description["history"])
-    )
-    for name, callback in _named(callbacks):
-        kept = _nested({p: v for p, v in values.items() if p.startswith(f"callbacks.{name}.")})
-        if kept and hasattr(callback, "set_state"):
-            callback.set_state(kept["callbacks"][name], run)
-    return str(description["engine"])
+    try:
+        _check_same(path, description["problem"], _identity(problem))
+        backend = problem.backend
+        arrays = {
+            name: backend.asarray(files.values_of(tensor, backend), tensor.dtype)
+            for name, tensor in tensors.items()
+        }
+        values = {**description["values"], **arrays}
+        return TrainingState(
+            _carry(path, problem.start, values),
+            description["epoch"],
+            description["step"],
+            [array for name, array in arrays.items() if name.startswith("losses.")],
+            History(description["history"]),
+            _nested(values, "callbacks."),
+            description["engine"],
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise files.damaged(path, "a checkpoint", error) from error
 
 
 def _identity(problem: Problem) -> dict[str, Any]:
@@ -133,21 +130,47 @@ def _identity(problem: Problem) -> dict[str, Any]:
         ],
         "seed": problem.backend.to_host(batches.key).tolist(),
         "shuffle": batches.shuffle,
+        "history": ["epoch", *problem.measures],
     }
 
 
-def _named(callbacks: list[Callback]) -> list[tuple[str, Any]]:
-    """Each callback with a name: its class's and its place."""
-    return [(f"{type(c).__name__}{_SEPARATOR}{i}", c) for i, c in enumerate(callbacks)]
+def _check_same(
+    path: str | os.PathLike[str], before: Mapping[str, Any], now: Mapping[str, Any]
+) -> None:
+    for name, value in now.items():
+        if before[name] != value:
+            raise ValueError(
+                f"fit: resume: {path}: {name}: expected {before[name]}, as the run was started "
+                f"with, got {value}. To fix it: give fit the same arguments, or start a new run"
+            )
 
 
-def _nested(values: dict[str, Any]) -> dict[str, Any]:
-    """Nested dicts from dotted names."""
+def _carry(path: str | os.PathLike[str], start: Carry, values: Mapping[str, Any]) -> Carry:
+    """The carry in the file, whose arrays must be as those of the problem's start."""
+    leaves = []
+    for name, like in tree.paths(start):
+        leaf = values[f"carry.{name}"]
+        if hasattr(like, "dtype"):
+            expected, got = ((tuple(a.shape), a.dtype) for a in (like, leaf))
+            if expected != got:
+                raise ValueError(
+                    f"fit: resume: {path}: {name}: expected {expected[0]} of {expected[1]}, as the "
+                    f"run would start with, got {got[0]} of {got[1]}. To fix it: give fit the same "
+                    "arguments, or start a new run"
+                )
+        leaves.append(leaf)
+    carry: Carry = tree.flatten(start)[1].unflatten(leaves)
+    return carry
+
+
+def _nested(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """Nested dicts from those dotted names that begin so."""
     out: dict[str, Any] = {}
     for name, value in values.items():
-        *folders, last = name.split(".")
-        place = out
-        for folder in folders:
-            place = place.setdefault(folder, {})
-        place[last] = value
+        if name.startswith(prefix):
+            *folders, last = name.removeprefix(prefix).split(".")
+            place = out
+            for folder in folders:
+                place = place.setdefault(folder, {})
+            place[last] = value
     return out

@@ -49,6 +49,15 @@ class ModelFileError(ValueError):
     """A model file that cannot be read: cut short, edited, or not a model file at all."""
 
 
+def damaged(path: str | os.PathLike[str], what: str, problem: Exception | str) -> ModelFileError:
+    """The error for a file whose digest is right and whose content is not."""
+    said = problem if isinstance(problem, str) else f"{type(problem).__name__}: {problem}"
+    return ModelFileError(
+        f"{path}: expected the content of {what}, got one that is damaged: {said}. To fix it: "
+        "save it again, or take another copy."
+    )
+
+
 class Tensor(NamedTuple):
     """One array of a file: the name of its dtype, its shape, and its values in host memory.
 

@@ -20,7 +20,7 @@ from tinynn import tree
 from tinynn.metrics import MetricLike, direction
 from tinynn.training import engines
 from tinynn.training import progress as bars
-from tinynn.training.callbacks import Callback
+from tinynn.training.callbacks import Callback, restore_states, states
 from tinynn.training.checkpoints import Checkpointer, restore
 from tinynn.training.evaluation import evaluate, numbers
 from tinynn.training.memory import OutOfMemoryError, memory_suffices
@@ -35,7 +35,7 @@ _CHUNK = 0.5  # seconds that one call of an engine is to take, about
 def fit(
     net: Any,
     X: Any,
-    y: Any,
+    y: Any = None,
     *,
     loss: Any = None,
     optimizer: Any = None,
@@ -65,15 +65,17 @@ def fit(
     X : (samples, ...), an array of any backend, nested lists, a data frame of numbers (pandas,
         polars, pyarrow and others, through narwhals) or a sparse matrix of SciPy's; or a tuple or
         dict of these, for a network of several inputs. Everything follows X: its library, device
-        and floating dtype. Integers stay integers
-    y : (samples,) integer labels or numbers, or (samples, outputs); a kind as X, or a column
+        and floating dtype. Integers stay integers. Or a dataset of your own, which gives y too:
+        see `tinynn.data.Dataset`; its first samples are checked, and `loss` has to be given
+    y : (samples,) integer labels or numbers, or (samples, outputs); a kind as X, or a column. None
+        beside a dataset
     loss : a loss, its name, or any function of (prediction, target) that gives a mean; None
         takes the one that y can only mean, by the rules of `tinynn.losses.for_targets`
     optimizer : an optimizer or its name; None is `Adam()`
     epochs : how many there are to be in all, those of a run that is resumed included
     batch_size : samples a step; the last batch of an epoch may be smaller. None for all at once
     validation : the fraction of the samples to hold out (drawn by the seed, the same share of each
-        class; the last ones without `shuffle`), or (X, y), or (X, y, sample_weight)
+        class; the last ones without `shuffle`), or (X, y), or (X, y, sample_weight), or a dataset
     seed : the same seed gives the same start, batches and dropout on every backend
     callbacks : called after each epoch with the `Run`; see `tinynn.training.callbacks`
     metrics : functions of (prediction, target) or their names. Measured after each epoch: on the
@@ -128,14 +130,25 @@ def fit(
     )  # fmt: skip
     run = Run(epochs, TrainingState(problem.start), problem.measures, _directions(problem))
     samples = problem.batches.dataset.size
-    with problem.backend.scope(), bars.shown(progress, epochs, samples) as bar:
+    with problem.backend.scope():
+        if (source := _source(resume, checkpoint)) is not None:
+            run.state = restore(source, problem)
+            _check_left(run, source)
+            if checkpointer:
+                checkpointer.go_on(source, run.state)
         _tell(called, "start", run)
-        source = _source(resume, checkpoint)
-        if source is not None:
-            engine = restore(source, problem, run, called)
-        left, sure = max(epochs - run.epoch, 1), not (called or checkpointer)
-        by = engines.select(engine, problem.step, problem.batches, run.state.carry, bar, left, sure)
-        _Training(run, problem, by, called, bar, checkpointer, engine).train()
+        restore_states(called, run)
+        with bars.shown(progress, epochs, samples) as bar:
+            by = engines.select(
+                problem,
+                run.state.engine or engine if engine == "auto" else engine,
+                carry=run.state.carry,
+                epochs=epochs - run.epoch,
+                never_stops_early=not (called or checkpointer),
+                bar=bar,
+            )
+            run.state.engine = by.name
+            _Training(run, problem, by, called, bar, checkpointer).train()
         _tell(called, "finish", run)
     carry = run.state.carry
     return Model(
@@ -155,11 +168,10 @@ class _Training:
         callbacks: list[Callback],
         bar: bars.Bar,
         checkpointer: Checkpointer | None,
-        engine_name: str,
     ) -> None:
         self.run, self.problem, self.engine, self.bar = run, problem, engine, bar
-        self.callbacks, self.checkpointer, self.name = callbacks, checkpointer, engine_name
-        self.pace = _Pace(problem.batches.steps)
+        self.callbacks, self.checkpointer = callbacks, checkpointer
+        self.pace = Pace(problem.batches.steps)
         # Epochs are carried out together where nothing looks at each of them.
         quiet = not callbacks and len(run.measures) == 1 and checkpointer is None
         self.fused = engine.fuses_epochs and quiet
@@ -173,18 +185,20 @@ class _Training:
             whole = run.state.step == 0
             try:
                 with memory_suffices(self.problem.backend, self.problem.batches.size):
-                    count = self._epochs() if self.fused else self._epoch()
+                    count = self._epochs() if self.fused and whole else self._epoch()
                 self._after_epoch()
             except (KeyboardInterrupt, OutOfMemoryError) as error:
-                if run.epoch == 0:
+                if run.epoch == 0 or not whole:  # there is no whole epoch to go back to
                     raise
                 run.state.step, run.state.losses = 0, []
                 what = "interrupted" if isinstance(error, KeyboardInterrupt) else f"{error}"
                 _warn(run, f"{what}: the model is as it was after this epoch")
                 run.stop()
-                return
+                break
             if not isfinite(run.history.last["loss"]):
                 self._diverged(before, count, whole)
+        if self.checkpointer:  # also of a run that ends between two checkpoints
+            self._checkpoint(run.state)
 
     def _epochs(self) -> int:
         """Carry out several epochs that are all alike; their losses go to the history."""
@@ -273,7 +287,8 @@ class _Training:
 
     def _checkpoint(self, state: TrainingState) -> None:
         assert self.checkpointer is not None
-        self.checkpointer.write(state, self.problem, self.name, self.callbacks)
+        kept = states(self.callbacks)
+        self.checkpointer.write(replace(state, callbacks=kept), self.problem)
 
     def _diverged(self, before: Any, count: int, whole: bool) -> None:
         """Say what made the loss non-finite, and stop."""
@@ -288,7 +303,7 @@ class _Training:
         self.run.stop()
 
 
-class _Pace:
+class Pace:
     """How many steps to do at once: so many that the bar moves and Ctrl-C is heard in time."""
 
     def __init__(self, steps: int) -> None:
@@ -336,6 +351,15 @@ def _source(resume: Any, checkpoint: Any) -> Any:
             )
         return checkpoint if Path(checkpoint).exists() else None
     return None if resume is False or resume is None else resume
+
+
+def _check_left(run: Run, source: Any) -> None:
+    """Refuse a checkpoint that is further than the run is to go."""
+    if (run.epoch, run.state.step) > (run.epochs, 0):
+        raise ValueError(
+            f"fit: resume: {source}: expected a checkpoint within {run.epochs} epochs, got one "
+            f"after {run.epoch}. To fix it: give epochs= as many as there are to be in all"
+        )
 
 
 def _tell(callbacks: Iterable[Callback], moment: str, run: Run) -> None:

@@ -1,6 +1,7 @@
 """Model: a network with its parameters, as `fit` returns it and `load` reads it."""
 
 import os
+import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from math import prod
@@ -169,7 +170,7 @@ class Model:
             return y
 
     def evaluate(
-        self, X: Any, y: Any, *, sample_weight: Any = None, batch_size: int | None = None
+        self, X: Any, y: Any = None, *, sample_weight: Any = None, batch_size: int | None = None
     ) -> dict[str, float]:
         """The loss and the metrics on these samples, as Python numbers.
 
@@ -290,7 +291,7 @@ def load(
 
     Raises
     ------
-    ModelFileError : the file is cut short, was edited, or is no model file
+    ModelFileError : the file is cut short, was edited, is no model file, or holds NaN
     ValueError : something of the user's own is missing from `custom`
     BackendUnavailable : no such library or device here
     TypeError : the file holds a dtype that the device lacks, float64 for one
@@ -300,6 +301,7 @@ def load(
     home = host() if backend is None else backends.get(backend)
     tensors, description = files.read(path, kind="model")
     own = dict(custom or {})
+    _check_description(path, description)
     try:
         net = layers.from_config(description["network"], own)
         loss = losses.from_config(description["loss"], own)
@@ -307,11 +309,8 @@ def load(
         history, columns = History(description["history"]), tuple(description["columns"])
         extra, of_state = dict(description["extra"]), set(description["state"])
         prepared = _preparation(description["preparation"], preparation)
-    except (KeyError, TypeError, RecursionError) as error:
-        raise files.ModelFileError(
-            f"{path}: expected the description of a model, got one that is damaged "
-            f"({type(error).__name__}: {error}). To fix it: save the model again."
-        ) from error
+    except (TypeError, RecursionError) as error:
+        raise files.damaged(path, "a model", error) from error
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     params: dict[str, Any] = {}
@@ -322,9 +321,12 @@ def load(
             place = state if name in of_state else params
             for folder in folders:
                 place = place.setdefault(folder, {})
+                if not isinstance(place, dict):
+                    raise files.damaged(path, "a model", f"{name!r} lies within an array")
             values, at = files.values_of(tensor, home), f"{path}: parameter {name!r}"
             place[last] = _placed(at, home, values, tensor.dtype, dtype)
-        check_finite(home, [*tree.paths(params), *tree.paths(state)], str(path))
+        if bad := non_finite(home, [*tree.paths(params), *tree.paths(state)]):
+            raise files.damaged(path, "a model", f"parameter {bad!r} holds NaN or infinity")
     return Model(
         net, params, state, history=history, loss=loss, metrics=metrics, columns=columns,
         extra=extra, preparation=prepared,
@@ -338,6 +340,41 @@ def _preparation(config: Any, build: Callable[[Any], Preparation] | None) -> Pre
     if build is None:
         raise ValueError("the model carries a preparation. To fix it: read it with tinynn.load.")
     return build(config)
+
+
+def _check_description(path: str | os.PathLike[str], description: dict[str, Any]) -> None:
+    """ModelFileError unless each part of a file's description is of the kind that `save` writes."""
+
+    def is_config(value: Any) -> bool:
+        return isinstance(value, dict) and isinstance(
+            value.get("class", value.get("function")), str
+        )
+
+    def is_list_of(value: Any, holds: Callable[[Any], bool]) -> bool:
+        return isinstance(value, list) and all(map(holds, value))
+
+    def is_text(value: Any) -> bool:
+        return isinstance(value, str)
+
+    def is_number(value: Any) -> bool:
+        return isinstance(value, int | float)
+
+    sound: dict[str, Callable[[Any], bool]] = {
+        "network": is_config,
+        "loss": lambda value: value is None or is_config(value),
+        "metrics": lambda value: is_list_of(value, is_config),
+        "history": lambda value: (
+            isinstance(value, dict) and all(is_list_of(v, is_number) for v in value.values())
+        ),
+        "columns": lambda value: is_list_of(value, is_text),
+        "state": lambda value: is_list_of(value, is_text),
+        "extra": lambda value: isinstance(value, dict),
+        "preparation": lambda value: value is None or isinstance(value, dict),
+    }
+    for name, holds in sound.items():
+        if name not in description or not holds(description[name]):
+            got = reprlib.repr(description[name]) if name in description else "nothing"
+            raise files.damaged(path, "a model", f"its {name!r} is {got}")
 
 
 def _placed(at: str, home: Backend, values: Any, dtype: str, wanted: Any) -> Any:
@@ -357,18 +394,22 @@ def _placed(at: str, home: Backend, values: Any, dtype: str, wanted: Any) -> Any
 
 
 def check_finite(backend: Backend, named: list[tuple[str, Any]], where: str) -> None:
-    """Refuse parameters that hold NaN or infinities; one array of booleans is read."""
+    """Refuse parameters that hold NaN or infinities."""
+    if name := non_finite(backend, named):
+        raise ValueError(
+            f"{where}: parameter {name!r}: expected finite numbers, got NaN or infinity: "
+            "training diverged. Lower the learning rate or clip the gradients, and train again."
+        )
+
+
+def non_finite(backend: Backend, named: list[tuple[str, Any]]) -> str:
+    """The name of the first array that holds NaN or infinities, or ""; one array is read."""
     xp = backend.xp
     floats = [(name, a) for name, a in named if xp.isdtype(a.dtype, "real floating")]
     if not floats:
-        return
+        return ""
     flags = backend.to_host(xp.stack([xp.all(xp.isfinite(a)) for _, a in floats])).tolist()
-    for (name, _), sound in zip(floats, flags, strict=True):
-        if not sound:
-            raise ValueError(
-                f"{where}: parameter {name!r}: expected finite numbers, got NaN or infinity: "
-                "training diverged. Lower the learning rate or clip the gradients, and train again."
-            )
+    return next((name for (name, _), sound in zip(floats, flags, strict=True) if not sound), "")
 
 
 def _check_nesting(params: Any, path: str = "") -> None:

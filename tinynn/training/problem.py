@@ -10,7 +10,7 @@ import backends
 from backends import Backend, MixedArrays, random
 from tinynn import losses, optim, tree
 from tinynn.config import label
-from tinynn.data import DataAdapter, Dataset, Samples, Source, columns_of, held_out
+from tinynn.data import DataAdapter, Dataset, Samples, Source, columns_of, held_out, is_dataset
 from tinynn.layers import Sequential, ShapeError, run
 from tinynn.metrics import MetricLike, get, name_of
 from tinynn.metrics import prepare as prepare_metric
@@ -54,7 +54,7 @@ class Problem:
 def prepare(
     net: Any,
     X: Any,
-    y: Any,
+    y: Any = None,
     *,
     loss: Any = None,
     optimizer: Any = None,
@@ -78,7 +78,7 @@ def prepare(
     home = adapter.target
     with home.scope(), memory_suffices(home, batch_size):
         if dtype is not None:
-            adapter.dtype = home.dtypes()[home.dtype_name(dtype)]
+            adapter.dtype = _dtype(dtype, home)
         columns = tuple(map(str, columns_of(X)))
         dataset = adapter.dataset(X, y, sample_weight)
         key = random.key(int(seed), home)
@@ -87,12 +87,15 @@ def prepare(
         start = _start(net, params, state, train.between(0, 1), seed, adapter)
         prediction, draws = _try(net, start, train, size, seed)
         whole = _targets(dataset, prediction, home)
+        if not dataset.has_all_targets:
+            _check_unseen(loss)
         loss = choose_loss(loss, net, prediction, whole)
         check_targets(loss, prediction, whole)
         measured = tuple(prepare_metric(m, loss, prediction, whole.y) for m in measured)
         dataset = dataset.with_targets(whole.y)
         train, held = _split(dataset, validation, key if shuffle else None, home)
-        if isinstance(validation, tuple | list):
+        if validation is not None and held is None:
+            validation = (validation, None) if is_dataset(validation) else validation
             given = _validation(adapter, validation, dataset, columns)
             other = _targets(given, prediction, home)
             check_targets(loss, prediction, other)
@@ -120,6 +123,13 @@ def _check_net(net: Any) -> None:
         raise TypeError(
             "fit: net: expected a layer, such as Sequential(Linear(32), relu, Linear(10)), "
             f"got {net!r}"
+        )
+    if name := _of_a_library(net):
+        raise TypeError(
+            f"fit: net: expected functions of arrays of any library, which can be differentiated, "
+            f"got {name}, which is of one library alone. To fix it: take tinynn.functional.{name}, "
+            f"if there is one, or write def {name}(x): return namespace(x).{name}(x), with "
+            "tinynn.trace.namespace"
         )
 
 
@@ -149,11 +159,21 @@ def check_whole(**numbers: Any) -> None:
 def _check_validation(validation: Any) -> None:
     pair = isinstance(validation, tuple | list) and len(validation) in (2, 3)
     fraction = isinstance(validation, Real) and 0 < float(validation) < 1
-    if validation is not None and not pair and not fraction:
+    if validation is not None and not (pair or fraction or is_dataset(validation)):
         raise ValueError(
-            "fit: validation: expected a fraction between 0 and 1, (X, y), (X, y, sample_weight) "
-            f"or None, got {reprlib.repr(validation)}"
+            "fit: validation: expected a fraction between 0 and 1, (X, y), (X, y, sample_weight), "
+            f"a dataset or None, got {reprlib.repr(validation)}"
         )
+
+
+def _dtype(dtype: Any, home: Backend) -> Any:
+    names = [name for name in ("float32", "float64") if name in home.dtypes()]
+    try:
+        if (name := home.dtype_name(dtype)) in names:
+            return home.dtypes()[name]
+    except TypeError:
+        pass
+    raise ValueError(f"fit: dtype: expected {' or '.join(names)} on {home!r}, got {dtype!r}")
 
 
 def _metrics(metrics: Any) -> tuple[MetricLike, ...]:
@@ -206,7 +226,7 @@ def _validation(
 
 def _classes(dataset: Source, home: Backend) -> Any:
     """The labels of the samples, if y is labels; else None."""
-    y = dataset.targets
+    y: Any = dataset.targets if dataset.has_all_targets else None
     single = hasattr(y, "ndim") and (y.ndim == 1 or tuple(y.shape[1:]) == (1,))
     if not single or not home.xp.isdtype(y.dtype, ("integral", "bool")):
         return None
@@ -226,7 +246,15 @@ def _start(
     net: Any, params: Any, state: Any, samples: Samples, seed: int, adapter: DataAdapter
 ) -> tuple[Any, Any]:
     """New parameters and state, or those given, if they are where X is and of the same shapes."""
-    new = net.init(int(seed), *samples.inputs, dtype=adapter.dtype)
+    inputs = samples.inputs
+    try:
+        inspect.signature(net.forward).bind(None, *inputs)
+    except TypeError as error:
+        raise TypeError(
+            f"fit: X: expected other inputs than {len(inputs)}, as {label(net)} takes them: {error}"
+            ". To fix it: write a layer whose forward(scope, ...) takes each, or give one array"
+        ) from error
+    new = net.init(int(seed), *inputs, dtype=adapter.dtype)
     given = (new[0] if params is None else params, new[1] if state is None else state)
     for name, expected, got in zip(("params", "state"), new, given, strict=True):
         if got is not expected:
@@ -234,7 +262,23 @@ def _start(
     return given
 
 
+def _of_a_library(net: Any) -> str:
+    """The name of a compiled function among the layers, such as a ufunc; "" if there is none."""
+    for layer in getattr(net, "layers", ()):
+        if name := _of_a_library(layer):
+            return name
+    compiled = inspect.isbuiltin(net) and net.__module__ != "builtins"  # abs goes everywhere
+    return str(net.__name__) if compiled or type(net).__name__ == "ufunc" else ""
+
+
 def _check_like(name: str, expected: Any, got: Any, home: Backend) -> None:
+    for path, leaf in tree.paths(got):
+        if not backends.is_array(leaf):
+            at = f" {path!r}:" if path else ""
+            raise TypeError(
+                f"fit: {name}:{at} expected an array, as net.init makes it, got "
+                f"{type(leaf).__name__}. To fix it: backends.get({home.name!r}).asarray({leaf!r})"
+            )
     shapes = [
         {path: (tuple(leaf.shape), leaf.dtype) for path, leaf in tree.paths(each)}
         for each in (expected, got)
@@ -278,6 +322,16 @@ def _try(
 
 
 # The loss.
+
+
+def _check_unseen(loss: Any) -> None:
+    """Refuse a loss that would have to look at targets that nobody has seen yet."""
+    if loss is None or getattr(loss, "class_weight", None) == "balanced":
+        raise ValueError(
+            f"fit: loss: expected one that needs no look at all targets, which a dataset gives "
+            f"batch by batch, got {label(loss)}. To fix it: name a loss, such as "
+            'loss="squared_error", with a number for each class if it is to weigh them'
+        )
 
 
 def choose_loss(loss: Any, net: Any, prediction: Any, samples: Samples) -> Any:

@@ -17,7 +17,9 @@ class TrainingState:
         step: how many steps of the epoch after them are done.
         losses: of those steps: arrays (steps,) on the device.
         history: what the epochs have shown.
-        callbacks: what each callback keeps, by its name: see `tinynn.training.callbacks`.
+        callbacks: the states of the callbacks in a checkpoint, by name: see
+            `tinynn.training.callbacks`.
+        engine: the name of the engine that has advanced it; "" before the first.
     """
 
     carry: Carry
@@ -26,6 +28,7 @@ class TrainingState:
     losses: list[Any] = field(default_factory=list)
     history: History = field(default_factory=History)
     callbacks: dict[str, Any] = field(default_factory=dict)
+    engine: str = ""
 
 
 @dataclass

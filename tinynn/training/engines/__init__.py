@@ -11,10 +11,10 @@ from contextlib import nullcontext, suppress
 from typing import Any
 
 from backends import BackendUnavailable
-from tinynn.training.batches import Batches
 from tinynn.training.engines.eager import Eager
+from tinynn.training.problem import Problem
 from tinynn.training.progress import Bar
-from tinynn.training.step import Carry, TrainingStep
+from tinynn.training.step import Carry
 from tinynn.transforms.record import RecordingError
 
 ENGINES = ("auto", "eager", "calls", "loops", "jit")
@@ -24,37 +24,46 @@ _WORTH_IT = 200
 
 
 def select(
-    engine: str,
-    step: TrainingStep,
-    batches: Batches,
-    carry: Carry,
-    bar: Bar,
-    epochs: int,
-    never_stops_early: bool,
+    problem: Problem,
+    engine: str = "auto",
+    *,
+    epochs: int = 1,
+    carry: Carry | None = None,
+    never_stops_early: bool = False,
+    bar: Bar | None = None,
 ) -> Any:
     """The engine of that name, ready to run; an eager one, with a warning, if it must be.
 
+    An engine has `run(order, keys, first, count)`, which carries out steps of an epoch and gives
+    their losses, `snapshot()`, which gives the carry, and `load(carry)`.
+
     Args:
+        problem: what is to be trained on what.
         engine: one of ENGINES.
-        step, batches: what is to be done.
-        carry: where to start from.
-        bar: what shows the progress.
-        epochs: how many of them there are to be.
+        epochs: how many there are to be.
+        carry: where to start from, if not at the problem's start.
         never_stops_early: whether nothing but a loss that is not finite can end them sooner.
+        bar: what shows the progress.
     """
+    batches = problem.batches
+    arguments = (
+        *(problem.step, batches),
+        problem.start if carry is None else carry,
+        Bar() if bar is None else bar,
+    )
     steps = epochs * batches.steps
-    ways = [] if engine == "eager" or (engine == "auto" and steps < _WORTH_IT) else [engine]
-    ways += ["calls"] if ways and engine != "calls" else []
-    for way in ways:
+    if engine == "eager" or (engine == "auto" and steps < _WORTH_IT):
+        return Eager(*arguments)
+    compiled = "calls" if batches.backend.repeat is None else "jit"
+    for way in dict.fromkeys((compiled if engine == "auto" else engine, "calls")):
         # Imported here, since short runs never need it.
         from tinynn.compiler.engines import kind_of
         from tinynn.compiler.loops import Loops, worth_compiling
         from tinynn.compiler.rewrite import CannotEmit
         from tinynn.training.engines.compiled import Compiled
 
-        arguments = (step, batches, carry, bar)
         try:
-            made = Compiled(*arguments, kind_of(way, batches.backend))
+            made = Compiled(*arguments, kind_of(way, batches.backend), way)
         except CannotEmit as error:
             _warn(f'the training step runs with engine="calls" instead: {error}')
         except RecordingError as error:
@@ -64,9 +73,9 @@ def select(
             if engine == "auto" and never_stops_early and worth_compiling(made.loop.graph, steps):
                 # Not where there is no compiler of loops, nor for a step that they cannot express.
                 with suppress(BackendUnavailable, CannotEmit):
-                    return Compiled(*arguments, Loops)
+                    return Compiled(*arguments, Loops, "loops")
             return made
-    return Eager(*(step, batches, carry, bar))
+    return Eager(*arguments)
 
 
 def diagnose_nonfinite(engine: Any, epoch: int) -> str:

@@ -27,13 +27,23 @@ class Compiled:
     """
 
     def __init__(
-        self, step: TrainingStep, batches: Batches, carry: Carry, bar: Bar, kind: type[Loop]
+        self,
+        step: TrainingStep,
+        batches: Batches,
+        carry: Carry,
+        bar: Bar,
+        kind: type[Loop],
+        name: str,
     ) -> None:
         self.step, self.batches, self.bar, self.kind = step, batches, bar, kind
+        self.name = name
         self.backend, self.xp, self.size = batches.backend, batches.backend.xp, batches.size
         self._refuse_followed((carry, batches.dataset.between(0, 1)))
         self.rest = rest = batches.dataset.size % self.size
-        self.fuses_epochs = not (batches.shuffle or batches.draws or rest)
+        # Data that are read batch by batch are never held as a whole.
+        self.in_memory = getattr(batches.dataset, "in_memory", False)
+        alike = not (batches.shuffle or batches.draws or rest)
+        self.fuses_epochs = alike and (self.in_memory or batches.steps == 1)
         self.structure = tree.flatten(carry)[1]
         self.loop = self._program(self.size, carry)
         self.last = self._program(rest, carry) if rest else None
@@ -127,7 +137,11 @@ class Compiled:
     def _pieces(self, first: int, count: int) -> Iterator[tuple[int, int]]:
         """(first step, number of steps) of parts whose samples are put in order together."""
         row = 8 * sum(prod(a.shape[1:]) for a in tree.leaves(self.batches.dataset.between(0, 1)))
-        most = max(1, _PIECE // (row * self.size)) if self.batches.shuffle else count
+        most = (
+            max(1, _PIECE // (row * self.size))
+            if self.batches.shuffle or not self.in_memory
+            else count
+        )
         for place in range(first, first + count, most):
             yield place, min(most, first + count - place)
 

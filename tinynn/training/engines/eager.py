@@ -10,7 +10,7 @@ from tinynn.training.step import Carry, TrainingStep
 class Eager:
     """The step as it is written, batch by batch."""
 
-    fuses_epochs = False
+    name, fuses_epochs = "eager", False
 
     def __init__(self, step: TrainingStep, batches: Batches, carry: Carry, bar: Bar) -> None:
         self.step, self.batches, self.bar, self.carry = step, batches, bar, carry
