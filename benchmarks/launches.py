@@ -24,7 +24,6 @@ from dense import Dense  # noqa: E402
 import backends  # noqa: E402
 from tests.cudacpu import counters  # noqa: E402
 from tinynn.training import engines, prepare  # noqa: E402
-from tinynn.training.progress import Bar  # noqa: E402
 
 Run = Callable[[int], Any]  # epochs -> their losses, on the device
 
@@ -132,13 +131,13 @@ def trained(work: Any, engine: str, shuffle: bool = False) -> Run:
     )  # fmt: skip
     batches = problem.batches
     with home.scope():
-        made = engines.select(engine, problem.step, batches, problem.start, Bar(), 1, False)
+        made = engines.select(problem, engine, epochs=1)
     epochs = [0]
 
     def epoch() -> Any:
-        order, keys = batches.order(epochs[0]), batches.keys(epochs[0])
+        this = batches.epoch(epochs[0])
         epochs[0] += 1
-        return batches.loss_of_epoch(made.run(order, keys, 0, batches.steps), order)
+        return batches.loss_of_epoch(made.run(this, 0, batches.steps), this.order)
 
     def run(count: int) -> Any:
         if made.fuses_epochs:

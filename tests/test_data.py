@@ -211,7 +211,7 @@ def test_sparse_matrices_train_by_batch(
         assert by_batch.history == at_once.history
     answer = backend.to_host(at_once.predict(thin.tolist()))
     assert_equal(by_batch.predict(sparse.coo_matrix(thin)), answer, backend)
-    assert by_batch.evaluate(matrix, Y) == at_once.evaluate(thin.tolist(), Y.tolist())
+    assert by_batch.evaluate(matrix, Y.tolist()) == at_once.evaluate(thin.tolist(), Y.tolist())
     bad = matrix.copy()
     bad.data[0] = np.nan
     with pytest.raises(ValueError, match=r"fit: X: expected finite numbers.*stored"):

@@ -416,6 +416,7 @@ def test_a_crash_while_writing_leaves_the_old_checkpoint(
 
 
 @pytest.mark.filterwarnings("ignore:fit")
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")  # of a library's own
 def test_a_diverged_state_never_replaces_a_good_one(backend: Backend, tmp_path: Path) -> None:
     x, y = data(backend)
     good: list[bytes] = []

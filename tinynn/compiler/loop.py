@@ -64,7 +64,6 @@ class Loop(ABC):
         self.program = Program(graph.name, self.source, lowering.library if lowering else None)
         self.scope: dict[str, Any] = {}
         self.kept: list[Any] = []
-        self.rounds = 0  # in which batches were prepared one by one
 
     #: Whether what follows from the number of a step alone is computed for all steps at once, and
     #: what follows from a batch alone before the steps.
@@ -125,13 +124,18 @@ class Loop(ABC):
         bound = dict(zip(self.names, self.kept, strict=True))
         self.scope = self.program(self.writer.names.bound | bound)
 
-    def batches(self, size: int, rows: Sequence[Any], each: Sequence[Any]) -> Any:
-        """What `run` takes: arrays cut into batches of `size`, and arrays of an entry a step."""
+    def batches(
+        self, size: int, rows: Sequence[Any], each: Sequence[Any], together: bool = False
+    ) -> Any:
+        """What `run` takes: arrays cut into batches of `size`, and arrays of an entry a step.
+
+        together: whether what follows from each batch alone is computed for all of them at once,
+            which pays from the second time on.
+        """
         stacked = [*_stacked(self.graph.space.xp, size, rows), *each]
-        if self.rounds and stacked[0].shape[0] > 1:
+        if together:
             columns = self._prepare_all(*stacked)
             return list(zip(*map(self._entries, columns), strict=True))
-        self.rounds += 1
         return [
             self.scope["prepare"](*batch)
             for batch in zip(*map(self._entries, stacked), strict=True)
@@ -314,7 +318,9 @@ class Scanned(Functional):
             return str(value.dtype), tuple(value.shape), self.backend.to_host(value).tobytes()
         return value if callable(value) else id(value)
 
-    def batches(self, size: int, rows: Sequence[Any], each: Sequence[Any]) -> Any:
+    def batches(
+        self, size: int, rows: Sequence[Any], each: Sequence[Any], together: bool = False
+    ) -> Any:
         return (*_stacked(self.graph.space.xp, size, rows), *each)
 
     def run(self, batches: Any, times: int = 1) -> Any:

@@ -110,7 +110,9 @@ class Loops(Loop):
         reshape = self.graph.space.xp.reshape
         return [reshape(a, i.shape) for a, i in zip(self.kept, self.inputs, strict=True)]
 
-    def batches(self, size: int, rows: Sequence[Any], each: Sequence[Any]) -> Any:
+    def batches(
+        self, size: int, rows: Sequence[Any], each: Sequence[Any], together: bool = False
+    ) -> Any:
         return self.steps(rows[0].shape[0] // size, [*rows, *each])
 
     def steps(self, steps: int, arrays: Sequence[Any]) -> Any:

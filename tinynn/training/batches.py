@@ -1,13 +1,27 @@
 """Batches: the samples of each step of each epoch, and the keys that its layers draw with."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from backends import Backend, random
 from tinynn.data import Dataset, Samples
 
 # What the seed's key is folded with.
 SHUFFLE, DRAW, HOLD_OUT, INIT = 2**30, 2**30 + 1, 2**30 + 2, 2**30 + 3
+
+
+class Epoch(NamedTuple):
+    """One pass over the samples.
+
+    Attributes:
+        number: counted from 0.
+        order: the numbers of the samples in the order of this epoch; None where it is their own.
+        keys: (steps, 2), a key for each step; None if no layer draws.
+    """
+
+    number: int
+    order: Any
+    keys: Any
 
 
 @dataclass(frozen=True)
@@ -36,6 +50,10 @@ class Batches:
     def steps(self) -> int:
         """How many steps an epoch has."""
         return -(-self.dataset.size // self.size)
+
+    def epoch(self, number: int) -> Epoch:
+        """The order and the keys of an epoch."""
+        return Epoch(number, self.order(number), self.keys(number))
 
     def order(self, epoch: int) -> Any:
         """The numbers of the samples in the order of this epoch; None where it is their own."""

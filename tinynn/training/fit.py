@@ -226,11 +226,11 @@ class _Training:
     def _epoch(self) -> int:
         """Carry out one epoch, or the rest of it, chunk by chunk."""
         state, batches, backend = self.run.state, self.problem.batches, self.problem.backend
-        order, keys = batches.order(state.epoch), batches.keys(state.epoch)
+        epoch = batches.epoch(state.epoch)
         while state.step < batches.steps:
             count = min(self.pace.steps, batches.steps - state.step)
             with self.pace, backend.quiet():
-                state.losses.append(self.engine.run(order, keys, state.step, count))
+                state.losses.append(self.engine.run(epoch, state.step, count))
             state.step += count
             if (
                 state.step < batches.steps
@@ -241,7 +241,7 @@ class _Training:
         carry = self._snapshot()
         with backend.quiet():
             losses = backend.xp.concat(state.losses)
-            row = [batches.loss_of_epoch(losses, order), *self._measured(carry)]
+            row = [batches.loss_of_epoch(losses, epoch.order), *self._measured(carry)]
             measured = numbers(backend, row)
         state.carry, state.epoch, state.step, state.losses = carry, state.epoch + 1, 0, []
         state.history.add(

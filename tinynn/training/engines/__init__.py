@@ -34,7 +34,7 @@ def select(
 ) -> Any:
     """The engine of that name, ready to run; an eager one, with a warning, if it must be.
 
-    An engine has `run(order, keys, first, count)`, which carries out steps of an epoch and gives
+    An engine has `run(epoch, first, count)`, which carries out steps of an epoch and gives
     their losses, `snapshot()`, which gives the carry, and `load(carry)`.
 
     Args:

@@ -10,7 +10,7 @@ from tinynn import tree
 from tinynn.compiler.loop import Loop
 from tinynn.compiler.rewrite import difference
 from tinynn.data import Samples
-from tinynn.training.batches import Batches
+from tinynn.training.batches import Batches, Epoch
 from tinynn.training.progress import Bar
 from tinynn.training.step import Carry, TrainingStep
 from tinynn.transforms.graph import Graph
@@ -95,16 +95,17 @@ class Compiled:
         if self.last:
             self.last.bind()
 
-    def run(self, order: Any, keys: Any, first: int, count: int) -> Any:
+    def run(self, epoch: Epoch, first: int, count: int) -> Any:
         """The losses of `count` steps of an epoch from step `first` on: (count,)."""
         losses = []
         for place, steps in self._pieces(first, count):
-            piece = self.batches.samples(order, place, steps)
+            piece = self.batches.samples(epoch.order, place, steps)
             full = piece.size // self.size
-            losses += self._steps(self.loop, piece.between(0, full * self.size), keys, place, full)
+            whole = piece.between(0, full * self.size)
+            losses += self._steps(self.loop, whole, epoch, place, full)
             if piece.size % self.size:
                 rest = piece.between(full * self.size, piece.size)
-                losses += self._steps(self.last, rest, keys, place + full, 1)
+                losses += self._steps(self.last, rest, epoch, place + full, 1)
             self.bar.batch(piece.size)
         return losses[0] if len(losses) == 1 else self.xp.concat(losses)
 
@@ -127,12 +128,15 @@ class Compiled:
         copies = self.loop.copies(reuse)
         return self.structure.unflatten(self.loop.values(copies)), copies
 
-    def _steps(self, loop: Any, piece: Samples, keys: Any, first: int, count: int) -> list[Any]:
+    def _steps(self, loop: Any, piece: Samples, epoch: Epoch, first: int, count: int) -> list[Any]:
         """The losses of so many steps on these samples."""
         if not count:
             return []
-        each = () if keys is None else (keys[first : first + count, ...],)
-        return [loop.run(loop.batches(piece.size // count, tree.leaves(piece), each))]
+        each = () if epoch.keys is None else (epoch.keys[first : first + count, ...],)
+        rows = tree.leaves(piece)
+        # By the number of the epoch, so that a run that is resumed does what it would have done.
+        batches = loop.batches(piece.size // count, rows, each, together=epoch.number > 0)
+        return [loop.run(batches)]
 
     def _pieces(self, first: int, count: int) -> Iterator[tuple[int, int]]:
         """(first step, number of steps) of parts whose samples are put in order together."""

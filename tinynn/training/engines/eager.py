@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tinynn.training.batches import Batches
+from tinynn.training.batches import Batches, Epoch
 from tinynn.training.progress import Bar
 from tinynn.training.step import Carry, TrainingStep
 
@@ -19,12 +19,12 @@ class Eager:
         """Go on from here."""
         self.carry = carry
 
-    def run(self, order: Any, keys: Any, first: int, count: int) -> Any:
+    def run(self, epoch: Epoch, first: int, count: int) -> Any:
         """The losses of `count` steps of an epoch from step `first` on: (count,)."""
         losses = []
         for place in range(first, first + count):
-            batch = self.batches.samples(order, place, 1)
-            key = None if keys is None else keys[place, ...]
+            batch = self.batches.samples(epoch.order, place, 1)
+            key = None if epoch.keys is None else epoch.keys[place, ...]
             self.carry, loss = self.step(self.carry, batch, key)
             losses.append(loss)
             self.bar.batch(batch.size)
