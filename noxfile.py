@@ -206,6 +206,7 @@ def cupy_device(session: nox.Session) -> tuple[str, ...]:
         session.install("ziglang>=0.14")
     # What is built and compiled is kept from one run to the next, for every session.
     session.env["CUDACPU_CACHE"] = str(session.cache_dir.resolve() / "cudacpu")
+    session.env["CUDACPU_DEVICES"] = "2"  # the second is there for the tests of several
     return ("python", "-m", "tests.cudacpu")
 
 

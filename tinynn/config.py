@@ -48,7 +48,10 @@ def label(value: Any) -> str:
 
 
 # The methods that compute, and that others call.
-_COMPUTING = ("__call__", "init", "update", "prepare", "check")
+_COMPUTING = (
+    *("__call__", "init", "update", "prepare", "check"),
+    *("measure", "merge", "compute"),
+)
 
 
 class Configured:

@@ -155,7 +155,8 @@ def _try(function: Callable[[Any, Any], Any], prediction: Any, target: Any) -> N
         )
     rows = min(prediction.shape[0], target.shape[0])
     try:
-        value = function(prediction[:rows, ...], target[:rows, ...])
+        with backend.scope():
+            value = function(prediction[:rows, ...], target[:rows, ...])
     except Exception as error:
         raise TypeError(
             f"metrics: {name}: expected a function of two arrays of {backend!r}, got "

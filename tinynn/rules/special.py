@@ -54,7 +54,9 @@ def _scatter_back(xp: Any, g: Any, i: int, args: Any, *, axis: int = 0) -> Any:
 @differentiable(Linear(_scatter_back, slice(0, None, 2)))
 def scatter_add(x: Any, indices: Any, updates: Any, *, axis: int = 0) -> Any:
     """`x` with `updates` added at `indices` along `axis`; an index that comes twice adds twice."""
-    return backends.of(x).scatter_add(x, indices, updates, axis=axis)
+    backend = backends.of(x)
+    with backend.scope():
+        return backend.scatter_add(x, indices, updates, axis=axis)
 
 
 @differentiable(CONSTANT)
