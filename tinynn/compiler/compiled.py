@@ -107,10 +107,11 @@ class Call:
         self.graph = applied(graph, for_library(lowering))
         self._shared = _shared_anew(roots, self.graph.outputs)
         self.places = [i for i, leaf in enumerate(leaves) if _is_input(leaf)]
-        self._lines = self._written()
-        self.source = source_of(self._lines)
-        self._program = Program(graph.name, self.source, lowering.library if lowering else None)
-        run = self._checked if check else self._program(self._writer.names.bound)["program"]
+        with self.backend.scope():  # what is computed once is computed here
+            self._lines = self._written()
+            self.source = source_of(self._lines)
+            self._program = Program(graph.name, self.source, lowering.library if lowering else None)
+            run = self._checked if check else self._program(self._writer.names.bound)["program"]
         # What is not decomposed into other calls may warn as it would without us.
         if lowering and lowering.quiet & graph.decompositions:
             run = lowering.context()(run)
