@@ -291,8 +291,7 @@ def function(seen: Transfers, original: Callable[..., Any], kind: type) -> Any:
 
 def dispatched(seen: Transfers, kind: type) -> Any:
     def array_function(self: Any, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
-        seen.note(f"numpy.{func.__name__}", self, False, sys._getframe(1))
-        with seen.allowed():
+        with seen.noted(f"numpy.{func.__name__}", self, False, sys._getframe(1)):
             return func._implementation(*args, **kwargs)
 
     return array_function

@@ -99,7 +99,8 @@ def fit(
     every : epochs from one checkpoint to the next, or a timedelta
     resume : a checkpoint to go on from, with the other arguments as they were; True takes that of
         `checkpoint` if the file is there. With an engine that is named, k epochs and then k more
-        give the bits of 2k at once
+        give the bits of 2k at once; but with "jit", whose compiler makes another program of
+        another number of steps, they may differ by rounding where steps are carried out together
 
     Ctrl-C ends training with the model as it was after the last whole epoch, and a warning; in
     the first epoch it is passed on. A loss that is no longer finite ends it likewise.
