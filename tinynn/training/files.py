@@ -18,11 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import safetensors
-
 from backends import Backend
-
-_deserialize: Any = safetensors.deserialize  # it has no types
 
 FORMAT = 1
 _ZEROS = "0" * 64
@@ -125,6 +121,8 @@ def unpack(
     ModelFileError : the bytes are not those that were written; `path` is named
 
     """
+    import safetensors  # for reading alone, and it takes its time
+
     start = blob.find(_MARK) + len(_MARK)
     if start < len(_MARK) or len(blob) < start + 64:
         raise ModelFileError(
@@ -138,7 +136,8 @@ def unpack(
             "digest is another: the file was cut short or changed. Save or copy it again."
         )
     try:
-        tensors = dict(_deserialize(blob))
+        deserialize: Any = safetensors.deserialize  # it has no types
+        tensors = dict(deserialize(blob))
         size = int.from_bytes(blob[:8], "little")
         header = json.loads(blob[8 : 8 + size])
         description = json.loads(header.pop("__metadata__")["tinynn"])

@@ -8,7 +8,7 @@ from typing import Any
 
 import backends
 from backends import Backend, MixedArrays, random
-from tinynn import losses, optim, tree
+from tinynn import losses, tree
 from tinynn.config import label
 from tinynn.data import DataAdapter, Dataset, Samples, Source, columns_of, held_out, is_dataset
 from tinynn.layers import Sequential, ShapeError, run
@@ -135,6 +135,8 @@ def _check_net(net: Any) -> None:
 
 def _optimizer(optimizer: Any) -> Any:
     if optimizer is None or isinstance(optimizer, str):
+        from tinynn import optim  # two dozen dataclasses, which take their time to be made
+
         return optim.get(optimizer or "adam")
     if isinstance(optimizer, type) or not hasattr(optimizer, "update"):
         raise TypeError(f"fit: optimizer: expected an optimizer, such as Adam(), got {optimizer!r}")

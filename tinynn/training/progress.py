@@ -139,7 +139,7 @@ def _kind() -> Any:
 
 @contextmanager
 def shown(progress: bool | None, epochs: int, samples: int) -> Iterator[Bar]:
-    """A bar for so many epochs of so many samples; None shows it where somebody looks on."""
+    """A bar for so many epochs of so many samples; None shows it when the output is interactive."""
     if progress is None:
         progress = in_notebook() or sys.stderr.isatty()
     if not progress:
