@@ -7,15 +7,16 @@ What still reads has a result whose shape depends on the values: `nonzero`, `uni
 an array, and an index that is a mask.
 """
 
-from collections.abc import Callable, Mapping
-from functools import wraps
-from types import ModuleType
+from collections.abc import Callable
+from functools import partial, wraps
 from typing import Any, TypeVar
 
 import array_api_compat.cupy as compat
 import cupy
 from cupy.cuda import Device
 from cupy.cuda.device import get_device_id
+
+from backends.namespace import Namespace
 
 Array = Any
 F = TypeVar("F", bound=Callable[..., Any])
@@ -72,26 +73,6 @@ def _making(function: F) -> F:
 
     beside = near(function)
     return call  # type: ignore[return-value]
-
-
-class Namespace(ModuleType):
-    """A namespace over another: its own functions, and what is left by `near`."""
-
-    def __init__(self, name: str, under: Any, own: Mapping[str, Any]) -> None:
-        super().__init__(name, under.__doc__)
-        self._under = under
-        for key, value in own.items():
-            setattr(self, key, value)
-
-    def __getattr__(self, name: str) -> Any:
-        value = getattr(self._under, name)
-        if callable(value) and not isinstance(value, type):
-            value = near(value)
-        setattr(self, name, value)  # made once a name
-        return value
-
-    def __dir__(self) -> list[str]:
-        return dir(self._under)
 
 
 @_making
@@ -178,7 +159,9 @@ _MAKING = (
     "arange empty empty_like eye full full_like linspace ones ones_like zeros zeros_like"
 ).split()
 
-xp = Namespace(
+_namespace = partial(Namespace, wrap=near)
+
+xp = _namespace(
     "cupy",
     compat,
     {name: _making(getattr(compat, name)) for name in _MAKING}
@@ -188,11 +171,11 @@ xp = Namespace(
         "clip": clip,
         "from_dlpack": from_dlpack,
         "sign": sign,
-        "fft": Namespace(
+        "fft": _namespace(
             "cupy.fft",
             compat.fft,
             {name: _making(getattr(compat.fft, name)) for name in ("fftfreq", "rfftfreq")},
         ),
-        "linalg": Namespace("cupy.linalg", compat.linalg, {"pinv": pinv, "solve": solve}),
+        "linalg": _namespace("cupy.linalg", compat.linalg, {"pinv": pinv, "solve": solve}),
     },
 )

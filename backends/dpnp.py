@@ -20,6 +20,7 @@ import dpctl  # noqa: E402
 import dpnp.scipy.special  # noqa: E402
 
 from backends.base import Array, Backend, BackendUnavailable, Device  # noqa: E402
+from backends.namespace import Namespace  # noqa: E402
 
 with suppress(ImportError):
     import dpnp.backend.extensions.vm._vm_impl as _vector_math
@@ -31,12 +32,40 @@ with suppress(ImportError):
     _vector_math._is_available = lambda: False
 
 
+def _in_order(x: Array) -> Array:
+    """`x`, copied where an axis repeats its elements or runs backwards."""
+    steps = getattr(x, "strides", ())
+    return dpnp.copy(x, order="C") if steps and min(steps) <= 0 else x
+
+
+def matmul(x1: Array, x2: Array, /, **kwargs: Any) -> Array:
+    """dpnp's own refuses broadcast views, or reads past them and gives wrong numbers (0.20.0)."""
+    return dpnp.matmul(_in_order(x1), _in_order(x2), **kwargs)
+
+
+def tensordot(x1: Array, x2: Array, /, **kwargs: Any) -> Array:
+    """As matmul, which it is made of."""
+    return dpnp.tensordot(_in_order(x1), _in_order(x2), **kwargs)
+
+
+def where(condition: Array, x1: Array, x2: Array, /) -> Array:
+    """dpnp's own gives memory as it finds it for a number and two flipped arrays (0.20.0)."""
+    return dpnp.where(_in_order(condition), x1, x2)
+
+
+_products = {"matmul": matmul, "tensordot": tensordot}
+
+
 class DPNP(Backend):
     """dpnp on one SYCL device."""
 
     name = "dpnp"
     minimum = "0.19"
-    xp = dpnp
+    xp = Namespace(
+        "dpnp",
+        dpnp,
+        _products | {"where": where, "linalg": Namespace("dpnp.linalg", dpnp.linalg, _products)},
+    )
 
     @classmethod
     def devices(cls) -> Mapping[str, Device]:

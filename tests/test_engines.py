@@ -406,8 +406,8 @@ def test_what_was_compiled_is_kept(backend: Backend, monkeypatch: pytest.MonkeyP
     given = data(backend)
 
     def loss(seed: int = 0, rate: float = 0.1, weights: Any = None) -> float:
-        shift = backend.asarray(np.full((41, 1), 0.5) if weights is None else weights)
-        net = Sequential(Linear(3), lambda x: x + shift)
+        scale = backend.asarray(np.full((41, 1), 0.5) if weights is None else weights)
+        net = Sequential(Linear(3), lambda x: x * scale)
         settings: dict[str, Any] = {"optimizer": SGD(rate), "engine": "jit", "batch_size": None}
         model = tinynn.fit(net, given["x"], given["labels"], seed=seed, epochs=2, **settings)
         return model.history["loss"][-1]

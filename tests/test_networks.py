@@ -1,4 +1,4 @@
-"""The layers of tests/networks.py: every engine gives eager's numbers, and they are PyTorch's."""
+"""The layers of tests/networks.py: every library and engine gives one answer, and PyTorch's."""
 
 import warnings
 from collections.abc import Callable
@@ -75,6 +75,9 @@ def test_every_engine(name: str, variant: Variant, backend: backends.Backend) ->
     net = networks(rate=0.3)[name]
     eager = trained(name, net, backend, engine="eager")
     assert len(set(eager.history["loss"])) == STEPS
+    numpy = trained(name, net, backends.get("numpy"), engine="eager")
+    for ours, theirs in ((eager.params, numpy.params), (eager.state, numpy.state)):
+        assert_alike(ours, dict(tree.paths(theirs)), backend)
     for engine in ENGINES.get(variant.id, ("calls",)):
         if engine == "loops" and name in NO_LOOPS:
             continue
