@@ -13,7 +13,7 @@ import pytest
 import backends
 from tests import checks
 from tests.transfers import Transfers, as_product
-from tests.variants import Variant, requested
+from tests.variants import CONTRACTS, Variant, requested
 
 ROOT = Path(__file__).resolve().parents[1]
 # Libraries whose arrays can leave for the host; NumPy's are there.
@@ -143,6 +143,11 @@ def test_checks_look_at_the_device(backend: backends.Backend) -> None:
     elsewhere = backends.get("array_api_strict").asarray([1.0])
     with pytest.raises(AssertionError):
         checks.assert_equal(elsewhere, [1.0], backend)
+
+
+@pytest.mark.parametrize("module", sorted(CONTRACTS))
+def test_contracts_are_tests(module: str) -> None:
+    assert (ROOT / module.replace(".", "/")).with_suffix(".py").is_file()
 
 
 def test_a_library_stands_for_its_variants() -> None:

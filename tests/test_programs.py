@@ -17,7 +17,7 @@ from tinynn.trace import namespace
 # How many seeds each library gets; compiling JAX's functions and dpnp's kernels takes long.
 SEEDS = {"numpy": 100, "array_api_strict": 12, "torch": 24, "jax": 2, "dpnp": 4, "cupy": 12}
 # Against JAX itself, 0.6 s of processor time a program and 0.1 s a nesting.
-AGAINST_JAX, NESTINGS_AGAINST_JAX = 240, 400
+AGAINST_JAX, NESTINGS_AGAINST_JAX = 48, 80
 TOLERANCE = 1e-8
 # A program compiles in a quarter of a second instead of two. What XLA makes of it then is wrong
 # now and then (of seed 265 inf, in JAX 0.10.2), or nothing (an FFT that cannot run, of seed 526).
