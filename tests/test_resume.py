@@ -28,6 +28,8 @@ OPTIMIZERS = {
     "rmsprop": optim.RMSprop(0.01),
 }
 ROWS = 22
+# What is read and written is on the host by then, and a step of dpnp's takes hundreds of NumPy's.
+quick_enough = pytest.mark.only("numpy", "array_api_strict", "torch", "jax", "cupy")
 
 
 def data(backend: Backend) -> tuple[Any, Any]:
@@ -94,6 +96,7 @@ def test_every_optimizer(backend: Backend, tmp_path: Path, name: str) -> None:
     assert_resumes(backend, tmp_path, PLAIN, optimizer=OPTIMIZERS[name], batch_size=8)
 
 
+@quick_enough
 def test_auto_goes_on_with_the_engine_it_had(backend: Backend, tmp_path: Path) -> None:
     x, y = data(backend)
     fit(NET, x, y, epochs=2, checkpoint=tmp_path / "parts")
@@ -103,6 +106,7 @@ def test_auto_goes_on_with_the_engine_it_had(backend: Backend, tmp_path: Path) -
     assert len(long.history["loss"]) == 203
 
 
+@quick_enough
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -145,6 +149,7 @@ def test_epochs_that_are_carried_out_together(
         np.testing.assert_allclose(resumed.history["loss"], whole.history["loss"], rtol=1e-6)
 
 
+@quick_enough
 def test_several_resumes_in_a_row(backend: Backend, tmp_path: Path) -> None:
     x, y = data(backend)
     whole = fit(NET, x, y, epochs=6, batch_size=5)
@@ -168,6 +173,7 @@ def one_step_a_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
+@quick_enough
 @pytest.mark.usefixtures("one_step_a_chunk")
 @pytest.mark.parametrize("shuffle", [True, False])
 def test_in_the_middle_of_an_epoch(
@@ -208,6 +214,7 @@ def write_and_stop(write: Callable[..., None]) -> Callable[..., None]:
     return wrapper
 
 
+@quick_enough
 @pytest.mark.usefixtures("one_step_a_chunk")
 def test_ctrl_c_in_an_epoch_that_was_resumed_in_its_middle(
     backend: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -258,6 +265,7 @@ def test_ctrl_c_leaves_a_checkpoint_of_the_last_whole_epoch(
 # Callbacks.
 
 
+@quick_enough
 def test_early_stopping_goes_on_where_it_was(backend: Backend, tmp_path: Path) -> None:
     """The validation target is the opposite: the first epoch is the best one."""
     x, y = data(backend)
@@ -400,6 +408,7 @@ def test_a_description_with_gaps(backend: Backend, kept: Path, gone: str) -> Non
 # Whole or not at all, and only over regular files.
 
 
+@quick_enough
 @pytest.mark.parametrize("step", ["fsync", "replace"])
 def test_a_crash_while_writing_leaves_the_old_checkpoint(
     backend: Backend, kept: Path, monkeypatch: pytest.MonkeyPatch, step: str
