@@ -29,7 +29,7 @@ class BackendUnavailable(RuntimeError):
 
 
 class MixedArrays(ValueError):
-    """Arrays of different libraries or devices came where one backend was expected."""
+    """Arrays of different libraries or devices were given where one backend was expected."""
 
 
 class Advice(NamedTuple):

@@ -75,7 +75,10 @@ def load(
     custom: Mapping[str, Any] | None = None,
     dtype: Any = None,
 ) -> Model:
-    """Read a model that `Model.save` wrote, with its preparation: see `tinynn.training.load`."""
+    """Read a model that `Model.save` wrote, table preparation included.
+
+    The arguments are those of `tinynn.training.load`.
+    """
     return _load(path, backend, custom, dtype, _preparation)
 
 

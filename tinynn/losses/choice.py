@@ -21,7 +21,7 @@ _SHARES = "loss='cross_entropy' (the probabilities of the classes)"
 
 
 def for_targets(prediction: Array, target: Array) -> tuple[Loss, str]:
-    """The loss that the targets ask for, and why, where only one can be meant.
+    """Choose the loss that suits the targets, and say why; an error where several would.
 
     Parameters
     ----------
@@ -158,7 +158,7 @@ _CONFLICTS: dict[type[Loss], dict[str, str]] = {
 
 
 def activation_conflict(loss: Any, last: Any) -> str | None:
-    """Why a network that ends in this function cannot learn under the loss; None if it can.
+    """Why a network that ends in this activation cannot learn under the loss; None if it can.
 
     A loss that expects logits takes their sigmoid or softmax itself; twice, training stands still.
 

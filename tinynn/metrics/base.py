@@ -14,7 +14,7 @@ State: TypeAlias = tuple[Array, ...]
 
 @dataclass(frozen=True)
 class Metric(Configured):
-    """How good predictions are, as a number for people.
+    """A measure of how good predictions are, as a number for people.
 
     Called on all predictions at once, `metric(prediction, target, sample_weight=None)` is a 0-d
     array. By batches it is the same number: a state, a tuple of arrays, is made by `init`, takes

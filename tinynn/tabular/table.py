@@ -21,7 +21,7 @@ class TableError(ValueError):
 
 @dataclass(frozen=True)
 class Table:
-    """A frame in memory and where it came from.
+    """A data frame in memory, and the name of its source.
 
     Attributes
     ----------

@@ -22,7 +22,7 @@ from tinynn.training.step import Carry, TrainingStep
 
 @dataclass(frozen=True)
 class Problem:
-    """What is to be trained, on what.
+    """A network, a loss, an optimizer and data, checked and ready to be trained.
 
     Attributes:
         step: the training step: network, loss and optimizer.
@@ -69,7 +69,7 @@ def prepare(
     backend: str | Backend | None = None,
     dtype: Any = None,
 ) -> Problem:
-    """The problem that these arguments of `fit` pose; see there."""
+    """Check the arguments of `fit` that say what is trained on what, and bring them together."""
     _check_net(net)
     check_whole(batch_size=batch_size, seed=seed)
     _check_validation(validation)

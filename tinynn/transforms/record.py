@@ -156,7 +156,7 @@ def record(
     batch_axes: Any = None,
     decompositions: Mapping[str, Callable[..., Any]] | None = None,
 ) -> Graph:
-    """The graph of what `f(*args)` does, call by call.
+    """Record `f(*args)` as a graph of calls of the Array API standard.
 
     `f` is run on these arguments, effects and all, and each call is written down.
 
