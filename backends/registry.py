@@ -103,6 +103,8 @@ def _reconciled(arrays: tuple[Array, ...]) -> Backend:
 def is_array(x: object) -> bool:
     """Whether a value is an array of some library, without importing any.
 
+    `of` takes such a value, or says why it does not.
+
     >>> import backends, numpy as np
     >>> backends.is_array(np.zeros(3)), backends.is_array([0.0])
     (True, False)

@@ -38,10 +38,11 @@ def scope_of(array: Any) -> AbstractContextManager[Any]:
 
 
 def scoped(function: F) -> F:
-    """Run `function` in the scope of the first array's backend, so that operators use its device.
+    """Wrap `function` to run in the scope of the backend of its first array.
 
-    Arrays are looked for among the positional arguments, in dicts, lists and tuples too. It costs
-    a look at a type, where the library finds the device by itself.
+    Operators then work on that array's device. Arrays are looked for among the positional
+    arguments, in dicts, lists and tuples too. It costs a look at a type, where the library finds
+    the device by itself.
 
     >>> import numpy as np
     >>> scoped(lambda x: x + 1)(np.asarray([1, 2]))

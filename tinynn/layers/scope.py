@@ -21,7 +21,7 @@ Tree: TypeAlias = Any
 
 
 class Variable:
-    """A value of a layer's state, read and set as `.value`; no gradient flows through it."""
+    """A value of a layer's state, read and set as `.value`; what is set has no gradient."""
 
     __slots__ = ("_key", "_scope", "_start")
 

@@ -4,7 +4,7 @@ from typing import Any
 
 
 class History(dict[str, list[float]]):
-    """Lists of Python numbers, one entry for each epoch: "epoch", "loss", "validation_loss", metrics.
+    """Lists of Python numbers, one for each epoch: "epoch", "loss", "validation_loss", metrics.
 
     >>> history = History()
     >>> history.add({"epoch": 1, "loss": 0.5})

@@ -88,7 +88,7 @@ def hessian(f: Callable[..., Any], argnum: int = 0) -> Callable[..., Any]:
 
 
 def hvp(f: Callable[..., Any], primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> Any:
-    """The product of the Hessian of a scalar function and a vector (Pearlmutter 1994).
+    """The Hessian of a scalar function times a vector, without the matrix (Pearlmutter 1994).
 
     Args:
         f: a function of trees of arrays that returns a real scalar.
