@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    """The compiler is imported when it is first asked for, since many programs never need it."""
+    """Import the compiler on first use, since many programs never need it."""
     if name == "compile":
         from tinynn.compiler import compile
 

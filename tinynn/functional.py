@@ -94,7 +94,7 @@ def elu(x: Array, alpha: float = 1.0) -> Array:
     """
     xp = namespace(x)
     positive = x > 0
-    # exp sees no large x, so that its infinity cannot spoil the derivative
+    # exp is not given large x, since its infinity would make the derivative NaN
     low = xp.where(positive, xp.zeros_like(x), x)
     return xp.where(positive, x, alpha * xp.expm1(low))
 

@@ -34,7 +34,7 @@ def for_targets(prediction: Array, target: Array) -> tuple[Loss, str]:
 
     Raises
     ------
-    ValueError : several losses can be meant, and the message lists them; or none can
+    ValueError : several losses suit the targets, and the message lists them; or none does
 
     Notes
     -----
@@ -128,7 +128,7 @@ def _no_loss_for_integers(outputs: int, target: Array) -> ValueError:
 
 def _ask(got: str, *meant: str) -> ValueError:
     return ValueError(
-        f"loss: more than one can be meant for y of {got}. To fix it: give {' or '.join(meant)}"
+        f"loss: more than one loss suits y of {got}. To fix it: give {' or '.join(meant)}"
     )
 
 

@@ -64,7 +64,7 @@ class _OfClasses(Metric):
         return metric
 
     def _told(self, prediction: Array, target: Array) -> Self:
-        """The metric with its task, where nobody said it and it can be seen without a doubt."""
+        """The metric with its task, if none was given and the shapes or dtypes leave no doubt."""
         task = self.task
         if task is None and prediction.ndim > 1 and prediction.shape[-1] > 1:
             of_classes = namespace(target).isdtype(target.dtype, ("integral", "bool"))

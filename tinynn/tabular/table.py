@@ -48,7 +48,7 @@ class Table:
         ------
         TableError : a lazy frame, an array on a device, rows of another width, columns of several
             lengths or with one name twice
-        TypeError : what is no table at all
+        TypeError : an object that is not a table
 
         """
         if isinstance(data, Table):
