@@ -190,7 +190,7 @@ class Traced(Operators):
 
 
 class Effect(StrEnum):
-    """The side effect of a function."""
+    """The effect of a function, besides its result."""
 
     NONE = "none"
     READS = "reads"  # something that may be another the next time: a clock, a file
@@ -206,7 +206,7 @@ class Function:
         raw: what it does to plain arrays: positional arrays, keyword kwargs.
         space: the namespace whose function it is; None: that of the arrays it is given.
         call: how it is called. None: all that is given by position is arrays.
-        effect: its side effect. A call with an effect is recorded even if
+        effect: what it does besides its result. A call with an effect is recorded even if
             none of its arguments is of the recording, and no pass removes, repeats, merges or
             moves it across another one. It must not keep or change its arguments.
 

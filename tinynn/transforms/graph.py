@@ -128,7 +128,7 @@ class Node:
 
     @property
     def effect(self) -> Effect:
-        """The side effect of the call."""
+        """The effect of the call, besides its result."""
         return Effect.NONE if self.function is None else self.function.effect
 
     @property
