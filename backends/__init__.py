@@ -1,4 +1,4 @@
-"""Which array libraries are here, and what each must add to the Array API standard.
+"""Array libraries: which are usable here, and what each adds to the Array API standard.
 
 >>> import backends
 >>> numpy = backends.get("numpy")

@@ -29,7 +29,7 @@ class BackendUnavailable(RuntimeError):
 
 
 class MixedArrays(ValueError):
-    """Arrays of different libraries or devices came where one backend was expected."""
+    """Arrays of different libraries or devices were given where one backend was expected."""
 
 
 class Advice(NamedTuple):
@@ -66,10 +66,10 @@ class Backend:
     minimum: ClassVar[str] = ""  # the oldest version that works
     xp: Namespace = None
     lowering: ClassVar[Lowering | None] = None  # how compiled programs speak to it
-    #: `find(x)`: the backend of an array of any library; None for what is no array. The registry,
+    #: `find(x)`: the backend of an array of any library; None if it is not an array. The registry,
     #: which knows every library, puts it here.
     find: ClassVar[Callable[[object], "Backend | None"]]
-    needs_scope: ClassVar[bool] = False  # operators go by something else than their arrays
+    needs_scope: ClassVar[bool] = False  # operators ignore the device of their arrays
 
     def __init__(self, device: Device, xp: Namespace = None) -> None:
         """Any namespace of the standard works; subclasses know theirs, so leave `xp` out there."""

@@ -1,4 +1,4 @@
-"""The CUDA driver of this machine, asked itself, and what to install beside it.
+"""The CUDA driver of this machine: its version, and what to install for it.
 
 Imports no library: that there is none, or one for another CUDA, is what is to be told here.
 
@@ -104,7 +104,7 @@ def install_cupy() -> str:
 
 
 def cupy_conflict() -> Problem | None:
-    """Two wheels of CuPy, of which pip knows no conflict. Removing one leaves a torn other."""
+    """The conflict of two CuPy wheels, which pip does not notice; removing one breaks the other."""
     installed = cupy_wheels()
     if len(installed) < 2:
         return None

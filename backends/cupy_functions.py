@@ -89,7 +89,7 @@ def logsumexp(x: Any, axis: Any, keepdims: bool, out: Any) -> Any:
 
 
 def matmul(x: Any, y: Any, out: Any) -> Any:
-    """The product, of which CuPy's own would copy matrices to bring them into one order.
+    """The matrix product; CuPy's own would copy matrices into one memory order.
 
     A stack of matrices times one matrix is a product of two matrices.
     """

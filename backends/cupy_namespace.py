@@ -62,7 +62,7 @@ def _device_of(values: Any) -> int | None:
 
 
 def _making(function: F) -> F:
-    """`function` with the parameter `device`, which array-api-compat takes and does not mind."""
+    """`function` with the parameter `device`, which array-api-compat accepts and ignores."""
 
     @wraps(function)
     def call(*args: Any, device: Device | None = None, **kwargs: Any) -> Any:

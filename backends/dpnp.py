@@ -49,7 +49,7 @@ def tensordot(x1: Array, x2: Array, /, **kwargs: Any) -> Array:
 
 
 def where(condition: Array, x1: Array, x2: Array, /) -> Array:
-    """dpnp's own gives memory as it finds it for a number and two flipped arrays (0.20.0)."""
+    """dpnp's own returns uninitialised memory for a number and two flipped arrays (0.20.0)."""
     return dpnp.where(_in_order(condition), x1, x2)
 
 

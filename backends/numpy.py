@@ -11,7 +11,7 @@ from backends.numpy_lowering import LOWERING
 
 
 class Standard:
-    """NumPy's main namespace, with a shorter way into functions that NumPy reaches by a detour.
+    """NumPy's main namespace, with direct access to functions that NumPy wraps in Python.
 
     On small arrays the detour (written in Python, open to subclasses) costs more than the work.
     """

@@ -1,4 +1,4 @@
-"""One portable generator: a seed gives the same bits on every library and device.
+"""A portable random generator: one seed gives the same bits on every library and device.
 
 Threefry-2x32 with 20 rounds, written in the standard's operations on int32 (PyTorch lacks uint32,
 JAX without x64 lacks int64). Source: J. K. Salmon et al., "Parallel random numbers: as easy as

@@ -29,7 +29,7 @@ _GROUP = "tinynn.backends"
 
 @dataclass(frozen=True)
 class Status:
-    """What `available` says of one library; `reason` and `fix` are empty where it is usable."""
+    """What `available` reports of one library; `reason` and `fix` are empty if it is usable."""
 
     name: str
     version: str
@@ -41,7 +41,7 @@ class Status:
 
 
 def names() -> tuple[str, ...]:
-    """The libraries that are known, installed or not: six, and those of entry points.
+    """The names of the known libraries, installed or not: six, and those of entry points.
 
     >>> import backends
     >>> backends.names()[:3]
@@ -68,7 +68,7 @@ def get(name: str | Backend) -> Backend:
 
 
 def of(*arrays: Array) -> Backend:
-    """The backend, library and device, that the arrays are on.
+    """The backend of these arrays: their library and device.
 
     Arrays of a library that is not registered get the defaults, if they have
     `__array_namespace__`. MixedArrays if libraries or devices differ, TypeError for what is no
@@ -101,7 +101,9 @@ def _reconciled(arrays: tuple[Array, ...]) -> Backend:
 
 
 def is_array(x: object) -> bool:
-    """Whether it is some library's, for `of` to take or to say what is wrong. Imports no library.
+    """Whether a value is an array of some library, without importing any.
+
+    `of` takes such a value, or says why it does not.
 
     >>> import backends, numpy as np
     >>> backends.is_array(np.zeros(3)), backends.is_array([0.0])

@@ -29,7 +29,7 @@ _NO_SCOPE = nullcontext()
 
 
 def scope_of(array: Any) -> AbstractContextManager[Any]:
-    """A context in which operators of plain arrays work on the device of this one.
+    """A context in which operators on plain arrays work on the device of this array.
 
     An array of a transformation is in the scope of that one already.
     """
@@ -38,10 +38,11 @@ def scope_of(array: Any) -> AbstractContextManager[Any]:
 
 
 def scoped(function: F) -> F:
-    """`function` in the scope of the first array's backend, so that operators work on its device.
+    """Wrap `function` to run in the scope of the backend of its first array.
 
-    Arrays are looked for among the positional arguments, in dicts, lists and tuples too. It costs
-    a look at a type, where the library finds the device by itself.
+    Operators then work on that array's device. Arrays are looked for among the positional
+    arguments, in dicts, lists and tuples too. It costs a look at a type, where the library finds
+    the device by itself.
 
     >>> import numpy as np
     >>> scoped(lambda x: x + 1)(np.asarray([1, 2]))

@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    """The compiler is imported when it is first asked for, since many programs never need it."""
+    """Import the compiler on first use, since many programs never need it."""
     if name == "compile":
         from tinynn.compiler import compile
 
@@ -75,7 +75,10 @@ def load(
     custom: Mapping[str, Any] | None = None,
     dtype: Any = None,
 ) -> Model:
-    """Read a model that `Model.save` wrote, with its preparation: see `tinynn.training.load`."""
+    """Read a model that `Model.save` wrote, table preparation included.
+
+    The arguments are those of `tinynn.training.load`.
+    """
     return _load(path, backend, custom, dtype, _preparation)
 
 

@@ -30,7 +30,7 @@ Array: TypeAlias = Any
 
 
 class InputError(ValueError):
-    """Something that does not fit a layer or a loss, most often an array.
+    """An input, most often an array, does not fit a layer or a loss.
 
     path: where the layer stands in the network, "2" or "2.inner"; each scope that the error
     passes through puts the name of its child in front.
@@ -46,11 +46,11 @@ class InputError(ValueError):
 
 
 class ShapeError(InputError):
-    """The shape does not fit."""
+    """The shape of an array does not fit a layer or a loss."""
 
 
 class DtypeError(InputError):
-    """The dtype does not fit."""
+    """The dtype of an array does not fit a layer or a loss."""
 
 
 def relu(x: Array) -> Array:
@@ -94,7 +94,7 @@ def elu(x: Array, alpha: float = 1.0) -> Array:
     """
     xp = namespace(x)
     positive = x > 0
-    # exp sees no large x, so that its infinity cannot spoil the derivative
+    # exp is not given large x, since its infinity would make the derivative NaN
     low = xp.where(positive, xp.zeros_like(x), x)
     return xp.where(positive, x, alpha * xp.expm1(low))
 
@@ -171,7 +171,7 @@ def log_softmax(x: Array, axis: int = -1) -> Array:
 
 @scoped
 def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
-    """x @ weight + bias.
+    """The affine map x @ weight + bias.
 
     x: (..., inputs), weight: (inputs, outputs), bias: (outputs,). Returns (..., outputs).
 
@@ -186,7 +186,7 @@ def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
 
 @scoped
 def dropout(x: Array, rate: float, key: Array, first_row: int | None = None) -> Array:
-    """Each entry of x zeroed with probability `rate`, the rest scaled by 1 / (1 - rate).
+    """Each entry of x set to 0 with probability `rate`, the rest scaled by 1 / (1 - rate).
 
     key: (2,) of backends.random, on x's device. The same key drops the same entries everywhere.
     first_row: the number of x's first row in the whole batch, to draw by row.

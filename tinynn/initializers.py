@@ -69,7 +69,7 @@ def glorot_normal(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
 
 @scoped
 def he_uniform(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
-    """Uniform of variance 2 / inputs: for relu and its kin (He et al. 2015, arXiv:1502.01852)."""
+    """Uniform of variance 2 / inputs, for relu and the like (He et al. 2015, arXiv:1502.01852)."""
     return _uniform(key, shape, dtype, 2.0 / max(1, _fans(shape)[0]))
 
 

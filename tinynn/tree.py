@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass
 from typing import Any
 
+__all__ = ["LEAF", "Structure", "children", "flatten", "leaves", "map", "paths"]
+
 
 class Structure:
-    """What is left of a tree when its leaves are taken out.
+    """The containers of a tree, without its leaves.
 
     Attributes:
         kind: the container's type.
@@ -64,6 +66,7 @@ class Structure:
 
 _NOTHING = object()
 LEAF = Structure(object, (), [])
+"""The structure of a leaf."""
 
 
 class _Openers(dict[type, Any]):
@@ -98,7 +101,7 @@ def _open(tree: Any) -> tuple[Any, Any] | None:
 
 
 def flatten(tree: Any) -> tuple[list[Any], Structure]:
-    """The leaves of a tree in order, and the structure that puts them back.
+    """The leaves of a tree in order, and the structure that rebuilds the tree from them.
 
     >>> leaves, structure = flatten({"w": 1, "layers": [2, (3, None)]})
     >>> leaves
@@ -132,7 +135,7 @@ def leaves(tree: Any) -> list[Any]:
 
 
 def paths(tree: Any) -> list[tuple[str, Any]]:
-    """Every leaf with its name, the path to it.
+    """Every leaf of a tree with its path, such as "0.weight".
 
     >>> paths({"0": {"weight": 1.5, "bias": 2.5}})
     [('0.weight', 1.5), ('0.bias', 2.5)]
@@ -148,7 +151,7 @@ def paths(tree: Any) -> list[tuple[str, Any]]:
 
 
 def map(f: Callable[..., Any], tree: Any, *rest: Any) -> Any:
-    """`f` applied leaf by leaf to trees of one structure; a tree of that structure.
+    """Apply `f` leaf by leaf to trees of one structure, and return a tree of that structure.
 
     Raises ValueError, naming the first place where the structures differ.
 

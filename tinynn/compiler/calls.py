@@ -169,7 +169,7 @@ class Writer:
         return self._write(when, self._filled_in(text, node, storage.name), node)
 
     def _fill_up(self, node: Node) -> None:
-        """What could not be written to its place in the vector is copied there."""
+        """Copy into the vector what could not be written there directly."""
         storage, start = self.values[id(node)].storage, 0
         for value in node.parents:
             if self.values[id(value)].storage is not self.places[id(node), start]:
@@ -314,7 +314,7 @@ class Writer:
         )
 
     def _release(self, place: int, node: Node) -> None:
-        """Memory whose value is not read any more is free for others."""
+        """Free the memory whose value is not read any more."""
         done = set()
         for a in [*node.parents, node]:
             spelling = self.values.get(id(a))

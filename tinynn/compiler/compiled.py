@@ -238,7 +238,7 @@ def _signature(leaf: Any) -> Any:
 
 
 def compile(f: Callable[..., Any] | None = None, *, check_finite: bool = False) -> Any:
-    """A function that does what `f` does, as a program that is recorded on its first call.
+    """Compile `f`: it is recorded on its first call, and runs as a program after that.
 
     Args:
         f: a function of trees that returns a tree of arrays, written with functions of the

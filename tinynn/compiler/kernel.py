@@ -196,7 +196,7 @@ class Kernel:
         self.write(len(places), f"{left} = {right}")
 
     def _finish(self) -> None:
-        """What could not be changed in place is put there at the end of the step."""
+        """Copy to its place, at the end of the step, what could not be changed there."""
         late = []
         for old, new in self.late:
             text = self._number(new, old)

@@ -78,7 +78,7 @@ class Loop(ABC):
         """The lines of the program."""
 
     def load(self, values: Sequence[Any]) -> None:
-        """Start from these values of what lives on; they are copied."""
+        """Start from copies of these carried values."""
         self.kept[:] = self.storage.stored(self.graph.space.xp, values)
         self.bind()
 
@@ -114,7 +114,7 @@ class Loop(ABC):
         return self.kept
 
     def share(self, other: "Loop") -> None:
-        """Let what lives on be that of another program of the same network."""
+        """Share the carried arrays with another program of the same network."""
         if self.storage != other.storage:
             raise RecordingError("the steps for batches of two sizes keep different values")
         self.kept = other.kept
@@ -206,7 +206,7 @@ class Loop(ABC):
         return list(zip(*columns, strict=True))
 
     def count_on(self, count: int) -> None:
-        """So many steps have been made."""
+        """Advance the counters by so many steps."""
         for node in self._counters():
             place = self.inputs.index(node.args[0])
             after = self.kept[place] + self.counts[id(node)] * count

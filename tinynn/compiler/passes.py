@@ -40,7 +40,7 @@ def same(left: Any, right: Any) -> bool:
 
 
 def common_subexpressions(graph: Graph) -> Graph:
-    """What is called twice with the same arguments is called once."""
+    """Common subexpressions: compute once what is called twice with the same arguments."""
     seen: dict[Any, Node] = {}
 
     def visit(node: Node, build: Builder) -> Any:
@@ -64,7 +64,7 @@ def _fill(node: Node, build: Builder, value: Any) -> Node:
 
 
 def constants_folded(graph: Graph) -> Graph:
-    """What is computed from known numbers alone is known."""
+    """Constant folding: evaluate what depends on known numbers alone."""
     likes = {"ones_like": 1.0, "zeros_like": 0.0}
     kinds = graph.space.kinds
 
@@ -266,7 +266,7 @@ def _reduced_shape(node: Node) -> tuple[int, ...]:
 
 
 def shapes_merged(graph: Graph) -> Graph:
-    """One change of shape in place of several, and none where the shape stays."""
+    """Merge successive changes of shape, and drop those that change nothing."""
 
     def visit(node: Node, build: Builder) -> Any:
         if node.name in (*RESHAPES, "broadcast_to") and node.args[0].shape == node.shape:

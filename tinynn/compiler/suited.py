@@ -88,7 +88,7 @@ def _stripped(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _unrepeated(node: Node, build: Builder) -> Node:
-    """A call that broadcasts nothing but single numbers, if it can be."""
+    """The call without broadcasting of arrays, if it can do without."""
     few = [a for a in node.parents if a.shape not in ((), node.shape)]
     if not few:
         return node

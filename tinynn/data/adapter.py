@@ -15,7 +15,7 @@ _ROWS_AT_ONCE = 2**16  # that are looked at for NaN: a mapped file need not be i
 
 
 class DataAdapter:
-    """The way in for all the data that one call of fit, predict or evaluate is given.
+    """The adapter that brings the data of one call of fit, predict or evaluate to one backend.
 
     Arrays must be on `target`; only with `moves` (the caller named a backend) do arrays of the
     host's library come along, as lists and frames always do.
@@ -251,7 +251,7 @@ class DataAdapter:
 
 
 def to_scalar(backend: Backend, scalar: Any) -> Any:
-    """A 0-d array as a Python number: the one way in which training looks at values."""
+    """A 0-d array as a Python number; training reads single values only through this."""
     return backend.to_host(scalar).item()
 
 

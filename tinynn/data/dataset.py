@@ -39,7 +39,7 @@ class Samples(NamedTuple):
 
 
 class Dataset(Protocol):
-    """Where batches come from: `size` samples, numbered from 0."""
+    """The interface of what batches come from: `size` samples, numbered from 0."""
 
     @property
     def size(self) -> int:
@@ -53,7 +53,7 @@ class Dataset(Protocol):
 
 
 class Source(Dataset, Protocol):
-    """A dataset whose targets can be looked at: all of them, or those of its first samples."""
+    """A dataset whose targets can be inspected: all of them, or those of its first samples."""
 
     @property
     def has_all_targets(self) -> bool:
@@ -72,7 +72,7 @@ class Source(Dataset, Protocol):
 
 
 class ArrayDataset:
-    """Samples in memory, or in files that are mapped into it."""
+    """A dataset of arrays in memory, or of memory-mapped files."""
 
     has_all_targets = in_memory = True
 
@@ -104,7 +104,7 @@ class ArrayDataset:
 
 
 class SparseDataset:
-    """Rows of a sparse matrix of SciPy's, which become dense batch by batch."""
+    """A dataset of the rows of a SciPy sparse matrix, which become dense batch by batch."""
 
     has_all_targets, in_memory = True, False
 
@@ -140,7 +140,7 @@ class SparseDataset:
 
 
 class GivenDataset:
-    """A dataset of the user's own, of whose targets the first ones are looked at.
+    """A dataset of the user's own, of which only the first targets are inspected.
 
     Args:
         dataset: what the samples are read from, when they are needed.
@@ -186,7 +186,7 @@ class GivenDataset:
 
 
 class Subset:
-    """Some of the samples of a dataset, by their numbers there; nothing is copied."""
+    """Some samples of a dataset, chosen by number; nothing is copied."""
 
     in_memory = False
 
@@ -216,14 +216,14 @@ class Slice:
 
 
 def held_out_count(count: int, fraction: float) -> int:
-    """How many of so many samples are held out: that fraction, at least one and never all."""
+    """How many samples a fraction holds out: at least one, and never all."""
     return min(max(round(count * fraction), 1), count - 1)
 
 
 def held_out(
     dataset: Dataset, fraction: float, key: Array | None, classes: Array | None, backend: Backend
 ) -> tuple[Dataset, Dataset]:
-    """(the samples to train on, the fraction of them to validate on): by number, not copied.
+    """Split a dataset into (samples to train on, samples held out), without copying.
 
     Args:
         dataset: all samples.
@@ -249,7 +249,7 @@ def held_out(
 
 
 def target_like(target: Array, prediction: Array, xp: Any) -> Array:
-    """The target as (samples, 1) or (samples,), as the prediction is, so that nothing broadcasts.
+    """Reshape a target to (samples, 1) or (samples,) like the prediction: nothing broadcasts.
 
     `prediction` may be of any number of samples.
     """

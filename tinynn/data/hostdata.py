@@ -10,7 +10,7 @@ _KINDS = ("bool", "int", "float")
 
 
 def host() -> backends.Backend:
-    """The backend of the host's own arrays, where data go that come from nowhere else."""
+    """The backend of host arrays, for data that belong to no array library."""
     return backends.get(backends.names()[0])
 
 
@@ -20,7 +20,7 @@ def is_sparse(value: Any) -> bool:
 
 
 def is_dataset(value: Any) -> bool:
-    """Whether it is a dataset, which gives samples by their numbers; not a column of a frame."""
+    """Whether a value is a dataset, which gives samples by number; a frame's column is none."""
     methods = hasattr(value, "between") and hasattr(value, "take") and hasattr(value, "size")
     return methods and not hasattr(value, "dtype")
 
@@ -40,7 +40,7 @@ def refuse_odd_array(at: str, array: Any) -> None:
 
 
 def columns_of(value: Any) -> tuple[Any, ...]:
-    """The names of a frame's columns; empty for anything else."""
+    """The column names of a data frame; empty for anything else."""
     frame = _frame(value)
     return () if frame is None or _is_lazy(frame) else tuple(frame.columns)
 

@@ -58,7 +58,7 @@ def to_config(net: Any) -> Any:
 
 
 def from_config(description: Any, custom: Mapping[str, Any] | None = None) -> Any:
-    """The network that `to_config` wrote down.
+    """Build the network that `to_config` described.
 
     custom: name -> class or function, for layers and functions of your own. Nothing is imported
     by name; a name that is neither of tinynn nor in `custom` raises ValueError.

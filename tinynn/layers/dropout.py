@@ -11,7 +11,7 @@ from .scope import Array, Scope
 
 @dataclass(frozen=True)
 class Dropout(Layer):
-    """In training, zeroes entries with probability `rate` and scales the rest up to match.
+    """In training, set entries to 0 with probability `rate`, and scale the rest up to match.
 
     x: any shape, kept. Source: Srivastava et al. 2014, in its "inverted" form. No parameters.
 

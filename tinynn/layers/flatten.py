@@ -12,7 +12,7 @@ from .scope import Array, Scope
 
 @dataclass(frozen=True)
 class Flatten(Layer):
-    """Each sample as one row: (batch, ...) -> (batch, features). No parameters.
+    """Reshape each sample to one row, (batch, ...) -> (batch, features). No parameters.
 
     >>> import numpy as np
     >>> Flatten()({}, np.ones((2, 3, 4))).shape

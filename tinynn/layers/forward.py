@@ -10,7 +10,7 @@ from tinynn.trace import Namespace, bottom
 
 
 class Forward(NamedTuple):
-    """What one pass through a network gives.
+    """The results of one pass through a network.
 
     Attributes:
         output: the network's output.
@@ -38,7 +38,7 @@ def run(
     first_row: int = 0,
     perturbations: dict[str, Array] | None = None,
 ) -> Forward:
-    """One pass through a network: everything that `net.apply` gives, and more.
+    """Run one pass through a network: all that `net.apply` gives, and added losses and taps.
 
     Args:
         net: a layer or a plain function.

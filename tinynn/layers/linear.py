@@ -12,7 +12,7 @@ from .scope import Array, Scope
 
 @dataclass(frozen=True)
 class Linear(Layer):
-    """x @ weight + bias.
+    """The affine map x @ weight + bias.
 
     x: (batch, ..., inputs) -> (batch, ..., features). The number of inputs comes from the data.
     params: weight (inputs, features), bias (features,).

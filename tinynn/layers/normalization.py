@@ -22,7 +22,7 @@ def _scale_and_shift(scope: Scope, x: Array) -> Array:
 
 @dataclass(frozen=True)
 class BatchNorm(Layer):
-    """Each feature with mean 0 and variance 1 over the batch, then scaled and shifted.
+    """Normalise each feature to mean 0 and variance 1 over the batch, then scale and shift it.
 
     x: (batch, ..., features), the shape is kept; all axes but the last count as the batch.
     params: weight, bias; state: mean, var, each (features,). Inference uses the state; training
@@ -78,7 +78,7 @@ class BatchNorm(Layer):
 
 @dataclass(frozen=True)
 class LayerNorm(Layer):
-    """Each sample with mean 0 and variance 1 over its features, then scaled and shifted.
+    """Normalise each sample to mean 0 and variance 1 over its features, then scale and shift it.
 
     x: (batch, ..., features), the shape is kept. params: weight, bias, each (features,).
     Source: Ba, Kiros and Hinton 2016, arXiv:1607.06450.

@@ -1,4 +1,4 @@
-"""Scope: what a layer sees of the pass through the network that it takes part in."""
+"""Scope: a layer's access to its parameters, state and children during one pass."""
 
 from collections.abc import Iterable, Iterator
 from itertools import chain
@@ -21,7 +21,7 @@ Tree: TypeAlias = Any
 
 
 class Variable:
-    """A value of the state, read and set as `.value`; what is set is outside every gradient."""
+    """A value of a layer's state, read and set as `.value`; what is set has no gradient."""
 
     __slots__ = ("_key", "_scope", "_start")
 
@@ -183,7 +183,7 @@ class Random:
 
 
 class Scope:
-    """What a layer is given in `forward(scope, x)`: its parameters, state, key and children.
+    """A layer's access, in `forward(scope, x)`, to its parameters, state, key and children.
 
     `scope(name, layer, *inputs)` calls a child. A child is known by its name alone: calling one
     name twice shares the parameters; two names are two children, however equal their layers.

@@ -51,11 +51,11 @@ NAMES: dict[str, type[Loss]] = {
     "nll": NegativeLogLikelihood,
 }
 KNOWN: Mapping[str, Any] = {loss.__name__: loss for loss in NAMES.values()}
-"""What `to_config` may name: the classes by their names."""
+"""The loss classes by name, as `to_config` writes them."""
 
 
 def get(name: str) -> Loss:
-    """The loss of that name, with its defaults.
+    """The loss of that name, with its default hyperparameters.
 
     Raises ValueError for a name that is not known; the message has the nearest one and all.
 
@@ -66,7 +66,7 @@ def get(name: str) -> Loss:
 
 
 def to_config(loss: Any) -> Any:
-    """The loss's hyperparameters in what JSON can hold; a plain function by its name.
+    """Describe a loss by its hyperparameters as JSON can hold them; a plain function by its name.
 
     >>> to_config(Huber(2.0))
     {'class': 'Huber', 'reduction': 'mean', 'delta': 2.0}
@@ -75,7 +75,7 @@ def to_config(loss: Any) -> Any:
 
 
 def from_config(description: Any, custom: Mapping[str, Any] | None = None) -> Any:
-    """The loss that `to_config` described; `custom` names classes and functions of your own.
+    """Build the loss that `to_config` described; `custom` names classes and functions of your own.
 
     >>> from_config({"class": "Huber", "delta": 2.0}) == Huber(2.0)
     True

@@ -21,7 +21,7 @@ _SHARES = "loss='cross_entropy' (the probabilities of the classes)"
 
 
 def for_targets(prediction: Array, target: Array) -> tuple[Loss, str]:
-    """The loss that the targets ask for, and why, where only one can be meant.
+    """Choose the loss that suits the targets, and say why; an error where several would.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ def for_targets(prediction: Array, target: Array) -> tuple[Loss, str]:
 
     Raises
     ------
-    ValueError : several losses can be meant, and the message lists them; or none can
+    ValueError : several losses suit the targets, and the message lists them; or none does
 
     Notes
     -----
@@ -128,7 +128,7 @@ def _no_loss_for_integers(outputs: int, target: Array) -> ValueError:
 
 def _ask(got: str, *meant: str) -> ValueError:
     return ValueError(
-        f"loss: more than one can be meant for y of {got}. To fix it: give {' or '.join(meant)}"
+        f"loss: more than one loss suits y of {got}. To fix it: give {' or '.join(meant)}"
     )
 
 
@@ -158,7 +158,7 @@ _CONFLICTS: dict[type[Loss], dict[str, str]] = {
 
 
 def activation_conflict(loss: Any, last: Any) -> str | None:
-    """Why a network that ends in this function cannot learn under the loss; None if it can.
+    """Why a network that ends in this activation cannot learn under the loss; None if it can.
 
     A loss that expects logits takes their sigmoid or softmax itself; twice, training stands still.
 

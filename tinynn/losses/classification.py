@@ -83,7 +83,9 @@ class _Classification(Loss):
 
 @dataclass(frozen=True)
 class BinaryCrossEntropy(_Classification):
-    """-(t * log(p) + (1 - t) * log(1 - p)) with p = sigmoid(prediction), without overflow.
+    """The cross-entropy of independent yes-or-no labels, from logits.
+
+    It is -(t * log(p) + (1 - t) * log(1 - p)) with p = sigmoid(prediction), without overflow.
 
     prediction: (batch, ...) logits, target t: 0 or 1 (or between, or booleans), of its shape; a
     last axis of length 1 may be left out. One output is an answer of yes or no; several are
@@ -222,7 +224,7 @@ class _OfOneClass(_Classification):
 
 @dataclass(frozen=True)
 class NegativeLogLikelihood(_OfOneClass):
-    """Minus the log-probability of the class that is right.
+    """Minus the log-probability of the correct class.
 
     prediction: (batch, ..., classes) log-probabilities, as log_softmax gives them; target:
     (batch, ...) integer labels, or (batch, ..., classes) one-hot or probabilities.
@@ -261,7 +263,7 @@ class NegativeLogLikelihood(_OfOneClass):
 
 @dataclass(frozen=True)
 class SoftmaxCrossEntropy(_OfOneClass):
-    """Minus the log of the probability that softmax gives the class that is right.
+    """Minus the log of the probability that softmax gives the correct class.
 
     prediction: (batch, ..., classes) logits; target: (batch, ...) integer labels, or
     (batch, ..., classes) one-hot or probabilities.

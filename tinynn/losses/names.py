@@ -1,4 +1,4 @@
-"""Finding things by the names that people type."""
+"""Look-up of losses and metrics by name, with suggestions for misspelt ones."""
 
 import difflib
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ Found = TypeVar("Found")
 
 
 def find(what: str, name: Any, known: Mapping[str, Found]) -> Found:
-    """What `known` has under that name.
+    """The entry of `known` under that name.
 
     Raises ValueError, with the nearest name and all that there are, if it has nothing.
 

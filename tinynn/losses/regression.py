@@ -21,7 +21,7 @@ class _Regression(Loss):
 
 @dataclass(frozen=True)
 class SquaredError(_Regression):
-    """(prediction - target) ** 2.
+    """The squared error, (prediction - target) ** 2.
 
     >>> import numpy as np
     >>> float(SquaredError(reduction="half_sum")(np.asarray([1.0, 3.0]), np.zeros(2)))
@@ -39,7 +39,7 @@ class SquaredError(_Regression):
 
 @dataclass(frozen=True)
 class AbsoluteError(_Regression):
-    """abs(prediction - target). Its slope at 0 is 0.
+    """The absolute error, abs(prediction - target), whose derivative at 0 is 0.
 
     >>> import numpy as np
     >>> float(AbsoluteError()(np.asarray([1.0, -3.0]), np.zeros(2)))

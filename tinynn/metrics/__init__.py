@@ -61,13 +61,13 @@ KNOWN: Mapping[str, Any] = {
     **losses.KNOWN,  # which a metric may hold
     **{metric.__name__: metric for metric in NAMES.values()},
 }
-"""What a description may name: the classes by their names."""
+"""The metric and loss classes by name, which a description may hold."""
 
 MetricLike = Metric | Callable[[Any, Any], Any]
 
 
 def get(metric: Any) -> MetricLike:
-    """The metric of this name, called by it; a metric or function is passed through.
+    """The metric of this name; a metric or a function is returned as it is.
 
     Raises
     ------
@@ -90,7 +90,7 @@ def get(metric: Any) -> MetricLike:
 
 
 def prepare(metric: str | MetricLike, loss: Any, prediction: Any, target: Any) -> MetricLike:
-    """The metric as it is to be measured under this loss, checked before training.
+    """Set up the metric for this loss, and check it before training.
 
     Parameters
     ----------
@@ -113,7 +113,7 @@ def prepare(metric: str | MetricLike, loss: Any, prediction: Any, target: Any) -
 
 
 def name_of(metric: MetricLike) -> str:
-    """What a metric is called in histories.
+    """The name of a metric in histories.
 
     >>> name_of(Accuracy()), name_of(Accuracy(name="right"))
     ('accuracy', 'right')
@@ -125,7 +125,7 @@ def name_of(metric: MetricLike) -> str:
 
 
 def direction(metric: str | MetricLike) -> bool | None:
-    """Whether a larger number is better; None where nobody knows, as of a plain function.
+    """Whether a larger number is better; None if unknown, as for a plain function.
 
     A name that is not known has no direction either, but for "loss".
 

@@ -14,7 +14,7 @@ State: TypeAlias = tuple[Array, ...]
 
 @dataclass(frozen=True)
 class Metric(Configured):
-    """How good predictions are, as a number for people.
+    """A measure of how good predictions are, as a number for people.
 
     Called on all predictions at once, `metric(prediction, target, sample_weight=None)` is a 0-d
     array. By batches it is the same number: a state, a tuple of arrays, is made by `init`, takes
@@ -106,7 +106,7 @@ class Metric(Configured):
         return self.compute(self.measure(prediction, target, sample_weight))
 
     def init(self, prediction: Array, target: Array, sample_weight: Array | None = None) -> State:
-        """The state of no samples, on the device of these, of which any number will do."""
+        """The state for no samples, on the device of the given ones; any number of them will do."""
         state = self.measure(prediction, target, sample_weight)
         return tuple(namespace(entry).zeros_like(entry) for entry in state)
 

@@ -64,7 +64,7 @@ class _OfClasses(Metric):
         return metric
 
     def _told(self, prediction: Array, target: Array) -> Self:
-        """The metric with its task, where nobody said it and it can be seen without a doubt."""
+        """The metric with its task, if none was given and the shapes or dtypes leave no doubt."""
         task = self.task
         if task is None and prediction.ndim > 1 and prediction.shape[-1] > 1:
             of_classes = namespace(target).isdtype(target.dtype, ("integral", "bool"))
@@ -107,7 +107,7 @@ def _labels(metric: Metric, prediction: Array, target: Array, answers: Array) ->
 
 @dataclass(frozen=True)
 class Accuracy(_OfClasses, Mean):
-    """The share of right answers; in a multilabel task, each label is an answer.
+    """The share of correct predictions; in a multilabel task each label counts as one.
 
     >>> import numpy as np
     >>> logits = np.asarray([[2.0, 1.0], [0.0, 3.0], [1.0, 0.0], [0.0, 1.0]])
@@ -212,7 +212,7 @@ class _Counts(_OfClasses):
 
 @dataclass(frozen=True)
 class Precision(_Counts):
-    """The share of the answers of a class that are right; 0 for a class that is never answered.
+    """The share of predictions of a class that are correct; 0 for a class never predicted.
 
     Of a binary task it is that of class 1, else the mean over the classes, or labels ("macro").
 
@@ -230,7 +230,7 @@ class Precision(_Counts):
 
 @dataclass(frozen=True)
 class Recall(_Counts):
-    """The share of the samples of a class that are found; 0 for a class without samples.
+    """The share of samples of a class that are predicted as it; 0 for a class without samples.
 
     Of a binary task it is that of class 1, else the mean over the classes, or labels ("macro").
 
@@ -248,7 +248,7 @@ class Recall(_Counts):
 
 @dataclass(frozen=True)
 class F1(_Counts):
-    """The harmonic mean of precision and recall, 2 * right / (answers + truths).
+    """The harmonic mean of precision and recall.
 
     Of a binary task it is that of class 1, else the mean over the classes, or labels ("macro").
 
@@ -266,7 +266,7 @@ class F1(_Counts):
 
 @dataclass(frozen=True)
 class LogLoss(Mean):
-    """The mean cross-entropy in natural units, without class weights and label smoothing.
+    """The mean cross-entropy, in nats, without class weights and label smoothing.
 
     loss: the cross-entropy whose predictions are measured; None takes the loss of training.
 

@@ -27,7 +27,7 @@ class _MeanError(Mean):
 
 @dataclass(frozen=True)
 class MeanAbsoluteError(_MeanError):
-    """The mean distance of predictions from targets, over samples and outputs.
+    """The mean absolute difference of predictions and targets, over samples and outputs.
 
     >>> import numpy as np
     >>> print(MeanAbsoluteError()(np.asarray([1.0, 2.0]), np.asarray([1.0, 4.0])))
@@ -40,7 +40,7 @@ class MeanAbsoluteError(_MeanError):
 
 @dataclass(frozen=True)
 class MeanSquaredError(_MeanError):
-    """The mean squared distance of predictions from targets, over samples and outputs.
+    """The mean squared difference of predictions and targets, over samples and outputs.
 
     >>> import numpy as np
     >>> print(MeanSquaredError()(np.asarray([1.0, 2.0]), np.asarray([1.0, 4.0])))
@@ -53,7 +53,7 @@ class MeanSquaredError(_MeanError):
 
 @dataclass(frozen=True)
 class R2(Metric):
-    """Coefficient of determination: the share of the target's variance that is explained.
+    """The coefficient of determination: the share of the target's variance that is explained.
 
     1 is perfect, 0 is no better than the mean. With several outputs, the mean over them. An output
     whose target never varies counts 1 where it is met exactly, else 0 (as in scikit-learn).

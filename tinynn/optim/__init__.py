@@ -105,7 +105,7 @@ _KNOWN: dict[str, Any] = {
 
 
 def get(name: str) -> Optimizer:
-    """The optimizer of that name, with its defaults; "momentum" and "nesterov" are SGD's.
+    """The optimizer of that name, with its defaults; "momentum" and "nesterov" give SGD.
 
     Raises ValueError for a name that is not known, with the closest that is.
 
@@ -123,7 +123,7 @@ def get(name: str) -> Optimizer:
 
 
 def to_config(optimizer: Any) -> Any:
-    """The settings of an optimizer, a transformation or a schedule in what JSON can hold.
+    """Describe an optimizer, a transformation or a schedule as JSON can hold it.
 
     >>> to_config(SGD(CosineDecay(0.1, steps=9)))["learning_rate"]["class"]
     'CosineDecay'
@@ -132,7 +132,7 @@ def to_config(optimizer: Any) -> Any:
 
 
 def from_config(description: Any, custom: Mapping[str, Any] | None = None) -> Any:
-    """What `to_config` wrote down; `custom` names classes and functions of your own.
+    """Build what `to_config` described; `custom` names classes and functions of your own.
 
     >>> from_config({"class": "Adam", "learning_rate": 0.1}) == Adam(0.1)
     True

@@ -57,7 +57,9 @@ def adam_divisor(xp: Any, gradient: Array, slots: Slots, scalars: Any) -> tuple[
 
 @dataclass(frozen=True)
 class Adam(Optimizer):
-    """Steps of running mean over root of running mean square, both corrected for their start:
+    """Adam: the running mean of the gradients over the root of that of their squares.
+
+    Both means are corrected for their start at 0:
     m = beta1 * m + (1 - beta1) * g; v = beta2 * v + (1 - beta2) * g**2;
     w -= learning_rate * (m / (1 - beta1**t)) / (sqrt(v / (1 - beta2**t)) + epsilon).
 
@@ -97,7 +99,9 @@ class Adam(Optimizer):
 
 @dataclass(frozen=True)
 class AdamW(Adam):
-    """Adam, with the parameters first shrunk: w -= learning_rate * weight_decay * w.
+    """Adam with decoupled weight decay.
+
+    The parameters first shrink: w -= learning_rate * weight_decay * w.
 
     mask: a pattern, or several, of the paths of the parameters that are shrunk, such as "*.weight".
 
@@ -128,7 +132,9 @@ class AdamW(Adam):
 
 @dataclass(frozen=True)
 class NAdam(Optimizer):
-    """Adam with Nesterov's momentum, whose strength at step t is
+    """Adam with Nesterov's momentum.
+
+    The strength of the momentum at step t is
     beta1 * (1 - 0.96 ** (t * momentum_decay) / 2). The formulas are PyTorch's.
 
     Source: Dozat 2016, "Incorporating Nesterov momentum into Adam".

@@ -15,7 +15,8 @@ from .sums import decay_of, sqrt
 
 @dataclass(frozen=True)
 class RMSprop(Optimizer):
-    """Steps divided by the root of a running mean of squares:
+    """RMSprop: steps divided by the root of a running mean of squared gradients.
+
     v = decay * v + (1 - decay) * g**2; w -= learning_rate * g / (sqrt(v) + epsilon).
 
     momentum: b = momentum * b + g / (sqrt(v) + epsilon); w -= learning_rate * b instead.
@@ -72,7 +73,8 @@ class RMSprop(Optimizer):
 
 @dataclass(frozen=True)
 class Adagrad(Optimizer):
-    """Steps divided by the root of the sum of squares of all gradients so far:
+    """Adagrad: steps divided by the root of the sum of all squared gradients so far.
+
     s += g**2; w -= learning_rate * g / (sqrt(s) + epsilon).
 
     initial_sum: what s starts from.
@@ -113,7 +115,9 @@ class Adagrad(Optimizer):
 
 @dataclass(frozen=True)
 class Adadelta(Optimizer):
-    """Steps as long as the steps before, where gradients are as large as before:
+    """Adadelta: gradients scaled by the ratio of past steps to past gradients.
+
+    Both are measured by the root of a running mean of squares:
     v = decay * v + (1 - decay) * g**2; d = sqrt((u + epsilon) / (v + epsilon)) * g;
     u = decay * u + (1 - decay) * d**2; w -= learning_rate * d.
 
@@ -160,7 +164,8 @@ class Adadelta(Optimizer):
 
 @dataclass(frozen=True)
 class Lion(Optimizer):
-    """Steps of one length, in the direction of a running mean's signs:
+    """Lion: steps of one length, in the direction of the signs of a running mean.
+
     w -= learning_rate * (sign(beta1 * m + (1 - beta1) * g) + weight_decay * w);
     m = beta2 * m + (1 - beta2) * g.
 

@@ -33,7 +33,9 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
 
 
 class GradientTransformation(Configured):
-    """New gradients from gradients, such as clipping; derive from it with a frozen dataclass.
+    """Base class of what makes new gradients of gradients, such as clipping.
+
+    Derive from it with a frozen dataclass.
 
     `init(params) -> state` and `update(gradients, state, params) -> (gradients, state)`; gradients
     and params are trees of one structure, and nothing is changed in place. What treats each array
@@ -174,7 +176,7 @@ class GradientTransformation(Configured):
 
 
 class Optimizer(GradientTransformation):
-    """New parameters from gradients: `update(gradients, state, params) -> (params, state)`.
+    """Base class of optimizers: `update(gradients, state, params) -> (params, state)`.
 
     Derive from it with a frozen dataclass and write `update_leaf`, whose result is the new
     parameter. Everything else is as with a GradientTransformation.

@@ -33,7 +33,7 @@ from .schedules import COUNT
 
 @dataclass(frozen=True, init=False)
 class Chain(Optimizer):
-    """Transformations, in their order, and the optimizer that takes what they leave.
+    """Transformations of gradients in order, followed by an optimizer.
 
     Its state holds theirs, by their places: "0", "1", ...
 
@@ -77,7 +77,7 @@ class Chain(Optimizer):
 
 @dataclass(frozen=True)
 class Masked(GradientTransformation):
-    """A transformation of the gradients of those parameters alone whose path matches a pattern.
+    """A transformation of only those gradients whose parameters' paths match a pattern.
 
     mask: a pattern, or several, in fnmatch's words. One that matches nothing is an error.
 
@@ -126,7 +126,7 @@ class Masked(GradientTransformation):
 
 @dataclass(frozen=True)
 class Groups(Optimizer):
-    """An optimizer for each group of parameters, by the first pattern that matches their path.
+    """An optimizer for each group of parameters; a path belongs to its first matching pattern.
 
     groups: pattern -> optimizer, or None for parameters that stay as they are, to the bit. Every
     parameter must match a pattern, and every pattern be the first to match one.
@@ -213,8 +213,9 @@ class Groups(Optimizer):
 
 
 def freeze(optimizer: Optimizer, patterns: Patterns) -> Groups:
-    """The optimizer for all parameters but those whose path matches a pattern, which stay as they
-    are, to the bit.
+    """Keep the parameters whose paths match a pattern as they are; the optimizer trains the others.
+
+    Frozen parameters stay the same to the bit.
 
     >>> from tinynn.optim import SGD
     >>> freeze(SGD(0.1), "0.*")
@@ -225,8 +226,9 @@ def freeze(optimizer: Optimizer, patterns: Patterns) -> Groups:
 
 @dataclass(frozen=True)
 class Accumulate(Optimizer):
-    """A step of an optimizer every `steps` calls, on the mean of their gradients; between them
-    the parameters stay as they are. optax calls it `MultiSteps`.
+    """One step of an optimizer every `steps` calls, on the mean of their gradients.
+
+    Between them the parameters stay as they are. optax calls it `MultiSteps`.
 
     The optimizer counts its own steps. What it needs, such as the loss, is the last call's.
 
@@ -282,7 +284,9 @@ class Accumulate(Optimizer):
 
 @dataclass(frozen=True)
 class Averaged(Optimizer):
-    """An optimizer beside which a running mean of the parameters is kept:
+    """An optimizer that also keeps a running mean of the parameters.
+
+    The mean is
     a = decay * a + (1 - decay) * w after each step, from the first parameters on.
 
     `averaged_params(state)` gives it. decay: a number or a schedule.
@@ -328,7 +332,7 @@ class Averaged(Optimizer):
 
 
 def averaged_params(state: State) -> Any:
-    """The running mean of the parameters, out of the state of an optimizer that keeps one.
+    """The running mean of the parameters, from the state of an optimizer that keeps one.
 
     The state is that of `Averaged`, or of an optimizer that has one inside. Raises ValueError for
     any other.

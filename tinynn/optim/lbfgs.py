@@ -18,8 +18,9 @@ ValueAndGrad: TypeAlias = Callable[[Any], tuple[Array, Any]]
 
 @dataclass(frozen=True)
 class LBFGS(Optimizer):
-    """Quasi-Newton steps from the last `history_size` changes of the gradient, each as long as a
-    line search under the strong Wolfe conditions finds it.
+    """L-BFGS: quasi-Newton steps with a line search under the strong Wolfe conditions.
+
+    The direction follows from the last `history_size` changes of the gradient.
 
     For a loss that is the same function of the parameters in every step: all data at once, and no
     dropout. `update` needs `value_and_grad`, evaluates it once or a few times, and decides on the

@@ -50,7 +50,7 @@ FACTOR = (lambda value: is_number(value) and 0 < value <= 1, "a number above 0 a
 
 
 class Schedule(Configured):
-    """What schedules share; derive from it with a frozen dataclass and write `__call__`.
+    """Base class of schedules; derive from it with a frozen dataclass and write `__call__`.
 
     Attributes:
         needs: what `Optimizer.update` must be given for it, by keyword.
@@ -65,7 +65,7 @@ class Schedule(Configured):
 
 @dataclass(frozen=True)
 class Constant(Schedule):
-    """The same at every step.
+    """The same value at every step.
 
     >>> Constant(0.1)(7)
     0.1
@@ -82,7 +82,9 @@ class Constant(Schedule):
 
 @dataclass(frozen=True)
 class PiecewiseConstant(Schedule):
-    """values[0] before step boundaries[0], values[1] from there on and before boundaries[1], ...
+    """One value for each stretch of steps between boundaries.
+
+    values[0] before step boundaries[0], values[1] from there on and before boundaries[1], ...
 
     >>> [PiecewiseConstant((0.1, 0.01), boundaries=(100,))(step) for step in (0, 99, 100)]
     [0.1, 0.1, 0.01]
@@ -118,7 +120,7 @@ def _piecewise(step: Any, boundaries: Sequence[float], values: Sequence[float]) 
 
 @dataclass(frozen=True)
 class ExponentialDecay(Schedule):
-    """initial * rate ** (step / steps), and no less than `minimum`.
+    """Exponential decay, initial * rate ** (step / steps), and no less than `minimum`.
 
     staircase: the exponent in whole numbers, so that the value falls every `steps` steps.
 
@@ -268,7 +270,7 @@ class OneCycle(Schedule):
 
 @dataclass(frozen=True)
 class InverseScaling(Schedule):
-    """initial / (step + 1) ** power, as scikit-learn's "invscaling".
+    """Decay as initial / (step + 1) ** power, scikit-learn's "invscaling".
 
     >>> InverseScaling(0.1)(3)
     0.05
@@ -288,8 +290,9 @@ class InverseScaling(Schedule):
 
 @dataclass(frozen=True)
 class Warmup(Schedule):
-    """In a straight line from `start` to where another schedule begins, in `steps` steps, and that
-    schedule from its own step 0 on.
+    """A linear rise from `start` to the first value of another schedule, then that schedule.
+
+    The rise takes `steps` steps; the other schedule counts its own from 0.
 
     after: a schedule, or a number that it stays at.
 
@@ -318,7 +321,7 @@ class Warmup(Schedule):
 
 @dataclass(frozen=True)
 class ReduceOnPlateau(Schedule):
-    """`initial`, multiplied by `factor` each time the loss has not fallen for long.
+    """A value that starts at `initial` and is multiplied by `factor` when the loss stops falling.
 
     It looks at the mean of the losses of every `every` steps: with as many as an epoch has, at the
     epoch's. It has fallen if it is below the least one so far by more than `threshold`, relative to

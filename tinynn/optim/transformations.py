@@ -13,7 +13,7 @@ from .base import Array, AtStep, GradientTransformation, Number, Slots, State, c
 
 @dataclass(frozen=True)
 class ClipByValue(GradientTransformation):
-    """Each entry of a gradient brought into [-limit, limit].
+    """Clip each entry of a gradient to [-limit, limit].
 
     >>> import numpy as np
     >>> gradients, _ = ClipByValue(1.0).update([np.asarray([-3.0, 0.5])], {}, [np.zeros(2)])
@@ -32,7 +32,7 @@ class ClipByValue(GradientTransformation):
 
 @dataclass(frozen=True)
 class ClipByNorm(GradientTransformation):
-    """Each gradient scaled down where its own norm is above `limit`.
+    """Scale each gradient down to the norm `limit` where its own is larger.
 
     >>> import numpy as np
     >>> gradients, _ = ClipByNorm(5.0).update([np.asarray([6.0, 8.0])], {}, [np.zeros(2)])
@@ -51,7 +51,7 @@ class ClipByNorm(GradientTransformation):
 
 @dataclass(frozen=True)
 class ClipByGlobalNorm(GradientTransformation):
-    """All gradients scaled down together where the norm of them all is above `limit`.
+    """Scale all gradients down together to the global norm `limit` where theirs is larger.
 
     Source: Pascanu et al. 2012, arXiv:1211.5063; the 1e-6 that guards the division is PyTorch's.
 
@@ -86,7 +86,7 @@ def _shrinking(square: Array, limit: Any) -> Array:
 
 @dataclass(frozen=True)
 class L1(GradientTransformation):
-    """Adds the gradient of strength * sum(abs(w)), for every parameter w, biases included.
+    """Add the gradient of strength * sum(abs(w)), for every parameter w, biases included.
 
     `Masked(L1(0.1), "*.weight")` leaves the others out.
 
@@ -107,8 +107,9 @@ class L1(GradientTransformation):
 
 @dataclass(frozen=True)
 class L2(GradientTransformation):
-    """Adds the gradient of strength / 2 * sum(w**2), as PyTorch's `weight_decay` does, for every
-    parameter w, biases included.
+    """Add the gradient of strength / 2 * sum(w**2), for every parameter w, biases included.
+
+    PyTorch's `weight_decay` does the same.
 
     `Masked(L2(0.1), "*.weight")` leaves the others out. After the moments, as in
     `Chain(ScaleByAdam(), L2(0.1), SGD(0.01))`, it is the weight decay of AdamW.
@@ -129,7 +130,7 @@ class L2(GradientTransformation):
 
 @dataclass(frozen=True)
 class Scale(GradientTransformation):
-    """Each gradient times a factor.
+    """Multiply each gradient by a factor.
 
     >>> import numpy as np
     >>> Scale(0.5).update([np.ones(2)], {}, [np.zeros(2)])[0][0].tolist()
@@ -146,7 +147,9 @@ class Scale(GradientTransformation):
 
 @dataclass(frozen=True)
 class Momentum(GradientTransformation):
-    """v = decay * v + g in place of g; nesterov: g + decay * v. optax calls it `trace`.
+    """Replace each gradient by a decaying sum of gradients.
+
+    v = decay * v + g in place of g; nesterov: g + decay * v. optax calls it `trace`.
 
     >>> import numpy as np
     >>> momentum, params = Momentum(0.5), [np.zeros(1)]
@@ -173,7 +176,9 @@ class Momentum(GradientTransformation):
 
 @dataclass(frozen=True)
 class ScaleByAdam(GradientTransformation):
-    """The running mean over the root of the running mean square, as in Adam:
+    """Replace each gradient by Adam's direction.
+
+    That is the running mean over the root of the running mean square:
     `Chain(ScaleByAdam(), SGD(0.001))` is `Adam(0.001)`.
 
     >>> import numpy as np

@@ -1,4 +1,4 @@
-"""One row a function: its derivative, filed by the standard's own chapters."""
+"""The rules: one row for each function with its derivative, by the chapters of the standard."""
 
 from tinynn.rules import (
     elementwise,

@@ -244,7 +244,7 @@ def batch_take_along_axis(
 
 
 def batch_getitem(f: Any, xp: Any, args: Any, batched: list[bool], size: int, kwargs: Any) -> Any:
-    """Which elements does the index pick? Those, of every entry."""
+    """getitem: the index picks the same elements of every entry."""
     x, *arrays = args
     key = kwargs["key"] if isinstance(kwargs["key"], tuple) else (kwargs["key"],)
     if not arrays:
@@ -273,7 +273,7 @@ def batch_getitem(f: Any, xp: Any, args: Any, batched: list[bool], size: int, kw
 
 
 def batch_unchanged(f: Any, xp: Any, args: Any, batched: list[bool], size: int, kwargs: Any) -> Any:
-    """What happens to the whole batch happens to each entry."""
+    """Functions that act on the whole batch as on each entry."""
     return f(*args, **kwargs)
 
 

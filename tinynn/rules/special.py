@@ -61,5 +61,5 @@ def scatter_add(x: Any, indices: Any, updates: Any, *, axis: int = 0) -> Any:
 
 @differentiable(CONSTANT)
 def stop_gradient(x: Any) -> Any:
-    """`x`, which every derivative takes for a constant."""
+    """Return `x`, treated as a constant by every derivative."""
     return x

@@ -1,4 +1,4 @@
-"""Raw tables: what makes numbers of their columns, and answers in their own words.
+"""Raw tables: their conversion to numbers, and predictions in the table's own terms.
 
 `fit_table` trains on a data frame of any library (through narwhals) and returns a `Model` that
 carries its `TablePreparation`: `predict`, `predict_proba` and `evaluate` take raw tables, and so
@@ -23,7 +23,7 @@ __all__ = [
 
 
 def from_config(config: Mapping[str, Any]) -> TablePreparation:
-    """The preparation that a model file describes: what `to_config` gave.
+    """Build the preparation that `TablePreparation.to_config` described.
 
     Raises
     ------

@@ -104,7 +104,7 @@ class Number:
         if (far := xp.abs(value) > _FAR).any():
             row = int(xp.nonzero(far)[0][0])
             problem = f"expected numbers as in training, got one {value[row]:.0e} deviations away"
-            table.reject(self.name, row, problem, "mend that cell, or leave its row out")
+            table.reject(self.name, row, problem, "correct that cell, or leave its row out")
         X[:, 0] = value[rows]
         if self.missing:
             X[:, 1] = absent[rows]
@@ -120,7 +120,7 @@ def read_numbers(table: Table, name: str, decimal: str, percent: bool) -> Any:
     """
     xp = host().xp
     kind = cells.kind_of(table, name)
-    fix = "mend that cell, or empty it if its value is not known"
+    fix = "correct that cell, or empty it if its value is not known"
     if kind == "number":
         values = cells.floats(table, name)
     elif kind == "text":
@@ -282,7 +282,7 @@ def read_dates(table: Table, name: str, order: str) -> Any:
     if bad := found.first([moment is None for moment in parsed]):
         expected = {"ymd": "2024-12-31", "dmy": "31.12.2024", "mdy": "12/31/2024"}[order]
         problem = f"expected a date such as {expected}, got {bad[1]!r}"
-        fix = "mend that cell, or empty it if its value is not known"
+        fix = "correct that cell, or empty it if its value is not known"
         table.reject(name, bad[0], problem, fix)
     home = host()
     return home.asarray([*parsed, math.nan], home.xp.float64)[found.codes]

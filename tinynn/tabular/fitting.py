@@ -37,7 +37,7 @@ ROWS_AT_ONCE = 8192  # of a network that answers
 
 
 class TrainingDiverged(ValueError):
-    """Training ended far worse than answering the same for every row."""
+    """Training ended with a loss far above that of one constant prediction for every row."""
 
 
 def fit_table(
@@ -64,7 +64,7 @@ def fit_table(
     callbacks: Iterable[Any] = (),
     report: Callable[[str], object] | None = None,
 ) -> Model:
-    """Train a network on a raw table, and return a model that answers for raw tables.
+    """Train a network on a raw table, and return a model that predicts from raw tables.
 
     Numbers are standardised, texts and booleans become categories, dates a time with its cycles;
     cells may be missing. What never changes, an index and texts that differ from row to row are

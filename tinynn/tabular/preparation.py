@@ -35,7 +35,7 @@ _WORDS: dict[str, tuple[Any, ...]] = {
 
 @dataclass(frozen=True)
 class TablePreparation:
-    """What the inputs and outputs of a network mean.
+    """The conversion of a raw table to a network's inputs, and of its outputs to answers.
 
     Attributes
     ----------

@@ -21,7 +21,7 @@ class TableError(ValueError):
 
 @dataclass(frozen=True)
 class Table:
-    """A frame in memory and where it came from.
+    """A data frame in memory, and the name of its source.
 
     Attributes
     ----------
@@ -48,7 +48,7 @@ class Table:
         ------
         TableError : a lazy frame, an array on a device, rows of another width, columns of several
             lengths or with one name twice
-        TypeError : what is no table at all
+        TypeError : an object that is not a table
 
         """
         if isinstance(data, Table):

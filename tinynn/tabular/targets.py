@@ -8,7 +8,7 @@ from tinynn.tabular import cells
 from tinynn.tabular.columns import Scale, read_numbers
 from tinynn.tabular.table import Table, listed
 
-_UNKNOWN = "mend that cell, or leave its row out"
+_UNKNOWN = "correct that cell, or leave its row out"
 
 
 @dataclass(frozen=True)

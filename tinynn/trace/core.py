@@ -190,7 +190,7 @@ class Traced(Operators):
 
 
 class Effect(StrEnum):
-    """What a function does beside giving its result."""
+    """The effect of a function, besides its result."""
 
     NONE = "none"
     READS = "reads"  # something that may be another the next time: a clock, a file
@@ -206,7 +206,7 @@ class Function:
         raw: what it does to plain arrays: positional arrays, keyword kwargs.
         space: the namespace whose function it is; None: that of the arrays it is given.
         call: how it is called. None: all that is given by position is arrays.
-        effect: what it does beside giving its result. A call with an effect is recorded even if
+        effect: what it does besides its result. A call with an effect is recorded even if
             none of its arguments is of the recording, and no pass removes, repeats, merges or
             moves it across another one. It must not keep or change its arguments.
 
@@ -256,7 +256,7 @@ class Function:
 
     @property
     def key(self) -> Any:
-        """What its rule is filed under: the name of one of the standard's, any other itself."""
+        """The key of its rule: the name of a standard function, or else the function itself."""
         return self.name if self.space else self
 
     def space_of(self, args: tuple[Any, ...]) -> Any:
@@ -300,7 +300,7 @@ class Function:
 
 
 def _with_effect(function: Function, *args: Any, **kwargs: Any) -> Any:
-    """A call on plain arrays, which the recording that is open, if one is, has to know of."""
+    """Call a function with an effect on plain arrays, through the open recording if any."""
     if scopes.recording is None:
         return function.body(*args, **kwargs)
     return scopes.recording.process(function, args, kwargs)

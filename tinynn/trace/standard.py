@@ -12,7 +12,7 @@ _Table = dict[str, Callable[..., Any]]
 
 
 def _listed(table: _Table) -> _Table:
-    """A row for each name, from rows of names that are called alike."""
+    """A row for each name, from rows of names that share a signature."""
     return {name: call for names, call in table.items() for name in names.split()}
 
 
@@ -88,7 +88,7 @@ CREATION = _listed({
     "fft.fftfreq fft.rfftfreq": lambda n, /, *, d=1.0, dtype=None, device=None: ...,
 })  # fmt: skip
 
-#: Functions whose answer is no array: of the arrays they are given, the data type counts.
+#: Functions that do not return arrays: only the dtypes of their arguments matter.
 INSPECTION = _listed({
     "broadcast_shapes": lambda *shapes: ...,
     "can_cast": lambda from_, to, /: ...,
@@ -97,7 +97,7 @@ INSPECTION = _listed({
     "result_type": lambda *arrays_and_dtypes: ...,
 })  # fmt: skip
 
-#: What passes straight through: constants, data types, and the namespace's word about itself.
+#: What passes straight through: constants, data types, and the namespace's own information.
 PLAIN = frozenset(
     """e inf nan newaxis pi bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float32 float64
     complex64 complex128 __array_api_version__ __array_namespace_info__""".split()

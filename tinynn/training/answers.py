@@ -1,4 +1,4 @@
-"""Answers: the programs with which `Model.predict` answers what it is asked often."""
+"""Answers: compiled programs for inputs that `Model.predict` is given often."""
 
 from math import isfinite
 from typing import Any
@@ -36,7 +36,7 @@ class Answers:
     def answer(self, x: Any, kind: Any, net: Any, weights: Any) -> Any:
         """The network's output for an array of a kind that was checked before.
 
-        None: go the long way. That the numbers are finite is seen from the sum of their squares.
+        None on a miss: run without a program. The sum of squares tells whether x is finite.
         """
         call = self._calls.get(kind)
         if call is None or x.device != self._device:
@@ -48,13 +48,13 @@ class Answers:
             try:
                 y, squares = call.run(given)
                 return y if isfinite(squares) else None
-            except Exception:  # whatever it is, the long way says it
+            except Exception:  # the uncompiled path reports the error
                 pass
         self._forget()
         return None
 
     def remember(self, y: Any, x: Any, kind: Any, net: Any, weights: Any) -> None:
-        """Count that y was answered to x the long way, and write the program when it is time."""
+        """Count that y was answered to x without a program, and compile one when it pays."""
         if len(self._times) == _KINDS:
             self._forget()
         times = self._times[kind] = self._times.get(kind, 0) + 1
@@ -73,7 +73,7 @@ class Answers:
 
         try:
             call = Call(answer, (weights, x), check=False, followed=False)
-        except Exception:  # the long way has answered, and will go on to
+        except Exception:  # the uncompiled path works without a program
             return
         given = [tree.leaves((weights, x))[place] for place in call.places]
         if call.is_followed(given):

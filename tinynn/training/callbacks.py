@@ -1,4 +1,4 @@
-"""What may be called after each epoch: any callable that takes the `Run`.
+"""Callbacks: any callable that takes the `Run`, called after each epoch.
 
 A callback may also have
 
@@ -25,7 +25,7 @@ Callback = Callable[[Run], Any]
 
 
 def states(callbacks: Iterable[Callback]) -> dict[str, Any]:
-    """What the callbacks would go on from, by their names."""
+    """The states of the callbacks that have one, by name."""
     found = {name: c.get_state() for name, c in _named(callbacks) if hasattr(c, "get_state")}
     return {name: state for name, state in found.items() if state}
 
@@ -117,14 +117,14 @@ class EarlyStopping(Configured):
             run.state.carry, self._best_carry = self._best_carry, None
 
     def get_state(self) -> dict[str, Any]:
-        """What a resumed run goes on from."""
+        """The state for a resumed run."""
         state = {"best": self._best, "best_epoch": self._best_epoch}
         if self._best_carry is not None:
             state |= {"params": self._best_carry.params, "state": self._best_carry.state}
         return state
 
     def set_state(self, state: dict[str, Any], run: Run) -> None:
-        """Go on from there, or stop at once if the run had been stopped."""
+        """Continue from this state, or stop at once if the run had been stopped."""
         self._best, self._best_epoch = state["best"], state["best_epoch"]
         if "params" in state and self.restore_best:
             carry = run.state.carry

@@ -1,4 +1,4 @@
-"""Checkpoints: a training run's state in one file, from which it goes on bit for bit."""
+"""Checkpoints: a training run's state in one file, from which it continues bit for bit."""
 
 import os
 from collections.abc import Mapping

@@ -98,7 +98,7 @@ def numbers(backend: Backend, scalars: Sequence[Any]) -> list[float]:
 
 
 def check_targets(loss: Any, prediction: Any, samples: Samples) -> None:
-    """Have the loss refuse targets that do not fit, if it knows how to."""
+    """Let the loss check the targets, if it has such a method."""
     check = getattr(loss, "check", None)
     if check is not None:
         check(prediction, samples.y, samples.sample_weight)

@@ -61,7 +61,7 @@ def explain(
     values: bool = False,
     columns: Sequence[str] = (),
 ) -> Explanation:
-    """The training step of a network on this batch, as the program that `fit` runs.
+    """Show the training step of a network on this batch as the program that `fit` runs.
 
     Parameters
     ----------

@@ -186,7 +186,7 @@ def values_of(tensor: Tensor, backend: Backend) -> Any:
 def write(path: str | os.PathLike[str], blob: bytes) -> None:
     """Put `blob` at `path` whole or not at all: a crash leaves the old file or the new one.
 
-    The bytes go to a new file beside it, reach the disk, and take the name in one step.
+    The bytes are written to a new file in the same folder, fsynced, and renamed in one step.
 
     Raises
     ------
@@ -201,7 +201,7 @@ def write(path: str | os.PathLike[str], blob: bytes) -> None:
             file.write(blob)
             file.flush()
             os.fsync(file.fileno())
-        with suppress(OSError):  # who may read the old file may read the new one, nobody else
+        with suppress(OSError):  # the new file has the permissions of the old one
             shutil.copymode(target, beside)
         os.replace(beside, target)
     except BaseException:

@@ -251,7 +251,7 @@ class _Training:
         return 1
 
     def _measured(self, carry: Any) -> list[Any]:
-        """What an epoch is measured by beside its loss, as 0-d arrays."""
+        """The measures of an epoch besides its training loss, as 0-d arrays."""
         problem = self.problem
         if len(self.run.measures) == 1:
             return []
@@ -292,7 +292,7 @@ class _Training:
         self.checkpointer.write(replace(state, callbacks=kept), self.problem)
 
     def _diverged(self, before: Any, count: int, whole: bool) -> None:
-        """Say what made the loss non-finite, and stop."""
+        """Warn what made the loss non-finite, and stop."""
         where = ""
         if whole:
             self.engine.load(before)
@@ -305,7 +305,7 @@ class _Training:
 
 
 class Pace:
-    """How many steps to do at once: so many that the bar moves and Ctrl-C is heard in time."""
+    """The number of steps in one call, so that the bar moves and Ctrl-C is handled in time."""
 
     def __init__(self, steps: int) -> None:
         self.steps = min(steps, 64)
@@ -323,7 +323,7 @@ class Pace:
 
 
 def _callbacks(given: Any) -> list[Callback]:
-    """The callbacks, each of which can be called."""
+    """The callbacks as a list, each checked to be callable."""
     callbacks = list(several(given))
     for callback in callbacks:
         if not callable(callback) or isinstance(callback, type):
@@ -335,7 +335,7 @@ def _callbacks(given: Any) -> list[Callback]:
 
 
 def _directions(problem: Problem) -> dict[str, bool | None]:
-    """Whether more is better, for each measure; None where nobody says."""
+    """Whether larger is better, for each measure; None if unknown."""
     held = problem.validation is not None
     named = zip(problem.measures[1 + held :], problem.metrics, strict=True)
     known = {name: direction(metric) for name, metric in named}
@@ -343,7 +343,7 @@ def _directions(problem: Problem) -> dict[str, bool | None]:
 
 
 def _source(resume: Any, checkpoint: Any) -> Any:
-    """The file to go on from, or None."""
+    """The file to resume from, or None."""
     if resume is True:
         if checkpoint is None:
             raise ValueError(
@@ -355,7 +355,7 @@ def _source(resume: Any, checkpoint: Any) -> Any:
 
 
 def _check_left(run: Run, source: Any) -> None:
-    """Refuse a checkpoint that is further than the run is to go."""
+    """Refuse a checkpoint with more epochs than the run is asked for."""
     if (run.epoch, run.state.step) > (run.epochs, 0):
         raise ValueError(
             f"fit: resume: {source}: expected a checkpoint within {run.epochs} epochs, got one "

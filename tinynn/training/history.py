@@ -1,10 +1,10 @@
-"""What a training run showed, epoch by epoch."""
+"""The numbers of a training run, epoch by epoch."""
 
 from typing import Any
 
 
 class History(dict[str, list[float]]):
-    """Lists of Python numbers, one entry an epoch: "epoch", "loss", "validation_loss", metrics.
+    """Lists of Python numbers, one for each epoch: "epoch", "loss", "validation_loss", metrics.
 
     >>> history = History()
     >>> history.add({"epoch": 1, "loss": 0.5})

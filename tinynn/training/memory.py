@@ -1,4 +1,4 @@
-"""What is said when the device's memory does not suffice for training."""
+"""The error for a device that has too little memory for training."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -282,7 +282,7 @@ def load(
     dtype: Any = None,
     preparation: Callable[[Mapping[str, Any]], Preparation] | None = None,
 ) -> Model:
-    """Read a model that `Model.save` wrote, onto any backend (None: the host's own library).
+    """Read a model that `Model.save` wrote, onto any backend (None: the host's library).
 
     `dtype` is that of the floating-point parameters, if not the file's. `custom` gives the layers,
     functions, losses and metrics that are the user's own, by name. Nothing is ever imported by a

@@ -22,7 +22,7 @@ from tinynn.training.step import Carry, TrainingStep
 
 @dataclass(frozen=True)
 class Problem:
-    """What is to be trained, on what.
+    """A network, a loss, an optimizer and data, checked and ready to be trained.
 
     Attributes:
         step: the training step: network, loss and optimizer.
@@ -69,7 +69,7 @@ def prepare(
     backend: str | Backend | None = None,
     dtype: Any = None,
 ) -> Problem:
-    """The problem that these arguments of `fit` pose; see there."""
+    """Check the arguments of `fit` that say what is trained on what, and bring them together."""
     _check_net(net)
     check_whole(batch_size=batch_size, seed=seed)
     _check_validation(validation)
@@ -112,7 +112,7 @@ def prepare(
 
 
 def several(value: Any) -> tuple[Any, ...]:
-    """A tuple, also of what came alone; of None, an empty one."""
+    """The value as a tuple: of one item if it is single, and empty for None."""
     if value is None:
         return ()
     return (value,) if isinstance(value, str) or callable(value) else tuple(value)
@@ -144,7 +144,7 @@ def _optimizer(optimizer: Any) -> Any:
 
 
 def check_whole(**numbers: Any) -> None:
-    """Refuse what is no whole number where one is expected."""
+    """Raise an error unless these arguments are whole numbers."""
     for name, value in numbers.items():
         whole = hasattr(value, "__index__") and not isinstance(value, bool)
         if name == "seed":
@@ -327,7 +327,7 @@ def _try(
 
 
 def _check_unseen(loss: Any) -> None:
-    """Refuse a loss that would have to look at targets that nobody has seen yet."""
+    """Refuse a loss that needs all targets, for a dataset that shows only the first ones."""
     if loss is None or getattr(loss, "class_weight", None) == "balanced":
         raise ValueError(
             f"fit: loss: expected one that needs no look at all targets, which a dataset gives "
@@ -337,7 +337,7 @@ def _check_unseen(loss: Any) -> None:
 
 
 def choose_loss(loss: Any, net: Any, prediction: Any, samples: Samples) -> Any:
-    """The loss asked for, or the one that y can only mean, with what it takes from the data."""
+    """The loss asked for, or else the one that suits y, fitted to the data."""
     if loss is None:
         loss, _ = losses.for_targets(prediction, samples.y)
     elif isinstance(loss, str):
@@ -359,7 +359,7 @@ def _last_function(net: Any) -> Any:
 
 
 def _own_loss(loss: Any, weighed: bool) -> Any:
-    """A loss of the user's, if it can be called as it will be."""
+    """The user's loss function, checked to be callable as training will call it."""
     if not callable(loss) or isinstance(loss, type):
         raise TypeError(
             "fit: loss: expected a loss such as SquaredError(), its name, or a function of "

@@ -15,7 +15,7 @@ _PAUSE = 0.1  # seconds between redraws within an epoch
 
 
 class Bar:
-    """What `fit` tells while it runs. This one shows nothing."""
+    """Base class of progress bars, which shows nothing."""
 
     def batch(self, samples: int) -> None:
         """A batch of this many samples is done."""
@@ -60,7 +60,7 @@ class _Shown(Bar):
         raise NotImplementedError
 
     def close(self) -> None:
-        """Leave the last state standing."""
+        """Stop, leaving the last state visible."""
         self._redraw()
 
 

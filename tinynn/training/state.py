@@ -1,4 +1,4 @@
-"""TrainingState: all that a run goes on from, and `Run`, as which callbacks see it."""
+"""TrainingState, all that a run continues from, and `Run`, which callbacks are given."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,7 +9,7 @@ from tinynn.training.step import Carry
 
 @dataclass
 class TrainingState:
-    """Where a training run stands. It is what engines advance and checkpoints keep.
+    """The state of a training run, which engines advance and checkpoints keep.
 
     Attributes:
         carry: parameters, the network's state and the optimizer's.
@@ -33,7 +33,7 @@ class TrainingState:
 
 @dataclass
 class Run:
-    """A training run, as callbacks see it.
+    """A training run, as its callbacks see it.
 
     Arrays of the state are never changed in place, so a callback may keep them, and it may put
     others in their place. `measures` names what the history holds.

@@ -14,7 +14,7 @@ Tree = Any
 
 
 class Carry(NamedTuple):
-    """What a step takes from the one before.
+    """What one training step passes on to the next.
 
     Attributes:
         params: the network's parameters.
@@ -29,7 +29,7 @@ class Carry(NamedTuple):
 
 @dataclass(frozen=True)
 class TrainingStep:
-    """One step of training: the gradient, what is done to it, and the update.
+    """One step of training: the gradient, its reduction, and the update of the parameters.
 
     Attributes:
         net: a layer.

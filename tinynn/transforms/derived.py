@@ -15,7 +15,7 @@ from tinynn.transforms.reverse import grad, vjp
 
 
 def jacobian(f: Callable[..., Any], argnum: int = 0) -> Callable[..., Any]:
-    """A function that gives all partial derivatives of `f`.
+    """A function that returns all partial derivatives of `f`.
 
     Args:
         f: a function of arrays that returns an array of shape `out`.
@@ -74,7 +74,7 @@ def _basis(x: Any) -> Any:
 
 
 def hessian(f: Callable[..., Any], argnum: int = 0) -> Callable[..., Any]:
-    """A function that gives all second derivatives of a scalar function by one array.
+    """A function that returns all second derivatives of a scalar function of one array.
 
     Returns:
         A function of `f`'s arguments that gives an array of shape `(*in, *in)`.
@@ -88,7 +88,7 @@ def hessian(f: Callable[..., Any], argnum: int = 0) -> Callable[..., Any]:
 
 
 def hvp(f: Callable[..., Any], primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> Any:
-    """The Hessian of a scalar function times a vector, without forming it (Pearlmutter 1994).
+    """The Hessian of a scalar function times a vector, without the matrix (Pearlmutter 1994).
 
     Args:
         f: a function of trees of arrays that returns a real scalar.
@@ -108,7 +108,7 @@ def hvp(f: Callable[..., Any], primals: tuple[Any, ...], tangents: tuple[Any, ..
 def custom_vjp(
     rule: Callable[..., Any], effect: Effect | str = Effect.NONE
 ) -> Callable[[Callable[..., Any]], Function]:
-    """A decorator: a function of arrays gets a derivative of your own.
+    """A decorator that gives a function of arrays a derivative of your own, in reverse mode.
 
     Args:
         rule: `rule(g, y, *args)` gives the cotangents of all arguments, in order, from the
@@ -155,7 +155,7 @@ class CustomVJP(Rule):
 def custom_jvp(
     rule: Callable[..., Any], effect: Effect | str = Effect.NONE
 ) -> Callable[[Callable[..., Any]], Function]:
-    """A decorator: a function of arrays gets a derivative of your own, in forward mode.
+    """A decorator that gives a function of arrays a derivative of your own, in forward mode.
 
     Args:
         rule: `rule(tangents, y, *args)` gives the tangent of the result `y` from the tangents of
@@ -207,9 +207,9 @@ def _with_rule(rule: Rule, effect: Effect | str) -> Callable[[Callable[..., Any]
 
 
 def checkpoint(f: Callable[..., Any]) -> Callable[..., Any]:
-    """`f`, of which a gradient keeps the arguments only, and computes the rest again.
+    """A function like `f` whose gradient keeps only the arguments and recomputes the rest.
 
-    Memory is saved for time: what `f` computes on its way is not kept until the pullback.
+    This saves memory and costs time: the intermediate results of `f` are not kept.
 
     Args:
         f: a function of trees of floating-point arrays that returns one array.

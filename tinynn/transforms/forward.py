@@ -59,7 +59,7 @@ def like(xp: Any, t: Any, y: Any) -> Any:
 def jvp(
     f: Callable[..., Any], primals: tuple[Any, ...], tangents: tuple[Any, ...]
 ) -> tuple[Any, Any]:
-    """`f(*primals)`, and how it changes as the primals change along the tangents.
+    """The value of `f(*primals)`, and its directional derivative along the tangents.
 
     Args:
         f: a function of trees of arrays that returns a tree of arrays.

@@ -103,7 +103,7 @@ class Node:
         function: what was called.
         args: Nodes, Python scalars or None, by position.
         kwargs: everything else, by keyword.
-        shape, dtype: of the result; () and None where it is no array (a tuple of them, a number).
+        shape, dtype: of the result; () and None if it is not an array (but a number or a tuple).
         origin: the layer and the line of the user's code that made the call.
     """
 
@@ -128,7 +128,7 @@ class Node:
 
     @property
     def effect(self) -> Effect:
-        """What the call does beside giving its result."""
+        """The effect of the call, besides its result."""
         return Effect.NONE if self.function is None else self.function.effect
 
     @property
@@ -189,14 +189,14 @@ ITEM = Function("item", _item)
 FILL = Function("fill", _fill)
 #: The array of a shape that lies in a vector from `start` on, and a vector of arrays.
 PART, PACK = Function("part", _part), Function("pack", _pack)
-#: The elements of a view, laid out anew.
+#: A contiguous copy of the elements of a view.
 COPIED = Function("copied", _copied)
 #: The functions that the standard lacks and only recordings and passes write.
 OURS = frozenset({ITEM, FILL, PART, PACK, COPIED})
 
 
 def is_known(function: Function) -> bool:
-    """Whether tables may know it by its name: the standard's, or one of tinynn's own."""
+    """Whether tables may list the function by name: it is the standard's or tinynn's own."""
     standard = function.space is not None or function in OURS
     return standard or function in RULES or function in BATCHING
 
@@ -250,7 +250,7 @@ class Graph:
 
     @property
     def effects(self) -> list[Node]:
-        """The calls that do more than give their result, in order."""
+        """The calls that have an effect, in order."""
         return [node for node in self.nodes if node.effect is not Effect.NONE]
 
     def users(self) -> dict[int, list[Node]]:

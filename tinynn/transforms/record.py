@@ -1,8 +1,8 @@
-"""Recording: what a function does, kept as a graph of calls of the standard.
+"""Recording: running a function once and keeping its calls as a graph.
 
 A `Record` carries every call out, on real arrays, and writes it down: the function runs once, as
 it always would, and the graph is what it did. Transformations inside the function (`grad`, `vmap`)
-stand above the recording, so that what they do is written down as well.
+run above the recording, so their calls are recorded as well.
 """
 
 import sys
@@ -63,7 +63,7 @@ class Record(Transformation):
         return self.wrapped(result, node, function.space or self.space)
 
     def node(self, value: Any) -> Any:
-        """What stands for a value in the graph."""
+        """The node of a value in the graph."""
         if type(value) is Traced and value.trace is self:
             return value.slot
         if not hasattr(value, "dtype"):
@@ -115,7 +115,7 @@ class Record(Transformation):
 
 
 class _Inside:
-    """In place of the recording, while the body of a function without an effect runs."""
+    """Used in place of the recording while the body of a function without an effect runs."""
 
     def __init__(self, function: Function) -> None:
         self.function = function
@@ -156,7 +156,7 @@ def record(
     batch_axes: Any = None,
     decompositions: Mapping[str, Callable[..., Any]] | None = None,
 ) -> Graph:
-    """The graph of what `f(*args)` does, call by call.
+    """Record `f(*args)` as a graph of calls of the Array API standard.
 
     `f` is run on these arguments, effects and all, and each call is written down.
 

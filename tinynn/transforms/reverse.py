@@ -172,7 +172,7 @@ def _like(space: Any, g: Any, x: Any) -> Any:
 
 
 def vjp(f: Callable[..., Any], *args: Any) -> tuple[Any, Callable[[Any], tuple[Any, ...]]]:
-    """`f(*args)`, and the function that pulls a cotangent of it back to cotangents of `args`.
+    """The value of `f(*args)`, and its pullback from a cotangent of it to cotangents of `args`.
 
     Args:
         f: a function of trees of arrays that returns a tree of arrays, written with functions of
@@ -226,7 +226,7 @@ def _check_cotangent(name: str, result: Any, g: Any) -> None:
 def value_and_grad(
     f: Callable[..., Any], argnums: int | tuple[int, ...] = 0, has_aux: bool = False
 ) -> Callable[..., Any]:
-    """A function that gives `f`'s value and its gradient.
+    """A function that returns the value of `f` and its gradient.
 
     Args:
         f: a function that returns a real scalar (an array of shape ()), or with `has_aux` a pair
@@ -278,7 +278,7 @@ def value_and_grad(
 def grad(
     f: Callable[..., Any], argnums: int | tuple[int, ...] = 0, has_aux: bool = False
 ) -> Callable[..., Any]:
-    """A function that gives the gradient of `f`; see `value_and_grad`, whose arguments it takes.
+    """A function that returns the gradient of `f`; it takes the arguments of `value_and_grad`.
 
     With `has_aux` it gives `(gradient, aux)`.
 

@@ -71,7 +71,7 @@ def select(
             break
         else:
             if engine == "auto" and never_stops_early and worth_compiling(made.loop.graph, steps):
-                # Not where there is no compiler of loops, nor for a step that they cannot express.
+                # Keep the calls if there is no compiler of loops, or loops cannot express the step.
                 with suppress(BackendUnavailable, CannotEmit):
                     return Compiled(*arguments, Loops, "loops")
             return made
@@ -95,7 +95,7 @@ def diagnose_nonfinite(engine: Any, epoch: int) -> str:
                 carry, _ = step(carry, batches.samples(order, place, 1), key)
     except FloatingPointError as error:
         return str(error).partition(": ")[2]  # without the name of the step
-    except Exception:  # whatever the search meets, the failure itself is what has to be told
+    except Exception:  # an error of the search must not hide the failure itself
         pass
     return ""
 

@@ -82,7 +82,7 @@ class Compiled:
         return self.kind(graph, len(tree.leaves(carry)), self.backend, slots_of(carry))
 
     def load(self, carry: Carry) -> None:
-        """Go on from here."""
+        """Continue from this carry."""
         self._refuse_followed(carry)
         for old, new in zip_longest(self.kinds, _kinds(carry), fillvalue=("none", (), None)):
             if old != new:
@@ -124,7 +124,7 @@ class Compiled:
         self.prepared = None
 
     def snapshot(self, reuse: Any = None) -> tuple[Carry, Any]:
-        """(the carry as it stands, the memory that a later snapshot may take)."""
+        """(the current carry, memory that a later snapshot may reuse)."""
         copies = self.loop.copies(reuse)
         return self.structure.unflatten(self.loop.values(copies)), copies
 

@@ -16,7 +16,7 @@ class Eager:
         self.step, self.batches, self.bar, self.carry = step, batches, bar, carry
 
     def load(self, carry: Carry) -> None:
-        """Go on from here."""
+        """Continue from this carry."""
         self.carry = carry
 
     def run(self, epoch: Epoch, first: int, count: int) -> Any:
@@ -34,5 +34,5 @@ class Eager:
         """Forget what was computed from the data; here nothing is cached."""
 
     def snapshot(self, reuse: Any = None) -> tuple[Carry, Any]:
-        """(the carry as it stands, the memory that a later snapshot may take)."""
+        """(the current carry, memory that a later snapshot may reuse)."""
         return self.carry, None
