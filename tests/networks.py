@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from tinynn.functional import gelu, one_hot, relu, sigmoid, softmax, tanh
 from tinynn.initializers import Constant, glorot_uniform, lecun_normal, ones, zeros
 from tinynn.layers import BatchNorm, Dropout, Layer, LayerNorm, Linear, Scope, Sequential
@@ -272,3 +274,15 @@ def of_heads(prediction: dict[str, Array], target: dict[str, Array]) -> Array:
 
 def loss_of(name: str) -> Callable[[Any, Any], Array]:
     return of_heads if name == "heads" else squared
+
+
+# What they are called with: X, if they are not among INPUTS.
+DRAW = np.random.default_rng(11)
+ROWS, X = 8, DRAW.normal(size=(8, 3))
+TOKENS = DRAW.normal(size=(ROWS, 3, 4))
+INPUTS: dict[str, Any] = {
+    "two inputs": {"image": X, "text": DRAW.normal(size=(ROWS, 2))},
+    "siamese": (X, DRAW.normal(size=(ROWS, 3))),
+    "encoder": TOKENS,
+    "embedding": DRAW.integers(0, 7, size=(ROWS, 3)),
+}

@@ -36,6 +36,7 @@ ARROWS: dict[str, set[str]] = {
 ARROWS["data"] = {"tree"}
 ARROWS["training"] = set(ARROWS)
 ARROWS["tabular"] = set(ARROWS)
+ARROWS["onnx"] = set(ARROWS) - {"tabular"}
 ARROWS["cli"] = set(ARROWS)
 TOP = {"tinynn", "tinynn.__main__"}  # these may import anything
 

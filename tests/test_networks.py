@@ -11,20 +11,12 @@ import backends
 import tinynn
 from tests.checks import assert_close
 from tests.gradients import placed
-from tests.networks import loss_of, networks
+from tests.networks import INPUTS, ROWS, X, loss_of, networks
 from tests.variants import Variant
 from tinynn import tree
 from tinynn.optim import SGD
 
-DRAW = np.random.default_rng(11)
-ROWS, X = 8, DRAW.normal(size=(8, 3))
-TOKENS = DRAW.normal(size=(ROWS, 3, 4))
-INPUTS: dict[str, Any] = {
-    "two inputs": {"image": X, "text": DRAW.normal(size=(ROWS, 2))},
-    "siamese": (X, DRAW.normal(size=(ROWS, 3))),
-    "encoder": TOKENS,
-    "embedding": DRAW.integers(0, 7, size=(ROWS, 3)),
-}
+DRAW = np.random.default_rng(12)
 TARGETS: dict[str, Any] = {
     "tied": X,
     "autoencoder": X,
