@@ -37,6 +37,7 @@ ARROWS["data"] = {"tree"}
 ARROWS["training"] = set(ARROWS)
 ARROWS["tabular"] = set(ARROWS)
 ARROWS["cli"] = set(ARROWS)
+ARROWS["sklearn"] = set(ARROWS) - {"cli", "tabular"}
 TOP = {"tinynn", "tinynn.__main__"}  # these may import anything
 
 
