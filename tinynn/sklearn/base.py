@@ -13,11 +13,12 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 import backends
 from tinynn import losses, tree
+from tinynn.data.hostdata import is_sparse
+from tinynn.layers import run
 from tinynn.sklearn import arrays, parameters, stored
 from tinynn.sklearn.networks import PenalizedStep, network, optimizer
 from tinynn.sklearn.stopping import Convergence, Searched
 from tinynn.training import Model, Problem, Run, TrainingState, prepare, train
-from tinynn.training.evaluation import forward
 from tinynn.training.model import ROWS_AT_ONCE, check_finite
 
 _BATCH = 200  # samples a step for batch_size="auto", as in scikit-learn
@@ -28,7 +29,6 @@ class NetworkEstimator(BaseEstimator):  # type: ignore[misc]
 
     n_outputs_: int
     _numeric = True  # whether targets are numbers
-    _metric = ""  # what early stopping looks at, by its name in tinynn.metrics
 
     def __init__(
         self,
@@ -108,6 +108,10 @@ class NetworkEstimator(BaseEstimator):  # type: ignore[misc]
         """The loss for targets as `_targets` gives them; None leaves it to the network's width."""
         raise NotImplementedError
 
+    def _metric(self) -> str | None:
+        """What early stopping looks at, by its name in tinynn.metrics; None for the loss."""
+        raise NotImplementedError
+
     def _check_outputs(self, shape: tuple[int, ...]) -> None:
         """ValueError unless a network with outputs of this shape can answer for the targets."""
 
@@ -148,7 +152,6 @@ class NetworkEstimator(BaseEstimator):  # type: ignore[misc]
             if first:
                 self._seed = _seed(self.random_state)
             problem = self._problem(home, X, y, weights, outputs, first)
-            self._check_outputs(_output_shape(problem))
             state = self._start(problem, first)
             self._carry_out(problem, state, partial)
         return self
@@ -164,7 +167,8 @@ class NetworkEstimator(BaseEstimator):  # type: ignore[misc]
             size = int(self.batch_size)
         if self.solver == "lbfgs":
             size = None
-        # A copy of the model elsewhere is no start for data here.
+        self._check_outputs(_output_shape(net, X, self._seed))
+        measured = self._metric() if self.early_stopping else None
         given = {} if first else {"params": self.model_.params, "state": self.model_.state}
         problem = prepare(
             net,
@@ -175,7 +179,7 @@ class NetworkEstimator(BaseEstimator):  # type: ignore[misc]
             batch_size=size,
             validation=float(self.validation_fraction) if self.early_stopping else None,
             seed=self._seed,
-            metrics=[self._metric] if self.early_stopping else (),
+            metrics=() if measured is None else (measured,),
             sample_weight=weights,
             shuffle=bool(self.shuffle),
             **given,
@@ -209,7 +213,7 @@ class NetworkEstimator(BaseEstimator):  # type: ignore[misc]
         epochs = 1 if partial else int(self.max_iter)
         before, stopping = state.epoch, None if partial else self._stopping()
         callbacks = [*_several(self.callbacks), *([] if stopping is None else [stopping])]
-        run = train(
+        trained = train(
             problem,
             before + epochs,
             state=state,
@@ -217,8 +221,8 @@ class NetworkEstimator(BaseEstimator):  # type: ignore[misc]
             callbacks=callbacks,
             progress=bool(self.verbose),
         )
-        self._keep(run, problem, run.epoch - before)
-        if stopping is not None and run.epoch - before == epochs and not stopping.converged:
+        self._keep(trained, problem, trained.epoch - before)
+        if stopping is not None and self.n_iter_ == epochs and not stopping.converged:
             warnings.warn(
                 f"{type(self).__name__}: max_iter={epochs} epochs are done, and the loss has not "
                 "converged yet. To fix it: raise max_iter or tol, or give tol=None to train for "
@@ -233,10 +237,12 @@ class NetworkEstimator(BaseEstimator):  # type: ignore[misc]
             return Searched(int(self.max_fun))
         if self.tol is None and not self.early_stopping:
             return None
+        metric = self._metric()
+        score = "validation_loss" if metric is None else f"validation_{metric}"
         adaptive = self.learning_rate == "adaptive" and isinstance(self.solver, str)
         return Convergence(
-            f"validation_{self._metric}" if self.early_stopping else "loss",
-            larger=bool(self.early_stopping),
+            score if self.early_stopping else "loss",
+            larger=bool(self.early_stopping) and metric is not None,
             tol=self.tol or 0.0,
             patience=float(self.n_iter_no_change),
             restore_best=bool(self.early_stopping),
@@ -264,9 +270,10 @@ class NetworkEstimator(BaseEstimator):  # type: ignore[misc]
         self.loss_, self.best_loss_ = self.loss_curve_[-1], min(self.loss_curve_)
         self.validation_scores_ = self.best_validation_score_ = self.validation_loss_curve_ = None
         if self.early_stopping:
-            self.validation_scores_ = list(history[f"validation_{self._metric}"])
-            self.best_validation_score_ = max(self.validation_scores_)
             self.validation_loss_curve_ = list(history["validation_loss"])
+            if (metric := self._metric()) is not None:
+                self.validation_scores_ = list(history[f"validation_{metric}"])
+                self.best_validation_score_ = max(self.validation_scores_)
 
     def _partial(self, X: Any, y: Any, sample_weight: Any) -> Self:
         """One epoch more on X and y, or the first."""
@@ -389,10 +396,10 @@ def _seed(random_state: Any) -> int:
     return int(check_random_state(random_state).randint(2**31 - 1))
 
 
-def _output_shape(problem: Problem) -> tuple[int, ...]:
-    """The shape of the network's output for one sample."""
-    first, (params, state, _) = problem.batches.dataset.between(0, 1), problem.start
-    output = forward(problem.step.net, params, state, first.x, problem.backend.xp)
+def _output_shape(net: Any, X: Any, seed: int) -> tuple[int, ...]:
+    """The shape of a network's output for one sample."""
+    first = X[:1].toarray() if is_sparse(X) else X[:1, :]
+    output = run(net, *net.init(seed, first), first).output
     return tuple(map(int, output.shape[1:]))
 
 

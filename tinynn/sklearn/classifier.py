@@ -114,7 +114,6 @@ class NetworkClassifier(ClassifierMixin, NetworkEstimator):  # type: ignore[misc
     """
 
     _numeric = False
-    _metric = "accuracy"
 
     def __init__(
         self,
@@ -277,6 +276,11 @@ class NetworkClassifier(ClassifierMixin, NetworkEstimator):  # type: ignore[misc
         if self._kind == MULTILABEL and given is None:
             return BinaryCrossEntropy()
         return given
+
+    def _metric(self) -> str | None:
+        # A function does not say what outputs mean, and of several columns there is no one score.
+        told = self._kind != SEVERAL and _knows_probabilities(self)
+        return "accuracy" if told else None
 
     def _check_outputs(self, shape: tuple[int, ...]) -> None:
         count = labels.count(self.classes_)

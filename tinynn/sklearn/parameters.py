@@ -6,6 +6,7 @@ from numbers import Integral, Real
 from typing import Any
 
 from tinynn.losses import NAMES
+from tinynn.training.engines import ENGINES
 
 _Check = tuple[Callable[[Any], bool], str]
 
@@ -88,6 +89,7 @@ _CHECKS: dict[str, _Check] = {
         lambda value: value == inf or _count(value),
         "a whole number of 1 or more, or infinity",
     ),
+    "engine": (ENGINES.__contains__, f"one of {', '.join(map(repr, ENGINES))}"),
     "dtype": (
         (None, "float32", "float64").__contains__,
         "None, 'float32' or 'float64'",

@@ -35,7 +35,8 @@ class NetworkRegressor(RegressorMixin, NetworkEstimator):  # type: ignore[misc]
 
     """
 
-    _metric = "r2"
+    def _metric(self) -> str | None:
+        return "r2"
 
     def _targets(self, home: Any, y: Any, first: bool) -> tuple[Any, int]:
         if y.ndim == 2 and y.shape[1] == 1:
