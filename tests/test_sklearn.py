@@ -2,8 +2,11 @@
 
 import pickle
 import re
+import subprocess
+import sys
 import warnings
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -56,6 +59,19 @@ def checks():
 @pytest.mark.parametrize(("estimator", "check"), list(checks()))
 def test_check(estimator, check):
     check(estimator)
+
+
+@pytest.mark.only("numpy", "array_api_strict", "torch")
+def test_arrays_of_any_library(variant):
+    if variant.id not in ("numpy", "array_api_strict", "array_api_strict-device1", "torch"):
+        pytest.skip("a Python of its own has no settings of ours, and needs float64")
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.estimators_dispatch", variant.spec],
+        cwd=Path(__file__).resolve().parents[1],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 # The perceptrons of scikit-learn.

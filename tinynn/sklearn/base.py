@@ -15,7 +15,7 @@ import backends
 from tinynn import losses, tree
 from tinynn.data.hostdata import is_sparse
 from tinynn.layers import run
-from tinynn.sklearn import arrays, parameters, stored
+from tinynn.sklearn import arrays, labels, parameters, stored
 from tinynn.sklearn.networks import PenalizedStep, network, optimizer
 from tinynn.sklearn.stopping import Convergence, Searched
 from tinynn.training import Model, Problem, Run, TrainingState, prepare, train
@@ -338,6 +338,8 @@ class NetworkEstimator(BaseEstimator):  # type: ignore[misc]
             lambda leaf: arrays.on(home, leaf) if backends.is_array(leaf) else leaf,
             self._optimizer_state,
         )
+        if (classes := vars(self).get("classes_")) is not None:
+            moved.classes_ = labels.moved(home, classes)
         return moved
 
     def __getstate__(self) -> dict[str, Any]:

@@ -21,8 +21,10 @@ def read(y: Any) -> tuple[Any, str]:
         y = y.toarray()
     if y.ndim == 2 and y.shape[1] == 1:
         y = column_or_1d(y, warn=True)
-    check_classification_targets(y)
-    kind = type_of_target(y, input_name="y")
+    # scikit-learn 1.9 cannot look at columns of integers of every library.
+    seen = y if y.ndim == 1 else backends.of(y).to_host(y)
+    check_classification_targets(seen)
+    kind = type_of_target(seen, input_name="y")
     if kind == MULTILABEL:
         return y, MULTILABEL
     return y, SEVERAL if y.ndim == 2 else ONE
@@ -34,14 +36,14 @@ def classes_of(home: Backend, y: Any, kind: str, named: Any = None) -> Any:
     Numbers are on `home`, as what they are compared with is; texts stay on the host.
     """
     if kind == MULTILABEL:
-        return _placed(home, backends.of(y).xp.arange(y.shape[1], device=backends.of(y).device))
+        return moved(home, backends.of(y).xp.arange(y.shape[1], device=backends.of(y).device))
     if kind == SEVERAL:
         columns = [y[:, place] for place in range(y.shape[1])] if named is None else named
         return [classes_of(home, each, ONE) for each in columns]
     given = y if named is None else named
     if not backends.is_array(given):
         given = column_or_1d(given)
-    return _placed(home, _sorted_values(given))
+    return moved(home, _sorted_values(given))
 
 
 def _sorted_values(y: Any) -> Any:
@@ -52,7 +54,10 @@ def _sorted_values(y: Any) -> Any:
     return xp.sort(found)
 
 
-def _placed(home: Backend, classes: Any) -> Any:
+def moved(home: Backend, classes: Any) -> Any:
+    """Classes on `home`, if they are numbers; texts stay on the host."""
+    if isinstance(classes, list):
+        return [moved(home, each) for each in classes]
     return arrays.on(home, classes) if _is_number(classes) else classes
 
 
