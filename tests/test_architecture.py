@@ -136,6 +136,12 @@ def test_arrows_run_one_way(path: Path) -> None:
     assert rooms - {room} <= ARROWS[room]
 
 
+def test_scikit_learn_is_imported_for_its_estimators_alone() -> None:
+    """The name is looked for in full: `tinynn.sklearn` is ours."""
+    by = {p for p, t in SOURCES.items() for name in imported(p, t) if name.startswith("sklearn")}
+    assert {path.parent.name for path in by} == {"sklearn"}
+
+
 def test_arrows_have_no_circle() -> None:
     TopologicalSorter(ARROWS).prepare()  # raises CycleError
 

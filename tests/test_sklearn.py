@@ -121,6 +121,23 @@ def test_epochs_are_those_of_mlpclassifier(settings, classes, weighted):
         np.testing.assert_allclose(ours.loss_curve_[1:], theirs.loss_curve_[1:], rtol=1e-9)
 
 
+def test_epochs_are_those_of_mlpregressor():
+    given = {"hidden_layer_sizes": (5,), "solver": "sgd", "shuffle": False, "batch_size": 25}
+    ours = NetworkRegressor(**given, learning_rate_init=0.01, alpha=0.2)
+    theirs = MLPRegressor(**given, learning_rate_init=0.02, alpha=0.1)  # of half the squares
+    ours.set_params(solver="rmsprop").partial_fit(X, NUMBERS)
+    theirs.partial_fit(X, NUMBERS)
+    for name in ("coefs_", "intercepts_"):
+        for mine, their in zip(getattr(ours, name), getattr(theirs, name), strict=True):
+            their[...] = mine
+    del theirs._optimizer
+    ours.set_params(solver="sgd")
+    for _ in range(3):
+        ours.partial_fit(X, NUMBERS)
+        theirs.partial_fit(X, NUMBERS)
+    np.testing.assert_allclose(ours.predict(X), theirs.predict(X), rtol=1e-9)
+
+
 def set_of(labels):
     return sorted(set(labels.tolist()))
 
