@@ -335,6 +335,8 @@ def test_other_dtypes():
     for dtype, given in (("float32", None), ("float64", "float32")):
         model = NetworkClassifier(**QUICK, dtype=given).fit(X.astype(dtype), Y)
         assert model.predict_proba(X.astype(dtype)).dtype == np.float32
+    model.partial_fit(X.astype("int64"), Y)
+    assert model.coefs_[0].dtype == np.float32
     assert NetworkClassifier(**QUICK).fit((X * 9).astype("int8"), Y).coefs_[0].dtype == np.float64
 
 
@@ -400,3 +402,5 @@ def test_divergence_is_an_error():
         warnings.simplefilter("ignore")
         with pytest.raises(ValueError, match="the loss is no longer finite"):
             model.fit(X, NUMBERS)
+    with pytest.raises(NotFittedError):
+        model.predict(X)

@@ -144,7 +144,8 @@ class NetworkEstimator(BaseEstimator):  # type: ignore[misc]
             reset=first,
         )
         home = arrays.home_of(X)
-        X = arrays.floating(home, X, self.dtype)
+        # A run goes on in the dtype that it began in.
+        X = arrays.floating(home, X, self.dtype if first else _dtype_of(self.model_))
         with home.scope():
             y, outputs = self._targets(home, y, first)
             dtype = home.dtypes()[home.dtype_name(X.dtype)]
@@ -342,6 +343,9 @@ class NetworkEstimator(BaseEstimator):  # type: ignore[misc]
             moved.classes_ = labels.moved(home, classes)
         return moved
 
+    def __sklearn_is_fitted__(self) -> bool:
+        return "model_" in vars(self)  # classes are known before training has ended
+
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = dict(super().__getstate__())
         model = state.pop("model_", None)
@@ -383,6 +387,12 @@ def _engine(asked: str, optimizer: Any) -> str:
     """The engine asked for; a line search decides on the host, so that nothing can be recorded."""
     searches = "value_and_grad" in getattr(optimizer, "needs", ())
     return "eager" if asked == "auto" and searches else asked
+
+
+def _dtype_of(model: Model) -> str | None:
+    """The name of the parameters' dtype; None for a network without parameters."""
+    leaves = tree.leaves(model.params)
+    return model.backend.dtype_name(leaves[0].dtype) if leaves else None
 
 
 def _several(callbacks: Any) -> list[Any]:
