@@ -358,6 +358,7 @@ WRONG = {
     "shuffle": ("yes", "expected True or False, got 'yes'"),
     "dtype": ("float16", "expected None, 'float32' or 'float64'"),
     "class_weight": ({7: 1}, r"expected labels out of \[0, 1, 2\], got 7"),
+    "callbacks": (3, "functions of the run"),
     "engine": ("fast", "engine"),
 }
 
@@ -385,6 +386,9 @@ def test_wrong_data():
         NetworkRegressor(network=Linear(4)).fit(X, NUMBERS)
     with pytest.raises(ValueError, match="sample_weight: expected one number for each of 60"):
         model.fit(X, Y, sample_weight=[1.0, 2.0])
+    first = clone(model).partial_fit(X, Y, classes=[2, 1, 0])
+    with pytest.raises(ValueError, match=r"those of the first call, \[0, 1, 2\], or none"):
+        first.partial_fit(X, Y, classes=[0, 1, 2, 3])
     with pytest.raises(ValueError, match="'balanced', which is of all data"):
         NetworkClassifier(class_weight="balanced").partial_fit(X, Y, classes=[0, 1, 2])
     with pytest.raises(ValueError, match="solver='lbfgs', which needs all of them"):

@@ -223,7 +223,8 @@ class NetworkEstimator(BaseEstimator):  # type: ignore[misc]
             progress=bool(self.verbose),
         )
         self._keep(trained, problem, trained.epoch - before)
-        if stopping is not None and self.n_iter_ == epochs and not stopping.converged:
+        unfinished = stopping is not None and not stopping.converged and self.n_iter_ == epochs
+        if unfinished and self.tol is not None:
             warnings.warn(
                 f"{type(self).__name__}: max_iter={epochs} epochs are done, and the loss has not "
                 "converged yet. To fix it: raise max_iter or tol, or give tol=None to train for "

@@ -191,6 +191,8 @@ class NetworkClassifier(ClassifierMixin, NetworkEstimator):  # type: ignore[misc
                 f"{type(self).__name__}: y: expected {self._kind} labels, as it was fitted with, "
                 f"got {kind}"
             )
+        else:
+            self._check_named(home, y)
         classes, name = self.classes_, type(self).__name__
         if self._kind == MULTILABEL:
             self._check_columns(y, labels.count(classes))
@@ -218,6 +220,18 @@ class NetworkClassifier(ClassifierMixin, NetworkEstimator):  # type: ignore[misc
         self._kind = kind
         self.classes_ = labels.classes_of(home, y, kind, named)
         self.n_outputs_ = labels.count(self.classes_) if kind != ONE else 1
+
+    def _check_named(self, home: Any, y: Any) -> None:
+        """Refuse a later partial_fit that names other classes than the first."""
+        named = vars(self).get("_partial_classes")
+        if named is None:
+            return
+        given, known = labels.classes_of(home, y, self._kind, named), self.classes_
+        if labels.listed(given) != labels.listed(known):
+            raise ValueError(
+                f"{type(self).__name__}.partial_fit: classes: expected those of the first call, "
+                f"{labels.listed(known)}, or none, got {labels.listed(given)}"
+            )
 
     def _check_columns(self, y: Any, count: int) -> None:
         if y.ndim != 2 or y.shape[1] != count:

@@ -1,6 +1,6 @@
 """What the parameters of an estimator may be, checked when it is fitted."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from math import inf, isfinite
 from numbers import Integral, Real
 from typing import Any
@@ -90,6 +90,10 @@ _CHECKS: dict[str, _Check] = {
         "a whole number of 1 or more, or infinity",
     ),
     "engine": (ENGINES.__contains__, f"one of {', '.join(map(repr, ENGINES))}"),
+    "callbacks": (
+        lambda value: value is None or callable(value) or isinstance(value, Iterable),
+        "None, or functions of the run, such as CSVLog('run.csv')",
+    ),
     "dtype": (
         (None, "float32", "float64").__contains__,
         "None, 'float32' or 'float64'",
