@@ -38,6 +38,7 @@ ARROWS["training"] = set(ARROWS)
 ARROWS["tabular"] = set(ARROWS)
 ARROWS["onnx"] = set(ARROWS) - {"tabular"}
 ARROWS["cli"] = set(ARROWS)
+ARROWS["sklearn"] = set(ARROWS) - {"cli", "tabular"}
 TOP = {"tinynn", "tinynn.__main__"}  # these may import anything
 
 
@@ -134,6 +135,12 @@ def test_arrows_run_one_way(path: Path) -> None:
     ours = (name.split(".") for name in imported(path, SOURCES[path]))
     rooms = {parts[1] for parts in ours if parts[0] == "tinynn" and len(parts) > 1}
     assert rooms - {room} <= ARROWS[room]
+
+
+def test_scikit_learn_is_imported_for_its_estimators_alone() -> None:
+    """The name is looked for in full: `tinynn.sklearn` is ours."""
+    by = {p for p, t in SOURCES.items() for name in imported(p, t) if name.startswith("sklearn")}
+    assert {path.parent.name for path in by} == {"sklearn"}
 
 
 def test_arrows_have_no_circle() -> None:

@@ -26,6 +26,7 @@ from tinynn.losses import (
     Huber,
     Loss,
     NegativeLogLikelihood,
+    Poisson,
     SoftmaxCrossEntropy,
     SquaredError,
 )
@@ -45,6 +46,7 @@ CASES: dict[str, tuple[Loss, tuple[np.ndarray, np.ndarray]]] = {
     "half sum": (SquaredError(reduction="half_sum"), NUMBERS),
     "absolute": (AbsoluteError(reduction="sum"), NUMBERS),
     "huber": (Huber(delta=0.7), NUMBERS),
+    "poisson": (Poisson(), (NUMBERS[0], BITS[1])),
     "binary": (BinaryCrossEntropy(), BITS),
     "binary, weighed": (BinaryCrossEntropy(class_weight=[0.5, 3.0], label_smoothing=0.2), BITS),
     "binary, mapping": (BinaryCrossEntropy(class_weight={0: 1.0, 1: 10.0}), BITS),
@@ -75,6 +77,8 @@ def one_entry(loss: Any, p: np.ndarray, t: Any) -> tuple[float, float]:
     if isinstance(loss, Huber):
         size, delta = abs(p - t), loss.delta
         return (size**2 / 2 if size <= delta else delta * (size - delta / 2)), 1.0
+    if isinstance(loss, Poisson):
+        return math.exp(p) - t * p, 1.0
     if isinstance(loss, BinaryCrossEntropy):
         off, on = numbers_by_class(loss, 2)
         right = 1 / (1 + math.exp(-p))
@@ -455,6 +459,7 @@ def test_get() -> None:
         SquaredError(): "squared_error mean_squared_error mse",
         AbsoluteError(): "absolute_error mean_absolute_error mae",
         Huber(): "huber",
+        Poisson(): "poisson",
         BinaryCrossEntropy(): "binary_cross_entropy bce",
         SoftmaxCrossEntropy(): "cross_entropy softmax_cross_entropy",
         NegativeLogLikelihood(): "nll negative_log_likelihood",

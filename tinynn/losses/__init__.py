@@ -17,7 +17,7 @@ from tinynn.losses.classification import (
     SoftmaxCrossEntropy,
 )
 from tinynn.losses.names import find
-from tinynn.losses.regression import AbsoluteError, Huber, SquaredError
+from tinynn.losses.regression import AbsoluteError, Huber, Poisson, SquaredError
 
 __all__ = [
     "KNOWN",
@@ -26,6 +26,7 @@ __all__ = [
     "Huber",
     "Loss",
     "NegativeLogLikelihood",
+    "Poisson",
     "SoftmaxCrossEntropy",
     "SquaredError",
     "activation_conflict",
@@ -43,6 +44,7 @@ NAMES: dict[str, type[Loss]] = {
     "mean_absolute_error": AbsoluteError,
     "mae": AbsoluteError,
     "huber": Huber,
+    "poisson": Poisson,
     "binary_cross_entropy": BinaryCrossEntropy,
     "bce": BinaryCrossEntropy,
     "cross_entropy": SoftmaxCrossEntropy,

@@ -7,7 +7,7 @@ In all of them the prediction is (batch, ...), and the target has its shape; a l
 from dataclasses import dataclass
 
 from tinynn.config import require
-from tinynn.losses.base import Array, Loss, match_target
+from tinynn.losses.base import Array, Loss, holds, match_target
 from tinynn.trace import namespace
 
 
@@ -75,6 +75,32 @@ class Huber(_Regression):
         size = xp.abs(off)
         near = 0.5 * off * off
         return xp.where(size <= self.delta, near, self.delta * (size - 0.5 * self.delta))
+
+
+@dataclass(frozen=True)
+class Poisson(_Regression):
+    """exp(prediction) - target * prediction: of counts, whose mean is exp(prediction).
+
+    Half the Poisson deviance with its logarithmic link, but for what depends on the target alone.
+
+    >>> import numpy as np
+    >>> float(Poisson()(np.asarray([0.0, 0.0]), np.asarray([1, 3])))
+    1.0
+    """
+
+    def values(self, prediction: Array, target: Array) -> Array:
+        xp = namespace(prediction)
+        expected = xp.exp(prediction)
+        counted = match_target(prediction, target)
+        both = namespace(prediction, counted)
+        return both.subtract(expected, both.multiply(counted, prediction))
+
+    def check_target(self, prediction: Array, target: Array) -> None:
+        if not holds(target >= 0):
+            raise ValueError(
+                f"{self}: expected counts of 0 or more, got one below 0. To fix it: use "
+                "SquaredError for numbers that may be negative"
+            )
 
 
 def difference(prediction: Array, target: Array) -> Array:

@@ -3,7 +3,7 @@
 from tinynn.training import checkpoints, engines
 from tinynn.training.callbacks import CSVLog, EarlyStopping, TensorBoard
 from tinynn.training.files import ModelFileError
-from tinynn.training.fit import fit
+from tinynn.training.fit import fit, train
 from tinynn.training.history import History
 from tinynn.training.model import Model, load
 from tinynn.training.problem import Problem, prepare
@@ -27,4 +27,5 @@ __all__ = [
     "fit",
     "load",
     "prepare",
+    "train",
 ]

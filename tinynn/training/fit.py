@@ -130,32 +130,80 @@ def fit(
         state=state, backend=backend, dtype=dtype,
     )  # fmt: skip
     run = Run(epochs, TrainingState(problem.start), problem.measures, _directions(problem))
+    _carry_out(run, problem, engine, called, progress, checkpointer, _source(resume, checkpoint))
+    carry = run.state.carry
+    return Model(
+        net, carry.params, carry.state, history=run.history, loss=problem.step.loss,
+        metrics=problem.metrics, columns=problem.columns,
+    )  # fmt: skip
+
+
+def train(
+    problem: Problem,
+    epochs: int,
+    *,
+    state: TrainingState | None = None,
+    engine: str = "auto",
+    callbacks: Iterable[Callback] = (),
+    progress: bool | None = None,
+) -> Run:
+    """What `fit` does once the problem is posed: carry out epochs, and give the `Run`.
+
+    Parameters
+    ----------
+    problem : as `prepare` gives it
+    epochs : how many there are to be in all, those that `state` has behind it included
+    state : where to go on from, such as the state of an earlier run, on these data or on others;
+        None begins at `problem.start`. It is advanced in place
+    engine, callbacks, progress : as `fit` has them
+
+    >>> import numpy as np
+    >>> from tinynn.layers import Linear
+    >>> from tinynn.training import prepare
+    >>> x = np.asarray([[0.0], [1.0], [2.0], [3.0]])
+    >>> problem = prepare(Linear(1), x, 2 * x[:, 0] + 1)
+    >>> run = train(problem, 2)
+    >>> train(problem, 5, state=run.state).history["epoch"]
+    [1, 2, 3, 4, 5]
+
+    """
+    start = TrainingState(problem.start) if state is None else state
+    run = Run(epochs, start, problem.measures, _directions(problem))
+    _carry_out(run, problem, engine, _callbacks(callbacks), progress)
+    return run
+
+
+def _carry_out(
+    run: Run,
+    problem: Problem,
+    engine: str,
+    called: list[Callback],
+    progress: bool | None,
+    checkpointer: Checkpointer | None = None,
+    source: Any = None,
+) -> None:
+    """All epochs of a run, with everything that stands around them."""
     samples = problem.batches.dataset.size
     with problem.backend.scope():
-        if (source := _source(resume, checkpoint)) is not None:
+        if source is not None:
             run.state = restore(source, problem)
             _check_left(run, source)
             if checkpointer:
                 checkpointer.go_on(source, run.state)
         _tell(called, "start", run)
         restore_states(called, run)
-        with bars.shown(progress, epochs, samples) as bar:
+        with bars.shown(progress, run.epochs, samples) as bar:
             by = engines.select(
                 problem,
                 run.state.engine or engine if engine == "auto" else engine,
                 carry=run.state.carry,
-                epochs=epochs - run.epoch,
+                epochs=run.epochs - run.epoch,
                 never_stops_early=not (called or checkpointer),
                 bar=bar,
             )
             run.state.engine = by.name
             _Training(run, problem, by, called, bar, checkpointer).train()
         _tell(called, "finish", run)
-    carry = run.state.carry
-    return Model(
-        net, carry.params, carry.state, history=run.history, loss=problem.step.loss,
-        metrics=problem.metrics, columns=problem.columns,
-    )  # fmt: skip
 
 
 class _Training:
@@ -370,4 +418,4 @@ def _tell(callbacks: Iterable[Callback], moment: str, run: Run) -> None:
 
 
 def _warn(run: Run, what: str) -> None:
-    warnings.warn(f"fit: epoch {run.epoch}: {what}.", RuntimeWarning, stacklevel=4)
+    warnings.warn(f"fit: epoch {run.epoch}: {what}.", RuntimeWarning, stacklevel=5)

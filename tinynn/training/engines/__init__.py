@@ -101,4 +101,4 @@ def diagnose_nonfinite(engine: Any, epoch: int) -> str:
 
 
 def _warn(what: str) -> None:
-    warnings.warn(f"fit: {what}", RuntimeWarning, stacklevel=5)
+    warnings.warn(f"fit: {what}", RuntimeWarning, stacklevel=6)
