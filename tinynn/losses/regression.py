@@ -79,7 +79,7 @@ class Huber(_Regression):
 
 @dataclass(frozen=True)
 class Poisson(_Regression):
-    """exp(prediction) - target * prediction: of counts, whose mean is exp(prediction).
+    """Negative log-likelihood of counts, whose mean is exp(prediction).
 
     Half the Poisson deviance with its logarithmic link, but for what depends on the target alone.
 

@@ -147,7 +147,7 @@ def train(
     callbacks: Iterable[Callback] = (),
     progress: bool | None = None,
 ) -> Run:
-    """What `fit` does once the problem is posed: carry out epochs, and give the `Run`.
+    """Carry out the epochs of a problem, as `fit` does, and return the `Run`.
 
     Parameters
     ----------
