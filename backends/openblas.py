@@ -85,10 +85,14 @@ def products() -> dict[str, int]:
 
 @cache
 def _library() -> ctypes.CDLL | None:
-    """The OpenBLAS of this process, where the system tells what is loaded."""
+    """NumPy's OpenBLAS in this process, where the system tells what is loaded.
+
+    SciPy's wheel brings another one. A single one, of a Linux distribution, serves both.
+    """
     with suppress(OSError, ValueError):
-        loaded = re.search(r"/\S*openblas\S*\.so\S*", Path("/proc/self/maps").read_text())
-        return ctypes.CDLL(loaded[0]) if loaded is not None else None
+        loaded = re.findall(r"/\S*openblas\S*\.so\S*", Path("/proc/self/maps").read_text())
+        own = [path for path in loaded if "/numpy" in path]
+        return ctypes.CDLL((own or loaded)[0]) if loaded else None
     return None
 
 

@@ -1,5 +1,6 @@
 """What a backend advises on the machine it runs on."""
 
+import subprocess
 import sys
 from typing import Any
 
@@ -26,6 +27,16 @@ def test_advice_on_openblas(monkeypatch: pytest.MonkeyPatch) -> None:
             assert f"{core} kernels" in advice.text
             assert "set OPENBLAS_CORETYPE=SkylakeX before Python starts" in advice.text
             assert advice.environment == {"OPENBLAS_CORETYPE": "SkylakeX"}
+
+
+def test_numpys_own_openblas_is_asked_where_scipy_brings_another() -> None:
+    pytest.importorskip("scipy", reason="SciPy is not installed")
+    asking = "import numpy, backends.openblas as openblas; print(openblas._core())"
+    alone, beside = (
+        subprocess.check_output([sys.executable, "-c", first + asking], text=True)
+        for first in ("", "import scipy.linalg; ")
+    )
+    assert beside == alone
 
 
 def test_the_openblas_of_this_process_is_found_where_there_is_one() -> None:

@@ -343,4 +343,5 @@ def test_every_loss_of_the_library_is_on_the_command_line():
     from tinynn import losses
 
     offered = {type(losses.get(name)) for name in fitting.LOSSES}
-    assert offered == set(losses.NAMES.values())
+    standardised = {losses.Poisson}  # tables standardise numbers, and it is of counts
+    assert offered == set(losses.NAMES.values()) - standardised

@@ -222,7 +222,7 @@ def test_models_of_every_library(backend: Backend, tmp_path: Path) -> None:
     model = initialized(Sequential(Linear(3), functional.relu), FEATURES).to(backend)
     export(model, tmp_path / "model.onnx", FEATURES)
     session = runtime.InferenceSession(tmp_path / "model.onnx")
-    expected = backend.to_host(model.predict(FEATURES))
+    expected = backend.to_host(model.predict(backend.asarray(FEATURES)))
     np.testing.assert_allclose(session.run(None, {"X": FEATURES})[0], expected, atol=1e-6)
 
 

@@ -1,4 +1,4 @@
-"""ONNX files of trained models: `export` writes them. It needs the extra `onnx`."""
+"""ONNX files: `export` writes models to them, `from_onnx` reads them. It needs the extra `onnx`."""
 
 try:
     import onnx as _onnx
@@ -10,7 +10,8 @@ except ImportError as error:
 
 from tinynn.onnx.builder import UnsupportedFunctionError
 from tinynn.onnx.exporting import export
+from tinynn.onnx.importing import OnnxFileError, from_onnx
 
-__all__ = ["UnsupportedFunctionError", "export"]
+__all__ = ["OnnxFileError", "UnsupportedFunctionError", "export", "from_onnx"]
 
 del _onnx

@@ -72,6 +72,10 @@ def export(
 def _example(model: Model, X: Any) -> tuple[Any, ...]:
     """What the network is called with: samples of the model's backend and dtype."""
     backend = model.backend
+
+    def on_backend(x: Any) -> Any:
+        return x if backends.is_array(x) and backends.of(x) == backend else backend.asarray(x)
+
     if X is None:
         widths = [leaf.shape[0] for leaf in tree.leaves(model.params) if leaf.ndim == 2]
         if not widths:
@@ -81,10 +85,10 @@ def _example(model: Model, X: Any) -> tuple[Any, ...]:
             )
         X = backend.xp.zeros((1, widths[0]), dtype=_floating(model), device=backend.device)
     elif not isinstance(X, tuple | dict):
-        X = X if backends.is_array(X) else backend.asarray(X)
+        X = on_backend(X)
 
     def placed(array: Any) -> Any:
-        array = array if backends.is_array(array) else backend.asarray(array)
+        array = on_backend(array)
         wanted = _floating(model)
         is_floating = backend.xp.isdtype(array.dtype, "real floating")
         return backend.xp.astype(array, wanted) if is_floating and wanted else array
