@@ -7,6 +7,8 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from backends.base import Advice
 
 # Multiplications from which on a product is faster than loops compiled for the processor, as
@@ -91,7 +93,8 @@ def _library() -> ctypes.CDLL | None:
     """
     with suppress(OSError, ValueError):
         loaded = re.findall(r"/\S*openblas\S*\.so\S*", Path("/proc/self/maps").read_text())
-        own = [path for path in loaded if "/numpy" in path]
+        beside = str(Path(np.__file__).parent)  # numpy, and numpy.libs
+        own = [path for path in loaded if path.startswith(beside)]
         return ctypes.CDLL((own or loaded)[0]) if loaded else None
     return None
 

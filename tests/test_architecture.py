@@ -36,7 +36,6 @@ ARROWS: dict[str, set[str]] = {
 ARROWS["data"] = {"tree"}
 ARROWS["training"] = set(ARROWS)
 ARROWS["tabular"] = set(ARROWS)
-ARROWS["onnx"] = set(ARROWS) - {"tabular"}
 ARROWS["cli"] = set(ARROWS)
 ARROWS["sklearn"] = set(ARROWS) - {"cli", "tabular"}
 TOP = {"tinynn", "tinynn.__main__"}  # these may import anything

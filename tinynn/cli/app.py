@@ -366,25 +366,6 @@ def show_step(
         click.echo(f"wrote {svg}", err=True)
 
 
-@app.command("export")
-@click.argument("file", type=click.Path(exists=True, dir_okay=False))
-@click.option("--out", type=click.Path(dir_okay=False), required=True, help="The ONNX file.")
-@force_option
-def export_model(file: str, out: str, force: bool) -> None:
-    """Write the network of the model in FILE as an ONNX file.
-
-    It takes what the network takes, a batch of any size. The columns, and how they are prepared,
-    are described in its metadata.
-    """
-    check_out(out, file, force, may_replace=lambda path: path.suffix.lower() == ".onnx")
-    try:
-        from tinynn.onnx import export
-    except ImportError as error:
-        raise click.ClickException(str(error)) from error
-    export(tinynn.load(file, host()), out)
-    click.echo(f"saved {out} ({os.path.getsize(out):,} bytes)")
-
-
 def opened(file: str, backend: backends.Backend) -> tinynn.Model:
     """The model in a file, which has to be one of tables."""
     try:

@@ -223,25 +223,6 @@ class Model:
             parts.append(tree.flatten(part)[1].unflatten(leaves))
         return replace(self, params=parts[0], state=parts[1])
 
-    def to_config(self) -> dict[str, Any]:
-        """Describe all but the arrays, in what JSON can hold.
-
-        Raises
-        ------
-        ValueError : a layer cannot be described (a lambda)
-
-        """
-        return {
-            "network": layers.to_config(self.net),
-            "loss": losses.to_config(self.loss),
-            "metrics": config.to_config(list(self.metrics), KNOWN),
-            "history": self.history,
-            "columns": list(self.columns),
-            "state": [name for name, _ in tree.paths(self.state)],
-            "extra": self.extra,
-            "preparation": self.preparation and self.preparation.to_config(),
-        }
-
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model to one file, whole or not at all: see `tinynn.training.files`.
 
@@ -257,7 +238,17 @@ class Model:
         """
         _check_nesting(self.params)
         _check_nesting(self.state)
-        backend, description = self.backend, self.to_config()
+        backend = self.backend
+        description = {
+            "network": layers.to_config(self.net),
+            "loss": losses.to_config(self.loss),
+            "metrics": config.to_config(list(self.metrics), KNOWN),
+            "history": self.history,
+            "columns": list(self.columns),
+            "state": [name for name, _ in tree.paths(self.state)],
+            "extra": self.extra,
+            "preparation": self.preparation and self.preparation.to_config(),
+        }
         named = [*tree.paths(self.params), *tree.paths(self.state)]
         with backend.scope():
             check_finite(backend, named, "save")
