@@ -34,6 +34,7 @@ ARROWS: dict[str, set[str]] = {
     "optim": {"trace", "rules", "functional", "config", "tree"},
 }
 ARROWS["data"] = {"tree"}
+ARROWS["onnx"] = {"trace", "transforms", "layers", "tree"}
 ARROWS["training"] = set(ARROWS)
 ARROWS["tabular"] = set(ARROWS)
 ARROWS["cli"] = set(ARROWS)
@@ -135,6 +136,13 @@ def test_arrows_run_one_way(path: Path) -> None:
     assert rooms - {room} <= ARROWS[room]
 
 
+@pytest.mark.parametrize("path", files("tinynn"), ids=ids)
+def test_one_room_imports_onnx(path: Path) -> None:
+    inside = "onnx" in path.relative_to(ROOT).parts
+    found = [name for name in imported(path, SOURCES[path]) if name.split(".")[0] == "onnx"]
+    assert inside or not found, "what reads and writes ONNX files is in tinynn/onnx"
+
+
 def test_arrows_have_no_circle() -> None:
     TopologicalSorter(ARROWS).prepare()  # raises CycleError
 
@@ -204,6 +212,7 @@ def test_import_loads_no_array_library_but_numpy() -> None:
         "print(*sorted(set(sys.modules) - before))",
     ).stdout.split()
     heavy = {*LIBRARIES, "click", "matplotlib", "narwhals", "pandas", "polars", "rich", "scipy"}
+    heavy |= {"onnx", "onnxruntime", "ndonnx"}
     assert not heavy & {name for name in loaded if "." not in name}
     # As dear as NumPy itself: it pulls in numpy.f2py and numpy.testing.
     assert "array_api_compat.numpy" not in loaded

@@ -366,6 +366,25 @@ def show_step(
         click.echo(f"wrote {svg}", err=True)
 
 
+@app.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False))
+@click.argument("out", type=click.Path(dir_okay=False))
+@force_option
+def export(file: str, out: str, force: bool) -> None:
+    """Write the model in FILE to OUT, an ONNX file, for other programs to run.
+
+    Its preparation and the names of the classes are in the file's metadata. An existing OUT is
+    replaced if it ends in .onnx.
+    """
+    check_out(out, file, force, may_replace=lambda path: path.suffix.lower() == ".onnx")
+    model = opened(file, host())
+    try:
+        model.to_onnx(out)
+    except ImportError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(f"wrote {out} ({os.path.getsize(out):,} bytes)")
+
+
 def opened(file: str, backend: backends.Backend) -> tinynn.Model:
     """The model in a file, which has to be one of tables."""
     try:
