@@ -43,6 +43,16 @@ def _compared(operator: str, denied: bool = False) -> Row:
     return row
 
 
+def _bitwise(operator: str, of_booleans: str) -> Row:
+    """One operator of integers, and another where the bits are booleans."""
+
+    def row(out: Emitter, node: Node) -> Any:
+        booleans = out.backend.xp.isdtype(node.dtype, "bool")
+        return _binary(of_booleans if booleans else operator)(out, node)
+
+    return row
+
+
 def _of(formula: Callable[..., str]) -> Row:
     """A formula of several operators: `formula(call, number, *arrays)` in the result's dtype."""
 
@@ -215,7 +225,6 @@ ROWS: dict[str, Row] = {
             "tanh": None,
             "negative": "Neg",
             "logical_not": "Not",
-            "bitwise_invert": "BitwiseNot",
             "det": "Det",
         }.items()
     },
@@ -233,11 +242,12 @@ ROWS: dict[str, Row] = {
             "logical_and": "And",
             "logical_or": "Or",
             "logical_xor": "Xor",
-            "bitwise_and": "BitwiseAnd",
-            "bitwise_or": "BitwiseOr",
-            "bitwise_xor": "BitwiseXor",
         }.items()
     },
+    "bitwise_invert": _bitwise("BitwiseNot", "Not"),
+    "bitwise_and": _bitwise("BitwiseAnd", "And"),
+    "bitwise_or": _bitwise("BitwiseOr", "Or"),
+    "bitwise_xor": _bitwise("BitwiseXor", "Xor"),
     "equal": _compared("Equal"),
     "not_equal": _compared("Equal", denied=True),
     "greater": _compared("Greater"),
