@@ -356,3 +356,61 @@ def test_the_package_is_missing(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "onnx", None)
     with pytest.raises(ImportError, match=r"pip install \"tinynn-xp\[onnx\]\""):
         made(Linear(2), X).to_onnx(tmp_path / "model.onnx")
+
+
+# --- tables
+
+
+def table_of(rows: int) -> dict[str, list[Any]]:
+    draw = np.random.default_rng(1)
+    lengths = [None if i % 7 == 3 else float(v) for i, v in enumerate(draw.normal(2e6, 9, rows))]
+    days = [None if i % 9 == 5 else f"2024-{1 + i % 12:02}-{1 + i % 28:02}" for i in range(rows)]
+    colours = [
+        "" if i % 8 == 1 else "red" if v > 0 else "blue"
+        for i, v in enumerate(draw.normal(size=rows))
+    ]
+    kinds = [f"kind {i % 3}" for i in range(rows)]
+    return {"length": lengths, "day": days, "colour": colours, "kind": kinds,
+            "yes": [i % 3 == 0 for i in range(rows)], "count": [i % 5 for i in range(rows)],
+            "weight": list(draw.normal(70, 9, rows))}  # fmt: skip
+
+
+def columns_of(table: dict[str, list[Any]]) -> dict[str, Any]:
+    moments = np.asarray([np.datetime64(d or "NaT", "s") for d in table["day"]])
+    seconds = moments.astype(np.int64).astype(float)
+    return {
+        "length": np.asarray(table["length"], dtype=float),
+        "weight": np.asarray(table["weight"]),
+        "colour": np.asarray(table["colour"], dtype=object),
+        "day": np.where(np.isnat(moments), np.nan, seconds),
+    }
+
+
+@pytest.mark.parametrize(
+    ("target", "loss"),
+    [("kind", "cross_entropy"), ("yes", "binary_cross_entropy"), ("count", "cross_entropy"),
+     ("weight", "squared_error")],
+)  # fmt: skip
+def test_a_models_preparation_is_in_the_file(target, loss, tmp_path):
+    from tinynn.tabular import fit_table
+
+    table = table_of(60)
+    drop = {"kind", "yes", "count", "weight"} - {target}
+    model = fit_table(
+        table, target, drop=drop, loss=loss, epochs=2, hidden=(4,), validation=0.0, progress=False,
+        report=lambda line: None,
+    )  # fmt: skip
+    runs = exported(model, tmp_path)
+    known = columns_of(table)
+    given = {each.name: known[each.name] for each in runs.get_inputs()}
+    assert given.keys() == {"length", "colour", "day"}
+    names = [each.name for each in runs.get_outputs()]
+    found = dict(zip(names, runs.run(None, given), strict=True))
+    if target == "weight":
+        np.testing.assert_allclose(found["prediction"], model.predict(table), rtol=1e-5)
+        return
+    assert found["label"].tolist() == model.predict(table).tolist()
+    np.testing.assert_allclose(found["probabilities"], model.predict_proba(table), atol=1e-5)
+    model.to_onnx(tmp_path / "network.onnx", preparation=False)
+    (alone,) = session(tmp_path / "network.onnx").get_inputs()
+    assert alone.shape == ["batch", model.preparation.width]

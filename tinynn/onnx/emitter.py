@@ -57,6 +57,7 @@ class Emitter:
         self._taken: set[str] = set()
         self._numbers: dict[Any, str] = {}
         self._place = ""
+        self.float_dtype = DTYPES["float32"]  # of the network's output
         self._batch: tuple[str, int, Dim] | None = None
 
     # --- names
@@ -76,6 +77,10 @@ class Emitter:
         layer = place.removeprefix("layer ").partition(",")[0] if place else ""
         self._place = f"{layer}/" if layer else ""
 
+    def reserve(self, names: Sequence[str]) -> None:
+        """Keep names for the outputs."""
+        self._taken.update(names)
+
     def add_input(self, given: Input) -> str:
         """An input of the file; the first with a batch is where its size is read from."""
         name = self.names[id(given)] = self.unique(given.label)
@@ -83,6 +88,10 @@ class Emitter:
             if isinstance(length, Dim) and self._batch is None:
                 self._batch = name, axis, length
         return name
+
+    def read_batch_from(self, name: str) -> None:
+        """The first axis of that input is the batch."""
+        self._batch = name, 0, Dim(1)
 
     # --- values
 
@@ -119,18 +128,23 @@ class Emitter:
 
     def number(self, value: Any, dtype: int) -> str:
         """An array of no axes."""
-        return self._tensor(dtype, (), [value])
+        return self.tensor(dtype, (), [value])
 
     def integers(self, values: Sequence[int]) -> str:
         """A vector of int64, as ONNX takes axes and shapes."""
-        return self._tensor(INT64, (len(values),), [int(each) for each in values])
+        return self.tensor(INT64, (len(values),), [int(each) for each in values])
 
-    def _tensor(self, dtype: int, shape: tuple[int, ...], values: list[Any]) -> str:
+    def tensor(self, dtype: int, shape: tuple[int, ...], values: list[Any]) -> str:
+        """An array of these numbers or texts; asked for again it is the same."""
         key = (dtype, shape, repr(values))
         if key not in self._numbers:
             name = self._numbers[key] = self.unique("constant")
             self.initializers.append(self.onnx.helper.make_tensor(name, dtype, shape, values))
         return self._numbers[key]
+
+    def texts(self, values: Sequence[str], shape: tuple[int, ...]) -> str:
+        """An array of texts."""
+        return self.tensor(self.onnx.TensorProto.STRING, shape, [v.encode() for v in values])
 
     # --- calls
 
@@ -144,6 +158,17 @@ class Emitter:
         )
         self.nodes.append(made)
         return name
+
+    def rename(self, name: str, new: str) -> None:
+        """Let the result of a call have another name, one that was reserved."""
+        for node in self.nodes:
+            for names in (node.input, node.output):
+                for place, each in enumerate(names):
+                    if each == name:
+                        names[place] = new
+        for key, known in self.names.items():
+            if known == name:
+                self.names[key] = new
 
     # --- shapes
 

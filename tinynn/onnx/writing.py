@@ -7,8 +7,9 @@ from typing import Any
 from backends import Backend
 from tinynn import tree
 from tinynn.layers import run
-from tinynn.onnx.emitter import Emitter, OnnxError, library
+from tinynn.onnx.emitter import Emitter, OnnxError
 from tinynn.onnx.fused import fused, needed
+from tinynn.onnx.preparation import Columns, answer
 from tinynn.onnx.rows import ROWS
 from tinynn.transforms.graph import Graph, Node
 from tinynn.transforms.record import record
@@ -26,6 +27,7 @@ def pack(
     backend: Backend,
     probabilities: Callable[[Any], Any] | None = None,
     description: Mapping[str, Any] | None = None,
+    preparation: Mapping[str, Any] | None = None,
 ) -> bytes:
     """The bytes of an ONNX file that computes what the network does in inference.
 
@@ -39,6 +41,8 @@ def pack(
     backend : of the arrays
     probabilities : what makes probabilities of the output, for an output of that name
     description : texts, or what JSON can hold, for the metadata of the file
+    preparation : the description of a preparation of tables: the inputs are then the columns that
+        it reads, and there is a "label", or a "prediction" in the target's unit
 
     Raises
     ------
@@ -46,11 +50,11 @@ def pack(
     RecordingError : the network cannot be recorded for a batch of any size
     ImportError : the package onnx is not installed
 
-    >>> import backends, numpy as np
+    >>> import backends, numpy as np, onnx
     >>> from tinynn.layers import Linear
     >>> net, x = Linear(2), np.ones((1, 3))
     >>> blob = pack(net, *net.init(0, x), x, backend=backends.of(x))
-    >>> [node.op_type for node in library().load_from_string(blob).graph.node]
+    >>> [node.op_type for node in onnx.load_from_string(blob).graph.node]
     ['Gemm']
     """
     names: list[str] = []
@@ -67,12 +71,31 @@ def pack(
     with backend.scope():
         graph = record(forward, x, batch_axes=0)
         emitter = Emitter(backend, {id(array): name for name, array in _named(params, state)})
+        emitter.reserve([*names, "label", "prediction"])
+        inputs = _write_inputs(emitter, graph, preparation)
         _write_calls(emitter, graph)
-        return _file(emitter, graph, names, description or {})
+        pairs = zip(names, graph.outputs, strict=True)
+        outputs = [_output(emitter, names, *pair) for pair in pairs]
+        if preparation is not None:
+            outputs.append(answer(emitter, "output", preparation))
+        return _file(emitter, inputs, outputs, description or {})
 
 
 def _named(params: Any, state: Any) -> list[tuple[str, Any]]:
     return [*tree.paths(params), *tree.paths(state)]
+
+
+def _write_inputs(
+    emitter: Emitter, graph: Graph, preparation: Mapping[str, Any] | None
+) -> list[Any]:
+    """The declarations of the inputs: what the network takes, or a table's columns."""
+    if preparation is None:
+        return [_declared(emitter, emitter.add_input(each), each) for each in graph.inputs]
+    (given,) = graph.inputs
+    emitter.float_dtype = emitter.dtype(given.dtype)
+    columns = Columns(emitter, preparation["columns"], emitter.float_dtype)
+    emitter.names[id(given)] = columns.matrix
+    return columns.declared
 
 
 def _write_calls(emitter: Emitter, graph: Graph) -> None:
@@ -82,8 +105,6 @@ def _write_calls(emitter: Emitter, graph: Graph) -> None:
             f"to_onnx: {effect.origin.place or 'the network'}: expected calls that only compute, "
             f"got {effect.name}, which {effect.effect}. To fix it: leave it out in inference"
         )
-    for given in graph.inputs:
-        emitter.add_input(given)
     instead = fused(graph)
     for node in needed(graph, instead):
         emitter.at(node)
@@ -110,18 +131,11 @@ def _no_row(node: Node, why: str) -> OnnxError:
 
 
 def _file(
-    emitter: Emitter, graph: Graph, names: list[str], description: Mapping[str, Any]
+    emitter: Emitter, inputs: list[Any], outputs: list[Any], description: Mapping[str, Any]
 ) -> bytes:
     """The whole file, checked."""
-    onnx, helper = emitter.onnx, library().helper
-    outputs = [_output(emitter, *pair) for pair in zip(names, graph.outputs, strict=True)]
-    body = helper.make_graph(
-        emitter.nodes,
-        "tinynn",
-        [_declared(emitter, each.label, each) for each in graph.inputs],
-        outputs,
-        emitter.initializers,
-    )
+    onnx, helper = emitter.onnx, emitter.onnx.helper
+    body = helper.make_graph(emitter.nodes, "tinynn", inputs, outputs, emitter.initializers)
     model = helper.make_model(
         body,
         producer_name="tinynn",
@@ -144,21 +158,14 @@ def _file(
     return blob
 
 
-def _output(emitter: Emitter, name: str, value: Any) -> Any:
+def _output(emitter: Emitter, names: list[str], name: str, value: Any) -> Any:
     """The declaration of an output, whose last operator takes its name."""
     if not isinstance(value, Node):
         raise OnnxError(f"to_onnx: {name}: expected an array, got {value!r}")
     given = emitter.value(value)
-    made = next((node for node in emitter.nodes if given in node.output), None)
-    if made is None or given.startswith(("output", "probabilities")):  # an input, or out before
-        emitter.nodes.append(emitter.onnx.helper.make_node("Identity", [given], [name], name=name))
-        return _declared(emitter, name, value)
-    made.output[list(made.output).index(given)] = name
-    for node in emitter.nodes:
-        for place, each in enumerate(node.input):
-            if each == given:
-                node.input[place] = name
-    emitter.names = {key: name if known == given else known for key, known in emitter.names.items()}
+    if given in names or all(given not in node.output for node in emitter.nodes):
+        given = emitter.emit("Identity", [given])  # it is an input, or an output already
+    emitter.rename(given, name)
     return _declared(emitter, name, value)
 
 

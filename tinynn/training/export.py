@@ -4,23 +4,27 @@ from collections.abc import Callable
 from typing import Any
 
 from tinynn import config, layers, losses, tree
+from tinynn.functional import sigmoid, softmax
 from tinynn.onnx import pack
+from tinynn.trace import namespace
 from tinynn.training.evaluation import forward
 
 
-def exported(model: Any, X: Any, dtype: Any) -> bytes:
+def exported(model: Any, X: Any, dtype: Any, preparation: bool) -> bytes:
     """The bytes of the file that `Model.to_onnx` writes; arguments and errors are its own."""
     there = model if dtype is None else model.to(model.backend, dtype)
     with there.backend.scope():
         x = _example(there, X)
+        prepared = model.preparation.to_config() if preparation and model.preparation else None
         return pack(
             there.net,
             there.params,
             there.state,
             x,
             backend=there.backend,
-            probabilities=_probabilities(there, x),
+            probabilities=_probabilities(there, x) if prepared is None else _head(prepared),
             description=_description(model),
+            preparation=prepared,
         )
 
 
@@ -61,6 +65,21 @@ def _probabilities(model: Any, x: Any) -> Callable[[Any], Any] | None:
     except TypeError:  # it is one of numbers
         return None
     return model.loss.probabilities
+
+
+def _head(preparation: dict[str, Any]) -> Callable[[Any], Any] | None:
+    """What makes a probability of each class of the outputs, as the preparation has it."""
+
+    def of_two(output: Any) -> Any:
+        xp = namespace(output)
+        return xp.concat([sigmoid(-output), sigmoid(output)], axis=1)
+
+    known: dict[str, Callable[[Any], Any]] = {
+        "softmax": softmax,
+        "sigmoid": of_two,
+        "exp": lambda output: namespace(output).exp(output),
+    }
+    return known.get(preparation["activation"])
 
 
 def _description(model: Any) -> dict[str, Any]:

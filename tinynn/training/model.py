@@ -256,13 +256,21 @@ class Model:
         files.write(path, blob)
 
     def to_onnx(
-        self, path: str | os.PathLike[str], X: Any = None, *, dtype: Any = "float32"
+        self,
+        path: str | os.PathLike[str],
+        X: Any = None,
+        *,
+        dtype: Any = "float32",
+        preparation: bool = True,
     ) -> None:
         """Write the network to an ONNX file, whole or not at all, for other programs to run.
 
         The file takes what the network takes, batches of any size, as "input", and gives what
         `outputs` gives, as "output"; where the loss knows probabilities, these as "probabilities".
         The model's description, its columns and its preparation are in the file's metadata.
+
+        A model that carries a preparation takes the columns of the table instead, each (batch,),
+        by their names, and gives a "label" or a "prediction" in the target's unit besides.
 
         Parameters
         ----------
@@ -271,6 +279,7 @@ class Model:
             whose width the preparation, the columns or the first parameter say
         dtype : of the floating-point numbers in the file; None keeps the model's own, for which
             not every runtime has every operator
+        preparation : False leaves the preparation out: the file takes what the network takes
 
         Raises
         ------
@@ -288,7 +297,7 @@ class Model:
         with self.backend.scope():
             named = [*tree.paths(self.params), *tree.paths(self.state)]
             check_finite(self.backend, named, "to_onnx")
-        files.write(path, exported(self, X, dtype))
+        files.write(path, exported(self, X, dtype, preparation))
 
     def adapter(self, where: str, X: Any) -> DataAdapter:
         """The way in for X: to the parameters' backend, or X's own if there are none."""
