@@ -34,7 +34,7 @@ ARROWS: dict[str, set[str]] = {
     "optim": {"trace", "rules", "functional", "config", "tree"},
 }
 ARROWS["data"] = {"tree"}
-ARROWS["onnx"] = {"trace", "transforms", "layers", "tree"}
+ARROWS["onnx"] = {"trace", "transforms", "functional", "layers", "data", "tree"}
 ARROWS["training"] = set(ARROWS)
 ARROWS["tabular"] = set(ARROWS)
 ARROWS["cli"] = set(ARROWS)

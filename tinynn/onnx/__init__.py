@@ -4,6 +4,7 @@ The only room that imports the package onnx, and only when a file is written or 
 """
 
 from .emitter import OnnxError
+from .reading import read
 from .writing import pack
 
-__all__ = ["OnnxError", "pack"]
+__all__ = ["OnnxError", "pack", "read"]
