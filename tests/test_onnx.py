@@ -1,6 +1,7 @@
 """ONNX: every layer, function and head answers in onnxruntime as it does here."""
 
 import json
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 import backends
 import tinynn
+from tests.command_line import run, train_model, write_flowers
 from tests.networks import networks
 from tests.onnx_files import assert_same, exported, session
 from tinynn import functional, losses, tree
@@ -353,7 +355,7 @@ def test_a_good_file_stays(tmp_path):
 
 
 def test_the_package_is_missing(tmp_path, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "onnx", None)
+    monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(ImportError, match=r"pip install \"tinynn-xp\[onnx\]\""):
         made(Linear(2), X).to_onnx(tmp_path / "model.onnx")
 
@@ -414,3 +416,39 @@ def test_a_models_preparation_is_in_the_file(target, loss, tmp_path):
     model.to_onnx(tmp_path / "network.onnx", preparation=False)
     (alone,) = session(tmp_path / "network.onnx").get_inputs()
     assert alone.shape == ["batch", model.preparation.width]
+
+
+# --- the command line
+
+
+def test_export_on_the_command_line(tmp_path):
+    model, out = train_model(write_flowers(tmp_path), tmp_path), tmp_path / "flowers.onnx"
+    assert f"wrote {out}" in run("export", model, out)
+    runs = session(out)
+    assert {each.name for each in runs.get_inputs()} == {"length", "colour"}
+    given = {"length": np.asarray([2.0, 8.0]), "colour": np.asarray(["red", "blue"], dtype=object)}
+    label, _ = runs.run(["label", "probabilities"], given)
+    frame = {name: values.tolist() for name, values in given.items()}
+    assert label.tolist() == tinynn.load(model).predict(frame).tolist()
+    said = runs.get_modelmeta().custom_metadata_map
+    assert json.loads(said["classes"]) == ["iris", "rosa", "viola"]
+    run("export", model, out)  # an ONNX file is replaced
+
+
+def test_export_of_a_network_without_columns(tmp_path):
+    made(Linear(2), X).save(tmp_path / "model.safetensors")
+    run("export", tmp_path / "model.safetensors", tmp_path / "model.onnx")
+    assert [each.name for each in session(tmp_path / "model.onnx").get_inputs()] == ["input"]
+
+
+def test_export_says_what_is_wrong(tmp_path, monkeypatch):
+    made(Linear(2), X).save(tmp_path / "model.safetensors")
+    (tmp_path / "notes.txt").write_text("mine")
+    path = tmp_path / "model.safetensors"
+    assert "'OUT'" in run("export", path, tmp_path / "notes.txt", status=2)
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+    assert "what is to be read" in run("export", path, path, status=2)
+    assert "does not exist" in run("export", path, tmp_path / "no" / "a.onnx", status=2)
+    assert "expected a model file" in run("export", tmp_path / "notes.txt", "b.onnx", status=1)
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    assert "tinynn-xp[onnx]" in run("export", path, tmp_path / "c.onnx", status=1)
