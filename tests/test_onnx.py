@@ -10,6 +10,7 @@ import pytest
 
 import backends
 import tinynn
+from tests.checks import assert_close
 from tests.command_line import run, train_model, write_flowers
 from tests.networks import networks
 from tests.onnx_files import assert_same, exported, session
@@ -97,6 +98,12 @@ def test_one_hot_and_a_linear_of_the_users_own(tmp_path):
         return functional.linear(hot, np.full((7, 2), 0.5, dtype=np.float32))
 
     model = Model(counted, {})
+    assert_same(exported(model, tmp_path, IDS), model, IDS)
+
+
+def test_integers(tmp_path):
+    weight, bias = np.arange(6).reshape(3, 2), np.arange(2)
+    model = Model(lambda ids: ids @ weight + bias, {})
     assert_same(exported(model, tmp_path, IDS), model, IDS)
 
 
@@ -240,11 +247,12 @@ def test_one_operator_for_what_layers_compute(tmp_path):
     onnx = pytest.importorskip("onnx")
     net = Sequential(
         LayerNorm(), functional.gelu, Linear(3), BatchNorm(), functional.softplus,
-        functional.log_softmax,
+        functional.elu, functional.leaky_relu, functional.log_softmax,
     )  # fmt: skip
     model = made(net, X)
     assert_same(exported(model, tmp_path), model, X)
-    operators = "LayerNormalization Gelu Gemm BatchNormalization Softplus LogSoftmax".split()
+    operators = "LayerNormalization Gelu Gemm BatchNormalization Softplus Elu LeakyRelu "
+    operators = (operators + "LogSoftmax").split()
     graph = onnx.load(tmp_path / "model.onnx").graph
     assert [node.op_type for node in graph.node] == operators
 
@@ -290,6 +298,10 @@ def test_arrays_of_every_library(backend: backends.Backend, tmp_path):
     model.to_onnx(tmp_path / "there.onnx")
     model.to("numpy").to_onnx(tmp_path / "here.onnx")
     assert (tmp_path / "there.onnx").stat().st_size == (tmp_path / "here.onnx").stat().st_size
+    read = tinynn.from_onnx(tmp_path / "there.onnx", backend, output="output")
+    assert read.net == net
+    assert read.backend == backend
+    assert_close(read.predict(x), backend.to_host(model.predict(x)), backend, rtol=1e-5)
 
 
 # --- what goes wrong

@@ -54,6 +54,19 @@ def node(operator: str, inputs: str, output: str, **attributes: Any) -> Any:
 # --- other programs
 
 
+def exported_by_torch(layers: Any, path: Any) -> None:
+    torch = pytest.importorskip("torch")
+    net, file = torch.nn.Sequential(*layers(torch.nn)).eval(), io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            net, (torch.zeros(2, 4),), file, dynamo=False, input_names=["input"],
+            dynamic_axes={"input": {0: "batch"}}, opset_version=20,
+        )  # fmt: skip
+    path.write_bytes(file.getvalue())
+
+
+@pytest.mark.only("torch")
 @pytest.mark.parametrize(
     "layers",
     [
@@ -65,19 +78,12 @@ def node(operator: str, inputs: str, output: str, **attributes: Any) -> Any:
                     nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 2), nn.Softplus()],
     ],
 )  # fmt: skip
-def test_networks_of_pytorch(layers, tmp_path):
-    torch = pytest.importorskip("torch")
-    net, path = torch.nn.Sequential(*layers(torch.nn)).eval(), tmp_path / "torch.onnx"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        file = io.BytesIO()
-        axes = {"x": {0: "batch"}}
-        torch.onnx.export(
-            net, (torch.zeros(2, 4),), file, dynamo=False, input_names=["x"], dynamic_axes=axes,
-            opset_version=20,
-        )  # fmt: skip
-    path.write_bytes(file.getvalue())
-    read_as_it_runs(path)
+def test_networks_of_pytorch(variant, layers, tmp_path):
+    exported_by_torch(layers, tmp_path / "torch.onnx")
+    model = read_as_it_runs(tmp_path / "torch.onnx")
+    model.to_onnx(tmp_path / "ours.onnx")  # with no more to do for a runtime
+    ours, theirs = (onnx.load(tmp_path / f"{name}.onnx").graph.node for name in ("ours", "torch"))
+    assert len(ours) <= len(theirs)
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -168,15 +174,23 @@ LAST = [node("MatMul", "x w", "y")]
         ([node("MatMul", "x w", "n"), node("Gelu", "n", "y", approximate="tanh")], {}, "exact"),
         ([node("Mul", "x f", "n"), node("Relu", "n", "y")], {}, "beside a product"),
         ([node("MatMul", "x w", "n"), node("Sub", "f n", "y")], {}, "after the input"),
+        ([node("MatMul", "x w", "n"), node("Cast", "n", "y", to=7)], {}, "floating-point"),
+        ([node("Add", "x l", "n"), node("MatMul", "n w", "y")], {}, "fit each other"),
     ],
 )  # fmt: skip
 def test_what_is_not_read(nodes, more, words, tmp_path):
-    arrays = W | {"f": np.asarray(2.0, dtype=np.float32)}
+    arrays = W | {"f": np.asarray(2.0, dtype=np.float32), "l": np.ones(3, dtype=np.float32)}
     path = write(tmp_path / "made.onnx", nodes, arrays, **more)
     with pytest.raises(OnnxError, match=words) as caught:
         tinynn.from_onnx(path)
     assert "To fix it" in str(caught.value)
     assert "made.onnx" in str(caught.value)
+
+
+def test_parameters_of_half_precision(tmp_path):
+    path = write(tmp_path / "made.onnx", LAST, {"w": np.ones((4, 3), dtype=np.float16)})
+    with pytest.raises(OnnxError, match=r"0\.weight: expected float32 or float64, got float16"):
+        tinynn.from_onnx(path)
 
 
 def test_outputs_are_chosen_by_name(tmp_path):

@@ -79,6 +79,38 @@ def _gelu(node: Node) -> Fused | None:
     return Fused("Gelu", (x,), {}) if inner is x and factor == sqrt(0.5) else None
 
 
+def _leaky_relu(node: Node) -> Fused | None:
+    """x where positive, slope * x elsewhere."""
+    x = _kept_where_positive(node)
+    if x is None or not _is(node.args[2], "multiply"):
+        return None
+    slope, low = node.args[2].args
+    given = low is x and type(slope) is float
+    return Fused("LeakyRelu", (x,), {"alpha": slope}) if given else None
+
+
+def _elu(node: Node) -> Fused | None:
+    """x where positive, alpha * expm1(x) elsewhere, whose expm1 sees no positive x."""
+    x = _kept_where_positive(node)
+    if x is None or not _is(node.args[2], "multiply"):
+        return None
+    alpha, power = node.args[2].args
+    if type(alpha) is not float or not _is(power, "expm1") or not _is(power.args[0], "where"):
+        return None
+    positive, zeros, low = power.args[0].args
+    same = positive is node.args[0] and _is(zeros, "zeros_like") and low is x
+    return Fused("Elu", (x,), {"alpha": alpha}) if same else None
+
+
+def _kept_where_positive(node: Node) -> Node | None:
+    """The x of where(x > 0, x, ...)."""
+    if not _is(node, "where") or not _is(node.args[0], "greater"):
+        return None
+    (x, zero), kept = node.args[0].args, node.args[1]
+    plain = isinstance(x, Node) and not isinstance(zero, Node) and zero == 0
+    return x if plain and kept is x else None
+
+
 def _scaled(node: Node) -> tuple[Node, Node, Node, Node] | None:
     """a, b, weight and bias of a / b * weight + bias, the last two being vectors."""
     if not _is(node, "add") or not _is(node.args[0], "multiply"):
@@ -132,6 +164,8 @@ PATTERNS: tuple[Callable[[Node], Fused | None], ...] = (
     _log_softmax,
     _softplus,
     _gelu,
+    _leaky_relu,
+    _elu,
     _layer_norm,
     _batch_norm,
 )
@@ -139,8 +173,10 @@ PATTERNS: tuple[Callable[[Node], Fused | None], ...] = (
 
 def fused(graph: Graph) -> dict[int, Fused]:
     """One operator for calls of the graph, by the id of the call whose result it gives."""
-    found = {}
+    found: dict[int, Fused] = {}
     for node in graph.nodes:
+        if node.dtype is None or not graph.space.isdtype(node.dtype, "real floating"):
+            continue  # few runtimes have these operators for other numbers
         for pattern in PATTERNS:
             made = pattern(node)
             if made is not None:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from tinynn import functional
 from tinynn.data import host
 from tinynn.layers import BatchNorm, Flatten, LayerNorm, Linear
-from tinynn.onnx.emitter import OnnxError
+from tinynn.onnx.emitter import DTYPES, OnnxError
 
 
 class Step(NamedTuple):
@@ -19,6 +19,10 @@ class Step(NamedTuple):
     given: Mapping[int, Any]
     attributes: Mapping[str, Any]
 
+    def number(self, name: str, default: float) -> float:
+        """An attribute of float32 as the shortest number that is it: 0.9 for 0.8999999762."""
+        return float(f"{self.attributes.get(name, default):.7g}")
+
     def fail(self, expected: str) -> OnnxError:
         """The error for a step of a kind that is not read."""
         return OnnxError(
@@ -28,9 +32,13 @@ class Step(NamedTuple):
 
 
 class Chain:
-    """Layers so far, with their parameters; the last linear layer, as long as it may change."""
+    """Layers so far, with their parameters; the last linear layer, as long as it may change.
 
-    def __init__(self) -> None:
+    `rank` is the number of axes of what the last layer gives.
+    """
+
+    def __init__(self, rank: int) -> None:
+        self.rank = rank
         self.layers: list[Any] = []
         self.kept: dict[str, dict[str, dict[str, Any]]] = {"params": {}, "state": {}}
         self._scale: Any = None  # of the input, for the linear layer to come
@@ -43,6 +51,8 @@ class Chain:
                 f"factors and shifts before {layer}: expected them beside a product with a matrix. "
                 "To fix it: export the network without them"
             )
+        if isinstance(layer, Flatten):
+            self.rank = 2
         name = str(len(self.layers))
         self.layers.append(layer)
         for kind, arrays in (("params", params), ("state", state)):
@@ -132,10 +142,19 @@ def _function(function: Any, **renamed: tuple[str, Any]) -> Any:
     """A plain function; `renamed`: its keyword -> the attribute and that one's default."""
 
     def row(chain: Chain, step: Step) -> None:
-        settings = {
-            key: step.attributes.get(name, default) for key, (name, default) in renamed.items()
-        }
+        settings = {key: step.number(*given) for key, given in renamed.items()}
         chain.add(partial(function, **settings) if settings else function)
+
+    return row
+
+
+def _along_an_axis(function: Any) -> Any:
+    """A function along an axis, the last one if no other is named."""
+
+    def row(chain: Chain, step: Step) -> None:
+        axis = step.attributes.get("axis", -1)
+        last = axis in (-1, chain.rank - 1)
+        chain.add(function if last else partial(function, axis=axis))
 
     return row
 
@@ -165,10 +184,13 @@ def _reshape(chain: Chain, step: Step) -> None:
 def _batch_norm(chain: Chain, step: Step) -> None:
     if set(step.given) != {1, 2, 3, 4} or step.attributes.get("training_mode"):
         raise step.fail("constant parameters")
+    if chain.rank != 2:
+        raise step.fail("rows, (batch, features)")
     weight, bias, mean, variance = (step.given[place] for place in (1, 2, 3, 4))
-    layer = BatchNorm(
-        momentum=step.attributes.get("momentum", 0.9), epsilon=step.attributes.get("epsilon", 1e-5)
-    )
+    epsilon, usual = step.number("epsilon", 1e-5), BatchNorm().epsilon
+    if epsilon == 0 and (variance > 0.999 * usual).all():  # as ours are written; 0 trains badly
+        epsilon, variance = usual, (variance - usual).clip(0)
+    layer = BatchNorm(momentum=step.number("momentum", 0.9), epsilon=epsilon)
     chain.add(layer, {"weight": weight, "bias": bias}, {"mean": mean, "var": variance})
 
 
@@ -177,7 +199,7 @@ def _layer_norm(chain: Chain, step: Step) -> None:
     if weight is None or weight.ndim != 1 or step.attributes.get("axis", -1) != -1:
         raise step.fail("one over the last axis, with constant parameters")
     bias = 0 * weight if bias is None else bias
-    layer = LayerNorm(epsilon=step.attributes.get("epsilon", 1e-5))
+    layer = LayerNorm(epsilon=step.number("epsilon", 1e-5))
     chain.add(layer, {"weight": weight, "bias": bias})
 
 
@@ -192,6 +214,12 @@ def _two_classes(chain: Chain, step: Step) -> None:
     params["bias"] = params.get("bias", 0 * both[:1]) * both
     chain.layers[-1] = Linear(2)
     chain.add(functional.softmax)
+
+
+def _cast(chain: Chain, step: Step) -> None:
+    """From a number to a float, which the layer to come does by itself."""
+    if step.attributes["to"] not in (DTYPES["float32"], DTYPES["float64"]):
+        raise step.fail("one to floating-point numbers")
 
 
 def _nothing(chain: Chain, step: Step) -> None:
@@ -212,8 +240,8 @@ READERS: dict[str, Callable[[Chain, Step], None]] = {
     "Softplus": _function(functional.softplus),
     "Elu": _function(functional.elu, alpha=("alpha", 1.0)),
     "LeakyRelu": _function(functional.leaky_relu, slope=("alpha", 0.01)),
-    "Softmax": _function(functional.softmax, axis=("axis", -1)),
-    "LogSoftmax": _function(functional.log_softmax, axis=("axis", -1)),
+    "Softmax": _along_an_axis(functional.softmax),
+    "LogSoftmax": _along_an_axis(functional.log_softmax),
     "Gelu": _gelu,
     "silu": _function(functional.silu),
     "of two classes": _two_classes,
@@ -223,6 +251,6 @@ READERS: dict[str, Callable[[Chain, Step], None]] = {
     "LayerNormalization": _layer_norm,
     "Dropout": _nothing,
     "Identity": _nothing,
-    "Cast": _nothing,
+    "Cast": _cast,
     "ZipMap": _nothing,
 }

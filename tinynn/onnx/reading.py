@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tinynn import tree
 from tinynn.layers import Sequential
 from tinynn.onnx.emitter import OnnxError, library
 from tinynn.onnx.readers import READERS, Chain, Step
@@ -39,6 +40,11 @@ def read(
         return _network(model.graph, _wanted(model.graph, output))
     except OnnxError as error:
         raise OnnxError(f"{path}: {error}") from error
+    except ValueError as error:  # of arrays that do not fit each other
+        raise OnnxError(
+            f"{path}: expected arrays that fit each other, got others: {error}. To fix it: export "
+            "it again"
+        ) from error
 
 
 def _loaded(path: str | os.PathLike[str]) -> Any:
@@ -107,10 +113,17 @@ def _network(graph: Any, output: str) -> tuple[Any, dict[str, Any], dict[str, An
         step = _step(made, constants, name)
         steps.append(step)
         name = step.x
-    chain = Chain()
+    given = next(each for each in graph.input if each.name == name)
+    chain = Chain(len(given.type.tensor_type.shape.dim))
     for step in reversed(steps):
         READERS[step.operator](chain, step)
     layers, params, state = chain.finish()
+    for path, array in [*tree.paths(params), *tree.paths(state)]:
+        if array.dtype.name not in ("float32", "float64"):
+            raise OnnxError(
+                f"parameter {path}: expected float32 or float64, got {array.dtype.name}. To fix "
+                "it: export the network in float32"
+            )
     return Sequential(*layers), params, state
 
 
