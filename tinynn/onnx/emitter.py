@@ -22,6 +22,8 @@ DTYPES = {
     "uint64": 13,
 }
 INT64 = DTYPES["int64"]
+PRODUCER = "tinynn"
+LAST = "tinynn"  # what stands last in a file of ours, so that one that was cut short is known
 
 
 class OnnxError(ValueError):

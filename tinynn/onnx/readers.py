@@ -96,7 +96,10 @@ class Chain:
     def finish(self) -> tuple[list[Any], dict[str, Any], dict[str, Any]]:
         """The layers, parameters and state."""
         if self._scale is not None or not self.layers:
-            raise OnnxError("expected a network with layers, got one of factors and shifts alone")
+            raise OnnxError(
+                "expected a network with layers, got one of factors and shifts alone. To fix it: "
+                "name another output"
+            )
         return self.layers, self.kept["params"], self.kept["state"]
 
 

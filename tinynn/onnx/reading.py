@@ -11,7 +11,7 @@ from typing import Any
 
 from tinynn import tree
 from tinynn.layers import Sequential
-from tinynn.onnx.emitter import OnnxError, library
+from tinynn.onnx.emitter import LAST, PRODUCER, OnnxError, library
 from tinynn.onnx.readers import READERS, Chain, Step
 
 DOMAINS = ("", "ai.onnx", "ai.onnx.ml")
@@ -40,10 +40,10 @@ def read(
         return _network(model.graph, _wanted(model.graph, output))
     except OnnxError as error:
         raise OnnxError(f"{path}: {error}") from error
-    except ValueError as error:  # of arrays that do not fit each other
+    except (ValueError, KeyError, IndexError, TypeError) as error:
         raise OnnxError(
-            f"{path}: expected arrays that fit each other, got others: {error}. To fix it: export "
-            "it again"
+            f"{path}: expected arrays and attributes that fit each other, got others: "
+            f"{type(error).__name__}: {error}. To fix it: export it again"
         ) from error
 
 
@@ -58,7 +58,25 @@ def _loaded(path: str | os.PathLike[str]) -> Any:
             f"{path}: expected an ONNX file, got {len(blob)} bytes that are none, or cut short. "
             f"{hint}"
         ) from error
-    newest = onnx.defs.onnx_opset_version()
+    _check_opsets(path, model)
+    if any(a.data_location == onnx.TensorProto.EXTERNAL for a in model.graph.initializer):
+        raise OnnxError(
+            f"{path}: expected the parameters in the file, got some in others. To fix it: export "
+            "it as one file (external_data=False)"
+        )
+    try:
+        onnx.checker.check_model(model)
+    except Exception as error:  # or the text of its error cannot be decoded
+        raise OnnxError(f"{path}: expected a whole ONNX file, got: {error}. {hint}") from error
+    last = [each.key for each in model.metadata_props][-1:]
+    if model.producer_name == PRODUCER and last != [LAST]:
+        raise OnnxError(f"{path}: expected all that was written, got a file cut short. {hint}")
+    return model
+
+
+def _check_opsets(path: str | os.PathLike[str], model: Any) -> None:
+    """OnnxError unless the operators are of versions that are known."""
+    newest = library().defs.onnx_opset_version()
     for each in model.opset_import:
         known = each.domain in DOMAINS
         if not known or (each.domain != DOMAINS[2] and not OLDEST <= each.version <= newest):
@@ -67,16 +85,6 @@ def _loaded(path: str | os.PathLike[str]) -> Any:
                 f"{each.domain or 'opset'} {each.version}. To fix it: export it for opset {newest}"
                 " or an older one"
             )
-    if any(a.data_location == onnx.TensorProto.EXTERNAL for a in model.graph.initializer):
-        raise OnnxError(
-            f"{path}: expected the parameters in the file, got some in others. To fix it: export "
-            "it as one file (external_data=False)"
-        )
-    try:
-        onnx.checker.check_model(model)
-    except onnx.checker.ValidationError as error:
-        raise OnnxError(f"{path}: expected a whole ONNX file, got: {error}. {hint}") from error
-    return model
 
 
 def _wanted(graph: Any, output: str | None) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 from backends import Backend
 from tinynn import tree
 from tinynn.layers import run
-from tinynn.onnx.emitter import Emitter, OnnxError
+from tinynn.onnx.emitter import LAST, PRODUCER, Emitter, OnnxError
 from tinynn.onnx.fused import fused, needed
 from tinynn.onnx.preparation import Columns, answer
 from tinynn.onnx.rows import ROWS
@@ -138,7 +138,7 @@ def _file(
     body = helper.make_graph(emitter.nodes, "tinynn", inputs, outputs, emitter.initializers)
     model = helper.make_model(
         body,
-        producer_name="tinynn",
+        producer_name=PRODUCER,
         ir_version=IR_VERSION,
         opset_imports=[helper.make_opsetid("", OPSET)],
     )
@@ -146,7 +146,8 @@ def _file(
         key: value if isinstance(value, str) else json.dumps(value)
         for key, value in description.items()
     }
-    helper.set_model_props(model, texts)
+    last = texts.pop(LAST, "")
+    helper.set_model_props(model, {**texts, LAST: last})
     try:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
@@ -161,7 +162,10 @@ def _file(
 def _output(emitter: Emitter, names: list[str], name: str, value: Any) -> Any:
     """The declaration of an output, whose last operator takes its name."""
     if not isinstance(value, Node):
-        raise OnnxError(f"to_onnx: {name}: expected an array, got {value!r}")
+        raise OnnxError(
+            f"to_onnx: {name}: expected an array, got {value!r}. To fix it: let the "
+            "network return arrays"
+        )
     given = emitter.value(value)
     if given in names or all(given not in node.output for node in emitter.nodes):
         given = emitter.emit("Identity", [given])  # it is an input, or an output already
