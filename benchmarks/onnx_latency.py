@@ -16,7 +16,6 @@ import torch
 
 from tinynn import functional
 from tinynn.layers import BatchNorm, LayerNorm, Linear, Sequential
-from tinynn.onnx import export
 from tinynn.training import Model
 
 CALLS = 2000
@@ -53,7 +52,7 @@ def exported(case: str, folder: Path) -> list[onnxruntime.InferenceSession]:
     params, state = net.init(0, X)
     model = Model(net, params, state).to("numpy", dtype="float32")
     ours, theirs = folder / "ours.onnx", folder / "theirs.onnx"
-    export(model, ours, X)
+    model.to_onnx(ours, X)
     weights = [(f"{i}.{n}", a) for i, part in model.params.items() for n, a in part.items()]
     with torch.no_grad():
         for (name, array), parameter in zip(weights, module.parameters(), strict=True):
@@ -63,8 +62,8 @@ def exported(case: str, folder: Path) -> list[onnxruntime.InferenceSession]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            module, (torch.asarray(X),), theirs, input_names=["X"], dynamo=False,
-            dynamic_axes={"X": {0: "batch"}},
+            module, (torch.asarray(X),), theirs, input_names=["input"], output_names=["output"], dynamo=False,
+            dynamic_axes={"input": {0: "batch"}},
         )  # fmt: skip
     return [opened(ours), opened(theirs)]
 
@@ -72,7 +71,7 @@ def exported(case: str, folder: Path) -> list[onnxruntime.InferenceSession]:
 def microseconds(session: onnxruntime.InferenceSession) -> float:
     start = perf_counter()
     for _ in range(CALLS):
-        session.run(None, {"X": X})
+        session.run(["output"], {"input": X})
     return (perf_counter() - start) / CALLS * 1e6
 
 
@@ -83,7 +82,7 @@ def main(rounds: int) -> None:
     for case in CASES:
         with tempfile.TemporaryDirectory() as folder:
             sessions = exported(case, Path(folder))
-        ours, theirs = (session.run(None, {"X": X})[0] for session in sessions)
+        ours, theirs = (session.run(None, {"input": X})[0] for session in sessions)
         np.testing.assert_allclose(ours, theirs, atol=1e-4)
         times = np.median([[*map(microseconds, sessions)] for _ in range(rounds)], axis=0)
         print(f"{case:24} {times[0]:8.1f} {times[1]:8.1f} {times[0] / times[1]:6.2f}")

@@ -34,6 +34,7 @@ ARROWS: dict[str, set[str]] = {
     "optim": {"trace", "rules", "functional", "config", "tree"},
 }
 ARROWS["data"] = {"tree"}
+ARROWS["onnx"] = {"trace", "transforms", "functional", "layers", "data", "tree"}
 ARROWS["training"] = set(ARROWS)
 ARROWS["tabular"] = set(ARROWS)
 ARROWS["cli"] = set(ARROWS)
@@ -136,10 +137,12 @@ def test_arrows_run_one_way(path: Path) -> None:
     assert rooms - {room} <= ARROWS[room]
 
 
-def test_scikit_learn_is_imported_for_its_estimators_alone() -> None:
+@pytest.mark.parametrize("program", ["onnx", "sklearn"])
+def test_one_room_imports_another_program(program: str) -> None:
     """The name is looked for in full: `tinynn.sklearn` is ours."""
-    by = {p for p, t in SOURCES.items() for name in imported(p, t) if name.startswith("sklearn")}
-    assert {path.parent.name for path in by} == {"sklearn"}
+    by = {path for path, text in SOURCES.items() for name in imported(path, text)
+          if name.partition(".")[0] == program}  # fmt: skip
+    assert {path.parent.name for path in by} == {program}
 
 
 def test_arrows_have_no_circle() -> None:
@@ -211,6 +214,7 @@ def test_import_loads_no_array_library_but_numpy() -> None:
         "print(*sorted(set(sys.modules) - before))",
     ).stdout.split()
     heavy = {*LIBRARIES, "click", "matplotlib", "narwhals", "pandas", "polars", "rich", "scipy"}
+    heavy |= {"onnx", "onnxruntime", "ndonnx"}
     assert not heavy & {name for name in loaded if "." not in name}
     # As dear as NumPy itself: it pulls in numpy.f2py and numpy.testing.
     assert "array_api_compat.numpy" not in loaded

@@ -49,6 +49,7 @@ from tinynn.transforms import (
 if TYPE_CHECKING:
     from tinynn.compiler import compile
     from tinynn.training.explain import explain
+    from tinynn.training.imported import from_onnx
     from tinynn.transforms.record import record
 
 
@@ -66,6 +67,10 @@ def __getattr__(name: str) -> Any:
         from tinynn.transforms.record import record
 
         return record
+    if name == "from_onnx":
+        from tinynn.training.imported import from_onnx
+
+        return from_onnx
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
@@ -98,6 +103,7 @@ __all__ = [
     "custom_vjp",
     "explain",
     "fit",
+    "from_onnx",
     "grad",
     "hessian",
     "hvp",

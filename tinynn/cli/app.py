@@ -115,7 +115,7 @@ backend_option = click.option(
     show_default="the host's own library",
     help=f"Where to work: {', '.join(backends.names())}; or with a device, library:device.",
 )
-force_option = click.option("--force", is_flag=True, help="Replace any file that --out names.")
+force_option = click.option("--force", is_flag=True, help="Replace any file that is there.")
 
 
 @click.group(cls=App, context_settings={"help_option_names": ["-h", "--help"]})
@@ -366,6 +366,26 @@ def show_step(
         click.echo(f"wrote {svg}", err=True)
 
 
+@app.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False))
+@click.argument("out", type=click.Path(dir_okay=False))
+@force_option
+def export(file: str, out: str, force: bool) -> None:
+    """Write the model in FILE to OUT, an ONNX file, for other programs to run.
+
+    It takes the columns of a table and gives classes by name, or numbers in their unit. An
+    existing OUT is replaced if it ends in .onnx.
+    """
+    check_out(
+        out, file, force, may_replace=lambda path: path.suffix.lower() == ".onnx", hint="'OUT'"
+    )
+    try:
+        tinynn.load(file).to_onnx(out)
+    except ImportError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(f"wrote {out} ({os.path.getsize(out):,} bytes)")
+
+
 def opened(file: str, backend: backends.Backend) -> tinynn.Model:
     """The model in a file, which has to be one of tables."""
     try:
@@ -381,7 +401,11 @@ def opened(file: str, backend: backends.Backend) -> tinynn.Model:
 
 
 def check_out(
-    out: str | None, source: str, force: bool, may_replace: Callable[[Path], bool]
+    out: str | None,
+    source: str,
+    force: bool,
+    may_replace: Callable[[Path], bool],
+    hint: str = "'--out'",
 ) -> None:
     """Refuse, before any work, an --out that would cost a good file or cannot be written."""
     if out is None:
@@ -398,7 +422,7 @@ def check_out(
         elif not force and not may_replace(path):
             problem = "there is a file of another kind. Give another name, or say --force"
     if problem:
-        raise click.BadParameter(f"{out}: {problem}.", param_hint="'--out'")
+        raise click.BadParameter(f"{out}: {problem}.", param_hint=hint)
 
 
 def is_model(path: Path) -> bool:

@@ -161,9 +161,9 @@ class Model:
             y = self._answers.answer(X, kind, self.net, weights)
             if y is not None:
                 return y
-        adapter = self._adapter("predict", X)
+        adapter = self.adapter("predict", X)
         with adapter.target.scope():
-            x = self._inputs(adapter, X)
+            x = self.inputs(adapter, X)
             y = forward(self.net, *weights, x, adapter.target.xp, batch_size)
             if x is X and batch_size is None and adapter.target.lowering is not None:
                 self._answers.remember(y, X, kind, self.net, weights)
@@ -177,7 +177,7 @@ class Model:
         Raises as `predict`, and ValueError where y does not fit X or the loss.
         """
         X, y = self.prepared(X, y)
-        adapter = self._adapter("evaluate", X)
+        adapter = self.adapter("evaluate", X)
         backend = adapter.target
         with backend.scope():
             dataset = adapter.dataset(X, y, sample_weight, columns=self.columns)
@@ -255,7 +255,51 @@ class Model:
             blob = files.pack([(n, backend.to_host(array)) for n, array in named], description)
         files.write(path, blob)
 
-    def _adapter(self, where: str, X: Any) -> DataAdapter:
+    def to_onnx(
+        self,
+        path: str | os.PathLike[str],
+        X: Any = None,
+        *,
+        dtype: Any = "float32",
+        preparation: bool = True,
+    ) -> None:
+        """Write the network to an ONNX file, whole or not at all, for other programs to run.
+
+        The file takes what the network takes, batches of any size, as "input", and gives what
+        `outputs` gives, as "output"; where the loss knows probabilities, these as "probabilities".
+        The model's description, its columns and its preparation are in the file's metadata.
+
+        A model that carries a preparation takes the columns of the table instead, each (batch,),
+        by their names, and gives a "label" or a "prediction" in the target's unit besides.
+
+        Parameters
+        ----------
+        path : of the file, which is replaced in one step
+        X : rows like those that the model is to predict; None where one array of rows is enough,
+            whose width the preparation, the columns or the first parameter say
+        dtype : of the floating-point numbers in the file; None keeps the model's own, for which
+            not every runtime has every operator
+        preparation : False leaves the preparation out: the file takes what the network takes
+
+        Raises
+        ------
+        OnnxError : a layer calls a function that ONNX has no operator for
+        RecordingError : the network cannot be recorded for a batch of any size
+        ValueError : a parameter is NaN or infinite
+        ShapeError : X is needed, and missing
+        ImportError : the package onnx is not installed
+        OSError : the folder is missing, full or may not be written
+
+        """
+        from tinynn.training.export import exported  # few models are
+
+        files.check_target(path)
+        with self.backend.scope():
+            named = [*tree.paths(self.params), *tree.paths(self.state)]
+            check_finite(self.backend, named, "to_onnx")
+        files.write(path, exported(self, X, dtype, preparation))
+
+    def adapter(self, where: str, X: Any) -> DataAdapter:
         """The way in for X: to the parameters' backend, or X's own if there are none."""
         if not tree.leaves(self.params):
             return DataAdapter.following(where, X, None)
@@ -265,7 +309,7 @@ class Model:
         hint = "Bring X there, or the model to X: model.to(backend)."
         return DataAdapter(where, backend, dtype=dtype, hint=hint)
 
-    def _inputs(self, adapter: DataAdapter, X: Any) -> Any:
+    def inputs(self, adapter: DataAdapter, X: Any) -> Any:
         if isinstance(X, Traced) or not adapter.target.is_concrete(X):
             return X  # inside a transformation its values cannot be looked at
         x = adapter.inputs(X, columns=self.columns)

@@ -1,0 +1,44 @@
+"""What tests of ONNX files share: models written and run in onnxruntime."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tinynn import tree
+from tinynn.training import Model
+
+
+def session(path: Path) -> Any:
+    """The file in onnxruntime, on one thread."""
+    runtime = pytest.importorskip("onnxruntime")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = 1, 3
+    return runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def exported(model: Model, folder: Path, x: Any = None) -> Any:
+    """The model, written to a file and opened."""
+    model.to_onnx(folder / "model.onnx", x)
+    return session(folder / "model.onnx")
+
+
+def assert_same(runs: Any, model: Model, x: Any, rows: tuple[int, ...] = (1, 7, 256)) -> None:
+    """For batches of several sizes the file gives what `predict` gives, of the same dtype."""
+    draw = np.random.default_rng(2)
+    names = [each.name for each in runs.get_inputs()]
+    for count in rows:
+        batch = tree.map(lambda a, n=count: drawn(draw, a, n), x)
+        found = runs.run(None, dict(zip(names, tree.leaves(batch), strict=False)))
+        expected = dict(tree.paths(model.predict(batch)))
+        for (name, wanted), got in zip(expected.items(), found, strict=True):
+            assert (got.shape, got.dtype) == (np.shape(wanted), wanted.dtype), name
+            np.testing.assert_allclose(got, wanted, atol=1e-5, rtol=1e-5, err_msg=name)
+
+
+def drawn(draw: Any, like: Any, rows: int) -> Any:
+    shape = (rows, *like.shape[1:])
+    if like.dtype.kind == "i":
+        return draw.integers(0, like.max() + 1, size=shape)
+    return draw.normal(size=shape).astype(np.float32)

@@ -1,0 +1,207 @@
+"""ONNX files of other programs: PyTorch's, scikit-learn's and our own, read as networks."""
+
+import contextlib
+import io
+import warnings
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tinynn
+from tests.onnx_files import session
+from tinynn import functional
+from tinynn.layers import BatchNorm, Flatten, LayerNorm, Linear, Sequential
+from tinynn.onnx import OnnxError
+from tinynn.training import Model
+
+onnx = pytest.importorskip("onnx")
+X = np.random.default_rng(3).normal(size=(60, 4)).astype(np.float32)
+Y = X[:, 0]
+
+
+def read_as_it_runs(path: Any, output: str | None = None, x: Any = X) -> tinynn.Model:
+    """The model in a file, after a look whether it predicts what onnxruntime does."""
+    model = tinynn.from_onnx(path, output=output)
+    runs = session(path)
+    names = [output] if output else [runs.get_outputs()[-1].name]
+    (found,) = runs.run(names, {runs.get_inputs()[0].name: x})
+    if isinstance(found, list):  # of ZipMap
+        found = np.asarray([list(row.values()) for row in found])
+    np.testing.assert_allclose(model.predict(x), found.reshape(len(x), -1), atol=1e-5, rtol=1e-5)
+    return model
+
+
+def write(path: Any, nodes: list[Any], arrays: dict[str, Any], opset: int = 21, **more: Any) -> Any:
+    """A file of these nodes, from x to y."""
+    make = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(
+        nodes,
+        "made",
+        [make("x", 1, ["batch", 4])],
+        [make("y", 1, ["batch", "features"])],
+        [onnx.numpy_helper.from_array(a, name) for name, a in arrays.items()],
+    )
+    versions = [onnx.helper.make_opsetid("", opset), *more.get("versions", ())]
+    model = onnx.helper.make_model(graph, ir_version=10, opset_imports=versions)
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def node(operator: str, inputs: str, output: str, **attributes: Any) -> Any:
+    return onnx.helper.make_node(operator, inputs.split(), [output], name=output, **attributes)
+
+
+# --- other programs
+
+
+def exported_by_torch(layers: Any, path: Any) -> None:
+    torch = pytest.importorskip("torch")
+    net, file = torch.nn.Sequential(*layers(torch.nn)).eval(), io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            net, (torch.zeros(2, 4),), file, dynamo=False, input_names=["input"],
+            dynamic_axes={"input": {0: "batch"}}, opset_version=20,
+        )  # fmt: skip
+    path.write_bytes(file.getvalue())
+
+
+@pytest.mark.only("torch")
+@pytest.mark.parametrize(
+    "layers",
+    [
+        lambda nn: [nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3), nn.Softmax(-1)],
+        lambda nn: [nn.Flatten(), nn.Linear(4, 8), nn.BatchNorm1d(8), nn.SiLU(), nn.Dropout(),
+                    nn.Linear(8, 3, bias=False), nn.LogSoftmax(-1)],
+        lambda nn: [nn.Linear(4, 8), nn.LayerNorm(8), nn.GELU(), nn.Linear(8, 1), nn.Sigmoid()],
+        lambda nn: [nn.Linear(4, 8), nn.ELU(0.5), nn.Linear(8, 8), nn.LeakyReLU(0.2),
+                    nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 2), nn.Softplus()],
+    ],
+)  # fmt: skip
+def test_networks_of_pytorch(variant, layers, tmp_path):
+    exported_by_torch(layers, tmp_path / "torch.onnx")
+    model = read_as_it_runs(tmp_path / "torch.onnx")
+    model.to_onnx(tmp_path / "ours.onnx")  # with no more to do for a runtime
+    ours, theirs = (onnx.load(tmp_path / f"{name}.onnx").graph.node for name in ("ours", "torch"))
+    assert len(ours) <= len(theirs)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", ["two", "three", "zipmap", "number", "tanh", "logistic"])
+def test_networks_of_scikit_learn(kind, tmp_path):
+    skl2onnx = pytest.importorskip("skl2onnx")
+    from sklearn.neural_network import MLPClassifier, MLPRegressor
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    y = Y if kind == "number" else (Y > 0) if kind == "two" else np.digitize(Y, [-0.5, 0.5])
+    activation = {"tanh": "tanh", "logistic": "logistic"}.get(kind, "relu")
+    learner = MLPRegressor if kind == "number" else MLPClassifier
+    last = learner(hidden_layer_sizes=(5, 6), max_iter=9, activation=activation, random_state=0)
+    model = make_pipeline(StandardScaler(), last).fit(X * 3 + 1, y)
+    options = None if kind in ("number", "zipmap") else {"zipmap": False}
+    path = tmp_path / "model.onnx"
+    path.write_bytes(skl2onnx.to_onnx(model, X[:1], options=options).SerializeToString())
+    read = read_as_it_runs(path)
+    known = model.predict(X)[:, None] if kind == "number" else model.predict_proba(X)
+    np.testing.assert_allclose(read.predict(X), known, atol=1e-5)
+
+
+def test_our_own_come_back_and_train_on(tmp_path):
+    net = Sequential(
+        Linear(8), BatchNorm(), functional.relu, Linear(6), LayerNorm(), functional.gelu, Flatten(),
+        Linear(3),
+    )  # fmt: skip
+    model = Model(net, *net.init(1, X))
+    model.to_onnx(tmp_path / "model.onnx")
+    read = read_as_it_runs(tmp_path / "model.onnx", "output")
+    labels = np.digitize(Y, [-0.5, 0.5])
+    more = tinynn.fit(read.net, X, labels, params=read.params, state=read.state, epochs=1)
+    more.save(tmp_path / "model.safetensors")
+    assert (tinynn.load(tmp_path / "model.safetensors").predict(X) == more.predict(X)).all()
+
+
+def test_factors_and_shifts_beside_a_product(tmp_path):
+    draw = np.random.default_rng(0)
+    arrays = {
+        "a": draw.random(4).astype(np.float32),
+        "b": np.asarray(2.0, dtype=np.float32),
+        "w": draw.normal(size=(4, 3)).astype(np.float32),
+        "c": draw.normal(size=(1, 3)).astype(np.float32),
+        "v": draw.normal(size=(2, 3)).astype(np.float32),
+        "d": draw.normal(size=2).astype(np.float32),
+    }
+    nodes = [
+        node("Sub", "x a", "n1"), node("Div", "n1 b", "n2"), node("MatMul", "n2 w", "n3"),
+        node("Add", "c n3", "n4"), node("Mul", "n4 b", "n5"), node("Relu", "n5", "n6"),
+        node("Gemm", "n6 v d", "y", transB=1, alpha=0.5, beta=2.0),
+    ]  # fmt: skip
+    model = read_as_it_runs(write(tmp_path / "made.onnx", nodes, arrays))
+    assert model.net == Sequential(Linear(3), functional.relu, Linear(2))
+
+
+# --- what goes wrong
+
+
+def test_files_that_are_cut_short_or_none(tmp_path):
+    path, model = tmp_path / "model.onnx", Model(Linear(3), *Linear(3).init(0, X))
+    model.to_onnx(path)
+    whole = path.read_bytes()
+    for size in range(len(whole)):
+        path.write_bytes(whole[:size])
+        with pytest.raises(OnnxError, match=r"model\.onnx: expected"):
+            tinynn.from_onnx(path)
+    draw = np.random.default_rng(0)
+    for _ in range(300):  # a changed byte is found, or does no harm
+        changed = bytearray(whole)
+        changed[draw.integers(len(whole))] = draw.integers(256)
+        path.write_bytes(changed)
+        with contextlib.suppress(OnnxError):
+            tinynn.from_onnx(path)
+    path.write_bytes(b"PK\x03\x04 no such thing" * 9)
+    with pytest.raises(OnnxError, match="expected an ONNX file"):
+        tinynn.from_onnx(path)
+    with pytest.raises(FileNotFoundError):
+        tinynn.from_onnx(tmp_path / "none.onnx")
+
+
+W = {"w": np.ones((4, 3), dtype=np.float32)}
+LAST = [node("MatMul", "x w", "y")]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "more", "words"),
+    [
+        (LAST, {"opset": 99}, "opset 7 to .*, got opset 99"),
+        (LAST, {"opset": 6}, "got opset 6"),
+        (LAST, {"versions": [onnx.helper.make_opsetid("com.example", 1)]}, "got com.example 1"),
+        ([node("Sin", "x", "n"), node("MatMul", "n w", "y")], {}, r"operator Sin \(n\)"),
+        ([node("MatMul", "x w", "n"), node("Add", "n n", "y")], {}, "of 2 inputs"),
+        ([node("Gemm", "x w", "y", transA=1)], {}, "constant matrix"),
+        ([node("MatMul", "x w", "n"), node("Gelu", "n", "y", approximate="tanh")], {}, "exact"),
+        ([node("Mul", "x f", "n"), node("Relu", "n", "y")], {}, "beside a product"),
+        ([node("MatMul", "x w", "n"), node("Sub", "f n", "y")], {}, "after the input"),
+        ([node("MatMul", "x w", "n"), node("Cast", "n", "y", to=7)], {}, "floating-point"),
+        ([node("Add", "x l", "n"), node("MatMul", "n w", "y")], {}, "fit each other"),
+    ],
+)  # fmt: skip
+def test_what_is_not_read(nodes, more, words, tmp_path):
+    arrays = W | {"f": np.asarray(2.0, dtype=np.float32), "l": np.ones(3, dtype=np.float32)}
+    path = write(tmp_path / "made.onnx", nodes, arrays, **more)
+    with pytest.raises(OnnxError, match=words) as caught:
+        tinynn.from_onnx(path)
+    assert "To fix it" in str(caught.value)
+    assert "made.onnx" in str(caught.value)
+
+
+def test_parameters_of_half_precision(tmp_path):
+    path = write(tmp_path / "made.onnx", LAST, {"w": np.ones((4, 3), dtype=np.float16)})
+    with pytest.raises(OnnxError, match=r"0\.weight: expected float32 or float64, got float16"):
+        tinynn.from_onnx(path)
+
+
+def test_outputs_are_chosen_by_name(tmp_path):
+    path = write(tmp_path / "made.onnx", LAST, W)
+    with pytest.raises(OnnxError, match="expected an output of y, got 'z'"):
+        tinynn.from_onnx(path, output="z")

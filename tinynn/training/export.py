@@ -1,0 +1,105 @@
+"""A model as the bytes of an ONNX file: which rows to record it with, and what the file says."""
+
+from collections.abc import Callable
+from typing import Any
+
+from tinynn import config, layers, losses, tree
+from tinynn.functional import sigmoid, softmax
+from tinynn.onnx import pack
+from tinynn.trace import namespace
+from tinynn.training.evaluation import forward
+
+
+def exported(model: Any, X: Any, dtype: Any, preparation: bool) -> bytes:
+    """The bytes of the file that `Model.to_onnx` writes; arguments and errors are its own."""
+    there = model if dtype is None else model.to(model.backend, dtype)
+    with there.backend.scope():
+        x = _example(there, X)
+        prepared = model.preparation.to_config() if preparation and model.preparation else None
+        return pack(
+            there.net,
+            there.params,
+            there.state,
+            x,
+            backend=there.backend,
+            probabilities=_probabilities(there, x) if prepared is None else _head(prepared),
+            description=_description(model),
+            preparation=prepared,
+        )
+
+
+def _example(model: Any, X: Any) -> Any:
+    """Two rows, or one, of what the network takes."""
+    if X is not None:
+        x = model.inputs(model.adapter("to_onnx", X), model.prepared(X)[0])
+        return tree.map(lambda a: a[:2, ...], x)
+    first = next((a for a in tree.leaves(model.params) if a.ndim), None)
+    width = getattr(model.preparation, "width", None) or len(model.columns)
+    if not width:
+        width = 0 if first is None else first.shape[0]
+    if not width:
+        raise layers.ShapeError(
+            "to_onnx: expected rows that show what the network takes, got none. To fix it: give "
+            "some as X, model.to_onnx(path, X)"
+        )
+    backend = model.backend
+    dtype = backend.default_float if first is None else first.dtype
+    x = backend.xp.zeros((2, width), dtype=dtype, device=backend.device)
+    try:
+        forward(model.net, model.params, model.state, x, backend.xp)
+    except Exception as error:
+        raise layers.ShapeError(
+            f"to_onnx: expected rows that show what the network takes, got none, and it does not "
+            f"take the shape (batch, {x.shape[1]}): {error}. To fix it: give some as X, "
+            "model.to_onnx(path, X)"
+        ) from error
+    return x
+
+
+def _probabilities(model: Any, x: Any) -> Callable[[Any], Any] | None:
+    """What makes probabilities of the output, where the loss knows them."""
+    if not isinstance(model.loss, losses.Loss):
+        return None
+    try:
+        model.loss.probabilities(forward(model.net, model.params, model.state, x, None))
+    except TypeError:  # it is one of numbers
+        return None
+    return model.loss.probabilities
+
+
+def _head(preparation: dict[str, Any]) -> Callable[[Any], Any] | None:
+    """What makes a probability of each class of the outputs, as the preparation has it."""
+
+    def of_two(output: Any) -> Any:
+        xp = namespace(output)
+        return xp.concat([sigmoid(-output), sigmoid(output)], axis=1)
+
+    known: dict[str, Callable[[Any], Any]] = {
+        "softmax": softmax,
+        "sigmoid": of_two,
+        "exp": lambda output: namespace(output).exp(output),
+    }
+    return known.get(preparation["activation"])
+
+
+def _description(model: Any) -> dict[str, Any]:
+    """What the metadata says: the network, the loss, the columns and what outputs mean."""
+    said: dict[str, Any] = {"tinynn": config.label(model.net)}
+    try:
+        said["network"] = layers.to_config(model.net)
+        said["loss"] = losses.to_config(model.loss)
+    except ValueError:  # a lambda has no name to write down
+        pass
+    if model.columns:
+        said["columns"] = list(model.columns)
+    if model.extra:
+        said["extra"] = model.extra
+    if model.preparation is not None:
+        said["preparation"] = preparation = model.preparation.to_config()
+        target = preparation.get("target", {})
+        said |= {key: target[key] for key in ("classes",) if key in target}
+        said |= {"inputs": list(getattr(model.preparation, "inputs", ()))}
+    return said
+
+
+__all__ = ["exported"]
