@@ -62,8 +62,8 @@ def exported(case: str, folder: Path) -> list[onnxruntime.InferenceSession]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            module, (torch.asarray(X),), theirs, input_names=["input"], output_names=["output"], dynamo=False,
-            dynamic_axes={"input": {0: "batch"}},
+            module, (torch.asarray(X),), theirs, input_names=["input"], output_names=["output"],
+            dynamic_axes={"input": {0: "batch"}}, dynamo=False,
         )  # fmt: skip
     return [opened(ours), opened(theirs)]
 

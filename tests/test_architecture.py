@@ -142,7 +142,7 @@ def test_one_room_imports_another_program(program: str) -> None:
     """The name is looked for in full: `tinynn.sklearn` is ours."""
     by = {path for path, text in SOURCES.items() for name in imported(path, text)
           if name.partition(".")[0] == program}  # fmt: skip
-    assert {path.parent.name for path in by} == {program}
+    assert {path.parent.name for path in by} <= {program}
 
 
 def test_arrows_have_no_circle() -> None:

@@ -128,6 +128,8 @@ def _arithmetic(scale_and_shift: Callable[[Any], tuple[Any, Any]], either: bool 
         ((place, value),) = step.given.items() if len(step.given) == 1 else ((0, None),)
         if value is None or (place == 0 and not either):
             raise step.fail("one constant, after the input")
+        if "axis" in step.attributes:  # of opset 6
+            raise step.fail("a constant that stands beside the last axes")
         chain.affine(step, *scale_and_shift(value))
 
     return row

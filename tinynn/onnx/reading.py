@@ -15,7 +15,7 @@ from tinynn.onnx.emitter import LAST, PRODUCER, OnnxError, library
 from tinynn.onnx.readers import READERS, Chain, Step
 
 DOMAINS = ("", "ai.onnx", "ai.onnx.ml")
-OLDEST = 7  # in which broadcasting became what it is
+OLDEST = 6  # before it arguments broadcast differently
 
 
 def read(
@@ -107,6 +107,9 @@ def _constants(graph: Any) -> dict[str, Any]:
                 found[node.output[0]] = to_array(values["value"])
         elif node.op_type == "Identity" and node.input[0] in found:
             found[node.output[0]] = found[node.input[0]]
+        elif node.op_type == "Transpose" and node.input[0] in found:
+            turned = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+            found[node.output[0]] = found[node.input[0]].transpose(turned.get("perm"))
     return found
 
 
