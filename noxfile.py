@@ -172,10 +172,12 @@ def conformance(session: nox.Session, library: str) -> None:
 def bench(session: nox.Session) -> None:
     """What gradients and training steps cost beside others: the tables of benchmarks/README.md."""
     install(session, "numpy", "torch", "jax")
-    session.install("autograd", "mygrad")
+    session.install("autograd", "mygrad", "skorch")
     session.run("python", "benchmarks/eager.py", env=ONE_THREAD)
     session.run("python", "benchmarks/compiled.py", *session.posargs, env=ONE_THREAD)
     session.run("python", "benchmarks/tables.py", env=ONE_THREAD)
+    session.run("python", "benchmarks/sklearn_estimators.py", env=ONE_THREAD)
+    session.run("python", "benchmarks/onnx_latency.py", env=ONE_THREAD)
 
 
 @nox.session(default=False, venv_backend="none")
