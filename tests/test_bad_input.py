@@ -450,8 +450,10 @@ def test_bad_input_never_replaces_a_good_file(
     path = tmp_path / "model.tinynn"
     model.save(path)
     good = path.read_bytes()
+    with backend.scope():
+        shifted = y + 1
     with pytest.raises(ValueError, match="labels"):
-        fit(NET, x, y + 1).save(path)
+        fit(NET, x, shifted).save(path)
     model.params["2"]["bias"] = host(backend, [np.nan] * 3, "float32")
     with pytest.raises(ValueError, match="expected finite"):
         model.save(path)

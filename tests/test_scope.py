@@ -97,7 +97,9 @@ def test_param_is_made_by_its_initializer_and_kept(backend: backends.Backend) ->
     assert state == {}
     assert_equal(params["scale"], [2.5] * 3, backend, dtype="float32")
     assert_close(net(params, given(backend)), X * np.float32(2.5), backend, dtype="float32")
-    assert_close(net({"scale": params["scale"] * 2}, given(backend)), X * np.float32(5), backend)
+    with backend.scope():
+        twice = {"scale": params["scale"] * 2}
+    assert_close(net(twice, given(backend)), X * np.float32(5), backend)
 
 
 def test_one_param_twice_is_one_param(backend: backends.Backend) -> None:

@@ -56,7 +56,7 @@ def test_where(pair: Any, backend: Backend) -> None:
     x = backend.asarray(host, dtype="float64")
     for first, second in itertools.product(views((3, 4)), repeat=2):
         ours, expected = (
-            xp.where(first(xp, array > 0), *pair(second(xp, array)))
+            xp.where(first(xp, xp.greater(array, 0.0)), *pair(second(xp, array)))
             for xp, array in ((backend.xp, x), (np, host))
         )
         assert_close(ours, expected, backend, rtol=0)

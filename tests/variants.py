@@ -149,8 +149,8 @@ CONTRACTS = frozenset(
     f"tests.{name}"
     for name in """optim.test_optimizers test_awkward_points test_backend_functions test_bad_input
     test_compiler test_data test_engines test_files test_functional test_helpers test_initializers
-    test_layers test_losses test_metrics test_namespace test_networks test_parity test_properties
-    test_random test_rules test_scope test_training test_transforms test_views test_vmap""".split()
+    test_layers test_losses test_metrics test_namespace test_networks test_parity test_random
+    test_rules test_scope test_training test_transforms test_views test_vmap""".split()
 )
 
 TABLE = (

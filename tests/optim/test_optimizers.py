@@ -321,7 +321,8 @@ def descend(objective: Callable[..., Any], optimizer: Optimizer, backend: backen
     slope, state = tinynn.grad(objective), optimizer.init(params)
     for _ in range(steps):
         params, state = optimizer.update(slope(params), state, params)
-    assert float(objective(params)) < enough
+    with backend.scope():
+        assert float(objective(params)) < enough
 
 
 @pytest.mark.parametrize("optimizer", OBJECTIVES[quadratic][3], ids=str)
@@ -361,7 +362,9 @@ def test_early_steps_of_adam_keep_their_digits(backend: backends.Backend) -> Non
     """1 - 0.999**t in float32 has three digits at t = 1; the step must have all of them."""
     params = [backend.asarray([0.0], dtype="float32")]
     optimizer = Adam(1.0)
-    params, _ = optimizer.update([params[0] + 1e-3], optimizer.init(params), params)
+    with backend.scope():
+        gradient = params[0] + 1e-3
+    params, _ = optimizer.update([gradient], optimizer.init(params), params)
     assert_close(params[0], [-1.0 / (1.0 + 1e-5)], backend, dtype="float32", rtol=1e-6)
 
 
@@ -380,7 +383,9 @@ class SignDescent(Optimizer):
 def test_an_optimizer_is_an_update_of_one_array(backend: backends.Backend) -> None:
     params = {"w": backend.asarray([1.0, 1.0], dtype="float32")}
     optimizer = Chain(ClipByValue(1.0), SignDescent())
-    new, state = optimizer.update({"w": -params["w"]}, optimizer.init(params), params)
+    with backend.scope():
+        gradient = {"w": -params["w"]}
+    new, state = optimizer.update(gradient, optimizer.init(params), params)
     assert_close(new["w"], [1.1, 1.1], backend, dtype="float32")
     assert list(state["1"]) == ["step"]
 
