@@ -10,6 +10,7 @@ from tinynn.trace.core import (
     constant,
     example,
     getitem,
+    is_readable,
     plain,
     regrouped,
 )
@@ -27,6 +28,7 @@ __all__ = [
     "constant",
     "example",
     "getitem",
+    "is_readable",
     "namespace",
     "plain",
     "regrouped",

@@ -27,9 +27,10 @@ class Trace:
     Attributes:
         pulls: whether cotangents will be pulled back through what its arrays take part in.
         batches: whether the value of an array has one more axis in front than its user sees.
+        hides: whether a program must not branch on the values of its arrays.
     """
 
-    pulls = batches = False
+    pulls = batches = hides = False
 
     def __init__(self) -> None:
         self.level = next(_levels)
@@ -341,6 +342,15 @@ def example(value: Any) -> Any:
         xp, device = backends.of(value).xp, backends.of(value).device
         return xp.zeros(value.shape[entries:], dtype=value.dtype, device=device)
     return value[(*(0,) * entries, ...)]
+
+
+def is_readable(value: Any) -> bool:
+    """Whether a program may branch on this array: its value is known, and one for all."""
+    while type(value) is Traced:
+        if value.trace.hides:
+            return False
+        value = value.value
+    return backends.of(value).is_concrete(value)
 
 
 def constant(value: Any, space: Any) -> Any:

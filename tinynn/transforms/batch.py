@@ -18,7 +18,7 @@ from tinynn.transforms.base import Transformation, name_of
 class Batch(Transformation):
     """Carries out each call for `size` entries at once."""
 
-    batches = True
+    batches = hides = True
 
     def __init__(self, name: str, size: int) -> None:
         super().__init__(name)

@@ -10,15 +10,22 @@ from typing import Any
 from backends import scope_of
 from tinynn import tree
 from tinynn.rules.batching import BATCHING
-from tinynn.rules.kinds import Composed, Rule
-from tinynn.trace import Function, backend_of, bottom, example, namespace
+from tinynn.rules.kinds import RULES, Composed, Rule
+from tinynn.trace import Function, backend_of, bottom, example, is_readable, namespace
 from tinynn.transforms.base import name_of
 from tinynn.transforms.batch import vmap
 from tinynn.transforms.forward import jvp
 from tinynn.transforms.graph import Graph, Input, Interpreter
 from tinynn.transforms.reverse import vjp
-from tinynn.transforms.scan import SCAN
-from tinynn.transforms.subgraph import check_alike, leaves_of, subgraph
+from tinynn.transforms.scan import scan
+from tinynn.transforms.subgraph import (
+    check_alike,
+    check_pure,
+    is_foreign,
+    is_recorded,
+    leaves_of,
+    subgraph,
+)
 
 
 def cond(
@@ -30,18 +37,20 @@ def cond(
     """`true_fun(*operands)` if a value is true, else `false_fun(*operands)`.
 
     Only the one that is chosen is computed, except under `vmap` with a predicate that differs from
-    entry to entry: then both are, and the results chosen between.
+    entry to entry: then both are, and the results chosen between. A recording (`compile`,
+    `record`, the engines of `fit`, `jax.jit`) holds both, as one call.
 
     Args:
         predicate: a boolean array of shape (), or a Python boolean.
         true_fun, false_fun: functions of the operands. They give trees of the same structure,
-            shapes and dtypes, and may use arrays from outside. Both are called once, to be
-            recorded, and always do the same.
+            shapes and dtypes, and may use arrays from outside. A recording calls both once, so
+            they always do the same operations.
         *operands: trees of arrays.
 
     Raises:
         TypeError: the predicate is not one boolean, or a leaf is not an array.
         ValueError: the two results differ in structure, shape or dtype.
+        RecordingError: one of them reads the value of an array in a recording, or has an effect.
 
     The names are those of `jax.lax.cond`. On a GPU the program waits for the predicate.
 
@@ -54,18 +63,22 @@ def cond(
     if isinstance(predicate, bool):
         return true_fun(*operands) if predicate else false_fun(*operands)
     _check_predicate(where, "the predicate", predicate)
+    if is_readable(predicate):
+        return true_fun(*operands) if bool(predicate) else false_fun(*operands)
     leaves, structure = leaves_of(where, operands, "operands")
+    if is_foreign([predicate, *leaves]):
+        return backend_of(predicate).cond(predicate, true_fun, false_fun, operands)
     with scope_of(bottom(predicate)), backend_of(predicate).quiet():
         examples = list(map(example, leaves)) or [example(predicate)]
         results, branches = [], []
-        for f in (true_fun, false_fun):
+        for f, said in ((true_fun, "true_fun"), (false_fun, "false_fun")):
 
-            def body(*given: Any, f: Callable[..., Any] = f) -> list[Any]:
-                result = f(*structure.unflatten(given[: len(leaves)]))
-                results.append(result)
-                return leaves_of(where, result, f"the result of {name_of('', f)[4:]}")[0]
+            def body(*given: Any, f: Any = f, said: str = said) -> list[Any]:
+                results.append(f(*structure.unflatten(given[: len(leaves)])))
+                return leaves_of(where, results[-1], f"the result of {said}")[0]
 
             branches.append(subgraph(body, examples))
+            check_pure(where, branches[-1][0])
         check_alike(where, "the results", results[0], results[1], "the one of true_fun")
         (then, first), (otherwise, second) = branches
         captured = list({id(a): a for a in (*first, *second)}.values())
@@ -177,10 +190,9 @@ def _branched(
     branches: Any,
     operands: Sequence[Any],
     derived: Callable[[Graph], Callable[..., list[Any]]],
-    examples: Sequence[Any] | None = None,
 ) -> Any:
     """`COND` of what is derived from both branches, whose operands these are."""
-    examples = list(map(example, operands)) if examples is None else examples
+    examples = list(map(example, operands))
     then, first = subgraph(derived(branches["then"]), examples)
     otherwise, second = subgraph(derived(branches["otherwise"]), examples)
     captured = [*first, *second]
@@ -193,7 +205,7 @@ def _branched(
     )
 
 
-COND.rule = CondRule()
+RULES[COND] = CondRule()
 
 
 def _batched(f: Any, xp: Any, args: Any, batched: list[bool], size: int, kwargs: Any) -> Any:
@@ -201,8 +213,6 @@ def _batched(f: Any, xp: Any, args: Any, batched: list[bool], size: int, kwargs:
     predicate, operands = args[0], list(args[1:])
     axes = tuple(0 if own else None for own in batched[1:])
     if not batched[0]:
-        entries = [a[0, ...] if own else a for a, own in zip(operands, batched[1:], strict=True)]
-        del entries
         return _branched(predicate, kwargs, operands, lambda graph: vmap(_run(graph), axes))
 
     def both(chosen: Any, *given: Any) -> list[Any]:
@@ -228,10 +238,10 @@ def while_loop(
     Args:
         cond_fun: gives a boolean array of shape ().
         body_fun: gives the next carry, a tree of the same shapes and dtypes. Both may use arrays
-            from outside, are called once, to be recorded, and always do the same.
+            from outside. A recording calls both once, so they always do the same operations.
         init: the first carry, a tree of arrays.
-        bound: how many steps there are at most. Derivatives and batches are computed by a `scan`
-            of so many steps, in which those after the last do nothing.
+        bound: how many steps there are at most. In a recording, derivatives and batches are
+            computed by a `scan` of so many steps, in which those after the last do nothing.
 
     Returns:
         The last carry.
@@ -266,46 +276,28 @@ def while_loop(
         check_alike(where, "the result of body_fun", given, result, "the carry it is given")
         return tree.leaves(result)
 
-    with scope_of(bottom(carry[0])), backend_of(carry[0]).quiet():
-        examples = list(map(example, carry))
-        predicate, first = subgraph(going, examples)
-        step, second = subgraph(body, examples)
-        outs = WHILE(
-            *first,
-            *second,
-            *carry,
-            going=predicate,
-            body=step,
-            consts=(len(first), len(second)),
-            bound=bound,
-            where=where,
-        )
+    with scope_of(bottom(carry[0])):
+        if not is_recorded(carry):
+            outs = _looped(where, going, body, carry, bound)
+        elif is_foreign(carry):
+            outs = _bounded(where, going, body, carry, bound)
+        else:
+            outs = _recorded(where, going, body, carry, bound)
     return structure.unflatten(outs)
 
 
-def _repeated(
-    *args: Any, going: Graph, body: Graph, consts: tuple[int, int], bound: int, where: str
-) -> Any:
-    """The loop over plain arrays, which ends as soon as it may."""
-    first, second, carry = _split(args, consts)
-    backend = backend_of(*args)
-    if not all(map(backend.is_concrete, args)):
-        return _scanned(
-            None, *args, going=going, body=body, consts=consts, bound=bound, where=where
-        )
-    predicate, step = Interpreter(going), Interpreter(body)
-    steps = 0
-    while bool(predicate([*first, *carry])[0]):
-        if steps == bound:
-            raise _exceeded(where, bound)
-        carry = step([*second, *carry])
-        steps += 1
-    return tuple(carry)
-
-
-def _split(args: Sequence[Any], consts: tuple[int, int]) -> tuple[list[Any], ...]:
-    start, end = consts[0], sum(consts)
-    return list(args[:start]), list(args[start:end]), list(args[end:])
+def _looped(where: str, going: Any, body: Any, carry: Any, bound: int) -> Any:
+    """The last carry of a loop of Python. Of a batch, an entry that is done stays as it is."""
+    [active] = going(*carry)
+    some = backend_of(active).xp.any
+    for _ in range(bound):
+        if not bool(some(bottom(active))):
+            break
+        carry = cond(active, body, lambda *carry: list(carry), *carry)
+        [active] = going(*carry)
+    if bool(some(bottom(active))):
+        raise _exceeded(where, bound)
+    return carry
 
 
 def _exceeded(where: str, bound: int) -> LoopBoundError:
@@ -315,7 +307,46 @@ def _exceeded(where: str, bound: int) -> LoopBoundError:
     )
 
 
-def _scanned(
+def _bounded(where: str, going: Any, body: Any, carry: Any, bound: int) -> Any:
+    """The last carry of so many steps, those after the last of which do nothing."""
+
+    def step(carry: Any, _: None) -> Any:
+        return cond(going(*carry)[0], body, lambda *carry: list(carry), *carry), None
+
+    carry, _ = scan(step, list(carry), None, bound)
+    return CHECKED(going(*carry)[0], *carry, where=where, bound=bound)
+
+
+def _recorded(where: str, going: Any, body: Any, carry: list[Any], bound: int) -> Any:
+    """The loop as one call."""
+    examples = list(map(example, carry))
+    with backend_of(carry[0]).quiet():
+        predicate, first = subgraph(going, examples)
+        step, second = subgraph(body, examples)
+    check_pure(where, predicate)
+    check_pure(where, step)
+    return WHILE(
+        *first,
+        *second,
+        *carry,
+        going=predicate,
+        body=step,
+        consts=(len(first), len(second)),
+        bound=bound,
+        where=where,
+    )
+
+
+def _repeated(
+    *args: Any, going: Graph, body: Graph, consts: tuple[int, int], bound: int, where: str
+) -> Any:
+    """The loop over plain arrays, which ends as soon as it may."""
+    concrete = backend_of(*args).is_concrete
+    loop = _looped if all(map(concrete, args)) else _bounded
+    return tuple(loop(where, *_functions(args, going, body, consts), bound))
+
+
+def _composed(
     space: Any,
     *args: Any,
     going: Graph,
@@ -324,40 +355,27 @@ def _scanned(
     bound: int,
     where: str,
 ) -> Any:
-    """The loop as a scan of `bound` steps, those after the last of which do nothing."""
-    first, second, carry = _split(args, consts)
+    """The loop as a scan, for whoever transforms it."""
+    return _bounded(where, *_functions(args, going, body, consts), bound)
 
-    def step(*leaves: Any) -> list[Any]:
-        first, second, carry = _split(leaves, consts)
-        [active] = going.run([*first, *carry])
-        return list(_advanced(active, second, carry, body))
 
-    examples = list(map(example, args))
-    graph, captured = subgraph(step, examples)
-    consts_of_scan = len(captured) + sum(consts)
-    outs = SCAN(
-        *captured,
-        *args,
-        body=graph,
-        consts=consts_of_scan,
-        carries=len(carry),
-        length=bound,
-        reverse=False,
+def _functions(
+    args: Sequence[Any], going: Graph, body: Graph, consts: tuple[int, int]
+) -> tuple[Any, Any, list[Any]]:
+    """The condition and the body as functions of the carry, and the carry."""
+    first, second = args[: consts[0]], args[consts[0] : sum(consts)]
+    carry = list(args[sum(consts) :])
+    conditions, bodies = Interpreter(going), Interpreter(body)
+    return (
+        lambda *carry: conditions([*first, *carry]),
+        lambda *carry: bodies([*second, *carry]),
+        carry,
     )
-    [active] = going.run([*first, *outs])
-    return CHECKED(active, *outs, where=where, bound=bound)
-
-
-def _advanced(active: Any, consts: list[Any], carry: list[Any], body: Graph) -> Any:
-    """The carry after a step, if the loop goes on, or as it is."""
-    inputs = list(body.inputs)
-    still = replace(body, nodes=[], inputs=inputs, outputs=inputs[len(consts) :])
-    return COND(active, *consts, *carry, then=body, otherwise=still)
 
 
 #: `while_loop(*consts, *carry, going=, body=, consts=, bound=, where=)`.
 WHILE = Function("while_loop", _repeated)
-WHILE.rule = Composed(_scanned)
+RULES[WHILE] = Composed(_composed)
 
 
 def _checked(active: Any, *carry: Any, where: str, bound: int) -> Any:
@@ -369,8 +387,7 @@ def _checked(active: Any, *carry: Any, where: str, bound: int) -> Any:
         return carry
     xp = backend.xp
     return tuple(
-        xp.where(active, xp.nan, c) if xp.isdtype(c.dtype, ("real floating",)) else c
-        for c in carry
+        xp.where(active, xp.nan, c) if xp.isdtype(c.dtype, ("real floating",)) else c for c in carry
     )
 
 
@@ -380,16 +397,14 @@ class CheckedRule(Rule):
     takes_none = True
 
     def vjps(self, positions: Any, xp: Any, g: Any, y: Any, args: Any, kwargs: Any) -> list[Any]:
-        return [
-            xp.zeros_like(args[i]) if g[i - 1] is None else g[i - 1] for i in positions
-        ]
+        return [xp.zeros_like(args[i]) if g[i - 1] is None else g[i - 1] for i in positions]
 
     def jvp(self, f: Any, xp: Any, tangents: Any, y: Any, args: Any, kwargs: Any) -> Any:
         return [tangents.get(i + 1, xp.zeros_like(out)) for i, out in enumerate(y)]
 
 
 CHECKED = Function("while_loop_end", _checked)
-CHECKED.rule = CheckedRule()
+RULES[CHECKED] = CheckedRule()
 
 
 def _checked_batch(f: Any, xp: Any, args: Any, batched: list[bool], size: int, kwargs: Any) -> Any:

@@ -397,9 +397,7 @@ class Interpreter:
         self._calls = []
         for node in graph.nodes:
             sources = [place[id(a)] if isinstance(a, Node) else -1 for a in node.args]
-            done = {
-                place[id(a)] for a in node.parents if last[id(a)] is node and id(a) not in kept
-            }
+            done = {place[id(a)] for a in node.parents if last[id(a)] is node and id(a) not in kept}
             self._calls.append((node, sources, place[id(node)], list(done)))
         self._outputs = [place[id(o)] if isinstance(o, Node) else -1 for o in graph.outputs]
 

@@ -46,6 +46,8 @@ class Record(Transformation):
         decompositions: functions to be decomposed, by name.
     """
 
+    hides = True
+
     def __init__(
         self, name: str, space: Namespace, decompositions: Mapping[str, Callable[..., Any]]
     ) -> None:

@@ -9,8 +9,10 @@ from dataclasses import replace
 from typing import Any
 
 from tinynn import tree
+from tinynn.trace import Traced, backend_of, bottom
+from tinynn.trace.scopes import scopes
 from tinynn.transforms.graph import Graph, Input, Node
-from tinynn.transforms.record import recorded
+from tinynn.transforms.record import RecordingError, recorded
 
 
 def subgraph(f: Callable[..., list[Any]], examples: Sequence[Any]) -> tuple[Graph, list[Any]]:
@@ -51,6 +53,17 @@ def substituted(graph: Graph, new: dict[int, Any]) -> Graph:
     return replace(graph, nodes=nodes, outputs=outputs)
 
 
+def is_recorded(arrays: Sequence[Any]) -> bool:
+    """Whether a recording of ours or of the library's sees what is done with these arrays."""
+    concrete = backend_of(*arrays).is_concrete
+    return scopes.recording is not None or not all(concrete(bottom(a)) for a in arrays)
+
+
+def is_foreign(arrays: Sequence[Any]) -> bool:
+    """Whether a recording of the library's alone sees what is done with these arrays."""
+    return scopes.recording is None and not any(type(a) is Traced for a in arrays)
+
+
 def leaves_of(where: str, value: Any, said: str) -> tuple[list[Any], tree.Structure]:
     """The leaves of a tree of arrays; TypeError if one of them is no array."""
     for path, leaf in tree.paths(value):
@@ -61,6 +74,15 @@ def leaves_of(where: str, value: Any, said: str) -> tuple[list[Any], tree.Struct
                 "it: make it one, for instance by xp.asarray(value) or xp.zeros_like(x)"
             )
     return tree.flatten(value)
+
+
+def check_pure(where: str, graph: Graph) -> None:
+    """RecordingError if a call of the graph has an effect."""
+    for node in graph.effects:
+        raise RecordingError(
+            f"{where}: {node.name} at {node.origin} {node.effect}, which a recording does not "
+            "follow inside of it. To fix it: return what it needs, and call it afterwards"
+        )
 
 
 def check_alike(where: str, said: str, wanted: Any, got: Any, like: str) -> None:
