@@ -392,18 +392,20 @@ def _checked(active: Any, *carry: Any, where: str, bound: int) -> Any:
 
 
 class CheckedRule(Rule):
-    """Cotangents and tangents go through it as they are."""
+    """Cotangents and tangents go through the same check, since the value may not be wanted."""
 
     takes_none = True
 
     def vjps(self, positions: Any, xp: Any, g: Any, y: Any, args: Any, kwargs: Any) -> list[Any]:
-        return [xp.zeros_like(args[i]) if g[i - 1] is None else g[i - 1] for i in positions]
+        gs = [xp.zeros_like(c) if each is None else each for each, c in zip(g, y, strict=True)]
+        gs = CHECKED(args[0], *gs, **kwargs)
+        return [gs[i - 1] for i in positions]
 
     def jvp(self, f: Any, xp: Any, tangents: Any, y: Any, args: Any, kwargs: Any) -> Any:
-        return [tangents.get(i + 1, xp.zeros_like(out)) for i, out in enumerate(y)]
+        changes = [tangents.get(i + 1, xp.zeros_like(out)) for i, out in enumerate(y)]
+        return CHECKED(args[0], *changes, **kwargs)
 
 
-CHECKED = Function("while_loop_end", _checked)
 RULES[CHECKED] = CheckedRule()
 
 
