@@ -406,6 +406,8 @@ class CheckedRule(Rule):
         return CHECKED(args[0], *changes, **kwargs)
 
 
+#: `while_loop_end(active, *carry, where=, bound=)`.
+CHECKED = Function("while_loop_end", _checked)
 RULES[CHECKED] = CheckedRule()
 
 
