@@ -6,7 +6,7 @@ what a careful person would have written by hand. Elsewhere it is the standard's
 """
 
 import linecache
-from collections.abc import Container
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import count
 from math import prod
@@ -17,6 +17,7 @@ from tinynn.compiler import words
 from tinynn.compiler.plan import Plan, When, is_view
 from tinynn.compiler.rewrite import RESHAPES, elementwise, is_number, size
 from tinynn.transforms.graph import (
+    COPIED,
     FILL,
     ITEM,
     OF_NUMBERS,
@@ -34,10 +35,11 @@ _NAMED = {When.ONCE: "c", When.SERIES: "s", When.BATCH: "d", When.STEP: "v"}
 
 @dataclass(eq=False)
 class Memory:
-    """An array that stays the same object from step to step."""
+    """An array that is there before the step."""
 
     name: str
     kept: bool = False  # never given to another value
+    anew: bool = False  # another one in each step
 
 
 @dataclass(eq=False)
@@ -65,9 +67,10 @@ class Writer:
         backend: where it runs.
         streams: inputs that are given anew for every batch.
         kept: inputs that live on from step to step: the node that is their value afterwards, by id.
-        collected: the node whose value of every step is wanted.
+        collected: the names of arrays that values of every step are written to, by the value's id.
         counters: the nodes that are a counter's value after a step, by id.
         lowering: how the library writes; None: in the standard's own calls.
+        reserved: names that no value gets.
     """
 
     def __init__(
@@ -76,9 +79,10 @@ class Writer:
         backend: Any,
         streams: list[Input],
         kept: dict[int, Node],
-        collected: Node | None = None,
+        collected: Mapping[int, str] | None = None,
         counters: Container[int] = (),
         lowering: Any = None,
+        reserved: Iterable[str] = (),
     ) -> None:
         self.graph, self.backend, self.kept = graph, backend, kept
         self.lowering = lowering
@@ -89,7 +93,8 @@ class Writer:
         self.lines: dict[When, list[tuple[str, Node | None]]] = {when: [] for when in When}
         self.values: dict[int, Spelling] = {}
         self.free: dict[Any, list[Memory]] = {}
-        self.collected = collected
+        self.collected = collected or {}
+        self.names.taken.update(self.collected.values(), reserved)
         self.targets: dict[int, Memory] = {}
         self.places: dict[tuple[int, int], Memory] = {}  # in vectors, by the vector and the start
         self.written: set[int] = set()
@@ -218,7 +223,11 @@ class Writer:
             return False  # a library may give a number, which does not change with its array
         self.spell(node.args[0])
         parent = self.values[id(node.args[0])]
-        if parent.storage is None or (node.name == "reshape" and not parent.contiguous):
+        if (
+            parent.storage is None
+            or parent.storage.anew
+            or (node.name == "reshape" and not parent.contiguous)
+        ):
             return False
         wanted = f"{parent.name}_T" if "transpose" in node.name else parent.name
         if node.function is PART:
@@ -231,7 +240,8 @@ class Writer:
 
     def _into(self, node: Node) -> Any:
         """How the library writes this call's result into an array, if it can."""
-        into = self.lowering.into.get(node.name) if self.lowering else None
+        name = "copy" if node.function is COPIED else node.name
+        into = self.lowering.into.get(name) if self.lowering else None
         if into is None or node.function is ITEM or node.dtype is None:
             return None
         text = _form(into.text, node)
@@ -270,8 +280,8 @@ class Writer:
         if target and self._may_overwrite(place, node, target):
             self.written.add(id(node))
             return target
-        if node is self.collected:
-            return Memory("out", kept=True)
+        if id(node) in self.collected:
+            return Memory(self.collected[id(node)], kept=True, anew=True)
         over = form[1].may_alias and elementwise(node)
         for a in node.parents if over else ():
             memory = self._given_up(place, node, a)

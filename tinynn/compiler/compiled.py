@@ -9,10 +9,11 @@ from typing import Any
 
 from backends.lowering import none_followed
 from tinynn import tree
-from tinynn.compiler.calls import Program, Writer
+from tinynn.compiler.calls import Program
 from tinynn.compiler.finite import check_outputs
 from tinynn.compiler.pipelines import applied, for_library
 from tinynn.compiler.plan import When, root
+from tinynn.compiler.subprograms import ProgramWriter
 from tinynn.compiler.words import Line, bare, commented, indented, listed, source_of
 from tinynn.trace import BASE, Traced, backend_of, plain
 from tinynn.transforms.graph import Constant, Graph, Input, Node
@@ -109,8 +110,9 @@ class Call:
         self.places = [i for i, leaf in enumerate(leaves) if _is_input(leaf)]
         with self.backend.scope():  # what is computed once is computed here
             self._lines = self._written()
-            self.source = source_of(self._lines)
-            self._program = Program(graph.name, self.source, lowering.library if lowering else None)
+            own = source_of(self._lines)
+            self.source = self._writer.sources() + own
+            self._program = Program(graph.name, own, lowering.library if lowering else None)
             run = self._checked if check else self._program(self._writer.names.bound)["program"]
         # What is not decomposed into other calls may warn as it would without us.
         if lowering and lowering.quiet & graph.decompositions:
@@ -127,7 +129,9 @@ class Call:
         return not self._wrapped or all(constant.current for constant in self._wrapped)
 
     def _written(self) -> list[Line]:
-        self._writer = writer = Writer(self.graph, self.backend, [], {}, lowering=self.lowering)
+        self._writer = writer = ProgramWriter(
+            self.graph, self.backend, [], {}, lowering=self.lowering
+        )
         names = [writer.spell(i) for i in self.graph.inputs]
         outs = [
             self._output(o, copy) for o, copy in zip(self.graph.outputs, self._shared, strict=True)

@@ -14,17 +14,18 @@ from typing import Any, ClassVar
 
 import backends
 from backends.lowering import entries
-from tinynn.compiler.calls import Program, Writer
+from tinynn.compiler.calls import Program
 from tinynn.compiler.compiled import Compiled
 from tinynn.compiler.flat import Storage, packed
 from tinynn.compiler.passes import scaled
 from tinynn.compiler.pieces import in_pieces
 from tinynn.compiler.pipelines import applied, into_buffers, portable
 from tinynn.compiler.plan import When, counted
-from tinynn.compiler.rewrite import CannotEmit, pruned
+from tinynn.compiler.rewrite import CannotEmit
+from tinynn.compiler.subprograms import ProgramWriter
 from tinynn.compiler.words import Line, bare, commented, indented, listed, source_of
 from tinynn.transforms import vmap
-from tinynn.transforms.graph import Graph, Node
+from tinynn.transforms.graph import Graph, Node, pruned
 from tinynn.transforms.record import RecordingError
 
 _SMALL = 1024  # elements
@@ -57,7 +58,8 @@ class Loop(ABC):
         after = {id(i): o for i, o in zip(self.inputs, graph.outputs, strict=False)}
         streams = self.streams if self.looks_ahead else []
         lowering = backend.lowering
-        self.writer = Writer(graph, backend, streams, after, self.wanted, self.counts, lowering)
+        out = {id(self.wanted): "out"}
+        self.writer = ProgramWriter(graph, backend, streams, after, out, self.counts, lowering)
         self.names = [self.writer.spell(i) for i in self.inputs]
         self.lines = self.written()
         self.source = source_of(self.lines)

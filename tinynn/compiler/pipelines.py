@@ -23,9 +23,8 @@ from tinynn.compiler.passes import (
     same,
     shapes_merged,
 )
-from tinynn.compiler.rewrite import pruned
 from tinynn.compiler.suited import products, slopes_of_relu, without_rows_of_one
-from tinynn.transforms.graph import Graph
+from tinynn.transforms.graph import Graph, pruned
 
 Pass = Callable[[Graph], Graph]
 

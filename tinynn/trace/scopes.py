@@ -30,7 +30,8 @@ NOWHERE = Origin()
 class Scopes(threading.local):
     """The active layers, each inside the one before, and the active pullback, if there is one.
 
-    `recording` is the innermost recording that is open, if one is.
+    `recording` is the innermost recording that is open, if one is. `supposed` says that it computes
+    with examples, so that what a value shows is no error of the program.
 
     Entering costs one append; text is made only when it is asked for.
     """
@@ -39,6 +40,7 @@ class Scopes(threading.local):
         self.stack: list[tuple[Any, Any]] = []  # (index, layer), or (None, "update")
         self.pulled: Origin | None = None
         self.recording: Any = None
+        self.supposed = False
 
     @contextmanager
     def at(self, part: str) -> Iterator[None]:

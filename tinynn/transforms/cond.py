@@ -12,6 +12,7 @@ from tinynn import tree
 from tinynn.rules.batching import BATCHING
 from tinynn.rules.kinds import RULES, Composed, Rule
 from tinynn.trace import Function, backend_of, bottom, example, is_readable, namespace
+from tinynn.trace.scopes import scopes
 from tinynn.transforms.base import name_of
 from tinynn.transforms.batch import vmap
 from tinynn.transforms.forward import jvp
@@ -117,13 +118,13 @@ def _taking(graph: Graph, own: Sequence[Any], captured: Sequence[Any]) -> Graph:
 
 
 def _chosen(predicate: Any, *operands: Any, then: Graph, otherwise: Graph) -> tuple[Any, ...]:
-    branches = [_run(graph) for graph in (then, otherwise)]
-    return tuple(backend_of(predicate).cond(predicate, *branches, operands))
+    backend = backend_of(predicate)
+    return tuple(backend.cond(predicate, _run(then), _run(otherwise), operands))
 
 
-def _run(graph: Graph) -> Callable[..., list[Any]]:
-    """A graph as a function of arrays. What it takes to run it is found out when it is called."""
-    return lambda *operands: Interpreter(graph)(operands)
+def _run(graph: Any) -> Callable[..., list[Any]]:
+    """A graph, or what the compiler has made of it, as a function of arrays."""
+    return graph if callable(graph) else lambda *operands: Interpreter(graph)(operands)
 
 
 #: `cond(predicate, *operands, then=, otherwise=)`: two graphs of the same inputs.
@@ -258,7 +259,7 @@ def while_loop(
     1.41421356
     """
     where = name_of("while_loop", body_fun)
-    if isinstance(bound, bool) or not isinstance(bound, int) or bound < 0:
+    if type(bound) is not int or bound < 0:
         raise ValueError(f"{where}: bound: expected an integer of 0 or more, got {bound!r}")
     carry, structure = leaves_of(where, init, "init")
     if not carry:
@@ -295,7 +296,7 @@ def _looped(where: str, going: Any, body: Any, carry: Any, bound: int) -> Any:
             break
         carry = cond(active, body, lambda *carry: list(carry), *carry)
         [active] = going(*carry)
-    if bool(some(bottom(active))):
+    if bool(some(bottom(active))) and not scopes.supposed:
         raise _exceeded(where, bound)
     return carry
 
@@ -365,10 +366,10 @@ def _functions(
     """The condition and the body as functions of the carry, and the carry."""
     first, second = args[: consts[0]], args[consts[0] : sum(consts)]
     carry = list(args[sum(consts) :])
-    conditions, bodies = Interpreter(going), Interpreter(body)
+    conditions, bodies = _run(going), _run(body)
     return (
-        lambda *carry: conditions([*first, *carry]),
-        lambda *carry: bodies([*second, *carry]),
+        lambda *carry: conditions(*first, *carry),
+        lambda *carry: bodies(*second, *carry),
         carry,
     )
 
@@ -382,7 +383,7 @@ def _checked(active: Any, *carry: Any, where: str, bound: int) -> Any:
     """The carry of a loop that has ended; LoopBoundError, or NaN, if it has not."""
     backend = backend_of(active)
     if backend.is_concrete(active):
-        if bool(backend.xp.any(active)):
+        if bool(backend.xp.any(active)) and not scopes.supposed:
             raise _exceeded(where, bound)
         return carry
     xp = backend.xp

@@ -202,7 +202,7 @@ def record(
     [array([2., 2., 2.])]
     """
     if batch_axes is None:
-        return recorded(f, args, decompositions)
+        return recorded(f, args, decompositions, supposed=False)
     name = name_of("recording", f)
     axes = batch_axes if isinstance(batch_axes, tuple) else (batch_axes,) * len(args)
     if len(axes) != len(args):
@@ -221,7 +221,7 @@ def record(
     structure, graphs = tree.flatten(args)[1], []
     for more in _MORE_ROWS:
         leaves = [_lengthened(leaf, axis, more) for _, leaf, axis in rows]
-        graphs.append(recorded(f, structure.unflatten(leaves), decompositions))
+        graphs.append(recorded(f, structure.unflatten(leaves), decompositions, more > 0))
     return symbolic(graphs, [size + more for more in _MORE_ROWS])
 
 
@@ -243,8 +243,9 @@ def recorded(
     f: Callable[..., Any],
     args: tuple[Any, ...],
     decompositions: Mapping[str, Callable[..., Any]] | None = None,
+    supposed: bool = True,
 ) -> Graph:
-    """The graph for arguments of these shapes."""
+    """The graph for arguments of these shapes, which are examples unless `supposed` is false."""
     leaves = [leaf for leaf in tree.leaves(args) if hasattr(leaf, "dtype")]
     space = Namespace(namespace(*leaves[:1]))
     trace = Record(name_of("recording", f), space, decompositions or {})
@@ -260,11 +261,13 @@ def recorded(
 
     structure = tree.flatten(args)[1]
     watched = structure.unflatten([given(*pair) for pair in _labelled(f, args)])
-    around, scopes.recording = scopes.recording, trace
+    around = scopes.recording, scopes.supposed
+    scopes.recording, scopes.supposed = trace, supposed or scopes.supposed
     try:
         result = f(*watched)
     finally:
-        trace.open, scopes.recording = False, around
+        trace.open = False
+        scopes.recording, scopes.supposed = around
     outs, out_structure = tree.flatten(result)
     return Graph(
         getattr(f, "__name__", "program"),

@@ -86,7 +86,7 @@ def scan(
     def body(*leaves: Any) -> list[Any]:
         """One step, from leaves to leaves, looked at the first time."""
         carried = structure.unflatten(leaves[: len(carry)])
-        pair = f(carried, row_structure.unflatten(leaves[len(carry) :]))
+        pair: Any = f(carried, row_structure.unflatten(leaves[len(carry) :]))
         if given:
             return tree.leaves(pair)
         if not (isinstance(pair, tuple) and len(pair) == 2):
