@@ -69,7 +69,7 @@ MEETING: dict[str, F] = {
     "rolled as if flat": lambda xp, x: xp.roll(x, 1),
     "first row": lambda xp, x: x - x[0, ...],
     "first rows": lambda xp, x: x - x[:1, ...],
-    "backwards": lambda xp, x: x[::-1, ...],
+    "from the second row": lambda xp, x: x[1:, ...],
     "shuffled": lambda xp, x: xp.reshape(xp.permute_dims(x, (1, 0, 2)), (x.shape[0], 4, 3)),
     "doubled": lambda xp, x: xp.concat([x, x], axis=0)[: x.shape[0], ...],
     "counted": lambda xp, x: x + xp.cumulative_sum(xp.ones_like(x), axis=0),

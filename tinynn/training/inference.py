@@ -15,9 +15,9 @@ from tinynn.layers import Layer, Sequential, run
 from tinynn.trace import Traced, namespace
 
 #: Bytes of the widest value of a pass, for a processor's cache; larger batches are split.
-PASS_BYTES = 2**20
+PASS_BYTES = 2**21
 #: Bytes of buffers that the programs of one `Inference` may keep between calls.
-CAPACITY = 2**24
+CAPACITY = 2**25
 _LEAST_ROWS = 64  # of a pass: with fewer, products are slow
 _PADDED = 32  # rows of a batch up to which it is padded whatever its size is
 _PROGRAM_BYTES = 2**16  # that a program takes beside its buffers, to be on the safe side
@@ -125,7 +125,7 @@ class _Program:
     """A program of the network for one size.
 
     Attributes:
-        run: of the arrays of a batch, gives the output, and a number that is finite if they are.
+        run: of the inputs, a tuple, gives the output, and a number that is finite if they are.
         nbytes: that it keeps, about.
     """
 
@@ -135,12 +135,22 @@ class _Program:
         self.run, self.nbytes = run, nbytes + _PROGRAM_BYTES
 
 
+_NO_PROGRAMS: list[_Program] = []
+
+
 class _Ready(NamedTuple):
-    """What is known of arrays of one type, shape and dtype, which were checked before."""
+    """What is known of arrays of one type, shape and dtype, which were checked before.
+
+    Attributes:
+        device: where they are.
+        rows, steps: how they pass.
+        exact: the size of the program that takes them as they are; 0 if there is none.
+    """
 
     device: Any
     rows: _Rows
     steps: list[Step]
+    exact: int
 
 
 class Inference(Snapshot):
@@ -173,7 +183,7 @@ class Inference(Snapshot):
         self._elsewhere: Inference | None = None
         follows = lowering.followed if lowering else none_followed
         self._follows = None if follows is none_followed else follows
-        self._number = float if backend == host() else partial(to_scalar, backend)
+        self._number = None if backend == host() else partial(to_scalar, backend)
         self._kinds: dict[Any, _Rows] = {}
         self._ready: dict[Any, _Ready] = {}
 
@@ -182,14 +192,19 @@ class Inference(Snapshot):
 
         None as well where a sum of squares shows that X may not be finite.
         """
-        found = self._ready.get((type(X), getattr(X, "shape", None), getattr(X, "dtype", None)))
-        if found is None or X.device != found.device or self._is_followed([X]):
+        try:
+            found = self._ready.get((type(X), X.dtype, X.shape))
+        except (AttributeError, TypeError):  # no array
             return None
-        if len(found.steps) == 1 and found.steps[0].size == X.shape[0]:
-            y, squares = self._program(found.rows, X.shape[0], X)
+        if found is None or X.device != found.device:
+            return None
+        if self._follows is not None and self._is_followed([X]):
+            return None
+        if found.exact:
+            y, squares = self._program(found.rows, found.exact, (X,))
         else:
             y, squares = self._stepwise(found.rows, found.steps, partial(_between, X))
-        return y if isfinite(self._number(squares)) else None
+        return y if isfinite(self._number(squares) if self._number else squares) else None
 
     def on(self, backend: Backend) -> "Inference":
         """The same for rows on that backend, where a network without parameters follows them."""
@@ -208,7 +223,8 @@ class Inference(Snapshot):
         if len(self._ready) == _KINDS:
             self._ready.clear()
         plan = self._plan(rows, x.shape[0], None)
-        self._ready[type(x), x.shape, x.dtype] = _Ready(x.device, rows, plan)
+        exact = plan[0].size if plan[0].size == x.shape[0] else 0
+        self._ready[type(x), x.dtype, x.shape] = _Ready(x.device, rows, plan, exact)
 
     def outputs(
         self, count: int, between: Callable[[int, int], Any], batch_size: int | None = None
@@ -323,7 +339,7 @@ class Inference(Snapshot):
                 continue
             if more:
                 inputs = tree.map(lambda a, n=more: xp.concat([a, a[:n, ...]], axis=0), inputs)
-            y, square = self._program(rows, size, *inputs)
+            y, square = self._program(rows, size, inputs)
             if more:
                 y = tree.map(lambda a, n=stop - start: a[:n, ...], y)
             outputs.append(y)
@@ -331,12 +347,12 @@ class Inference(Snapshot):
         total = sum(squares[1:], squares[0]) if squares else 0.0
         return concatenated(outputs, xp), total
 
-    def _program(self, rows: _Rows, size: int, *inputs: Any) -> tuple[Any, Any]:
+    def _program(self, rows: _Rows, size: int, inputs: Any) -> tuple[Any, Any]:
         """The output of one pass by the program for its size, and the number."""
-        free = rows.free.setdefault(size, [])
+        free = rows.free.get(size, _NO_PROGRAMS)
         try:
             program = free.pop()
-        except IndexError:
+        except IndexError:  # there is none, or all of them are running
             program = self._made(inputs)
             result = program.run(inputs)
             self._keep(rows, size, program)
@@ -384,7 +400,7 @@ def _runner(call: Any) -> Callable[[Any], Any]:
     """A call of the program with a tuple of inputs."""
     run, structure, places = call.run, call.structure, call.places
     if places == [0] and structure.children == [tree.LEAF, tree.LEAF]:
-        return lambda inputs: run(inputs)
+        return run
 
     def unflattened(inputs: Any) -> Any:
         leaves = tree.leaves(inputs)

@@ -140,7 +140,7 @@ class Model:
     def outputs(self, X: Any, batch_size: int | None = None) -> Any:
         """The network's output for X: (samples, ...), on the model's backend.
 
-        A batch passes in parts, so that the widest value of a pass takes about a megabyte; where
+        A batch passes in parts, so that the widest value of a pass takes about two megabytes; where
         the output of a row depends on others of its batch, it passes whole. The output of a row
         alone and in a batch, or in batches of two sizes, is equal to rounding: the products of a
         library may differ with the size. The same X gives the same bits.
