@@ -227,6 +227,16 @@ def test_other_parameters_are_seen(backend: Backend, change: Callable[[Model], N
     assert_close(answer(x), before, backend, dtype="float64")  # it is of those that were there
 
 
+def test_other_parameters_of_the_same_shapes_need_no_other_programs(
+    backend: Backend, made: list[int]
+) -> None:
+    model, x = of(backend)
+    for _ in range(3):
+        assert_close(model.predict(x), expected(model), backend, dtype="float64")
+        other_parameters(model)
+    assert len(made) == len(steps(300, 2**12))
+
+
 @pytest.mark.only("numpy", "torch")
 def test_parameters_changed_in_place_are_seen(backend: Backend) -> None:
     model, x = of(backend)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from math import isfinite
 from typing import Any, NamedTuple
 
@@ -125,7 +125,8 @@ class _Program:
     """A program of the network for one size.
 
     Attributes:
-        run: of the inputs, a tuple, gives the output, and a number that is finite if they are.
+        run: of the arrays of the parameters, the state and the inputs, gives the output, and a
+            number that is finite if the inputs are.
         nbytes: that it keeps, about.
     """
 
@@ -213,6 +214,12 @@ class Inference(Snapshot):
         if self._elsewhere is None or self._elsewhere.backend != backend:
             self._elsewhere = Inference(self.net, *self._given, backend, self._pure)
         return self._elsewhere
+
+    def take_over(self, other: "Inference") -> None:
+        """Take the programs that were made for other parameters, if these fit them as well."""
+        mine, theirs = (_kind_of_parameters(each) for each in (self, other))
+        if self.net is other.net and self.backend == other.backend and mine == theirs:
+            self._kinds, self._ready, self.source = other._kinds, other._ready, other.source
 
     def remember(self, x: Any) -> None:
         """Let `ready` answer for arrays like this one, which passed `outputs`."""
@@ -354,10 +361,12 @@ class Inference(Snapshot):
             program = free.pop()
         except IndexError:  # there is none, or all of them are running
             program = self._made(inputs)
-            result = program.run(inputs)
+            result = program.run((*self._arrays, *tree.leaves(inputs)))
             self._keep(rows, size, program)
             return result
-        result = program.run(inputs)
+        alone = len(inputs) == 1 and hasattr(inputs[0], "dtype")
+        leaves = inputs if alone else tree.leaves(inputs)
+        result = program.run((*self._arrays, *leaves))
         free.append(program)
         return result
 
@@ -373,40 +382,47 @@ class Inference(Snapshot):
 
     def _made(self, inputs: Any) -> _Program:
         """A new program for inputs of these shapes."""
-        xp = self.backend.xp
-        alone = len(inputs) == 1 and hasattr(inputs[0], "dtype")
-        looked_at = alone and xp.isdtype(inputs[0].dtype, "real floating")
-
-        net, params, state = self.net, self.params, self.state  # a program knows no more of us
-
-        def inference(params: Any, state: Any, x: Any) -> Any:
-            output = run(net, params, state, *x).output
-            if not looked_at:
-                return output, 0.0
-            return output, namespace(*x).sum(x[0] * x[0])
-
         if self.backend.lowering is None:
-            compiled = self.backend.compile(inference)
-            return _Program(partial(compiled, params, state), 0)
+            compiled = (_compiled if self.own else _compiled.__wrapped__)(self.backend, self.net)
+            structure = tree.flatten((self.params, self.state, inputs))[1]
+            return _Program(lambda arrays: compiled(*structure.unflatten(arrays)), 0)
         from tinynn.compiler.compiled import Call
 
-        given = partial(inference, params, state)
-        call = Call(given, (inputs,), check=False, followed=False)
+        given = (self.params, self.state, inputs)
+        call = Call(_inference_of(self.net), given, check=False, followed=False)
         self.source = self.source or call.source
         return _Program(_runner(call), call.nbytes)
 
 
+def _inference_of(net: Any) -> Callable[..., Any]:
+    """A function of the parameters, the state and the inputs: the output, and the number."""
+
+    def inference(params: Any, state: Any, x: Any) -> Any:
+        output = run(net, params, state, *x).output
+        space = namespace(*tree.leaves(x))
+        if len(x) > 1 or not hasattr(x[0], "dtype"):
+            return output, 0.0
+        if not space.isdtype(x[0].dtype, "real floating"):
+            return output, 0.0
+        return output, space.sum(x[0] * x[0])
+
+    return inference
+
+
+@lru_cache(16)
+def _compiled(backend: Backend, net: Any) -> Callable[..., Any]:
+    """By the library's own compiler, which keeps no arrays; equal networks are one function."""
+    return backend.compile(_inference_of(net))
+
+
 def _runner(call: Any) -> Callable[[Any], Any]:
-    """A call of the program with a tuple of inputs."""
+    """A call of the program with the arrays of parameters, state and inputs."""
     run, structure, places = call.run, call.structure, call.places
-    if places == [0] and structure.children == [tree.LEAF, tree.LEAF]:
-        return run
-
-    def unflattened(inputs: Any) -> Any:
-        leaves = tree.leaves(inputs)
-        return structure.unflatten(run([leaves[place] for place in places]))
-
-    return unflattened
+    if structure.children == [tree.LEAF, tree.LEAF]:
+        if places == list(range(len(places))):
+            return run
+        return lambda arrays: run([arrays[place] for place in places])
+    return lambda arrays: structure.unflatten(run([arrays[place] for place in places]))
 
 
 def concatenated(parts: list[Any], xp: Any) -> Any:
@@ -418,6 +434,12 @@ def concatenated(parts: list[Any], xp: Any) -> Any:
 
 def _between(x: Any, start: int, stop: int) -> tuple[Any, ...]:
     return (x[start:stop, ...],)
+
+
+def _kind_of_parameters(of: Inference) -> Any:
+    leaves, structure = tree.flatten((of.params, of.state))
+    kinds = [(type(a), getattr(a, "shape", None), getattr(a, "dtype", a)) for a in leaves]
+    return of.programs, structure, kinds
 
 
 def _kind(inputs: Any) -> Any:

@@ -149,7 +149,7 @@ class Model:
         ----------
         X : (samples, features, ...); an array of the model's backend, lists, a data frame, a sparse
             matrix, or a tree of such. It is cast to the dtype of the parameters.
-        batch_size : how many samples to pass at once; None for as many as are best
+        batch_size : how many samples to pass at once, at most; None for as many as are best
 
         Raises
         ------
@@ -195,8 +195,10 @@ class Model:
         """The programs of the network with the parameters that it has now."""
         known = self._inference
         if known is None or not known.is_of(self.net, self.params, self.state):
-            known = Inference(self.net, self.params, self.state, self.backend)
-            self._inference = known
+            now = Inference(self.net, self.params, self.state, self.backend)
+            if known is not None:
+                now.take_over(known)
+            known = self._inference = now
         return known
 
     def __getstate__(self) -> dict[str, Any]:
