@@ -58,9 +58,11 @@ JAX: Competitors = BY_HAND | {
     "lax.scan by hand, with losses": ("jax", lambda work: work.scan(losses=True)),
     'tinynn, engine="jit"': ("jax", lambda work: works.fitted(work, "jit", "jax")),
 }
-PREDICTING = (
-    BY_HAND | BUFFERS | {"tinynn, Model.predict": ("numpy", lambda work: work.predicted())} | TORCH
-)
+OURS: Competitors = {
+    "tinynn, Model.predict": ("numpy", lambda work: work.predicted()),
+    "tinynn, Model.compile": ("numpy", lambda work: work.compiled()),
+}
+PREDICTING = BY_HAND | BUFFERS | OURS | TORCH
 
 
 class Run:

@@ -251,11 +251,17 @@ class Row:
 
         return self.called(forward)
 
-    def predicted(self) -> Trained:
+    @property
+    def model(self) -> tinynn.Model:
         a, i, b, j = self.weights
         params = {"0": {"weight": a, "bias": i}, "2": {"weight": b, "bias": j}}
-        net = Sequential(Linear(32), relu, Linear(10), softmax)
-        return self.called(tinynn.Model(net, params).predict)
+        return tinynn.Model(Sequential(Linear(32), relu, Linear(10), softmax), params)
+
+    def predicted(self) -> Trained:
+        return self.called(self.model.predict)
+
+    def compiled(self) -> Trained:
+        return self.called(self.model.compile(self.row))
 
     def pytorch(self) -> Trained:
         torch = one_thread()

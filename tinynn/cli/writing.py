@@ -12,7 +12,6 @@ import backends
 from tinynn.tabular.table import Table, TableError
 from tinynn.tabular.targets import Classes
 from tinynn.training import Model
-from tinynn.training.model import ROWS_AT_ONCE
 
 _NARROW = 80  # columns of a terminal; the table needs as many
 
@@ -40,7 +39,7 @@ def answers(model: Model, table: Table, id: str | None, probabilities: bool) -> 
         )
     home = model.backend
     x = home.asarray(preparation.transform(table))
-    outputs = home.to_host(model.outputs(x, ROWS_AT_ONCE))
+    outputs = home.to_host(model.outputs(x))
     labels = preparation.decode(outputs)
     columns["prediction"] = labels
     if isinstance(target, Classes):

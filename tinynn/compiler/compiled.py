@@ -113,7 +113,7 @@ class Call:
             own = source_of(self._lines)
             self.source = self._writer.sources() + own
             self._program = Program(graph.name, own, lowering.library if lowering else None)
-            run = self._checked if check else self._program(self._writer.names.bound)["program"]
+            run = self._checked if check else self._program(self._writer.names.bound).pop("program")
         # What is not decomposed into other calls may warn as it would without us.
         if lowering and lowering.quiet & graph.decompositions:
             run = lowering.context()(run)
@@ -122,6 +122,13 @@ class Call:
         self._run = self.backend.scoped(compiled)
         self.outside = [constant.value for constant in self.graph.constants]
         self._lock = threading.Lock()  # the buffers belong to one call at a time
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of the buffers that it keeps between calls."""
+        outside = set(map(id, self.outside))
+        bound = self._writer.names.bound.values()
+        return sum(a.nbytes for a in bound if hasattr(a, "dtype") and id(a) not in outside)
 
     @property
     def current(self) -> bool:

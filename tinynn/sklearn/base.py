@@ -19,7 +19,7 @@ from tinynn.sklearn import arrays, labels, parameters, stored
 from tinynn.sklearn.networks import PenalizedStep, network, optimizer
 from tinynn.sklearn.stopping import Convergence, Searched
 from tinynn.training import Model, Problem, Run, TrainingState, prepare, train
-from tinynn.training.model import ROWS_AT_ONCE, check_finite
+from tinynn.training.model import check_finite
 
 _BATCH = 200  # samples a step for batch_size="auto", as in scikit-learn
 
@@ -304,13 +304,7 @@ class NetworkEstimator(BaseEstimator):  # type: ignore[misc]
                 f"{home!r}. To fix it: move X, or the estimator with {name}.to({home!r})"
             )
         X = arrays.floating(home, X, self.dtype)
-        rows = X.shape[0]
-        if rows <= ROWS_AT_ONCE:
-            return model.outputs(X)
-        if not hasattr(X, "tocsr"):
-            return model.outputs(X, ROWS_AT_ONCE)
-        starts = range(0, rows, ROWS_AT_ONCE)
-        return home.xp.concat([model.outputs(X[start : start + ROWS_AT_ONCE]) for start in starts])
+        return model.outputs(X)
 
     # What a fitted estimator has beside its attributes.
 

@@ -33,7 +33,6 @@ LOSSES = {
 # Epochs, unless they are asked for: small tables need more of them for as many steps.
 LEAST_EPOCHS, LEAST_STEPS = 30, 1500
 _DIVERGED = 10.0  # times the loss of answering the same for every row
-ROWS_AT_ONCE = 8192  # of a network that answers
 
 
 class TrainingDiverged(ValueError):
@@ -135,7 +134,7 @@ def fit_table(
     model.preparation = preparation
     if report:
         x, y = (held[0], y[count:]) if held else (training[0], y)
-        answers = preparation.decode(home.to_host(model.outputs(x, ROWS_AT_ONCE)))
+        answers = preparation.decode(home.to_host(model.outputs(x)))
         report(f"{'held-out' if held else 'training'} {score(preparation, answers, y)}")
     return model
 

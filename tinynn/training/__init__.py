@@ -6,6 +6,7 @@ from tinynn.training.files import ModelFileError
 from tinynn.training.fit import fit, train
 from tinynn.training.history import History
 from tinynn.training.model import Model, load
+from tinynn.training.predictor import Predictor
 from tinynn.training.problem import Problem, prepare
 from tinynn.training.state import Run, TrainingState
 from tinynn.training.step import Carry, TrainingStep
@@ -17,6 +18,7 @@ __all__ = [
     "History",
     "Model",
     "ModelFileError",
+    "Predictor",
     "Problem",
     "Run",
     "TensorBoard",

@@ -4,34 +4,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from backends import Backend
-from tinynn import tree
 from tinynn.data import Dataset, Samples, target_like
 from tinynn.layers import run
 from tinynn.metrics import Metric, MetricLike
+from tinynn.training.inference import Inference, concatenated
 from tinynn.training.step import cost
 
 ROWS_AT_ONCE = 8192  # of a forward pass that only measures
-
-
-def forward(
-    net: Any, params: Any, state: Any, x: Any, xp: Any, batch_size: int | None = None
-) -> Any:
-    """The network's output in inference for x, in pieces of at most `batch_size` samples."""
-    inputs = x if type(x) is tuple else (x,)
-    count = tree.leaves(x)[0].shape[0]
-    if batch_size is None or batch_size >= count:
-        return run(net, params, state, *inputs).output
-    if batch_size < 1:
-        raise ValueError(
-            f"predict: batch_size: expected 1 or more, or None, got {batch_size}. To fix it: "
-            "give how many samples to pass at once"
-        )
-    pieces = []
-    for start in range(0, count, batch_size):
-        stop = min(start + batch_size, count)
-        part = tree.map(lambda a, start=start, stop=stop: a[start:stop, ...], inputs)
-        pieces.append(run(net, params, state, *part).output)
-    return concatenated(pieces, xp)
 
 
 def measure(
@@ -55,28 +34,21 @@ def evaluate(
     loss: Any,
     metrics: Sequence[MetricLike],
     backend: Backend,
-    batch_size: int | None = ROWS_AT_ONCE,
+    batch_size: int | None = None,
 ) -> list[Any]:
     """The loss, if there is one, and the metrics over a dataset: 0-d arrays on the device.
 
-    The inputs are read in pieces; the outputs and targets of all samples are held at once.
+    The inputs are read in pieces, where no row's output depends on the others; the outputs and
+    targets of all samples are held at once.
     """
-    size, xp = dataset.size, backend.xp
-    rows = size if batch_size is None else min(batch_size, size)
+    xp, inference = backend.xp, Inference(net, params, state, backend)
     predictions, rest = [], []
-    for start in range(0, size, rows):
-        samples = dataset.between(start, min(start + rows, size))
+    for start, stop, _ in inference.parts(dataset, batch_size, ROWS_AT_ONCE):
+        samples = dataset.between(start, stop)
         predictions.append(run(net, params, state, *samples.inputs).output)
         rest.append(samples._replace(x=()))
     prediction = concatenated(predictions, xp)
     return measure(loss, metrics, prediction, matched(concatenated(rest, xp), prediction, xp))
-
-
-def concatenated(parts: list[Any], xp: Any) -> Any:
-    """Trees of arrays put together along their first axis."""
-    if len(parts) == 1:
-        return parts[0]
-    return tree.map(lambda *arrays: xp.concat(arrays, axis=0), *parts)
 
 
 def matched(samples: Samples, prediction: Any, xp: Any) -> Samples:

@@ -7,7 +7,7 @@ from tinynn import config, layers, losses, tree
 from tinynn.functional import sigmoid, softmax
 from tinynn.onnx import pack
 from tinynn.trace import namespace
-from tinynn.training.evaluation import forward
+from tinynn.training.predictor import checked
 
 
 def exported(model: Any, X: Any, dtype: Any, preparation: bool) -> bytes:
@@ -31,8 +31,9 @@ def exported(model: Any, X: Any, dtype: Any, preparation: bool) -> bytes:
 def _example(model: Any, X: Any) -> Any:
     """Two rows, or one, of what the network takes."""
     if X is not None:
-        x = model.inputs(model.adapter("to_onnx", X), model.prepared(X)[0])
-        return tree.map(lambda a: a[:2, ...], x)
+        _, count, between = checked(model.adapter("to_onnx", X), model.prepared(X)[0])
+        inputs = between(0, min(2, count))
+        return inputs[0] if len(inputs) == 1 else inputs
     first = next((a for a in tree.leaves(model.params) if a.ndim), None)
     width = getattr(model.preparation, "width", None) or len(model.columns)
     if not width:
@@ -46,7 +47,7 @@ def _example(model: Any, X: Any) -> Any:
     dtype = backend.default_float if first is None else first.dtype
     x = backend.xp.zeros((2, width), dtype=dtype, device=backend.device)
     try:
-        forward(model.net, model.params, model.state, x, backend.xp)
+        layers.run(model.net, model.params, model.state, x)
     except Exception as error:
         raise layers.ShapeError(
             f"to_onnx: expected rows that show what the network takes, got none, and it does not "
@@ -61,7 +62,7 @@ def _probabilities(model: Any, x: Any) -> Callable[[Any], Any] | None:
     if not isinstance(model.loss, losses.Loss):
         return None
     try:
-        model.loss.probabilities(forward(model.net, model.params, model.state, x, None))
+        model.loss.probabilities(layers.run(model.net, model.params, model.state, x).output)
     except TypeError:  # it is one of numbers
         return None
     return model.loss.probabilities

@@ -11,15 +11,14 @@ import backends
 from backends import Backend
 from tinynn import config, layers, losses, tree
 from tinynn.data import DataAdapter, Samples, host
+from tinynn.layers import run
 from tinynn.metrics import KNOWN, MetricLike, name_of
-from tinynn.trace import Traced
 from tinynn.training import files
-from tinynn.training.answers import Answers
-from tinynn.training.evaluation import check_targets, evaluate, forward, matched, numbers
+from tinynn.training.evaluation import check_targets, evaluate, matched, numbers
 from tinynn.training.history import History
+from tinynn.training.inference import Inference
+from tinynn.training.predictor import Predictor, outputs
 from tinynn.training.summary import Summary, summarize
-
-ROWS_AT_ONCE = 8192  # of raw data that pass through the network
 
 
 class Preparation(Protocol):
@@ -80,7 +79,7 @@ class Model:
     columns: tuple[str, ...] = ()
     extra: dict[str, Any] = field(default_factory=dict)
     preparation: Preparation | None = None
-    _answers: Answers = field(default_factory=Answers, init=False)
+    _inference: Inference | None = field(default=None, init=False)
 
     def __repr__(self) -> str:
         arrays = tree.leaves(self.params)
@@ -136,38 +135,74 @@ class Model:
         return self.backend.asarray(self.preparation.transform(X)), targets
 
     def _prepared_outputs(self, X: Any, batch_size: int | None) -> Any:
-        outputs = self.outputs(self.prepared(X)[0], batch_size or ROWS_AT_ONCE)
-        return self.backend.to_host(outputs)
+        return self.backend.to_host(self.outputs(self.prepared(X)[0], batch_size))
 
     def outputs(self, X: Any, batch_size: int | None = None) -> Any:
         """The network's output for X: (samples, ...), on the model's backend.
 
+        A batch passes in parts, so that the widest value of a pass takes about two megabytes; where
+        the output of a row depends on others of its batch, it passes whole. The output of a row
+        alone and in a batch, or in batches of two sizes, is equal to rounding: the products of a
+        library may differ with the size. The same X gives the same bits.
+
         Parameters
         ----------
-        X : (samples, features, ...); an array of the model's backend, lists, or a data frame. It
-            is cast to the dtype of the parameters.
-        batch_size : how many samples to pass at once; None for all
+        X : (samples, features, ...); an array of the model's backend, lists, a data frame, a sparse
+            matrix, or a tree of such. It is cast to the dtype of the parameters.
+        batch_size : how many samples to pass at once, at most; None for as many as are best
 
         Raises
         ------
         MixedArrays : X is on another backend; `model.to(backend)` moves the model
-        ValueError : X is empty, or holds text or NaN
+        ValueError : X is empty, or holds text or NaN; or a batch_size would split a batch whose
+            rows meet in the network
         ShapeError : the width of X does not fit the network
 
         """
-        kind = (type(X), getattr(X, "shape", None), getattr(X, "dtype", None))
-        weights = (self.params, self.state)
-        if batch_size is None:
-            y = self._answers.answer(X, kind, self.net, weights)
-            if y is not None:
-                return y
-        adapter = self.adapter("predict", X)
-        with adapter.target.scope():
-            x = self.inputs(adapter, X)
-            y = forward(self.net, *weights, x, adapter.target.xp, batch_size)
-            if x is X and batch_size is None and adapter.target.lowering is not None:
-                self._answers.remember(y, X, kind, self.net, weights)
-            return y
+        return outputs(self, self._current(), X, batch_size)
+
+    def compile(self, X: Any) -> Predictor:
+        """Compile the network for rows like X: a function of X that gives what `outputs` gives.
+
+        For a server that answers for one row, or for a few, at a time. The program for as many rows
+        as X has is made now, those for other sizes when they are needed. It is of the parameters as
+        they are: of those that the model is given later it knows nothing (of what is changed in
+        their memory it does), so compile again after training on.
+
+        The network is recorded, as `tinynn.compile` does it: layers and functions of your own have
+        to do the same in every call.
+
+        Parameters
+        ----------
+        X : rows like those to come, as `outputs` takes them
+
+        Raises
+        ------
+        RecordingError : the network reads the value of an array, to branch on it for example
+        ValueError, MixedArrays, ShapeError : as `outputs`
+
+        >>> import numpy as np
+        >>> from tinynn.layers import Linear
+        >>> model = Model(Linear(1), {"weight": np.ones((2, 1)), "bias": np.zeros(1)})
+        >>> answer = model.compile([[0.0, 0.0]])
+        >>> answer(np.asarray([[1.0, 2.0]]))
+        array([[3.]])
+
+        """
+        return Predictor(self, X)
+
+    def _current(self) -> Inference:
+        """The programs of the network with the parameters that it has now."""
+        known = self._inference
+        if known is None or not known.is_of(self.net, self.params, self.state):
+            now = Inference(self.net, self.params, self.state, self.backend)
+            if known is not None:
+                now.take_over(known)
+            known = self._inference = now
+        return known
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_inference": None}  # a copy has parameters of its own
 
     def evaluate(
         self, X: Any, y: Any = None, *, sample_weight: Any = None, batch_size: int | None = None
@@ -182,7 +217,7 @@ class Model:
         with backend.scope():
             dataset = adapter.dataset(X, y, sample_weight, columns=self.columns)
             first = dataset.between(0, 1)
-            prediction = forward(self.net, self.params, self.state, first.x, backend.xp)
+            prediction = run(self.net, self.params, self.state, *first.inputs).output
             whole = Samples(first.x, dataset.targets, dataset.sample_weight)
             check_targets(self.loss, prediction, matched(whole, prediction, backend.xp))
             measured = evaluate(
@@ -308,15 +343,6 @@ class Model:
         dtype = next((d for d in floats if backend.xp.isdtype(d, "real floating")), None)
         hint = "Bring X there, or the model to X: model.to(backend)."
         return DataAdapter(where, backend, dtype=dtype, hint=hint)
-
-    def inputs(self, adapter: DataAdapter, X: Any) -> Any:
-        if isinstance(X, Traced) or not adapter.target.is_concrete(X):
-            return X  # inside a transformation its values cannot be looked at
-        x = adapter.inputs(X, columns=self.columns)
-        if hasattr(x, "tocsr"):
-            return adapter.target.asarray(x.toarray(), dtype=adapter.dtype)
-        adapter.check_finite({"X": x}, self.columns)
-        return x
 
 
 def load(
