@@ -48,7 +48,7 @@ from tinynn.transforms import (
 
 if TYPE_CHECKING:
     from tinynn.compiler import compile
-    from tinynn.training.explain import explain
+    from tinynn.explanation import explain
     from tinynn.training.imported import from_onnx
     from tinynn.transforms.record import record
 
@@ -60,7 +60,7 @@ def __getattr__(name: str) -> Any:
 
         return compile
     if name == "explain":
-        from tinynn.training.explain import explain
+        from tinynn.explanation import explain
 
         return explain
     if name == "record":

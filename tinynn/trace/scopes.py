@@ -1,9 +1,34 @@
 """Provenance: which layer makes the current call, for recordings and their errors."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from functools import wraps
+from typing import Any, NamedTuple, TypeVar
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Composite:
+    """A call, while recording, of a function that is made of several calls: `softmax` for one.
+
+    name: the function's qualified name. Each call has an object of its own.
+    """
+
+    __slots__ = ("name",)
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+class Pullback(NamedTuple):
+    """The recorded call whose pullback makes a call, and the cotangent that it was given."""
+
+    of: Any
+    cotangent: Any
 
 
 class Origin(NamedTuple):
@@ -13,11 +38,16 @@ class Origin(NamedTuple):
         place: the layer, "layer 0, Linear(4)", or the part of the step: "loss", "update".
         backward: a pullback makes the call, on behalf of one that was made there.
         line: the line of the user's own code, "file.py:12"; "" where there is none.
+        frames: all that the call was made inside of, outermost first: (name, layer), (None, part)
+            and `Composite`. Each call of a layer or function has an object of its own.
+        pullback: of a recorded call that was made by a pullback, which one.
     """
 
     place: str = ""
     backward: bool = False
     line: str = ""
+    frames: tuple[Any, ...] = ()
+    pullback: Pullback | None = None
 
     def __str__(self) -> str:
         parts = (self.place, "backward" if self.backward else "", self.line)
@@ -36,7 +66,8 @@ class Scopes(threading.local):
     """
 
     def __init__(self) -> None:
-        self.stack: list[tuple[Any, Any]] = []  # (index, layer), or (None, "update")
+        # (index, layer), (None, "update"), or a Composite
+        self.stack: list[Any] = []
         self.pulled: Origin | None = None
         self.recording: Any = None
 
@@ -51,22 +82,47 @@ class Scopes(threading.local):
 
     def now(self) -> str:
         """The innermost place, with the path to it."""
-        if not self.stack:
+        stack = [frame for frame in self.stack if type(frame) is not Composite]
+        if not stack:
             return ""
-        index, last = self.stack[-1]
+        index, last = stack[-1]
         name = last if isinstance(last, str) else getattr(last, "__name__", None) or repr(last)
-        path = ".".join(str(index) for index, _ in self.stack if index is not None)
+        path = ".".join(str(index) for index, _ in stack if index is not None)
         return name if index is None else f"layer {path}, {name}"
 
 
-def origin_of(array: Any) -> Origin | None:
-    """Where a recorded array comes from, under any transformations."""
+def node_of(array: Any) -> Any:
+    """The node that a recording keeps for an array, under any transformations; else None."""
     while hasattr(array, "slot"):
         if isinstance(getattr(array.slot, "origin", None), Origin):
-            origin: Origin = array.slot.origin
-            return origin
+            return array.slot
         array = array.value
     return None
+
+
+def pullback_origin(y: Any, cotangent: Any) -> Origin | None:
+    """Where the pullback of a recorded array comes from: where the array does."""
+    node = node_of(y)
+    if node is None:
+        return None
+    origin: Origin = node.origin
+    return origin._replace(backward=True, pullback=Pullback(node, node_of(cotangent)))
+
+
+def composite(function: F) -> F:
+    """A decorator: recordings know the calls that the function is made of as one (a Composite)."""
+
+    @wraps(function)
+    def called(*args: Any, **kwargs: Any) -> Any:
+        if scopes.recording is None:
+            return function(*args, **kwargs)
+        scopes.stack.append(Composite(function.__qualname__))
+        try:
+            return function(*args, **kwargs)
+        finally:
+            scopes.stack.pop()
+
+    return called  # type: ignore[return-value]
 
 
 scopes = Scopes()

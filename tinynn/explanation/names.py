@@ -1,0 +1,151 @@
+"""Names of the values of a training step, by what they are: weight_0, h0, h0_grad, loss."""
+
+import keyword
+import re
+from typing import Any
+
+from tinynn.explanation.steps import Context, Step, output_paths
+from tinynn.trace.scopes import Composite
+from tinynn.transforms.graph import Graph, Node
+
+
+class Names:
+    """A name for every value of a graph; no two are the same.
+
+    Those of the results of steps say what they are; those of other calls are v0, v1, ..., as
+    `print(graph)` has them.
+    """
+
+    def __init__(self, graph: Graph, steps: list[Step], context: Context) -> None:
+        self.taken: set[str] = set()
+        self.of: dict[int, str] = {}
+        self.graph, self.steps, self.context = graph, steps, context
+        params = [v.label[13:] for v in graph.inputs if v.label.startswith("carry.params.")]
+        for value in graph.inputs:
+            self._give(value, _input(value.label, params))
+        for index, constant in enumerate(graph.constants):
+            self._give(constant, f"c{index}")
+        paths = output_paths(graph)
+        loss = paths.get("loss")
+        if isinstance(loss, Node):
+            self._give(loss, "loss")
+        for path, gradient in context.gradients.items():
+            self._give(gradient, f"{_parameter(path)}_grad")
+        self._layers()
+        self._updated(paths)
+        self._cotangents()
+        for step in steps:
+            if step.key[0] == "random":
+                layer = _path(step.result)
+                what = "mask" if "Dropout" in step.place else "draw"
+                self._give(step.result, f"{what}_{layer}" if layer else what)
+        count = 0
+        for step in steps:
+            if id(step.result) not in self.of and not step.hidden:
+                count += 1
+                self._give(step.result, f"t{count}")
+        for index, node in enumerate(graph.nodes):
+            self._give(node, f"v{index}")
+
+    def _give(self, value: Any, name: str) -> None:
+        """The name, with a number if it is taken, unless the value has one."""
+        if id(value) in self.of:
+            return
+        name = re.sub(r"\W", "_", name)
+        name = f"{name}_" if keyword.iskeyword(name) or name[:1].isdigit() else name
+        free, number = name, 1
+        while free in self.taken:
+            number += 1
+            free = f"{name}_{number}"
+        self.taken.add(free)
+        self.of[id(value)] = free
+
+    def _layers(self) -> None:
+        """h0 for what layer 0 gives, the outermost layer of several that end in it."""
+        home = {id(node): step for step in self.steps for node in step.nodes}
+        users = self.graph.users()
+        forward = [s for s in self.steps if s.kind in ("forward", "view") and not _pulled(s)]
+        read_by_loss = {
+            id(a): a
+            for step in self.steps
+            if step.kind == "loss"
+            for node in step.nodes
+            for a in node.parents
+            if id(a) in home and home[id(a)].kind in ("forward", "view")
+        }
+        if len(read_by_loss) == 1:
+            self._give(next(iter(read_by_loss.values())), "prediction")
+        last: dict[int, tuple[int, str, Step]] = {}
+        for step in forward:
+            frames = [f for f in step.result.origin.frames if type(f) is tuple and f[0] is not None]
+            for depth, frame in enumerate(frames):
+                name = "_".join(str(index) for index, _ in frames[: depth + 1])
+                inside = any(
+                    frame in u.origin.frames
+                    and not u.origin.backward
+                    and home[id(u)] is not step
+                    for u in users.get(id(step.result), [])
+                )
+                if not inside:
+                    last[id(frame)] = depth, name, step
+        for _, name, step in sorted(last.values(), key=lambda row: row[0]):
+            if step.key[0] != "random":
+                self._give(step.result, f"h{name}" if name[:1].isdigit() else name)
+
+    def _updated(self, paths: dict[str, Any]) -> None:
+        """What takes the place of an input has its name, unless that is still read later on."""
+        order = {id(node): place for place, s in enumerate(self.steps) for node in s.nodes}
+        read: dict[int, int] = {}
+        for node in self.graph.nodes:
+            for parent in node.parents:
+                read[id(parent)] = max(read.get(id(parent), -1), order[id(node)])
+        inputs = {value.label.removeprefix("carry."): value for value in self.graph.inputs}
+        for path, node in paths.items():
+            old = inputs.get(path)
+            if old is None or id(node) not in order or id(node) in self.of:
+                continue
+            name = self.of[id(old)]
+            if read.get(id(old), -1) <= order[id(node)]:
+                self.of[id(node)] = name
+            else:
+                self._give(node, f"{name}_new")
+
+    def _cotangents(self) -> None:
+        """h0_grad for the derivative of the loss by h0."""
+        for step in self.steps:
+            for node in step.nodes:
+                pullback = node.origin.pullback
+                if pullback is None or not isinstance(pullback.cotangent, Node):
+                    continue
+                name = self.of.get(id(pullback.of))
+                if name is not None:
+                    self._give(pullback.cotangent, f"{name}_grad")
+
+
+def _pulled(step: Step) -> bool:
+    return step.result.origin.backward
+
+
+def _path(node: Node) -> str:
+    """The path of the layer that a call was made in."""
+    frames = [f for f in node.origin.frames if type(f) is not Composite and f[0] is not None]
+    return "_".join(str(index) for index, _ in frames)
+
+
+def _parameter(path: str) -> str:
+    """0.weight as weight_0."""
+    *layers, name = path.split(".")
+    return "_".join([name or "w", *layers])
+
+
+def _input(label: str, params: list[str]) -> str:
+    """carry.params.0.weight as weight_0, and batch.x as x."""
+    if label.startswith(("carry.params", "carry.state")):
+        return _parameter(label.split(".", 2)[2] if label.count(".") > 1 else "")
+    if label.startswith("carry.optimizer_state."):
+        path = label.removeprefix("carry.optimizer_state.")
+        ends = [p for p in params if path.endswith(f".{p}")]
+        own = max(ends, key=len, default="")
+        words = [w for w in path.removesuffix(own).split(".") if w and not w.isdigit()]
+        return "_".join([*words, *([_parameter(own)] if own else [])]) or "kept"
+    return label.removeprefix("batch.").replace(".", "_")

@@ -1,0 +1,89 @@
+"""The description of a training step as a picture, in SVG, light and dark."""
+
+from functools import cache
+from html import escape
+from importlib.resources import files
+
+from tinynn.explanation.description import Description
+from tinynn.explanation.layout import HEIGHT, UPDATE, Arrow, Box, Layout, layout
+
+_HEADINGS = ("given", "forward", "backward", "gradients", "update")
+_CLASSES = ("given", "forward", "backward", "backward", "update")
+#: From the tip of an arrow's head to its other corners.
+_HEADS = {
+    "right": ((-7, -4), (-7, 4)),
+    "left": ((7, -4), (7, 4)),
+    "down": ((-4, -7), (4, -7)),
+    "up": ((-4, 7), (4, 7)),
+}
+
+
+@cache
+def asset(name: str) -> str:
+    """A file of this package that is put into what it makes."""
+    return files("tinynn.explanation").joinpath(name).read_text("utf-8")
+
+
+def svg(description: Description) -> str:
+    """The picture of a training step: a file of its own, which any browser shows."""
+    found = layout(description)
+    width, height = f"{found.width:.0f}", f"{found.height:.0f}"
+    return "\n".join([
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="tinynn-picture" role="img" '
+        f'width="{width}" height="{height}" viewBox="0 0 {width} {height}">',
+        f"<title>{escape(description.title)}</title>",
+        f"<style>{asset('picture.css')}</style>",
+        f'<rect class="ground" width="{width}" height="{height}"/>',
+        *_headings(found),
+        *map(_arrow, found.arrows),
+        *map(_box, found.boxes),
+        "</svg>",
+    ])  # fmt: skip
+
+
+def _headings(found: Layout) -> list[str]:
+    return [
+        f'<text class="heading" x="{x:.0f}" y="26">{_HEADINGS[column]}</text>'
+        for column, x in found.columns.items()
+    ]
+
+
+def _arrow(arrow: Arrow) -> str:
+    """The arrows of one value, with its shape where they begin."""
+    name, kind = escape(arrow.source.name), arrow.source.kind
+    lines = "".join(
+        "M" + "L".join(f"{x:.1f},{y:.1f}" for x, y in points) for points in arrow.lines
+    )
+    heads = "".join(
+        f"M{x:.1f},{y:.1f}" + "".join(f"L{x + dx:.1f},{y + dy:.1f}" for dx, dy in _HEADS[way]) + "Z"
+        for x, y, way in arrow.heads
+    )
+    labels = "".join(
+        f'<text class="shape" x="{x:.1f}" y="{y:.1f}">{escape(arrow.source.shape)}</text>'
+        for x, y in arrow.labels
+    )
+    return (
+        f'<g class="arrow {kind}" data-name="{name}"><path d="{lines}"/>'
+        f'<path class="head" d="{heads}"/>{labels}</g>'
+    )
+
+
+def _box(box: Box) -> str:
+    """A box with its lines of text; that of the update names every parameter, as far as it holds."""
+    room = int((box.height - 26) // 14) if box.column == UPDATE else 1
+    notes = list(box.lines[1:])
+    if len(notes) > room:
+        notes = [*notes[: max(room - 1, 0)], f"… {len(notes) - max(room - 1, 0)} more"]
+    texts = [f'<text class="name" x="{box.x + 8:.1f}" y="{box.y + 16:.1f}">'
+             f"{escape(box.lines[0])}</text>"]  # fmt: skip
+    texts += [
+        f'<text class="note" x="{box.x + 8:.1f}" y="{box.y + 31 + 14 * place:.1f}">'
+        f"{escape(note)}</text>"
+        for place, note in enumerate(notes)
+    ]
+    numbers = " ".join(map(str, box.steps))
+    return (
+        f'<g class="box {box.kind}" data-name="{escape(box.name)}" data-steps="{numbers}">'
+        f'<rect x="{box.x:.1f}" y="{box.y:.1f}" width="{box.width:.1f}" '
+        f'height="{max(box.height, HEIGHT):.1f}" rx="5"/>{"".join(texts)}</g>'
+    )
