@@ -19,6 +19,7 @@ nox.options.default_venv_backend = "venv"
 nox.options.reuse_venv = "yes"
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
+PAGES = ("page.html", "page.css", "page.js", "picture.css")  # of tinynn/explanation
 SUITE = "https://github.com/data-apis/array-api-tests"
 SUITE_COMMIT = "55fcc60179efa2680ddd6cd926ddf17b83530e2b"
 OTHERS = ("array_api_strict", "torch", "jax", "dpnp", "cupy")
@@ -141,8 +142,12 @@ def wheel(session: nox.Session) -> None:
         session.error(f"{built.name} holds {sorted(roots)}, not tinynn and backends alone")
     if missing := {"tinynn/py.typed", "backends/py.typed"} - set(names):
         session.error(f"{built.name} lacks {sorted(missing)}")
-    if stray := [name for name in names if not name.endswith((".py", "/py.typed"))]:
+    # What `explain` puts into the pages and pictures that it writes.
+    source = (".py", "/py.typed", *(f"tinynn/explanation/{kind}" for kind in PAGES))
+    if stray := [name for name in names if not name.endswith(source)]:
         session.error(f"{built.name} holds {stray}, which is not source")
+    if missing := {f"tinynn/explanation/{kind}" for kind in PAGES} - set(names):
+        session.error(f"{built.name} lacks {sorted(missing)}")
     session.install(str(built))
     session.chdir(folder)
     # Alone it is a library: the script says what the command line takes.
@@ -153,6 +158,7 @@ def wheel(session: nox.Session) -> None:
     session.install(f"{built}[cli]")
     session.run("tinynn", "--version")
     session.run("tinynn", "backends")
+    session.run("tinynn", "explain", "xor", "--page", "xor.html", "--picture", "xor.svg")
     session.run("tinynn", "train", "xor", "--epochs", "1500", "--out", "xor.safetensors")
 
 

@@ -1,91 +1,368 @@
-"""explain: the training step as a program, with its numbers, and as a picture."""
+"""explain: each call of a training step in one line, whose code and value are those of the step."""
 
+import re
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 
+import backends
 import tinynn
-from backends import Backend
-from tinynn import fit
-from tinynn.cli.app import app
+from tests.gradients import placed
+from tests.networks import INPUTS, ROWS, X, loss_of, networks
+from tinynn import functional, tree
+from tinynn.explanation.description import describe
+from tinynn.explanation.layout import CHARACTER, SMALL, layout
+from tinynn.explanation.numbers import rows_of
+from tinynn.explanation.steps import Step
 from tinynn.functional import relu, sigmoid
-from tinynn.layers import BatchNorm, Dropout, Linear, Sequential
-from tinynn.optim import SGD, Adam
+from tinynn.layers import BatchNorm, Dropout, Layer, LayerNorm, Linear, Sequential
+from tinynn.losses import BinaryCrossEntropy, SoftmaxCrossEntropy, SquaredError
+from tinynn.optim import (
+    SGD,
+    Adam,
+    AdamW,
+    Chain,
+    ClipByGlobalNorm,
+    CosineDecay,
+    Groups,
+    Lion,
+    ReduceOnPlateau,
+)
+from tinynn.trace import Function, namespace
+from tinynn.transforms.record import RecordingError, record
 
+HERE = Path(__file__).parent
 XOR = Sequential(Linear(4, bias=False), sigmoid, Linear(1, bias=False), sigmoid)
-X = [[0.0, 0.0, 1.0], [0.0, 1.0, 1.0], [1.0, 0.0, 1.0], [1.0, 1.0, 1.0]]
-Y = [[0.0], [1.0], [1.0], [0.0]]
+XOR_X = np.asarray([[0.0, 0.0, 1.0], [0.0, 1.0, 1.0], [1.0, 0.0, 1.0], [1.0, 1.0, 1.0]])
+XOR_Y = np.asarray([[0.0], [1.0], [1.0], [0.0]])
+DRAW = np.random.default_rng(12)
+TARGETS: dict[str, Any] = {
+    "tied": X,
+    "autoencoder": X,
+    "siamese": DRAW.random(size=(ROWS, 1)),
+    "heads": {"kind": DRAW.integers(0, 3, size=ROWS), "size": DRAW.normal(size=(ROWS, 1))},
+}
+Y = DRAW.normal(size=(ROWS, 2))
+CLASSES = DRAW.integers(0, 2, size=ROWS)
+OPTIMIZERS = [
+    SGD(0.1),
+    Adam(CosineDecay(0.1, steps=10)),
+    Chain(ClipByGlobalNorm(1.0), SGD(0.1, momentum=0.9)),
+    AdamW(ReduceOnPlateau(0.1), weight_decay=0.1, mask="*weight"),
+    Groups({"0.*": Lion(0.1), "*": None}),
+]
+MIXED = Sequential(Linear(3), BatchNorm(), relu, Dropout(0.5), LayerNorm(), Linear(2))
+# Functions of the standard that NumPy has under the same name.
+NUMPYS = """
+    broadcast_to concat cos exp expand_dims float64 int64 log minimum ones_like reshape sin sqrt
+    stack sum take tanh where
+""".split()
 
 
-def arrays(backend: Backend) -> tuple[Any, Any]:
-    return backend.asarray(np.asarray(X), "float32"), backend.asarray(np.asarray(Y), "float32")
+def explained(name: str, backend: Any = None, **options: Any) -> Any:
+    home = backend or backends.get("numpy")
+    x, y = (placed(a, home, "float64") for a in (INPUTS.get(name, X), TARGETS.get(name, Y)))
+    return tinynn.explain(networks(rate=0.3)[name], x, y, loss=loss_of(name), **options)
+
+
+def mixed(**options: Any) -> Any:
+    return tinynn.explain(MIXED, X, CLASSES, loss=SoftmaxCrossEntropy(), **options)
+
+
+# Every call, once, in order.
+
+
+def assert_whole(step: Any) -> None:
+    """Every node of the graph is in exactly one step, after those that it takes."""
+    home = {id(node): place for place, each in enumerate(step.steps) for node in each.nodes}
+    counted = sum(len(each.nodes) for each in step.steps)
+    assert counted == len(home) == len(step.graph.nodes)
+    for place, each in enumerate(step.steps):
+        assert each.result in each.nodes
+        for node in each.nodes:
+            assert all(home.get(id(parent), -1) <= place for parent in node.parents)
+        if len(each.nodes) > 1:
+            assert [part.nodes for part in each.parts] == [(node,) for node in each.nodes]
+
+
+def assert_true(step: Any) -> int:
+    """The code of a line gives its value, where it is an expression of known functions; how many.
+
+    Names that are read are those of lines before, or of what is given.
+    """
+    known: dict[str, Any] = {each.name: each.value for each in step.description.given}
+    words = {name: getattr(np, name) for name in NUMPYS}
+    words |= {name: getattr(functional, name) for name in ("relu", "sigmoid", "softmax", "gelu")}
+    words |= {"astype": lambda x, dtype: x.astype(dtype)}
+    checked = 0
+    for each in step.steps:
+        names = set(each.takes)
+        assert names <= known.keys() | {each.name} | _constants(step), each
+        called = set(re.findall(r"\b([a-z_]\w*)\(", each.code))
+        if called <= words.keys() and each.value is not None and not names & _constants(step):
+            found = eval(each.code, {**words, **known})
+            np.testing.assert_allclose(
+                np.asarray(found), each.value, rtol=2e-5, atol=1e-12, err_msg=repr(each)
+            )
+            checked += 1
+        known[each.name] = each.value
+        for node, name in zip(each.saves, each.also, strict=False):
+            known.setdefault(name, node)
+    return checked
+
+
+def _constants(step: Any) -> set[str]:
+    return {f"c{index}" for index in range(len(step.graph.constants))}
+
+
+@pytest.mark.parametrize("name", networks())
+def test_drawn_networks_are_explained_whole_and_truly(name: str) -> None:
+    step = explained(name, values=True)
+    assert_whole(step)
+    assert assert_true(step) > len(step.description.shown) / 2
+    shown = [each.name for each in step.steps]
+    assert all(re.fullmatch(r"[^\W\d]\w*", each) for each in shown)
+    assert len(set(shown)) == len(shown)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=str)
+def test_each_optimizer_is_a_line_for_each_parameter(optimizer: Any) -> None:
+    step = mixed(optimizer=optimizer, values=True)
+    assert_whole(step)
+    assert_true(step)
+    updated = [each.name for each in step.steps if each.key[0] == "update"]
+    paths = [path for path, _ in tree.paths(MIXED.init(0, X)[0])]
+    if isinstance(optimizer, Groups):
+        paths = [path for path in paths if path.startswith("0.")]
+    assert updated == ["_".join(reversed(path.split("."))) for path in paths]
+    assert all(each.formula for each in step.steps if each.key[0] == "update")
+    # They are the parameters after a step of fit.
+    model = tinynn.fit(
+        MIXED, X, CLASSES, loss=SoftmaxCrossEntropy(), optimizer=optimizer, epochs=1,
+        batch_size=None, shuffle=False, engine="eager", seed=0,
+    )  # fmt: skip
+    if not any("mask" in each.name for each in step.steps):
+        after = dict(tree.paths(model.params))
+        for path, each in zip(paths, [s for s in step.steps if s.key[0] == "update"], strict=True):
+            np.testing.assert_allclose(each.value, after[path], rtol=1e-9)
 
 
 @pytest.mark.reads_scalars
-def test_every_line_has_its_layer_shape_and_value(backend: Backend) -> None:
-    x, y = arrays(backend)
-    params = XOR.init(0, x)[0]
-    step = tinynn.explain(XOR, x, y, loss="mse", params=params, optimizer=SGD(1.0), values=True)
-    places = [line.strip() for line in step.source.splitlines() if line.strip().startswith("# ")]
-    layers = [place for place in places if place.startswith("# layer")]
-    assert layers[0] == "# layer 0, Linear(4, bias=False)"
-    assert layers[-1] == "# layer 0, Linear(4, bias=False), backward"
-    assert "# update" in places
-    # The numbers are those of a step that fit makes.
-    trained = tinynn.fit(
-        XOR,
-        x,
-        y,
-        loss="mse",
-        params=params,
-        optimizer=SGD(1.0),
-        epochs=1,
-        batch_size=None,
-        engine="eager",
+def test_values_are_those_of_the_graph_on_every_library(backend: backends.Backend) -> None:
+    net = Sequential(Linear(3), sigmoid, Dropout(0.5), Linear(2))
+    x = backend.asarray(X, "float32")
+    step = tinynn.explain(net, x, backend.asarray(CLASSES), optimizer=Adam(), values=True)
+    assert_whole(step)
+    values = {id(each.result): each.value for each in step.steps if each.value is not None}
+    leaves = [leaf for leaf in tree.leaves(step._arguments) if hasattr(leaf, "dtype")]
+    seen = []
+
+    def compare(node: Any, value: Any) -> None:
+        if id(node) in values:
+            np.testing.assert_array_equal(values[id(node)], backend.to_host(value))
+            seen.append(node)
+
+    with backend.scope():
+        step.graph.run(leaves, compare)
+    assert len(seen) == len(values) == len(step.steps)
+    assert [each.name for each in step.description.shown] == [
+        *("h0", "h1", "mask_2", "h2", "prediction", "loss"),
+        *("prediction_grad", "bias_3_grad", "h2_grad", "weight_3_grad", "h1_grad", "h0_grad"),
+        *("bias_0_grad", "weight_0_grad", "weight_0", "bias_0", "weight_3", "bias_3"),
+    ]
+
+
+def test_a_schedule_gives_the_learning_rate() -> None:
+    step = tinynn.explain(XOR, XOR_X, XOR_Y, loss="mse", optimizer=SGD(CosineDecay(0.1, steps=9)))
+    assert "weight_0 = weight_0 - learning_rate * weight_0_grad" in str(step)
+
+
+# Text.
+
+
+def test_the_explanation_of_xor() -> None:
+    step = tinynn.explain(XOR, XOR_X, XOR_Y, loss=SquaredError(), optimizer=SGD(1.0))
+    found = "\n".join(step.text(detail) for detail in ("steps", "all", "calls"))
+    assert found == (HERE / "xor_explanation.txt").read_text()
+    assert str(step) == repr(step) == step.text("steps")
+
+
+def test_dropout_is_one_line() -> None:
+    x, y = DRAW.normal(size=(32, 64)), DRAW.integers(0, 10, size=32)
+    net = Sequential(Linear(100), relu, Dropout(0.1), Linear(10))
+    step = tinynn.explain(net, x, y, optimizer=Adam())
+    assert len(step.graph.nodes) > 380
+    lines = [line for line in str(step).splitlines() if not line.startswith("#")]
+    assert len(lines) == 18
+    (mask,) = (line for line in lines if "dropout_mask" in line)
+    assert mask.startswith("mask_2 = dropout_mask(key)")
+    assert str(step).splitlines()[-1] == (
+        "# 18 lines for 390 calls, 371 are folded into 13 of them, 14 of views and set-up are left "
+        "out"
     )
-    last = [value for _, value in step.values if value.ndim][-1]
-    weights = [backend.to_host(trained.params[name]["weight"]) for name in ("0", "2")]
-    everything = np.concatenate([w.ravel() for w in weights])
-    expected = everything if last.ndim == 1 else weights[-1]
-    np.testing.assert_allclose(last, expected, rtol=2e-5)
-    # And they are those that the text shows.
-    assert str(step.values[0][1].round(4)).splitlines()[0].strip() in step.source
+    assert len(step.text("calls").splitlines()) > 390
+
+
+def test_the_program_is_the_emitted_one() -> None:
+    step = mixed(detail="program")
+    assert str(step) == step.program
+    assert "def run(" in str(step)
+    assert "# layer 0, Linear(3), backward" in str(step)
 
 
 @pytest.mark.parametrize(
-    "net", [XOR, Sequential(Linear(3), BatchNorm(), relu, Dropout(0.5), Linear(1))], ids=str
+    ("loss", "formula", "slope"),
+    [
+        (SquaredError(), "L = mean((p - t)²)", "∂L/∂p = 2 (p - t) / n"),
+        (SquaredError(reduction="half_sum"), "L = ½ Σ ((p - t)²)", "∂L/∂p = (p - t)"),
+        (BinaryCrossEntropy(reduction="sum"), "L = Σ (-t log σ(p)", "∂L/∂p = (σ(p) - t)"),
+    ],
+    ids=str,
 )
-def test_the_picture_is_whole(backend: Backend, net: Any) -> None:
-    x, y = arrays(backend)
-    step = tinynn.explain(net, x, y, loss="mse", optimizer=Adam())
-    root = ElementTree.fromstring(step.svg)
-    boxes = [each for each in root.iter() if each.tag.endswith("rect")][1:]
-    drawn = len(step.graph.nodes) + sum(id(i) in step.graph.users() for i in step.graph.inputs)
-    assert len(boxes) == drawn
-    fills = {box.get("fill") for box in boxes}
-    assert len(fills) == 4  # data, forward, backward and update
-    assert step._repr_svg_() == step.svg
+def test_formulas_of_losses(loss: Any, formula: str, slope: str) -> None:
+    net = Sequential(Linear(4), sigmoid, Linear(1))
+    step = tinynn.explain(net, XOR_X, XOR_Y, loss=loss, values=True)
+    (line,) = (each for each in step.steps if each.name == "loss")
+    (back,) = (each for each in step.steps if each.name == "prediction_grad")
+    assert line.formula.startswith(formula)
+    assert back.formula == slope
+    p, t = (next(e.value for e in (*step.steps, *step.description.given) if e.name == name)
+            for name in ("prediction", "y"))  # fmt: skip
+    n = p.size if loss.reduction == "mean" else 1
+    said = slope.partition("= ")[2].replace("2 (", "2 * (").replace("σ(p)", "(1 / (1 + exp(-p)))")
+    assert back.value == pytest.approx(eval(said, {"p": p, "t": t, "n": n, "exp": np.exp}))
+
+
+def test_state_is_in_the_line_that_makes_it() -> None:
+    line = "h1, mean_1, var_1 = batch_norm(h0, weight_1, bias_1, mean_1, var_1)"
+    assert line in str(mixed())
+
+
+def test_numbers_are_short_and_aligned() -> None:
+    large = np.arange(10000.0).reshape(100, 100) - 0.25
+    assert rows_of(large) == [
+        "-0.25   0.75   1.75   2.75   3.75   4.75  ...",
+        "  ".join(f"{cell:>5}" for cell in "99.8 101 102 103 104 105".split()) + "  ...",
+        "  ".join(f"{cell:>5}" for cell in "200 201 202 203 204 205".split()) + "  ...",
+        "  ".join(f"{cell:>5}" for cell in "300 301 302 303 304 305".split()) + "  ...",
+        "...",
+        "min -0.25  mean 5e+03  max 1e+04",
+    ]
+    assert rows_of(np.asarray([-0.0, 1e-30, np.nan])) == ["0  1e-30  nan"]
+    assert rows_of(np.asarray(2.0)) == ["2"]
+    assert rows_of(np.zeros((0, 3))) == ["empty"]
+    assert rows_of(np.ones((50, 2), dtype=bool))[-1] == "100% True"
+    broken = np.ones(50)
+    broken[3] = np.inf
+    assert rows_of(broken)[-1] == "min 1  mean inf  max inf  (1 of 50 not finite)"
+
+
+# Graphs inside of calls.
+
+
+def test_a_graph_inside_of_a_call_is_nested() -> None:
+    body = record(lambda carry: namespace(carry).tanh(carry) * 2.0, X)
+    twice = Function("repeat", lambda x, *, body, times: x)
+    graph = record(lambda x: twice(x, body=body, times=2) + 1.0, X)
+    first, _ = describe(graph).steps
+    assert first.code == "user.repeat(x, body=<lambda>, times=2)" or "repeat" in first.code
+    assert [f"{part.name} = {part.code}" for part in first.parts] == [
+        "body.v0 = tanh(body.carry)",
+        "body.v1 = body.v0 * 2.0",
+    ]
+
+
+# The picture.
+
+
+def steps_to_draw() -> dict[str, Any]:
+    step = tinynn.explain(XOR, XOR_X, XOR_Y, loss="mse")
+    return {"xor": step, "mixed": mixed(optimizer=Adam()), "encoder": explained("encoder"),
+            "mixture": explained("mixture", optimizer=OPTIMIZERS[2])}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def drawn() -> dict[str, Any]:
+    return steps_to_draw()
+
+
+@pytest.mark.parametrize("name", ["xor", "mixed", "encoder", "mixture"])
+def test_arrows_go_around_boxes_and_words_stay_inside(drawn: dict[str, Any], name: str) -> None:
+    found = layout(drawn[name].description)
+    for place, box in enumerate(found.boxes):
+        for other in found.boxes[place + 1 :]:
+            apart = box.x + box.width <= other.x or other.x + other.width <= box.x
+            apart |= box.y + box.height <= other.y or other.y + other.height <= box.y
+            assert apart, (box, other)
+        assert len(box.lines[0]) * CHARACTER <= box.width - 8
+        assert all(len(line) * SMALL <= box.width - 8 for line in box.lines[1:])
+        assert box.x + box.width <= found.width
+        assert box.y + box.height <= found.height
+    for arrow in found.arrows:
+        assert len(arrow.heads) == len(arrow.targets) == len(arrow.lines)
+        assert arrow.labels, arrow.source
+        for points in arrow.lines:
+            for (x1, y1), (x2, y2) in pairwise(points):
+                assert x1 == x2 or y1 == y2  # straight
+                for box in found.boxes:
+                    inside = max(x1, x2) > box.x + 1 and min(x1, x2) < box.x + box.width - 1
+                    inside &= max(y1, y2) > box.y + 1 and min(y1, y2) < box.y + box.height - 1
+                    assert not inside, (arrow.source, box)
+
+
+@pytest.mark.parametrize("name", ["xor", "mixed", "encoder", "mixture"])
+def test_arrows_are_what_lines_take(drawn: dict[str, Any], name: str) -> None:
+    description = drawn[name].description
+    found = layout(description)
+    lead = {(a.source.name, place) for a in found.arrows for b in a.targets for place in b.steps}
+    boxes = {box.name for box in found.boxes}
+    for place, each in enumerate(description.steps):
+        taken = {(t, place) for t in each.takes if t in boxes and t != each.name}
+        if not each.hidden and each.kind != "update":
+            assert taken <= lead
+    assert len([box for box in found.boxes if box.kind == "update"]) == 1
+
+
+def test_the_picture_is_svg_of_a_sensible_size(drawn: dict[str, Any]) -> None:
+    root = ElementTree.fromstring(drawn["xor"].svg)
+    assert float(root.get("width", 0)) < 1300
+    assert float(root.get("height", 0)) < 600
+    words = [each.text for each in root.iter() if each.tag.endswith("text")]
+    for word in ("given", "forward", "backward", "gradients", "update", "h0", "(4, 4)"):
+        assert word in words
+
+
+# What comes from outside.
+
+
+class Odd(Layer):
+    """A layer whose child has a name that HTML would read."""
+
+    def forward(self, scope: Any, x: Any) -> Any:
+        return scope('<b>"&', Linear(1), x)
+
+    def __repr__(self) -> str:
+        return "Odd(</script><script>failed()</script>$title)"
+
+
+def test_names_from_outside_are_escaped() -> None:
+    step = tinynn.explain(Odd(), X, Y[:, 0], values=True)
+    ElementTree.fromstring(step.svg)
+    assert "<script>failed" not in step.html
+    assert "<b>" not in step.html
+    assert "&lt;/script&gt;&lt;script&gt;failed()&lt;/script&gt;$title" in step.html
+    assert step._repr_html_().count("<") == 2  # of the frame: all else is in its attribute
 
 
 def test_a_model_explains_itself() -> None:
-    model = tinynn.fit(XOR, X, Y, loss="mse", epochs=2)
-    assert tinynn.explain(model, X, Y).source == tinynn.explain(XOR, X, Y, loss=model.loss).source
-
-
-def test_the_command(tmp_path: Any) -> None:
-    model, picture = str(tmp_path / "xor.tinynn"), tmp_path / "xor.svg"
-    run = CliRunner().invoke
-    assert run(app, ["train", "xor", "--out", model, "--epochs", "3"]).exit_code == 0
-    shown = run(app, ["explain", model, "xor", "--values", "--svg", str(picture)])
-    assert shown.exit_code == 0, shown.output
-    assert "# layer 0, Linear(64), backward" in shown.output
-    assert picture.read_text().startswith("<svg")
-    refused = run(app, ["explain", model, "xor", "--svg", model])
-    assert refused.exit_code == 2
-    assert "give another name" in refused.output.lower()
+    model = tinynn.fit(XOR, XOR_X, XOR_Y, loss="mse", epochs=2)
+    of_model = tinynn.explain(model, XOR_X, XOR_Y, values=True)
+    of_net = tinynn.explain(XOR, XOR_X, XOR_Y, loss=model.loss, params=model.params, values=True)
+    assert str(of_model) == str(of_net)
 
 
 @pytest.mark.parametrize("names", [("a", "b"), (0, 1)])
@@ -95,8 +372,47 @@ def test_columns_of_frames_by_name(names: tuple[Any, Any]) -> None:
     first, second = names
     frame = pandas.DataFrame({first: [1.0, 3.0, 5.0], second: [2.0, 4.0, 7.0]})
     turned = pandas.DataFrame({second: [2.0, 4.0, 7.0], first: [1.0, 3.0, 5.0]})
-    model = fit(Linear(1), frame, [0.0, 1.0, 2.0], epochs=1)
+    model = tinynn.fit(Linear(1), frame, [0.0, 1.0, 2.0], epochs=1)
     assert model.columns == tuple(map(str, names))
     np.testing.assert_array_equal(model.predict(turned), model.predict(frame))
     steps = [tinynn.explain(model, each, [0.0, 1.0, 2.0], values=True) for each in (frame, turned)]
-    assert steps[0].source == steps[1].source
+    assert str(steps[0]) == str(steps[1])
+
+
+# Files and bad input.
+
+
+def test_files_by_their_endings(tmp_path: Path) -> None:
+    step = tinynn.explain(XOR, XOR_X, XOR_Y, loss="mse")
+    for name, start in {"a.txt": "# Seq", "a.svg": "<svg", "a.html": "<!doctype html>"}.items():
+        step.save(tmp_path / name)
+        assert (tmp_path / name).read_text("utf-8").startswith(start)
+    with pytest.raises(ValueError, match=r"ends in \.txt, \.svg, \.html, got .*a\.pdf"):
+        step.save(tmp_path / "a.pdf")
+    assert not (tmp_path / "a.pdf").exists()
+
+
+def test_mistakes() -> None:
+    with pytest.raises(ValueError, match="explain: detail: expected one of 'steps', 'all'"):
+        tinynn.explain(XOR, XOR_X, XOR_Y, detail="more")
+    step = tinynn.explain(XOR, XOR_X, XOR_Y, loss="mse")
+    with pytest.raises(ValueError, match="explain: detail: expected one of"):
+        step.text("everything")
+
+    def branches(prediction: Any, target: Any) -> Any:
+        error = namespace(prediction).mean((prediction - target) ** 2)
+        return error if error > 1 else 2 * error
+
+    with pytest.raises(RecordingError, match=r"write xp\.where"):
+        tinynn.explain(XOR, XOR_X, XOR_Y, loss=branches)
+    with pytest.raises(TypeError, match="fit: net: expected a layer"):
+        tinynn.explain(Linear, XOR_X, XOR_Y, loss="mse")
+
+
+def test_steps_are_public() -> None:
+    step = tinynn.explain(XOR, XOR_X, XOR_Y, loss="mse", values=True)
+    first: Step = step.steps[0]
+    assert (first.kind, first.place) == ("forward", "layer 0, Linear(4, bias=False)")
+    assert (first.name, first.code, first.formula) == ("h0", "x @ weight_0", "y = x W")
+    assert (first.shape, str(first.dtype)) == ((4, 4), "float64")
+    assert (first.takes, len(first.nodes), first.hidden) == (("x", "weight_0"), 1, False)

@@ -10,7 +10,7 @@ from tinynn.trace.scopes import Composite
 from tinynn.transforms.graph import Constant, Graph, Input, Node
 
 _LONG, _FEW = 52, 12  # characters and calls of an expression
-_VIEW = 20  # characters of a view inside of an expression
+_SHORT = re.compile(r"\w+(\.m?T)?|.{1,20}")  # a view inside of an expression
 _SUM, _PRODUCT, _SIGN, _POWER, _ATOM = 1, 2, 3, 4, 5
 _INFIX: dict[str, tuple[str, int]] = {
     "add": ("+", _SUM),
@@ -31,6 +31,9 @@ _INFIX: dict[str, tuple[str, int]] = {
 }
 
 
+_BENDS = frozenset(("broadcast_to", "reshape", "expand_dims", "squeeze"))
+
+
 class Writer:
     """Writes the code and the formulas of steps."""
 
@@ -48,6 +51,9 @@ class Writer:
     def write(self, step: Step) -> None:
         """Give a step its name, code and formula, and what it takes."""
         step.name = self.names[id(step.result)]
+        if step.hidden and len(step.nodes) == 1:
+            step.code, step.takes = self.call(step.result)
+            return
         # An expression may be as long as two to the number of calls.
         few = len(step.nodes) <= _FEW
         expression = _Expression(self, step)
@@ -112,6 +118,9 @@ class Writer:
 
         It has the argument's shape; "" if several arguments have it.
         """
+        for path, gradient in self.context.gradients.items():
+            if gradient is step.result:
+                return path.rpartition(".")[2]
         roles: set[str] = set()
         forward = step.follows
         inside = set(map(id, forward.nodes)) if forward else set()
@@ -168,7 +177,7 @@ class Writer:
         return _snake(type(frame[1]).__name__)
 
     def _outside(self, step: Step) -> list[str]:
-        """The names of what a step takes; in place of what is inside of another, what that takes."""
+        """The names of what a step takes; for what is inside of another step, what that takes."""
         found: dict[str, None] = {}
         inside = {id(node) for node in step.nodes}
 
@@ -214,8 +223,11 @@ class _Expression:
         repeated = any(times > 1 for times in self.times.values())
         return len(text) <= _LONG and not self.internal and not repeated
 
-    def of(self, node: Any, top: bool = True) -> tuple[str, int]:
-        """(code, how tightly it binds)."""
+    def of(self, node: Any, top: bool = True, beside: Any = None) -> tuple[str, int]:
+        """(code, how tightly it binds).
+
+        beside: what an element-wise function takes it together with; it broadcasts by itself then.
+        """
         if not isinstance(node, Node):
             return _literal(node), _ATOM
         home = self.writer.home.get(id(node))
@@ -225,8 +237,10 @@ class _Expression:
             return name, _ATOM
         if id(node) in self.inside and not is_view(node):
             self.times[id(node)] = self.times.get(id(node), 0) + 1
+        if not top and self.step is not None and _is_idle(node, beside):
+            return self.of(node.args[0], False, beside)
         text, level = self._call(node)
-        if top or self.step is None or not is_view(node) or len(text) <= _VIEW:
+        if top or self.step is None or not is_view(node) or _SHORT.fullmatch(text):
             return text, level
         return self._view(node), _ATOM
 
@@ -250,11 +264,13 @@ class _Expression:
 
     def _call(self, node: Node) -> tuple[str, int]:
         name, args = node.name, node.args
-        if name in ("ones_like", "zeros_like") and self.step is not None:
+        if name in ("ones_like", "zeros_like") and self.step is not None and not node.shape:
             return ("1" if name == "ones_like" else "0"), _ATOM
         if name in _INFIX and len(args) == 2:
             sign, level = _INFIX[name]
-            left, right = self.of(args[0], False), self.of(args[1], False)
+            each = name != "matmul"
+            left = self.of(args[0], False, args[1] if each else None)
+            right = self.of(args[1], False, args[0] if each else None)
             tight = _POWER + 1 if level == _POWER else level
             a = left[0] if left[1] >= tight else f"({left[0]})"
             b = right[0] if right[1] > level else f"({right[0]})"
@@ -264,17 +280,14 @@ class _Expression:
             return (f"-{text}" if level > _SIGN else f"-({text})"), _SIGN
         if name in ("matrix_transpose", "permute_dims") and _is_transpose(node):
             return f"{self._tight(args[0])}.{'T' if len(node.shape or ()) == 2 else 'mT'}", _ATOM
-        if name in ("broadcast_to", "stop_gradient") and self.step is not None:
-            return self.of(args[0], False)
-        if name in ("reshape", "expand_dims", "squeeze") and self.step is not None:
-            if _same_but_ones(node, args[0]):
-                return self.of(args[0], False)
         if name == "getitem":
             rest = [self.of(a, False)[0] for a in args[1:]]
             return f"{self._tight(args[0])}[{_index(node.kwargs['key'], iter(rest))}]", _ATOM
         if name == "item":
             return f"{self._tight(args[0])}[{node.kwargs['index']}]", _ATOM
         shown = [self.of(a, False)[0] for a in args]
+        if node.function.call is not None and node.function.call.sequence:
+            shown = [f"[{', '.join(shown)}]"]
         shown += [
             f"{key}={_literal(value)}"
             for key, value in node.kwargs.items()
@@ -293,11 +306,23 @@ def _is_transpose(node: Node) -> bool:
     return tuple(node.kwargs.get("axes", ())) == (1, 0)
 
 
-def _same_but_ones(node: Node, other: Any) -> bool:
-    def real(shape: Any) -> list[int]:
-        return [n for n in shape or () if n != 1]
+def _is_idle(node: Node, beside: Any) -> bool:
+    """Whether a view changes nothing where it stands, and so is left out of the code."""
+    if node.name == "stop_gradient":
+        return True
+    if not isinstance(beside, Node) or (beside.function is not None and beside.name in _BENDS):
+        return False
+    if tuple(beside.shape or ()) != tuple(node.shape or ()) or node.name not in _BENDS:
+        return False
+    return node.name == "broadcast_to" or _stripped(node.args[0]) == _stripped(node)
 
-    return isinstance(other, Node) and real(node.shape) == real(other.shape)
+
+def _stripped(node: Any) -> tuple[int, ...]:
+    """The shape without ones in front, which broadcasting adds by itself."""
+    shape = list(node.shape or ())
+    while shape and shape[0] == 1:
+        shape.pop(0)
+    return tuple(shape)
 
 
 def _index(key: Any, rest: Any) -> str:

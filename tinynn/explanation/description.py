@@ -73,9 +73,12 @@ def describe(graph: Graph, context: Context | None = None, title: str = "") -> D
     for step in steps:
         writer.write(step)
         step.parts = _parts(step, writer, names.of)
+    before = ""
     for step in steps:
         for each in (step, *step.parts):
-            each.place = _place(each.place, context)
+            # Set-up that nobody asked for stands with what is before it.
+            each.place = before if step.hidden and not each.place else _place(each.place, context)
+        before = step.place
     given = tuple(Given(names.of[id(v)], _kind(v), v) for v in inputs_of(steps, graph))
     return Description(title or graph.name, given, tuple(steps))
 

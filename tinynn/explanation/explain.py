@@ -1,7 +1,7 @@
 """`explain`: the training step of a network for people, as text, as a picture and as a page."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from html import escape
@@ -88,7 +88,11 @@ class Explanation:
 
         """
         ending = Path(path).suffix.lower()
-        makers = {".txt": self.text, ".svg": lambda: self.svg, ".html": lambda: self.html}
+        makers: dict[str, Callable[[], str]] = {
+            ".txt": self.text,
+            ".svg": lambda: self.svg,
+            ".html": lambda: self.html,
+        }
         if ending not in makers:
             raise ValueError(
                 f"save: expected a path that ends in {', '.join(makers)}, got {str(path)!r}. "

@@ -57,6 +57,8 @@ class Arrow:
 
 @dataclass
 class Layout:
+    """All boxes and arrows, and the size of the picture."""
+
     boxes: list[Box]
     arrows: list[Arrow]
     columns: dict[int, float]  # of those that are there, the left edge
@@ -270,7 +272,7 @@ class _Placing:
         return self.above[arrow.source.row] + 10 + _TRACK * self.lanes.get(number, 0)
 
     def _end(self, arrow: Arrow, b: Box) -> float:
-        """The height at which an arrow comes to a box: each at one of its own, beside the middle."""
+        """The height at which an arrow comes to a box, each at its own, beside the middle."""
         a = arrow.source
         if b.column == UPDATE:
             number = self.found.arrows.index(arrow)

@@ -34,6 +34,7 @@ class Names:
         self._layers()
         self._updated(paths)
         self._cotangents()
+        self._scheduled()
         for step in steps:
             if step.key[0] == "random":
                 layer = _path(step.result)
@@ -81,9 +82,7 @@ class Names:
             for depth, frame in enumerate(frames):
                 name = "_".join(str(index) for index, _ in frames[: depth + 1])
                 inside = any(
-                    frame in u.origin.frames
-                    and not u.origin.backward
-                    and home[id(u)] is not step
+                    frame in u.origin.frames and not u.origin.backward and home[id(u)] is not step
                     for u in users.get(id(step.result), [])
                 )
                 if not inside:
@@ -109,6 +108,18 @@ class Names:
                 self.of[id(node)] = name
             else:
                 self._give(node, f"{name}_new")
+
+    def _scheduled(self) -> None:
+        """What a schedule gives has its name, if it is one of the learning rate."""
+        optimizer = self.context.optimizer
+        while hasattr(optimizer, "parts"):
+            optimizer = optimizer.parts[-1]
+        if not callable(getattr(optimizer, "learning_rate", None)):
+            return
+        for step in self.steps:
+            free = [node for node in (step.result, *step.saves) if id(node) not in self.of]
+            if step.key[0] == "counters" and len(free) == 1:
+                self._give(free[0], "learning_rate")
 
     def _cotangents(self) -> None:
         """h0_grad for the derivative of the loss by h0."""

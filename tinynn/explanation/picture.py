@@ -51,9 +51,7 @@ def _headings(found: Layout) -> list[str]:
 def _arrow(arrow: Arrow) -> str:
     """The arrows of one value, with its shape where they begin."""
     name, kind = escape(arrow.source.name), arrow.source.kind
-    lines = "".join(
-        "M" + "L".join(f"{x:.1f},{y:.1f}" for x, y in points) for points in arrow.lines
-    )
+    lines = "".join("M" + "L".join(f"{x:.1f},{y:.1f}" for x, y in points) for points in arrow.lines)
     heads = "".join(
         f"M{x:.1f},{y:.1f}" + "".join(f"L{x + dx:.1f},{y + dy:.1f}" for dx, dy in _HEADS[way]) + "Z"
         for x, y, way in arrow.heads
@@ -69,7 +67,7 @@ def _arrow(arrow: Arrow) -> str:
 
 
 def _box(box: Box) -> str:
-    """A box with its lines of text; that of the update names every parameter, as far as it holds."""
+    """A box with its lines of text; that of the update names the parameters, if they fit."""
     room = int((box.height - 26) // 14) if box.column == UPDATE else 1
     notes = list(box.lines[1:])
     if len(notes) > room:

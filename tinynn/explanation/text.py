@@ -35,7 +35,7 @@ def text(description: Description, detail: str = "steps") -> str:
         lines.append(f"{_left(step).ljust(wide)}  # {shape}{'   ' + formula if formula else ''}")
         if step.value is not None:
             lines += [f"#     {row}" for row in rows_of(step.value)]
-    return "\n".join([*lines, f"# {_folded(description, detail)}"]) + "\n"
+    return "\n".join([*lines, f"# {folded(description, detail)}"]) + "\n"
 
 
 def _chosen(description: Description, detail: str) -> Iterator[Step]:
@@ -54,7 +54,7 @@ def _wide(steps: list[Step]) -> int:
     return max(len(str(step.shape)) for step in steps)
 
 
-def _folded(description: Description, detail: str) -> str:
+def folded(description: Description, detail: str) -> str:
     """The last line: what of the program is not shown."""
     steps = description.steps
     calls = sum(len(step.nodes) for step in steps)
