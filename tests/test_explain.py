@@ -16,8 +16,10 @@ from tests.networks import INPUTS, ROWS, X, loss_of, networks
 from tinynn import functional, tree
 from tinynn.explanation.description import describe
 from tinynn.explanation.layout import CHARACTER, SMALL, layout
+from tinynn.explanation.lines import Line
 from tinynn.explanation.numbers import rows_of
-from tinynn.explanation.steps import Step
+from tinynn.explanation.page import page
+from tinynn.explanation.text import text
 from tinynn.functional import relu, sigmoid
 from tinynn.layers import BatchNorm, Dropout, Layer, LayerNorm, Linear, Sequential
 from tinynn.losses import BinaryCrossEntropy, SoftmaxCrossEntropy, SquaredError
@@ -78,10 +80,10 @@ def mixed(**options: Any) -> Any:
 
 def assert_whole(step: Any) -> None:
     """Every node of the graph is in exactly one step, after those that it takes."""
-    home = {id(node): place for place, each in enumerate(step.steps) for node in each.nodes}
-    counted = sum(len(each.nodes) for each in step.steps)
+    home = {id(node): place for place, each in enumerate(step.lines) for node in each.nodes}
+    counted = sum(len(each.nodes) for each in step.lines)
     assert counted == len(home) == len(step.graph.nodes)
-    for place, each in enumerate(step.steps):
+    for place, each in enumerate(step.lines):
         assert each.result in each.nodes
         for node in each.nodes:
             assert all(home.get(id(parent), -1) <= place for parent in node.parents)
@@ -99,7 +101,7 @@ def assert_true(step: Any) -> int:
     words |= {name: getattr(functional, name) for name in ("relu", "sigmoid", "softmax", "gelu")}
     words |= {"astype": lambda x, dtype: x.astype(dtype)}
     checked = 0
-    for each in step.steps:
+    for each in step.lines:
         names = set(each.takes)
         assert names <= known.keys() | {each.name} | _constants(step), each
         called = set(re.findall(r"\b([a-z_]\w*)\(", each.code))
@@ -124,7 +126,7 @@ def test_drawn_networks_are_explained_whole_and_truly(name: str) -> None:
     step = explained(name, values=True)
     assert_whole(step)
     assert assert_true(step) > len(step.description.shown) / 2
-    shown = [each.name for each in step.steps]
+    shown = [each.name for each in step.lines]
     assert all(re.fullmatch(r"[^\W\d]\w*", each) for each in shown)
     assert len(set(shown)) == len(shown)
 
@@ -134,20 +136,20 @@ def test_each_optimizer_is_a_line_for_each_parameter(optimizer: Any) -> None:
     step = mixed(optimizer=optimizer, values=True)
     assert_whole(step)
     assert_true(step)
-    updated = [each.name for each in step.steps if each.key[0] == "update"]
+    updated = [each.name for each in step.lines if each.key[0] == "update"]
     paths = [path for path, _ in tree.paths(MIXED.init(0, X)[0])]
     if isinstance(optimizer, Groups):
         paths = [path for path in paths if path.startswith("0.")]
     assert updated == ["_".join(reversed(path.split("."))) for path in paths]
-    assert all(each.formula for each in step.steps if each.key[0] == "update")
+    assert all(each.formula for each in step.lines if each.key[0] == "update")
     # They are the parameters after a step of fit.
     model = tinynn.fit(
         MIXED, X, CLASSES, loss=SoftmaxCrossEntropy(), optimizer=optimizer, epochs=1,
         batch_size=None, shuffle=False, engine="eager", seed=0,
     )  # fmt: skip
-    if not any("mask" in each.name for each in step.steps):
+    if not any("mask" in each.name for each in step.lines):
         after = dict(tree.paths(model.params))
-        for path, each in zip(paths, [s for s in step.steps if s.key[0] == "update"], strict=True):
+        for path, each in zip(paths, [s for s in step.lines if s.key[0] == "update"], strict=True):
             np.testing.assert_allclose(each.value, after[path], rtol=1e-9)
 
 
@@ -157,7 +159,7 @@ def test_values_are_those_of_the_graph_on_every_library(backend: backends.Backen
     x = backend.asarray(X, "float32")
     step = tinynn.explain(net, x, backend.asarray(CLASSES), optimizer=Adam(), values=True)
     assert_whole(step)
-    values = {id(each.result): each.value for each in step.steps if each.value is not None}
+    values = {id(each.result): each.value for each in step.lines if each.value is not None}
     leaves = [leaf for leaf in tree.leaves(step._arguments) if hasattr(leaf, "dtype")]
     seen = []
 
@@ -168,7 +170,7 @@ def test_values_are_those_of_the_graph_on_every_library(backend: backends.Backen
 
     with backend.scope():
         step.graph.run(leaves, compare)
-    assert len(seen) == len(values) == len(step.steps)
+    assert len(seen) == len(values) == len(step.lines)
     assert [each.name for each in step.description.shown] == [
         *("h0", "h1", "mask_2", "h2", "prediction", "loss"),
         *("prediction_grad", "bias_3_grad", "h2_grad", "weight_3_grad", "h1_grad", "h0_grad"),
@@ -186,9 +188,10 @@ def test_a_schedule_gives_the_learning_rate() -> None:
 
 def test_the_explanation_of_xor() -> None:
     step = tinynn.explain(XOR, XOR_X, XOR_Y, loss=SquaredError(), optimizer=SGD(1.0))
-    found = "\n".join(step.text(detail) for detail in ("steps", "all", "calls"))
+    found = "\n".join(step.text(detail) for detail in ("lines", "all", "calls"))
     assert found == (HERE / "xor_explanation.txt").read_text()
-    assert str(step) == repr(step) == step.text("steps")
+    assert str(step) == repr(step) == step.text("lines")
+    assert f"```text\n{step}```" in (HERE.parent / "docs" / "explain.md").read_text()
 
 
 def test_dropout_is_one_line() -> None:
@@ -226,11 +229,11 @@ def test_the_program_is_the_emitted_one() -> None:
 def test_formulas_of_losses(loss: Any, formula: str, slope: str) -> None:
     net = Sequential(Linear(4), sigmoid, Linear(1))
     step = tinynn.explain(net, XOR_X, XOR_Y, loss=loss, values=True)
-    (line,) = (each for each in step.steps if each.name == "loss")
-    (back,) = (each for each in step.steps if each.name == "prediction_grad")
+    (line,) = (each for each in step.lines if each.name == "loss")
+    (back,) = (each for each in step.lines if each.name == "prediction_grad")
     assert line.formula.startswith(formula)
     assert back.formula == slope
-    p, t = (next(e.value for e in (*step.steps, *step.description.given) if e.name == name)
+    p, t = (next(e.value for e in (*step.lines, *step.description.given) if e.name == name)
             for name in ("prediction", "y"))  # fmt: skip
     n = p.size if loss.reduction == "mean" else 1
     said = slope.partition("= ")[2].replace("2 (", "2 * (").replace("σ(p)", "(1 / (1 + exp(-p)))")
@@ -268,12 +271,16 @@ def test_a_graph_inside_of_a_call_is_nested() -> None:
     body = record(lambda carry: namespace(carry).tanh(carry) * 2.0, X)
     twice = Function("repeat", lambda x, *, body, times: x)
     graph = record(lambda x: twice(x, body=body, times=2) + 1.0, X)
-    first, _ = describe(graph).steps
-    assert first.code == "user.repeat(x, body=<lambda>, times=2)" or "repeat" in first.code
+    description = describe(graph)
+    first, _ = description.lines
+    assert first.code == "tests.test_explain.repeat(x, body=<lambda>, times=2)"
     assert [f"{part.name} = {part.code}" for part in first.parts] == [
         "body.v0 = tanh(body.carry)",
         "body.v1 = body.v0 * 2.0",
     ]
+    starts = [row.partition(" =")[0] for row in text(description, "calls").splitlines()[2:-1]]
+    assert starts == [first.name, "body.v0", "body.v1", description.lines[1].name]
+    assert "body.v1 = " in re.sub("<.*?>", "", page(description))
 
 
 # The picture.
@@ -298,14 +305,14 @@ def test_arrows_go_around_boxes_and_words_stay_inside(drawn: dict[str, Any], nam
             apart = box.x + box.width <= other.x or other.x + other.width <= box.x
             apart |= box.y + box.height <= other.y or other.y + other.height <= box.y
             assert apart, (box, other)
-        assert len(box.lines[0]) * CHARACTER <= box.width - 8
-        assert all(len(line) * SMALL <= box.width - 8 for line in box.lines[1:])
+        assert len(box.texts[0]) * CHARACTER <= box.width - 8
+        assert all(len(line) * SMALL <= box.width - 8 for line in box.texts[1:])
         assert box.x + box.width <= found.width
         assert box.y + box.height <= found.height
     for arrow in found.arrows:
-        assert len(arrow.heads) == len(arrow.targets) == len(arrow.lines)
+        assert len(arrow.heads) == len(arrow.targets) == len(arrow.paths)
         assert arrow.labels, arrow.source
-        for points in arrow.lines:
+        for points in arrow.paths:
             for (x1, y1), (x2, y2) in pairwise(points):
                 assert x1 == x2 or y1 == y2  # straight
                 for box in found.boxes:
@@ -318,9 +325,9 @@ def test_arrows_go_around_boxes_and_words_stay_inside(drawn: dict[str, Any], nam
 def test_arrows_are_what_lines_take(drawn: dict[str, Any], name: str) -> None:
     description = drawn[name].description
     found = layout(description)
-    lead = {(a.source.name, place) for a in found.arrows for b in a.targets for place in b.steps}
+    lead = {(a.source.name, place) for a in found.arrows for b in a.targets for place in b.numbers}
     boxes = {box.name for box in found.boxes}
-    for place, each in enumerate(description.steps):
+    for place, each in enumerate(description.lines):
         taken = {(t, place) for t in each.takes if t in boxes and t != each.name}
         if not each.hidden and each.kind != "update":
             assert taken <= lead
@@ -393,7 +400,7 @@ def test_files_by_their_endings(tmp_path: Path) -> None:
 
 
 def test_mistakes() -> None:
-    with pytest.raises(ValueError, match="explain: detail: expected one of 'steps', 'all'"):
+    with pytest.raises(ValueError, match="explain: detail: expected one of 'lines', 'all'"):
         tinynn.explain(XOR, XOR_X, XOR_Y, detail="more")
     step = tinynn.explain(XOR, XOR_X, XOR_Y, loss="mse")
     with pytest.raises(ValueError, match="explain: detail: expected one of"):
@@ -409,9 +416,9 @@ def test_mistakes() -> None:
         tinynn.explain(Linear, XOR_X, XOR_Y, loss="mse")
 
 
-def test_steps_are_public() -> None:
+def test_lines_are_public() -> None:
     step = tinynn.explain(XOR, XOR_X, XOR_Y, loss="mse", values=True)
-    first: Step = step.steps[0]
+    first: Line = step.lines[0]
     assert (first.kind, first.place) == ("forward", "layer 0, Linear(4, bias=False)")
     assert (first.name, first.code, first.formula) == ("h0", "x @ weight_0", "y = x W")
     assert (first.shape, str(first.dtype)) == ((4, 4), "float64")

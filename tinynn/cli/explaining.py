@@ -32,8 +32,8 @@ from tinynn.tabular import fit_table
 @click.option("--values", is_flag=True, help="Carry the step out, and show what each line gives.")
 @click.option(
     "--detail",
-    type=click.Choice(["steps", "all", "calls", "program"]),
-    default="steps",
+    type=click.Choice(["lines", "all", "calls", "program"]),
+    default="lines",
     show_default=True,
     help="Lines that are folded; views and set-up as well; every call; or the emitted program.",
 )

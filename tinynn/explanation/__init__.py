@@ -4,6 +4,6 @@
 """
 
 from tinynn.explanation.explain import Explanation, explain
-from tinynn.explanation.steps import Step
+from tinynn.explanation.lines import Line
 
-__all__ = ["Explanation", "Step", "explain"]
+__all__ = ["Explanation", "Line", "explain"]

@@ -1,11 +1,11 @@
-"""The code of steps: what a call, or several that are folded, look like in Python."""
+"""The code of lines: what a call, or several that are folded, look like in Python."""
 
 import re
 from typing import Any
 
 from tinynn.explanation import formulas
+from tinynn.explanation.lines import Context, Line, is_view, output_paths
 from tinynn.explanation.names import Names
-from tinynn.explanation.steps import Context, Step, is_view, output_paths
 from tinynn.trace.scopes import Composite
 from tinynn.transforms.graph import Constant, Graph, Input, Node
 
@@ -35,132 +35,135 @@ _BENDS = frozenset(("broadcast_to", "reshape", "expand_dims", "squeeze"))
 
 
 class Writer:
-    """Writes the code and the formulas of steps."""
+    """Writes the code and the formulas of lines."""
 
-    def __init__(self, graph: Graph, steps: list[Step], names: Names, context: Context) -> None:
+    def __init__(self, graph: Graph, lines: list[Line], names: Names, context: Context) -> None:
         self.graph, self.names, self.context = graph, names.of, context
-        self.home = {id(node): step for step in steps for node in step.nodes}
+        self.home = {id(node): line for line in lines for node in line.nodes}
         self.users = graph.users()
         self.shown = {
-            id(node): step for step in steps if not step.hidden for node in (step.result,)
+            id(node): line for line in lines if not line.hidden for node in (line.result,)
         }
         self.row = formulas.of_loss(context.loss)
         outputs = output_paths(graph).items()
         self.states = {id(value) for path, value in outputs if path.startswith("state.")}
 
-    def write(self, step: Step) -> None:
-        """Give a step its name, code and formula, and what it takes."""
-        step.name = self.names[id(step.result)]
-        if step.hidden and len(step.nodes) == 1:
-            step.code, step.takes = self.call(step.result)
+    def write(self, line: Line) -> None:
+        """Give a line its name, code and formula, and what it takes."""
+        line.name = self.names[id(line.result)]
+        if line.hidden and len(line.nodes) == 1:
+            line.code, line.takes = self.call(line.result)
             return
         # An expression may be as long as two to the number of calls.
-        few = len(step.nodes) <= _FEW
-        expression = _Expression(self, step)
-        inline = expression.of(step.result)[0] if few else ""
+        few = len(line.nodes) <= _FEW
+        expression = _Expression(self, line)
+        inline = expression.of(line.result)[0] if few else ""
         rows = {
             "composite": self._composite,
             "pullback": self._pullback,
             "random": self._random,
             "update": self._update,
         }
-        function, formula = rows.get(step.key[0], self._plain)(step)
-        folded = step.key[0] in ("composite", "random") or not expression.fits(inline)
+        function, formula = rows.get(line.key[0], self._plain)(line)
+        folded = line.key[0] in ("composite", "random") or not expression.fits(inline)
         if not few or (function is not None and folded):
-            outside = self._outside(step)
-            step.takes = tuple(outside)
-            if step.key[0] == "update":
-                outside = self._of_update(step, outside)
-            step.code = f"{function or step.result.name}({', '.join(outside)})"
+            outside = self._outside(line)
+            line.takes = tuple(outside)
+            if line.key[0] == "update":
+                outside = self._of_update(line, outside)
+            line.code = f"{function or line.result.name}({', '.join(outside)})"
         else:
-            step.code, step.takes = inline, tuple(dict.fromkeys(expression.taken))
-        step.formula = formula
-        step.also = tuple(self.names[id(node)] for node in step.saves if id(node) in self.states)
+            line.code, line.takes = inline, tuple(dict.fromkeys(expression.taken))
+        line.formula = formula
+        line.also = tuple(self.names[id(node)] for node in line.saves if id(node) in self.states)
 
     def call(self, node: Node) -> tuple[str, tuple[str, ...]]:
         """The code of one call, with a name for each argument, and these names."""
         expression = _Expression(self, None)
         return expression.of(node)[0], tuple(dict.fromkeys(expression.taken))
 
-    # The function's name and the formula, by what a step is folded by.
+    # The function's name and the formula, by what a line is folded by.
 
-    def _plain(self, step: Step) -> tuple[str | None, str]:
-        name = step.result.name
-        if step.key[0] in ("shared", "counters"):
-            return "shared_by_all" if step.key[0] == "shared" else "count", ""
-        return None, formulas.CALLS.get(name, "") if len(step.nodes) == 1 else ""
+    def _plain(self, line: Line) -> tuple[str | None, str]:
+        name = line.result.name
+        if line.key[0] in ("shared", "counters"):
+            clips = any(type(p).__name__ == "ClipByGlobalNorm" for p in _chained(self.context))
+            if line.key[0] == "shared" and clips:
+                return "clip_by_global_norm", "s = min(1, limit / ‖all g‖)"
+            return "shared" if line.key[0] == "shared" else "count", ""
+        return None, formulas.CALLS.get(name, "") if len(line.nodes) == 1 else ""
 
-    def _composite(self, step: Step) -> tuple[str | None, str]:
-        frame = _frame(step)
+    def _composite(self, line: Line) -> tuple[str | None, str]:
+        frame = _frame(line)
         row = self._row(frame)
         if row is None:  # never, since it would not be folded
             return None, ""
         if frame is not None and type(frame) is Composite and frame.name == "linear":
-            bias = any(node.name == "add" for node in step.nodes)
+            bias = any(node.name == "add" for node in line.nodes)
             return None, row.call if bias else "y = x W"
         return self._function(frame), row.call
 
-    def _pullback(self, step: Step) -> tuple[str | None, str]:
-        pullback = step.nodes[-1].origin.pullback
+    def _pullback(self, line: Line) -> tuple[str | None, str]:
+        pullback = line.nodes[-1].origin.pullback
         if pullback is None:
             return None, ""
-        frame = _frame(step)
+        frame = _frame(line)
         row = None if frame is None else self._row(frame)
         if row is not None:
-            return f"{self._function(frame)}_backward", row.backward.get(self._role(step), "")
+            return f"{self._function(frame)}_backward", row.backward.get(self._role(line), "")
         call, rows = pullback.of, formulas.PULLBACKS.get(pullback.of.name, ())
-        place = self._argument(step, call)
+        place = self._argument(line, call)
         formula = rows[place] if place is not None and place < len(rows) else ""
         return f"{call.name}_backward", formula
 
-    def _role(self, step: Step) -> str:
+    def _role(self, line: Line) -> str:
         """By which argument of a composite this is the derivative: a parameter's name, or "x".
 
         It has the argument's shape; "" if several arguments have it.
         """
         for path, gradient in self.context.gradients.items():
-            if gradient is step.result:
+            if gradient is line.result:
                 return path.rpartition(".")[2]
         roles: set[str] = set()
-        forward = step.follows
+        forward = line.follows
         inside = set(map(id, forward.nodes)) if forward else set()
         for node in forward.nodes if forward else ():
             for a in node.parents:
-                if id(a) in inside or tuple(a.shape or ()) != step.shape:
+                if id(a) in inside or tuple(a.shape or ()) != line.shape:
                     continue
                 label = a.label if isinstance(a, Input) else ""
                 parameter = label.startswith("carry.params.")
                 roles.add(label.rpartition(".")[2] if parameter else "x")
         return roles.pop() if len(roles) == 1 else ""
 
-    def _argument(self, step: Step, call: Node) -> int | None:
+    def _argument(self, line: Line, call: Node) -> int | None:
         """Which argument of a call this is the derivative by, as far as names tell."""
         if len(call.parents) == 1:
             return call.args.index(call.parents[0])
         for place, a in enumerate(call.args):
-            if isinstance(a, Node) and step.name == f"{self.names[id(a)]}_grad":
+            if isinstance(a, Node) and line.name == f"{self.names[id(a)]}_grad":
                 return place
         return None
 
-    def _random(self, step: Step) -> tuple[str | None, str]:
-        if "Dropout" in step.place:
+    def _random(self, line: Line) -> tuple[str | None, str]:
+        if "Dropout" in line.place:
             return "dropout_mask", "m = 0 with probability rate, else 1 / (1 - rate)"
         return "random", "independent draws, which follow from the key"
 
-    def _update(self, step: Step) -> tuple[str | None, str]:
+    def _update(self, line: Line) -> tuple[str | None, str]:
         optimizer = self.context.optimizer
-        formula = formulas.of_update(optimizer, step.key[1])
+        formula = formulas.of_update(optimizer, line.key[1])
         return _snake(type(optimizer).__name__), formula
 
-    def _of_update(self, step: Step, outside: list[str]) -> list[str]:
+    def _of_update(self, line: Line, outside: list[str]) -> list[str]:
         """The parameter, its gradient, and what all share: without what the optimizer keeps."""
         kept = {
             self.names[id(value)]
             for value in self.graph.inputs
             if value.label.startswith("carry.optimizer_state")
         }
-        gradient = self.context.gradients.get(step.key[1])
-        first = [step.name, self.names[id(gradient)] if gradient is not None else ""]
+        gradient = self.context.gradients.get(line.key[1])
+        first = [line.name, self.names[id(gradient)] if gradient is not None else ""]
         rest = [name for name in outside if name not in kept]
         return [n for n in first if n in rest] + [n for n in rest if n not in first]
 
@@ -176,10 +179,10 @@ class Writer:
             return _snake(type(self.context.loss).__name__) if of_loss else frame.name
         return _snake(type(frame[1]).__name__)
 
-    def _outside(self, step: Step) -> list[str]:
-        """The names of what a step takes; for what is inside of another step, what that takes."""
+    def _outside(self, line: Line) -> list[str]:
+        """The names of what a line takes; for what is inside of another line, what that takes."""
         found: dict[str, None] = {}
-        inside = {id(node) for node in step.nodes}
+        inside = {id(node) for node in line.nodes}
 
         def take(value: Node) -> None:
             if id(value) in inside or isinstance(value, Constant):
@@ -187,36 +190,36 @@ class Writer:
             home = self.home.get(id(value))
             if home is None or id(value) in self.shown:
                 found.setdefault(self.names[id(value)])
-            elif home is not step and home.kind == "set-up":
+            elif home is not line and home.kind == "set-up":
                 return
-            elif home is not step and home.hidden:
+            elif home is not line and home.hidden:
                 for parent in value.parents:
                     take(parent)
-            elif home is not step:
+            elif home is not line:
                 for name in self._outside(home):
                     found.setdefault(name)
 
-        pullback = step.nodes[-1].origin.pullback
-        if step.key[0] == "pullback" and pullback and isinstance(pullback.cotangent, Node):
+        pullback = line.nodes[-1].origin.pullback
+        if line.key[0] == "pullback" and pullback and isinstance(pullback.cotangent, Node):
             take(pullback.cotangent)
-        for node in step.nodes:
+        for node in line.nodes:
             for parent in node.parents:
                 take(parent)
         return list(found)
 
 
 class _Expression:
-    """One expression: the calls of a step, and the views that it takes, inside one another.
+    """One expression: the calls of a line, and the views that it takes, inside one another.
 
-    With no step it is one call, all of whose arguments have a name.
+    With no line it is one call, all of whose arguments have a name.
     """
 
-    def __init__(self, writer: Writer, step: Step | None) -> None:
-        self.writer, self.step = writer, step
-        self.inside = set(map(id, step.nodes)) if step else set()
+    def __init__(self, writer: Writer, line: Line | None) -> None:
+        self.writer, self.line = writer, line
+        self.inside = set(map(id, line.nodes)) if line else set()
         self.taken: list[str] = []
         self.times: dict[int, int] = {}
-        self.internal = False  # it takes what is inside of a folded step
+        self.internal = False  # it takes what is inside of a folded line
 
     def fits(self, text: str) -> bool:
         """Whether the expression reads better than a name for it."""
@@ -237,10 +240,10 @@ class _Expression:
             return name, _ATOM
         if id(node) in self.inside and not is_view(node):
             self.times[id(node)] = self.times.get(id(node), 0) + 1
-        if not top and self.step is not None and _is_idle(node, beside):
+        if not top and self.line is not None and _is_idle(node, beside):
             return self.of(node.args[0], False, beside)
         text, level = self._call(node)
-        if top or self.step is None or not is_view(node) or _SHORT.fullmatch(text):
+        if top or self.line is None or not is_view(node) or _SHORT.fullmatch(text):
             return text, level
         return self._view(node), _ATOM
 
@@ -252,8 +255,8 @@ class _Expression:
         text = self.of(base, False)[0]
         return f"view({text})"
 
-    def _has_name(self, node: Node, home: Step | None) -> bool:
-        if self.step is None or home is None:
+    def _has_name(self, node: Node, home: Line | None) -> bool:
+        if self.line is None or home is None:
             return True
         if id(node) in self.inside:
             return False
@@ -264,7 +267,7 @@ class _Expression:
 
     def _call(self, node: Node) -> tuple[str, int]:
         name, args = node.name, node.args
-        if name in ("ones_like", "zeros_like") and self.step is not None and not node.shape:
+        if name in ("ones_like", "zeros_like") and self.line is not None and not node.shape:
             return ("1" if name == "ones_like" else "0"), _ATOM
         if name in _INFIX and len(args) == 2:
             sign, level = _INFIX[name]
@@ -367,11 +370,17 @@ def dtype_name(dtype: Any) -> str:
     return text.rpartition(".")[2]
 
 
-def _frame(step: Step) -> Any:
-    number = step.key[1]
-    if step.key[0] not in ("composite", "pullback"):
+def _chained(context: Context) -> tuple[Any, ...]:
+    """The parts of a Chain; else the optimizer itself."""
+    parts: tuple[Any, ...] = getattr(context.optimizer, "parts", (context.optimizer,))
+    return parts
+
+
+def _frame(line: Line) -> Any:
+    number = line.key[1]
+    if line.key[0] not in ("composite", "pullback"):
         return None
-    return next((f for f in step.nodes[-1].origin.frames if id(f) == number), None)
+    return next((f for f in line.nodes[-1].origin.frames if id(f) == number), None)
 
 
 def _snake(name: str) -> str:

@@ -1,4 +1,4 @@
-"""`describe`: a recorded training step as a list of steps, and what it is given."""
+"""`describe`: a recorded training step as a list of lines, and what it is given."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,8 +6,8 @@ from typing import Any
 
 from tinynn.config import label
 from tinynn.explanation.code import Writer, dtype_name
+from tinynn.explanation.lines import Context, Line, graphs_in, group, inputs_of
 from tinynn.explanation.names import Names
-from tinynn.explanation.steps import Context, Step, graphs_in, group, inputs_of
 from tinynn.transforms.graph import Graph, Input, Node
 
 #: What the labels of inputs begin with, and what these are.
@@ -49,42 +49,41 @@ class Description:
 
     Attributes:
         title: the network, the loss, the optimizer and the batch.
-        given: what the step takes from outside, as far as it is used.
-        steps: every call of the graph, in exactly one step each.
-        outputs: the names of results: parameters, state, and the loss.
+        given: what the line takes from outside, as far as it is used.
+        lines: every call of the graph, in exactly one line each.
     """
 
     title: str
     given: tuple[Given, ...]
-    steps: tuple[Step, ...]
+    lines: tuple[Line, ...]
 
     @property
-    def shown(self) -> list[Step]:
-        """The steps without views and set-up."""
-        return [step for step in self.steps if not step.hidden]
+    def shown(self) -> list[Line]:
+        """The lines without views and set-up."""
+        return [line for line in self.lines if not line.hidden]
 
 
 def describe(graph: Graph, context: Context | None = None, title: str = "") -> Description:
-    """The description of a recorded training step; see `Step`."""
+    """The description of a recorded training step; see `Line`."""
     context = context or Context()
-    steps = group(graph, context)
-    names = Names(graph, steps, context)
-    writer = Writer(graph, steps, names, context)
-    for step in steps:
-        writer.write(step)
-        step.parts = _parts(step, writer, names.of)
+    lines = group(graph, context)
+    names = Names(graph, lines, context)
+    writer = Writer(graph, lines, names, context)
+    for line in lines:
+        writer.write(line)
+        line.parts = _parts(line, writer, names.of)
     before = ""
-    for step in steps:
-        for each in (step, *step.parts):
+    for line in lines:
+        for each in (line, *line.parts):
             # Set-up that nobody asked for stands with what is before it.
-            each.place = before if step.hidden and not each.place else _place(each.place, context)
-        before = step.place
-    given = tuple(Given(names.of[id(v)], _kind(v), v) for v in inputs_of(steps, graph))
-    return Description(title or graph.name, given, tuple(steps))
+            each.place = before if line.hidden and not each.place else _place(each.place, context)
+        before = line.place
+    given = tuple(Given(names.of[id(v)], _kind(v), v) for v in inputs_of(lines, graph))
+    return Description(title or graph.name, given, tuple(lines))
 
 
 def _place(place: str, context: Context) -> str:
-    """The part of a step with what it is done by: "loss, SquaredError()"."""
+    """The part of a line with what it is done by: "loss, SquaredError()"."""
     by = {"loss": context.loss, "update": context.optimizer}.get(place)
     return place if by is None else f"{place}, {label(by)}"
 
@@ -94,24 +93,24 @@ def _kind(value: Input) -> str:
     return next(starts, "data")
 
 
-def _parts(step: Step, writer: Writer, names: dict[int, str]) -> tuple[Step, ...]:
-    """The calls of a step, if there are several, and those of the graphs inside of a call."""
-    if len(step.nodes) > 1:
-        return tuple(_one(node, step.kind, writer, names) for node in step.nodes)
-    return _nested(step.nodes[0], step.kind, "")
+def _parts(line: Line, writer: Writer, names: dict[int, str]) -> tuple[Line, ...]:
+    """The calls of a line, if there are several, and those of the graphs inside of a call."""
+    if len(line.nodes) > 1:
+        return tuple(_one(node, line.kind, writer, names) for node in line.nodes)
+    return _nested(line.nodes[0], line.kind, "")
 
 
-def _one(node: Node, kind: str, writer: Writer, names: dict[int, str]) -> Step:
+def _one(node: Node, kind: str, writer: Writer, names: dict[int, str]) -> Line:
     code, takes = writer.call(node)
-    return Step(
+    return Line(
         kind, node.origin.place, (node,), node, ("call", id(node)), names[id(node)], code,
         takes=takes, parts=_nested(node, kind, ""),
     )  # fmt: skip
 
 
-def _nested(node: Node, kind: str, prefix: str) -> tuple[Step, ...]:
+def _nested(node: Node, kind: str, prefix: str) -> tuple[Line, ...]:
     """The calls of the graphs that a call is given, such as the body of a loop."""
-    found: list[Step] = []
+    found: list[Line] = []
     for name, graph in graphs_in(node):
         start = f"{prefix}{name}."
         names = {id(value): f"{start}{value.label}" for value in graph.inputs}
@@ -119,9 +118,9 @@ def _nested(node: Node, kind: str, prefix: str) -> tuple[Step, ...]:
         names |= {id(n): f"{start}v{i}" for i, n in enumerate(graph.nodes)}
         plain = _Plain(graph, names)
         for each in graph.nodes:
-            step = _one(each, kind, plain, names)
-            step.parts = _nested(each, kind, start)
-            found.append(step)
+            line = _one(each, kind, plain, names)
+            line.parts = _nested(each, kind, start)
+            found.append(line)
     return tuple(found)
 
 
@@ -136,17 +135,17 @@ class _Plain(Writer):
 def fill_in(
     description: Description, graph: Graph, values: list[Any], to_host: Callable[[Any], Any]
 ) -> None:
-    """Carry the step out on these values of the inputs, and keep what each step and part gives."""
-    wanted: dict[int, list[Step]] = {}
-    for step in description.steps:
-        for each in (step, *step.parts):
+    """Carry the training step out on these values, and keep what each line and part gives."""
+    wanted: dict[int, list[Line]] = {}
+    for line in description.lines:
+        for each in (line, *line.parts):
             wanted.setdefault(id(each.result), []).append(each)
 
     def keep(node: Node, value: Any) -> None:
         if id(node) in wanted and hasattr(value, "dtype"):
             host = to_host(value).copy()
-            for step in wanted[id(node)]:
-                step.value = host
+            for line in wanted[id(node)]:
+                line.value = host
 
     given = {id(each.node): each for each in description.given}
     for node, value in zip(graph.inputs, values, strict=True):

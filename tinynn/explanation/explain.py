@@ -14,9 +14,9 @@ from tinynn.compiler.engines import kind_of
 from tinynn.config import label
 from tinynn.data import columns_of
 from tinynn.explanation.description import Description, describe, fill_in
+from tinynn.explanation.lines import Context, Line
 from tinynn.explanation.page import page
 from tinynn.explanation.picture import svg
-from tinynn.explanation.steps import Context, Step
 from tinynn.explanation.text import text
 from tinynn.optim import SGD
 from tinynn.trace.scopes import node_of
@@ -27,7 +27,7 @@ from tinynn.training.problem import Problem, prepare
 from tinynn.transforms.graph import Graph
 from tinynn.transforms.record import record
 
-DETAILS = ("steps", "all", "calls", "program")
+DETAILS = ("lines", "all", "calls", "program")
 _HEIGHT = 640  # of the page in a notebook
 
 
@@ -37,8 +37,8 @@ class Explanation:
 
     Attributes
     ----------
-    description : the steps, of which text, picture and page are made
-    graph : the step as a graph of calls; each is in exactly one of the steps
+    description : the lines, of which text, picture and page are made
+    graph : the step as a graph of calls; each call is in exactly one line
     detail : how much `str` shows: see `explain`
 
     """
@@ -50,12 +50,12 @@ class Explanation:
     _arguments: tuple[Any, ...]
 
     @property
-    def steps(self) -> tuple[Step, ...]:
+    def lines(self) -> tuple[Line, ...]:
         """The lines, with name, code, formula, shape, dtype, layer and value."""
-        return self.description.steps
+        return self.description.lines
 
     def text(self, detail: str | None = None) -> str:
-        """The steps as text; `detail` as in `explain`."""
+        """The lines as text; `detail` as in `explain`."""
         detail = _checked(detail or self.detail)
         return self.program if detail == "program" else text(self.description, detail)
 
@@ -66,7 +66,7 @@ class Explanation:
         with home.scope():
             graph = recorded(self._problem.step, home, *self._arguments)
             loop = kind_of("calls", home)(graph, len(tree.leaves(carry)), home, slots_of(carry))
-            return "\n".join(line for line, _ in loop.lines) + "\n"
+            return "\n".join(text for text, _ in loop.lines) + "\n"
 
     @cached_property
     def svg(self) -> str:
@@ -125,7 +125,7 @@ def explain(
     seed: int = 0,
     values: bool = False,
     columns: Sequence[str] = (),
-    detail: str = "steps",
+    detail: str = "lines",
 ) -> Explanation:
     """Explain the training step of a network on this batch: as text, as a picture, as a page.
 
@@ -142,7 +142,7 @@ def explain(
     seed : of the parameters and the random numbers
     values : carry the step out once, and show what each line gave
     columns : the names to read from a data frame, in that order
-    detail : {"steps", "all", "calls", "program"}
+    detail : {"lines", "all", "calls", "program"}
         How much `str` shows: lines that are folded; views and set-up as well; every call in a line
         of its own; or the program as the compiler emits it.
 
@@ -157,17 +157,17 @@ def explain(
     >>> print(explain(Linear(1, bias=False), [[1.0, 2.0], [3.0, 4.0]], [[1.5], [0.5]]))
     # Linear(1, bias=False) on x (2, 2) and y (2, 1)
     # the network itself
-    prediction = x @ weight                                      # (2, 1)   y = x W
+    prediction = x @ weight              # (2, 1)   y = x W
     # loss, SquaredError()
-    loss = squared_error(prediction, y)                          # ()       L = mean((p - t)²)
+    loss = squared_error(prediction, y)  # ()       L = mean((p - t)²)
     # loss, SquaredError(), backward
     prediction_grad = squared_error_backward(prediction, y)  # (2, 1)   ∂L/∂p = 2 (p - t) / n
-    # the network itself, backward
-    weight_grad = x.T @ prediction_grad                          # (2, 1)   ∂L/∂W = xᵀ ∂L/∂y
+    # , backward
+    weight_grad = x.T @ prediction_grad  # (2, 1)   ∂L/∂W = xᵀ ∂L/∂y
     # update, SGD(learning_rate=1.0)
     #     w = w - η g
-    weight = weight - 1.0 * weight_grad                          # (2, 1)
-    # 5 lines for 16 calls, 15 are folded into 5 of them, 1 of views and set-up are left out
+    weight = weight - 1.0 * weight_grad  # (2, 1)
+    # 5 lines for 17 calls, 13 are folded into 4 of them, 3 of views and set-up are left out
 
     """
     _checked(detail)

@@ -1,7 +1,7 @@
 """Where boxes and arrows of the picture lie.
 
 Boxes stand in columns: what is given, forward, backward, gradients, and the update as one tall box.
-A backward step is in the row of the forward step that it is the derivative of. Arrows run between
+A backward line is in the row of the forward line that it is the derivative of. Arrows run between
 the columns (in channels) and between the rows (in lanes), never behind a box; all arrows of one
 value share one track.
 """
@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from tinynn.explanation.description import Description, Given
-from tinynn.explanation.steps import Step
+from tinynn.explanation.lines import Line
 
 GIVEN, FORWARD, BACKWARD, GRADIENTS, UPDATE = range(5)
 HEIGHT, _GAP, _TRACK, _MARGIN, _TOP = 40, 12, 8, 16, 48
@@ -20,13 +20,13 @@ LONGEST = 38  # characters in a box
 
 @dataclass(eq=False)
 class Box:
-    """A box, and where it stands. `steps` are the numbers of the steps that it stands for."""
+    """A box, and where it stands. `numbers` are those of the lines that it stands for."""
 
     column: int
     kind: str
     name: str
-    lines: tuple[str, ...]
-    steps: tuple[int, ...] = ()
+    texts: tuple[str, ...]
+    numbers: tuple[int, ...] = ()
     shape: str = ""
     row: int = 0
     x: float = 0.0
@@ -42,7 +42,7 @@ class Box:
 
 @dataclass
 class Arrow:
-    """The arrows of one value: lines, each a list of points, heads, and labels.
+    """The arrows of one value: paths, each a list of points, heads, and labels.
 
     heads: (x, y, direction), one of "right", "left", "up", "down". labels: (x, y), where the shape
     is written.
@@ -50,7 +50,7 @@ class Arrow:
 
     source: Box
     targets: list[Box]
-    lines: list[list[tuple[float, float]]] = field(default_factory=list)
+    paths: list[list[tuple[float, float]]] = field(default_factory=list)
     heads: list[tuple[float, float, str]] = field(default_factory=list)
     labels: list[tuple[float, float]] = field(default_factory=list)
 
@@ -83,45 +83,45 @@ def layout(description: Description) -> Layout:
 def _boxes(description: Description) -> dict[str, Box]:
     """Every box, by the name of its value; those of the update have numbers for names."""
     boxes: dict[str, Box] = {}
-    shown = [(i, step) for i, step in enumerate(description.steps) if not step.hidden]
+    shown = [(i, line) for i, line in enumerate(description.lines) if not line.hidden]
     read_by = {
-        name: step for _, step in reversed(shown) if step.kind != "update" for name in step.takes
+        name: line for _, line in reversed(shown) if line.kind != "update" for name in line.takes
     }
-    updates = [(i, step) for i, step in shown if step.kind == "update"]
-    gradients = {name for _, step in updates for name in step.takes}
+    updates = [(i, line) for i, line in shown if line.kind == "update"]
+    gradients = {name for _, line in updates for name in line.takes}
     row, rows = -1, dict[int, int]()
-    for index, step in shown:
-        if step.kind == "update":
+    for index, line in shown:
+        if line.kind == "update":
             continue
-        column = _column(step, gradients)
+        column = _column(line, gradients)
         if column == FORWARD:
             row += 1
-        rows[id(step)] = row if column == FORWARD else max(row, 0)
+        rows[id(line)] = row if column == FORWARD else max(row, 0)
         if column in (BACKWARD, GRADIENTS):
-            rows[id(step)] = row = rows.get(id(step.follows), row)
-        boxes[step.name] = Box(
-            column, step.kind, step.name, (shorten(step.name), shorten(step.code)), (index,),
-            str(step.shape), rows[id(step)],
+            rows[id(line)] = row = rows.get(id(line.follows), row)
+        boxes[line.name] = Box(
+            column, line.kind, line.name, (shorten(line.name), shorten(line.code)), (index,),
+            str(line.shape), rows[id(line)],
         )  # fmt: skip
-    for step in (step for _, step in shown if step.key[0] == "random" and step.name in read_by):
-        boxes[step.name].row = rows[id(read_by[step.name])]
+    for line in (line for _, line in shown if line.key[0] == "random" and line.name in read_by):
+        boxes[line.name].row = rows[id(read_by[line.name])]
     for given in description.given:
         reader = read_by.get(given.name)
         if reader is not None and given.kind != "key" and given.name not in boxes:
             boxes[given.name] = _input(given, rows[id(reader)])
     if updates:
-        names = [step.name for _, step in updates]
-        lines = (updates[-1][1].place.removeprefix("update, "), *names)
-        box = Box(UPDATE, "update", "", tuple(map(shorten, lines)), tuple(i for i, _ in updates))
+        names = [line.name for _, line in updates]
+        texts = (updates[-1][1].place.removeprefix("update, "), *names)
+        box = Box(UPDATE, "update", "", tuple(map(shorten, texts)), tuple(i for i, _ in updates))
         boxes |= {f"{place} update": box for place, _ in updates}
     return boxes
 
 
-def _column(step: Step, gradients: set[str]) -> int:
-    if step.key[0] == "random":
+def _column(line: Line, gradients: set[str]) -> int:
+    if line.key[0] == "random":
         return GIVEN
-    if step.kind == "backward":
-        return GRADIENTS if step.name in gradients else BACKWARD
+    if line.kind == "backward":
+        return GRADIENTS if line.name in gradients else BACKWARD
     return FORWARD
 
 
@@ -132,12 +132,12 @@ def _input(given: Given, row: int) -> Box:
 
 def _arrows(description: Description, boxes: dict[str, Box]) -> list[Arrow]:
     targets: dict[int, Arrow] = {}
-    for index, step in enumerate(description.steps):
-        if step.hidden:
+    for index, line in enumerate(description.lines):
+        if line.hidden:
             continue
-        update = step.kind == "update"
-        end = boxes[f"{index} update" if update else step.name]
-        for name in step.takes:
+        update = line.kind == "update"
+        end = boxes[f"{index} update" if update else line.name]
+        for name in line.takes:
             start = boxes.get(name)
             if start is None or start is end or (update and start.column == GIVEN):
                 continue
@@ -169,7 +169,7 @@ class _Placing:
     # How an arrow goes.
 
     def _chained(self, a: Box, b: Box) -> bool:
-        """Whether b is right below a, or of two backward steps right above it."""
+        """Whether b is right below a, or of two backward lines right above it."""
         if a.column != b.column or a.column not in (FORWARD, BACKWARD):
             return False
         order = [
@@ -178,8 +178,8 @@ class _Placing:
             if column == a.column
             for box in stack
         ]
-        step = order.index(b) - order.index(a)
-        return step == 1 or (step == -1 and a.column == BACKWARD)
+        line = order.index(b) - order.index(a)
+        return line == 1 or (line == -1 and a.column == BACKWARD)
 
     def _ways(self, arrow: Arrow) -> list[tuple[Box, str, int, int]]:
         """For each target that is not chained: the side of the exit, and both channels."""
@@ -295,7 +295,7 @@ class _Placing:
                 down = b.y > a.y
                 x = a.x + a.width / 2
                 start, end = (a.y + a.height, b.y) if down else (a.y, b.y + b.height)
-                arrow.lines.append([(x, start), (x, end)])
+                arrow.paths.append([(x, start), (x, end)])
                 arrow.heads.append((x, end, "down" if down else "up"))
                 if abs(end - start) > 20:  # not between two of one row
                     arrow.labels.append((x + 5, (end if down else start) - 8))
@@ -320,7 +320,7 @@ class _Placing:
                 if end_y != lane:
                     x = self._track(number, enter)
                     points += [(x, lane), (x, end_y)]
-            arrow.lines.append([*points, (end_x, end_y)])
+            arrow.paths.append([*points, (end_x, end_y)])
             arrow.heads.append((end_x, end_y, "right" if left else "left"))
 
     def _track(self, number: int, channel: int) -> float:
@@ -328,7 +328,7 @@ class _Placing:
 
 
 def _width(box: Box) -> float:
-    return 16 + max(len(box.lines[0]) * CHARACTER, *(len(t) * SMALL for t in box.lines[1:]), 60.0)
+    return 16 + max(len(box.texts[0]) * CHARACTER, *(len(t) * SMALL for t in box.texts[1:]), 60.0)
 
 
 def _packed(spans: Iterable[tuple[float, float, int]]) -> dict[int, int]:

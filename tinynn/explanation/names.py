@@ -4,7 +4,7 @@ import keyword
 import re
 from typing import Any
 
-from tinynn.explanation.steps import Context, Step, output_paths
+from tinynn.explanation.lines import Context, Line, output_paths
 from tinynn.trace.scopes import Composite
 from tinynn.transforms.graph import Graph, Node
 
@@ -12,14 +12,14 @@ from tinynn.transforms.graph import Graph, Node
 class Names:
     """A name for every value of a graph; no two are the same.
 
-    Those of the results of steps say what they are; those of other calls are v0, v1, ..., as
+    Those of the results of lines say what they are; those of other calls are v0, v1, ..., as
     `print(graph)` has them.
     """
 
-    def __init__(self, graph: Graph, steps: list[Step], context: Context) -> None:
+    def __init__(self, graph: Graph, lines: list[Line], context: Context) -> None:
         self.taken: set[str] = set()
         self.of: dict[int, str] = {}
-        self.graph, self.steps, self.context = graph, steps, context
+        self.graph, self.lines, self.context = graph, lines, context
         params = [v.label[13:] for v in graph.inputs if v.label.startswith("carry.params.")]
         for value in graph.inputs:
             self._give(value, _input(value.label, params))
@@ -35,16 +35,16 @@ class Names:
         self._updated(paths)
         self._cotangents()
         self._scheduled()
-        for step in steps:
-            if step.key[0] == "random":
-                layer = _path(step.result)
-                what = "mask" if "Dropout" in step.place else "draw"
-                self._give(step.result, f"{what}_{layer}" if layer else what)
+        for line in lines:
+            if line.key[0] == "random":
+                layer = _path(line.result)
+                what = "mask" if "Dropout" in line.place else "draw"
+                self._give(line.result, f"{what}_{layer}" if layer else what)
         count = 0
-        for step in steps:
-            if id(step.result) not in self.of and not step.hidden:
+        for line in lines:
+            if id(line.result) not in self.of and not line.hidden:
                 count += 1
-                self._give(step.result, f"t{count}")
+                self._give(line.result, f"t{count}")
         for index, node in enumerate(graph.nodes):
             self._give(node, f"v{index}")
 
@@ -63,37 +63,37 @@ class Names:
 
     def _layers(self) -> None:
         """h0 for what layer 0 gives, the outermost layer of several that end in it."""
-        home = {id(node): step for step in self.steps for node in step.nodes}
+        home = {id(node): line for line in self.lines for node in line.nodes}
         users = self.graph.users()
-        forward = [s for s in self.steps if s.kind in ("forward", "view") and not _pulled(s)]
+        forward = [s for s in self.lines if s.kind in ("forward", "view") and not _pulled(s)]
         read_by_loss = {
             id(a): a
-            for step in self.steps
-            if step.kind == "loss"
-            for node in step.nodes
+            for line in self.lines
+            if line.kind == "loss"
+            for node in line.nodes
             for a in node.parents
             if id(a) in home and home[id(a)].kind in ("forward", "view")
         }
         if len(read_by_loss) == 1:
             self._give(next(iter(read_by_loss.values())), "prediction")
-        last: dict[int, tuple[int, str, Step]] = {}
-        for step in forward:
-            frames = [f for f in step.result.origin.frames if type(f) is tuple and f[0] is not None]
+        last: dict[int, tuple[int, str, Line]] = {}
+        for line in forward:
+            frames = [f for f in line.result.origin.frames if type(f) is tuple and f[0] is not None]
             for depth, frame in enumerate(frames):
                 name = "_".join(str(index) for index, _ in frames[: depth + 1])
                 inside = any(
-                    frame in u.origin.frames and not u.origin.backward and home[id(u)] is not step
-                    for u in users.get(id(step.result), [])
+                    frame in u.origin.frames and not u.origin.backward and home[id(u)] is not line
+                    for u in users.get(id(line.result), [])
                 )
                 if not inside:
-                    last[id(frame)] = depth, name, step
-        for _, name, step in sorted(last.values(), key=lambda row: row[0]):
-            if step.key[0] != "random":
-                self._give(step.result, f"h{name}" if name[:1].isdigit() else name)
+                    last[id(frame)] = depth, name, line
+        for _, name, line in sorted(last.values(), key=lambda row: row[0]):
+            if line.key[0] != "random":
+                self._give(line.result, f"h{name}" if name[:1].isdigit() else name)
 
     def _updated(self, paths: dict[str, Any]) -> None:
         """What takes the place of an input has its name, unless that is still read later on."""
-        order = {id(node): place for place, s in enumerate(self.steps) for node in s.nodes}
+        order = {id(node): place for place, s in enumerate(self.lines) for node in s.nodes}
         read: dict[int, int] = {}
         for node in self.graph.nodes:
             for parent in node.parents:
@@ -116,15 +116,15 @@ class Names:
             optimizer = optimizer.parts[-1]
         if not callable(getattr(optimizer, "learning_rate", None)):
             return
-        for step in self.steps:
-            free = [node for node in (step.result, *step.saves) if id(node) not in self.of]
-            if step.key[0] == "counters" and len(free) == 1:
+        for line in self.lines:
+            free = [node for node in (line.result, *line.saves) if id(node) not in self.of]
+            if line.key[0] == "counters" and len(free) == 1:
                 self._give(free[0], "learning_rate")
 
     def _cotangents(self) -> None:
         """h0_grad for the derivative of the loss by h0."""
-        for step in self.steps:
-            for node in step.nodes:
+        for line in self.lines:
+            for node in line.nodes:
                 pullback = node.origin.pullback
                 if pullback is None or not isinstance(pullback.cotangent, Node):
                     continue
@@ -133,8 +133,8 @@ class Names:
                     self._give(pullback.cotangent, f"{name}_grad")
 
 
-def _pulled(step: Step) -> bool:
-    return step.result.origin.backward
+def _pulled(line: Line) -> bool:
+    return line.result.origin.backward
 
 
 def _path(node: Node) -> str:

@@ -1,6 +1,6 @@
 "use strict";
 (() => {
-  const steps = JSON.parse(document.getElementById("steps").textContent);
+  const known = JSON.parse(document.getElementById("known").textContent);
   const picture = document.getElementById("picture");
   const detail = document.getElementById("detail");
   const lines = [...document.querySelectorAll("#program li.line")];
@@ -15,13 +15,13 @@
     return made;
   };
 
-  const say = (step) => {
-    const parts = [element("pre", step.left + " = " + step.code)];
-    if (step.formula) parts.push(element("p", step.formula, "formula"));
-    const shape = [step.kind, step.place, "shape " + step.shape, step.dtype];
+  const say = (entry) => {
+    const parts = [element("pre", entry.left + " = " + entry.code)];
+    if (entry.formula) parts.push(element("p", entry.formula, "formula"));
+    const shape = [entry.kind, entry.place, "shape " + entry.shape, entry.dtype];
     parts.push(element("p", shape.filter(Boolean).join(" · "), "soft"));
-    if (step.numbers.length) parts.push(element("pre", step.numbers.join("\n"), "numbers"));
-    if (step.calls > 1) parts.push(element("p", step.calls + " calls in one line", "soft"));
+    if (entry.numbers.length) parts.push(element("pre", entry.numbers.join("\n"), "numbers"));
+    if (entry.calls > 1) parts.push(element("p", entry.calls + " calls in one line", "soft"));
     detail.replaceChildren(...parts);
   };
 
@@ -45,13 +45,13 @@
   };
 
   const choose = (id, from) => {
-    const step = steps[id];
-    say(step);
-    mark(step.name, lines.find((line) => line.dataset.id === id), step.takes);
+    const entry = known[id];
+    say(entry);
+    mark(entry.name, lines.find((line) => line.dataset.id === id), entry.takes);
     for (const box of boxes) {
-      const here = box.dataset.steps.split(" ").includes(String(step.step));
+      const here = box.dataset.lines.split(" ").includes(String(entry.line));
       box.classList.toggle("chosen", here);
-      box.classList.toggle("near", step.takes.includes(box.dataset.name));
+      box.classList.toggle("near", entry.takes.includes(box.dataset.name));
       if (here && from !== box) show(box);
     }
     picture.classList.add("choosing");
@@ -59,9 +59,9 @@
 
   const given = (box) => {
     const name = box.dataset.name;
-    const step = steps["given " + name];
-    if (!step) return;
-    say(step);
+    const entry = known["given " + name];
+    if (!entry) return;
+    say(entry);
     mark(name, null, []);
     for (const other of boxes) {
       other.classList.toggle("chosen", other === box);
@@ -75,7 +75,7 @@
   };
   for (const line of lines) watch(line, () => choose(line.dataset.id));
   for (const box of boxes) {
-    const first = box.dataset.steps.split(" ")[0];
+    const first = box.dataset.lines.split(" ")[0];
     box.setAttribute("tabindex", "0");
     watch(box, () => (first === "" ? given(box) : choose(first, box)));
   }

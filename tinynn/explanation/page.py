@@ -8,9 +8,9 @@ from string import Template
 from typing import Any
 
 from tinynn.explanation.description import Description, Given, dtype_name
+from tinynn.explanation.lines import Line
 from tinynn.explanation.numbers import rows_of
 from tinynn.explanation.picture import asset, svg
-from tinynn.explanation.steps import Step
 from tinynn.explanation.text import folded
 
 _WORD = re.compile(r"[^\W\d]\w*")
@@ -21,16 +21,16 @@ def page(description: Description) -> str:
 
     Whatever comes from outside (names of layers, of columns) is escaped.
     """
-    known = {step.name for step in description.steps} | {g.name for g in description.given}
+    known = {line.name for line in description.lines} | {g.name for g in description.given}
     data = {
-        **{identity: _data(step, number) for identity, number, step in _numbered(description)},
+        **{identity: _data(line, number) for identity, number, line in _numbered(description)},
         **{f"given {each.name}": _given(each) for each in description.given},
     }
     return Template(asset("page.html")).substitute(
         title=escape(description.title),
         css=asset("page.css"),
-        lines="\n".join(_lines(description, known)),
-        folded=escape(folded(description, "steps")),
+        lines="\n".join(_items(description, known)),
+        folded=escape(folded(description, "lines")),
         picture=svg(description),
         # In a script no entity is read: the one sign that could end it is written otherwise.
         data=json.dumps(data, ensure_ascii=False).replace("<", "\\u003c"),
@@ -38,34 +38,38 @@ def page(description: Description) -> str:
     )
 
 
-def _numbered(description: Description) -> Iterator[tuple[str, int, Step]]:
-    """Every step and part: its identity in the page, and the number of the step."""
-    for number, step in enumerate(description.steps):
-        yield str(number), number, step
-        for place, part in enumerate(step.parts):
+def _numbered(description: Description) -> Iterator[tuple[str, int, Line]]:
+    """Every line and part: its identity in the page, and the number of the line."""
+    for number, line in enumerate(description.lines):
+        yield str(number), number, line
+        for place, part in enumerate(_parts(line)):
             yield f"{number}.{place}", number, part
 
 
-def _data(step: Step, number: int) -> dict[str, Any]:
+def _parts(line: Line) -> list[Line]:
+    return [call for call in line.calls() if call is not line]
+
+
+def _data(line: Line, number: int) -> dict[str, Any]:
     return {
-        "step": number,
-        "name": step.name,
-        "left": ", ".join((step.name, *step.also)),
-        "code": step.code,
-        "formula": step.formula,
-        "kind": step.kind,
-        "place": step.place,
-        "shape": str(step.shape),
-        "dtype": dtype_name(step.dtype) if step.dtype is not None else "",
-        "takes": list(step.takes),
-        "calls": len(step.nodes),
-        "numbers": [] if step.value is None else rows_of(step.value),
+        "line": number,
+        "name": line.name,
+        "left": ", ".join((line.name, *line.also)),
+        "code": line.code,
+        "formula": line.formula,
+        "kind": line.kind,
+        "place": line.place,
+        "shape": str(line.shape),
+        "dtype": dtype_name(line.dtype) if line.dtype is not None else "",
+        "takes": list(line.takes),
+        "calls": len(line.nodes),
+        "numbers": [] if line.value is None else rows_of(line.value),
     }
 
 
 def _given(given: Given) -> dict[str, Any]:
     return {
-        "step": -1,
+        "line": -1,
         "name": given.name,
         "left": given.name,
         "code": given.node.label,
@@ -80,26 +84,26 @@ def _given(given: Given) -> dict[str, Any]:
     }
 
 
-def _lines(description: Description, known: set[str]) -> Iterator[str]:
+def _items(description: Description, known: set[str]) -> Iterator[str]:
     place = None
-    for number, step in enumerate(description.steps):
-        heading = step.place + (", backward" if step.kind == "backward" else "")
-        extra = " extra" if step.hidden else ""
-        if heading != place and not step.hidden:
+    for number, line in enumerate(description.lines):
+        heading = line.place + (", backward" if line.kind == "backward" else "")
+        extra = " extra" if line.hidden else ""
+        if heading != place and not line.hidden:
             yield f'<li class="place"># {escape(heading or "the network itself")}</li>'
             place = heading
-        yield _line(step, str(number), f"line {_kind(step)}{extra}", known)
-        for index, part in enumerate(step.parts):
-            yield _line(part, f"{number}.{index}", f"line part {_kind(step)}{extra}", known)
+        yield _item(line, str(number), f"line {_kind(line)}{extra}", known)
+        for index, part in enumerate(_parts(line)):
+            yield _item(part, f"{number}.{index}", f"line part {_kind(line)}{extra}", known)
 
 
-def _kind(step: Step) -> str:
-    return step.kind.replace(" ", "-")
+def _kind(line: Line) -> str:
+    return line.kind.replace(" ", "-")
 
 
-def _line(step: Step, identity: str, kind: str, known: set[str]) -> str:
-    code = _marked(f"{', '.join((step.name, *step.also))} = {step.code}", known)
-    notes = f'  <span class="shape">{escape(str(step.shape))}</span>'
+def _item(line: Line, identity: str, kind: str, known: set[str]) -> str:
+    code = _marked(f"{', '.join((line.name, *line.also))} = {line.code}", known)
+    notes = f'  <span class="shape">{escape(str(line.shape))}</span>'
     return f'<li class="{kind}" tabindex="0" data-id="{identity}">{code}{notes}</li>'
 
 

@@ -51,7 +51,7 @@ def _headings(found: Layout) -> list[str]:
 def _arrow(arrow: Arrow) -> str:
     """The arrows of one value, with its shape where they begin."""
     name, kind = escape(arrow.source.name), arrow.source.kind
-    lines = "".join("M" + "L".join(f"{x:.1f},{y:.1f}" for x, y in points) for points in arrow.lines)
+    paths = "".join("M" + "L".join(f"{x:.1f},{y:.1f}" for x, y in points) for points in arrow.paths)
     heads = "".join(
         f"M{x:.1f},{y:.1f}" + "".join(f"L{x + dx:.1f},{y + dy:.1f}" for dx, dy in _HEADS[way]) + "Z"
         for x, y, way in arrow.heads
@@ -61,7 +61,7 @@ def _arrow(arrow: Arrow) -> str:
         for x, y in arrow.labels
     )
     return (
-        f'<g class="arrow {kind}" data-name="{name}"><path d="{lines}"/>'
+        f'<g class="arrow {kind}" data-name="{name}"><path d="{paths}"/>'
         f'<path class="head" d="{heads}"/>{labels}</g>'
     )
 
@@ -69,19 +69,19 @@ def _arrow(arrow: Arrow) -> str:
 def _box(box: Box) -> str:
     """A box with its lines of text; that of the update names the parameters, if they fit."""
     room = int((box.height - 26) // 14) if box.column == UPDATE else 1
-    notes = list(box.lines[1:])
+    notes = list(box.texts[1:])
     if len(notes) > room:
         notes = [*notes[: max(room - 1, 0)], f"… {len(notes) - max(room - 1, 0)} more"]
     texts = [f'<text class="name" x="{box.x + 8:.1f}" y="{box.y + 16:.1f}">'
-             f"{escape(box.lines[0])}</text>"]  # fmt: skip
+             f"{escape(box.texts[0])}</text>"]  # fmt: skip
     texts += [
         f'<text class="note" x="{box.x + 8:.1f}" y="{box.y + 31 + 14 * place:.1f}">'
         f"{escape(note)}</text>"
         for place, note in enumerate(notes)
     ]
-    numbers = " ".join(map(str, box.steps))
+    numbers = " ".join(map(str, box.numbers))
     return (
-        f'<g class="box {box.kind}" data-name="{escape(box.name)}" data-steps="{numbers}">'
+        f'<g class="box {box.kind}" data-name="{escape(box.name)}" data-lines="{numbers}">'
         f'<rect x="{box.x:.1f}" y="{box.y:.1f}" width="{box.width:.1f}" '
         f'height="{max(box.height, HEIGHT):.1f}" rx="5"/>{"".join(texts)}</g>'
     )

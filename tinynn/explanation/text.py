@@ -3,66 +3,65 @@
 from collections.abc import Iterator
 
 from tinynn.explanation.description import Description
+from tinynn.explanation.lines import Line
 from tinynn.explanation.numbers import rows_of
-from tinynn.explanation.steps import Step
 
 _CODE = 50  # columns for code, where it is shorter
-_HEADINGS = {"forward": "", "loss": "", "backward": ", backward", "update": ""}
 
 
-def text(description: Description, detail: str = "steps") -> str:
-    """The steps as Python, a line each, with shapes, formulas, and values if there are some.
+def text(description: Description, detail: str = "lines") -> str:
+    """The lines as Python, a line each, with shapes, formulas, and values if there are some.
 
-    detail: "steps"; "all", with views and set-up; "calls", with every call in a line of its own.
+    detail: "lines"; "all", with views and set-up; "calls", with every call in a line of its own.
     """
-    lines = [f"# {line}" for line in description.title.splitlines()]
+    out = [f"# {row}" for row in description.title.splitlines()]
     place = None
     shown = list(_chosen(description, detail))
-    wide = max((len(_left(step)) for step in shown if len(_left(step)) <= _CODE), default=0)
+    wide = max((len(_left(line)) for line in shown if len(_left(line)) <= _CODE), default=0)
     said: set[str] = set()
-    for step in shown:
-        heading = step.place + (", backward" if step.kind == "backward" else "")
+    for line in shown:
+        heading = line.place + (", backward" if line.kind == "backward" else "")
         if heading != place:
-            lines += [f"# {heading or 'the network itself'}"]
+            out += [f"# {heading or 'the network itself'}"]
             place = heading
-        formula = step.formula
-        if step.kind == "update":  # one for all parameters, above them
+        formula = line.formula
+        if line.kind == "update":  # one for all parameters, above them
             if formula and formula not in said:
-                lines.append(f"#     {formula}")
+                out.append(f"#     {formula}")
             said.add(formula)
             formula = ""
-        shape = str(step.shape).ljust(_wide(shown)) if formula else str(step.shape)
-        lines.append(f"{_left(step).ljust(wide)}  # {shape}{'   ' + formula if formula else ''}")
-        if step.value is not None:
-            lines += [f"#     {row}" for row in rows_of(step.value)]
-    return "\n".join([*lines, f"# {folded(description, detail)}"]) + "\n"
+        shape = str(line.shape).ljust(_wide(shown)) if formula else str(line.shape)
+        out.append(f"{_left(line).ljust(wide)}  # {shape}{'   ' + formula if formula else ''}")
+        if line.value is not None:
+            out += [f"#     {row}" for row in rows_of(line.value)]
+    return "\n".join([*out, f"# {folded(description, detail)}"]) + "\n"
 
 
-def _chosen(description: Description, detail: str) -> Iterator[Step]:
-    for step in description.steps:
-        if detail == "calls" and step.parts:
-            yield from step.parts
-        elif detail != "steps" or not step.hidden:
-            yield step
+def _chosen(description: Description, detail: str) -> Iterator[Line]:
+    for line in description.lines:
+        if detail == "calls":
+            yield from line.calls()
+        elif detail != "lines" or not line.hidden:
+            yield line
 
 
-def _left(step: Step) -> str:
-    return f"{', '.join((step.name, *step.also))} = {step.code}"
+def _left(line: Line) -> str:
+    return f"{', '.join((line.name, *line.also))} = {line.code}"
 
 
-def _wide(steps: list[Step]) -> int:
-    return max(len(str(step.shape)) for step in steps)
+def _wide(lines: list[Line]) -> int:
+    return max(len(str(line.shape)) for line in lines)
 
 
 def folded(description: Description, detail: str) -> str:
     """The last line: what of the program is not shown."""
-    steps = description.steps
-    calls = sum(len(step.nodes) for step in steps)
+    lines = description.lines
+    calls = sum(len(line.nodes) for line in lines)
     if detail == "calls":
         return f"{calls} calls, all of them"
-    shown = [step for step in steps if detail == "all" or not step.hidden]
-    hidden = calls - sum(len(step.nodes) for step in shown)
-    many = [step for step in shown if len(step.nodes) > 1]
+    shown = [line for line in lines if detail == "all" or not line.hidden]
+    hidden = calls - sum(len(line.nodes) for line in shown)
+    many = [line for line in shown if len(line.nodes) > 1]
     parts = [f"{len(shown)} lines for {calls} calls"]
     if many:
         parts.append(f"{sum(len(s.nodes) for s in many)} are folded into {len(many)} of them")

@@ -1,7 +1,7 @@
-"""The description of a training step: its calls as a list of steps, made once from the graph.
+"""The description of a training step: its calls as a list of lines, made once from the graph.
 
-Text, picture and page are readers of it. Each node of the graph is in exactly one step. Several
-calls that belong together are folded into one step, whose `parts` are the calls: a function that
+Text, picture and page are readers of it. Each node of the graph is in exactly one line. Several
+calls that belong together are folded into one line, whose `parts` are the calls: a function that
 is made of others (`softmax`), the pullback of a call, random numbers, the update of a parameter.
 """
 
@@ -24,23 +24,23 @@ _LIKE = frozenset(("ones_like", "zeros_like", "full_like", "empty_like"))
 
 
 @dataclass(eq=False)
-class Step:
+class Line:
     """One line of the description.
 
     Attributes:
         kind: one of KINDS. Those of the last two are shown only when asked for.
-        place: the layer, "layer 0, Linear(4)", or the part of the step.
-        name: of the result, in the code of the steps that take it.
+        place: the layer, "layer 0, Linear(4)", or the part of the line.
+        name: of the result, in the code of the lines that take it.
         code: what is computed, in Python: "x @ weight_0".
         formula: the same in mathematics; "" where the code says it.
         shape, dtype: of the result.
         takes: the names of the values in the code.
-        nodes: the calls of the graph that the step stands for, in order.
+        nodes: the calls of the graph that the line stands for, in order.
         result: the node of the result, one of `nodes`.
-        saves: other results, that later steps use.
+        saves: other results, that later lines use.
         also: the names of those that are the layer's new state.
         parts: the calls one by one, if there are several, and those of a graph inside of a call.
-        follows: of a backward step, the forward step that it is the derivative of.
+        follows: of a backward line, the forward line that it is the derivative of.
         value: the result in a first step, on the host; None if it was not asked for.
     """
 
@@ -55,8 +55,8 @@ class Step:
     takes: tuple[str, ...] = ()
     saves: tuple[Node, ...] = ()
     also: tuple[str, ...] = ()
-    parts: tuple["Step", ...] = ()
-    follows: "Step | None" = None
+    parts: tuple["Line", ...] = ()
+    follows: "Line | None" = None
     value: Any = None
 
     @property
@@ -72,8 +72,15 @@ class Step:
         """Whether it is shown only when asked for."""
         return self.kind in ("view", "set-up")
 
+    def calls(self) -> Iterator["Line"]:
+        """A line for every call that it stands for, those of graphs inside of calls included."""
+        if len(self.nodes) == 1:
+            yield self
+        for part in self.parts:
+            yield from part.calls()
+
     def __repr__(self) -> str:
-        return f"<Step {self.name} = {self.code}>"
+        return f"<Line {self.name} = {self.code}>"
 
 
 @dataclass(frozen=True)
@@ -81,7 +88,7 @@ class Context:
     """What of a training step is not in its graph.
 
     Attributes:
-        loss, optimizer: those of the step.
+        loss, optimizer: those of the line.
         gradients: the path of a parameter -> the node of its gradient.
     """
 
@@ -90,26 +97,26 @@ class Context:
     gradients: dict[str, Node] = field(default_factory=dict)
 
 
-def group(graph: Graph, context: Context) -> list[Step]:
-    """The nodes of a graph as steps, in order, without names and code yet."""
+def group(graph: Graph, context: Context) -> list[Line]:
+    """The nodes of a graph as lines, in order, without names and code yet."""
     keys = _Keys(graph, context)
     ordinary = [node for node in graph.nodes if not keys.updates(node)]
-    steps = [
-        _step(nodes, key, keys)
+    lines = [
+        _line(nodes, key, keys)
         for key, run in _runs(ordinary, keys)
         for nodes in ([run] if key[0] == "composite" else _components(run))
     ]
-    steps += [
-        _step(nodes, key, keys)
+    lines += [
+        _line(nodes, key, keys)
         for key, run in _updates([n for n in graph.nodes if keys.updates(n)], graph, keys)
         for nodes in [run]
     ]
-    _connect(steps, graph)
-    return steps
+    _connect(lines, graph)
+    return lines
 
 
 class _Keys:
-    """For each node what it is folded by: nodes of one key that stand together are one step."""
+    """For each node what it is folded by: nodes of one key that stand together are one line."""
 
     def __init__(self, graph: Graph, context: Context) -> None:
         self.context = context
@@ -193,7 +200,7 @@ def _components(run: list[Node]) -> list[list[Node]]:
     return sorted(ordered, key=lambda found: place[id(found[-1])])
 
 
-def _step(nodes: list[Node], key: tuple[Any, ...], keys: _Keys) -> Step:
+def _line(nodes: list[Node], key: tuple[Any, ...], keys: _Keys) -> Line:
     kind = keys.kind(nodes[-1])
     if key[0] == "counters":
         kind = "set-up"
@@ -201,7 +208,7 @@ def _step(nodes: list[Node], key: tuple[Any, ...], keys: _Keys) -> Step:
         kind = "view"
     elif key[0] == "call" and not keys.origins[id(nodes[0])]:
         kind = "set-up"
-    return Step(kind, nodes[0].origin.place, tuple(nodes), nodes[-1], key)
+    return Line(kind, nodes[0].origin.place, tuple(nodes), nodes[-1], key)
 
 
 def is_view(node: Node) -> bool:
@@ -263,31 +270,31 @@ def output_paths(graph: Graph) -> dict[str, Any]:
     }
 
 
-def _connect(steps: list[Step], graph: Graph) -> None:
-    """Say of each step which of its nodes are results, and which forward step it follows."""
-    home = {id(node): step for step in steps for node in step.nodes}
+def _connect(lines: list[Line], graph: Graph) -> None:
+    """Say of each line which of its nodes are results, and which forward line it follows."""
+    home = {id(node): line for line in lines for node in line.nodes}
     users = graph.users()
     outputs = {id(value): path for path, value in output_paths(graph).items()}
-    for step in steps:
+    for line in lines:
         used = [
             node
-            for node in step.nodes
-            if id(node) in outputs or any(home[id(u)] is not step for u in users.get(id(node), []))
+            for node in line.nodes
+            if id(node) in outputs or any(home[id(u)] is not line for u in users.get(id(node), []))
         ]
         forward = [
             node
             for node in used
             if not outputs.get(id(node), "").startswith("state.")
             and any(
-                home[id(u)] is not step and not u.origin.backward for u in users.get(id(node), [])
+                home[id(u)] is not line and not u.origin.backward for u in users.get(id(node), [])
             )
         ]
         params = [node for node in used if outputs.get(id(node), "").startswith("params.")]
-        step.result = (params or forward or used or [step.nodes[-1]])[-1]
-        step.saves = tuple(node for node in used if node is not step.result)
-        pullback = step.nodes[-1].origin.pullback
-        if step.kind in ("backward", "view") and pullback is not None:
-            step.follows = home.get(id(pullback.of))
+        line.result = (params or forward or used or [line.nodes[-1]])[-1]
+        line.saves = tuple(node for node in used if node is not line.result)
+        pullback = line.nodes[-1].origin.pullback
+        if line.kind in ("backward", "view") and pullback is not None:
+            line.follows = home.get(id(pullback.of))
 
 
 def graphs_in(node: Node) -> list[tuple[str, Graph]]:
@@ -307,7 +314,7 @@ def graphs_in(node: Node) -> list[tuple[str, Graph]]:
     return found
 
 
-def inputs_of(steps: Iterable[Step], graph: Graph) -> list[Input]:
-    """The inputs that steps take, in the order of the graph."""
-    taken = {id(a) for step in steps for node in step.nodes for a in node.parents}
+def inputs_of(lines: Iterable[Line], graph: Graph) -> list[Input]:
+    """The inputs that lines take, in the order of the graph."""
+    taken = {id(a) for line in lines for node in line.nodes for a in node.parents}
     return [value for value in graph.inputs if id(value) in taken]
