@@ -76,6 +76,9 @@ def test_a_box_shows_its_line(xor, browser):
         assert page.locator("li.line.chosen").count() == 0
         assert "parameter" in page.locator("#detail").inner_text()
         assert same(page) == {"weight_0"}
+        page.locator("#picture g.box.update").hover()
+        updated = page.locator("li.line.chosen").all_text_contents()
+        assert [text.partition(" =")[0] for text in updated] == ["weight_0", "weight_2"]
 
 
 def test_keys_lead_from_line_to_line(xor, browser):

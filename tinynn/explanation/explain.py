@@ -156,13 +156,13 @@ def explain(
     >>> from tinynn.layers import Linear
     >>> print(explain(Linear(1, bias=False), [[1.0, 2.0], [3.0, 4.0]], [[1.5], [0.5]]))
     # Linear(1, bias=False) on x (2, 2) and y (2, 1)
-    # the network itself
+    # the network
     prediction = x @ weight              # (2, 1)   y = x W
     # loss, SquaredError()
     loss = squared_error(prediction, y)  # ()       L = mean((p - t)²)
     # loss, SquaredError(), backward
     prediction_grad = squared_error_backward(prediction, y)  # (2, 1)   ∂L/∂p = 2 (p - t) / n
-    # , backward
+    # the network, backward
     weight_grad = x.T @ prediction_grad  # (2, 1)   ∂L/∂W = xᵀ ∂L/∂y
     # update, SGD(learning_rate=1.0)
     #     w = w - η g

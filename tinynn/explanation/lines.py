@@ -72,6 +72,12 @@ class Line:
         """Whether it is shown only when asked for."""
         return self.kind in ("view", "set-up")
 
+    @property
+    def heading(self) -> str:
+        """What lines that belong together stand under."""
+        place = self.place or "the network"
+        return f"{place}, backward" if self.kind == "backward" else place
+
     def calls(self) -> Iterator["Line"]:
         """A line for every call that it stands for, those of graphs inside of calls included."""
         if len(self.nodes) == 1:

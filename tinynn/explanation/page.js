@@ -75,9 +75,15 @@
   };
   for (const line of lines) watch(line, () => choose(line.dataset.id));
   for (const box of boxes) {
-    const first = box.dataset.lines.split(" ")[0];
+    const numbers = box.dataset.lines.split(" ");
+    const first = numbers[0];
     box.setAttribute("tabindex", "0");
-    watch(box, () => (first === "" ? given(box) : choose(first, box)));
+    watch(box, () => {
+      if (first === "") return given(box);
+      choose(first, box);
+      for (const line of lines)  // the update is one box for several
+        if (numbers.includes(line.dataset.id)) line.classList.add("chosen");
+    });
   }
   const move = (event) => {
     const way = { ArrowDown: 1, ArrowUp: -1 }[event.key];

@@ -85,13 +85,12 @@ def _given(given: Given) -> dict[str, Any]:
 
 
 def _items(description: Description, known: set[str]) -> Iterator[str]:
-    place = None
+    place = ""
     for number, line in enumerate(description.lines):
-        heading = line.place + (", backward" if line.kind == "backward" else "")
         extra = " extra" if line.hidden else ""
-        if heading != place and not line.hidden:
-            yield f'<li class="place"># {escape(heading or "the network itself")}</li>'
-            place = heading
+        if line.heading != place and not line.hidden:
+            place = line.heading
+            yield f'<li class="place"># {escape(place)}</li>'
         yield _item(line, str(number), f"line {_kind(line)}{extra}", known)
         for index, part in enumerate(_parts(line)):
             yield _item(part, f"{number}.{index}", f"line part {_kind(line)}{extra}", known)

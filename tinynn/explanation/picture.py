@@ -30,8 +30,8 @@ def svg(description: Description) -> str:
     width, height = f"{found.width:.0f}", f"{found.height:.0f}"
     return "\n".join([
         f'<svg xmlns="http://www.w3.org/2000/svg" class="tinynn-picture" role="img" '
+        f'aria-label="{escape(description.title)}" '
         f'width="{width}" height="{height}" viewBox="0 0 {width} {height}">',
-        f"<title>{escape(description.title)}</title>",
         f"<style>{asset('picture.css')}</style>",
         f'<rect class="ground" width="{width}" height="{height}"/>',
         *_headings(found),

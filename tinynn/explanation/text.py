@@ -15,15 +15,14 @@ def text(description: Description, detail: str = "lines") -> str:
     detail: "lines"; "all", with views and set-up; "calls", with every call in a line of its own.
     """
     out = [f"# {row}" for row in description.title.splitlines()]
-    place = None
+    place = ""
     shown = list(_chosen(description, detail))
     wide = max((len(_left(line)) for line in shown if len(_left(line)) <= _CODE), default=0)
     said: set[str] = set()
     for line in shown:
-        heading = line.place + (", backward" if line.kind == "backward" else "")
-        if heading != place:
-            out += [f"# {heading or 'the network itself'}"]
-            place = heading
+        if line.heading != place:
+            place = line.heading
+            out.append(f"# {place}")
         formula = line.formula
         if line.kind == "update":  # one for all parameters, above them
             if formula and formula not in said:
