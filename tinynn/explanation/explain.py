@@ -8,7 +8,6 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from backends import random
 from tinynn import tree
 from tinynn.compiler.engines import kind_of
 from tinynn.config import label
@@ -139,7 +138,7 @@ def explain(
     loss : as for `fit`
     optimizer : as for `fit`, but None is `SGD(1.0)`
     params : None makes new ones, of the seed
-    seed : of the parameters and the random numbers
+    seed : of the parameters and the random numbers, as for `fit`
     values : carry the step out once, and show what each line gave
     columns : the names to read from a data frame, in that order
     detail : {"lines", "all", "calls", "program"}
@@ -184,7 +183,7 @@ def explain(
     home, batches = problem.backend, problem.batches
     with home.scope():
         samples = batches.dataset.between(0, batches.size)
-        key = random.key(seed, home) if batches.draws else None
+        key = batches.keys(0)[0, ...] if batches.draws else None  # of the first step
         arguments = (problem.start, samples, key)
         gradients: dict[str, Any] = {}
 
