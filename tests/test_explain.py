@@ -61,7 +61,7 @@ MIXED = Sequential(Linear(3), BatchNorm(), relu, Dropout(0.5), LayerNorm(), Line
 # Functions of the standard that NumPy has under the same name.
 NUMPYS = """
     broadcast_to concat cos exp expand_dims float64 int64 log minimum ones_like reshape sin sqrt
-    stack sum take tanh where
+    mean stack sum take tanh where
 """.split()
 
 
@@ -180,6 +180,14 @@ def test_values_are_those_of_the_graph_on_every_library(backend: backends.Backen
 def test_a_schedule_gives_the_learning_rate() -> None:
     step = tinynn.explain(XOR, XOR_X, XOR_Y, loss="mse", optimizer=SGD(CosineDecay(0.1, steps=9)))
     assert "weight_0 = weight_0 - learning_rate * weight_0_grad" in str(step)
+
+
+def test_a_mean_is_one_line() -> None:
+    step = explained("encoder", values=True)
+    found = {line.name: (line.code, line.formula) for line in step.lines}
+    assert found["h1"] == ("mean(h0, axis=1)", "y = Σ x / n")
+    assert found["loss"][0].startswith("mean(t")
+    assert found["loss"][1] == "y = Σ x / n"
 
 
 # Text.

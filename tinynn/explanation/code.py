@@ -10,6 +10,7 @@ from tinynn.trace.scopes import Composite
 from tinynn.transforms.graph import Constant, Graph, Input, Node
 
 _LONG, _FEW = 52, 12  # characters and calls of an expression
+_MOST = 7  # arguments of a line that are named
 _SHORT = re.compile(r"\w+(\.m?T)?|.{1,20}")  # a view inside of an expression
 _SUM, _PRODUCT, _SIGN, _POWER, _ATOM = 1, 2, 3, 4, 5
 _INFIX: dict[str, tuple[str, int]] = {
@@ -71,6 +72,10 @@ class Writer:
             line.takes = tuple(outside)
             if line.key[0] == "update":
                 outside = self._of_update(line, outside)
+            if line.key[0] == "composite":
+                outside += _keywords(getattr(_frame(line), "kwargs", {}))
+            if len(outside) > _MOST:
+                outside = [*outside[: _MOST - 1], "..."]
             line.code = f"{function or line.result.name}({', '.join(outside)})"
         else:
             line.code, line.takes = inline, tuple(dict.fromkeys(expression.taken))
@@ -174,10 +179,11 @@ class Writer:
         return formulas.COMPOSITES.get(type(frame[1]).__name__)
 
     def _function(self, frame: Any) -> str:
-        if type(frame) is Composite:
-            of_loss = frame.name == "Loss.__call__"
-            return _snake(type(self.context.loss).__name__) if of_loss else frame.name
-        return _snake(type(frame[1]).__name__)
+        if type(frame) is not Composite:
+            return _snake(type(frame[1]).__name__)
+        of_loss = frame.name == "Loss.__call__"
+        name = type(self.context.loss).__name__ if of_loss else frame.name
+        return _snake(name.rpartition(".")[2] or name)
 
     def _outside(self, line: Line) -> list[str]:
         """The names of what a line takes; for what is inside of another line, what that takes."""
@@ -291,12 +297,7 @@ class _Expression:
         shown = [self.of(a, False)[0] for a in args]
         if node.function.call is not None and node.function.call.sequence:
             shown = [f"[{', '.join(shown)}]"]
-        shown += [
-            f"{key}={_literal(value)}"
-            for key, value in node.kwargs.items()
-            if not (key == "keepdims" and value is False) and not (key == "axis" and value is None)
-        ]
-        return f"{name}({', '.join(shown)})", _ATOM
+        return f"{name}({', '.join([*shown, *_keywords(node.kwargs)])})", _ATOM
 
     def _tight(self, node: Any) -> str:
         text, level = self.of(node, False)
@@ -340,6 +341,17 @@ def _index(key: Any, rest: Any) -> str:
         return next(rest, "...")
 
     return ", ".join(map(part, key)) if isinstance(key, tuple) else part(key)
+
+
+def _keywords(kwargs: dict[str, Any]) -> list[str]:
+    """What is given by keyword, without arrays and without what changes nothing."""
+    return [
+        f"{key}={_literal(value)}"
+        for key, value in kwargs.items()
+        if not (key == "keepdims" and value is False)
+        and not (key == "axis" and value is None)
+        and (isinstance(value, type) or not hasattr(value, "dtype"))
+    ]
 
 
 def _literal(value: Any) -> str:

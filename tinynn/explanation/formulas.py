@@ -22,7 +22,6 @@ CALLS: dict[str, str] = {
     "square": "y = x²",
     "sqrt": "y = √x",
     "exp": "y = eˣ",
-    "mean": "y = Σ x / n",
     "sum": "y = Σ x",
     "take": "y = the rows of a that b numbers",
     "where": "y = a where the condition holds, else b",
@@ -44,7 +43,6 @@ PULLBACKS: dict[str, tuple[str, ...]] = {
     "add": ("∂L/∂a = ∂L/∂y", "∂L/∂b = ∂L/∂y"),
     "subtract": ("∂L/∂a = ∂L/∂y", "∂L/∂b = -∂L/∂y"),
     "sum": ("∂L/∂x = ∂L/∂y for each entry",),
-    "mean": ("∂L/∂x = ∂L/∂y / n for each entry",),
     "take": ("∂L/∂a = ∂L/∂y, added up at the rows that were taken",),
 }
 
@@ -73,6 +71,11 @@ COMPOSITES: dict[str, Row] = {
     "silu": Row("y = x / (1 + exp(-x))"),
     "softplus": Row("y = log(1 + exp(x))", {"x": "∂L/∂x = ∂L/∂y / (1 + exp(-x))"}),
     "one_hot": Row("y = 1 at the label, else 0"),
+    "mean": Row("y = Σ x / n", {"x": "∂L/∂x = ∂L/∂y / n for each entry"}),
+    "var": Row("y = Σ (x - mean x)² / n", {"x": "∂L/∂x = ∂L/∂y · 2 (x - mean x) / n"}),
+    "std": Row("y = √(Σ (x - mean x)² / n)", {"x": "∂L/∂x = ∂L/∂y · (x - mean x) / (n y)"}),
+    "linalg.vector_norm": Row("y = ‖x‖"),
+    "clip": Row("y = x, at least min and at most max"),
     "LayerNorm": Row(
         "y = x̂ γ + β, x̂ = (x - mean x) / √(var x + ε), for each row",
         {

@@ -13,12 +13,13 @@ class Composite:
     """A call, while recording, of a function that is made of several calls: `softmax` for one.
 
     name: the function's qualified name. Each call has an object of its own.
+    kwargs: what it was given by keyword.
     """
 
-    __slots__ = ("name",)
+    __slots__ = ("kwargs", "name")
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, name: str, kwargs: dict[str, Any]) -> None:
+        self.name, self.kwargs = name, kwargs
 
     def __repr__(self) -> str:
         return self.name
@@ -74,7 +75,13 @@ class Scopes(threading.local):
     @contextmanager
     def at(self, part: str) -> Iterator[None]:
         """A context in which calls belong to that part of the training step."""
-        self.stack.append((None, part))
+        with self.inside((None, part)):
+            yield
+
+    @contextmanager
+    def inside(self, frame: Any) -> Iterator[None]:
+        """A context in which calls are made inside of this frame."""
+        self.stack.append(frame)
         try:
             yield
         finally:
@@ -116,11 +123,8 @@ def composite(function: F) -> F:
     def called(*args: Any, **kwargs: Any) -> Any:
         if scopes.recording is None:
             return function(*args, **kwargs)
-        scopes.stack.append(Composite(function.__qualname__))
-        try:
+        with scopes.inside(Composite(function.__qualname__, kwargs)):
             return function(*args, **kwargs)
-        finally:
-            scopes.stack.pop()
 
     return called  # type: ignore[return-value]
 
