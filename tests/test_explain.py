@@ -13,7 +13,7 @@ import backends
 import tinynn
 from tests.gradients import placed
 from tests.networks import INPUTS, ROWS, X, loss_of, networks
-from tinynn import functional, tree
+from tinynn import checkpoint, functional, grad, tree, vmap
 from tinynn.explanation.description import describe
 from tinynn.explanation.layout import CHARACTER, SMALL, layout
 from tinynn.explanation.lines import Line
@@ -60,8 +60,9 @@ OPTIMIZERS = [
 MIXED = Sequential(Linear(3), BatchNorm(), relu, Dropout(0.5), LayerNorm(), Linear(2))
 # Functions of the standard that NumPy has under the same name.
 NUMPYS = """
-    broadcast_to concat cos exp expand_dims float64 int64 log minimum ones_like reshape sin sqrt
-    mean stack sum take tanh where
+    argsort broadcast_to clip complex128 concat cos cumulative_sum exp expand_dims fft float64 int64
+    log max mean minimum ones_like real reshape sin sqrt stack std sum take take_along_axis tanh
+    where zeros_like
 """.split()
 
 
@@ -97,7 +98,7 @@ def assert_true(step: Any) -> int:
     Names that are read are those of lines before, or of what is given.
     """
     known: dict[str, Any] = {each.name: each.value for each in step.description.given}
-    words = {name: getattr(np, name) for name in NUMPYS}
+    words = {name: getattr(np, name) for name in NUMPYS} | {"fft": np.fft.fft}
     words |= {name: getattr(functional, name) for name in ("relu", "sigmoid", "softmax", "gelu")}
     words |= {"astype": lambda x, dtype: x.astype(dtype)}
     checked = 0
@@ -105,7 +106,8 @@ def assert_true(step: Any) -> int:
         names = set(each.takes)
         assert names <= known.keys() | {each.name} | _constants(step), each
         called = set(re.findall(r"\b([a-z_]\w*)\(", each.code))
-        if called <= words.keys() and each.value is not None and not names & _constants(step):
+        arrays = all(known.get(name) is not None for name in names)
+        if called <= words.keys() and each.value is not None and arrays:
             found = eval(each.code, {**words, **known})
             np.testing.assert_allclose(
                 np.asarray(found), each.value, rtol=2e-5, atol=1e-12, err_msg=repr(each)
@@ -180,6 +182,56 @@ def test_values_are_those_of_the_graph_on_every_library(backend: backends.Backen
 def test_a_schedule_gives_the_learning_rate() -> None:
     step = tinynn.explain(XOR, XOR_X, XOR_Y, loss="mse", optimizer=SGD(CosineDecay(0.1, steps=9)))
     assert "weight_0 = weight_0 - learning_rate * weight_0_grad" in str(step)
+
+
+def remembers(x: Any) -> Any:
+    xp = namespace(x)
+    return checkpoint(lambda z: xp.tanh(xp.sin(z)) * 2.0)(x)
+
+
+def indexes(x: Any) -> Any:
+    return x[:, 0:1] * x[..., 1][:, None] + x[::2, :][0, ...]
+
+
+def maps(x: Any) -> Any:
+    return vmap(lambda row: namespace(row).exp(-row) * namespace(row).sum(row))(x)
+
+
+def sorts(x: Any) -> Any:
+    xp = namespace(x)
+    return xp.sort(x, axis=1) + xp.cumulative_sum(x, axis=1) + xp.max(x, axis=0)
+
+
+def differentiates(x: Any) -> Any:
+    return grad(lambda z: namespace(z).sum(z**3))(x)
+
+
+def chooses(x: Any) -> Any:
+    xp = namespace(x)
+    return xp.where(x > 0, x, xp.zeros_like(x)) + xp.clip(x, -1, 1) + xp.std(x, axis=0)
+
+
+def turns(x: Any) -> Any:
+    xp = namespace(x)
+    return xp.real(xp.fft.fft(x)) + xp.linalg.qr(x)[0]
+
+
+@pytest.mark.parametrize(
+    "function", [remembers, indexes, maps, sorts, differentiates, chooses, turns]
+)
+def test_functions_of_all_kinds_are_explained(function: Any) -> None:
+    net = Sequential(Linear(3), function, Linear(2))
+    step = tinynn.explain(net, X, Y, values=True)
+    assert_whole(step)
+    assert assert_true(step) > 10
+    assert "def run(" in step.program
+    assert all(line.value is not None for line in step.lines if line.dtype is not None)
+
+
+def test_numbers_that_a_function_is_given_are_in_its_line() -> None:
+    step = tinynn.explain(Sequential(Linear(3), chooses, Linear(2)), X, Y)
+    assert "= clip(h0, -1, 1)" in str(step)
+    assert "= std(h0, axis=0)" in str(step)
 
 
 def test_a_mean_is_one_line() -> None:
@@ -295,8 +347,8 @@ def test_a_graph_inside_of_a_call_is_nested() -> None:
 
 def steps_to_draw() -> dict[str, Any]:
     step = tinynn.explain(XOR, XOR_X, XOR_Y, loss="mse")
-    return {"xor": step, "mixed": mixed(optimizer=Adam()), "encoder": explained("encoder"),
-            "mixture": explained("mixture", optimizer=OPTIMIZERS[2])}  # fmt: skip
+    others = {name: explained(name, optimizer=OPTIMIZERS[2]) for name in networks()}
+    return {"xor": step, "mixed": mixed(optimizer=Adam()), **others}
 
 
 @pytest.fixture(scope="module")
@@ -304,7 +356,7 @@ def drawn() -> dict[str, Any]:
     return steps_to_draw()
 
 
-@pytest.mark.parametrize("name", ["xor", "mixed", "encoder", "mixture"])
+@pytest.mark.parametrize("name", ["xor", "mixed", *networks()])
 def test_arrows_go_around_boxes_and_words_stay_inside(drawn: dict[str, Any], name: str) -> None:
     found = layout(drawn[name].description)
     for place, box in enumerate(found.boxes):
@@ -328,7 +380,7 @@ def test_arrows_go_around_boxes_and_words_stay_inside(drawn: dict[str, Any], nam
                     assert not inside, (arrow.source, box)
 
 
-@pytest.mark.parametrize("name", ["xor", "mixed", "encoder", "mixture"])
+@pytest.mark.parametrize("name", ["xor", "mixed", *networks()])
 def test_arrows_are_what_lines_take(drawn: dict[str, Any], name: str) -> None:
     description = drawn[name].description
     found = layout(description)

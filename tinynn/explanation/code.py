@@ -4,7 +4,7 @@ import re
 from typing import Any
 
 from tinynn.explanation import formulas
-from tinynn.explanation.lines import Context, Line, is_view, output_paths
+from tinynn.explanation.lines import LOSS, Context, Line, is_view, output_paths
 from tinynn.explanation.names import Names
 from tinynn.trace.scopes import Composite
 from tinynn.transforms.graph import Constant, Graph, Input, Node
@@ -73,7 +73,7 @@ class Writer:
             if line.key[0] == "update":
                 outside = self._of_update(line, outside)
             if line.key[0] == "composite":
-                outside += _keywords(getattr(_frame(line), "kwargs", {}))
+                outside += _given(_frame(line))
             if len(outside) > _MOST:
                 outside = [*outside[: _MOST - 1], "..."]
             line.code = f"{function or line.result.name}({', '.join(outside)})"
@@ -174,14 +174,14 @@ class Writer:
 
     def _row(self, frame: Any) -> formulas.Row | None:
         if type(frame) is Composite:
-            of_loss = frame.name == "Loss.__call__"
+            of_loss = frame.name == LOSS
             return self.row if of_loss else formulas.COMPOSITES.get(frame.name)
         return formulas.COMPOSITES.get(type(frame[1]).__name__)
 
     def _function(self, frame: Any) -> str:
         if type(frame) is not Composite:
             return _snake(type(frame[1]).__name__)
-        of_loss = frame.name == "Loss.__call__"
+        of_loss = frame.name == LOSS
         name = type(self.context.loss).__name__ if of_loss else frame.name
         return _snake(name.rpartition(".")[2] or name)
 
@@ -343,14 +343,19 @@ def _index(key: Any, rest: Any) -> str:
     return ", ".join(map(part, key)) if isinstance(key, tuple) else part(key)
 
 
+def _given(frame: Any) -> list[str]:
+    """What a function was given besides arrays."""
+    if type(frame) is not Composite or frame.name == LOSS:
+        return []
+    return [*map(_literal, frame.args), *_keywords(frame.kwargs)]
+
+
 def _keywords(kwargs: dict[str, Any]) -> list[str]:
-    """What is given by keyword, without arrays and without what changes nothing."""
+    """What is given by keyword, without what changes nothing."""
     return [
         f"{key}={_literal(value)}"
         for key, value in kwargs.items()
-        if not (key == "keepdims" and value is False)
-        and not (key == "axis" and value is None)
-        and (isinstance(value, type) or not hasattr(value, "dtype"))
+        if not (key == "keepdims" and value is False) and not (key == "axis" and value is None)
     ]
 
 

@@ -101,7 +101,7 @@ def _boxes(description: Description) -> dict[str, Box]:
             rows[id(line)] = row = rows.get(id(line.follows), row)
         boxes[line.name] = Box(
             column, line.kind, line.name, (shorten(line.name), shorten(line.code)), (index,),
-            str(line.shape), rows[id(line)],
+            line.size, rows[id(line)],
         )  # fmt: skip
     for line in (line for _, line in shown if line.key[0] == "random" and line.name in read_by):
         boxes[line.name].row = rows[id(read_by[line.name])]
@@ -297,8 +297,8 @@ class _Placing:
                 start, end = (a.y + a.height, b.y) if down else (a.y, b.y + b.height)
                 arrow.paths.append([(x, start), (x, end)])
                 arrow.heads.append((x, end, "down" if down else "up"))
-                if abs(end - start) > 20:  # not between two of one row
-                    arrow.labels.append((x + 5, (end if down else start) - 8))
+                room = 8 if abs(end - start) > _GAP else 2  # less between two of one row
+                arrow.labels.append((x + 5, (end if down else start) - room))
         sides = set()
         for b, side, leave, enter in self._ways(arrow):
             right = side == "right"

@@ -20,6 +20,7 @@ VIEWS = frozenset(
     "broadcast_to expand_dims item matrix_transpose moveaxis permute_dims reshape squeeze "
     "stop_gradient".split()
 )
+LOSS = "Loss.__call__"  # the composite that tinynn's losses are called in
 _LIKE = frozenset(("ones_like", "zeros_like", "full_like", "empty_like"))
 
 
@@ -66,6 +67,11 @@ class Line:
     @property
     def dtype(self) -> Any:
         return self.result.dtype
+
+    @property
+    def size(self) -> str:
+        """The shape as text; of what is no array, such as several results, nothing."""
+        return "" if self.dtype is None else str(self.shape)
 
     @property
     def hidden(self) -> bool:
@@ -153,7 +159,7 @@ class _Keys:
 
     def composite(self, frame: Any) -> formulas.Row | None:
         if type(frame) is Composite:
-            of_loss = frame.name == "Loss.__call__"
+            of_loss = frame.name == LOSS
             return self.row if of_loss else formulas.COMPOSITES.get(frame.name)
         ours = type(frame[1]).__module__.startswith("tinynn.")
         return formulas.COMPOSITES.get(type(frame[1]).__name__) if ours else None

@@ -18,7 +18,7 @@
   const say = (entry) => {
     const parts = [element("pre", entry.left + " = " + entry.code)];
     if (entry.formula) parts.push(element("p", entry.formula, "formula"));
-    const shape = [entry.kind, entry.place, "shape " + entry.shape, entry.dtype];
+    const shape = [entry.kind, entry.place, entry.shape && "shape " + entry.shape, entry.dtype];
     parts.push(element("p", shape.filter(Boolean).join(" · "), "soft"));
     if (entry.numbers.length) parts.push(element("pre", entry.numbers.join("\n"), "numbers"));
     if (entry.calls > 1) parts.push(element("p", entry.calls + " calls in one line", "soft"));

@@ -59,7 +59,7 @@ def _data(line: Line, number: int) -> dict[str, Any]:
         "formula": line.formula,
         "kind": line.kind,
         "place": line.place,
-        "shape": str(line.shape),
+        "shape": line.size,
         "dtype": dtype_name(line.dtype) if line.dtype is not None else "",
         "takes": list(line.takes),
         "calls": len(line.nodes),
@@ -102,7 +102,7 @@ def _kind(line: Line) -> str:
 
 def _item(line: Line, identity: str, kind: str, known: set[str]) -> str:
     code = _marked(f"{', '.join((line.name, *line.also))} = {line.code}", known)
-    notes = f'  <span class="shape">{escape(str(line.shape))}</span>'
+    notes = f'  <span class="shape">{escape(line.size)}</span>'
     return f'<li class="{kind}" tabindex="0" data-id="{identity}">{code}{notes}</li>'
 
 

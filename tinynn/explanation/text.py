@@ -29,8 +29,9 @@ def text(description: Description, detail: str = "lines") -> str:
                 out.append(f"#     {formula}")
             said.add(formula)
             formula = ""
-        shape = str(line.shape).ljust(_wide(shown)) if formula else str(line.shape)
-        out.append(f"{_left(line).ljust(wide)}  # {shape}{'   ' + formula if formula else ''}")
+        shape = line.size.ljust(_wide(shown)) if formula else line.size
+        note = f"{shape}{'   ' + formula if formula else ''}"
+        out.append(f"{_left(line).ljust(wide)}  # {note}" if note else _left(line))
         if line.value is not None:
             out += [f"#     {row}" for row in rows_of(line.value)]
     return "\n".join([*out, f"# {folded(description, detail)}"]) + "\n"
@@ -49,7 +50,7 @@ def _left(line: Line) -> str:
 
 
 def _wide(lines: list[Line]) -> int:
-    return max(len(str(line.shape)) for line in lines)
+    return max(len(line.size) for line in lines)
 
 
 def folded(description: Description, detail: str) -> str:

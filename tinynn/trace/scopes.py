@@ -13,16 +13,22 @@ class Composite:
     """A call, while recording, of a function that is made of several calls: `softmax` for one.
 
     name: the function's qualified name. Each call has an object of its own.
-    kwargs: what it was given by keyword.
+    args, kwargs: what it was given, without arrays.
     """
 
-    __slots__ = ("kwargs", "name")
+    __slots__ = ("args", "kwargs", "name")
 
-    def __init__(self, name: str, kwargs: dict[str, Any]) -> None:
-        self.name, self.kwargs = name, kwargs
+    def __init__(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.name = name
+        self.args = tuple(a for a in args if not _is_array(a))
+        self.kwargs = {key: a for key, a in kwargs.items() if not _is_array(a)}
 
     def __repr__(self) -> str:
         return self.name
+
+
+def _is_array(value: Any) -> bool:
+    return hasattr(value, "dtype") and not isinstance(value, type)  # a dtype may be a type
 
 
 class Pullback(NamedTuple):
@@ -123,7 +129,7 @@ def composite(function: F) -> F:
     def called(*args: Any, **kwargs: Any) -> Any:
         if scopes.recording is None:
             return function(*args, **kwargs)
-        with scopes.inside(Composite(function.__qualname__, kwargs)):
+        with scopes.inside(Composite(function.__qualname__, args, kwargs)):
             return function(*args, **kwargs)
 
     return called  # type: ignore[return-value]

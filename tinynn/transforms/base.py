@@ -80,7 +80,7 @@ class Derivative(Transformation):
         if type(rule) is Composed:
             if scopes.recording is None:
                 return rule.definition(space, *args, **kwargs)
-            with scopes.inside(Composite(function.name, kwargs)):
+            with scopes.inside(Composite(function.name, args, kwargs)):
                 return rule.definition(space, *args, **kwargs)
         slots: dict[int, Any] = {}
         values, call = [*args], function.raw
