@@ -4,7 +4,7 @@ Every method has a default written in the standard, so a new library works at on
 own file overrides what the library does faster or differently.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar, NamedTuple, Self, TypeVar
 
@@ -316,6 +316,41 @@ class Backend:
         Raises BackendUnavailable if there would be one, were it installed.
         """
         return None
+
+    # Control flow, which `tinynn.scan` and `tinynn.cond` record as calls.
+
+    def scan(
+        self,
+        step: Callable[[Sequence[Array], Sequence[Array]], tuple[list[Array], list[Array]]],
+        carry: Sequence[Array],
+        xs: Sequence[Array],
+        length: int,
+        reverse: bool,
+    ) -> tuple[Sequence[Array], list[Array]]:
+        """Repeat `step(carry, x)`, which gives `(carry, y)`, over the entries of `xs`.
+
+        carry: arrays; xs: (length, ...) each, length > 0. The result is the last carry, and the
+        y of every step, (length, ...) each, in the order of xs.
+        """
+        rows: list[list[Array]] = []
+        for place in reversed(range(length)) if reverse else range(length):
+            carry, y = step(carry, [x[place, ...] for x in xs])
+            rows.append(y)
+        rows = rows[::-1] if reverse else rows
+        return carry, [self.xp.stack(column) for column in zip(*rows, strict=True)]
+
+    def cond(
+        self,
+        predicate: Array,
+        then: Callable[..., list[Array]],
+        otherwise: Callable[..., list[Array]],
+        operands: Sequence[Array],
+    ) -> Sequence[Array]:
+        """`then(*operands)` if the 0-d predicate is true, else `otherwise(*operands)`.
+
+        The program waits for the predicate's value.
+        """
+        return then(*operands) if bool(predicate) else otherwise(*operands)
 
     # Functions that the standard lacks.
 

@@ -1,6 +1,6 @@
 """JAX, on its CPU, GPU and TPU devices; also inside its own transformations."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from importlib.util import find_spec
 from typing import Any, Self
@@ -93,6 +93,33 @@ class JAX(Backend):
             return kept, outs.reshape(-1)
 
         return jax.jit(loop, static_argnums=2, donate_argnums=0)
+
+    def scan(
+        self,
+        step: Callable[..., Any],
+        carry: Sequence[Array],
+        xs: Sequence[Array],
+        length: int,
+        reverse: bool,
+    ) -> Any:
+        if all(map(self.is_concrete, [*carry, *xs])):  # it would be compiled for this call alone
+            return super().scan(step, carry, xs, length, reverse)
+
+        def once(carry: Any, x: Any) -> Any:
+            return step(carry, x)
+
+        return jax.lax.scan(once, list(carry), list(xs), length, reverse)
+
+    def cond(
+        self,
+        predicate: Array,
+        then: Callable[..., Any],
+        otherwise: Callable[..., Any],
+        operands: Sequence[Array],
+    ) -> Any:
+        if self.is_concrete(predicate):
+            return super().cond(predicate, then, otherwise, operands)
+        return jax.lax.cond(predicate, then, otherwise, *operands)
 
     def _scatter_add(self, x: Array, indices: Array, updates: Array, axis: int) -> Array:
         return x.at[(slice(None),) * axis + (indices,)].add(updates)

@@ -13,6 +13,7 @@ array([0, 1, 1, 0])
 
 import os
 from collections.abc import Mapping
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import backends
@@ -50,27 +51,25 @@ if TYPE_CHECKING:
     from tinynn.compiler import compile
     from tinynn.explanation import explain
     from tinynn.training.imported import from_onnx
+    from tinynn.transforms.cond import cond, while_loop
     from tinynn.transforms.record import record
+    from tinynn.transforms.scan import scan
+
+# Imported on first use, since many programs never need them.
+_LATE = {
+    "compile": "tinynn.compiler",
+    "cond": "tinynn.transforms.cond",
+    "explain": "tinynn.explanation",
+    "from_onnx": "tinynn.training.imported",
+    "record": "tinynn.transforms.record",
+    "scan": "tinynn.transforms.scan",
+    "while_loop": "tinynn.transforms.cond",
+}
 
 
 def __getattr__(name: str) -> Any:
-    """Import the compiler on first use, since many programs never need it."""
-    if name == "compile":
-        from tinynn.compiler import compile
-
-        return compile
-    if name == "explain":
-        from tinynn.explanation import explain
-
-        return explain
-    if name == "record":
-        from tinynn.transforms.record import record
-
-        return record
-    if name == "from_onnx":
-        from tinynn.training.imported import from_onnx
-
-        return from_onnx
+    if name in _LATE:
+        return getattr(import_module(_LATE[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
@@ -99,6 +98,7 @@ __all__ = [
     "Namespace",
     "checkpoint",
     "compile",
+    "cond",
     "custom_jvp",
     "custom_vjp",
     "explain",
@@ -111,8 +111,10 @@ __all__ = [
     "jvp",
     "load",
     "record",
+    "scan",
     "stop_gradient",
     "value_and_grad",
     "vjp",
     "vmap",
+    "while_loop",
 ]

@@ -7,7 +7,7 @@ from typing import Any
 
 from tinynn.rules import batching
 from tinynn.trace import Effect
-from tinynn.transforms.graph import Constant, Dim, Graph, Input, Node
+from tinynn.transforms.graph import Constant, Dim, Graph, Input, Node, pruned
 from tinynn.transforms.record import RecordingError
 
 #: Functions that give the same elements, in the same order, in another shape.
@@ -93,17 +93,6 @@ def difference(first: Graph, second: Graph, read: Callable[[Any], Any]) -> str:
         if not same or not all(map(alike, old.args, new.args)):
             return f"{new.name} in {new.origin}"
     return "" if len(first.nodes) == len(second.nodes) else "the number of calls"
-
-
-def pruned(graph: Graph) -> Graph:
-    """The graph without the nodes that no output and no node with an effect needs."""
-    needed = {id(o) for o in graph.outputs if isinstance(o, Node)}
-    kept = []
-    for node in reversed(graph.nodes):
-        if id(node) in needed or node.effect is not Effect.NONE:
-            kept.append(node)
-            needed.update(id(a) for a in node.parents)
-    return replace(graph, nodes=kept[::-1])
 
 
 def is_call(value: Any) -> bool:

@@ -21,7 +21,14 @@ RULES: dict[Any, "Rule"] = {}
 
 
 class Rule:
-    """How a function is differentiated."""
+    """How a function is differentiated.
+
+    Attributes:
+        takes_none: whether `vjps` takes None, and not zeros, for those of several results that no
+            cotangent reached.
+    """
+
+    takes_none = False
 
     def vjps(self, positions: Any, xp: Any, g: Any, y: Any, args: Any, kwargs: Any) -> list[Any]:
         """The cotangents of `args[i]`, for each i of `positions`, from the cotangent `g` of `y`."""

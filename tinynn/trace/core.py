@@ -6,6 +6,7 @@ from functools import partial
 from itertools import count
 from typing import Any
 
+import backends
 from backends import scoped
 from tinynn.trace.operators import Operators
 from tinynn.trace.scopes import scopes
@@ -22,7 +23,14 @@ class Trace:
     a level, so the perturbations of one are never taken for another's.
 
     This base class is the transformation that changes nothing.
+
+    Attributes:
+        pulls: whether cotangents will be pulled back through what its arrays take part in.
+        batches: whether the value of an array has one more axis in front than its user sees.
+        hides: whether a program must not branch on the values of its arrays.
     """
+
+    pulls = batches = hides = False
 
     def __init__(self) -> None:
         self.level = next(_levels)
@@ -320,6 +328,29 @@ def bottom(value: Any) -> Any:
     while type(value) is Traced:
         value = value.value
     return value
+
+
+def example(value: Any) -> Any:
+    """A plain array like this one, as its user sees it: the first entry of every batch."""
+    entries = 0
+    while type(value) is Traced:
+        entries += value.trace.batches
+        value = value.value
+    if not entries:
+        return value
+    if 0 in value.shape[:entries]:
+        xp, device = backends.of(value).xp, backends.of(value).device
+        return xp.zeros(value.shape[entries:], dtype=value.dtype, device=device)
+    return value[(*(0,) * entries, ...)]
+
+
+def is_readable(value: Any) -> bool:
+    """Whether a program may branch on this array: its value is known, and one for all."""
+    while type(value) is Traced:
+        if value.trace.hides:
+            return False
+        value = value.value
+    return backends.of(value).is_concrete(value)
 
 
 def constant(value: Any, space: Any) -> Any:

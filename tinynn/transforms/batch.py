@@ -18,6 +18,8 @@ from tinynn.transforms.base import Transformation, name_of
 class Batch(Transformation):
     """Carries out each call for `size` entries at once."""
 
+    batches = hides = True
+
     def __init__(self, name: str, size: int) -> None:
         super().__init__(name)
         self.size = size

@@ -6,7 +6,7 @@ A node is one call of a function of the Array API standard (or of a function of 
 
 import operator
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any
 
@@ -213,9 +213,9 @@ def carry_out(function: Function, args: Sequence[Any], kwargs: dict[str, Any]) -
 Hook = Callable[[Node, Any], Any]
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Graph:
-    """A recorded program.
+    """A recorded program. It is an argument of calls that run others: `scan`, `cond`.
 
     Attributes:
         name: the function's.
@@ -237,6 +237,28 @@ class Graph:
     structure: Any = None
     batch: int | None = None
     decompositions: frozenset[str] = frozenset()
+
+    def at(self, batch: int) -> "Graph":
+        """The graph for a batch of that size, without a `Dim`."""
+        new: dict[int, Any] = {}
+
+        def now(value: Any) -> Any:
+            if isinstance(value, Node):
+                return new.get(id(value), value)
+            return at_batch(value, batch)
+
+        def moved(node: Any) -> Any:
+            parts = {"args": node.args, "kwargs": node.kwargs, "shape": node.shape}
+            new[id(node)] = replace(node, **mapped(parts, now))
+            return new[id(node)]
+
+        inputs, nodes = list(map(moved, self.inputs)), list(map(moved, self.nodes))
+        outputs = mapped(self.outputs, now)
+        return replace(self, inputs=inputs, nodes=nodes, outputs=outputs, batch=None)
+
+    def __repr__(self) -> str:
+        # Calls are compared by the text of their kwargs, of which this may be one.
+        return f"<graph of {self.name}, {len(self.nodes)} calls, at {id(self):#x}>"
 
     @property
     def constants(self) -> list[Constant]:
@@ -287,33 +309,7 @@ class Graph:
         >>> seen
         ['multiply', 'add']
         """
-        batch = self._batch_of(values)
-        known: dict[int, Any] = {id(c): c.value for c in self.constants}
-        known.update(zip(map(id, self.inputs), values, strict=True))
-        like = next((v for v in known.values() if hasattr(v, "dtype")), None)
-        last = {id(parent): node for node in self.nodes for parent in node.parents}
-        kept = {id(output) for output in self.outputs}
-
-        def now(value: Any) -> Any:
-            return value.at(batch or 0) if isinstance(value, Dim) else value
-
-        def value_of(a: Any) -> Any:
-            return known[id(a)] if isinstance(a, Node) else mapped(a, now)
-
-        for node in self.nodes:
-            kwargs = node.kwargs if batch is None else mapped(node.kwargs, now)
-            kwargs = kwargs | {"like": like} if node.function is FILL else kwargs
-            try:
-                value = carry_out(node.function, [value_of(a) for a in node.args], kwargs)
-            except Exception as error:
-                error.add_note(f"in {node.name} of the graph of {self.name}: {node.origin}")
-                raise
-            replaced = None if hook is None else hook(node, value)
-            known[id(node)] = value if replaced is None else replaced
-            for parent in node.parents:  # free what is not needed any more
-                if last[id(parent)] is node and id(parent) not in kept:
-                    known.pop(id(parent), None)
-        return [value_of(output) for output in self.outputs]
+        return Interpreter(self)(values, hook, self._batch_of(values))
 
     def _batch_of(self, values: Sequence[Any]) -> int | None:
         """The size of the batch that these values are; ValueError if they do not fit the inputs."""
@@ -363,6 +359,76 @@ class Graph:
             lines.append(f"  {text:<46}  # {note}")
         outs = [names[id(o)] if isinstance(o, Node) else repr(o) for o in self.outputs]
         return "\n".join([*lines, f"  return {', '.join(outs)}"])
+
+
+def pruned(graph: Graph) -> Graph:
+    """The graph without the nodes that no output and no node with an effect needs."""
+    needed = {id(o) for o in graph.outputs if isinstance(o, Node)}
+    kept = []
+    for node in reversed(graph.nodes):
+        if id(node) in needed or node.effect is not Effect.NONE:
+            kept.append(node)
+            needed.update(id(a) for a in node.parents)
+    return replace(graph, nodes=kept[::-1])
+
+
+def at_batch(value: Any, batch: int) -> Any:
+    """An argument for a batch of that size: a `Dim` or a graph that may hold some, or as it is."""
+    if isinstance(value, Dim):
+        return value.at(batch)
+    return value.at(batch) if isinstance(value, Graph) and value.batch is not None else value
+
+
+class Interpreter:
+    """Runs a graph any number of times: what can be found out beforehand is.
+
+    Calling it gives the values of the graph's outputs, in order, from those of its inputs.
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        constants = graph.constants
+        values = [*graph.inputs, *constants, *graph.nodes]
+        place = {id(value): i for i, value in enumerate(values)}
+        self._known = [None] * len(graph.inputs) + [c.value for c in constants]
+        self._room = [None] * len(graph.nodes)
+        last = {id(parent): node for node in graph.nodes for parent in node.parents}
+        kept = {id(output) for output in graph.outputs}
+        self._calls = []
+        for node in graph.nodes:
+            sources = [place[id(a)] if isinstance(a, Node) else -1 for a in node.args]
+            done = {place[id(a)] for a in node.parents if last[id(a)] is node and id(a) not in kept}
+            self._calls.append((node, sources, place[id(node)], list(done)))
+        self._outputs = [place[id(o)] if isinstance(o, Node) else -1 for o in graph.outputs]
+
+    def __call__(
+        self, values: Sequence[Any], hook: Hook | None = None, batch: int | None = None
+    ) -> list[Any]:
+        known = [*self._known, *self._room]
+        known[: len(values)] = values
+        like = next((v for v in known if hasattr(v, "dtype")), None)
+
+        def now(value: Any) -> Any:
+            return value if batch is None else at_batch(value, batch)
+
+        for node, sources, target, done in self._calls:
+            kwargs = node.kwargs if batch is None else mapped(node.kwargs, now)
+            kwargs = kwargs | {"like": like} if node.function is FILL else kwargs
+            args = [
+                known[source] if source >= 0 else mapped(a, now)
+                for a, source in zip(node.args, sources, strict=True)
+            ]
+            try:
+                value = carry_out(node.function, args, kwargs)
+            except Exception as error:
+                error.add_note(f"in {node.name} of the graph of {self.graph.name}: {node.origin}")
+                raise
+            replaced = None if hook is None else hook(node, value)
+            known[target] = value if replaced is None else replaced
+            for place in done:  # free what is not needed any more
+                known[place] = None
+        outputs = zip(self.graph.outputs, self._outputs, strict=True)
+        return [known[place] if place >= 0 else mapped(o, now) for o, place in outputs]
 
 
 def _shape(node: Node) -> str:

@@ -12,7 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from tinynn import tree
-from tinynn.trace import Effect, Function, Namespace, Traced, namespace, plain, regrouped
+from tinynn.trace import (
+    Effect,
+    Function,
+    Namespace,
+    Traced,
+    example,
+    namespace,
+    plain,
+    regrouped,
+)
 from tinynn.trace.scopes import Origin, scopes
 from tinynn.transforms.base import Transformation, name_of
 from tinynn.transforms.batch import batch_size, leaves_with_axes
@@ -37,6 +46,8 @@ class Record(Transformation):
         decompositions: functions to be decomposed, by name.
     """
 
+    hides = True
+
     def __init__(
         self, name: str, space: Namespace, decompositions: Mapping[str, Callable[..., Any]]
     ) -> None:
@@ -51,7 +62,10 @@ class Record(Transformation):
         if function.name in self.decompositions and is_known(function):
             self.decomposed.add(function.name)
             return self.decompositions[function.name](self.space, *args, **kwargs)
-        values = [a.value if type(a) is Traced else a for a in args]
+        # Of an array that another transformation follows, only an example is computed with.
+        values = [
+            a if type(a) is not Traced else a.value if a.trace is self else example(a) for a in args
+        ]
         # This call is being recorded already; inside it no effect may hide.
         inside = _Inside(function) if function.effect is Effect.NONE else None
         around, scopes.recording = scopes.recording, inside
@@ -188,7 +202,7 @@ def record(
     [array([2., 2., 2.])]
     """
     if batch_axes is None:
-        return _recorded(f, args, decompositions or {})
+        return recorded(f, args, decompositions)
     name = name_of("recording", f)
     axes = batch_axes if isinstance(batch_axes, tuple) else (batch_axes,) * len(args)
     if len(axes) != len(args):
@@ -207,7 +221,7 @@ def record(
     structure, graphs = tree.flatten(args)[1], []
     for more in _MORE_ROWS:
         leaves = [_lengthened(leaf, axis, more) for _, leaf, axis in rows]
-        graphs.append(_recorded(f, structure.unflatten(leaves), decompositions or {}))
+        graphs.append(recorded(f, structure.unflatten(leaves), decompositions))
     return symbolic(graphs, [size + more for more in _MORE_ROWS])
 
 
@@ -225,15 +239,15 @@ def _lengthened(leaf: Any, axis: int | None, more: int) -> Any:
     return xp.concat(rows, axis=axis)
 
 
-def _recorded(
+def recorded(
     f: Callable[..., Any],
     args: tuple[Any, ...],
-    decompositions: Mapping[str, Callable[..., Any]],
+    decompositions: Mapping[str, Callable[..., Any]] | None = None,
 ) -> Graph:
     """The graph for arguments of these shapes."""
     leaves = [leaf for leaf in tree.leaves(args) if hasattr(leaf, "dtype")]
     space = Namespace(namespace(*leaves[:1]))
-    trace = Record(name_of("recording", f), space, decompositions)
+    trace = Record(name_of("recording", f), space, decompositions or {})
     inputs: list[Input] = []
 
     def given(label: str, leaf: Any) -> Any:

@@ -43,6 +43,7 @@ class Item(NamedTuple):
 class Reverse(Derivative):
     """Writes down what is done to its arrays, so that cotangents can be pulled back through it."""
 
+    pulls = True
     inputs = 0
 
     def __init__(self, name: str) -> None:
@@ -143,7 +144,7 @@ def _lifted(entry: Entry, g: Any) -> list[Any]:
     """
     rule, _, space, args, parents, y, kwargs = entry
     scopes.pulled = pullback_origin(y, g)
-    if type(g) is list:
+    if type(g) is list and not rule.takes_none:
         pairs = zip(g, y, strict=True)
         g = [space.zeros_like(plain(item)) if each is None else each for each, item in pairs]
     if not is_traced(g) and not is_traced(y):

@@ -46,6 +46,8 @@ def symbolic(graphs: Sequence[Graph], sizes: Sequence[int]) -> Graph:
             return one
         if len({type(v) for v in values}) > 1:
             raise _Differ(f"{_shown(values)}")
+        if isinstance(one, Graph):
+            return symbolic(values, sizes)
         if isinstance(one, tuple | list):
             if len({len(v) for v in values}) > 1:
                 raise _Differ(f"{_shown(values)}")
