@@ -1,7 +1,6 @@
 """explain: each call of a training step in one line, whose code and value are those of the step."""
 
 import re
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -11,116 +10,43 @@ import pytest
 
 import backends
 import tinynn
-from tests.gradients import placed
-from tests.networks import INPUTS, ROWS, X, loss_of, networks
-from tinynn import checkpoint, functional, grad, tree, vmap
+from tests.explained import (
+    CLASSES,
+    MIXED,
+    OPTIMIZERS,
+    XOR,
+    XOR_X,
+    XOR_Y,
+    Y,
+    assert_true,
+    assert_whole,
+    explained,
+    mixed,
+)
+from tests.networks import INPUTS, X, networks
+from tinynn import checkpoint, grad, tree, vmap
 from tinynn.explanation.description import describe
-from tinynn.explanation.layout import CHARACTER, SMALL, layout
 from tinynn.explanation.lines import Line
 from tinynn.explanation.numbers import rows_of
 from tinynn.explanation.page import page
 from tinynn.explanation.text import text
 from tinynn.functional import relu, sigmoid
-from tinynn.layers import BatchNorm, Dropout, Layer, LayerNorm, Linear, Sequential
+from tinynn.initializers import glorot_uniform
+from tinynn.layers import Dropout, Layer, Linear, Sequential
 from tinynn.losses import BinaryCrossEntropy, SoftmaxCrossEntropy, SquaredError
 from tinynn.optim import (
     SGD,
     Adam,
-    AdamW,
-    Chain,
-    ClipByGlobalNorm,
     CosineDecay,
     Groups,
-    Lion,
-    ReduceOnPlateau,
 )
 from tinynn.trace import Function, namespace
 from tinynn.transforms.record import RecordingError, record
 
 HERE = Path(__file__).parent
-XOR = Sequential(Linear(4, bias=False), sigmoid, Linear(1, bias=False), sigmoid)
-XOR_X = np.asarray([[0.0, 0.0, 1.0], [0.0, 1.0, 1.0], [1.0, 0.0, 1.0], [1.0, 1.0, 1.0]])
-XOR_Y = np.asarray([[0.0], [1.0], [1.0], [0.0]])
-DRAW = np.random.default_rng(12)
-TARGETS: dict[str, Any] = {
-    "tied": X,
-    "autoencoder": X,
-    "siamese": DRAW.random(size=(ROWS, 1)),
-    "heads": {"kind": DRAW.integers(0, 3, size=ROWS), "size": DRAW.normal(size=(ROWS, 1))},
-}
-Y = DRAW.normal(size=(ROWS, 2))
-CLASSES = DRAW.integers(0, 2, size=ROWS)
-OPTIMIZERS = [
-    SGD(0.1),
-    Adam(CosineDecay(0.1, steps=10)),
-    Chain(ClipByGlobalNorm(1.0), SGD(0.1, momentum=0.9)),
-    AdamW(ReduceOnPlateau(0.1), weight_decay=0.1, mask="*weight"),
-    Groups({"0.*": Lion(0.1), "*": None}),
-]
-MIXED = Sequential(Linear(3), BatchNorm(), relu, Dropout(0.5), LayerNorm(), Linear(2))
-# Functions of the standard that NumPy has under the same name.
-NUMPYS = """
-    argsort broadcast_to clip complex128 concat cos cumulative_sum exp expand_dims fft float64 int64
-    log max mean minimum ones_like real reshape sin sqrt stack std sum take take_along_axis tanh
-    where zeros_like
-""".split()
-
-
-def explained(name: str, backend: Any = None, **options: Any) -> Any:
-    home = backend or backends.get("numpy")
-    x, y = (placed(a, home, "float64") for a in (INPUTS.get(name, X), TARGETS.get(name, Y)))
-    return tinynn.explain(networks(rate=0.3)[name], x, y, loss=loss_of(name), **options)
-
-
-def mixed(**options: Any) -> Any:
-    return tinynn.explain(MIXED, X, CLASSES, loss=SoftmaxCrossEntropy(), **options)
 
 
 # Every call, once, in order.
-
-
-def assert_whole(step: Any) -> None:
-    """Every node of the graph is in exactly one step, after those that it takes."""
-    home = {id(node): place for place, each in enumerate(step.lines) for node in each.nodes}
-    counted = sum(len(each.nodes) for each in step.lines)
-    assert counted == len(home) == len(step.graph.nodes)
-    for place, each in enumerate(step.lines):
-        assert each.result in each.nodes
-        for node in each.nodes:
-            assert all(home.get(id(parent), -1) <= place for parent in node.parents)
-        if len(each.nodes) > 1:
-            assert [part.nodes for part in each.parts] == [(node,) for node in each.nodes]
-
-
-def assert_true(step: Any) -> int:
-    """The code of a line gives its value, where it is an expression of known functions; how many.
-
-    Names that are read are those of lines before, or of what is given.
-    """
-    known: dict[str, Any] = {each.name: each.value for each in step.description.given}
-    words = {name: getattr(np, name) for name in NUMPYS} | {"fft": np.fft.fft}
-    words |= {name: getattr(functional, name) for name in ("relu", "sigmoid", "softmax", "gelu")}
-    words |= {"astype": lambda x, dtype: x.astype(dtype)}
-    checked = 0
-    for each in step.lines:
-        names = set(each.takes)
-        assert names <= known.keys() | {each.name} | _constants(step), each
-        called = set(re.findall(r"\b([a-z_]\w*)\(", each.code))
-        arrays = all(known.get(name) is not None for name in names)
-        if called <= words.keys() and each.value is not None and arrays:
-            found = eval(each.code, {**words, **known})
-            np.testing.assert_allclose(
-                np.asarray(found), each.value, rtol=2e-5, atol=1e-12, err_msg=repr(each)
-            )
-            checked += 1
-        known[each.name] = each.value
-        for node, name in zip(each.saves, each.also, strict=False):
-            known.setdefault(name, node)
-    return checked
-
-
-def _constants(step: Any) -> set[str]:
-    return {f"c{index}" for index in range(len(step.graph.constants))}
 
 
 @pytest.mark.parametrize("name", networks())
@@ -254,7 +180,8 @@ def test_the_explanation_of_xor() -> None:
 
 
 def test_dropout_is_one_line() -> None:
-    x, y = DRAW.normal(size=(32, 64)), DRAW.integers(0, 10, size=32)
+    draw = np.random.default_rng(0)
+    x, y = draw.normal(size=(32, 64)), draw.integers(0, 10, size=32)
     net = Sequential(Linear(100), relu, Dropout(0.1), Linear(10))
     step = tinynn.explain(net, x, y, optimizer=Adam())
     assert len(step.graph.nodes) > 380
@@ -342,64 +269,38 @@ def test_a_graph_inside_of_a_call_is_nested() -> None:
     assert "body.v1 = " in re.sub("<.*?>", "", page(description))
 
 
-# The picture.
+class Recurrent(Layer):
+    """tanh(x @ weight + h @ recurrent), along the second axis; the last of it."""
+
+    def forward(self, scope: Any, x: Any) -> Any:
+        xp = namespace(x)
+        weight = scope.param("weight", glorot_uniform, (x.shape[-1], 4))
+        recurrent = scope.param("recurrent", glorot_uniform, (4, 4))
+        xs = xp.permute_dims(x, (1, 0, 2))
+        start = xp.zeros_like(xs[0, :, :] @ weight)
+        return tinynn.scan(lambda h, x: (xp.tanh(x @ weight + h @ recurrent), None), start, xs)[0]
 
 
-def steps_to_draw() -> dict[str, Any]:
-    step = tinynn.explain(XOR, XOR_X, XOR_Y, loss="mse")
-    others = {name: explained(name, optimizer=OPTIMIZERS[2]) for name in networks()}
-    return {"xor": step, "mixed": mixed(optimizer=Adam()), **others}
+def test_loops_and_branches_are_explained() -> None:
+    step = tinynn.explain(Sequential(Recurrent(), Linear(2)), INPUTS["encoder"], Y, values=True)
+    assert_whole(step)
+    shown = {line.name: line for line in step.description.shown}
+    (loop,) = (line for line in shown.values() if line.kind == "forward" and "scan(" in line.code)
+    assert "body.v3 = tanh(body.v2)" in [f"{p.name} = {p.code}" for p in loop.parts]
+    assert shown["h0"].code == f"{loop.name}[0]"
+    assert shown["recurrent_0_grad"].heading == "layer 0, Recurrent(), backward"
+    assert shown["recurrent_0_grad"].value.shape == (4, 4)
 
+    def halves(x: Any) -> Any:
+        xp = namespace(x)
+        return tinynn.cond(xp.sum(x) > 0, xp.tanh, lambda z: z * 0.5, x)
 
-@pytest.fixture(scope="module")
-def drawn() -> dict[str, Any]:
-    return steps_to_draw()
-
-
-@pytest.mark.parametrize("name", ["xor", "mixed", *networks()])
-def test_arrows_go_around_boxes_and_words_stay_inside(drawn: dict[str, Any], name: str) -> None:
-    found = layout(drawn[name].description)
-    for place, box in enumerate(found.boxes):
-        for other in found.boxes[place + 1 :]:
-            apart = box.x + box.width <= other.x or other.x + other.width <= box.x
-            apart |= box.y + box.height <= other.y or other.y + other.height <= box.y
-            assert apart, (box, other)
-        assert len(box.texts[0]) * CHARACTER <= box.width - 8
-        assert all(len(line) * SMALL <= box.width - 8 for line in box.texts[1:])
-        assert box.x + box.width <= found.width
-        assert box.y + box.height <= found.height
-    for arrow in found.arrows:
-        assert len(arrow.heads) == len(arrow.targets) == len(arrow.paths)
-        assert arrow.labels, arrow.source
-        for points in arrow.paths:
-            for (x1, y1), (x2, y2) in pairwise(points):
-                assert x1 == x2 or y1 == y2  # straight
-                for box in found.boxes:
-                    inside = max(x1, x2) > box.x + 1 and min(x1, x2) < box.x + box.width - 1
-                    inside &= max(y1, y2) > box.y + 1 and min(y1, y2) < box.y + box.height - 1
-                    assert not inside, (arrow.source, box)
-
-
-@pytest.mark.parametrize("name", ["xor", "mixed", *networks()])
-def test_arrows_are_what_lines_take(drawn: dict[str, Any], name: str) -> None:
-    description = drawn[name].description
-    found = layout(description)
-    lead = {(a.source.name, place) for a in found.arrows for b in a.targets for place in b.numbers}
-    boxes = {box.name for box in found.boxes}
-    for place, each in enumerate(description.lines):
-        taken = {(t, place) for t in each.takes if t in boxes and t != each.name}
-        if not each.hidden and each.kind != "update":
-            assert taken <= lead
-    assert len([box for box in found.boxes if box.kind == "update"]) == 1
-
-
-def test_the_picture_is_svg_of_a_sensible_size(drawn: dict[str, Any]) -> None:
-    root = ElementTree.fromstring(drawn["xor"].svg)
-    assert float(root.get("width", 0)) < 1300
-    assert float(root.get("height", 0)) < 600
-    words = [each.text for each in root.iter() if each.tag.endswith("text")]
-    for word in ("given", "forward", "backward", "gradients", "update", "h0", "(4, 4)"):
-        assert word in words
+    step = tinynn.explain(Sequential(Linear(3), halves, Linear(2)), X, Y, values=True)
+    assert_whole(step)
+    text = step.text("calls")
+    assert "otherwise.v0 = otherwise.x0 * 0.5" in text
+    assert "h1 = t3[0]" in text
+    assert "h0_grad = " in step.text()
 
 
 # What comes from outside.

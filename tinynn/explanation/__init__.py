@@ -3,7 +3,7 @@
 (The package is not called `explain`, since `tinynn.explain` is the function.)
 """
 
-from tinynn.explanation.explain import Explanation, explain
+from tinynn.explanation.explanation import Explanation, explain
 from tinynn.explanation.lines import Line
 
 __all__ = ["Explanation", "Line", "explain"]

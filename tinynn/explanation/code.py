@@ -350,12 +350,17 @@ def _given(frame: Any) -> list[str]:
     return [*map(_literal, frame.args), *_keywords(frame.kwargs)]
 
 
+_SHOWN = (bool, int, float, complex, str, tuple, list, dict, Graph)
+
+
 def _keywords(kwargs: dict[str, Any]) -> list[str]:
     """What is given by keyword, without what changes nothing."""
     return [
         f"{key}={_literal(value)}"
         for key, value in kwargs.items()
-        if not (key == "keepdims" and value is False) and not (key == "axis" and value is None)
+        if not (key == "keepdims" and value is False)
+        and not (key == "axis" and value is None)
+        and (key == "dtype" or value is None or isinstance(value, _SHOWN))
     ]
 
 

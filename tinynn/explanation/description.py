@@ -71,13 +71,12 @@ def describe(graph: Graph, context: Context | None = None, title: str = "") -> D
     writer = Writer(graph, lines, names, context)
     for line in lines:
         writer.write(line)
-        line.parts = _parts(line, writer, names.of)
     before = ""
     for line in lines:
-        for each in (line, *line.parts):
-            # Set-up that nobody asked for stands with what is before it.
-            each.place = before if line.hidden and not each.place else _place(each.place, context)
+        # Set-up that nobody asked for stands with what is before it.
+        line.place = before if line.hidden and not line.place else _place(line.place, context)
         before = line.place
+        line.parts = _parts(line, writer, names.of)
     given = tuple(Given(names.of[id(v)], _kind(v), v) for v in inputs_of(lines, graph))
     return Description(title or graph.name, given, tuple(lines))
 
@@ -96,19 +95,19 @@ def _kind(value: Input) -> str:
 def _parts(line: Line, writer: Writer, names: dict[int, str]) -> tuple[Line, ...]:
     """The calls of a line, if there are several, and those of the graphs inside of a call."""
     if len(line.nodes) > 1:
-        return tuple(_one(node, line.kind, writer, names) for node in line.nodes)
-    return _nested(line.nodes[0], line.kind, "")
+        return tuple(_one(node, line.kind, writer, names, line.place) for node in line.nodes)
+    return _nested(line.nodes[0], line.kind, "", line.place)
 
 
-def _one(node: Node, kind: str, writer: Writer, names: dict[int, str]) -> Line:
+def _one(node: Node, kind: str, writer: Writer, names: dict[int, str], place: str) -> Line:
     code, takes = writer.call(node)
     return Line(
-        kind, node.origin.place, (node,), node, ("call", id(node)), names[id(node)], code,
-        takes=takes, parts=_nested(node, kind, ""),
+        kind, place, (node,), node, ("call", id(node)), names[id(node)], code, takes=takes,
+        parts=_nested(node, kind, "", place),
     )  # fmt: skip
 
 
-def _nested(node: Node, kind: str, prefix: str) -> tuple[Line, ...]:
+def _nested(node: Node, kind: str, prefix: str, place: str) -> tuple[Line, ...]:
     """The calls of the graphs that a call is given, such as the body of a loop."""
     found: list[Line] = []
     for name, graph in graphs_in(node):
@@ -118,8 +117,8 @@ def _nested(node: Node, kind: str, prefix: str) -> tuple[Line, ...]:
         names |= {id(n): f"{start}v{i}" for i, n in enumerate(graph.nodes)}
         plain = _Plain(graph, names)
         for each in graph.nodes:
-            line = _one(each, kind, plain, names)
-            line.parts = _nested(each, kind, start)
+            line = _one(each, kind, plain, names, place)
+            line.parts = _nested(each, kind, start, place)
             found.append(line)
     return tuple(found)
 

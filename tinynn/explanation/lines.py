@@ -82,7 +82,8 @@ class Line:
     def heading(self) -> str:
         """What lines that belong together stand under."""
         place = self.place or "the network"
-        return f"{place}, backward" if self.kind == "backward" else place
+        backward = self.kind == "backward" or (self.hidden and self.result.origin.backward)
+        return f"{place}, backward" if backward else place
 
     def calls(self) -> Iterator["Line"]:
         """A line for every call that it stands for, those of graphs inside of calls included."""
@@ -143,6 +144,17 @@ class _Keys:
             self.origins[id(node)] = frozenset().union(*known)
         self.outputs = {id(node) for node in graph.outputs if isinstance(node, Node)}
 
+        self.users = graph.users()
+        self.gradients = {id(node) for node in context.gradients.values()}
+
+    def shows(self, view: Node) -> bool:
+        """Whether a view is a line: a gradient, new state, or one of the results of a call."""
+        if id(view) in self.outputs or id(view) in self.gradients:
+            return True
+        users = self.users.get(id(view), [])
+        backward = view.origin.backward
+        return view.name == "item" and any(backward or not u.origin.backward for u in users)
+
     def updates(self, node: Node) -> bool:
         return (None, "update") in node.origin.frames
 
@@ -169,10 +181,13 @@ class _Keys:
             layers = [frame for frame in node.origin.frames if type(frame) is tuple]
             return "random", id(layers[-1]) if layers else 0
         frame = self.fold(node)
-        if node.origin.backward:
+        if node.origin.backward and frame is not None:
+            return "pullback", id(frame)
+        several = node.name == "item" or any(
+            user.name == "item" for user in self.users.get(id(node), [])
+        )
+        if node.origin.backward and not several:
             pullback = node.origin.pullback
-            if frame is not None:
-                return "pullback", id(frame)
             return "pullback", id(pullback.of) if pullback else id(node)
         return ("call", id(node)) if frame is None else ("composite", id(frame))
 
@@ -216,9 +231,9 @@ def _line(nodes: list[Node], key: tuple[Any, ...], keys: _Keys) -> Line:
     kind = keys.kind(nodes[-1])
     if key[0] == "counters":
         kind = "set-up"
-    elif all(map(is_view, nodes)) and id(nodes[-1]) not in keys.outputs:
+    elif all(map(is_view, nodes)) and not keys.shows(nodes[-1]):
         kind = "view"
-    elif key[0] == "call" and not keys.origins[id(nodes[0])]:
+    elif key[0] in ("call", "pullback") and not any(keys.origins[id(n)] for n in nodes):
         kind = "set-up"
     return Line(kind, nodes[0].origin.place, tuple(nodes), nodes[-1], key)
 

@@ -85,7 +85,8 @@ class Names:
                     frame in u.origin.frames and not u.origin.backward and home[id(u)] is not line
                     for u in users.get(id(line.result), [])
                 )
-                if not inside:
+                read = any(not u.origin.backward for u in users.get(id(line.result), []))
+                if read and not inside:
                     last[id(frame)] = depth, name, line
         for _, name, line in sorted(last.values(), key=lambda row: row[0]):
             if line.key[0] != "random":

@@ -114,8 +114,12 @@ def node_of(array: Any) -> Any:
 
 
 def pullback_origin(y: Any, cotangent: Any) -> Origin | None:
-    """Where the pullback of a recorded array comes from: where the array does."""
-    node = node_of(y)
+    """Where the pullback of a recorded result comes from: where the result does.
+
+    y: an array, or a tuple of them.
+    """
+    found = map(node_of, y if isinstance(y, tuple | list) else [y])
+    node = next((each for each in found if each is not None), None)
     if node is None:
         return None
     origin: Origin = node.origin
