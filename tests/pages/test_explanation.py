@@ -124,6 +124,24 @@ def test_lines_unfold(xor, browser):
         assert shown(page) == 13 + 2
 
 
+def test_headings_are_those_of_the_text(digits, browser):
+    draw = np.random.default_rng(0)
+    x, y = draw.normal(size=(32, 64)), draw.integers(0, 10, size=32)
+    step = tinynn.explain(DIGITS, x, y, optimizer=Adam())
+
+    def headings(detail):
+        rows = step.text(detail).splitlines()[1:-1]
+        return [row for row in rows if row.startswith("# ")]
+
+    def shown(page):
+        return page.locator("li.place:visible").all_text_contents()
+
+    with opened(browser, digits) as page:
+        assert shown(page) == [row for row in headings("lines") if not row.startswith("#  ")]
+        page.get_by_label("views and set-up").check()
+        assert shown(page) == [row for row in headings("all") if not row.startswith("#  ")]
+
+
 def test_nothing_scrolls_sideways_and_words_stay_inside(digits, browser, view):
     with opened(browser, digits, *view) as page:
         line(page, "weight_0 = adam").hover()

@@ -85,12 +85,17 @@ def _given(given: Given) -> dict[str, Any]:
 
 
 def _items(description: Description, known: set[str]) -> Iterator[str]:
-    place = ""
+    shown = every = ""  # the headings so far: without and with what is hidden at first
     for number, line in enumerate(description.lines):
         extra = " extra" if line.hidden else ""
-        if line.heading != place and not line.hidden:
-            place = line.heading
-            yield f'<li class="place"># {escape(place)}</li>'
+        heading = f"# {escape(line.heading)}</li>"
+        if not line.hidden and line.heading != shown:
+            kind = " plain" if line.heading == every else ""
+            yield f'<li class="place{kind}">{heading}'
+        elif line.heading != every:
+            yield f'<li class="place extra">{heading}'
+        every = line.heading
+        shown = shown if line.hidden else line.heading
         yield _item(line, str(number), f"line {_kind(line)}{extra}", known)
         for index, part in enumerate(_parts(line)):
             yield _item(part, f"{number}.{index}", f"line part {_kind(line)}{extra}", known)
