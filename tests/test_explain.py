@@ -108,6 +108,9 @@ def test_values_are_those_of_the_graph_on_every_library(backend: backends.Backen
 def test_a_schedule_gives_the_learning_rate() -> None:
     step = tinynn.explain(XOR, XOR_X, XOR_Y, loss="mse", optimizer=SGD(CosineDecay(0.1, steps=9)))
     assert "weight_0 = weight_0 - learning_rate * weight_0_grad" in str(step)
+    assert "step, learning_rate = count(step)" in step.text("all")
+    step = tinynn.explain(XOR, XOR_X, XOR_Y, loss="mse", optimizer=Adam())
+    assert "\nstep = step + 1 " in step.text("all")
 
 
 def remembers(x: Any) -> Any:

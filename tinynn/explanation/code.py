@@ -55,6 +55,9 @@ class Writer:
         if line.hidden and len(line.nodes) == 1:
             line.code, line.takes = self.call(line.result)
             return
+        if line.key[0] == "counters":
+            self._count(line)
+            return
         # An expression may be as long as two to the number of calls.
         few = len(line.nodes) <= _FEW
         expression = _Expression(self, line)
@@ -87,15 +90,26 @@ class Writer:
         expression = _Expression(self, None)
         return expression.of(node)[0], tuple(dict.fromkeys(expression.taken))
 
+    def _count(self, line: Line) -> None:
+        """The number of the step, and what follows from it alone, such as a learning rate."""
+        known = [self.names[id(node)] for node in line.saves]
+        line.also = tuple(name for name in known if not re.fullmatch(r"v\d+", name))
+        line.takes = tuple(self._outside(line))
+        if not line.also and all(not isinstance(a, Node) or a.function is None
+                                 for a in line.result.args):  # fmt: skip
+            line.code = self.call(line.result)[0]
+        else:
+            line.code = f"count({', '.join(line.takes)})"
+
     # The function's name and the formula, by what a line is folded by.
 
     def _plain(self, line: Line) -> tuple[str | None, str]:
         name = line.result.name
-        if line.key[0] in ("shared", "counters"):
+        if line.key[0] == "shared":
             clips = any(type(p).__name__ == "ClipByGlobalNorm" for p in _chained(self.context))
-            if line.key[0] == "shared" and clips:
+            if clips:
                 return "clip_by_global_norm", "s = min(1, limit / ‖all g‖)"
-            return "shared" if line.key[0] == "shared" else "count", ""
+            return "shared", ""
         return None, formulas.CALLS.get(name, "") if len(line.nodes) == 1 else ""
 
     def _composite(self, line: Line) -> tuple[str | None, str]:

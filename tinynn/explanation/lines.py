@@ -318,6 +318,8 @@ def _connect(lines: list[Line], graph: Graph) -> None:
         ]
         params = [node for node in used if outputs.get(id(node), "").startswith("params.")]
         line.result = (params or forward or used or [line.nodes[-1]])[-1]
+        if line.key[0] == "counters":  # the number of the step comes first
+            line.result = next((node for node in used if id(node) in outputs), line.result)
         line.saves = tuple(node for node in used if node is not line.result)
         pullback = line.nodes[-1].origin.pullback
         if line.kind in ("backward", "view") and pullback is not None:
