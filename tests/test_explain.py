@@ -357,9 +357,12 @@ def test_files_by_their_endings(tmp_path: Path) -> None:
     for name, start in {"a.txt": "# Seq", "a.svg": "<svg", "a.html": "<!doctype html>"}.items():
         step.save(tmp_path / name)
         assert (tmp_path / name).read_text("utf-8").startswith(start)
-    with pytest.raises(ValueError, match=r"ends in \.txt, \.svg, \.html, got .*a\.pdf"):
-        step.save(tmp_path / "a.pdf")
-    assert not (tmp_path / "a.pdf").exists()
+    for name, start in {"a.png": b"\x89PNG", "a.pdf": b"%PDF"}.items():
+        step.save(tmp_path / name)
+        assert (tmp_path / name).read_bytes().startswith(start)
+    with pytest.raises(ValueError, match=r"ends in \.txt, .*\.html, got .*a\.gif"):
+        step.save(tmp_path / "a.gif")
+    assert not (tmp_path / "a.gif").exists()
 
 
 def test_mistakes() -> None:

@@ -39,7 +39,7 @@ from tinynn.tabular import fit_table
 )
 @click.option("--hidden", metavar="WIDTHS", callback=widths_or_none, help="Of a truth table's net.")
 @click.option("--dropout", type=click.FloatRange(0, 1, max_open=True), help="The same.")
-@click.option("--picture", type=click.Path(dir_okay=False), help="Draw the step here, as .svg.")
+@click.option("--picture", type=click.Path(dir_okay=False), help="Draw it: .svg, .png, .pdf.")
 @click.option("--page", type=click.Path(dir_okay=False), help="Write a page to play with, .html.")
 @force_option
 def show_step(
@@ -61,9 +61,12 @@ def show_step(
     truth table: then it is the first step of `tinynn train` with it. The forward pass, the backward
     pass and Adam's update, each line with its shape, its formula and the layer that it comes from.
     """
-    wanted = [(picture, ".svg", "'--picture'"), (page, ".html", "'--page'")]
-    for path, ending, option in wanted:
-        check_ending(path, ending, option)
+    wanted = [
+        (picture, (".svg", ".png", ".pdf"), "'--picture'"),
+        (page, (".html",), "'--page'"),
+    ]
+    for path, endings, option in wanted:
+        check_ending(path, endings, option)
         for other in filter(None, (source, data)):
             check_out(path, other, force, may_replace=lambda out: True, hint=option)
     options = {"hidden": hidden, "dropout": dropout}
@@ -86,14 +89,24 @@ def show_step(
     click.echo(str(explanation), nl=False)
     for path, _, _ in wanted:
         if path is not None:
-            explanation.save(path)
+            save(explanation, path)
             click.echo(f"wrote {path}", err=True)
 
 
-def check_ending(path: str | None, ending: str, option: str) -> None:
+def save(explanation: Any, path: str) -> None:
+    """Write a file, or say what is missing for it."""
+    try:
+        explanation.save(path)
+    except ImportError as error:
+        raise click.ClickException(str(error)) from error
+
+
+def check_ending(path: str | None, endings: tuple[str, ...], option: str) -> None:
     """Refuse a file of another ending."""
-    if path is not None and Path(path).suffix.lower() != ending:
-        raise click.BadParameter(f"expected a file {ending}, got {path!r}.", param_hint=option)
+    if path is not None and Path(path).suffix.lower() not in endings:
+        raise click.BadParameter(
+            f"expected a file that ends in {' or '.join(endings)}, got {path!r}.", param_hint=option
+        )
 
 
 def check_model(source: str, data: str | None, options: dict[str, Any]) -> None:

@@ -16,6 +16,7 @@ from tinynn.explanation.description import Description, describe, fill_in
 from tinynn.explanation.lines import Context, Line
 from tinynn.explanation.page import page
 from tinynn.explanation.picture import svg
+from tinynn.explanation.plot import plot
 from tinynn.explanation.text import text
 from tinynn.optim import SGD
 from tinynn.trace.scopes import node_of
@@ -78,26 +79,31 @@ class Explanation:
         return page(self.description)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the text (.txt), the picture (.svg) or the page (.html) to a file.
+        """Write the text (.txt), the picture (.svg, .png, .pdf) or the page (.html) to a file.
+
+        matplotlib draws PNG and PDF.
 
         Raises
         ------
         ValueError : the path has another ending
+        ImportError : matplotlib is needed and not installed
         OSError : the folder is missing, full or may not be written
 
         """
         ending = Path(path).suffix.lower()
-        makers: dict[str, Callable[[], str]] = {
-            ".txt": self.text,
-            ".svg": lambda: self.svg,
-            ".html": lambda: self.html,
+        makers: dict[str, Callable[[], bytes]] = {
+            ".txt": lambda: self.text().encode(),
+            ".svg": lambda: self.svg.encode(),
+            ".png": lambda: plot(self.description, "png"),
+            ".pdf": lambda: plot(self.description, "pdf"),
+            ".html": lambda: self.html.encode(),
         }
         if ending not in makers:
             raise ValueError(
                 f"save: expected a path that ends in {', '.join(makers)}, got {str(path)!r}. "
                 "To fix it: give it one of these endings"
             )
-        files.write(path, makers[ending]().encode())
+        files.write(path, makers[ending]())
 
     def __str__(self) -> str:
         return self.text()
