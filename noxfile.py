@@ -19,6 +19,7 @@ nox.options.default_venv_backend = "venv"
 nox.options.reuse_venv = "yes"
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
+PAGES = ("page.html", "page.css", "page.js", "picture.css")  # of tinynn/explanation
 SUITE = "https://github.com/data-apis/array-api-tests"
 SUITE_COMMIT = "55fcc60179efa2680ddd6cd926ddf17b83530e2b"
 OTHERS = ("array_api_strict", "torch", "jax", "dpnp", "cupy")
@@ -121,6 +122,14 @@ def types(session: nox.Session) -> None:
     session.run("mypy")
 
 
+@nox.session
+def pages(session: nox.Session) -> None:
+    """Pages in a browser: nothing scrolls sideways, fails or needs a network, light and dark."""
+    chromium(session)
+    install(session, "test", "pages")
+    session.run("pytest", "--backend", "numpy", *(session.posargs or ("tests/pages",)))
+
+
 @nox.session(reuse_venv=False)  # pip takes a rebuilt wheel of the same version for the old one
 def wheel(session: nox.Session) -> None:
     """The wheel holds the two typed packages and nothing else, and works far from the tree."""
@@ -133,8 +142,12 @@ def wheel(session: nox.Session) -> None:
         session.error(f"{built.name} holds {sorted(roots)}, not tinynn and backends alone")
     if missing := {"tinynn/py.typed", "backends/py.typed"} - set(names):
         session.error(f"{built.name} lacks {sorted(missing)}")
-    if stray := [name for name in names if not name.endswith((".py", "/py.typed"))]:
+    # What `explain` puts into the pages and pictures that it writes.
+    source = (".py", "/py.typed", *(f"tinynn/explanation/{kind}" for kind in PAGES))
+    if stray := [name for name in names if not name.endswith(source)]:
         session.error(f"{built.name} holds {stray}, which is not source")
+    if missing := {f"tinynn/explanation/{kind}" for kind in PAGES} - set(names):
+        session.error(f"{built.name} lacks {sorted(missing)}")
     session.install(str(built))
     session.chdir(folder)
     # Alone it is a library: the script says what the command line takes.
@@ -145,6 +158,7 @@ def wheel(session: nox.Session) -> None:
     session.install(f"{built}[cli]")
     session.run("tinynn", "--version")
     session.run("tinynn", "backends")
+    session.run("tinynn", "explain", "xor", "--page", "xor.html", "--picture", "xor.svg")
     session.run("tinynn", "train", "xor", "--epochs", "1500", "--out", "xor.safetensors")
 
 
@@ -184,6 +198,14 @@ def bench(session: nox.Session) -> None:
 def gpu(session: nox.Session) -> None:
     """Suites, conformance and benchmarks on CUDA, with the libraries of this interpreter."""
     session.run("python", "-m", "tests.gpu", *session.posargs)
+
+
+def chromium(session: nox.Session) -> None:
+    """Say which Chromium shows the pages; skip the session where none is."""
+    found = session.run("python", "-m", "tests.browser", success_codes=[0, 1], silent=True)
+    if not Path(said := str(found).strip()).exists():
+        session.skip(said)
+    session.log(f"the browser is {said}")
 
 
 def array_api_tests(session: nox.Session) -> Path:

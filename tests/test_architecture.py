@@ -36,9 +36,10 @@ ARROWS: dict[str, set[str]] = {
 ARROWS["data"] = {"tree"}
 ARROWS["onnx"] = {"trace", "transforms", "functional", "layers", "data", "tree"}
 ARROWS["training"] = set(ARROWS)
-ARROWS["tabular"] = set(ARROWS)
-ARROWS["cli"] = set(ARROWS)
-ARROWS["sklearn"] = set(ARROWS) - {"cli", "tabular"}
+ARROWS["explanation"] = set(ARROWS) - {"onnx"}
+ARROWS["tabular"] = set(ARROWS) - {"explanation"}
+ARROWS["cli"] = set(ARROWS) - {"explanation"}  # it goes through tinynn.explain, as all do
+ARROWS["sklearn"] = set(ARROWS) - {"cli", "tabular", "explanation"}
 TOP = {"tinynn", "tinynn.__main__"}  # these may import anything
 
 

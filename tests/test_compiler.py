@@ -325,7 +325,7 @@ def test_long_vectors_go_by_pieces() -> None:
     def source(width: int) -> str:
         net = Sequential(Linear(width), Linear(120))
         explained = tinynn.explain(net, x, y, loss=SquaredError(), optimizer=SGD(0.1, momentum=0.9))
-        return explained.source
+        return explained.program
 
     assert "pieces" not in source(10)
     lines = source(100).splitlines()

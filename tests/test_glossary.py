@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "glossary.md").read_text()
 MODULES = """
     tinynn backends tinynn.layers tinynn.losses tinynn.optim tinynn.metrics tinynn.data
+    tinynn.explanation
     tinynn.functional tinynn.initializers tinynn.sklearn tinynn.tabular tinynn.training
     tinynn.tree
 """.split()

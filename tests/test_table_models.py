@@ -177,7 +177,7 @@ def test_training_that_diverges_is_an_error(target):
 def test_the_step_of_a_model_can_be_explained():
     columns = holes()
     model = fit_table(columns, "kind", dropout=0.0, **QUICK)
-    assert "# layer 0, Linear(4)" in tinynn.explain(model, columns, columns["kind"]).source
+    assert "# layer 0, Linear(4)" in str(tinynn.explain(model, columns, columns["kind"]))
 
 
 def test_a_model_without_a_preparation_and_a_reader_without_one(tmp_path):

@@ -49,7 +49,7 @@ from tinynn.transforms import (
 
 if TYPE_CHECKING:
     from tinynn.compiler import compile
-    from tinynn.training.explain import explain
+    from tinynn.explanation import explain
     from tinynn.training.imported import from_onnx
     from tinynn.transforms.cond import cond, while_loop
     from tinynn.transforms.record import record
@@ -59,7 +59,7 @@ if TYPE_CHECKING:
 _LATE = {
     "compile": "tinynn.compiler",
     "cond": "tinynn.transforms.cond",
-    "explain": "tinynn.training.explain",
+    "explain": "tinynn.explanation",
     "from_onnx": "tinynn.training.imported",
     "record": "tinynn.transforms.record",
     "scan": "tinynn.transforms.scan",

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 from backends import random, scoped
 from tinynn.rules import special
 from tinynn.trace import backend_of, namespace
+from tinynn.trace.scopes import composite
 
 __all__ = [
     "dropout",
@@ -73,6 +74,7 @@ def sigmoid(x: Array) -> Array:
     return special.sigmoid(x)
 
 
+@composite
 @scoped
 def leaky_relu(x: Array, slope: float = 0.01) -> Array:
     """x where positive, slope * x elsewhere.
@@ -84,6 +86,7 @@ def leaky_relu(x: Array, slope: float = 0.01) -> Array:
     return namespace(x).where(x > 0, x, slope * x)
 
 
+@composite
 @scoped
 def elu(x: Array, alpha: float = 1.0) -> Array:
     """x where positive, alpha * (exp(x) - 1) elsewhere (Clevert et al. 2015, arXiv:1511.07289).
@@ -99,6 +102,7 @@ def elu(x: Array, alpha: float = 1.0) -> Array:
     return xp.where(positive, x, alpha * xp.expm1(low))
 
 
+@composite
 @scoped
 def gelu(x: Array) -> Array:
     """x times the normal distribution function of x, exactly (arXiv:1606.08415).
@@ -110,6 +114,7 @@ def gelu(x: Array) -> Array:
     return 0.5 * x * (1.0 + special.erf(x * math.sqrt(0.5)))
 
 
+@composite
 @scoped
 def silu(x: Array) -> Array:
     """x * sigmoid(x) (arXiv:1702.03118).
@@ -121,6 +126,7 @@ def silu(x: Array) -> Array:
     return x * sigmoid(x)
 
 
+@composite
 @scoped
 def softplus(x: Array) -> Array:
     """log(1 + exp(x)), without overflow.
@@ -144,6 +150,7 @@ def tanh(x: Array) -> Array:
     return namespace(x).tanh(x)
 
 
+@composite
 @scoped
 def softmax(x: Array, axis: int = -1) -> Array:
     """exp(x) / sum(exp(x)) along the axis, without overflow; each slice sums to one.
@@ -158,6 +165,7 @@ def softmax(x: Array, axis: int = -1) -> Array:
     return powers / xp.sum(powers, axis=axis, keepdims=True)
 
 
+@composite
 @scoped
 def log_softmax(x: Array, axis: int = -1) -> Array:
     """log(softmax(x)) along the axis, without overflow or log(0).
@@ -169,6 +177,7 @@ def log_softmax(x: Array, axis: int = -1) -> Array:
     return x - special.logsumexp(x, axis=axis, keepdims=True)
 
 
+@composite
 @scoped
 def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
     """The affine map x @ weight + bias.
@@ -184,6 +193,7 @@ def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
     return y if bias is None else xp.add(y, bias)
 
 
+@composite
 @scoped
 def dropout(x: Array, rate: float, key: Array, first_row: int | None = None) -> Array:
     """Each entry of x set to 0 with probability `rate`, the rest scaled by 1 / (1 - rate).
@@ -202,6 +212,7 @@ def dropout(x: Array, rate: float, key: Array, first_row: int | None = None) -> 
     return xp.multiply(x, xp.astype(keep, x.dtype) / (1.0 - rate))
 
 
+@composite
 @scoped
 def one_hot(labels: Array, classes: int, dtype: Any) -> Array:
     """1 at each label, 0 elsewhere; a label out of range gives a row of zeros.

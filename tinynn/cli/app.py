@@ -6,7 +6,6 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from inspect import signature
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -16,15 +15,20 @@ import click
 import backends
 import tinynn
 from tinynn.cli import reading, writing
-from tinynn.data import host
-from tinynn.optim import Adam
+from tinynn.cli.explaining import show_step
+from tinynn.cli.options import (
+    DEFAULTS,
+    backend_option,
+    check_out,
+    force_option,
+    opened,
+    orders,
+    widths,
+)
 from tinynn.tabular import TableError, fit_table, fitting
 from tinynn.tabular.table import listed
 from tinynn.training import Run, files
 
-DEFAULTS: dict[str, Any] = {
-    name: each.default for name, each in signature(fit_table).parameters.items()
-}
 INTERRUPTED = 130  # as shells have it: 128 and the number of the signal
 
 
@@ -74,54 +78,13 @@ class App(click.Group):
             return super().invoke(ctx)
 
 
-def widths(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, ...]:
-    """Widths of layers as integers, from "64,32" or "none"."""
-    parts = [] if value.strip().lower() == "none" else value.split(",")
-    if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
-        raise click.BadParameter(f"expected widths such as 64,32 or none, got {value!r}.")
-    return tuple(map(int, parts))
-
-
-def orders(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> dict[str, str]:
-    """Columns of dates and their orders, from "COLUMN=dmy"."""
-    found = {}
-    for given in value:
-        name, equals, order = given.rpartition("=")
-        if not equals or order not in ("ymd", "dmy", "mdy"):
-            raise click.BadParameter(f"expected COLUMN=ymd, =dmy or =mdy, got {given!r}.")
-        found[name] = order
-    return found
-
-
-def usable(ctx: click.Context, param: click.Parameter, value: Any) -> backends.Backend:
-    """The backend of a name; one that cannot be used is a wrong argument."""
-    try:
-        return backends.get(value)
-    except backends.BackendUnavailable as error:
-        raise click.BadParameter(str(error)) from error
-
-
-def libraries(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-    """The names of libraries that complete what was typed so far."""
-    return [name for name in backends.names() if name.startswith(incomplete)]
-
-
-backend_option = click.option(
-    "--backend",
-    metavar="NAME",
-    default=host,
-    callback=usable,
-    shell_complete=libraries,
-    show_default="the host's own library",
-    help=f"Where to work: {', '.join(backends.names())}; or with a device, library:device.",
-)
-force_option = click.option("--force", is_flag=True, help="Replace any file that is there.")
-
-
 @click.group(cls=App, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(tinynn.__version__, prog_name="tinynn")
 def app() -> None:
     """Small neural networks on whatever array library you already have."""
+
+
+app.add_command(show_step)
 
 
 @app.command("backends")
@@ -332,40 +295,6 @@ def predict(
             click.echo(fitting.score(preparation, labels, y), err=True)
 
 
-@app.command("explain")
-@click.argument("file", type=click.Path(exists=True, dir_okay=False))
-@click.argument("data")
-@backend_option
-@click.option("--rows", type=click.IntRange(1), default=4, show_default=True, help="Of DATA.")
-@click.option("--values", is_flag=True, help="Carry the step out, and show what each line gives.")
-@click.option("--svg", type=click.Path(dir_okay=False), help="Draw the step here.")
-@force_option
-def show_step(
-    file: str,
-    data: str,
-    backend: backends.Backend,
-    rows: int,
-    values: bool,
-    svg: str | None,
-    force: bool,
-) -> None:
-    """Show a training step of the model in FILE on the first rows of DATA, as a program.
-
-    It is the program that training runs: the forward pass, the backward pass and Adam's update,
-    every line with the shape of its result and the layer that it comes from.
-    """
-    check_out(svg, data, force, may_replace=lambda path: path.suffix.lower() == ".svg")
-    check_out(svg, file, force, may_replace=lambda path: True)
-    model, table = opened(file, backend), reading.read(data).head(rows)
-    explanation = tinynn.explain(
-        model, table, table, optimizer=Adam(DEFAULTS["learning_rate"]), values=values
-    )
-    click.echo(explanation.source, nl=False)
-    if svg is not None:
-        files.write(svg, explanation.svg.encode())
-        click.echo(f"wrote {svg}", err=True)
-
-
 @app.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False))
 @click.argument("out", type=click.Path(dir_okay=False))
@@ -384,45 +313,6 @@ def export(file: str, out: str, force: bool) -> None:
     except ImportError as error:
         raise click.ClickException(str(error)) from error
     click.echo(f"wrote {out} ({os.path.getsize(out):,} bytes)")
-
-
-def opened(file: str, backend: backends.Backend) -> tinynn.Model:
-    """The model in a file, which has to be one of tables."""
-    try:
-        model = tinynn.load(file, backend)
-    except TypeError as error:  # of a dtype that the device lacks
-        raise click.ClickException(str(error)) from error
-    if model.preparation is None:
-        raise click.ClickException(
-            f"{file}: expected a model of tables, as `tinynn train` writes it, got one that knows "
-            "no columns. To fix it: read it in Python, with tinynn.load(path).predict(X)."
-        )
-    return model
-
-
-def check_out(
-    out: str | None,
-    source: str,
-    force: bool,
-    may_replace: Callable[[Path], bool],
-    hint: str = "'--out'",
-) -> None:
-    """Refuse, before any work, an --out that would cost a good file or cannot be written."""
-    if out is None:
-        return
-    path = Path(out)
-    problem = ""
-    if not path.parent.is_dir():
-        problem = f"the folder {path.parent} does not exist. Make it first"
-    elif not os.access(path.parent, os.W_OK):
-        problem = f"the folder {path.parent} may not be written. Give another"
-    elif path.exists():
-        if os.path.exists(source) and os.path.samefile(out, source):
-            problem = "it is what is to be read. Give another name"
-        elif not force and not may_replace(path):
-            problem = "there is a file of another kind. Give another name, or say --force"
-    if problem:
-        raise click.BadParameter(f"{out}: {problem}.", param_hint=hint)
 
 
 def is_model(path: Path) -> bool:

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Self, TypeAlias
 from tinynn.config import Configured, require
 from tinynn.functional import DtypeError, ShapeError
 from tinynn.trace import namespace
+from tinynn.trace.scopes import composite
 
 Array: TypeAlias = Any
 Shape: TypeAlias = tuple[int, ...]
@@ -99,6 +100,7 @@ class Loss(Configured):
 
     # What is the same for all.
 
+    @composite
     def __call__(
         self, prediction: Array, target: Array, sample_weight: Array | None = None
     ) -> Array:

@@ -1,9 +1,41 @@
 """Provenance: which layer makes the current call, for recordings and their errors."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from functools import wraps
+from typing import Any, NamedTuple, TypeVar
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Composite:
+    """A call, while recording, of a function that is made of several calls: `softmax` for one.
+
+    name: the function's qualified name. Each call has an object of its own.
+    args, kwargs: what it was given, without arrays.
+    """
+
+    __slots__ = ("args", "kwargs", "name")
+
+    def __init__(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.name = name
+        self.args = tuple(a for a in args if not _is_array(a))
+        self.kwargs = {key: a for key, a in kwargs.items() if not _is_array(a)}
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+def _is_array(value: Any) -> bool:
+    return hasattr(value, "dtype") and not isinstance(value, type)  # a dtype may be a type
+
+
+class Pullback(NamedTuple):
+    """The recorded call whose pullback makes a call, and the cotangent that it was given."""
+
+    of: Any
+    cotangent: Any
 
 
 class Origin(NamedTuple):
@@ -13,11 +45,16 @@ class Origin(NamedTuple):
         place: the layer, "layer 0, Linear(4)", or the part of the step: "loss", "update".
         backward: a pullback makes the call, on behalf of one that was made there.
         line: the line of the user's own code, "file.py:12"; "" where there is none.
+        frames: all that the call was made inside of, outermost first: (name, layer), (None, part)
+            and `Composite`. Each call of a layer or function has an object of its own.
+        pullback: of a recorded call that was made by a pullback, which one.
     """
 
     place: str = ""
     backward: bool = False
     line: str = ""
+    frames: tuple[Any, ...] = ()
+    pullback: Pullback | None = None
 
     def __str__(self) -> str:
         parts = (self.place, "backward" if self.backward else "", self.line)
@@ -37,7 +74,8 @@ class Scopes(threading.local):
     """
 
     def __init__(self) -> None:
-        self.stack: list[tuple[Any, Any]] = []  # (index, layer), or (None, "update")
+        # (index, layer), (None, "update"), or a Composite
+        self.stack: list[Any] = []
         self.pulled: Origin | None = None
         self.recording: Any = None
         self.supposed = False
@@ -45,7 +83,13 @@ class Scopes(threading.local):
     @contextmanager
     def at(self, part: str) -> Iterator[None]:
         """A context in which calls belong to that part of the training step."""
-        self.stack.append((None, part))
+        with self.inside((None, part)):
+            yield
+
+    @contextmanager
+    def inside(self, frame: Any) -> Iterator[None]:
+        """A context in which calls are made inside of this frame."""
+        self.stack.append(frame)
         try:
             yield
         finally:
@@ -53,22 +97,48 @@ class Scopes(threading.local):
 
     def now(self) -> str:
         """The innermost place, with the path to it."""
-        if not self.stack:
+        stack = [frame for frame in self.stack if type(frame) is not Composite]
+        if not stack:
             return ""
-        index, last = self.stack[-1]
+        index, last = stack[-1]
         name = last if isinstance(last, str) else getattr(last, "__name__", None) or repr(last)
-        path = ".".join(str(index) for index, _ in self.stack if index is not None)
+        path = ".".join(str(index) for index, _ in stack if index is not None)
         return name if index is None else f"layer {path}, {name}"
 
 
-def origin_of(array: Any) -> Origin | None:
-    """Where a recorded array comes from, under any transformations."""
+def node_of(array: Any) -> Any:
+    """The node that a recording keeps for an array, under any transformations; else None."""
     while hasattr(array, "slot"):
         if isinstance(getattr(array.slot, "origin", None), Origin):
-            origin: Origin = array.slot.origin
-            return origin
+            return array.slot
         array = array.value
     return None
+
+
+def pullback_origin(y: Any, cotangent: Any) -> Origin | None:
+    """Where the pullback of a recorded result comes from: where the result does.
+
+    y: an array, or a tuple of them.
+    """
+    found = map(node_of, y if isinstance(y, tuple | list) else [y])
+    node = next((each for each in found if each is not None), None)
+    if node is None:
+        return None
+    origin: Origin = node.origin
+    return origin._replace(backward=True, pullback=Pullback(node, node_of(cotangent)))
+
+
+def composite(function: F) -> F:
+    """A decorator: recordings know the calls that the function is made of as one (a Composite)."""
+
+    @wraps(function)
+    def called(*args: Any, **kwargs: Any) -> Any:
+        if scopes.recording is None:
+            return function(*args, **kwargs)
+        with scopes.inside(Composite(function.__qualname__, args, kwargs)):
+            return function(*args, **kwargs)
+
+    return called  # type: ignore[return-value]
 
 
 scopes = Scopes()

@@ -15,6 +15,7 @@ from tinynn.trace import (
     constant,
     namespace,
 )
+from tinynn.trace.scopes import Composite, scopes
 
 #: One call, once it was carried out: (rule, function, space, values, slots, result, kwargs),
 #: `values` being the arguments as they are below the trace, and `slots` the slots of those that
@@ -77,7 +78,10 @@ class Derivative(Transformation):
         rule = function.rule or rule_of(function)
         space = function.space or function.space_of(args)
         if type(rule) is Composed:
-            return rule.definition(space, *args, **kwargs)
+            if scopes.recording is None:
+                return rule.definition(space, *args, **kwargs)
+            with scopes.inside(Composite(function.name, args, kwargs)):
+                return rule.definition(space, *args, **kwargs)
         slots: dict[int, Any] = {}
         values, call = [*args], function.raw
         for i, a in enumerate(args):

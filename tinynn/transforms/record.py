@@ -115,7 +115,7 @@ class Record(Transformation):
         """Where the call under way comes from."""
         if scopes.pulled is not None:
             return scopes.pulled._replace(backward=True)
-        return Origin(scopes.now(), False, _line())
+        return Origin(scopes.now(), False, _line(), tuple(scopes.stack))
 
     def shape(self, array: Traced) -> tuple[int, ...]:
         return getattr(array.value, "shape", ())

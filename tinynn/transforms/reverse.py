@@ -20,7 +20,7 @@ from tinynn.trace import (
     plain,
     regrouped,
 )
-from tinynn.trace.scopes import origin_of, scopes
+from tinynn.trace.scopes import pullback_origin, scopes
 from tinynn.transforms.base import (
     Derivative,
     Entry,
@@ -143,7 +143,7 @@ def _lifted(entry: Entry, g: Any) -> list[Any]:
     results that no cotangent reached.
     """
     rule, _, space, args, parents, y, kwargs = entry
-    scopes.pulled = origin_of(y)
+    scopes.pulled = pullback_origin(y, g)
     if type(g) is list and not rule.takes_none:
         pairs = zip(g, y, strict=True)
         g = [space.zeros_like(plain(item)) if each is None else each for each, item in pairs]
