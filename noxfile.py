@@ -7,8 +7,11 @@ after `--` go to pytest: `nox -s torch -- -k dropout`.
 import ctypes
 import os
 import platform
+import re
 import subprocess
+import tarfile
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import nox
@@ -23,6 +26,7 @@ PAGES = ("page.html", "page.css", "page.js", "picture.css")  # of tinynn/explana
 SUITE = "https://github.com/data-apis/array-api-tests"
 SUITE_COMMIT = "55fcc60179efa2680ddd6cd926ddf17b83530e2b"
 OTHERS = ("array_api_strict", "torch", "jax", "dpnp", "cupy")
+SOURCES = (".py", "/py.typed")  # all that a wheel holds
 # Small arrays gain nothing from threads, and the workers of pytest-xdist share the cores.
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
@@ -44,6 +48,7 @@ def run_parallel(session: nox.Session, *command: str) -> None:
     # dpnp, JAX and Numba compile what they have not met before; what they keep serves every worker.
     kept = session.create_tmp()
     compiled = {
+        "PYTHONUTF8": "1",  # the files that tests read are, on Windows as well
         "SYCL_CACHE_PERSISTENT": "1",
         "SYCL_CACHE_DIR": kept,
         "TINYNN_CACHE": kept,
@@ -130,36 +135,109 @@ def pages(session: nox.Session) -> None:
     session.run("pytest", "--backend", "numpy", *(session.posargs or ("tests/pages",)))
 
 
-@nox.session(reuse_venv=False)  # pip takes a rebuilt wheel of the same version for the old one
-def wheel(session: nox.Session) -> None:
-    """The wheel holds the two typed packages and nothing else, and works far from the tree."""
-    folder = Path(session.create_tmp()).resolve()
-    session.run("pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder), ".")
-    (built,) = folder.glob("*.whl")
-    names = [name for name in zipfile.ZipFile(built).namelist() if ".dist-info/" not in name]
+@nox.session
+def dist(session: nox.Session) -> None:
+    """Wheel and sdist hold what they should, read well on the index, and work far from the tree.
+
+    A folder after `--` keeps both, for the release workflow.
+    """
+    session.install(*nox.project.dependency_groups(PYPROJECT, "dist"))
+    folder = Path(*session.posargs or [session.create_tmp()]).resolve()
+    for old in (*folder.glob("*.whl"), *folder.glob("*.tar.gz")):
+        old.unlink()
+    # The README's links are checked as well, so they need some repository to go to.
+    repository = os.environ.get("TINYNN_REPOSITORY") or "https://repository.example/tinynn"
+    build = ("python", "-m", "build", "--outdir", str(folder))  # the wheel from the sdist
+    session.run(*build, env={"TINYNN_REPOSITORY": repository}, silent=True)
+    (sdist,), (wheel,) = folder.glob("*.tar.gz"), folder.glob("*.whl")
+    session.run("twine", "check", "--strict", str(sdist), str(wheel))
+    session.run("cffconvert", "--validate", "--infile", "CITATION.cff")
+    for fault in (*faults_of_wheel(wheel), *faults_of_sdist(session, sdist)):
+        session.error(fault)
+    for built in (sdist, wheel):
+        use_installed(session, built)
+
+
+def faults_of_wheel(wheel: Path) -> Iterator[str]:
+    """What is wrong with the content of the wheel, or with the page that the index makes of it."""
+    with zipfile.ZipFile(wheel) as archive:
+        (metadata,) = (name for name in archive.namelist() if name.endswith("/METADATA"))
+        page = archive.read(metadata).decode()
+        names = [name for name in archive.namelist() if ".dist-info/" not in name]
     roots = {name.partition("/")[0] for name in names}
-    if roots != {"tinynn", "backends"} or not built.name.endswith("-py3-none-any.whl"):
-        session.error(f"{built.name} holds {sorted(roots)}, not tinynn and backends alone")
+    if roots != {"tinynn", "backends"} or not wheel.name.endswith("-py3-none-any.whl"):
+        yield f"{wheel.name} holds {sorted(roots)}, not tinynn and backends alone"
     if missing := {"tinynn/py.typed", "backends/py.typed"} - set(names):
-        session.error(f"{built.name} lacks {sorted(missing)}")
+        yield f"{wheel.name} lacks {sorted(missing)}"
     # What `explain` puts into the pages and pictures that it writes.
-    source = (".py", "/py.typed", *(f"tinynn/explanation/{kind}" for kind in PAGES))
-    if stray := [name for name in names if not name.endswith(source)]:
-        session.error(f"{built.name} holds {stray}, which is not source")
-    if missing := {f"tinynn/explanation/{kind}" for kind in PAGES} - set(names):
-        session.error(f"{built.name} lacks {sorted(missing)}")
-    session.install(str(built))
-    session.chdir(folder)
-    # Alone it is a library: the script says what the command line takes.
-    said = session.run("tinynn", "--version", success_codes=[1], silent=True)
-    if not said or said.count("\n") > 1 or 'pip install "tinynn-xp[cli]"' not in said:
-        session.error(f"without the extra the script says {said!r}, and not how to install it")
-    session.run("python", "-c", "import tinynn; tinynn.fit")
-    session.install(f"{built}[cli]")
-    session.run("tinynn", "--version")
-    session.run("tinynn", "backends")
-    session.run("tinynn", "explain", "xor", "--page", "xor.html", "--picture", "xor.svg")
-    session.run("tinynn", "train", "xor", "--epochs", "1500", "--out", "xor.safetensors")
+    pages = {f"tinynn/explanation/{kind}" for kind in PAGES}
+    if missing := pages - set(names):
+        yield f"{wheel.name} lacks {sorted(missing)}"
+    if stray := [name for name in names if not name.endswith(SOURCES) and name not in pages]:
+        yield f"{wheel.name} holds {stray}, which is not source"
+    if dead := re.findall(r"\]\((?!https://|#)[^)]*\)|(?:src|href)=\"(?!https://|#)[^\"]*\"", page):
+        yield f"on the index these links of the README lead nowhere: {dead}"
+    if "\nProject-URL: Source, https://" not in page:
+        yield f"{wheel.name} does not say where its repository is"
+
+
+def faults_of_sdist(session: nox.Session, sdist: Path) -> Iterator[str]:
+    """What the sdist holds beside the files under version control, or lacks of them."""
+    listed = session.run("git", "ls-files", "-z", external=True, silent=True)
+    tracked = {name for name in str(listed).split("\0") if name and Path(name).is_file()}
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()} - {"PKG-INFO"}
+    if stray := names - tracked:
+        yield f"{sdist.name} holds {sorted(stray)}, not under version control"
+    if missing := tracked - names:
+        yield f"{sdist.name} lacks {sorted(missing)}"
+
+
+def use_installed(session: nox.Session, built: Path) -> None:
+    """Install it into an environment of its own, and use it there: as a library, then whole."""
+    home = Path(session.create_tmp()).resolve() / f"from-{built.suffix[1:]}"
+    session.run("python", "-m", "venv", "--clear", str(home))
+    scripts = home / ("Scripts" if os.name == "nt" else "bin")
+    python, tinynn = str(scripts / "python"), str(scripts / "tinynn")
+    with session.chdir(home):
+        session.run(python, "-m", "pip", "install", "--quiet", str(built), external=True)
+        # Alone it is a library: the script says what the command line takes.
+        said = session.run(tinynn, "--version", external=True, success_codes=[1], silent=True)
+        if not said or said.count("\n") > 1 or 'pip install "tinynn-xp[cli]"' not in said:
+            session.error(f"without the extra the script says {said!r}, not how to install it")
+        session.run(python, "-c", "import tinynn; tinynn.fit", external=True)
+        session.run(python, "-m", "pip", "install", "--quiet", f"{built}[cli]", external=True)
+        train = ("train", "xor", "--epochs", "500", "--out", "xor.safetensors")
+        explain = ("explain", "xor", "--page", "xor.html", "--picture", "xor.svg")
+        for command in (("--version",), ("backends",), explain, train):
+            session.run(tinynn, *command, external=True)
+
+
+@nox.session(default=False)
+def coverage(session: nox.Session) -> None:
+    """The lines and branches that the suites of NumPy, array-api-strict and PyTorch run."""
+    measured = ("numpy", "array_api_strict", "torch")
+    install(session, "test", "coverage", *measured)
+    session.run("coverage", "erase")
+    run_parallel(
+        session,
+        "coverage",
+        "run",
+        "-m",
+        "pytest",
+        "--backend",
+        ",".join(measured),
+        *session.posargs,
+    )
+    session.run("coverage", "combine", "--quiet")
+    others = ",".join(f"backends/{name}*" for name in OTHERS if name not in measured)
+    session.run("coverage", "report", f"--omit={others}")
+    if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
+        table = session.run(
+            "coverage", "report", "--format=markdown", f"--omit={others}", silent=True
+        )
+        with open(summary, "a", encoding="utf-8") as file:
+            file.write(f"## Coverage\n{table}\n")
 
 
 @nox.session(default=False)
@@ -192,6 +270,13 @@ def bench(session: nox.Session) -> None:
     session.run("python", "benchmarks/tables.py", env=ONE_THREAD)
     session.run("python", "benchmarks/sklearn_estimators.py", env=ONE_THREAD)
     session.run("python", "benchmarks/onnx_latency.py", env=ONE_THREAD)
+
+
+@nox.session(default=False)
+def bench_regression(session: nox.Session) -> None:
+    """No small work takes 1.15 times what it took at the last release, or at `-- COMMIT`."""
+    session.install("-e", ".[cli,numba]")
+    session.run("python", "benchmarks/regression.py", *session.posargs, env=ONE_THREAD)
 
 
 @nox.session(default=False, venv_backend="none")

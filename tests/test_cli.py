@@ -1,6 +1,7 @@
 """The command line: what it does on every backend, and what it says when it cannot."""
 
 import json
+import os
 import random
 import re
 import signal
@@ -311,6 +312,7 @@ def test_without_what_the_command_line_takes_it_says_how_to_install_it():
     assert (result.returncode, result.stdout, result.stderr) == (1, "", said)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows sends SIGINT to no single process")
 def test_ctrl_c_keeps_the_last_whole_epoch(flowers, tmp_path):
     out = tmp_path / "m.safetensors"
     command = [sys.executable, "-m", "tinynn", "train", flowers, "--target", "species"]

@@ -70,7 +70,9 @@ class Configured:
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """A new object; TypeError, naming the arguments there are, for one that does not exist."""
-        if "__dataclass_params__" not in cls.__dict__ and "__annotations__" in cls.__dict__:
+        own = cls.__dict__
+        annotated = "__annotations__" in own or own.get("__annotate_func__")  # from Python 3.14 on
+        if annotated and "__dataclass_params__" not in own:
             raise TypeError(
                 f"{cls.__name__}: expected a frozen dataclass, got a plain class. To fix it: put "
                 "@dataclass(frozen=True) above the class"

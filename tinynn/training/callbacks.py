@@ -157,12 +157,12 @@ class CSVLog(Configured):
                 f"CSVLog: the folder {path.parent} does not exist. To fix it: make it first."
             )
         rows = zip(*(run.history.get(name, []) for name in self._names(run)), strict=False)
-        with open(path, "w", newline="") as file:
+        with open(path, "w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([self._names(run), *rows])
 
     def __call__(self, run: Run) -> None:
         """Add the line of this epoch."""
-        with open(self.path, "a", newline="") as file:
+        with open(self.path, "a", newline="", encoding="utf-8") as file:
             csv.writer(file).writerow([run.history.last[name] for name in self._names(run)])
 
     def _names(self, run: Run) -> list[str]:
