@@ -186,6 +186,7 @@ class NetworkEstimator(BaseEstimator):  # type: ignore[misc]
             **given,
         )
         step = problem.step
+        assert problem.batches.steps is not None  # arrays have a length
         chosen = optimizer(self, problem.batches.steps)
         if self.alpha:
             step = PenalizedStep(step.net, step.loss, chosen, alpha=float(self.alpha))

@@ -11,6 +11,7 @@ from typing import Any
 from tinynn import tree
 from tinynn.config import label
 from tinynn.training import files
+from tinynn.training.batches import StreamedBatches
 from tinynn.training.history import History
 from tinynn.training.problem import Problem
 from tinynn.training.state import Run, TrainingState
@@ -123,7 +124,7 @@ def _identity(problem: Problem) -> dict[str, Any]:
         "optimizer": label(problem.step.optimizer),
         "loss": label(problem.step.loss),
         "batch size": batches.size,
-        "samples": batches.dataset.size,
+        "samples": None if isinstance(batches, StreamedBatches) else batches.dataset.size,
         "arrays": [
             [name, list(a.shape[1:]), problem.backend.dtype_name(a.dtype)]
             for name, a in tree.paths(first)

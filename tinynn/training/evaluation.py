@@ -6,6 +6,7 @@ from typing import Any
 from backends import Backend
 from tinynn import tree
 from tinynn.data import Dataset, Samples, target_like
+from tinynn.data.streams import rows_in_pieces
 from tinynn.layers import run
 from tinynn.metrics import Metric, MetricLike
 from tinynn.training.step import cost
@@ -61,11 +62,8 @@ def evaluate(
 
     The inputs are read in pieces; the outputs and targets of all samples are held at once.
     """
-    size, xp = dataset.size, backend.xp
-    rows = size if batch_size is None else min(batch_size, size)
-    predictions, rest = [], []
-    for start in range(0, size, rows):
-        samples = dataset.between(start, min(start + rows, size))
+    xp, predictions, rest = backend.xp, [], []
+    for samples in rows_in_pieces(dataset, batch_size):
         predictions.append(run(net, params, state, *samples.inputs).output)
         rest.append(samples._replace(x=()))
     prediction = concatenated(predictions, xp)

@@ -4,6 +4,7 @@ import os
 import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
+from functools import partial
 from math import prod
 from typing import Any, Protocol
 
@@ -11,6 +12,7 @@ import backends
 from backends import Backend
 from tinynn import config, layers, losses, tree
 from tinynn.data import DataAdapter, Samples, host
+from tinynn.data.streams import Stream, dataset_of, source_of
 from tinynn.metrics import KNOWN, MetricLike, name_of
 from tinynn.trace import Traced
 from tinynn.training import files
@@ -174,17 +176,24 @@ class Model:
     ) -> dict[str, float]:
         """The loss and the metrics on these samples, as Python numbers.
 
+        X may be a dataset or batches, as `fit` takes them; then y is in them.
+
         Raises as `predict`, and ValueError where y does not fit X or the loss.
         """
         X, y = self.prepared(X, y)
+        source = source_of("evaluate: X", X) if y is None else X
         adapter = self.adapter("evaluate", X)
         backend = adapter.target
         with backend.scope():
-            dataset = adapter.dataset(X, y, sample_weight, columns=self.columns)
+            dataset = dataset_of(adapter, source, y, sample_weight, columns=self.columns)
             first = dataset.between(0, 1)
             prediction = forward(self.net, self.params, self.state, first.x, backend.xp)
             whole = Samples(first.x, dataset.targets, dataset.sample_weight)
-            check_targets(self.loss, prediction, matched(whole, prediction, backend.xp))
+            fitting = matched(whole, prediction, backend.xp)
+            check_targets(self.loss, prediction, fitting)
+            if isinstance(dataset, Stream):
+                dataset = dataset.with_targets(fitting.y)
+                dataset.check = partial(check_targets, self.loss, prediction)
             measured = evaluate(
                 self.net, self.params, self.state, dataset, self.loss, self.metrics, backend,
                 batch_size,
