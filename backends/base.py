@@ -222,6 +222,30 @@ class Backend:
         found: Mapping[str, DType] = self.xp.__array_namespace_info__().dtypes(device=self.device)
         return found
 
+    def compute_dtypes(self) -> Mapping[str, DType]:
+        """The floating-point dtypes that can be computed in here, by name.
+
+        These are the standard's, and float16 and bfloat16 where the library has them.
+
+        >>> import backends
+        >>> sorted(backends.get("numpy").compute_dtypes())
+        ['float16', 'float32', 'float64']
+        """
+        found = {n: dtype for n, dtype in self.dtypes().items() if n.startswith("float")}
+        halves = {name: getattr(self.xp, name, None) for name in ("float16", "bfloat16")}
+        return found | {name: dtype for name, dtype in halves.items() if dtype is not None}
+
+    def compute_dtype(self, dtype: DType | str) -> DType:
+        """One of `compute_dtypes`, by its name or as it is; TypeError if it does not exist here."""
+        here = self.compute_dtypes()
+        for name, known in here.items():
+            if name == dtype if isinstance(dtype, str) else known == dtype:
+                return known
+        raise TypeError(
+            f"dtype {dtype} cannot be computed in on {self}; expected one of "
+            f"{', '.join(sorted(here))}{self._dtype_hint}"
+        )
+
     @property
     def default_float(self) -> DType:
         """The dtype that the library gives Python floats on this device."""

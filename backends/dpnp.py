@@ -94,6 +94,12 @@ class DPNP(Backend):
         except dpctl.SyclDeviceCreationError:
             return super().find_device(name)
 
+    def compute_dtypes(self) -> Mapping[str, Any]:
+        found = dict(super().compute_dtypes())
+        if not self.device.sycl_device.has_aspect_fp16:
+            found.pop("float16", None)
+        return found
+
     def to_host(self, array: Array) -> np.ndarray:
         return dpnp.asnumpy(array)
 

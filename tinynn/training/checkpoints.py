@@ -123,6 +123,7 @@ def _identity(problem: Problem) -> dict[str, Any]:
         "network": label(problem.step.net),
         "optimizer": label(problem.step.optimizer),
         "loss": label(problem.step.loss),
+        "compute dtype": problem.step.compute_dtype,
         "batch size": batches.size,
         "samples": None if isinstance(batches, StreamedBatches) else batches.dataset.size,
         "arrays": [

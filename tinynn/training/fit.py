@@ -52,6 +52,7 @@ def fit(
     state: Any = None,
     backend: str | Backend | None = None,
     dtype: Any = None,
+    compute_dtype: Any = None,
     engine: str = "auto",
     checkpoint: str | os.PathLike[str] | None = None,
     every: int | timedelta = 1,
@@ -94,6 +95,9 @@ def fit(
         goes on with a run)
     backend : where to bring host data; not needed for arrays, which are somewhere already
     dtype : of parameters and data; None is the floating dtype of X, else the default
+    compute_dtype : of what layers compute in training, such as "bfloat16" where the library has it,
+        or "float32" beside parameters of float64. Parameters, state, statistics of norms, loss and
+        optimizer keep `dtype`, in which the model measures and predicts; None computes in it too
     engine : how the steps are carried out: "eager" as they are written; "calls" as a program that
         is recorded once, with the loop over the batches inside; "loops" as that program compiled to
         machine code, for small networks on the CPU (pip install tinynn-xp[numba]); "jit" as one
@@ -134,7 +138,7 @@ def fit(
     problem = prepare(
         net, X, y, loss=loss, optimizer=optimizer, batch_size=batch_size, validation=validation,
         seed=seed, metrics=metrics, sample_weight=sample_weight, shuffle=shuffle, params=params,
-        state=state, backend=backend, dtype=dtype,
+        state=state, backend=backend, dtype=dtype, compute_dtype=compute_dtype,
     )  # fmt: skip
     run = Run(epochs, TrainingState(problem.start), problem.measures, _directions(problem))
     _carry_out(run, problem, engine, called, progress, checkpointer, _source(resume, checkpoint))

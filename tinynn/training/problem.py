@@ -90,6 +90,7 @@ def prepare(
     state: Any = None,
     backend: str | Backend | None = None,
     dtype: Any = None,
+    compute_dtype: Any = None,
 ) -> Problem:
     """Check the arguments of `fit` that say what is trained on what, and bring them together."""
     _check_net(net)
@@ -106,6 +107,7 @@ def prepare(
     with home.scope(), memory_suffices(home, rows):
         if dtype is not None:
             adapter.dtype = _dtype(dtype, home)
+        computed = None if compute_dtype is None else _compute_dtype(compute_dtype, home)
         columns = tuple(map(str, columns_of(X)))
         dataset = dataset_of(adapter, source, y, sample_weight)
         key = random.key(int(seed), home)
@@ -113,7 +115,7 @@ def prepare(
         size = train.batch_size if isinstance(train, Stream) else train.size
         size = size if rows is None else min(rows, size)
         start = _start(net, params, state, train.between(0, 1), seed, adapter)
-        prediction, draws = _try(net, start, train, size, seed)
+        prediction, draws = _try(net, start, train, size, seed, computed)
         whole = _targets(dataset, prediction, home)
         if not dataset.has_all_targets:
             _check_unseen(loss)
@@ -136,7 +138,7 @@ def prepare(
         batches = (
             StreamedBatches(train, *rest) if isinstance(train, Stream) else Batches(train, *rest)
         )
-        step = TrainingStep(net, loss, optimizer)
+        step = TrainingStep(net, loss, optimizer, compute_dtype=computed)
         carry = Carry(*start, optimizer.init(start[0]))
     return Problem(step, batches, held, measured, home, carry, columns)
 
@@ -240,6 +242,19 @@ def _dtype(dtype: Any, home: Backend) -> Any:
     except TypeError:
         pass
     raise ValueError(f"fit: dtype: expected {' or '.join(names)} on {home!r}, got {dtype!r}")
+
+
+def _compute_dtype(dtype: Any, home: Backend) -> str:
+    """The name of a dtype to compute in."""
+    here = home.compute_dtypes()
+    try:
+        wanted = home.compute_dtype(dtype)
+    except TypeError as error:
+        raise ValueError(
+            f"fit: compute_dtype: expected {', '.join(sorted(here))} or None on {home!r}, got "
+            f"{dtype!r}. To fix it: name one of these"
+        ) from error
+    return next(name for name, known in here.items() if known == wanted)
 
 
 def _metrics(metrics: Any) -> tuple[MetricLike, ...]:
@@ -369,7 +384,7 @@ def _check_like(name: str, expected: Any, got: Any, home: Backend) -> None:
 
 
 def _try(
-    net: Any, start: tuple[Any, Any], dataset: Dataset, size: int, seed: int
+    net: Any, start: tuple[Any, Any], dataset: Dataset, size: int, seed: int, computed: Any
 ) -> tuple[Any, bool]:
     """(the output for a first batch, whether layers draw random numbers).
 
@@ -380,7 +395,7 @@ def _try(
     for rows in sorted({last, size}, key=lambda rows: rows == size):
         try:
             inputs = dataset.between(0, rows).inputs
-            out = run(net, *start, *inputs, key=int(seed), training=True)
+            out = run(net, *start, *inputs, key=int(seed), training=True, compute_dtype=computed)
         except ShapeError as error:
             if rows == last != size:
                 error.add_note(

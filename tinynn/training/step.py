@@ -36,6 +36,8 @@ class TrainingStep:
         loss: a function of (prediction, target) or (prediction, target, sample_weight).
         optimizer: what makes new parameters of a gradient.
         reduce_gradients: applied to the gradients before the update; None leaves them.
+        compute_dtype: the name of the dtype that layers compute in, None for that of the
+            parameters. Parameters, state, loss, gradients and update keep theirs.
 
     >>> import numpy as np
     >>> from tinynn.layers import Linear
@@ -53,6 +55,7 @@ class TrainingStep:
     loss: Any
     optimizer: Any
     reduce_gradients: Callable[[Tree], Tree] | None = None
+    compute_dtype: str | None = None
 
     def init(self, key: Any, batch: Samples, dtype: Any = None) -> Carry:
         """The carry to start from, for batches like this one."""
@@ -64,8 +67,9 @@ class TrainingStep:
     ) -> tuple[Any, Tree]:
         """(loss, new state) of a batch, in training: what is differentiated by `params`."""
         out = run(
-            self.net, params, state, *batch.inputs, key=key, training=True, first_row=first_row
-        )
+            self.net, params, state, *batch.inputs, key=key, training=True, first_row=first_row,
+            compute_dtype=self.compute_dtype,
+        )  # fmt: skip
         with scopes.at("loss"):
             value = cost(self.loss, out.output, batch)
             for added in out.losses.values():

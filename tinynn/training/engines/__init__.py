@@ -56,6 +56,8 @@ def select(
     if engine == "eager" or (engine == "auto" and steps is not None and steps < _WORTH_IT):
         return Eager(*arguments)
     compiled = "calls" if batches.backend.repeat is None else "jit"
+    computed = problem.step.compute_dtype
+    narrow = computed if computed not in (None, *batches.backend.dtypes()) else ""
     for way in dict.fromkeys((compiled if engine == "auto" else engine, "calls")):
         # Imported here, since short runs never need it.
         from tinynn.compiler.engines import kind_of
@@ -64,6 +66,8 @@ def select(
         from tinynn.training.engines.compiled import Compiled
 
         try:
+            if way == "loops" and narrow:
+                raise CannotEmit(f"machine code has no {narrow}")
             made = Compiled(*arguments, kind_of(way, batches.backend), way)
         except CannotEmit as error:
             _warn(f'the training step runs with engine="calls" instead: {error}')
@@ -71,7 +75,7 @@ def select(
             _warn(f"the training step runs without compiling: {error}")
             break
         else:
-            sure = engine == "auto" and never_stops_early
+            sure = engine == "auto" and never_stops_early and not narrow
             if sure and steps is not None and worth_compiling(made.loop.graph, steps):
                 # Keep the calls if there is no compiler of loops, or loops cannot express the step.
                 with suppress(BackendUnavailable, CannotEmit):
