@@ -12,7 +12,7 @@ from tinynn.config import Configured, label, require
 from tinynn.trace import backend_of, namespace
 
 from .patterns import ALL, as_patterns, first_match, require_matches, require_patterns
-from .schedules import ReduceOnPlateau, Schedule, is_number, is_plain_schedule
+from .schedules import Schedule, StatefulSchedule, is_number, is_plain_schedule
 
 Array: TypeAlias = Any
 State: TypeAlias = dict[str, Any]
@@ -57,7 +57,7 @@ class GradientTransformation(Configured):
 
     def __post_init__(self) -> None:
         for name, value in vars(self).copy().items():
-            if isinstance(value, ReduceOnPlateau) and name != "learning_rate":
+            if isinstance(value, StatefulSchedule) and name != "learning_rate":
                 raise ValueError(
                     f"{type(self).__name__}: expected {name} to be a number or a schedule without "
                     f"a state, got {value}. To fix it: use it for learning_rate"
@@ -171,8 +171,8 @@ class GradientTransformation(Configured):
         }
 
     @property
-    def _stateful(self) -> dict[str, ReduceOnPlateau]:
-        return {k: s for k, s in self._scheduled.items() if isinstance(s, ReduceOnPlateau)}
+    def _stateful(self) -> dict[str, StatefulSchedule]:
+        return {k: s for k, s in self._scheduled.items() if isinstance(s, StatefulSchedule)}
 
 
 class Optimizer(GradientTransformation):
@@ -217,7 +217,7 @@ class AtStep:
             self.state["step"] = state["step"] + 1
         if "schedules" in state:
             self.state["schedules"] = {
-                name: owner._scheduled[name].observe(kept, extras["value"])
+                name: owner._scheduled[name].observe(kept, extras.get("value"))
                 for name, kept in state["schedules"].items()
             }
         if owner.carried:

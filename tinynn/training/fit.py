@@ -140,7 +140,7 @@ def fit(
         seed=seed, metrics=metrics, sample_weight=sample_weight, shuffle=shuffle, params=params,
         state=state, backend=backend, dtype=dtype, compute_dtype=compute_dtype,
     )  # fmt: skip
-    run = Run(epochs, TrainingState(problem.start), problem.measures, _directions(problem))
+    run = _run(problem, epochs, TrainingState(problem.start))
     _carry_out(run, problem, engine, called, progress, checkpointer, _source(resume, checkpoint))
     carry = run.state.carry
     return Model(
@@ -179,9 +179,14 @@ def train(
 
     """
     start = TrainingState(problem.start) if state is None else state
-    run = Run(epochs, start, problem.measures, _directions(problem))
+    run = _run(problem, epochs, start)
     _carry_out(run, problem, engine, _callbacks(callbacks), progress)
     return run
+
+
+def _run(problem: Problem, epochs: int, state: TrainingState) -> Run:
+    optimizer = problem.step.optimizer
+    return Run(epochs, state, problem.measures, _directions(problem), optimizer=optimizer)
 
 
 def _carry_out(
