@@ -267,7 +267,7 @@ def to_scalar(backend: Backend, scalar: Any) -> Any:
 
 
 def _is_tree(value: Any) -> bool:
-    """Whether it is several inputs: a dict, or a tuple of arrays, frames and the like."""
+    """True for several inputs: a dict, or a tuple of arrays, frames and the like."""
     if isinstance(value, dict):
         return True
     return isinstance(value, tuple) and bool(value) and not any(map(_is_number_or_list, value))
