@@ -88,7 +88,7 @@ class Answers:
         self._calls[kind], self._device = call, x.device
 
     def _are_of(self, net: Any, weights: Any) -> bool:
-        """Whether the programs are of this network, and its parameters the same arrays."""
+        """True if the programs are of this network, and its parameters are the same arrays."""
         if any(a is not b for a, b in zip(self._made_for, (net, *weights), strict=True)):
             return False
         for folder, items in self._folders:
@@ -101,7 +101,7 @@ class Answers:
 
 
 def _depends_on_arguments_alone(net: Any) -> bool:
-    """Whether it is made of our own layers and functions: others may read what changes."""
+    """True for a network of our own layers and functions: others may read what changes."""
     if type(net) is Sequential:
         return all(map(_depends_on_arguments_alone, net.layers))
     if isinstance(net, Layer):

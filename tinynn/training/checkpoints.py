@@ -19,7 +19,7 @@ from tinynn.training.step import Carry
 
 
 class Checkpointer:
-    """When the state of a run is written, and where.
+    """The schedule by which the state of a run is written to a file.
 
     Attributes:
         path: the file; each checkpoint takes the place of the one before.
@@ -44,7 +44,7 @@ class Checkpointer:
             self._place = (state.epoch, state.step)
 
     def is_due(self, run: Run) -> bool:
-        """Whether a checkpoint is to be written now."""
+        """True if a checkpoint is to be written now."""
         if isinstance(self.every, timedelta):
             return monotonic() - self._written >= self.every.total_seconds()
         return run.state.step == 0 and run.epoch % self.every == 0
@@ -117,7 +117,7 @@ def restore(path: str | os.PathLike[str], problem: Problem) -> TrainingState:
 
 
 def _identity(problem: Problem) -> dict[str, Any]:
-    """What must be the same for a run to go on."""
+    """The properties of a problem that must be the same for a run to go on."""
     batches, first = problem.batches, problem.batches.dataset.between(0, 1)
     return {
         "network": label(problem.step.net),

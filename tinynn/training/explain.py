@@ -1,4 +1,4 @@
-"""What a training step does, as the program that does it, with its numbers, and as a picture."""
+"""A training step shown as its program, with its numbers, and as a picture."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -401,7 +401,7 @@ def _callbacks(given: Any) -> list[Callback]:
 
 
 def _directions(problem: Problem) -> dict[str, bool | None]:
-    """Whether larger is better, for each measure; None if unknown."""
+    """True for each measure of which larger is better; None if unknown."""
     held = problem.validation is not None
     named = zip(problem.measures[1 + held :], problem.metrics, strict=True)
     known = {name: direction(metric) for name, metric in named}

@@ -34,7 +34,7 @@ class Preparation(Protocol):
         """The network's inputs: (rows, ...)."""
 
     def targets(self, column: Any) -> Any:
-        """What the network is to give: (rows,)."""
+        """The network's targets: (rows,)."""
 
     def decode(self, prediction: Any) -> Any:
         """Labels or units of the network's outputs: (rows,)."""
@@ -43,7 +43,7 @@ class Preparation(Protocol):
         """Probabilities of the network's outputs: (rows, classes)."""
 
     def to_config(self) -> dict[str, Any]:
-        """What JSON can hold, for the model's file."""
+        """A description that JSON can hold, for the model's file."""
 
 
 @dataclass(eq=False, repr=False)  # of arrays neither == nor the repr says much
@@ -96,7 +96,7 @@ class Model:
 
     @property
     def backend(self) -> Backend:
-        """Where the parameters are; the host's library for a network that has none."""
+        """The backend of the parameters; the host's library for a network that has none."""
         arrays = tree.leaves(self.params)
         return backends.of(*arrays) if arrays else host()
 
@@ -128,7 +128,7 @@ class Model:
         return self.preparation.probabilities(self._prepared_outputs(X, batch_size))
 
     def prepared(self, X: Any, y: Any = None) -> tuple[Any, Any]:
-        """What the network takes and is to give, on the model's backend, for raw X and y.
+        """The network's inputs and targets, on the model's backend, for raw X and y.
 
         X and y themselves if there is no preparation; a y of None stays None.
         """
@@ -206,7 +206,7 @@ class Model:
 
     @property
     def measures(self) -> tuple[str, ...]:
-        """What `evaluate` measures, by name."""
+        """The names of what `evaluate` measures."""
         return (*(("loss",) if self.loss is not None else ()), *map(name_of, self.metrics))
 
     def to(self, backend: str | Backend, dtype: Any = None) -> "Model":

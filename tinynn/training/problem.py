@@ -56,7 +56,7 @@ class Problem:
 
     @property
     def measures(self) -> tuple[str, ...]:
-        """What each epoch is measured by."""
+        """The names of what each epoch is measured by."""
         named = tuple(map(name_of, self.metrics))
         if self.validation is None:
             return ("loss", *named)

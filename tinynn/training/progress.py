@@ -121,12 +121,12 @@ class _Notebook(_Shown):
 
 
 def in_notebook() -> bool:
-    """Whether this is a notebook's kernel."""
+    """True in the kernel of a notebook."""
     return "ipykernel" in sys.modules
 
 
 def _kind() -> Any:
-    """What shows progress here."""
+    """The class of the bar that suits this output."""
     if in_notebook():
         return _Notebook
     try:

@@ -51,12 +51,12 @@ class Run:
 
     @property
     def epoch(self) -> int:
-        """How many epochs are done."""
+        """The number of epochs that are done."""
         return self.state.epoch
 
     @property
     def history(self) -> History:
-        """What the epochs have shown."""
+        """The measures of the epochs that are done."""
         return self.state.history
 
     @property

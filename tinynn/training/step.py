@@ -95,7 +95,7 @@ class TrainingStep:
         return Carry(params, state, optimizer_state), value
 
     def _extras(self, value: Any, carry: Carry, batch: Samples, key: Any) -> dict[str, Any]:
-        """What the optimizer declares that it needs beside the gradient."""
+        """The values that the optimizer needs beside the gradient, by name."""
 
         def again(params: Tree) -> tuple[Any, Tree]:
             value, _, gradients = self.gradients(carry._replace(params=params), batch, key)
@@ -114,6 +114,6 @@ def cost(loss: Any, prediction: Tree, samples: Samples) -> Any:
 
 
 def is_same_tree(a: Tree, b: Tree) -> bool:
-    """Whether two trees hold the very same arrays."""
+    """True if two trees hold the very same arrays."""
     left, right = tree.leaves(a), tree.leaves(b)
     return len(left) == len(right) and all(x is y for x, y in zip(left, right, strict=True))
