@@ -87,7 +87,7 @@ class GradientTransformation(Configured):
         return ()
 
     def init_leaf(self, name: str, parameter: Array) -> Array:
-        """What is kept for a parameter under this name, to start from: zeros."""
+        """The start of what is kept for a parameter under this name: zeros."""
         return namespace(parameter).zeros_like(parameter)
 
     def carry(self, values: Any, step: Array) -> Mapping[str, Array]:
@@ -95,7 +95,7 @@ class GradientTransformation(Configured):
         return {}
 
     def step_scalars(self, values: Any, step: Array) -> Any:
-        """What depends on the step alone, and so is computed once for all arrays of a dtype.
+        """The values that depend on the step alone, computed once for all arrays of a dtype.
 
         values: has the fields of this class, and what is carried, as attributes.
         step: (), from 1 on, of the dtype of the arrays.
@@ -196,7 +196,7 @@ class _OfFunction(Schedule):
 
 
 class AtStep:
-    """What does not differ between the arrays of one step.
+    """The values of one step that are the same for all arrays.
 
     Attributes:
         state: after the step, but for what is kept for each parameter.
@@ -225,7 +225,7 @@ class AtStep:
             self.state.update(owner.carry(values, step))
 
     def scalars(self, index: int) -> Any:
-        """What `update_leaf` is given for the parameter at this place."""
+        """The scalars that `update_leaf` is given for the parameter at this place."""
         dtype = self.leaves[index].dtype
         decayed = self.decayed is None or self.decayed[index] >= 0
         if dtype is self.newest[0] and decayed is self.newest[1]:  # nearly always
@@ -299,7 +299,7 @@ def require_params(owner: Any, params: Any) -> list[Array]:
 
 
 def required(owner: Any, extras: Mapping[str, Any]) -> dict[str, Any]:
-    """What `owner.needs` names, out of what was given; TypeError where something is missing."""
+    """The arguments that `owner.needs` names; TypeError where one is missing."""
     needs = owner.needs
     if not needs:
         return {}

@@ -35,7 +35,7 @@ def _functions(step: Any) -> Any:
 
 
 def is_number(value: Any) -> bool:
-    """Whether it is a finite number, and no truth value."""
+    """True for a finite number; a boolean is none."""
     return type(value) is not bool and isinstance(value, numbers.Real) and math.isfinite(value)
 
 
@@ -236,7 +236,7 @@ class PolynomialDecay(Schedule):
 
 
 def _part(xp: Any, step: Any, steps: Any) -> Any:
-    """How much of these steps is done, from 0 to 1."""
+    """The fraction of these steps that is done, from 0 to 1."""
     return xp.minimum(step / steps, 1.0)
 
 
@@ -475,7 +475,7 @@ class ReduceOnPlateau(StatefulSchedule):
 
 
 def is_plain_schedule(value: Any) -> bool:
-    """Whether it is a schedule, or a function of the step, that has no state."""
+    """True for a schedule without a state, or a function of the step."""
     if isinstance(value, Schedule):
         return not isinstance(value, StatefulSchedule)
     return callable(value) and not isinstance(value, type)
