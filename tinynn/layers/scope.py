@@ -51,7 +51,7 @@ class Variable:
 
 
 class Pass:
-    """What the scopes of one pass through a network share.
+    """The data that the scopes of one pass through a network share.
 
     Attributes:
         backend: where its arrays live; None where there are none.
@@ -150,7 +150,7 @@ def _stored(kept: Iterable[Any]) -> Iterator[Array]:
 
 
 def _defers(array: Array, traced: Traced) -> bool:
-    """Whether the library's `array + other` leaves it to an array that it does not know."""
+    """True if the library's `array + other` leaves it to an array that it does not know."""
     kind = type(array)
     if kind not in _DEFERRING:
         try:
@@ -164,7 +164,7 @@ _DEFERRING: dict[type, bool] = {}
 
 
 def is_floating(array: Array) -> bool:
-    """Whether its dtype is real or complex floating-point."""
+    """True if its dtype is real or complex floating-point."""
     return bool(namespace(array).isdtype(array.dtype, ("real floating", "complex floating")))
 
 
