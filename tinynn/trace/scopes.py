@@ -60,7 +60,7 @@ class Scopes(threading.local):
 
 
 def origin_of(array: Any) -> Origin | None:
-    """Where a recorded array comes from, under any transformations."""
+    """The origin of a recorded array, under any transformations."""
     while hasattr(array, "slot"):
         if isinstance(getattr(array.slot, "origin", None), Origin):
             origin: Origin = array.slot.origin
