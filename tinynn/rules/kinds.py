@@ -21,7 +21,7 @@ RULES: dict[Any, "Rule"] = {}
 
 
 class Rule:
-    """How a function is differentiated."""
+    """The derivatives of a function, forward and in reverse."""
 
     def vjps(self, positions: Any, xp: Any, g: Any, y: Any, args: Any, kwargs: Any) -> list[Any]:
         """The cotangents of `args[i]`, for each i of `positions`, from the cotangent `g` of `y`."""
