@@ -120,7 +120,7 @@ class Backend:
 
     @classmethod
     def why_missing(cls, name: str) -> tuple[str, str] | None:
-        """Why a device that this library could have is not here, and the command that fixes it."""
+        """The reason why a device of this library is not here, and the command that fixes it."""
         return None
 
     @classmethod
@@ -130,7 +130,7 @@ class Backend:
 
     @classmethod
     def rejection(cls, kind: type) -> str:
-        """Why arrays of that type, although the library's, are not taken, and what to do.
+        """The reason why arrays of that type, although the library's, are not taken.
 
         "" for all others: for every type that keeps to the standard.
         """
@@ -288,7 +288,7 @@ class Backend:
         return nullcontext()
 
     def is_concrete(self, array: Array) -> bool:
-        """Whether the array has values to read: not while the library traces a function."""
+        """True if the array has values to read: not while the library traces a function."""
         return True
 
     def scoped(self, function: F) -> F:
@@ -301,7 +301,7 @@ class Backend:
 
     @classmethod
     def is_out_of_memory(cls, error: BaseException) -> bool:
-        """Whether the library says by this error that the device's memory does not suffice."""
+        """True if the library says by this error that the device's memory does not suffice."""
         return isinstance(error, MemoryError)
 
     def compile(

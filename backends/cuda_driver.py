@@ -48,7 +48,7 @@ def driver_version() -> tuple[int, int] | None:
 
 
 def problem() -> Problem | None:
-    """Why no library can use CUDA here, and what fixes it; None where the driver has a device."""
+    """The reason why nothing can use CUDA here, and its fix; None where there is a device."""
     if sys.platform == "darwin":
         return (
             "no driver: macOS has no CUDA",
@@ -141,7 +141,7 @@ def why_cupy_compiles_nothing(error: Exception) -> Problem:
 
 
 def why_torch_has_no_cuda(version: str, built_for: str | None) -> Problem:
-    """Why PyTorch of that version, built for that CUDA, has no CUDA device here."""
+    """The reason why PyTorch of that version, built for that CUDA, has no device here."""
     if found := problem():
         return found
     driver = driver_version() or OLDEST
