@@ -33,7 +33,7 @@ class MixedArrays(ValueError):
 
 
 class Advice(NamedTuple):
-    """What would make a library faster on this machine.
+    """Advice that would make a library faster on this machine.
 
     Attributes:
         text: what to do, for a person.

@@ -29,7 +29,7 @@ _GROUP = "tinynn.backends"
 
 @dataclass(frozen=True)
 class Status:
-    """What `available` reports of one library; `reason` and `fix` are empty if it is usable."""
+    """The report of `available` on one library; `reason` and `fix` are empty if it is usable."""
 
     name: str
     version: str

@@ -303,3 +303,13 @@ def test_little_of_a_stream_is_held(backend: Backend) -> None:
     assert problem.batches.available(problem.batches.epoch(0), 0, 100) == 2
     assert made <= 4, "and one more, to know whether the last is the last"
     assert problem.batches.steps is None
+
+
+@pytest.mark.only("numpy")
+def test_a_bar_without_a_known_end(
+    backend: Backend, variant: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if variant.id != "numpy":
+        pytest.skip("one variant shows it")
+    fit(PLAIN, batches_of((X, LABELS)), loss=CE, epochs=2, progress=True)
+    assert "epoch 2/2" in capsys.readouterr().err

@@ -73,7 +73,7 @@ class GradientTransformation(Configured):
 
     @property
     def needs(self) -> frozenset[str]:
-        """What `update` has to be given beside gradients, state and params, by keyword.
+        """The keywords that `update` has to be given beside gradients, state and params.
 
         "value": the loss, 0-d. "value_and_grad": a function params -> (value, gradients).
         Whoever trains gives what is named here; a class may name other things.

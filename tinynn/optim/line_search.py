@@ -29,7 +29,7 @@ class Point(NamedTuple):
 
 
 class Search(NamedTuple):
-    """What a line search came to: the best point, how often the function was evaluated, and whether
+    """The result of a line search: the best point, how often the function was evaluated, and whether
     the point is better than the start.
     """
 

@@ -89,7 +89,7 @@ class Factors:
 
 
 def kind_of(table: Table, name: str) -> str:
-    """What the type of a column says: "number", "time", "text", "boolean".
+    """The kind of a column by its type: "number", "time", "text", "boolean".
 
     Raises
     ------
@@ -193,7 +193,7 @@ def _parse(series: Any, decimal: str, percent: bool) -> Any:
 
 
 def _matches(text: Any, pattern: str) -> Any:
-    """Which texts are sound: they match, or are missing (for which libraries differ)."""
+    """A mask of the texts that match, or are missing (for which libraries differ)."""
     return (text.is_null() | text.str.contains(pattern)).alias("sound")
 
 

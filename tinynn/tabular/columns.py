@@ -25,7 +25,7 @@ _FAR = 1e30  # deviations: what every floating dtype can hold
 
 @dataclass(frozen=True)
 class Scale:
-    """What standardises numbers: (value - mean) / deviation; missing ones become the median.
+    """Standardisation of numbers: (value - mean) / deviation; missing ones become the median.
 
     >>> import numpy as np
     >>> Scale.fit(np.asarray([1.0, 3.0, np.nan]), "here")

@@ -136,7 +136,7 @@ def _category(name: str, found: cells.Factors, rows: Any, named: bool = False) -
 def number_style(
     table: Table, name: str, decimal: str | None, note: Note
 ) -> tuple[str, bool] | None:
-    """How a column of text writes numbers, (decimal mark, percent); None if they are no numbers.
+    """The style of a text column's numbers, (decimal mark, percent); None if it has none.
 
     Raises
     ------

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 
 class Origin(NamedTuple):
-    """Where a call comes from.
+    """The origin of a call.
 
     Attributes:
         place: the layer, "layer 0, Linear(4)", or the part of the step: "loss", "update".

@@ -25,7 +25,7 @@ ROWS_AT_ONCE = 8192  # of raw data that pass through the network
 
 
 class Preparation(Protocol):
-    """What makes a network's inputs of raw data, and answers of its outputs.
+    """The interface of what makes inputs of raw data, and answers of a network's outputs.
 
     `tinynn.tabular.TablePreparation` is one. Arrays are the host's.
     """

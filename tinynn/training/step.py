@@ -14,7 +14,7 @@ Tree = Any
 
 
 class Carry(NamedTuple):
-    """What one training step passes on to the next.
+    """The values that one training step passes on to the next.
 
     Attributes:
         params: the network's parameters.

@@ -262,7 +262,7 @@ class Graph:
         return users
 
     def run(self, values: Sequence[Any], hook: Hook | None = None) -> list[Any]:
-        """What the program gives for other values of its inputs, call after call.
+        """The results of the program for other values of its inputs, call after call.
 
         Args:
             values: an array or number for each of `inputs`, in order, of the library that the
