@@ -33,7 +33,7 @@ class MixedArrays(ValueError):
 
 
 class Advice(NamedTuple):
-    """What would make a library faster on this machine.
+    """Advice that would make a library faster on this machine.
 
     Attributes:
         text: what to do, for a person.
@@ -120,7 +120,7 @@ class Backend:
 
     @classmethod
     def why_missing(cls, name: str) -> tuple[str, str] | None:
-        """Why a device that this library could have is not here, and the command that fixes it."""
+        """The reason why a device of this library is not here, and the command that fixes it."""
         return None
 
     @classmethod
@@ -130,7 +130,7 @@ class Backend:
 
     @classmethod
     def rejection(cls, kind: type) -> str:
-        """Why arrays of that type, although the library's, are not taken, and what to do.
+        """The reason why arrays of that type, although the library's, are not taken.
 
         "" for all others: for every type that keeps to the standard.
         """
@@ -222,6 +222,30 @@ class Backend:
         found: Mapping[str, DType] = self.xp.__array_namespace_info__().dtypes(device=self.device)
         return found
 
+    def compute_dtypes(self) -> Mapping[str, DType]:
+        """The floating-point dtypes that can be computed in here, by name.
+
+        These are the standard's, and float16 and bfloat16 where the library has them.
+
+        >>> import backends
+        >>> sorted(backends.get("numpy").compute_dtypes())
+        ['float16', 'float32', 'float64']
+        """
+        found = {n: dtype for n, dtype in self.dtypes().items() if n.startswith("float")}
+        halves = {name: getattr(self.xp, name, None) for name in ("float16", "bfloat16")}
+        return found | {name: dtype for name, dtype in halves.items() if dtype is not None}
+
+    def compute_dtype(self, dtype: DType | str) -> DType:
+        """One of `compute_dtypes`, by its name or as it is; TypeError if it does not exist here."""
+        here = self.compute_dtypes()
+        for name, known in here.items():
+            if name == dtype if isinstance(dtype, str) else known == dtype:
+                return known
+        raise TypeError(
+            f"dtype {dtype} cannot be computed in on {self}; expected one of "
+            f"{', '.join(sorted(here))}{self._dtype_hint}"
+        )
+
     @property
     def default_float(self) -> DType:
         """The dtype that the library gives Python floats on this device."""
@@ -264,7 +288,7 @@ class Backend:
         return nullcontext()
 
     def is_concrete(self, array: Array) -> bool:
-        """Whether the array has values to read: not while the library traces a function."""
+        """True if the array has values to read: not while the library traces a function."""
         return True
 
     def scoped(self, function: F) -> F:
@@ -277,7 +301,7 @@ class Backend:
 
     @classmethod
     def is_out_of_memory(cls, error: BaseException) -> bool:
-        """Whether the library says by this error that the device's memory does not suffice."""
+        """True if the library says by this error that the device's memory does not suffice."""
         return isinstance(error, MemoryError)
 
     def compile(

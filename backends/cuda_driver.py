@@ -48,7 +48,7 @@ def driver_version() -> tuple[int, int] | None:
 
 
 def problem() -> Problem | None:
-    """Why no library can use CUDA here, and what fixes it; None where the driver has a device."""
+    """The reason why nothing can use CUDA here, and its fix; None where there is a device."""
     if sys.platform == "darwin":
         return (
             "no driver: macOS has no CUDA",
@@ -113,7 +113,7 @@ def cupy_conflict() -> Problem | None:
 
 
 def why_cupy_fails(error: Exception, built_for: int) -> Problem:
-    """What is wrong where CuPy finds no device; `built_for` is what cudaRuntimeGetVersion gives."""
+    """The reason why CuPy finds no device; `built_for` is what cudaRuntimeGetVersion gives."""
     if found := problem():
         return found
     version = driver_version()
@@ -127,7 +127,7 @@ def why_cupy_fails(error: Exception, built_for: int) -> Problem:
 
 
 def why_cupy_compiles_nothing(error: Exception) -> Problem:
-    """What is missing where CuPy's first kernel is not compiled: NVRTC or the headers for it."""
+    """The part that CuPy's first kernel is missing: NVRTC or the headers for it."""
     text = str(error).strip()
     last = text.splitlines()[-1] if text else type(error).__name__
     reason = f"no toolkit: CuPy cannot compile, without CUDA's NVRTC and headers ({last})"
@@ -141,7 +141,7 @@ def why_cupy_compiles_nothing(error: Exception) -> Problem:
 
 
 def why_torch_has_no_cuda(version: str, built_for: str | None) -> Problem:
-    """Why PyTorch of that version, built for that CUDA, has no CUDA device here."""
+    """The reason why PyTorch of that version, built for that CUDA, has no device here."""
     if found := problem():
         return found
     driver = driver_version() or OLDEST
@@ -160,7 +160,7 @@ def why_torch_has_no_cuda(version: str, built_for: str | None) -> Problem:
 
 
 def why_jax_has_no_cuda(plugins: list[int]) -> Problem:
-    """Why JAX has no CUDA device here; `plugins` are those installed, by the CUDA they are for."""
+    """The reason why JAX has no CUDA device; `plugins` are installed, by the CUDA they are for."""
     if found := problem():
         return found
     if sys.platform == "win32":

@@ -1,4 +1,4 @@
-"""What compiled programs call on CuPy: its own names, and kernels where it would take several.
+"""The functions of compiled programs on CuPy: its own names, and kernels in place of several.
 
 A kernel's launch costs more than the work of a small one, and a temporary array is another launch
 beside an allocation. So what CuPy composes of several calls, or cannot write into an array that is

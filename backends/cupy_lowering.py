@@ -1,4 +1,4 @@
-"""How compiled programs write CuPy: results into buffers, one kernel or product of cuBLAS a call.
+"""The lowering of compiled programs to CuPy: one kernel or product of cuBLAS a call, into buffers.
 
 Numbers stay Python's, which CuPy hands to its kernels as arguments: an array of a number would be
 one more to read. Nothing here reads the device, and, but for operands of two dtypes and stacks of

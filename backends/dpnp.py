@@ -29,6 +29,13 @@ with suppress(ImportError):
     # lock, which that may be waiting for: now and then a program stops for good (seen in 0.20.0,
     # in `add`; IntelPython/dpnp#3027 fixes the like in its BLAS). dpnp's own kernels do the same
     # work, and do not wait.
+    #
+    # A private function is replaced since there is no public way: the choice is made in each call,
+    # by closures in dpnp_algo/dpnp_elementwise_common.py that ask this function and then the queue
+    # and the arrays' types; no environment variable, option or argument is asked, and the answer is
+    # compiled in. `dpnp.tensor` has the kernels alone, but the operators of arrays and dpnp's own
+    # reductions do not go through a namespace of ours. tests/test_backends.py says if a release
+    # asks in another way.
     _vector_math._is_available = lambda: False
 
 
@@ -93,6 +100,12 @@ class DPNP(Backend):
             return _device(name)
         except dpctl.SyclDeviceCreationError:
             return super().find_device(name)
+
+    def compute_dtypes(self) -> Mapping[str, Any]:
+        found = dict(super().compute_dtypes())
+        if not self.device.sycl_device.has_aspect_fp16:
+            found.pop("float16", None)
+        return found
 
     def to_host(self, array: Array) -> np.ndarray:
         return dpnp.asnumpy(array)

@@ -12,7 +12,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class OutTemplate:
-    """How a function of the standard writes its result into an array that is there.
+    """The template by which a function writes its result into an array that is there.
 
     Attributes:
         text: the statement: {0}, {1} are the arguments, {out} the result, kwargs go by name.
@@ -43,7 +43,7 @@ def none_followed(values: Iterable[Any]) -> bool:
 
 @dataclass(frozen=True)
 class Lowering:
-    """What a library can do beyond the standard's calls.
+    """The library's abilities beyond the standard's calls.
 
     Attributes:
         library: the module in which the names in the statements are found.

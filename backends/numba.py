@@ -1,4 +1,4 @@
-"""How explicit loops become machine code on the CPU: Numba's compiler, and what is kept on disk.
+"""Machine code of explicit loops on the CPU: Numba's compiler, and its cache on disk.
 
 A kernel is the source of one function of pointers. Its machine code is kept in a file whose name is
 a hash of all that it depends on, so it is never that of another source, version or processor.
@@ -58,7 +58,7 @@ def build(source: str, dtypes: Sequence[str]) -> Callable[..., None]:
 
 
 def folder() -> Path:
-    """Where machine code is kept."""
+    """The folder in which machine code is kept."""
     if named := os.environ.get("TINYNN_CACHE"):
         return Path(named)
     home = os.environ.get("LOCALAPPDATA") or os.environ.get("XDG_CACHE_HOME")
@@ -190,13 +190,13 @@ def _machine() -> Any:
 
 
 def _known(code: bytes) -> bool:
-    """Whether all that it calls is in this process. Linking it would end the process otherwise."""
+    """True if all that it calls is in this process; otherwise linking would end the process."""
     _, called, _ = code.split(b"\n", 2)
     return all(map(_address, called.decode().split()))
 
 
 def _address(name: str) -> int | None:
-    """Where a function of C is, from now on known to the linker."""
+    """The address of a function of C, from now on known to the linker."""
     if address := llvm.address_of_symbol(name):
         return address
     for product in map(openblas.product, openblas.products()):

@@ -1,4 +1,4 @@
-"""How compiled programs write NumPy: results into buffers, products through BLAS."""
+"""The lowering of compiled programs to NumPy: results into buffers, products through BLAS."""
 
 from collections.abc import Sequence
 from typing import Any

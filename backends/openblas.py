@@ -110,7 +110,7 @@ def _core() -> str:
 
 
 def _has_avx512() -> bool:
-    """Whether the processor says that it has what the SkylakeX kernels need."""
+    """True if the processor says that it has what the SkylakeX kernels need."""
     with suppress(OSError):
         flags = re.search(r"^flags\s*:(.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
         needed = {"avx512f", "avx512bw", "avx512dq", "avx512vl"}

@@ -106,7 +106,7 @@ def bits(key: Array, shape: Shape, first_row: int | None = None) -> Array:
     True
     """
     backend = of(key)
-    return backend.compile(_bits, static=(0, 2, 3))(backend, key, _tuple(shape), first_row)
+    return backend.compile(_bits, static=(0, 2))(backend, key, _tuple(shape), first_row)
 
 
 def _bits(backend: Backend, key: Array, shape: tuple[int, ...], first_row: int | None) -> Array:

@@ -29,7 +29,7 @@ _GROUP = "tinynn.backends"
 
 @dataclass(frozen=True)
 class Status:
-    """What `available` reports of one library; `reason` and `fix` are empty if it is usable."""
+    """The report of `available` on one library; `reason` and `fix` are empty if it is usable."""
 
     name: str
     version: str
@@ -101,7 +101,7 @@ def _reconciled(arrays: tuple[Array, ...]) -> Backend:
 
 
 def is_array(x: object) -> bool:
-    """Whether a value is an array of some library, without importing any.
+    """True for an array of some library; imports none.
 
     `of` takes such a value, or says why it does not.
 
@@ -175,7 +175,7 @@ def _load(name: str) -> type[Backend]:
 
 
 def _command(name: str, option: str = "") -> str:
-    """What installs a library; with an option, in place of what is there."""
+    """The command that installs a library; with an option, in place of what is there."""
     if name in _COMMANDS:
         return _COMMANDS[name]()
     return f"pip install {option}{_PACKAGES.get(name, name)}"

@@ -41,11 +41,13 @@ class Torch(Backend):
         return array.detach().cpu().resolve_conj().resolve_neg().numpy()
 
     def is_concrete(self, array: Array) -> bool:
+        if torch.compiler.is_compiling():
+            return False
         try:  # PyTorch has no public word for an array inside torch.func
             wrapped = torch._C._functorch.is_functorch_wrapped_tensor(array)
         except (AttributeError, TypeError):
             wrapped = False
-        return not (wrapped or torch.compiler.is_compiling())
+        return not wrapped
 
     def synchronize(self) -> None:
         if self.device.type not in ("cpu", "meta"):

@@ -1,4 +1,4 @@
-"""How compiled programs write PyTorch: its own functions into buffers, in place, no autograd.
+"""The lowering of compiled programs to PyTorch: its own functions into buffers, no autograd.
 
 Its functions do what the standard's do where the arrays are of one dtype. Where they are not, an
 array without axes counts for less than it should, and the standard's own call is made.
@@ -39,7 +39,7 @@ def _own(name: str, arguments: str) -> str:
 
 
 def _alike(args: Any, numbers: bool = False) -> bool:
-    """Whether the arrays are of one dtype, and the numbers, unless all will do, of its kind."""
+    """True if the arrays are of one dtype, and the numbers, unless all will do, of its kind."""
     arrays = [a for a in args if getattr(a, "dtype", None) is not None]
     dtypes = {a.dtype for a in arrays}
     if len(dtypes) != 1:
@@ -90,7 +90,7 @@ def _reduced(name: str) -> Form:
 
 
 def _is_transforming() -> bool:
-    """Whether a transformation of torch.func, forward derivatives or autocast are at work.
+    """True while a transformation of torch.func, forward derivatives or autocast are at work.
 
     PyTorch has no public word for it. Without its private ones the answer is yes, which is slower.
     """

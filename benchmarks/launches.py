@@ -137,11 +137,11 @@ def trained(work: Any, engine: str, shuffle: bool = False) -> Run:
     def epoch() -> Any:
         this = batches.epoch(epochs[0])
         epochs[0] += 1
-        return batches.loss_of_epoch(made.run(this, 0, batches.steps), this.order)
+        return batches.loss_of_epoch(made.run(this, 0, batches.steps), this)
 
     def run(count: int) -> Any:
         if made.fuses_epochs:
-            return batches.loss_of_epoch(made.run_epochs(count), None)
+            return batches.loss_of_epoch(made.run_epochs(count), batches.epoch(0))
         return home.xp.stack([epoch() for _ in range(count)])
 
     run(1)

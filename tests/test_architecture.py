@@ -229,3 +229,16 @@ def test_import_loads_no_array_library_but_numpy() -> None:
     assert not heavy & {name for name in loaded if "." not in name}
     # As dear as NumPy itself: it pulls in numpy.f2py and numpy.testing.
     assert "array_api_compat.numpy" not in loaded
+
+
+def test_what_only_training_needs_is_imported_on_first_use() -> None:
+    """That keeps `import tinynn` below a tenth of a second: benchmarks/importing.py measures it."""
+    said = python(
+        "-c",
+        "import sys, tinynn; print(*[n for n in sys.modules if n.startswith('tinynn.')]); "
+        "print(tinynn.layers.Linear, tinynn.fit, tinynn.optim.Adam, 'losses' in dir(tinynn))",
+    ).stdout.splitlines()
+    rooms = {name.split(".")[1] for name in said[0].split()}
+    assert rooms == {"rules", "trace", "transforms", "tree"}
+    assert said[1].count("<") == 3
+    assert said[1].endswith("True")

@@ -436,3 +436,20 @@ def test_tracers(backend):
     assert np.isfinite(expected).all()
     assert_close(jax.jit(jax.grad(f))(x), expected, backend, rtol=1e-5)
     assert_close(jax.vmap(jax.grad(f))(x[None, :])[0, :], expected, backend, rtol=1e-5)
+
+
+@pytest.mark.only("dpnp")
+def test_dpnp_calls_no_vector_functions_that_wait_with_the_lock(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its kernels are called and not oneMKL's, which may never return: see backends/dpnp.py."""
+    import dpnp.backend.extensions.vm._vm_impl as vector_math
+
+    names = [name for name in dir(vector_math) if name.startswith("_mkl_")]
+    assert "_mkl_add_to_call" in names
+    asked: list[str] = []
+    for name in names:
+        monkeypatch.setattr(vector_math, name, lambda *_, name=name: bool(asked.append(name)))
+    x = backend.asarray([1.0, 4.0])
+    assert backend.to_host(backend.xp.sqrt(x) + x * x - 1.0 / x).tolist() == [1.0, 17.75]
+    assert asked == []

@@ -31,8 +31,6 @@ if not hasattr(backends, "_of_tinynn_xp"):  # the name is another distribution's
 
 from tinynn.rules.special import stop_gradient
 from tinynn.trace import Namespace
-from tinynn.training import Model, fit
-from tinynn.training import load as _load
 from tinynn.transforms import (
     checkpoint,
     custom_jvp,
@@ -50,27 +48,43 @@ from tinynn.transforms import (
 if TYPE_CHECKING:
     from tinynn.compiler import compile
     from tinynn.explanation import explain
+    from tinynn.training.fit import fit
     from tinynn.training.imported import from_onnx
+    from tinynn.training.model import Model
     from tinynn.transforms.cond import cond, while_loop
     from tinynn.transforms.record import record
     from tinynn.transforms.scan import scan
 
-# Imported on first use, since many programs never need them.
-_LATE = {
+# Imported on first use, since a program that takes derivatives needs none of it.
+_MODULES = {
+    "Model": "tinynn.training",
     "compile": "tinynn.compiler",
     "cond": "tinynn.transforms.cond",
     "explain": "tinynn.explanation",
+    "fit": "tinynn.training",
     "from_onnx": "tinynn.training.imported",
     "record": "tinynn.transforms.record",
     "scan": "tinynn.transforms.scan",
     "while_loop": "tinynn.transforms.cond",
 }
+_SUBPACKAGES = frozenset(
+    "cli compiler data explanation functional initializers layers losses metrics onnx optim "
+    "sklearn tabular training tree".split()
+)
 
 
 def __getattr__(name: str) -> Any:
-    if name in _LATE:
-        return getattr(import_module(_LATE[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    """Import a public name, or a subpackage, on first use."""
+    if name in _SUBPACKAGES:
+        return import_module(f"tinynn.{name}")
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_MODULES[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_SUBPACKAGES})
 
 
 def load(
@@ -78,12 +92,14 @@ def load(
     backend: str | backends.Backend | None = None,
     custom: Mapping[str, Any] | None = None,
     dtype: Any = None,
-) -> Model:
+) -> "Model":
     """Read a model that `Model.save` wrote, table preparation included.
 
     The arguments are those of `tinynn.training.load`.
     """
-    return _load(path, backend, custom, dtype, _preparation)
+    from tinynn.training import load as read
+
+    return read(path, backend, custom, dtype, _preparation)
 
 
 def _preparation(config: Mapping[str, Any]) -> Any:

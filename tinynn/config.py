@@ -1,4 +1,4 @@
-"""What layers, losses and optimizers have in common: they are frozen dataclasses of settings.
+"""The base of layers, losses and optimizers: frozen dataclasses of hyperparameters.
 
 `to_config` turns one into what JSON holds, `from_config` builds it again, `label` shows it and
 `require` checks a value. Nothing is imported by a name that came out of a file: `from_config` looks
@@ -177,7 +177,7 @@ def _name(value: Any, known: Mapping[str, Any]) -> str:
 
 
 def from_config(description: Any, known: Mapping[str, Any]) -> Any:
-    """What `to_config` wrote down, built again; lists come back as tuples.
+    """Build what `to_config` described; lists come back as tuples.
 
     Raises ValueError for a name that is not in `known` and for settings that do not fit.
 

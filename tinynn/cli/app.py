@@ -102,7 +102,7 @@ def show_backends(measure: bool) -> None:
 
 
 def gain(advice: backends.Advice) -> str:
-    """What following the advice gains here, measured in processes of their own."""
+    """The gain of following the advice here, measured in processes of their own."""
     before, after = (
         float(
             subprocess.run(
@@ -316,7 +316,7 @@ def export(file: str, out: str, force: bool) -> None:
 
 
 def is_model(path: Path) -> bool:
-    """Whether a file is a whole model of tinynn."""
+    """True if a file is a whole model of tinynn."""
     try:
         files.read(path)
     except (files.ModelFileError, OSError):

@@ -218,7 +218,7 @@ def _blank_lines_at_the_end(data: bytes) -> int:
 
 @contextmanager
 def _errors(name: str, expected: str) -> Iterator[None]:
-    """What polars raises as one error of ours: also its panics, which are no Exceptions."""
+    """Turn errors of polars into one of ours: also its panics, which are no Exceptions."""
     try:
         yield
     except (KeyboardInterrupt, SystemExit, MemoryError, TableError):

@@ -1,4 +1,4 @@
-"""What the command line writes: answers as CSV, and the list of array libraries."""
+"""The output of the command line: answers as CSV, and the list of array libraries."""
 
 import io
 import sys

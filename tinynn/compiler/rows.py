@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from tinynn.compiler.rewrite import pruned
 from tinynn.rules import batching
 from tinynn.rules.kinds import RULES, Composed, axes_of
 from tinynn.trace import Effect, namespace
 from tinynn.trace.core import HOLE
-from tinynn.transforms.graph import ITEM, Constant, Dim, Graph, Node, mapped
+from tinynn.transforms.graph import ITEM, Constant, Dim, Graph, Node, mapped, pruned
 from tinynn.transforms.record import record
 
 

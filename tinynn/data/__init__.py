@@ -1,4 +1,4 @@
-"""Data: trees of arrays, taken apart into batches on one backend."""
+"""Data: trees of arrays and streams of batches, on one backend."""
 
 from .adapter import DataAdapter, to_scalar
 from .dataset import (
@@ -14,15 +14,18 @@ from .dataset import (
     target_like,
 )
 from .hostdata import columns_of, host, is_dataset
+from .streams import IndexedDataset, Stream
 
 __all__ = [
     "ArrayDataset",
     "DataAdapter",
     "Dataset",
     "GivenDataset",
+    "IndexedDataset",
     "Samples",
     "Source",
     "SparseDataset",
+    "Stream",
     "Subset",
     "columns_of",
     "held_out",

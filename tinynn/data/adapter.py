@@ -39,6 +39,10 @@ class DataAdapter:
         self.where, self.target, self.moves, self.dtype = where, target, moves, dtype
         self.hint = hint or "Bring them together first: backends.get(...).asarray(host data)."
 
+    def at(self, where: str) -> "DataAdapter":
+        """The same adapter, whose messages begin with `where`."""
+        return DataAdapter(where, self.target, moves=self.moves, dtype=self.dtype, hint=self.hint)
+
     @staticmethod
     def following(where: str, x: Any, backend: str | Backend | None) -> "DataAdapter":
         """An adapter to the backend asked for, else to that of X, else to the host's library."""
@@ -146,13 +150,20 @@ class DataAdapter:
             self._same_length(leaf, size, name + _dotted(path))
         return tree.map(self._as_float, y)
 
-    def sample_weight(self, value: Any, size: int, name: str = "sample_weight") -> Any:
-        """Weights of samples: (samples,), floats, none negative, not all zero; None stays None."""
+    def sample_weight(
+        self, value: Any, size: int, name: str = "sample_weight", check: bool = True
+    ) -> Any:
+        """Weights of samples: (samples,), floats, none negative, not all zero; None stays None.
+
+        Their signs are looked at only with `check`.
+        """
         if value is None:
             return None
         xp = self.target.xp
         weights = xp.astype(self._bring(value, name), self.dtype, copy=False)
         self._same_length(weights, size, name)
+        if not check and weights.ndim == 1:
+            return weights
         sound = xp.all((weights >= 0) & xp.isfinite(weights)) & xp.any(weights > 0)
         if weights.ndim != 1 or not to_scalar(self.target, sound):
             raise ValueError(
@@ -256,7 +267,7 @@ def to_scalar(backend: Backend, scalar: Any) -> Any:
 
 
 def _is_tree(value: Any) -> bool:
-    """Whether it is several inputs: a dict, or a tuple of arrays, frames and the like."""
+    """True for several inputs: a dict, or a tuple of arrays, frames and the like."""
     if isinstance(value, dict):
         return True
     return isinstance(value, tuple) and bool(value) and not any(map(_is_number_or_list, value))

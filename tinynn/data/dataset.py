@@ -24,12 +24,12 @@ class Samples(NamedTuple):
 
     @property
     def size(self) -> int:
-        """How many samples these are."""
+        """The number of these samples."""
         return int(tree.leaves(self.x)[0].shape[0])
 
     @property
     def inputs(self) -> tuple[Tree, ...]:
-        """What the network is called with."""
+        """The arguments that the network is called with."""
         return self.x if type(self.x) is tuple else (self.x,)
 
     def between(self, start: int, stop: int) -> "Samples":
@@ -43,7 +43,7 @@ class Dataset(Protocol):
 
     @property
     def size(self) -> int:
-        """How many samples there are."""
+        """The number of samples."""
 
     def take(self, order: Array) -> Samples:
         """The samples of these numbers, (batch,) integers on the device, in that order."""
@@ -57,7 +57,7 @@ class Source(Dataset, Protocol):
 
     @property
     def has_all_targets(self) -> bool:
-        """Whether `targets` are those of all samples."""
+        """True if `targets` are those of all samples."""
 
     @property
     def targets(self) -> Tree:
@@ -216,7 +216,7 @@ class Slice:
 
 
 def held_out_count(count: int, fraction: float) -> int:
-    """How many samples a fraction holds out: at least one, and never all."""
+    """The number of samples that a fraction holds out: at least one, and never all."""
     return min(max(round(count * fraction), 1), count - 1)
 
 

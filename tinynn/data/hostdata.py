@@ -15,12 +15,12 @@ def host() -> backends.Backend:
 
 
 def is_sparse(value: Any) -> bool:
-    """Whether it is a sparse matrix of SciPy's."""
+    """True for a sparse matrix of SciPy's."""
     return hasattr(value, "tocsr") and hasattr(value, "toarray")
 
 
 def is_dataset(value: Any) -> bool:
-    """Whether a value is a dataset, which gives samples by number; a frame's column is none."""
+    """True for a dataset, which gives samples by number; a frame's column is none."""
     methods = hasattr(value, "between") and hasattr(value, "take") and hasattr(value, "size")
     return methods and not hasattr(value, "dtype")
 
@@ -103,7 +103,7 @@ def _is_lazy(frame: Any) -> bool:
 
 
 def _computed(value: Any) -> str:
-    """What computes a lazy value."""
+    """The method that computes a lazy value, as source code."""
     return ".collect()" if hasattr(value, "collect") else ".compute()"
 
 
@@ -194,7 +194,7 @@ def backend_at(at: str, array: Any) -> backends.Backend:
 
 
 def _place(path: tuple[int, ...]) -> str:
-    """Where in nested lists: ", row 3, column 1"."""
+    """A position in nested lists, in words: ", row 3, column 1"."""
     words = ("row", "column")
     return "".join(
         f", {words[i] if i < len(words) else 'index'} {index}" for i, index in enumerate(path)

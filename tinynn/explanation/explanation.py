@@ -21,6 +21,7 @@ from tinynn.explanation.text import text
 from tinynn.optim import SGD
 from tinynn.trace.scopes import node_of
 from tinynn.training import files
+from tinynn.training.batches import Epoch
 from tinynn.training.engines.compiled import recorded, slots_of
 from tinynn.training.model import Model
 from tinynn.training.problem import Problem, prepare
@@ -189,7 +190,8 @@ def explain(
     home, batches = problem.backend, problem.batches
     with home.scope():
         samples = batches.dataset.between(0, batches.size)
-        key = batches.keys(0)[0, ...] if batches.draws else None  # of the first step
+        keys = batches.keys(Epoch(0, None), 0, 1)  # of the first step
+        key = None if keys is None else keys[0, ...]
         arguments = (problem.start, samples, key)
         gradients: dict[str, Any] = {}
 

@@ -55,6 +55,7 @@ class Layer(Configured):
         key: Array | int | None = None,
         training: bool = False,
         first_row: int = 0,
+        compute_dtype: Any = None,
     ) -> tuple[Tree, State]:
         """(output, new state). Nothing is changed in place.
 
@@ -64,8 +65,19 @@ class Layer(Configured):
             key: what random numbers are drawn with; None if no layer draws.
             training: whether layers act as in training.
             first_row: the number of the first row in the whole batch, by which draws are counted.
+            compute_dtype: what layers compute in, "bfloat16" for one; the parameters and the output
+                keep the dtype of the parameters. None computes in that.
+
+        >>> import numpy as np
+        >>> from tinynn.layers import Linear
+        >>> net, x = Linear(1), np.asarray([[1.0]])
+        >>> net.apply(*net.init(0, x), x, compute_dtype="float16")[0].dtype
+        dtype('float64')
         """
-        out = run(self, params, state, *inputs, key=key, training=training, first_row=first_row)
+        out = run(
+            self, params, state, *inputs, key=key, training=training, first_row=first_row,
+            compute_dtype=compute_dtype,
+        )  # fmt: skip
         return out.output, out.state
 
 

@@ -37,6 +37,7 @@ def run(
     training: bool = False,
     first_row: int = 0,
     perturbations: dict[str, Array] | None = None,
+    compute_dtype: Any = None,
 ) -> Forward:
     """Run one pass through a network: all that `net.apply` gives, and added losses and taps.
 
@@ -48,6 +49,8 @@ def run(
         training: whether layers act as in training.
         first_row: the number of the inputs' first row in the whole batch.
         perturbations: path -> an array to add to what is tapped there.
+        compute_dtype: what layers compute in, "bfloat16" for one. Inputs and parameters are cast to
+            it, and the output back to the dtype of the parameters. None computes in that.
     """
     for name, given in (("params", params), ("state", state)):
         if not isinstance(given, dict):
@@ -60,6 +63,7 @@ def run(
         inputs,
         (params, state),
         key,
+        compute_dtype=compute_dtype,
         training=training,
         first_row=first_row,
         perturbations=perturbations,
@@ -107,6 +111,7 @@ def _enter(
 ) -> Tree:
     if this.space is not None:
         inputs = tree.map(this.lift, inputs)
+    inputs = this.cast(inputs)
     if not hasattr(net, "forward"):
         return net(*inputs)
     return net.forward(Scope(this, net, params, state, (), inputs), *inputs)
@@ -114,7 +119,8 @@ def _enter(
 
 def _finish(this: Pass, state: dict[str, Any], output: Tree) -> Forward:
     updated = _updated(state, (), this.new_state) if this.new_state else state
-    return Forward(output, updated, this.losses, this.taps, bool(this.draws))
+    output, losses = this.uncast(output), this.uncast(this.losses)
+    return Forward(output, updated, losses, this.taps, bool(this.draws))
 
 
 def _updated(

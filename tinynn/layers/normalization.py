@@ -14,10 +14,10 @@ from .scope import Array, Scope
 
 
 def _scale_and_shift(scope: Scope, x: Array) -> Array:
-    weight = scope.param("weight", ones, (x.shape[-1],))
-    bias = scope.param("bias", zeros, (x.shape[-1],))
+    weight = scope.param("weight", ones, (x.shape[-1],), scope.dtype)
+    bias = scope.param("bias", zeros, (x.shape[-1],), scope.dtype)
     xp = namespace(x, weight, bias)
-    return xp.add(xp.multiply(x, weight), bias)
+    return scope.narrowed(xp.add(xp.multiply(x, weight), bias))
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class BatchNorm(Layer):
         require(self, "epsilon", lambda epsilon: epsilon >= 0.0, "a number of 0 or more")
 
     def forward(self, scope: Scope, x: Array) -> Array:
-        shape, x = (features(self, x),), scope.as_float(x)
+        shape, x = (features(self, x),), scope.widened(x)
         mean, variance = scope.state("mean", zeros, shape), scope.state("var", ones, shape)
         if not scope.training:
             xp = namespace(x, mean.value)
@@ -98,7 +98,7 @@ class LayerNorm(Layer):
 
     def forward(self, scope: Scope, x: Array) -> Array:
         features(self, x)
-        x = scope.as_float(x)
+        x = scope.widened(x)
         xp = namespace(x)
         centred = x - xp.mean(x, axis=-1, keepdims=True)
         variance = xp.mean(centred * centred, axis=-1, keepdims=True)

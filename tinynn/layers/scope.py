@@ -51,18 +51,20 @@ class Variable:
 
 
 class Pass:
-    """What the scopes of one pass through a network share.
+    """The data that the scopes of one pass through a network share.
 
     Attributes:
         backend: where its arrays live; None where there are none.
         dtype: of parameters: that of the first floats among inputs and parameters, or the default.
+        compute_dtype: of what layers compute with: inputs and parameters are cast to it; None where
+            it is `dtype`.
         space: the namespace of differentiable arrays, if one is in the pass and the library's own
             arrays refuse to be added to it. Then all are made such, so that operators work.
     """
 
     __slots__ = (
-        "backend", "creating", "draws", "dtype", "first_row", "key", "layers", "losses",
-        "new_state", "perturbations", "space", "taps", "training",
+        "backend", "compute_dtype", "creating", "draws", "dtype", "first_row", "key", "layers",
+        "losses", "new_state", "perturbations", "space", "taps", "training",
     )  # fmt: skip
 
     def __init__(
@@ -72,6 +74,7 @@ class Pass:
         key: Array | int | None,
         *,
         dtype: Any = None,
+        compute_dtype: Any = None,
         training: bool = False,
         first_row: int = 0,
         creating: bool = False,
@@ -82,7 +85,10 @@ class Pass:
         keyed: list[Array] = [key] if getattr(key, "shape", ()) else []
         first = next(chain(arrays, _stored(kept), keyed), None)
         self.backend = None if first is None else backend_of(first)
-        self.dtype = self._floating(chain(arrays, _stored(kept)), dtype)
+        # With a dtype to compute in, the inputs may have it already.
+        order = (arrays, _stored(kept)) if compute_dtype is None else (_stored(kept), arrays)
+        self.dtype = self._floating(chain(*order), dtype)
+        self.compute_dtype = self._compute_dtype(compute_dtype)
         found = chain(_stored(kept), arrays, perturbations.values(), keyed)
         traced = next((a for a in found if type(a) is Traced), None)
         self.space = None if traced is None or _defers(bottom(traced), traced) else traced.space
@@ -100,6 +106,27 @@ class Pass:
             return self.backend.dtypes()[self.backend.dtype_name(dtype)]
         found = next((a.dtype for a in arrays if is_floating(a)), None)
         return self.backend.default_float if found is None and self.backend else found
+
+    def _compute_dtype(self, given: Any) -> Any:
+        if given is None or self.backend is None:
+            return None
+        dtype = self.backend.compute_dtype(given)
+        return None if dtype == self.dtype else dtype
+
+    def cast(self, value: Tree) -> Tree:
+        """The floating-point arrays of a tree in the dtype to compute in."""
+        if self.compute_dtype is None:
+            return value
+        return tree.map(lambda a: cast(a, self.compute_dtype) if _is_real(a) else a, value)
+
+    def uncast(self, value: Tree) -> Tree:
+        """The arrays of a tree that have the dtype to compute in, in that of the parameters."""
+        if self.compute_dtype is None:
+            return value
+        wanted, dtype = self.compute_dtype, self.dtype
+        return tree.map(
+            lambda a: cast(a, dtype) if hasattr(a, "dtype") and a.dtype == wanted else a, value
+        )
 
     def _seeded(self, seed: Any) -> Array:
         return random.key(index(seed), self.backend or backends.get(backends.names()[0]))
@@ -123,7 +150,7 @@ def _stored(kept: Iterable[Any]) -> Iterator[Array]:
 
 
 def _defers(array: Array, traced: Traced) -> bool:
-    """Whether the library's `array + other` leaves it to an array that it does not know."""
+    """True if the library's `array + other` leaves it to an array that it does not know."""
     kind = type(array)
     if kind not in _DEFERRING:
         try:
@@ -137,8 +164,17 @@ _DEFERRING: dict[type, bool] = {}
 
 
 def is_floating(array: Array) -> bool:
-    """Whether its dtype is real or complex floating-point."""
+    """True if its dtype is real or complex floating-point."""
     return bool(namespace(array).isdtype(array.dtype, ("real floating", "complex floating")))
+
+
+def _is_real(array: Any) -> bool:
+    return hasattr(array, "dtype") and namespace(array).isdtype(array.dtype, "real floating")
+
+
+def cast(array: Array, dtype: Any) -> Array:
+    """The array in that dtype; itself if it has it."""
+    return array if array.dtype == dtype else namespace(array).astype(array, dtype)
 
 
 class Random:
@@ -216,7 +252,8 @@ class Scope:
             name: its name within this layer.
             init: a function of (key, shape, dtype); see `tinynn.initializers`.
             shape: its shape, most often in part the input's.
-            dtype: None is that of all parameters.
+            dtype: None is that of all parameters, cast to the dtype to compute in; a dtype that is
+                given is that of the parameter, in computing too.
 
         Raises:
             ShapeError, DtypeError: the parameter that is there does not fit the input.
@@ -229,9 +266,32 @@ class Scope:
         """The state of this name, which a pass reads and sets as `.value`; see `param`."""
         return Variable(self, name, self._entry("state", self._state, name, init, shape, dtype))
 
+    @property
+    def dtype(self) -> Any:
+        """The dtype of the parameters: the wide one, where computing has one of its own."""
+        return self._pass.dtype
+
+    @property
+    def compute_dtype(self) -> Any:
+        """The dtype that layers compute in; most often that of the parameters."""
+        run = self._pass
+        return run.dtype if run.compute_dtype is None else run.compute_dtype
+
     def as_float(self, x: Array) -> Array:
-        """`x`, integers and booleans converted to the dtype of the parameters."""
-        return x if is_floating(x) else namespace(x).astype(x, self._pass.dtype)
+        """`x`, integers and booleans converted to the dtype that layers compute in."""
+        return x if is_floating(x) else namespace(x).astype(x, self.compute_dtype)
+
+    def widened(self, x: Array) -> Array:
+        """`x` in the dtype of the parameters, for what a half precision is too coarse for.
+
+        Statistics and long sums are; `narrowed` takes the result back.
+        """
+        x = self.as_float(x)
+        return x if self._pass.compute_dtype is None else cast(x, self._pass.dtype)
+
+    def narrowed(self, x: Array) -> Array:
+        """`x` in the dtype that layers compute in."""
+        return x if self._pass.compute_dtype is None else cast(x, self._pass.compute_dtype)
 
     @property
     def first_row(self) -> int:
@@ -282,7 +342,9 @@ class Scope:
         child = self._child(name, layer, inputs) if hasattr(layer, "forward") else None
         scopes.stack.append((name, layer))
         try:
-            return self._called(layer, inputs) if child is None else layer.forward(child, *inputs)
+            if child is None:
+                return self._called(layer, inputs)
+            return layer.forward(child, *self._pass.cast(inputs))
         except InputError as error:
             error.path = f"{name}.{error.path}" if error.path else name
             raise
@@ -321,13 +383,14 @@ class Scope:
             raise self._missing(what, name, entries)
         if tuple(entry.shape) != tuple(shape):
             raise ShapeError(self._unfit(what, name, entry, shape))
-        if dtype is None and entry.dtype != run.dtype:
+        if (dtype is None or dtype is run.dtype) and entry.dtype != run.dtype:
             owner = "parameters are" if what == "parameter" else "state is"
             raise DtypeError(
                 f"{label(self.layer)}: expected input of dtype {entry.dtype}, as its {owner}, "
                 f"got {run.dtype}; convert one of them with xp.astype"
             )
-        return run.lift(entry)
+        entry = run.lift(entry)
+        return run.cast(entry) if what == "parameter" and dtype is None else entry
 
     def _made(
         self, what: str, name: str, init: Initializer, shape: tuple[int, ...], dtype: Any

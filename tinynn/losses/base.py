@@ -214,12 +214,12 @@ def match_target(prediction: Array, target: Array) -> Array:
 
 
 def holds(condition: Array) -> bool:
-    """Whether a condition is true everywhere; reads one boolean from the device."""
+    """True if a condition is true everywhere; reads one boolean from the device."""
     return bool(namespace(condition).all(condition))
 
 
 def rows_are_probabilities(x: Array) -> bool:
-    """Whether no entry is below 0 and each row sums to 1, to rounding; reads one boolean."""
+    """True if no entry is below 0 and each row sums to 1, to rounding; reads one boolean."""
     xp = namespace(x)
     off = xp.abs(xp.sum(x, axis=-1) - 1.0)
     sums = off <= (8 + x.shape[-1]) * xp.finfo(x.dtype).eps

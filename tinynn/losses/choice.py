@@ -1,4 +1,4 @@
-"""Which loss suits the targets, and which ends of a network do not suit a loss."""
+"""The loss that suits the targets, and the ends of networks that do not suit a loss."""
 
 import functools
 from typing import Any
@@ -158,7 +158,7 @@ _CONFLICTS: dict[type[Loss], dict[str, str]] = {
 
 
 def activation_conflict(loss: Any, last: Any) -> str | None:
-    """Why a network that ends in this activation cannot learn under the loss; None if it can.
+    """The reason why a network ending in this activation cannot learn; None if it can.
 
     A loss that expects logits takes their sigmoid or softmax itself; twice, training stands still.
 

@@ -1,4 +1,4 @@
-"""How much each class counts: scikit-learn's `class_weight`, as something hashable."""
+"""Weights of classes: scikit-learn's `class_weight`, as something hashable."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence

@@ -20,7 +20,7 @@ from tinynn.trace import backend_of, namespace
 
 @dataclass(frozen=True)
 class _Classification(Loss):
-    """What the losses of classes share.
+    """Base class of the losses of classes.
 
     class_weight: how much each class counts, as in scikit-learn. None: all the same. "balanced":
     samples / (classes * samples of the class), computed from the training targets by `fit_to`. A
@@ -171,7 +171,7 @@ class BinaryCrossEntropy(_Classification):
 
 @dataclass(frozen=True)
 class _OfOneClass(_Classification):
-    """What the losses of classes that exclude each other share."""
+    """Base class of the losses of classes that exclude each other."""
 
     def target_shapes(self, shape: Shape) -> tuple[Shape, ...]:
         if len(shape) < 2:

@@ -13,7 +13,7 @@ from tinynn.trace import namespace
 
 @dataclass(frozen=True)
 class _Regression(Loss):
-    """What the losses of numbers share."""
+    """Base class of the losses of numbers."""
 
     def task(self, prediction: Array) -> str:
         return "regression"

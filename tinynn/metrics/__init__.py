@@ -125,7 +125,7 @@ def name_of(metric: MetricLike) -> str:
 
 
 def direction(metric: str | MetricLike) -> bool | None:
-    """Whether a larger number is better; None if unknown, as for a plain function.
+    """True if a larger number is better; None if unknown, as for a plain function.
 
     A name that is not known has no direction either, but for "loss".
 

@@ -183,7 +183,7 @@ def check_shapes(metric: Metric, expected: tuple[Any, ...], prediction: Any, tar
 
 
 def task_of(loss: Any, prediction: Array) -> str | None:
-    """What the loss says a prediction is; None for a function, which says nothing."""
+    """The task that the loss says a prediction is of; None for a plain function."""
     says = getattr(loss, "task", None)
     task: str | None = says(prediction) if callable(says) else None
     return task

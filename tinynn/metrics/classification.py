@@ -34,7 +34,7 @@ CLASSES = ("binary", "multiclass", "multilabel")
 
 @dataclass(frozen=True)
 class _OfClasses(Metric):
-    """What the metrics of classes share.
+    """Base class of the metrics of classes.
 
     task: what a prediction is; None takes the loss's word. threshold: 0.0 for logits, 0.5 for
     probabilities; None takes the loss's.
@@ -166,7 +166,7 @@ class TopKAccuracy(_OfClasses, Mean):
 
 @dataclass(frozen=True)
 class _Counts(_OfClasses):
-    """What is made of right answers, answers and truths, counted for each class.
+    """Base class of metrics of right answers, answers and truths counted by class.
 
     Of a binary task it is the number of class 1; else the mean over the classes, or labels
     ("macro"). Classes that occur neither in answers nor in targets are left out, as in

@@ -74,7 +74,7 @@ class Emitter:
         return found
 
     def at(self, node: Node) -> None:
-        """What is emitted from here on belongs to this call, and is named by its layer."""
+        """Make what is emitted from here on belong to this call, named by its layer."""
         place = node.origin.place
         layer = place.removeprefix("layer ").partition(",")[0] if place else ""
         self._place = f"{layer}/" if layer else ""

@@ -117,7 +117,7 @@ def tile(out: Emitter, node: Node) -> str:
 
 
 def triangle(upper: int) -> Row:
-    """What lies on one side of a diagonal."""
+    """The part on one side of a diagonal."""
     return lambda out, node: out.emit(
         "Trilu", [out.value(node.args[0]), out.number(node.kwargs.get("k", 0), INT64)], upper=upper
     )

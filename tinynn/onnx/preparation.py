@@ -1,4 +1,4 @@
-"""What a table's columns become, and what outputs mean, as ONNX operators.
+"""A table's preparation, and the meaning of outputs, as ONNX operators.
 
 Written from the description of a preparation that a model's file holds as well.
 """

@@ -165,7 +165,7 @@ def _step(made: Mapping[str, Any], constants: Mapping[str, Any], name: str) -> S
 def _of_two(
     made: Mapping[str, Any], constants: Mapping[str, Any], operator: str, names: list[str]
 ) -> tuple[str, str] | None:
-    """What x * sigmoid(x) and concat(1 - p, p) with p = sigmoid(x) are, and their x."""
+    """The functions x * sigmoid(x) and concat(1 - p, p) with p = sigmoid(x), and their x."""
     nodes = [made.get(name) for name in names]
     if operator == "Mul":
         for x, gate in (names, names[::-1]):

@@ -17,7 +17,9 @@ from .adaptive import Adadelta, Adagrad, Lion, RMSprop
 from .base import GradientTransformation, Optimizer
 from .composed import Accumulate, Averaged, Chain, Groups, Masked, averaged_params, freeze
 from .lbfgs import LBFGS
+from .rates import learning_rates, set_learning_rate
 from .schedules import (
+    Adjustable,
     Constant,
     CosineDecay,
     ExponentialDecay,
@@ -27,6 +29,7 @@ from .schedules import (
     PolynomialDecay,
     ReduceOnPlateau,
     Schedule,
+    StatefulSchedule,
     Warmup,
 )
 from .sgd import SGD
@@ -51,6 +54,7 @@ __all__ = [
     "Adagrad",
     "Adam",
     "AdamW",
+    "Adjustable",
     "Averaged",
     "Chain",
     "ClipByGlobalNorm",
@@ -75,11 +79,14 @@ __all__ = [
     "Scale",
     "ScaleByAdam",
     "Schedule",
+    "StatefulSchedule",
     "Warmup",
     "averaged_params",
     "freeze",
     "from_config",
     "get",
+    "learning_rates",
+    "set_learning_rate",
     "to_config",
 ]
 
@@ -96,7 +103,7 @@ _NAMES: dict[str, Callable[[], Optimizer]] = {
     "rmsprop": RMSprop,
     "sgd": SGD,
 }
-_ABSTRACT = (GradientTransformation, Optimizer, Schedule)
+_ABSTRACT = (GradientTransformation, Optimizer, Schedule, StatefulSchedule)
 _KNOWN: dict[str, Any] = {
     name: value
     for name, value in list(globals().items())

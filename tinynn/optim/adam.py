@@ -13,12 +13,12 @@ from .sums import corrected, decay_of, sqrt
 
 
 def adam_slots(amsgrad: bool) -> tuple[str, ...]:
-    """What is kept for each parameter."""
+    """The names of what is kept for each parameter."""
     return ("sum", "sum_of_squares", *(("largest_sum_of_squares",) if amsgrad else ()))
 
 
 def adam_scalars(settings: Any, values: Any, step: Array, rate: Any) -> SimpleNamespace:
-    """What `adam_direction` takes, and `length`, which its result is to be multiplied with.
+    """The scalars of `adam_direction`, and `length`, the factor of its result.
 
     rate: a number is put to the other numbers first, since a compiler moves one in front of an
     array out of it, to where the parameters are.

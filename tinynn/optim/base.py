@@ -12,7 +12,7 @@ from tinynn.config import Configured, label, require
 from tinynn.trace import backend_of, namespace
 
 from .patterns import ALL, as_patterns, first_match, require_matches, require_patterns
-from .schedules import ReduceOnPlateau, Schedule, is_number, is_plain_schedule
+from .schedules import Schedule, StatefulSchedule, is_number, is_plain_schedule
 
 Array: TypeAlias = Any
 State: TypeAlias = dict[str, Any]
@@ -57,7 +57,7 @@ class GradientTransformation(Configured):
 
     def __post_init__(self) -> None:
         for name, value in vars(self).copy().items():
-            if isinstance(value, ReduceOnPlateau) and name != "learning_rate":
+            if isinstance(value, StatefulSchedule) and name != "learning_rate":
                 raise ValueError(
                     f"{type(self).__name__}: expected {name} to be a number or a schedule without "
                     f"a state, got {value}. To fix it: use it for learning_rate"
@@ -73,7 +73,7 @@ class GradientTransformation(Configured):
 
     @property
     def needs(self) -> frozenset[str]:
-        """What `update` has to be given beside gradients, state and params, by keyword.
+        """The keywords that `update` has to be given beside gradients, state and params.
 
         "value": the loss, 0-d. "value_and_grad": a function params -> (value, gradients).
         Whoever trains gives what is named here; a class may name other things.
@@ -87,7 +87,7 @@ class GradientTransformation(Configured):
         return ()
 
     def init_leaf(self, name: str, parameter: Array) -> Array:
-        """What is kept for a parameter under this name, to start from: zeros."""
+        """The start of what is kept for a parameter under this name: zeros."""
         return namespace(parameter).zeros_like(parameter)
 
     def carry(self, values: Any, step: Array) -> Mapping[str, Array]:
@@ -95,7 +95,7 @@ class GradientTransformation(Configured):
         return {}
 
     def step_scalars(self, values: Any, step: Array) -> Any:
-        """What depends on the step alone, and so is computed once for all arrays of a dtype.
+        """The values that depend on the step alone, computed once for all arrays of a dtype.
 
         values: has the fields of this class, and what is carried, as attributes.
         step: (), from 1 on, of the dtype of the arrays.
@@ -171,8 +171,8 @@ class GradientTransformation(Configured):
         }
 
     @property
-    def _stateful(self) -> dict[str, ReduceOnPlateau]:
-        return {k: s for k, s in self._scheduled.items() if isinstance(s, ReduceOnPlateau)}
+    def _stateful(self) -> dict[str, StatefulSchedule]:
+        return {k: s for k, s in self._scheduled.items() if isinstance(s, StatefulSchedule)}
 
 
 class Optimizer(GradientTransformation):
@@ -196,7 +196,7 @@ class _OfFunction(Schedule):
 
 
 class AtStep:
-    """What does not differ between the arrays of one step.
+    """The values of one step that are the same for all arrays.
 
     Attributes:
         state: after the step, but for what is kept for each parameter.
@@ -217,7 +217,7 @@ class AtStep:
             self.state["step"] = state["step"] + 1
         if "schedules" in state:
             self.state["schedules"] = {
-                name: owner._scheduled[name].observe(kept, extras["value"])
+                name: owner._scheduled[name].observe(kept, extras.get("value"))
                 for name, kept in state["schedules"].items()
             }
         if owner.carried:
@@ -225,7 +225,7 @@ class AtStep:
             self.state.update(owner.carry(values, step))
 
     def scalars(self, index: int) -> Any:
-        """What `update_leaf` is given for the parameter at this place."""
+        """The scalars that `update_leaf` is given for the parameter at this place."""
         dtype = self.leaves[index].dtype
         decayed = self.decayed is None or self.decayed[index] >= 0
         if dtype is self.newest[0] and decayed is self.newest[1]:  # nearly always
@@ -299,7 +299,7 @@ def require_params(owner: Any, params: Any) -> list[Array]:
 
 
 def required(owner: Any, extras: Mapping[str, Any]) -> dict[str, Any]:
-    """What `owner.needs` names, out of what was given; TypeError where something is missing."""
+    """The arguments that `owner.needs` names; TypeError where one is missing."""
     needs = owner.needs
     if not needs:
         return {}

@@ -214,7 +214,7 @@ class _Evaluation:
         return namespace(value).astype(value, self.flat.dtype)
 
     def along(self, point: Array, direction: Array, step: float) -> Point:
-        """How it is so far along a direction."""
+        """The value and gradient at a distance along a direction."""
         found = self(point + step * direction)
         slope = float(namespace(direction).vecdot(direction, found[1]))
         return Point(step, float(found[0]), slope, found)

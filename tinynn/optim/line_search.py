@@ -9,7 +9,7 @@ from tinynn.config import Configured
 
 
 class Point(NamedTuple):
-    """How it is so far along the direction.
+    """The value and slope at a distance along the direction.
 
     Attributes:
         step: how far.
@@ -29,8 +29,8 @@ class Point(NamedTuple):
 
 
 class Search(NamedTuple):
-    """What a line search came to: the best point, how often the function was evaluated, and whether
-    the point is better than the start.
+    """The result of a line search: the best point, the number of evaluations of the function, and
+    whether the point is better than the start.
     """
 
     point: Point
@@ -148,7 +148,7 @@ def _terms(a: Point, b: Point) -> tuple[float, float]:
 
 
 def _cubic(a: Point, b: Point) -> float:
-    """Where the cubic through two points has its minimum, reckoned from the first."""
+    """The minimum of the cubic through two points, reckoned from the first."""
     theta, gamma = _terms(a, b)
     if b.step < a.step:
         gamma = -gamma
@@ -168,7 +168,7 @@ def _beyond(low: Point, here: Point, least: float, most: float) -> float:
 
 
 def _quadratic(low: Point, here: Point) -> float:
-    """Where the parabola through two values and the first's slope has its minimum."""
+    """The minimum of the parabola through two values and the first's slope."""
     length = here.step - low.step
     return (
         low.step + 0.5 * _ratio(low.slope, (low.value - here.value) / length + low.slope) * length

@@ -1,4 +1,4 @@
-"""Which parameters a pattern names: fnmatch on their paths, such as "0.weight"."""
+"""Patterns of parameters: fnmatch on their paths, such as "0.weight"."""
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
@@ -37,7 +37,7 @@ def _are_texts(values: Sequence[Any]) -> bool:
 
 
 def matches(path: str, patterns: Sequence[str]) -> bool:
-    """Whether one of the patterns matches the path."""
+    """True if one of the patterns matches the path."""
     return any(fnmatchcase(path, pattern) for pattern in patterns)
 
 

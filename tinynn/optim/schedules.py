@@ -35,7 +35,7 @@ def _functions(step: Any) -> Any:
 
 
 def is_number(value: Any) -> bool:
-    """Whether it is a finite number, and no truth value."""
+    """True for a finite number; a boolean is none."""
     return type(value) is not bool and isinstance(value, numbers.Real) and math.isfinite(value)
 
 
@@ -61,6 +61,61 @@ class Schedule(Configured):
     def __call__(self, step: Any) -> Any:
         """The value at this step, counted from 0: 0-d array to 0-d array, number to number."""
         raise NotImplementedError(f"{type(self).__name__} has no __call__(self, step)")
+
+
+class StatefulSchedule(Schedule):
+    """Base class of schedules with a state, which is kept in the optimizer's; for learning rates.
+
+    `init(like)` makes the state, a dict of 0-d arrays; `observe(state, value)` gives that after a
+    step, where `value` is the loss if `needs` names it; and the value is `schedule(step, state)`.
+    """
+
+    def init(self, like: Array) -> dict[str, Array]:
+        """The state to start from; 0-d arrays of the dtype and on the device of `like`."""
+        raise NotImplementedError(f"{type(self).__name__} has no init(self, like)")
+
+    def observe(self, state: dict[str, Array], value: Array) -> dict[str, Array]:
+        """The state after a step."""
+        return state
+
+    def __call__(self, step: Any, state: dict[str, Array] | None = None) -> Any:
+        """The value at this step in this state."""
+        raise NotImplementedError(f"{type(self).__name__} has no __call__(self, step, state)")
+
+
+@dataclass(frozen=True)
+class Adjustable(StatefulSchedule):
+    """A learning rate that can be set while training goes on, from a callback for one.
+
+    The optimizer's state holds it: `set_learning_rate` and `Run.learning_rate` set it there.
+
+    >>> import numpy as np
+    >>> rate = Adjustable(0.1)
+    >>> state = rate.init(np.asarray(0.0))
+    >>> float(rate(7, state)), float(rate(7, rate.at(0.05, state)))
+    (0.1, 0.05)
+    """
+
+    initial: float
+
+    def __post_init__(self) -> None:
+        require(self, "initial", *NOT_NEGATIVE)
+
+    def init(self, like: Array) -> dict[str, Array]:
+        """The state to start from; a 0-d array of the dtype and on the device of `like`."""
+        return self.at(self.initial, {"value": like})
+
+    def at(self, value: float, state: dict[str, Array]) -> dict[str, Array]:
+        """The state in which it has this value."""
+        if not NOT_NEGATIVE[0](value):
+            raise ValueError(f"Adjustable: expected a number of 0 or more, got {value!r}")
+        like = state["value"]
+        xp = namespace(like)
+        return {"value": xp.full((), float(value), dtype=like.dtype, device=like.device)}
+
+    def __call__(self, step: Any, state: dict[str, Array] | None = None) -> Any:
+        """The value in this state; `initial` without one."""
+        return self.initial if state is None else state["value"]
 
 
 @dataclass(frozen=True)
@@ -181,7 +236,7 @@ class PolynomialDecay(Schedule):
 
 
 def _part(xp: Any, step: Any, steps: Any) -> Any:
-    """How much of these steps is done, from 0 to 1."""
+    """The fraction of these steps that is done, from 0 to 1."""
     return xp.minimum(step / steps, 1.0)
 
 
@@ -320,7 +375,7 @@ class Warmup(Schedule):
 
 
 @dataclass(frozen=True)
-class ReduceOnPlateau(Schedule):
+class ReduceOnPlateau(StatefulSchedule):
     """A value that starts at `initial` and is multiplied by `factor` when the loss stops falling.
 
     It looks at the mean of the losses of every `every` steps: with as many as an epoch has, at the
@@ -420,7 +475,7 @@ class ReduceOnPlateau(Schedule):
 
 
 def is_plain_schedule(value: Any) -> bool:
-    """Whether it is a schedule, or a function of the step, that has no state."""
+    """True for a schedule without a state, or a function of the step."""
     if isinstance(value, Schedule):
-        return not isinstance(value, ReduceOnPlateau)
+        return not isinstance(value, StatefulSchedule)
     return callable(value) and not isinstance(value, type)

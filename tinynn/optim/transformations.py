@@ -1,4 +1,4 @@
-"""What is done to gradients before an optimizer takes its step: clipping, penalties, moments."""
+"""Transformations of gradients before an optimizer's step: clipping, penalties, moments."""
 
 import functools
 from dataclasses import KW_ONLY, dataclass

@@ -1,4 +1,4 @@
-"""How each function takes arrays with one more axis, the batch axis, in front.
+"""Batching rules: each function of arrays with one more axis, the batch axis, in front.
 
 `BATCHING[key](f, xp, args, batched, size, kwargs)` calls `f` (or others) so that entry i of the
 result's axis 0 is what `f` gives for entry i of the arrays for which `batched` is true; the others

@@ -1,4 +1,4 @@
-"""What rules say about complex numbers; for real arrays each is the plain thing, at no cost.
+"""Helpers of rules for complex numbers; for real arrays each costs nothing.
 
 The convention is JAX's: the cotangent of z = x + iy is dL/dx - i dL/dy, so that transposes are
 taken without conjugation, and a holomorphic function multiplies by its derivative.
@@ -10,7 +10,7 @@ from tinynn.trace import Namespace, backend_of
 
 
 def is_complex(xp: Any, x: Any) -> bool:
-    """Whether the elements of `x` are complex numbers."""
+    """True if the elements of `x` are complex numbers."""
     kind: str = Namespace(xp).kinds[x.dtype]
     return kind == "complex floating"
 

@@ -21,7 +21,7 @@ RULES: dict[Any, "Rule"] = {}
 
 
 class Rule:
-    """How a function is differentiated.
+    """The derivatives of a function, forward and in reverse.
 
     Attributes:
         takes_none: whether `vjps` takes None, and not zeros, for those of several results that no

@@ -1,4 +1,4 @@
-"""What comes in as X, y and weights, as arrays on the backend of X."""
+"""X, y and weights as arrays on the backend of X."""
 
 from numbers import Real
 from typing import Any
@@ -12,7 +12,7 @@ from tinynn.data.hostdata import is_sparse
 
 
 def home_of(X: Any) -> Backend:
-    """Where everything is to be: the backend of X; the host's own library for sparse matrices."""
+    """The backend of X; the host's own library for sparse matrices."""
     return host() if is_sparse(X) else backends.of(X)
 
 

@@ -1,4 +1,4 @@
-"""What the classifier and the regressor share: parameters, training, predicting, pickling."""
+"""The common part of the estimators: parameters, training, predicting, pickling."""
 
 import warnings
 from dataclasses import replace
@@ -109,7 +109,7 @@ class NetworkEstimator(BaseEstimator):  # type: ignore[misc]
         raise NotImplementedError
 
     def _metric(self) -> str | None:
-        """What early stopping looks at, by its name in tinynn.metrics; None for the loss."""
+        """The metric of early stopping, by its name in tinynn.metrics; None for the loss."""
         raise NotImplementedError
 
     def _check_outputs(self, shape: tuple[int, ...]) -> None:
@@ -160,7 +160,7 @@ class NetworkEstimator(BaseEstimator):  # type: ignore[misc]
     def _problem(
         self, home: Any, X: Any, y: Any, weights: Any, outputs: int, first: bool
     ) -> Problem:
-        """What is to be trained on what; of a run that goes on, from its parameters."""
+        """The problem to train; of a run that goes on, from its parameters."""
         loss = self._loss(y)
         net = network(type(self).__name__, self, outputs, loss)
         size: int | None = None if self.batch_size is None else _BATCH
@@ -186,6 +186,7 @@ class NetworkEstimator(BaseEstimator):  # type: ignore[misc]
             **given,
         )
         step = problem.step
+        assert problem.batches.steps is not None  # arrays have a length
         chosen = optimizer(self, problem.batches.steps)
         if self.alpha:
             step = PenalizedStep(step.net, step.loss, chosen, alpha=float(self.alpha))
@@ -195,7 +196,7 @@ class NetworkEstimator(BaseEstimator):  # type: ignore[misc]
         return replace(problem, step=step, start=start)
 
     def _start(self, problem: Problem, first: bool) -> TrainingState:
-        """Where training begins; of a run that goes on, with its epochs and its optimizer."""
+        """The state to start from; of a run that goes on, with its epochs and its optimizer."""
         state = TrainingState(problem.start)
         if first:
             self.n_iter_, self.t_ = 0, 0
@@ -292,7 +293,7 @@ class NetworkEstimator(BaseEstimator):  # type: ignore[misc]
     # Predicting.
 
     def _outputs(self, X: Any, method: str) -> Any:
-        """What the network gives for X, on the model's backend."""
+        """The network's outputs for X, on the model's backend."""
         check_is_fitted(self)
         X = validate_data(self, X, accept_sparse="csr", reset=False)
         home, model = arrays.home_of(X), self.model_

@@ -62,7 +62,7 @@ def moved(home: Backend, classes: Any) -> Any:
 
 
 def _is_number(array: Any) -> bool:
-    """Whether it is of numbers or booleans: only the host's own library has others."""
+    """True for numbers or booleans: only the host's own library has others."""
     return getattr(array.dtype, "kind", "i") in "biuf"
 
 
@@ -103,7 +103,7 @@ def decoded(classes: Any, places: Any) -> Any:
 
 
 def count(classes: Any) -> int:
-    """How many classes there are; for several columns, how many columns."""
+    """The number of classes; for several columns, the number of columns."""
     return len(classes) if isinstance(classes, list) else int(classes.shape[0])
 
 

@@ -49,7 +49,7 @@ def split(outputs: Any, widths: tuple[int, ...]) -> list[Any]:
 
 
 def is_single(outputs: Any) -> bool:
-    """Whether there is one output a sample, which parts two classes."""
+    """True if there is one output a sample, which parts two classes."""
     return outputs.ndim == 1 or outputs.shape[-1] == 1
 
 

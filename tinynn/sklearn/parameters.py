@@ -1,4 +1,4 @@
-"""What the parameters of an estimator may be, checked when it is fitted."""
+"""The checks of an estimator's parameters, made when it is fitted."""
 
 from collections.abc import Callable, Iterable
 from math import inf, isfinite

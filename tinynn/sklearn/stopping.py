@@ -1,4 +1,4 @@
-"""When training has converged, as scikit-learn's multi-layer perceptrons understand it."""
+"""Convergence of training, as scikit-learn's multi-layer perceptrons understand it."""
 
 from dataclasses import dataclass, field
 from math import inf

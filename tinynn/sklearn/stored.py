@@ -29,7 +29,7 @@ def packed(value: Any) -> dict[str, Any]:
 
 
 def unpacked(stored: dict[str, Any]) -> Any:
-    """What `packed` was given, on the backend that it was on.
+    """The value that `packed` was given, on the backend that it was on.
 
     Raises
     ------

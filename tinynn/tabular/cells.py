@@ -89,7 +89,7 @@ class Factors:
 
 
 def kind_of(table: Table, name: str) -> str:
-    """What the type of a column says: "number", "time", "text", "boolean".
+    """The kind of a column by its type: "number", "time", "text", "boolean".
 
     Raises
     ------
@@ -168,7 +168,7 @@ def numbers(table: Table, name: str, decimal: str, percent: bool) -> Any:
 
 @cache
 def _reads_underscores(library: Any) -> bool:
-    """Whether a library takes 1_0 for a number, as Python does."""
+    """True if a library takes 1_0 for a number, as Python does."""
     try:
         nw.new_series("", ["1_0"], nw.String, backend=library).cast(nw.Float64)
     except Exception:  # of each library its own
@@ -193,23 +193,23 @@ def _parse(series: Any, decimal: str, percent: bool) -> Any:
 
 
 def _matches(text: Any, pattern: str) -> Any:
-    """Which texts are sound: they match, or are missing (for which libraries differ)."""
+    """A mask of the texts that match, or are missing (for which libraries differ)."""
     return (text.is_null() | text.str.contains(pattern)).alias("sound")
 
 
 def is_percent(series: Any) -> bool:
-    """Whether every text ends with a percent sign, those that are missing aside."""
+    """True if every text ends with a percent sign, those that are missing aside."""
     return bool((series.is_null() | series.str.ends_with("%")).all())
 
 
 def holds(series: Any, pattern: str) -> bool:
-    """Whether the pattern is found in one of the texts."""
+    """True if the pattern is found in one of the texts."""
     literal = len(pattern) == 1
     return bool(series.str.contains(pattern, literal=literal).drop_nulls().any())
 
 
 def looks_numeric(table: Table, name: str) -> bool:
-    """Whether the first texts of a column are numbers, in one way of writing or the other."""
+    """True if the first texts of a column are numbers, in one way of writing or the other."""
     some = [text for text in texts(table.head(_SOME), name).to_list() if isinstance(text, str)]
     plain = [text.removesuffix("%").rstrip() for text in some]
     return any(all(re.match(pattern, text) for text in plain) for pattern in NUMBERS.values())

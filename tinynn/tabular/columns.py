@@ -25,7 +25,7 @@ _FAR = 1e30  # deviations: what every floating dtype can hold
 
 @dataclass(frozen=True)
 class Scale:
-    """What standardises numbers: (value - mean) / deviation; missing ones become the median.
+    """Standardisation of numbers: (value - mean) / deviation; missing ones become the median.
 
     >>> import numpy as np
     >>> Scale.fit(np.asarray([1.0, 3.0, np.nan]), "here")
@@ -86,7 +86,7 @@ class Number:
 
     @property
     def width(self) -> int:
-        """How many inputs it becomes."""
+        """The number of inputs that it becomes."""
         return 1 + self.missing
 
     def values(self, table: Table) -> Any:
@@ -161,7 +161,7 @@ class Category:
 
     @property
     def width(self) -> int:
-        """How many inputs it becomes."""
+        """The number of inputs that it becomes."""
         return len(self.categories) + self.missing
 
     def codes(self, table: Table, note: Note) -> Any:
@@ -213,7 +213,7 @@ class Date:
 
     @property
     def width(self) -> int:
-        """How many inputs it becomes."""
+        """The number of inputs that it becomes."""
         return 1 + 2 * len(self.cycles) + self.missing
 
     def values(self, table: Table) -> Any:

@@ -182,7 +182,7 @@ def default_epochs(rows: int, batch_size: int | None) -> int:
 
 
 def hold_out(strata: Any, fraction: float, seed: int) -> Any:
-    """Which rows to hold out: a host array of booleans, (rows,).
+    """The rows to hold out: a host array of booleans, (rows,).
 
     `fraction` of each stratum is drawn at random, and one row of it at least is kept.
 
@@ -302,7 +302,7 @@ def _check_sound(model: Model, answer: Classes | Quantity) -> None:
 
 
 def score(preparation: TablePreparation, answers: Any, y: Any) -> str:
-    """How answers compare with targets as `targets` gives them, in words.
+    """The score of answers against targets as `targets` gives them, in words.
 
     Parameters
     ----------

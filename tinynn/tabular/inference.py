@@ -1,4 +1,4 @@
-"""Which kind a column of a table is, decided once, when a preparation is fitted.
+"""Inference of the kinds of columns, done once, when a preparation is fitted.
 
 A column is told by its type where it has one. One of text is numbers if every cell reads as one,
 dates if every cell does, and else categories. Where most cells are numbers, one that is none is a
@@ -37,7 +37,7 @@ _INDEX = re.compile(r"|Unnamed: \d+|__index_level_\d+__")  # as pandas writes an
 
 @dataclass(frozen=True)
 class Options:
-    """What the user says of columns.
+    """The user's options for columns.
 
     Attributes
     ----------
@@ -136,7 +136,7 @@ def _category(name: str, found: cells.Factors, rows: Any, named: bool = False) -
 def number_style(
     table: Table, name: str, decimal: str | None, note: Note
 ) -> tuple[str, bool] | None:
-    """How a column of text writes numbers, (decimal mark, percent); None if they are no numbers.
+    """The style of a text column's numbers, (decimal mark, percent); None if it has none.
 
     Raises
     ------

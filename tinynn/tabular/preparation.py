@@ -131,12 +131,12 @@ class TablePreparation:
 
     @property
     def width(self) -> int:
-        """How many inputs the network has."""
+        """The number of the network's inputs."""
         return sum(column.width for column in self.columns)
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """What each input of the network is called."""
+        """The name of each input of the network."""
         return tuple(name for column in self.columns for name in _input_names(column))
 
     def transform(self, data: Any, *, rows: Any = None, note: Note | None = None) -> Any:
@@ -172,7 +172,7 @@ class TablePreparation:
         return X
 
     def targets(self, column: Any) -> Any:
-        """What the network is to answer, (rows,): int32 classes, or float32, standardised.
+        """The network's targets, (rows,): int32 classes, or float32, standardised.
 
         Parameters
         ----------
@@ -276,7 +276,7 @@ def _one_column(name: str, column: Any) -> Table:
 
 
 def _input_names(column: Column) -> list[str]:
-    """What the inputs that a column becomes are called."""
+    """The names of the inputs that a column becomes."""
     names = [column.name]
     if isinstance(column, Category):
         names = [f"{column.name}={category}" for category in column.categories]

@@ -190,7 +190,7 @@ def frame_library() -> Any:
 
 
 def _makes_frames(kind: Any) -> bool:
-    """Whether narwhals makes frames in memory of that library, on the host."""
+    """True if narwhals makes frames in memory of that library, on the host."""
     return kind.is_polars() or kind.is_pyarrow() or kind.is_pandas()
 
 

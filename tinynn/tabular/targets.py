@@ -25,7 +25,7 @@ class Classes:
 
     @property
     def width(self) -> int:
-        """How many classes there are."""
+        """The number of classes."""
         return len(self.classes)
 
     def encode(self, table: Table) -> Any:
@@ -71,7 +71,7 @@ class Quantity:
 
     @property
     def width(self) -> int:
-        """How many outputs a network has for it."""
+        """The number of outputs that a network has for it."""
         return 1
 
     def values(self, table: Table) -> Any:

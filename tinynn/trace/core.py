@@ -372,7 +372,7 @@ BASE = Trace()
 
 
 class _Hole:
-    """Where an array stood in an index."""
+    """The place of an array in an index."""
 
     def __repr__(self) -> str:
         return "[array]"

@@ -4,7 +4,7 @@ from typing import Any
 
 
 class Operators:
-    """What makes `x + y` mean `xp.add(x, y)`; a reflected operator has its operands swapped.
+    """Mixin by which `x + y` means `xp.add(x, y)`; reflected operators swap their operands.
 
     In-place forms follow: without an `__iadd__`, Python takes `x += y` for `x = x + y`.
     """

@@ -39,7 +39,7 @@ class Pullback(NamedTuple):
 
 
 class Origin(NamedTuple):
-    """Where a call comes from.
+    """The origin of a call.
 
     Attributes:
         place: the layer, "layer 0, Linear(4)", or the part of the step: "loss", "update".

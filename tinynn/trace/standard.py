@@ -110,7 +110,7 @@ ARRAYS = frozenset(
 
 
 class Call(NamedTuple):
-    """How a function is called: its signature, and the names that a trace tells apart.
+    """The form of a function's call: its signature, and the names that a trace tells apart.
 
     `arrays` and `keyed` are the arrays given by position and by keyword, `kwargs` what else may
     be given by position. `required`: how many of `arrays` have no default.
@@ -141,7 +141,7 @@ class Call(NamedTuple):
 
 @cache
 def call_of(name: str) -> Call:
-    """How the standard calls one of its functions of arrays."""
+    """The form in which the standard calls one of its functions of arrays."""
     found = signature(FUNCTIONS[name])
     arrays: list[str] = []
     keyed: list[str] = []

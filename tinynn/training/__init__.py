@@ -1,7 +1,7 @@
 """Training: `fit`, the `Model` it returns, and what stands around them."""
 
 from tinynn.training import checkpoints, engines
-from tinynn.training.callbacks import CSVLog, EarlyStopping, TensorBoard
+from tinynn.training.callbacks import CSVLog, EarlyStopping, LearningRate, TensorBoard
 from tinynn.training.files import ModelFileError
 from tinynn.training.fit import fit, train
 from tinynn.training.history import History
@@ -16,6 +16,7 @@ __all__ = [
     "Carry",
     "EarlyStopping",
     "History",
+    "LearningRate",
     "Model",
     "ModelFileError",
     "Predictor",

@@ -138,6 +138,35 @@ class EarlyStopping(Configured):
 
 
 @dataclass
+class LearningRate(Configured):
+    """Set the learning rate of each epoch by a function, as Keras's `LearningRateScheduler` does.
+
+    The optimizer has to have a rate that can be set: `Adam(Adjustable(0.01))`. A schedule, which
+    knows the step, is set once and needs no callback.
+
+    Parameters
+    ----------
+    function : of the number of the epoch, counted from 0, and the rate of the one before; it
+        returns the new rate
+
+    """
+
+    function: Callable[[int, float], float]
+
+    def __post_init__(self) -> None:
+        require(self, "function", callable, "a function of (epoch, rate)")
+
+    def start(self, run: Run) -> None:
+        """Set the rate of the first epoch; a run that is resumed has that of its checkpoint."""
+        if run.epoch == 0:
+            self(run)
+
+    def __call__(self, run: Run) -> None:
+        """Set the rate of the epoch to come."""
+        run.learning_rate = self.function(run.epoch, run.learning_rate)
+
+
+@dataclass
 class CSVLog(Configured):
     """Write a line for each epoch to a CSV file, as it ends.
 

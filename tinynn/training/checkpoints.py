@@ -11,6 +11,7 @@ from typing import Any
 from tinynn import tree
 from tinynn.config import label
 from tinynn.training import files
+from tinynn.training.batches import StreamedBatches
 from tinynn.training.history import History
 from tinynn.training.problem import Problem
 from tinynn.training.state import Run, TrainingState
@@ -18,7 +19,7 @@ from tinynn.training.step import Carry
 
 
 class Checkpointer:
-    """When the state of a run is written, and where.
+    """The schedule by which the state of a run is written to a file.
 
     Attributes:
         path: the file; each checkpoint takes the place of the one before.
@@ -43,7 +44,7 @@ class Checkpointer:
             self._place = (state.epoch, state.step)
 
     def is_due(self, run: Run) -> bool:
-        """Whether a checkpoint is to be written now."""
+        """True if a checkpoint is to be written now."""
         if isinstance(self.every, timedelta):
             return monotonic() - self._written >= self.every.total_seconds()
         return run.state.step == 0 and run.epoch % self.every == 0
@@ -116,14 +117,15 @@ def restore(path: str | os.PathLike[str], problem: Problem) -> TrainingState:
 
 
 def _identity(problem: Problem) -> dict[str, Any]:
-    """What must be the same for a run to go on."""
+    """The properties of a problem that must be the same for a run to go on."""
     batches, first = problem.batches, problem.batches.dataset.between(0, 1)
     return {
         "network": label(problem.step.net),
         "optimizer": label(problem.step.optimizer),
         "loss": label(problem.step.loss),
+        "compute dtype": problem.step.compute_dtype,
         "batch size": batches.size,
-        "samples": batches.dataset.size,
+        "samples": None if isinstance(batches, StreamedBatches) else batches.dataset.size,
         "arrays": [
             [name, list(a.shape[1:]), problem.backend.dtype_name(a.dtype)]
             for name, a in tree.paths(first)

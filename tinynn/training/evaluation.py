@@ -1,10 +1,11 @@
 """Outputs of a network for many samples, and what is measured of them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from backends import Backend
 from tinynn.data import Dataset, Samples, target_like
+from tinynn.data.streams import Stream
 from tinynn.layers import run
 from tinynn.metrics import Metric, MetricLike
 from tinynn.training.inference import Inference, concatenated
@@ -43,12 +44,20 @@ def evaluate(
     """
     xp, inference = backend.xp, Inference(net, params, state, backend)
     predictions, rest = [], []
-    for start, stop, _ in inference.parts(dataset, batch_size, ROWS_AT_ONCE):
-        samples = dataset.between(start, stop)
+    for samples in _passes(dataset, inference, batch_size):
         predictions.append(run(net, params, state, *samples.inputs).output)
         rest.append(samples._replace(x=()))
     prediction = concatenated(predictions, xp)
     return measure(loss, metrics, prediction, matched(concatenated(rest, xp), prediction, xp))
+
+
+def _passes(dataset: Any, inference: Inference, batch_size: int | None) -> Iterator[Samples]:
+    """The samples of each pass through the network; of a stream its batches."""
+    if isinstance(dataset, Stream):
+        yield from dataset.batches()
+        return
+    for start, stop, _ in inference.parts(dataset, batch_size, ROWS_AT_ONCE):
+        yield dataset.between(start, stop)
 
 
 def matched(samples: Samples, prediction: Any, xp: Any) -> Samples:

@@ -58,7 +58,7 @@ def _example(model: Any, X: Any) -> Any:
 
 
 def _probabilities(model: Any, x: Any) -> Callable[[Any], Any] | None:
-    """What makes probabilities of the output, where the loss knows them."""
+    """The function from the output to probabilities; None if the loss knows none."""
     if not isinstance(model.loss, losses.Loss):
         return None
     try:
@@ -69,7 +69,7 @@ def _probabilities(model: Any, x: Any) -> Callable[[Any], Any] | None:
 
 
 def _head(preparation: dict[str, Any]) -> Callable[[Any], Any] | None:
-    """What makes a probability of each class of the outputs, as the preparation has it."""
+    """The function from the output to a probability for each class of the preparation."""
 
     def of_two(output: Any) -> Any:
         xp = namespace(output)
@@ -84,7 +84,7 @@ def _head(preparation: dict[str, Any]) -> Callable[[Any], Any] | None:
 
 
 def _description(model: Any) -> dict[str, Any]:
-    """What the metadata says: the network, the loss, the columns and what outputs mean."""
+    """The metadata of the file: the network, the loss, the columns and what outputs mean."""
     said: dict[str, Any] = {"tinynn": config.label(model.net)}
     try:
         said["network"] = layers.to_config(model.net)

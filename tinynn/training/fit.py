@@ -40,18 +40,19 @@ def fit(
     loss: Any = None,
     optimizer: Any = None,
     epochs: int = 20,
-    batch_size: int | None = 32,
+    batch_size: int | str | None = "auto",
     validation: Any = None,
     seed: int = 0,
     callbacks: Iterable[Callback] = (),
     metrics: Iterable[str | MetricLike] = (),
     sample_weight: Any = None,
-    shuffle: bool = True,
+    shuffle: bool | None = None,
     progress: bool | None = None,
     params: Any = None,
     state: Any = None,
     backend: str | Backend | None = None,
     dtype: Any = None,
+    compute_dtype: Any = None,
     engine: str = "auto",
     checkpoint: str | os.PathLike[str] | None = None,
     every: int | timedelta = 1,
@@ -66,27 +67,37 @@ def fit(
         polars, pyarrow and others, through narwhals) or a sparse matrix of SciPy's; or a tuple or
         dict of these, for a network of several inputs. Everything follows X: its library, device
         and floating dtype. Integers stay integers. Or a dataset of your own, which gives y too:
-        see `tinynn.data.Dataset`; its first samples are checked, and `loss` has to be given
+        see `tinynn.data.Dataset`; its first samples are checked, and `loss` has to be given. Or
+        batches, as (X, y) or (X, y, sample_weight): an iterable of them, such as a list or a data
+        loader, or a function that returns one, such as a generator function, of no argument or of
+        the number of the epoch. All batches are of one size, but the last may be smaller; `loss`
+        has to be given
     y : (samples,) integer labels or numbers, or (samples, outputs); a kind as X, or a column. None
         beside a dataset
     loss : a loss, its name, or any function of (prediction, target) that gives a mean; None
         takes the one that y can only mean, by the rules of `tinynn.losses.for_targets`
     optimizer : an optimizer or its name; None is `Adam()`
     epochs : how many there are to be in all, those of a run that is resumed included
-    batch_size : samples a step; the last batch of an epoch may be smaller. None for all at once
+    batch_size : samples a step; the last batch of an epoch may be smaller. None for all at once;
+        "auto" is 32, or the size of the batches given as X
     validation : the fraction of the samples to hold out (drawn by the seed, the same share of each
-        class; the last ones without `shuffle`), or (X, y), or (X, y, sample_weight), or a dataset
+        class; the last ones without `shuffle`), or a tuple (X, y) or (X, y, sample_weight), or a
+        dataset, or batches
     seed : the same seed gives the same start, batches and dropout on every backend
     callbacks : called after each epoch with the `Run`; see `tinynn.training.callbacks`
     metrics : functions of (prediction, target) or their names. Measured after each epoch: on the
         held-out samples ("validation_accuracy") if there are any, else on all ("accuracy")
     sample_weight : (samples,), how much each sample counts in the loss
+    shuffle : whether each epoch has an order of its own; None is True, but for batches given as X
     progress : a bar on the error stream or in the notebook; None shows it when the output is
         interactive
     params, state : what to start from, instead of new ones; the optimizer starts anew (`resume`
         goes on with a run)
     backend : where to bring host data; not needed for arrays, which are somewhere already
     dtype : of parameters and data; None is the floating dtype of X, else the default
+    compute_dtype : of what layers compute in training, such as "bfloat16" where the library has it,
+        or "float32" beside parameters of float64. Parameters, state, statistics of norms, loss and
+        optimizer keep `dtype`, in which the model measures and predicts; None computes in it too
     engine : how the steps are carried out: "eager" as they are written; "calls" as a program that
         is recorded once, with the loop over the batches inside; "loops" as that program compiled to
         machine code, for small networks on the CPU (pip install tinynn-xp[numba]); "jit" as one
@@ -127,9 +138,9 @@ def fit(
     problem = prepare(
         net, X, y, loss=loss, optimizer=optimizer, batch_size=batch_size, validation=validation,
         seed=seed, metrics=metrics, sample_weight=sample_weight, shuffle=shuffle, params=params,
-        state=state, backend=backend, dtype=dtype,
+        state=state, backend=backend, dtype=dtype, compute_dtype=compute_dtype,
     )  # fmt: skip
-    run = Run(epochs, TrainingState(problem.start), problem.measures, _directions(problem))
+    run = _run(problem, epochs, TrainingState(problem.start))
     _carry_out(run, problem, engine, called, progress, checkpointer, _source(resume, checkpoint))
     carry = run.state.carry
     return Model(
@@ -168,9 +179,14 @@ def train(
 
     """
     start = TrainingState(problem.start) if state is None else state
-    run = Run(epochs, start, problem.measures, _directions(problem))
+    run = _run(problem, epochs, start)
     _carry_out(run, problem, engine, _callbacks(callbacks), progress)
     return run
+
+
+def _run(problem: Problem, epochs: int, state: TrainingState) -> Run:
+    optimizer = problem.step.optimizer
+    return Run(epochs, state, problem.measures, _directions(problem), optimizer=optimizer)
 
 
 def _carry_out(
@@ -190,6 +206,7 @@ def _carry_out(
             _check_left(run, source)
             if checkpointer:
                 checkpointer.go_on(source, run.state)
+        problem.check_passes(run.epochs - run.epoch)
         _tell(called, "start", run)
         restore_states(called, run)
         with bars.shown(progress, run.epochs, samples) as bar:
@@ -253,6 +270,7 @@ class _Training:
         """Carry out several epochs that are all alike; their losses go to the history."""
         run, batches = self.run, self.problem.batches
         before, start = run.state.carry, run.epoch
+        assert batches.steps is not None  # epochs of streams are not fused
         count = max(1, min(self.pace.steps // batches.steps, run.epochs - start))
         with self.pace, self.problem.backend.quiet():
             losses = self._losses(self.engine.run_epochs(count))
@@ -268,7 +286,7 @@ class _Training:
 
     def _losses(self, losses: Any) -> list[float]:
         """Losses of the steps of several epochs, (epochs, steps), as one number an epoch."""
-        total = self.problem.batches.loss_of_epoch(losses, None)
+        total = self.problem.batches.loss_of_epoch(losses, self.problem.batches.epoch(0))
         numbers_: list[float] = self.problem.backend.to_host(total).tolist()
         return numbers_
 
@@ -276,21 +294,21 @@ class _Training:
         """Carry out one epoch, or the rest of it, chunk by chunk."""
         state, batches, backend = self.run.state, self.problem.batches, self.problem.backend
         epoch = batches.epoch(state.epoch)
-        while state.step < batches.steps:
-            count = min(self.pace.steps, batches.steps - state.step)
+        while True:
             with self.pace, backend.quiet():
-                state.losses.append(self.engine.run(epoch, state.step, count))
+                count = batches.available(epoch, state.step, self.pace.steps)
+                if count:
+                    state.losses.append(self.engine.run(epoch, state.step, count))
+            if not count:
+                break
             state.step += count
-            if (
-                state.step < batches.steps
-                and self.checkpointer
-                and self.checkpointer.is_due(self.run)
-            ):
+            due = self.checkpointer and self.checkpointer.is_due(self.run)
+            if due and batches.available(epoch, state.step, 1):
                 self._checkpoint(replace(state, carry=self.engine.snapshot()[0]))
         carry = self._snapshot()
         with backend.quiet():
             losses = backend.xp.concat(state.losses)
-            row = [batches.loss_of_epoch(losses, epoch.order), *self._measured(carry)]
+            row = [batches.loss_of_epoch(losses, epoch), *self._measured(carry)]
             measured = numbers(backend, row)
         state.carry, state.epoch, state.step, state.losses = carry, state.epoch + 1, 0, []
         state.history.add(
@@ -355,8 +373,8 @@ class _Training:
 class Pace:
     """The number of steps in one call, so that the bar moves and Ctrl-C is handled in time."""
 
-    def __init__(self, steps: int) -> None:
-        self.steps = min(steps, 64)
+    def __init__(self, steps: int | None) -> None:
+        self.steps = min(steps or 64, 64)
         self.since = 0.0
 
     def __enter__(self) -> None:
@@ -383,7 +401,7 @@ def _callbacks(given: Any) -> list[Callback]:
 
 
 def _directions(problem: Problem) -> dict[str, bool | None]:
-    """Whether larger is better, for each measure; None if unknown."""
+    """True for each measure of which larger is better; None if unknown."""
     held = problem.validation is not None
     named = zip(problem.measures[1 + held :], problem.metrics, strict=True)
     known = {name: direction(metric) for name, metric in named}

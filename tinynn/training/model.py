@@ -4,6 +4,7 @@ import os
 import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
+from functools import partial
 from math import prod
 from typing import Any, Protocol
 
@@ -11,6 +12,7 @@ import backends
 from backends import Backend
 from tinynn import config, layers, losses, tree
 from tinynn.data import DataAdapter, Samples, host
+from tinynn.data.streams import Stream, dataset_of, source_of
 from tinynn.layers import run
 from tinynn.metrics import KNOWN, MetricLike, name_of
 from tinynn.training import files
@@ -22,7 +24,7 @@ from tinynn.training.summary import Summary, summarize
 
 
 class Preparation(Protocol):
-    """What makes a network's inputs of raw data, and answers of its outputs.
+    """The interface of what makes inputs of raw data, and answers of a network's outputs.
 
     `tinynn.tabular.TablePreparation` is one. Arrays are the host's.
     """
@@ -31,7 +33,7 @@ class Preparation(Protocol):
         """The network's inputs: (rows, ...)."""
 
     def targets(self, column: Any) -> Any:
-        """What the network is to give: (rows,)."""
+        """The network's targets: (rows,)."""
 
     def decode(self, prediction: Any) -> Any:
         """Labels or units of the network's outputs: (rows,)."""
@@ -40,7 +42,7 @@ class Preparation(Protocol):
         """Probabilities of the network's outputs: (rows, classes)."""
 
     def to_config(self) -> dict[str, Any]:
-        """What JSON can hold, for the model's file."""
+        """A description that JSON can hold, for the model's file."""
 
 
 @dataclass(eq=False, repr=False)  # of arrays neither == nor the repr says much
@@ -93,7 +95,7 @@ class Model:
 
     @property
     def backend(self) -> Backend:
-        """Where the parameters are; the host's library for a network that has none."""
+        """The backend of the parameters; the host's library for a network that has none."""
         arrays = tree.leaves(self.params)
         return backends.of(*arrays) if arrays else host()
 
@@ -125,7 +127,7 @@ class Model:
         return self.preparation.probabilities(self._prepared_outputs(X, batch_size))
 
     def prepared(self, X: Any, y: Any = None) -> tuple[Any, Any]:
-        """What the network takes and is to give, on the model's backend, for raw X and y.
+        """The network's inputs and targets, on the model's backend, for raw X and y.
 
         X and y themselves if there is no preparation; a y of None stays None.
         """
@@ -209,17 +211,24 @@ class Model:
     ) -> dict[str, float]:
         """The loss and the metrics on these samples, as Python numbers.
 
+        X may be a dataset or batches, as `fit` takes them; then y is in them.
+
         Raises as `predict`, and ValueError where y does not fit X or the loss.
         """
         X, y = self.prepared(X, y)
+        source = source_of("evaluate: X", X) if y is None else X
         adapter = self.adapter("evaluate", X)
         backend = adapter.target
         with backend.scope():
-            dataset = adapter.dataset(X, y, sample_weight, columns=self.columns)
+            dataset = dataset_of(adapter, source, y, sample_weight, columns=self.columns)
             first = dataset.between(0, 1)
             prediction = run(self.net, self.params, self.state, *first.inputs).output
             whole = Samples(first.x, dataset.targets, dataset.sample_weight)
-            check_targets(self.loss, prediction, matched(whole, prediction, backend.xp))
+            fitting = matched(whole, prediction, backend.xp)
+            check_targets(self.loss, prediction, fitting)
+            if isinstance(dataset, Stream):
+                dataset = dataset.with_targets(fitting.y)
+                dataset.check = partial(check_targets, self.loss, prediction)
             measured = evaluate(
                 self.net, self.params, self.state, dataset, self.loss, self.metrics, backend,
                 batch_size,
@@ -232,7 +241,7 @@ class Model:
 
     @property
     def measures(self) -> tuple[str, ...]:
-        """What `evaluate` measures, by name."""
+        """The names of what `evaluate` measures."""
         return (*(("loss",) if self.loss is not None else ()), *map(name_of, self.metrics))
 
     def to(self, backend: str | Backend, dtype: Any = None) -> "Model":

@@ -3,6 +3,7 @@
 import inspect
 import reprlib
 from dataclasses import dataclass
+from functools import partial
 from numbers import Real
 from typing import Any
 
@@ -11,13 +12,24 @@ from backends import Backend, MixedArrays, random
 from tinynn import losses, tree
 from tinynn.config import label
 from tinynn.data import DataAdapter, Dataset, Samples, Source, columns_of, held_out, is_dataset
+from tinynn.data.streams import (
+    Passes,
+    Stream,
+    dataset_of,
+    is_indexed,
+    is_stream,
+    once_message,
+    source_of,
+)
 from tinynn.layers import Sequential, ShapeError, run
 from tinynn.metrics import MetricLike, get, name_of
 from tinynn.metrics import prepare as prepare_metric
-from tinynn.training.batches import HOLD_OUT, Batches
+from tinynn.training.batches import HOLD_OUT, Batches, StreamedBatches
 from tinynn.training.evaluation import check_targets, matched
 from tinynn.training.memory import memory_suffices
 from tinynn.training.step import Carry, TrainingStep
+
+_BATCH = 32  # samples a step where nobody says
 
 
 @dataclass(frozen=True)
@@ -44,11 +56,21 @@ class Problem:
 
     @property
     def measures(self) -> tuple[str, ...]:
-        """What each epoch is measured by."""
+        """The names of what each epoch is measured by."""
         named = tuple(map(name_of, self.metrics))
         if self.validation is None:
             return ("loss", *named)
         return ("loss", "validation_loss", *(f"validation_{name}" for name in named))
+
+    def check_passes(self, epochs: int) -> None:
+        """ValueError for an iterator as data that so many epochs would go through twice."""
+        on_train = bool(self.metrics) and self.validation is None
+        passes = ((self.batches.dataset, epochs * (1 + on_train)), (self.validation, epochs))
+        for dataset, count in passes:
+            if count > 1 and isinstance(dataset, Stream) and dataset.passes.once:
+                measured = ", whose metrics take a pass of their own" if on_train else ""
+                said = f"{epochs} epoch{'s' * (epochs > 1)}{measured}"
+                raise ValueError(once_message(dataset.passes.at, said))
 
 
 def prepare(
@@ -58,34 +80,42 @@ def prepare(
     *,
     loss: Any = None,
     optimizer: Any = None,
-    batch_size: int | None = 32,
+    batch_size: int | str | None = "auto",
     validation: Any = None,
     seed: int = 0,
     metrics: Any = (),
     sample_weight: Any = None,
-    shuffle: bool = True,
+    shuffle: bool | None = None,
     params: Any = None,
     state: Any = None,
     backend: str | Backend | None = None,
     dtype: Any = None,
+    compute_dtype: Any = None,
 ) -> Problem:
     """Check the arguments of `fit` that say what is trained on what, and bring them together."""
     _check_net(net)
     check_whole(batch_size=batch_size, seed=seed)
     _check_validation(validation)
     optimizer, measured = _optimizer(optimizer), _metrics(metrics)
-    adapter = DataAdapter.following("fit", X, backend)
+    source = source_of("fit: X", X) if y is None else X
+    if isinstance(source, Passes):
+        _check_beside_batches(batch_size, shuffle, validation)
+    rows = None if batch_size is None or isinstance(source, Passes) else _rows(batch_size)
+    shuffle = shuffle is not False and not isinstance(source, Passes)
+    adapter = DataAdapter.following("fit", _first_inputs(source), backend)
     home = adapter.target
-    with home.scope(), memory_suffices(home, batch_size):
+    with home.scope(), memory_suffices(home, rows):
         if dtype is not None:
             adapter.dtype = _dtype(dtype, home)
+        computed = None if compute_dtype is None else _compute_dtype(compute_dtype, home)
         columns = tuple(map(str, columns_of(X)))
-        dataset = adapter.dataset(X, y, sample_weight)
+        dataset = dataset_of(adapter, source, y, sample_weight)
         key = random.key(int(seed), home)
         train, held = _split(dataset, validation, key if shuffle else None, home)
-        size = train.size if batch_size is None else min(batch_size, train.size)
+        size = train.batch_size if isinstance(train, Stream) else train.size
+        size = size if rows is None else min(rows, size)
         start = _start(net, params, state, train.between(0, 1), seed, adapter)
-        prediction, draws = _try(net, start, train, size, seed)
+        prediction, draws = _try(net, start, train, size, seed, computed)
         whole = _targets(dataset, prediction, home)
         if not dataset.has_all_targets:
             _check_unseen(loss)
@@ -95,15 +125,20 @@ def prepare(
         dataset = dataset.with_targets(whole.y)
         train, held = _split(dataset, validation, key if shuffle else None, home)
         if validation is not None and held is None:
-            validation = (validation, None) if is_dataset(validation) else validation
             given = _validation(adapter, validation, dataset, columns)
             other = _targets(given, prediction, home)
             check_targets(loss, prediction, other)
             held = given.with_targets(other.y)
+        for each in (dataset, held):
+            if isinstance(each, Stream):
+                each.check = partial(check_targets, loss, prediction)
         averages = getattr(loss, "reduction", "mean") == "mean"
-        shuffled = bool(shuffle) and size < train.size
-        batches = Batches(train, home, size, key, shuffled, draws, averages)
-        step = TrainingStep(net, loss, optimizer)
+        shuffled = shuffle and size < train.size
+        rest = (home, size, key, shuffled, draws, averages)
+        batches = (
+            StreamedBatches(train, *rest) if isinstance(train, Stream) else Batches(train, *rest)
+        )
+        step = TrainingStep(net, loss, optimizer, compute_dtype=computed)
         carry = Carry(*start, optimizer.init(start[0]))
     return Problem(step, batches, held, measured, home, carry, columns)
 
@@ -143,6 +178,36 @@ def _optimizer(optimizer: Any) -> Any:
     return optimizer
 
 
+def _rows(batch_size: int | str) -> int:
+    return _BATCH if isinstance(batch_size, str) else batch_size
+
+
+def _check_beside_batches(batch_size: Any, shuffle: bool | None, validation: Any) -> None:
+    """Refuse arguments that cannot be met by batches which come one after another."""
+    if batch_size != "auto":
+        raise ValueError(
+            f"fit: batch_size: expected none beside batches as X, which have sizes of their own, "
+            f"got {batch_size!r}. To fix it: leave it out, and make batches of that size"
+        )
+    if shuffle:
+        raise ValueError(
+            "fit: shuffle: expected False or nothing beside batches as X, which come in an order "
+            "of their own, got True. To fix it: shuffle where the batches are made; a function "
+            "that takes the epoch's number can do it anew in each epoch"
+        )
+    if isinstance(validation, Real):
+        raise ValueError(
+            f"fit: validation: expected (X, y) or batches beside batches as X, of which no "
+            f"fraction can be held out without reading them, got {validation}. To fix it: keep "
+            "samples to validate with apart"
+        )
+
+
+def _first_inputs(source: Any) -> Any:
+    """X as far as it tells where the data are: of batches, that of the first."""
+    return source.first[0] if isinstance(source, Passes) else source
+
+
 def check_whole(**numbers: Any) -> None:
     """Raise an error unless these arguments are whole numbers."""
     for name, value in numbers.items():
@@ -152,19 +217,20 @@ def check_whole(**numbers: Any) -> None:
         elif name == "epochs":
             fits, expected = whole and value > 0, "a whole number of 1 or more"
         else:
-            fits = value is None or (whole and value > 0)
+            fits = value is None or value == "auto" or (whole and value > 0)
             expected = "a whole number of 1 or more, or None for all samples at once"
         if not fits:
             raise ValueError(f"fit: {name}: expected {expected}, got {value!r}")
 
 
 def _check_validation(validation: Any) -> None:
-    pair = isinstance(validation, tuple | list) and len(validation) in (2, 3)
+    pair = isinstance(validation, tuple) and len(validation) in (2, 3)
     fraction = isinstance(validation, Real) and 0 < float(validation) < 1
-    if validation is not None and not (pair or fraction or is_dataset(validation)):
+    alone = is_dataset(validation) or is_stream(validation) or is_indexed(validation)
+    if validation is not None and not (pair or fraction or alone):
         raise ValueError(
-            "fit: validation: expected a fraction between 0 and 1, (X, y), (X, y, sample_weight), "
-            f"a dataset or None, got {reprlib.repr(validation)}"
+            "fit: validation: expected a fraction between 0 and 1, a tuple (X, y) or (X, y, "
+            f"sample_weight), a dataset, batches or None, got {reprlib.repr(validation)}"
         )
 
 
@@ -176,6 +242,19 @@ def _dtype(dtype: Any, home: Backend) -> Any:
     except TypeError:
         pass
     raise ValueError(f"fit: dtype: expected {' or '.join(names)} on {home!r}, got {dtype!r}")
+
+
+def _compute_dtype(dtype: Any, home: Backend) -> str:
+    """The name of a dtype to compute in."""
+    here = home.compute_dtypes()
+    try:
+        wanted = home.compute_dtype(dtype)
+    except TypeError as error:
+        raise ValueError(
+            f"fit: compute_dtype: expected {', '.join(sorted(here))} or None on {home!r}, got "
+            f"{dtype!r}. To fix it: name one of these"
+        ) from error
+    return next(name for name, known in here.items() if known == wanted)
 
 
 def _metrics(metrics: Any) -> tuple[MetricLike, ...]:
@@ -212,8 +291,12 @@ def _split(
 def _validation(
     adapter: DataAdapter, validation: Any, dataset: Dataset, columns: tuple[str, ...]
 ) -> Source:
-    """The samples given as validation=(X, y) or (X, y, sample_weight)."""
-    held = adapter.dataset(*validation, prefix="validation ", columns=columns)
+    """The samples given as validation=(X, y), (X, y, sample_weight), a dataset or batches."""
+    if isinstance(validation, tuple):
+        held = adapter.dataset(*validation, prefix="validation ", columns=columns)
+    else:
+        source = source_of("fit: validation X", validation)
+        held = dataset_of(adapter, source, None, None, prefix="validation ")
     shapes = [
         [tuple(a.shape[1:]) for a in tree.leaves(each.between(0, 1).x)] for each in (held, dataset)
     ]
@@ -301,18 +384,18 @@ def _check_like(name: str, expected: Any, got: Any, home: Backend) -> None:
 
 
 def _try(
-    net: Any, start: tuple[Any, Any], dataset: Dataset, size: int, seed: int
+    net: Any, start: tuple[Any, Any], dataset: Dataset, size: int, seed: int, computed: Any
 ) -> tuple[Any, bool]:
     """(the output for a first batch, whether layers draw random numbers).
 
     Every size of batch goes through the network, so that errors come before training.
     """
     count = dataset.size
-    last = count % size or size
+    last = (count or size) % size or size
     for rows in sorted({last, size}, key=lambda rows: rows == size):
         try:
             inputs = dataset.between(0, rows).inputs
-            out = run(net, *start, *inputs, key=int(seed), training=True)
+            out = run(net, *start, *inputs, key=int(seed), training=True, compute_dtype=computed)
         except ShapeError as error:
             if rows == last != size:
                 error.add_note(

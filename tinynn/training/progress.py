@@ -27,9 +27,9 @@ class Bar:
 class _Shown(Bar):
     """Counts samples and time, and hands lines of text to `_draw`."""
 
-    def __init__(self, epochs: int, samples: int) -> None:
+    def __init__(self, epochs: int, samples: int | None) -> None:
         self.epochs, self.samples = epochs, samples
-        self._done = 0
+        self._done = self._epoch = 0
         self._text = ""
         self._start = self._drawn = perf_counter()
 
@@ -39,6 +39,7 @@ class _Shown(Bar):
             self._redraw()
 
     def epoch(self, row: dict[str, float]) -> None:
+        self._epoch = int(row["epoch"])
         self._text = "  ".join(
             f"{name.replace('validation_', 'val ').replace('_', ' ')} {number:.4g}"
             for name, number in row.items()
@@ -50,9 +51,9 @@ class _Shown(Bar):
     def _redraw(self) -> None:
         self._drawn = perf_counter()
         rate = self._done / max(self._drawn - self._start, 1e-9)
-        epoch = min(self._done // self.samples, self.epochs)
+        epoch = min(self._done // self.samples, self.epochs) if self.samples else self._epoch
         speed = f"{rate:,.0f} samples/s"
-        if rate >= 10 * self.samples:  # many epochs a second: say it in epochs
+        if self.samples and rate >= 10 * self.samples:  # many epochs a second: say it in epochs
             speed = f"{rate / self.samples:,.0f} epochs/s"
         self._draw(self._done, f"epoch {epoch}/{self.epochs}  {self._text}  {speed}")
 
@@ -67,7 +68,7 @@ class _Shown(Bar):
 class _Terminal(_Shown):
     """A bar on the error stream, so that what a program prints stays clean."""
 
-    def __init__(self, epochs: int, samples: int) -> None:
+    def __init__(self, epochs: int, samples: int | None) -> None:
         super().__init__(epochs, samples)
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -80,7 +81,7 @@ class _Terminal(_Shown):
             TextColumn("{task.description}", table_column=Column(no_wrap=False)),
             console=Console(stderr=True),
         )
-        self._task = self._progress.add_task("", total=epochs * samples)
+        self._task = self._progress.add_task("", total=epochs * samples if samples else None)
         self._progress.start()
 
     def _draw(self, done: int, text: str) -> None:
@@ -107,7 +108,7 @@ class _Line(_Shown):
 class _Notebook(_Shown):
     """One line of HTML below the cell, kept up to date."""
 
-    def __init__(self, epochs: int, samples: int) -> None:
+    def __init__(self, epochs: int, samples: int | None) -> None:
         super().__init__(epochs, samples)
         from IPython.display import HTML, display
 
@@ -115,19 +116,17 @@ class _Notebook(_Shown):
         self._handle = display(HTML(""), display_id=True)
 
     def _draw(self, done: int, text: str) -> None:
-        total = self.epochs * self.samples
-        self._handle.update(
-            self._html(f'<progress value="{done}" max="{total}"></progress> {escape(text)}')
-        )
+        place = f'value="{done}" max="{self.epochs * self.samples}"' if self.samples else ""
+        self._handle.update(self._html(f"<progress {place}></progress> {escape(text)}"))
 
 
 def in_notebook() -> bool:
-    """Whether this is a notebook's kernel."""
+    """True in the kernel of a notebook."""
     return "ipykernel" in sys.modules
 
 
 def _kind() -> Any:
-    """What shows progress here."""
+    """The class of the bar that suits this output."""
     if in_notebook():
         return _Notebook
     try:
@@ -138,8 +137,11 @@ def _kind() -> Any:
 
 
 @contextmanager
-def shown(progress: bool | None, epochs: int, samples: int) -> Iterator[Bar]:
-    """A bar for so many epochs of so many samples; None shows it when the output is interactive."""
+def shown(progress: bool | None, epochs: int, samples: int | None) -> Iterator[Bar]:
+    """A bar for so many epochs of so many samples, where they are known.
+
+    A `progress` of None shows it when the output is interactive.
+    """
     if progress is None:
         progress = in_notebook() or sys.stderr.isatty()
     if not progress:

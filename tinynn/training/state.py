@@ -3,6 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+import backends
+from tinynn.config import label
+from tinynn.data import to_scalar
 from tinynn.training.history import History
 from tinynn.training.step import Carry
 
@@ -36,7 +39,7 @@ class Run:
     """A training run, as its callbacks see it.
 
     Arrays of the state are never changed in place, so a callback may keep them, and it may put
-    others in their place. `measures` names what the history holds.
+    others in their place. `measures` names what the history holds, `optimizer` is the run's.
     """
 
     epochs: int
@@ -44,15 +47,16 @@ class Run:
     measures: tuple[str, ...] = ("loss",)
     directions: dict[str, bool | None] = field(default_factory=dict, repr=False)
     stopped: bool = False
+    optimizer: Any = field(default=None, repr=False)
 
     @property
     def epoch(self) -> int:
-        """How many epochs are done."""
+        """The number of epochs that are done."""
         return self.state.epoch
 
     @property
     def history(self) -> History:
-        """What the epochs have shown."""
+        """The measures of the epochs that are done."""
         return self.state.history
 
     @property
@@ -63,6 +67,34 @@ class Run:
     @params.setter
     def params(self, params: Any) -> None:
         self.state.carry = self.state.carry._replace(params=params)
+
+    @property
+    def learning_rate(self) -> float:
+        """The learning rate of the step to come; one of `Adjustable` may be set to another.
+
+        An optimizer of several rates, such as `Groups`, has them in `optim.learning_rates`.
+        """
+        from tinynn.optim import learning_rates  # optim is imported where it is used
+
+        rates = learning_rates(self.optimizer, self.state.carry.optimizer_state)
+        numbers = {
+            to_scalar(backends.of(r), r) if hasattr(r, "dtype") else r for r in rates.values()
+        }
+        if len(numbers) != 1:
+            raise ValueError(
+                f"learning_rate: expected an optimizer with one, got {label(self.optimizer)} with "
+                f"{len(numbers)}. To fix it: read tinynn.optim.learning_rates(run.optimizer, "
+                "run.state.carry.optimizer_state)"
+            )
+        return float(numbers.pop())
+
+    @learning_rate.setter
+    def learning_rate(self, value: float) -> None:
+        from tinynn.optim import set_learning_rate
+
+        carry = self.state.carry
+        changed = set_learning_rate(self.optimizer, carry.optimizer_state, value)
+        self.state.carry = carry._replace(optimizer_state=changed)
 
     def stop(self) -> None:
         """Ask for training to end after this epoch."""

@@ -14,7 +14,7 @@ Tree = Any
 
 
 class Carry(NamedTuple):
-    """What one training step passes on to the next.
+    """The values that one training step passes on to the next.
 
     Attributes:
         params: the network's parameters.
@@ -36,6 +36,8 @@ class TrainingStep:
         loss: a function of (prediction, target) or (prediction, target, sample_weight).
         optimizer: what makes new parameters of a gradient.
         reduce_gradients: applied to the gradients before the update; None leaves them.
+        compute_dtype: the name of the dtype that layers compute in, None for that of the
+            parameters. Parameters, state, loss, gradients and update keep theirs.
 
     >>> import numpy as np
     >>> from tinynn.layers import Linear
@@ -53,6 +55,7 @@ class TrainingStep:
     loss: Any
     optimizer: Any
     reduce_gradients: Callable[[Tree], Tree] | None = None
+    compute_dtype: str | None = None
 
     def init(self, key: Any, batch: Samples, dtype: Any = None) -> Carry:
         """The carry to start from, for batches like this one."""
@@ -64,8 +67,9 @@ class TrainingStep:
     ) -> tuple[Any, Tree]:
         """(loss, new state) of a batch, in training: what is differentiated by `params`."""
         out = run(
-            self.net, params, state, *batch.inputs, key=key, training=True, first_row=first_row
-        )
+            self.net, params, state, *batch.inputs, key=key, training=True, first_row=first_row,
+            compute_dtype=self.compute_dtype,
+        )  # fmt: skip
         with scopes.at("loss"):
             value = cost(self.loss, out.output, batch)
             for added in out.losses.values():
@@ -91,7 +95,7 @@ class TrainingStep:
         return Carry(params, state, optimizer_state), value
 
     def _extras(self, value: Any, carry: Carry, batch: Samples, key: Any) -> dict[str, Any]:
-        """What the optimizer declares that it needs beside the gradient."""
+        """The values that the optimizer needs beside the gradient, by name."""
 
         def again(params: Tree) -> tuple[Any, Tree]:
             value, _, gradients = self.gradients(carry._replace(params=params), batch, key)
@@ -110,6 +114,6 @@ def cost(loss: Any, prediction: Tree, samples: Samples) -> Any:
 
 
 def is_same_tree(a: Tree, b: Tree) -> bool:
-    """Whether two trees hold the very same arrays."""
+    """True if two trees hold the very same arrays."""
     left, right = tree.leaves(a), tree.leaves(b)
     return len(left) == len(right) and all(x is y for x, y in zip(left, right, strict=True))

@@ -26,7 +26,7 @@ class Summary:
 
     @property
     def parameters(self) -> int:
-        """How many numbers training changes."""
+        """The number of trainable parameters."""
         return sum(row.parameters for row in self.rows)
 
     def __repr__(self) -> str:

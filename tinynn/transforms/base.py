@@ -1,4 +1,4 @@
-"""What forward and reverse mode have in common: following a call by its rule."""
+"""The common part of forward and reverse mode: following a call by its rule."""
 
 from abc import abstractmethod
 from collections.abc import Callable
@@ -129,14 +129,14 @@ class Derivative(Transformation):
 
 
 def is_inexact(result: Any, space: Any) -> Any:
-    """Whether any of it has a floating dtype, real or complex."""
+    """True if any of it has a floating dtype, real or complex."""
     if isinstance(result, (tuple, list)):
         return any(is_inexact(item, space) for item in result)
     return space.kinds[result.dtype]
 
 
 def is_traced(value: Any) -> bool:
-    """Whether it is, or holds, an array of a transformation."""
+    """True if it is, or holds, an array of a transformation."""
     return type(value) is Traced or (isinstance(value, tuple | list) and any(map(is_traced, value)))
 
 
@@ -163,5 +163,5 @@ def _where(place: int, argument: Any, leaf: Any) -> str:
 
 
 def name_of(what: str, f: Callable[..., Any]) -> str:
-    """How errors call the transformation of this function."""
+    """The name of the transformation of this function in errors."""
     return f"{what} of {getattr(f, '__name__', 'a function')}"

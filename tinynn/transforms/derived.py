@@ -1,4 +1,4 @@
-"""What follows from grad, vjp, jvp and vmap: jacobian, hessian, hvp, checkpoint, custom rules."""
+"""Transformations made of others: jacobian, hessian, hvp, checkpoint, custom rules."""
 
 from collections.abc import Callable
 from functools import wraps

@@ -157,7 +157,7 @@ class Constant(Node):
 
     @property
     def current(self) -> bool:
-        """Whether the function, called now, would take the same array."""
+        """True if the function, called now, would take the same array."""
         return all(wrapper.value is self.value for wrapper in self.wrappers)
 
 
@@ -196,7 +196,7 @@ OURS = frozenset({ITEM, FILL, PART, PACK, COPIED})
 
 
 def is_known(function: Function) -> bool:
-    """Whether tables may list the function by name: it is the standard's or tinynn's own."""
+    """True if tables may list the function by name: it is the standard's or tinynn's own."""
     standard = function.space is not None or function in OURS
     return standard or function in RULES or function in BATCHING
 
@@ -284,7 +284,7 @@ class Graph:
         return users
 
     def run(self, values: Sequence[Any], hook: Hook | None = None) -> list[Any]:
-        """What the program gives for other values of its inputs, call after call.
+        """The results of the program for other values of its inputs, call after call.
 
         Args:
             values: an array or number for each of `inputs`, in order, of the library that the

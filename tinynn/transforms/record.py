@@ -112,7 +112,7 @@ class Record(Transformation):
         return Traced(result, self, node, space)
 
     def origin(self) -> Origin:
-        """Where the call under way comes from."""
+        """The origin of the call under way."""
         if scopes.pulled is not None:
             return scopes.pulled._replace(backward=True)
         return Origin(scopes.now(), False, _line(), tuple(scopes.stack))

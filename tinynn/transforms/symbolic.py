@@ -16,7 +16,7 @@ class RecordingError(TypeError):
 
 
 class _Differ(Exception):
-    """Why values of several recordings are not one."""
+    """The reason why values of several recordings are not one."""
 
 
 def symbolic(graphs: Sequence[Graph], sizes: Sequence[int]) -> Graph:

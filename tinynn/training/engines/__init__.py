@@ -51,10 +51,13 @@ def select(
         problem.start if carry is None else carry,
         Bar() if bar is None else bar,
     )
-    steps = epochs * batches.steps
-    if engine == "eager" or (engine == "auto" and steps < _WORTH_IT):
+    # A stream that does not know its length is taken for a long one.
+    steps = None if batches.steps is None else epochs * batches.steps
+    if engine == "eager" or (engine == "auto" and steps is not None and steps < _WORTH_IT):
         return Eager(*arguments)
     compiled = "calls" if batches.backend.repeat is None else "jit"
+    computed = problem.step.compute_dtype
+    narrow = computed if computed not in (None, *batches.backend.dtypes()) else ""
     for way in dict.fromkeys((compiled if engine == "auto" else engine, "calls")):
         # Imported here, since short runs never need it.
         from tinynn.compiler.engines import kind_of
@@ -63,6 +66,8 @@ def select(
         from tinynn.training.engines.compiled import Compiled
 
         try:
+            if way == "loops" and narrow:
+                raise CannotEmit(f"machine code has no {narrow}")
             made = Compiled(*arguments, kind_of(way, batches.backend), way)
         except CannotEmit as error:
             _warn(f'the training step runs with engine="calls" instead: {error}')
@@ -70,7 +75,8 @@ def select(
             _warn(f"the training step runs without compiling: {error}")
             break
         else:
-            if engine == "auto" and never_stops_early and worth_compiling(made.loop.graph, steps):
+            sure = engine == "auto" and never_stops_early and not narrow
+            if sure and steps is not None and worth_compiling(made.loop.graph, steps):
                 # Keep the calls if there is no compiler of loops, or loops cannot express the step.
                 with suppress(BackendUnavailable, CannotEmit):
                     return Compiled(*arguments, Loops, "loops")
@@ -78,7 +84,7 @@ def select(
     return Eager(*arguments)
 
 
-def diagnose_nonfinite(engine: Any, epoch: int) -> str:
+def diagnose_nonfinite(engine: Any, number: int) -> str:
     """The first operation with a non-finite result in this epoch, at whose start the engine is.
 
     "" for a step that cannot be recorded.
@@ -86,13 +92,16 @@ def diagnose_nonfinite(engine: Any, epoch: int) -> str:
     from tinynn.compiler import compile  # few runs fail
 
     batches, carry = engine.batches, engine.snapshot()[0]
-    order, keys = batches.order(epoch), batches.keys(epoch)
+    epoch = batches.epoch(number)
     step, lowering = compile(engine.step, check_finite=True), batches.backend.lowering
     try:
         with lowering.context() if lowering else nullcontext():
-            for place in range(batches.steps):
-                key = None if keys is None else keys[place, ...]
-                carry, _ = step(carry, batches.samples(order, place, 1), key)
+            place = 0
+            while batches.available(epoch, place, 1):
+                keys = batches.keys(epoch, place, 1)
+                key = None if keys is None else keys[0, ...]
+                carry, _ = step(carry, batches.samples(epoch, place, 1), key)
+                place += 1
     except FloatingPointError as error:
         return str(error).partition(": ")[2]  # without the name of the step
     except Exception:  # an error of the search must not hide the failure itself

@@ -39,16 +39,14 @@ class Compiled:
         self.name = name
         self.backend, self.xp, self.size = batches.backend, batches.backend.xp, batches.size
         self._refuse_followed((carry, batches.dataset.between(0, 1)))
-        self.rest = rest = batches.dataset.size % self.size
         # Data that are read batch by batch are never held as a whole.
         self.in_memory = getattr(batches.dataset, "in_memory", False)
-        alike = not (batches.shuffle or batches.draws or rest)
+        alike = not (batches.shuffle or batches.draws or batches.rest)
         self.fuses_epochs = alike and (self.in_memory or batches.steps == 1)
         self.structure = tree.flatten(carry)[1]
         self.loop = self._program(self.size, carry)
-        self.last = self._program(rest, carry) if rest else None
-        if self.last:
-            self.last.share(self.loop)
+        # Of a stream the size of the last batch is known when it comes.
+        self.last = self._last_program(batches.rest, carry) if batches.rest else None
         self.prepared: Any = None
         self.kinds = _kinds(carry)
         self.load(carry)
@@ -69,7 +67,7 @@ class Compiled:
                 f"the optimizer needs {', '.join(sorted(unrecorded))}, which a recorded step lacks"
             )
         batch = self.batches.dataset.between(0, size)
-        key = self.batches.keys(0)[0, ...] if self.batches.draws else None
+        key = self.batches.keys(Epoch(0, None), 0, 1)[0, ...] if self.batches.draws else None
         try:
             graph, again = [recorded(self.step, self.backend, carry, batch, key) for _ in range(2)]
         except TypeError as error:  # a library refuses arrays that are not its own
@@ -80,6 +78,12 @@ class Compiled:
                 "counts its calls; draw with scope.random, and keep what changes in scope.state"
             )
         return self.kind(graph, len(tree.leaves(carry)), self.backend, slots_of(carry))
+
+    def _last_program(self, size: int, carry: Carry) -> Loop:
+        """The program for a smaller last batch, which shares what lives on with the other."""
+        last = self._program(size, carry)
+        last.share(self.loop)
+        return last
 
     def load(self, carry: Carry) -> None:
         """Continue from this carry."""
@@ -99,13 +103,16 @@ class Compiled:
         """The losses of `count` steps of an epoch from step `first` on: (count,)."""
         losses = []
         for place, steps in self._pieces(first, count):
-            piece = self.batches.samples(epoch.order, place, steps)
-            full = piece.size // self.size
+            piece = self.batches.samples(epoch, place, steps)
+            full, rest = divmod(piece.size, self.size)
             whole = piece.between(0, full * self.size)
             losses += self._steps(self.loop, whole, epoch, place, full)
-            if piece.size % self.size:
-                rest = piece.between(full * self.size, piece.size)
-                losses += self._steps(self.last, rest, epoch, place + full, 1)
+            if rest:
+                if self.last is None:
+                    self.last = self._last_program(rest, self.snapshot()[0])
+                    self.last.bind()
+                few = piece.between(full * self.size, piece.size)
+                losses += self._steps(self.last, few, epoch, place + full, 1)
             self.bar.batch(piece.size)
         return losses[0] if len(losses) == 1 else self.xp.concat(losses)
 
@@ -132,7 +139,8 @@ class Compiled:
         """The losses of so many steps on these samples."""
         if not count:
             return []
-        each = () if epoch.keys is None else (epoch.keys[first : first + count, ...],)
+        keys = self.batches.keys(epoch, first, count)
+        each = () if keys is None else (keys,)
         rows = tree.leaves(piece)
         # By the number of the epoch, so that a run that is resumed does what it would have done.
         batches = loop.batches(piece.size // count, rows, each, together=epoch.number > 0)

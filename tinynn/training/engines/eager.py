@@ -21,10 +21,10 @@ class Eager:
 
     def run(self, epoch: Epoch, first: int, count: int) -> Any:
         """The losses of `count` steps of an epoch from step `first` on: (count,)."""
-        losses = []
-        for place in range(first, first + count):
-            batch = self.batches.samples(epoch.order, place, 1)
-            key = None if epoch.keys is None else epoch.keys[place, ...]
+        losses, keys = [], self.batches.keys(epoch, first, count)
+        for step in range(count):
+            batch = self.batches.samples(epoch, first + step, 1)
+            key = None if keys is None else keys[step, ...]
             self.carry, loss = self.step(self.carry, batch, key)
             losses.append(loss)
             self.bar.batch(batch.size)
