@@ -187,7 +187,7 @@ LOSSES: list[tuple[Any, Check]] = [
 ]
 
 
-@pytest.mark.parametrize(("loss", "slope"), LOSSES, ids=str)
+@pytest.mark.parametrize(("loss", "slope"), LOSSES, ids=[str(row[0]) for row in LOSSES])
 def test_losses(loss: Any, slope: Check) -> None:
     labels = isinstance(loss, SoftmaxCrossEntropy | NegativeLogLikelihood)
     y = CLASSES if labels else np.abs(Y) / (1 + np.abs(Y))
@@ -240,7 +240,9 @@ UPDATES: list[tuple[Any, str, Check]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("optimizer", "end", "check"), UPDATES, ids=str)
+@pytest.mark.parametrize(
+    ("optimizer", "end", "check"), UPDATES, ids=[str(row[0]) for row in UPDATES]
+)
 def test_updates(optimizer: Any, end: str, check: Check) -> None:
     net = Sequential(Linear(3), Linear(2))
     step = tinynn.explain(net, X, Y, optimizer=optimizer, values=True)
