@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import tinynn
-from backends import Backend
+from backends import Backend, BackendUnavailable
 from tests.programs import ROUNDING, Program
 from tests.seeds import fourier, parts, seeds, shown
 from tinynn.compiler.engines import kind_of
@@ -96,9 +96,13 @@ def test_programs_train_alike(backend: Backend, engine: str, part: int) -> None:
             assert assert_engine_agrees(program, backend, kind_of(engine, backend))
 
 
-@pytest.mark.only("numpy")
+@pytest.mark.only("numpy", "cupy")
+@pytest.mark.usefixtures("float64")
 def test_programs_train_alike_in_loops(backend: Backend) -> None:
-    pytest.importorskip("numba", reason="loops are compiled by numba, which is not installed")
+    try:
+        backend.native()
+    except BackendUnavailable as error:
+        pytest.skip(str(error))
     said = []
     for seed in seeds(LOOPS, of=1):
         program = Program(seed, fourier=False, without=NOT_IN_LOOPS)
