@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from math import prod
 from typing import Any
 
+from backends.lowering import LoopCompiler
 from tinynn.compiler.codegen.emitter import LoopEmitter
 from tinynn.compiler.codegen.gather import check_indices
 from tinynn.compiler.codegen.renderers import RENDERERS
@@ -51,10 +52,8 @@ class Loops(Loop):
     """
 
     def __init__(self, graph: Graph, kept: int, backend: Any, rows: Sequence[list[int]]) -> None:
-        native = backend.native()
-        if native is None:
-            raise CannotEmit(f"{backend} has no compiler of loops")
         self.backend = backend
+        native = self.compiler()
         graph = applied(graph, portable())
         graph, self.storage = packed(graph, rows, kept)
         self.count = kept = self.storage.count
@@ -74,6 +73,13 @@ class Loops(Loop):
         scratch = self.function.arguments[given:]
         self._memory = [self._zeros(each.size, backend.dtypes()[each.dtype]) for each in scratch]
         self.kept: list[Any] = []
+
+    def compiler(self) -> LoopCompiler:
+        """What makes a function of the source; CannotEmit where the library has nothing."""
+        native: LoopCompiler | None = self.backend.native()
+        if native is None:
+            raise CannotEmit(f"{self.backend} has no compiler of loops")
+        return native
 
     def written(self) -> list[Line]:
         return bare(self._render(self.function).splitlines())

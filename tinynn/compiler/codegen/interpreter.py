@@ -1,8 +1,8 @@
 """Carries out a function of the loop language, statement by statement: slow, and for tests.
 
 Threads go one after the other from barrier to barrier, in an order that a seed draws anew each
-time, as do the points of an index space within a thread. A barrier that is missing, or a result
-that depends on which thread comes first, shows as another number.
+time. A barrier that is missing, or a result that depends on which thread comes first, shows as
+another number.
 """
 
 import random
@@ -46,7 +46,7 @@ def run(function: Function, numbers: Iterable[int], *memory: Memory, seed: int =
         function: a kernel.
         numbers: its first arguments.
         memory: a sequence of Python's numbers for each of `function.arguments`, which is changed.
-        seed: for the order of threads and points.
+        seed: for the order of threads.
     """
     given = {b.name: m for b, m in zip(function.arguments, memory, strict=True)}
     for buffer in function.shared:
@@ -54,7 +54,7 @@ def run(function: Function, numbers: Iterable[int], *memory: Memory, seed: int =
         given[buffer.name] = [None] * buffer.size  # what is read before it is written is an error
     draw = random.Random(seed)
     held: dict[int, Any] = {}
-    threads = [_Thread(function, place, given, held, draw) for place in range(function.threads)]
+    threads = [_Thread(function, place, given, held) for place in range(function.threads)]
     waiting = []
     for thread in threads:
         thread.variables.update(zip(function.numbers, numbers, strict=True))
@@ -69,10 +69,9 @@ def run(function: Function, numbers: Iterable[int], *memory: Memory, seed: int =
 
 class _Thread:
     def __init__(
-        self, function: Function, place: int, memory: dict[str, Memory], held: Any, draw: Any
+        self, function: Function, place: int, memory: dict[str, Memory], held: dict[int, Any]
     ) -> None:
-        self.function, self.place = function, place
-        self.memory, self.held, self.draw = memory, held, draw
+        self.function, self.place, self.memory, self.held = function, place, memory, held
         self.variables: dict[Variable, Any] = {}
 
     # Statements. A generator yields where the thread waits.
@@ -113,9 +112,7 @@ class _Thread:
         points: list[dict[Variable, int]] = [{}]
         for variable, count in axes:
             points = [{**point, variable: n} for point in points for n in range(count)]
-        points = points[self.place :: self.function.threads]
-        self.draw.shuffle(points)
-        return points
+        return points[self.place :: self.function.threads]
 
     def _combined(self, variable: Variable, reduction: str) -> Iterator[bool]:
         self.held[self.place] = self.variables[variable]
