@@ -101,6 +101,8 @@ class LoopCompiler:
         threads: how many threads may share a kernel, a power of two from 32 on; 1 for a kernel
             that one thread carries out.
         shared_bytes: the memory that the threads of a kernel may share.
+        automatic: whether engine="auto" takes loops for one network, where measurements on hardware
+            show that they win; if not, only engine="loops" does.
     """
 
     build: Callable[..., Callable[..., None]]
@@ -109,3 +111,4 @@ class LoopCompiler:
     language: str = "python"
     threads: int = 1
     shared_bytes: int = 0
+    automatic: bool = True

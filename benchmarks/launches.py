@@ -116,8 +116,8 @@ def of_rows(work: Dense, rows: int) -> Dense:
     return Dense(work.title, work.sizes, work.batch, rows, work.rule)
 
 
-def trained(work: Any, engine: str, shuffle: bool = False) -> Run:
-    """tinynn's engine of that name, as `fit` makes it, after its first epoch."""
+def problem_of(work: Any, shuffle: bool = False) -> Any:
+    """The work, prepared as `fit` prepares it."""
     home = backends.get("cupy")
     x, y = home.asarray(work.x), home.asarray(work.y)
     net, loss, optimizer = work.tinynn()
@@ -125,13 +125,22 @@ def trained(work: Any, engine: str, shuffle: bool = False) -> Run:
     params: dict[str, Any] = {}
     for (layer, kind), weight in zip(kinds, work.start(), strict=True):
         params.setdefault(layer, {})[kind] = home.asarray(weight)
-    problem = prepare(
+    return prepare(
         net, x, y, params=params, loss=loss, optimizer=optimizer, batch_size=work.batch,
         shuffle=shuffle,
     )  # fmt: skip
-    batches = problem.batches
-    with home.scope():
-        made = engines.select(problem, engine, epochs=1)
+
+
+def engine_of(problem: Any, name: str, epochs: int = 1, **settings: Any) -> Any:
+    """tinynn's engine of that name, as `fit` makes it."""
+    with problem.batches.backend.scope():
+        return engines.select(problem, name, epochs=epochs, **settings)
+
+
+def trained(work: Any, engine: str, shuffle: bool = False) -> Run:
+    """tinynn's engine of that name, after its first epoch."""
+    problem = problem_of(work, shuffle)
+    made, batches = engine_of(problem, engine), problem.batches
     epochs = [0]
 
     def epoch() -> Any:
@@ -142,7 +151,7 @@ def trained(work: Any, engine: str, shuffle: bool = False) -> Run:
     def run(count: int) -> Any:
         if made.fuses_epochs:
             return batches.loss_of_epoch(made.run_epochs(count), None)
-        return home.xp.stack([epoch() for _ in range(count)])
+        return batches.backend.xp.stack([epoch() for _ in range(count)])
 
     run(1)
     return run
@@ -157,6 +166,7 @@ def by_hand(work: Any, fused: bool = False) -> Run:
 WAYS: dict[str, Callable[[Any], Run]] = {
     'tinynn, engine="eager"': lambda work: trained(work, "eager"),
     'tinynn, engine="calls"': lambda work: trained(work, "calls"),
+    'tinynn, engine="loops"': lambda work: trained(work, "loops"),
     "CuPy by hand": by_hand,
     "CuPy by hand, kernels of its own": lambda work: by_hand(work, fused=True),
 }

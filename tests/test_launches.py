@@ -75,11 +75,16 @@ def test_the_losses_are_those_by_hand(backend: Backend, bench: Any, name: str, f
 
 @pytest.mark.parametrize("name", ["w1", "w2"])
 def test_a_chunk_of_steps_in_loops_is_one_launch(bench: Any, name: str) -> None:
-    run = bench.trained(work_of(bench, name), "loops")
-    run(3), run(3)
-    chunk = bench.asked(lambda: run(3)) - bench.asked(lambda: run(0))
-    assert (chunk.kernels, chunk.launches) == (1, 1)
-    assert (chunk.mallocs, chunk.sent, chunk.reads, chunk.waits) == (0, 0, 0, 0)
+    problem = bench.problem_of(work_of(bench, name))
+    made, epoch, steps = bench.engine_of(problem, "loops"), None, problem.batches.steps
+    made.run_epochs(3)
+    chunks = [lambda: made.run_epochs(50), lambda: made.run(epoch, 0, steps)]
+    epoch = problem.batches.epoch(0)
+    for run in chunks:
+        run()
+        chunk = bench.asked(run)
+        assert (chunk.kernels, chunk.launches) == (1, 1)
+        assert (chunk.mallocs, chunk.sent, chunk.reads, chunk.waits) == (0, 0, 0, 0)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -93,7 +98,9 @@ def test_losses_in_loops_are_those_by_hand(backend: Backend, bench: Any, name: s
 
 
 def test_auto_takes_no_kernel_of_its_own_for_one_network(bench: Any) -> None:
-    assert bench.engine(work_of(bench, "w1"), "auto", epochs=10**9).name == "calls"
+    problem = bench.problem_of(work_of(bench, "w1"))
+    made = bench.engine_of(problem, "auto", epochs=10**9, never_stops_early=True)
+    assert made.name == "calls"
 
 
 def test_shuffled_epochs_read_nothing_and_reuse_memory(bench: Any) -> None:

@@ -73,7 +73,9 @@ def select(
             if engine == "auto" and never_stops_early and worth_compiling(made.loop.graph, steps):
                 # Keep the calls if there is no compiler of loops, or loops cannot express the step.
                 with suppress(BackendUnavailable, CannotEmit):
-                    return Compiled(*arguments, Loops, "loops")
+                    native = batches.backend.native()
+                    if native is not None and native.automatic:
+                        return Compiled(*arguments, Loops, "loops")
             return made
     return Eager(*arguments)
 
