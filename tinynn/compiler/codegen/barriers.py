@@ -2,6 +2,7 @@
 statement since the last barrier has written, or writes what one has read.
 
 Memory is told apart by ranges of elements, so that parts of a vector do not wait for one another.
+What a thread alone accesses is its own affair: elements that two index spaces give to the same one.
 """
 
 from collections.abc import Iterable, Mapping
@@ -32,16 +33,26 @@ Ranges = Mapping[Variable, tuple[int, int]]
 
 
 class Access(NamedTuple):
-    """Elements of memory that a statement reads or writes; all of it where `high` is None."""
+    """Elements of memory that a statement reads or writes.
+
+    Attributes:
+        low, high: the first and the last of them; all of the memory where `high` is None.
+        owner: what tells which thread accesses an element, where one does: the element of the
+            first point of an index space whose points go along the elements in order, or
+            "first" for the first thread.
+    """
 
     buffer: str
     low: int
     high: int | None
     writes: bool
+    owner: int | str | None = None
 
     def meets(self, other: "Access") -> bool:
         """Whether the order of the two accesses matters."""
         if self.buffer != other.buffer or not (self.writes or other.writes):
+            return False
+        if self.owner is not None and self.owner == other.owner:
             return False
         if self.high is None or other.high is None:
             return True
@@ -82,43 +93,63 @@ def _placed(
     return out, open
 
 
-def accesses(statements: Iterable[Statement], ranges: Ranges) -> Iterable[Access]:
-    """What statements read and write."""
+Axes = tuple[tuple[Variable, int], ...]
+
+
+def accesses(
+    statements: Iterable[Statement], ranges: Ranges, axes: Axes | None = None
+) -> Iterable[Access]:
+    """What statements read and write, in an index space over these axes or outside of any."""
     for each in statements:
-        if isinstance(each, Assign):
-            yield from _reads(each.value, ranges)
-        elif isinstance(each, Store | Accumulate):
-            yield from _reads(each.value, ranges)
-            if isinstance(each.place, Load):
-                yield _access(each.place, ranges, writes=True)
+        if isinstance(each, Assign | Store | Accumulate):
+            for load in _loads(each.value):
+                yield _access(load, ranges, axes, writes=False)
+            if not isinstance(each, Assign) and isinstance(each.place, Load):
+                yield _access(each.place, ranges, axes, writes=True)
         elif isinstance(each, Loop):
             last = None if isinstance(each.stop, Variable) else each.stop - 1
             inside = {} if last is None else {each.variable: (each.start, last)}
-            yield from accesses(each.body, {**ranges, **inside})
+            yield from accesses(each.body, {**ranges, **inside}, axes)
         elif isinstance(each, Parallel):
             inside = {variable: (0, count - 1) for variable, count in each.axes}
-            yield from accesses(each.body, {**ranges, **inside})
+            yield from accesses(each.body, {**ranges, **inside}, each.axes)
         elif isinstance(each, Gemm):
             for matrix in (each.left, each.right, each.out):
                 yield Access(matrix.buffer.name, 0, None, matrix is each.out)
 
 
-def _reads(value: Expression, ranges: Ranges) -> Iterable[Access]:
+def _loads(value: Expression) -> Iterable[Load]:
     if isinstance(value, Load):
-        yield _access(value, ranges, writes=False)
+        yield value
     elif isinstance(value, Apply):
         for each in value.args:
-            yield from _reads(each, ranges)
+            yield from _loads(each)
     elif isinstance(value, Cast):
-        yield from _reads(value.value, ranges)
+        yield from _loads(value.value)
     elif isinstance(value, Select):
         for each in (value.condition, value.yes, value.no):
-            yield from _reads(each, ranges)
+            yield from _loads(each)
 
 
-def _access(place: Load, ranges: Ranges, writes: bool) -> Access:
+def _access(place: Load, ranges: Ranges, axes: Axes | None, writes: bool) -> Access:
     low, high = _range(place.index, ranges)
-    return Access(place.buffer.name, low, high, writes)
+    return Access(place.buffer.name, low, high, writes, _owner(place.index, axes))
+
+
+def _owner(index: Index, axes: Axes | None) -> int | str | None:
+    """Which thread accesses an element; None where it is not known, or several do."""
+    if axes is None:
+        return None
+    if not axes:
+        return "first"
+    step, wanted = 1, {}
+    for variable, count in reversed(axes):
+        if count > 1:
+            wanted[variable] = step
+        step *= count
+    single = {variable for variable, count in axes if count == 1}
+    found = {variable: factor for variable, factor in index.terms if variable not in single}
+    return index.offset if found == wanted else None
 
 
 def _range(index: Index, ranges: Ranges) -> tuple[int, int | None]:

@@ -13,8 +13,8 @@ from tinynn.compiler.codegen.operations import OPERATIONS, operation
 from tinynn.compiler.rewrite import CannotEmit
 from tinynn.transforms.graph import Node
 
-# Functions whose arguments meet in a dtype of their own, which is not the result's.
-_COMPARE = "equal not_equal less less_equal greater greater_equal isnan isinf isfinite".split()
+# Functions of truths, whatever their arguments are.
+_LOGICAL = ("logical_and", "logical_not", "logical_or", "logical_xor")
 
 #: An argument: an expression, a Python number, or None.
 Argument = Expression | bool | int | float | None
@@ -68,7 +68,8 @@ class Scalars:
         if node.name == "where":
             met = [self._met(args[0], "bool"), *[self._met(a, mine) for a in args[1:]]]
         else:
-            meeting = self._meeting(node) if node.name in _COMPARE else mine
+            tests = mine == "bool" and node.name not in _LOGICAL
+            meeting = self._meeting(node) if tests else mine
             met = [self._met(a, meeting) if a is not None else None for a in args]
         if clips:
             met += [None] * (3 - len(met))
