@@ -14,7 +14,7 @@ from backends.lowering import LoopCompiler
 
 _THREADS = 256
 # What every kernel may have without asking; the threads' sums take a part of it.
-_SHARED, _SUMS = 48 * 1024, 16 * _THREADS
+_SHARED, _SUMS = 48 * 1024, 8 * _THREADS
 
 
 def build(

@@ -166,12 +166,18 @@ def by_hand(work: Any, fused: bool = False) -> Run:
 WAYS: dict[str, Callable[[Any], Run]] = {
     'tinynn, engine="eager"': lambda work: trained(work, "eager"),
     'tinynn, engine="calls"': lambda work: trained(work, "calls"),
-    'tinynn, engine="loops"': lambda work: trained(work, "loops"),
     "CuPy by hand": by_hand,
     "CuPy by hand, kernels of its own": lambda work: by_hand(work, fused=True),
 }
 SHUFFLED: dict[str, Callable[[Any], Run]] = {
     'tinynn, engine="calls", shuffled': lambda work: trained(work, "calls", shuffle=True),
+}
+# One thread block carries loops out, which is for small networks.
+LOOPS: dict[str, Callable[[Any], Run]] = {
+    'tinynn, engine="loops"': lambda work: trained(work, "loops"),
+}
+LOOPS_SHUFFLED: dict[str, Callable[[Any], Run]] = {
+    'tinynn, engine="loops", shuffled': lambda work: trained(work, "loops", shuffle=True),
 }
 HEAD = ("", "launches", *(field.name for field in fields(Asked)))
 
@@ -179,7 +185,10 @@ HEAD = ("", "launches", *(field.name for field in fields(Asked)))
 def table(work: Any) -> list[str]:
     """What is asked in each way of doing the work, without the lines of nothing."""
     rows: list[Any] = [HEAD, ("---",) * len(HEAD)]
-    for title, make in (WAYS | (SHUFFLED if work.batch else {})).items():
+    ways, small = dict(WAYS), work.x.shape[1] <= 64
+    ways |= LOOPS if small else {}
+    ways |= SHUFFLED | (LOOPS_SHUFFLED if small else {}) if work.batch else {}
+    for title, make in ways.items():
         for part, numbers in measured(make, work).items():
             if numbers != Asked():
                 rows.append((f"{title}: {part}", numbers.launches, *astuple(numbers)))

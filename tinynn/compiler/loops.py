@@ -57,7 +57,14 @@ class Loops(Loop):
         graph = applied(graph, portable())
         graph, self.storage = packed(graph, rows, kept)
         self.count = kept = self.storage.count
-        self._emitter = emitter = LoopEmitter(graph, kept, backend, native)
+        self._emitter = emitter = LoopEmitter(
+            graph,
+            kept,
+            backend,
+            products=native.products,
+            threads=native.threads,
+            shared_bytes=native.shared_bytes,
+        )
         self.graph = graph = emitter.graph
         self.inputs, self.streams = graph.inputs[:kept], graph.inputs[kept:]
         self.wanted = graph.outputs[kept]

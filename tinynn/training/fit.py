@@ -88,9 +88,9 @@ def fit(
     backend : where to bring host data; not needed for arrays, which are somewhere already
     dtype : of parameters and data; None is the floating dtype of X, else the default
     engine : how the steps are carried out: "eager" as they are written; "calls" as a program that
-        is recorded once, with the loop over the batches inside; "loops" as that program compiled to
-        machine code, for small networks on the CPU (pip install tinynn-xp[numba]); "jit" as one
-        that the library compiles itself, where it can; "auto" takes what is fastest from start to
+        is recorded once, with the loop over the batches inside; "loops" as that program in explicit
+        loops, for small networks: machine code on the CPU (pip install tinynn-xp[numba]), one
+        launch for many steps on CUDA; "jit" as one that the library compiles itself, where it can; "auto" takes what is fastest from start to
         end: "loops" for long runs alone, where Numba is installed and no callback may end them
         early. All give the same numbers, to rounding, from a loss and layers that depend on their
         arguments alone: what they compute from other arrays is computed once. A step that cannot be

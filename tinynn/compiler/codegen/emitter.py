@@ -34,6 +34,7 @@ from tinynn.compiler.codegen.language import (
     walk,
 )
 from tinynn.compiler.codegen.nest import Nest, merged, places
+from tinynn.compiler.codegen.operations import REDUCTIONS
 from tinynn.compiler.codegen.scalars import Scalars, number
 from tinynn.compiler.codegen.schedule import Group, Schedule, check, looked, pointwise, reduces
 from tinynn.compiler.codegen.views import View, contiguous
@@ -49,9 +50,11 @@ default delete do double else enum explicit export extern false float for friend
 long mutable namespace new noexcept nullptr operator private protected public register
 reinterpret_cast short signed sizeof static static_assert static_cast struct switch template this
 throw true try typedef typeid typename union unsigned using virtual void volatile wchar_t"""
-_OURS = """run steps times outs turn first i j k j0 at rint point memory shared floor_divide
+_OURS = """run steps times outs turn first i j k j0 at rint point memory combined floor_divide
 floor_mod power exp_float32 exp_float64 plus plus_product product_float32 product_float64"""
-_RESERVED = {*dir(math), *dir(builtins), *keyword.kwlist, *_C.split(), *_OURS.split(), *BYTES}
+_MACROS = "EOF INFINITY NAN NULL RAND_MAX assert blockDim blockIdx gridDim threadIdx warpSize"
+_RESERVED = {*_MACROS.split(), *(f"{name}_of_{dtype}" for name in REDUCTIONS for dtype in BYTES)}
+_RESERVED |= {*dir(math), *dir(builtins), *keyword.kwlist, *_C.split(), *_OURS.split(), *BYTES}
 _RESERVED |= {f"{letter}{n}" for letter in "im" for n in range(10)} | {"bool_"}
 
 _STEPS, _TIMES, _TURN, _FIRST = (
@@ -66,7 +69,9 @@ class LoopEmitter:
         graph: the program of the step.
         kept: how many inputs live on; their new values are the first outputs.
         backend: where it runs.
-        compiler: what compiles the loops there: see `backends.lowering.LoopCompiler`.
+        products: from how many multiplications on BLAS multiplies matrices, by dtype.
+        threads: how many threads may share the kernel, a power of two.
+        shared_bytes: the memory that they may share.
 
     Attributes:
         graph: the step after the passes for loops.
@@ -76,11 +81,18 @@ class LoopEmitter:
         picked: indices, and for each the length of the axis along which they pick.
     """
 
-    def __init__(self, graph: Graph, kept: int, backend: Any, compiler: Any) -> None:
-        self.products: Mapping[str, int] = compiler.products
-        self.parallel: bool = compiler.threads > 1
-        self.most_threads: int = compiler.threads
-        self._shared_bytes: int = compiler.shared_bytes
+    def __init__(
+        self,
+        graph: Graph,
+        kept: int,
+        backend: Any,
+        *,
+        products: Mapping[str, int] | None = None,
+        threads: int = 1,
+        shared_bytes: int = 0,
+    ) -> None:
+        self.products, self.parallel = products or {}, threads > 1
+        self.most_threads, self._shared_bytes = threads, shared_bytes
         self.graph = graph = applied(graph, into_loops(kept))
         for node in graph.nodes:
             check(node)
@@ -225,7 +237,8 @@ class LoopEmitter:
 
     def _group(self, group: Group) -> None:
         origins = dict.fromkeys(
-            n.origin.place + (", backward" if n.origin.backward else "") for n in group.nodes
+            ", ".join(filter(None, (n.origin.place, "backward" if n.origin.backward else "")))
+            for n in group.nodes
         )
         if comment := "; ".join(filter(None, origins)):
             self.statements.append(Comment(comment))

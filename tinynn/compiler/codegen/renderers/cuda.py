@@ -29,6 +29,7 @@ from tinynn.compiler.codegen.language import (
     Store,
     Variable,
     room,
+    walk,
 )
 from tinynn.compiler.codegen.operations import OPERATIONS, Operation, limits, taken_in
 
@@ -58,8 +59,8 @@ _NAN = {
 }
 # Each thread's number is put down, and halves of them are taken into the others.
 _COMBINED = """\
-__device__ {t} {name}({t} mine) {{
-  __shared__ {t} held[{threads}];
+__device__ {t} {name}({t} mine, void* room) {{
+  {t}* const held = ({t}*)room;
   held[threadIdx.x] = mine;
   __syncthreads();
   for (int half = {half}; half > 0; half /= 2) {{
@@ -91,7 +92,8 @@ class _Renderer:
         given = [f"const long long {number.name}" for number in function.numbers]
         given += [f"{_TYPES[b.dtype]}* __restrict__ {b.name}" for b in function.arguments]
         head = f'extern "C" __global__ void __launch_bounds__({function.threads})'
-        body = [*self._memory(), *self._block(function.body, 1)]
+        block = list(self._block(function.body, 1))
+        body = [*self._memory(), *block]
         yield from self.helpers.values()
         yield head
         yield f"{function.name}({', '.join(given)}) {{"
@@ -99,7 +101,9 @@ class _Renderer:
         yield "}"
 
     def _memory(self) -> Iterator[str]:
-        """The shared memory, in one piece."""
+        """The shared memory: what a reduction over the threads needs, and the rest in one piece."""
+        if any(isinstance(each, Combine) for each in walk(self.function.body)):
+            yield f"  __shared__ double combined[{self.function.threads}];"
         if self.function.shared:
             yield "  extern __shared__ double memory[];"
         start = 0
@@ -136,7 +140,7 @@ class _Renderer:
                 yield "}"
             case Combine(variable, reduction):
                 name = self._combined(reduction, variable.dtype)
-                yield f"{variable.name} = {name}({variable.name});"
+                yield f"{variable.name} = {name}({variable.name}, combined);"
             case Assign(variable, value):
                 known = any(variable in block for block in self.declared)
                 self.declared[-1].add(variable)
@@ -169,12 +173,12 @@ class _Renderer:
 
     def _combined(self, reduction: str, dtype: str) -> str:
         """The name of the function that reduces what the threads hold."""
-        name, threads = f"{reduction}_of_{dtype}", self.function.threads
+        name = f"{reduction}_of_{dtype}"
         x, y = Variable("x", dtype), Variable("y", dtype)
         joined = self._text(taken_in(reduction, y, x))
         if name not in self.helpers:
             self.helpers[name] = _COMBINED.format(
-                t=_TYPES[dtype], name=name, threads=threads, half=threads // 2, joined=joined
+                t=_TYPES[dtype], name=name, half=self.function.threads // 2, joined=joined
             )
         return name
 
