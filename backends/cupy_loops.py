@@ -10,6 +10,7 @@ from typing import Any
 import cupy
 import numpy as np
 
+from backends.base import BackendUnavailable
 from backends.lowering import LoopCompiler
 
 _THREADS = 256
@@ -21,7 +22,13 @@ def build(
     source: str, dtypes: Sequence[str], threads: int, shared_bytes: int
 ) -> Callable[..., None]:
     """The function `run` of a kernel's source; see `LoopCompiler`."""
-    return _Kernel(cupy.RawModule(code=source), dtypes, threads, shared_bytes)
+    try:
+        return _Kernel(cupy.RawModule(code=source), dtypes, threads, shared_bytes)
+    except cupy.cuda.compiler.CompileException as error:
+        lines = str(error).splitlines()
+        first = next((line for line in lines if "error" in line), str(error))
+        reason = f"CUDA's compiler refuses a kernel of loops ({first})"
+        raise BackendUnavailable("cupy", reason, 'use engine="calls"') from error
 
 
 class _Kernel:

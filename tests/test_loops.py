@@ -1,6 +1,7 @@
 """The emitter `loops` computes what the step, as it is written, computes."""
 
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import backends
 from backends import Backend
 from tinynn import fit, tree
 from tinynn.compiler import loops as loops_module
+from tinynn.compiler.codegen.operations import OPERATIONS
 from tinynn.compiler.loops import Loops, worth_compiling
 from tinynn.functional import elu, gelu, leaky_relu, relu, sigmoid, silu, softplus, tanh
 from tinynn.layers import BatchNorm, Dropout, Flatten, LayerNorm, Linear, Sequential
@@ -162,6 +164,13 @@ def test_numba_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(here, "find_spec", lambda name: None)
     with pytest.raises(backends.BackendUnavailable, match=r"pip install tinynn-xp\[numba\]"):
         fit(PLAIN, X, LABELS, engine="loops", progress=False)
+
+
+@pytest.mark.only("cupy")
+def test_a_kernel_that_does_not_compile(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(OPERATIONS, "log", replace(OPERATIONS["log"], cuda="no_such({0})"))
+    with pytest.raises(backends.BackendUnavailable, match=r'refuses.*no_such.*engine="calls"'):
+        agree(backend, PLAIN, epochs=1)
 
 
 @pytest.fixture

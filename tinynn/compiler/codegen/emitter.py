@@ -1,8 +1,5 @@
 """The statements of a step: loops over flat memory, every bound and distance a number."""
 
-import builtins
-import keyword
-import math
 import re
 from collections.abc import Iterable, Mapping
 from math import prod
@@ -13,7 +10,6 @@ from tinynn.compiler.codegen import gather
 from tinynn.compiler.codegen.barriers import with_barriers
 from tinynn.compiler.codegen.gemm import Products
 from tinynn.compiler.codegen.language import (
-    BYTES,
     INDEX,
     Apply,
     Assign,
@@ -34,7 +30,7 @@ from tinynn.compiler.codegen.language import (
     walk,
 )
 from tinynn.compiler.codegen.nest import Nest, merged, places
-from tinynn.compiler.codegen.operations import REDUCTIONS
+from tinynn.compiler.codegen.renderers import RESERVED
 from tinynn.compiler.codegen.scalars import Scalars, number
 from tinynn.compiler.codegen.schedule import Group, Schedule, check, looked, pointwise, reduces
 from tinynn.compiler.codegen.views import View, contiguous
@@ -44,18 +40,9 @@ from tinynn.compiler.rewrite import CannotEmit, is_call, size
 from tinynn.transforms import graph as graphs
 from tinynn.transforms.graph import Graph, Input, Node
 
-# Names that mean something in a target.
-_C = """alignas alignof asm auto bool case catch char class const constexpr continue decltype
-default delete do double else enum explicit export extern false float for friend goto inline int
-long mutable namespace new noexcept nullptr operator private protected public register
-reinterpret_cast short signed sizeof static static_assert static_cast struct switch template this
-throw true try typedef typeid typename union unsigned using virtual void volatile wchar_t"""
-_OURS = """run steps times outs turn first i j k j0 at rint point memory combined floor_divide
-floor_mod power exp_float32 exp_float64 plus plus_product product_float32 product_float64"""
-_MACROS = "EOF INFINITY NAN NULL RAND_MAX assert blockDim blockIdx gridDim threadIdx warpSize"
-_RESERVED = {*_MACROS.split(), *(f"{name}_of_{dtype}" for name in REDUCTIONS for dtype in BYTES)}
-_RESERVED |= {*dir(math), *dir(builtins), *keyword.kwlist, *_C.split(), *_OURS.split(), *BYTES}
-_RESERVED |= {f"{letter}{n}" for letter in "im" for n in range(10)} | {"bool_"}
+# Names of its own, and of the loop variables.
+_OURS = {*"run steps times outs turn first i j k j0 at".split()}
+_OURS |= {f"{letter}{n}" for letter in "im" for n in range(10)}
 
 _STEPS, _TIMES, _TURN, _FIRST = (
     Variable(name, INDEX) for name in ("steps", "times", "turn", "first")
@@ -99,7 +86,7 @@ class LoopEmitter:
         self.schedule = Schedule(graph, self.parallel)
         self.scalars = Scalars(backend, graph.space)
         self._names = words.Names()
-        self._names.taken |= _RESERVED
+        self._names.taken |= _OURS | RESERVED
         self.kept, self.streams = graph.inputs[:kept], graph.inputs[kept:]
         self.wanted = graph.outputs[kept]
         self.outs = Buffer("outs", self.scalars.dtype(self.wanted.dtype))

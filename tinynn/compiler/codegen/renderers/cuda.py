@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterable, Iterator
 
 from tinynn.compiler.codegen.language import (
+    BYTES,
     INDEX,
     Accumulate,
     Apply,
@@ -31,7 +32,7 @@ from tinynn.compiler.codegen.language import (
     room,
     walk,
 )
-from tinynn.compiler.codegen.operations import OPERATIONS, Operation, limits, taken_in
+from tinynn.compiler.codegen.operations import OPERATIONS, REDUCTIONS, Operation, limits, taken_in
 
 _TYPES = {
     "bool": "bool",
@@ -57,6 +58,15 @@ _NAN = {
     "float32": "__int_as_float(0x7fc00000)",
     "float64": "__longlong_as_double(0x7ff8000000000000LL)",
 }
+_WORDS = """alignas alignof asm auto bool case catch char class const constexpr continue decltype
+default delete do double else enum explicit export extern false float for friend goto inline int
+long mutable namespace new noexcept nullptr operator private protected public register
+reinterpret_cast short signed sizeof static static_assert static_cast struct switch template this
+throw true try typedef typeid typename union unsigned using virtual void volatile wchar_t
+EOF INFINITY NAN NULL RAND_MAX assert blockDim blockIdx gridDim threadIdx warpSize
+combined floor_divide floor_mod memory point power"""
+#: Names that mean something in a kernel's source.
+RESERVED = {*_WORDS.split(), *(f"{name}_of_{dtype}" for name in REDUCTIONS for dtype in BYTES)}
 # Each thread's number is put down, and halves of them are taken into the others.
 _COMBINED = """\
 __device__ {t} {name}({t} mine, void* room) {{

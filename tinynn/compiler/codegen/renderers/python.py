@@ -3,9 +3,13 @@
 The names that a kernel may use are said with `backends.lowering.LoopCompiler`.
 """
 
+import builtins
+import keyword
+import math
 from collections.abc import Iterable, Iterator
 
 from tinynn.compiler.codegen.language import (
+    BYTES,
     INDEX,
     Accumulate,
     Apply,
@@ -30,6 +34,10 @@ from tinynn.compiler.codegen.language import (
 )
 from tinynn.compiler.codegen.operations import OPERATIONS, Operation, taken_in
 from tinynn.compiler.words import Names, of_number
+
+_OURS = "bool_ plus plus_product product_float32 product_float64 exp_float32 exp_float64 rint"
+#: Names that mean something in a kernel's source.
+RESERVED = {*dir(math), *dir(builtins), *keyword.kwlist, *BYTES, *_OURS.split()}
 
 
 def render(function: Function) -> str:
