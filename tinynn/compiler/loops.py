@@ -72,10 +72,13 @@ class Loops(Loop):
         self._render = RENDERERS[native.language]
         self.lines = self.written()
         self.source = source_of(self.lines)
-        self._flat = native.flat
+        self._flat = backend.scoped(native.flat)
         launch = {"threads": self.function.threads, "shared_bytes": self.function.shared_bytes}
         dtypes = [each.dtype for each in self.function.arguments]
-        self._function = native.build(self.source, dtypes, **(launch if native.threads > 1 else {}))
+        with backend.scope():
+            self._function = native.build(
+                self.source, dtypes, **(launch if native.threads > 1 else {})
+            )
         given = 1 + len(graph.inputs) + len(emitter.constants)
         scratch = self.function.arguments[given:]
         self._memory = [self._zeros(each.size, backend.dtypes()[each.dtype]) for each in scratch]

@@ -83,19 +83,22 @@ class Reduction(NamedTuple):
 
 # Parts of rows.
 
+# Functions that a compiler of Python's loops brings of its own, named by dtype: exp_float32(x).
+_OWN = ("exp",)
+
 
 def _call(
     name: str,
     evaluate: Callable[..., Any] | None = None,
-    python: str = "",
     special: Mapping[tuple[Any, ...], float] | None = None,
     count: int = 1,
     whole: Callable[..., Expression] | None = None,
 ) -> Operation:
     """A function that C has by this name, and Python's `math` too unless something is given."""
-    text = f"{name}({', '.join(f'{{{i}}}' for i in range(count))})"
+    given = f"({', '.join(f'{{{i}}}' for i in range(count))})"
     evaluate = evaluate or getattr(math, name)
-    return Operation(evaluate, python or text, text, special or {}, call=True, whole=whole)
+    python = f"{name}_{{t}}{given}" if name in _OWN else f"{name}{given}"
+    return Operation(evaluate, python, f"{name}{given}", special or {}, call=True, whole=whole)
 
 
 def _infix(
@@ -306,7 +309,7 @@ OPERATIONS: dict[str, Operation | Composed] = {
     "ceil": _call("ceil", _whole(math.ceil), whole=_itself),
     "trunc": _call("trunc", _whole(math.trunc), whole=_itself),
     "round": _call("rint", _whole(round), whole=_itself),
-    "exp": _call("exp", python="exp_{t}({0})"),
+    "exp": _call("exp"),
     "expm1": _call("expm1"),
     "log": _call("log", special=_ZERO_IS_MINUS_INF),
     "log2": _call("log2", special=_ZERO_IS_MINUS_INF),

@@ -163,10 +163,12 @@ class Schedule:
 
     def _may_join(self, node: Node, group: Group) -> bool:
         """Whether threads could share the nest with this call in it."""
+        if not self.parallel or not reduces(node):
+            return True
         rank = len(group.dims or ())
         partial = [reduced_axes(each) for each in (*group.nodes, node) if reduces(each)]
         over = set[int]().union(*[axes for axes in partial if len(axes) < rank])
-        return not self.parallel or len(over) < max(1, rank)
+        return len(over) < max(1, rank)
 
     def fits(self, node: Node, reader: Node, seen_as: Node) -> bool:
         """Whether a nest may hold both a call and its reader."""

@@ -21,7 +21,6 @@ from tinynn.compiler.codegen.language import (
     Expression,
     Function,
     Gemm,
-    Index,
     Load,
     Loop,
     Parallel,
@@ -29,10 +28,13 @@ from tinynn.compiler.codegen.language import (
     Statement,
     Store,
     Variable,
+    is_float,
+    is_integer,
     room,
     walk,
 )
 from tinynn.compiler.codegen.operations import OPERATIONS, REDUCTIONS, Operation, limits, taken_in
+from tinynn.compiler.codegen.renderers.parts import index_text
 
 _TYPES = {
     "bool": "bool",
@@ -94,7 +96,7 @@ def render(function: Function) -> str:
 class _Renderer:
     def __init__(self, function: Function) -> None:
         self.function = function
-        self.helpers: dict[str, str] = {}  # by name, what the kernel calls
+        self.helpers: dict[str, None] = {}  # functions that the kernel calls, in order
         self.declared: list[set[Variable]] = [set(function.numbers)]
 
     def lines(self) -> Iterator[str]:
@@ -104,7 +106,7 @@ class _Renderer:
         head = f'extern "C" __global__ void __launch_bounds__({function.threads})'
         block = list(self._block(function.body, 1))
         body = [*self._memory(), *block]
-        yield from self.helpers.values()
+        yield from self.helpers
         yield head
         yield f"{function.name}({', '.join(given)}) {{"
         yield from body
@@ -186,10 +188,10 @@ class _Renderer:
         name = f"{reduction}_of_{dtype}"
         x, y = Variable("x", dtype), Variable("y", dtype)
         joined = self._text(taken_in(reduction, y, x))
-        if name not in self.helpers:
-            self.helpers[name] = _COMBINED.format(
-                t=_TYPES[dtype], name=name, half=self.function.threads // 2, joined=joined
-            )
+        helper = _COMBINED.format(
+            t=_TYPES[dtype], name=name, half=self.function.threads // 2, joined=joined
+        )
+        self.helpers[helper] = None
         return name
 
     # Expressions.
@@ -201,7 +203,7 @@ class _Renderer:
             case Constant(number, dtype):
                 return _number(number, dtype)
             case Load(buffer, index):
-                return f"{buffer.name}[{_place(index)}]"
+                return f"{buffer.name}[{index_text(index)}]"
             case Cast(inside, dtype):
                 return f"({_TYPES[dtype]}){self._inner(inside)}"
             case Select(condition, yes, no):
@@ -213,17 +215,16 @@ class _Renderer:
         row = OPERATIONS[value.operation]
         assert isinstance(row, Operation)
         if row.helper:
-            self.helpers[row.cuda.partition("(")[0]] = row.helper
+            self.helpers[row.helper] = None
         args = list(map(self._text if row.call else self._inner, value.args))
         dtype = value.dtype
         # Signed integers that overflow are undefined in C, unsigned ones wrap around. Those that
         # are shorter than an int are ints in C's arithmetic.
-        signed = row.wraps and "int" in dtype
-        if signed:
+        if row.wraps and is_integer(dtype):
             wide = _TYPES["uint64" if dtype.endswith("64") else "uint32"]
             args = [f"({wide}){each}" for each in args]
         text = row.cuda.format(*args)
-        return f"({_TYPES[dtype]})({text})" if "int" in dtype else text
+        return f"({_TYPES[dtype]})({text})" if is_integer(dtype) else text
 
     def _inner(self, value: Expression) -> str:
         """The text of an argument."""
@@ -245,7 +246,7 @@ def _taken(place: Variable | Load, reduction: str, value: Expression) -> Express
 def _number(value: bool | int | float, dtype: str) -> str:
     if dtype == "bool":
         return "true" if value else "false"
-    if dtype.startswith("float"):
+    if is_float(dtype):
         if value != value:
             return _NAN[dtype]
         if (dtype, value) in _SPECIAL:
@@ -258,10 +259,3 @@ def _number(value: bool | int | float, dtype: str) -> str:
     suffix = {"int64": "LL", "uint64": "ULL", "uint32": "U"}.get(dtype, "")
     text = f"{value}{suffix}"
     return f"({_TYPES[dtype]})({text})" if not suffix else f"({text})"
-
-
-def _place(index: Index) -> str:
-    terms = [v.name if factor == 1 else f"{v.name} * {factor}" for v, factor in index.terms]
-    if index.offset or not terms:
-        terms.append(str(index.offset))
-    return " + ".join(terms)

@@ -20,7 +20,6 @@ from tinynn.compiler.codegen.language import (
     Expression,
     Function,
     Gemm,
-    Index,
     Load,
     Loop,
     Matrix,
@@ -33,11 +32,12 @@ from tinynn.compiler.codegen.language import (
     names,
 )
 from tinynn.compiler.codegen.operations import OPERATIONS, Operation, taken_in
+from tinynn.compiler.codegen.renderers.parts import index_text
 from tinynn.compiler.words import Names, of_number
 
-_OURS = "bool_ plus plus_product product_float32 product_float64 exp_float32 exp_float64 rint"
 #: Names that mean something in a kernel's source.
-RESERVED = {*dir(math), *dir(builtins), *keyword.kwlist, *BYTES, *_OURS.split()}
+RESERVED = {*dir(math), *dir(builtins), *keyword.kwlist, *BYTES, "bool_", "plus", "plus_product"}
+RESERVED |= {f"{name}_{dtype}" for name in ("product", *OPERATIONS) for dtype in BYTES} | {"rint"}
 
 
 def render(function: Function) -> str:
@@ -150,14 +150,7 @@ def _element(place: Variable | Load) -> str:
     """The text of what is assigned to."""
     if isinstance(place, Variable):
         return place.name
-    return f"{place.buffer.name}[{_place(place.index)}]"
-
-
-def _place(index: Index) -> str:
-    terms = [v.name if factor == 1 else f"{v.name} * {factor}" for v, factor in index.terms]
-    if index.offset or not terms:
-        terms.append(str(index.offset))
-    return " + ".join(terms)
+    return f"{place.buffer.name}[{index_text(place.index)}]"
 
 
 def _bounds(loop: Loop) -> str:
@@ -169,11 +162,11 @@ def _bounds(loop: Loop) -> str:
 
 def _gemm(gemm: Gemm) -> str:
     def factor(matrix: Matrix) -> list[str]:
-        return [matrix.buffer.name, _place(matrix.start), str(int(matrix.transposed))]
+        return [matrix.buffer.name, index_text(matrix.start), str(int(matrix.transposed))]
 
     out, sizes = gemm.out, map(str, (gemm.rows, gemm.columns, gemm.length))
     given = [*sizes]
     for matrix in (gemm.left, gemm.right):
         given += [*factor(matrix), str(matrix.step)]
-    given += [out.buffer.name, _place(out.start), str(out.step)]
+    given += [out.buffer.name, index_text(out.start), str(out.step)]
     return f"product_{out.buffer.dtype}({', '.join(given)})"
