@@ -3,7 +3,7 @@
 On every library that has a compiler of loops, and by the interpreter of their language.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from tinynn.transforms.record import record
 
 pytestmark = [
     pytest.mark.only("numpy", "cupy"),
-    pytest.mark.usefixtures("compiler_of_loops"),
+    pytest.mark.usefixtures("compiler_of_loops", "current_device"),
 ]
 NUMPY = backends.get("numpy")
 RANDOM = np.random.default_rng(0)
@@ -29,6 +29,13 @@ PICKS = (
     lambda x: x[:, None, 1],
     lambda x: x[::-1, :-1],
 )
+
+
+@pytest.fixture
+def current_device(backend: Backend) -> Iterator[None]:
+    """The device under test is the library's current one, as it is in `fit`."""
+    with backend.scope():
+        yield
 
 
 Emit = Callable[..., Loops]
@@ -79,8 +86,8 @@ def numbers(*shape: int, dtype: str = "float32") -> Any:
 SPECIAL = [0.0, -0.0, np.inf, -np.inf, np.nan, 1e-38, 89.0, -104.0, 88.5, 1, -1, 700, 0.5, 2.5]
 ONES = """abs acosh asinh atan ceil cos cosh exp expm1 floor isfinite isinf isnan log log1p log2
 log10 negative positive reciprocal round sign sin sinh sqrt square tan tanh trunc""".split()
-TWOS = """add atan2 copysign divide equal greater greater_equal hypot less less_equal logaddexp
-maximum minimum multiply not_equal subtract""".split()
+TWOS = """add atan2 copysign divide equal floor_divide greater greater_equal hypot less less_equal
+logaddexp maximum minimum multiply not_equal remainder subtract""".split()
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -109,6 +116,9 @@ def test_functions_of_integers(emitted: Emit, dtype: str) -> None:
         two = [getattr(xp, f"bitwise_{name}")(x, y) for name in ("and", "or", "xor")]
         moved = [xp.bitwise_left_shift(x, few), xp.bitwise_right_shift(x, few), ~x]
         sums = [x + y, x - y, x * y, x + 3, x < y, xp.maximum(x, y), xp.astype(x, xp.float32)]
+        odd = xp.bitwise_or(y, 1)
+        sums += [xp.floor_divide(x, odd), xp.remainder(x, odd), xp.pow(x, xp.bitwise_and(y, 3))]
+        sums += [xp.abs(x), xp.negative(x), xp.sign(x), xp.square(x), xp.isfinite(x), xp.floor(x)]
         return [*two, *moved, *sums, xp.sum(x), xp.max(x), xp.min(y), xp.any(x == y), x > 2]
 
     emitted(each, x, y)

@@ -225,31 +225,25 @@ def _whole(round: Callable[[float], int]) -> Callable[[float], float]:
     return lambda x: math.copysign(float(round(x)), x) if math.isfinite(x) else x
 
 
-# Templates for integers, and functions for floats, which come before them.
+# Templates for integers, and functions for floats, which come before them. Quotients of floats are
+# rounded down as the library's own calls on CUDA do it, which is simpler than Python's way.
 _FLOOR_DIVIDE = """\
 template <class T> __device__ T floor_divide(T x, T y) {
   if (y == 0) return 0;
+  if (y < 0 && y == T(-1)) return T(0ULL - (unsigned long long)x);
   const T quotient = x / y;
   return quotient * y != x && (x < 0) != (y < 0) ? quotient - 1 : quotient;
 }
-__device__ float floor_divide(float x, float y) { return y == 0 ? x / y : floorf(x / y); }
-__device__ double floor_divide(double x, double y) { return y == 0 ? x / y : floor(x / y); }"""
+__device__ float floor_divide(float x, float y) { return floorf(x / y); }
+__device__ double floor_divide(double x, double y) { return floor(x / y); }"""
 _FLOOR_MOD = """\
 template <class T> __device__ T floor_mod(T x, T y) {
-  if (y == 0) return 0;
+  if (y == 0 || (y < 0 && y == T(-1))) return 0;
   const T rest = x % y;
   return rest != 0 && (rest < 0) != (y < 0) ? rest + y : rest;
 }
-__device__ double floor_mod(double x, double y) {
-  const double rest = fmod(x, y);
-  if (rest == 0) return copysign(rest, y);
-  return (rest < 0) != (y < 0) ? rest + y : rest;
-}
-__device__ float floor_mod(float x, float y) {
-  const float rest = fmodf(x, y);
-  if (rest == 0) return copysignf(rest, y);
-  return (rest < 0) != (y < 0) ? rest + y : rest;
-}"""
+__device__ float floor_mod(float x, float y) { return x - floorf(x / y) * y; }
+__device__ double floor_mod(double x, double y) { return x - floor(x / y) * y; }"""
 _POWER = """\
 template <class T> __device__ T power(T x, T y) {
   if (y < 0) return 0;
