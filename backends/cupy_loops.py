@@ -1,4 +1,4 @@
-"""How explicit loops run on CUDA: one kernel of one thread block.
+"""Explicit loops on CUDA: one kernel of one thread block.
 
 CuPy keeps compiled kernels on disk, by a hash of their source and of what compiles them.
 """

@@ -91,7 +91,7 @@ def training(program: Program, backend: Backend) -> tuple[Step, list[Any], Any, 
 
 
 def as_written(step: Step, kept: list[Any], rows: Any, factors: Any) -> tuple[list[Any], list[Any]]:
-    """What lives on after all steps, and what was wanted of each."""
+    """The carry after all steps, and the output of each."""
     wanted = []
     for i in range(STEPS):
         *kept, out = step(*kept, rows[i : i + 1, :], factors[i, ...])
@@ -100,7 +100,7 @@ def as_written(step: Step, kept: list[Any], rows: Any, factors: Any) -> tuple[li
 
 
 def assert_engine_agrees(program: Program, backend: Backend, kind: type[Loop]) -> bool:
-    """Whether that engine can say the program; if it can, it gives what the step gives."""
+    """False if the engine has no form for the program; else its results are the step's."""
     step, kept, rows, factors = training(program, backend)
     params, wanted = as_written(step, kept, rows, factors)
     decompositions = backend.lowering.decompositions if backend.lowering else None

@@ -175,7 +175,7 @@ def test_a_kernel_that_does_not_compile(backend: Backend, monkeypatch: pytest.Mo
 
 @pytest.fixture
 def loops_run(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How often loops ran."""
+    """A number for each run of loops."""
     turns: list[int] = []
     run = Loops.run
 

@@ -30,7 +30,7 @@ _LARGEST, _LARGEST_PRODUCT = 2**18, 2**22
 
 
 def worth_compiling(graph: Graph, steps: int) -> bool:
-    """Whether so many steps of a program take longer in calls than compiling loops does.
+    """True if so many steps of a program take longer in calls than compiling loops does.
 
     It decides from the program's size, not from timing, so that the answer is the same every time.
     """
@@ -85,7 +85,7 @@ class Loops(Loop):
         self.kept: list[Any] = []
 
     def compiler(self) -> LoopCompiler:
-        """What makes a function of the source; CannotEmit where the library has nothing."""
+        """The library's compiler of loops; CannotEmit if it has none."""
         native: LoopCompiler | None = self.backend.native()
         if native is None:
             raise CannotEmit(f"{self.backend} has no compiler of loops")
@@ -115,7 +115,7 @@ class Loops(Loop):
         return self.steps(rows[0].shape[0] // size, [*rows, *each])
 
     def steps(self, steps: int, arrays: Sequence[Any]) -> Any:
-        """What `run` takes, from arrays that hold so many steps' data, one after the other."""
+        """The argument of `run`, from arrays that hold so many steps' data, one after the other."""
         for stream, array in zip(self.streams, arrays, strict=True):
             if prod(array.shape) != steps * prod(stream.shape):  # loops would run past its end
                 got = tuple(array.shape)
@@ -129,7 +129,7 @@ class Loops(Loop):
             outside = self._emitter.constants.values()
             constants = [self._flat(c.value) for c in outside]
             given = zip(map(id, [*self.streams, *outside]), [*data, *constants], strict=True)
-            check_indices(self._emitter.picked, dict(given), self.backend.to_host)
+            check_indices(self._emitter.gathers, dict(given), self.backend.to_host)
             self._function(steps, times, outs, *self.kept, *data, *constants, *self._memory)
         return outs
 

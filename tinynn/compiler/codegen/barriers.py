@@ -1,5 +1,5 @@
-"""Where the threads of a block wait for each other: before what reads or writes memory that another
-statement since the last barrier has written, or writes what one has read.
+"""Barriers, at which the threads of a block wait for each other: before a statement that reads or
+writes memory that another one since the last barrier has written, or writes what one has read.
 
 Memory is told apart by ranges of elements, so that parts of a vector do not wait for one another.
 What a thread alone accesses is its own affair: elements that two index spaces give to the same one.
@@ -49,7 +49,7 @@ class Access(NamedTuple):
     owner: int | str | None = None
 
     def meets(self, other: "Access") -> bool:
-        """Whether the order of the two accesses matters."""
+        """True if the order of the two accesses matters."""
         if self.buffer != other.buffer or not (self.writes or other.writes):
             return False
         if self.owner is not None and self.owner == other.owner:
@@ -99,7 +99,7 @@ Axes = tuple[tuple[Variable, int], ...]
 def accesses(
     statements: Iterable[Statement], ranges: Ranges, axes: Axes | None = None
 ) -> Iterable[Access]:
-    """What statements read and write, in an index space over these axes or outside of any."""
+    """The accesses of statements in an index space over these axes, or outside of any."""
     for each in statements:
         if isinstance(each, Assign | Store | Accumulate):
             for load in _loads(each.value):
@@ -137,7 +137,7 @@ def _access(place: Load, ranges: Ranges, axes: Axes | None, writes: bool) -> Acc
 
 
 def _owner(index: Index, axes: Axes | None) -> int | str | None:
-    """Which thread accesses an element; None where it is not known, or several do."""
+    """The `owner` of an access; None where several threads may access an element."""
     if axes is None:
         return None
     if not axes:

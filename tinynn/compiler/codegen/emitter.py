@@ -65,7 +65,7 @@ class LoopEmitter:
         constants: arrays from outside, by the memory they are in.
         scratch: memory of its own, full of zeros before the first step.
         statements: those of a step.
-        picked: indices, and for each the length of the axis along which they pick.
+        gathers: indices of `take` and `scatter_add`, and the length of the axis of each.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class LoopEmitter:
         self.scratch: list[Buffer] = []
         self.statements: list[Statement] = []
         self.homes: dict[int, View] = {}  # where values lie, by the id of their root
-        self.picked: list[tuple[Node, int]] = []  # indices, and how many there are to pick from
+        self.gathers: list[tuple[Node, int]] = []
         self._packed: dict[int, View] = {}  # memory that a value must be written to
         self._moves: dict[int, list[tuple[Any, View]]] = {}  # what is copied into packed memory
         self._outputs = {id(root(o)) for o in graph.outputs if isinstance(o, Node)}
@@ -151,7 +151,7 @@ class LoopEmitter:
                 self._parts(node)
 
     def _parts(self, node: Node) -> None:
-        """Where the arguments of a `pack` or `concat` belong in its memory."""
+        """Place the arguments of a `pack` or `concat` in its memory."""
         home = self.home(node)
         moves = self._moves.setdefault(id(node), [])
         axis, start = node.kwargs.get("axis", 0), 0
@@ -177,7 +177,7 @@ class LoopEmitter:
         return self.scratch[-1]
 
     def home(self, node: Node) -> View:
-        """Where a value lies, from the first question on."""
+        """The view of a value's own memory, which is allocated at the first call."""
         if id(node) not in self.homes:
             if id(node) in self._packed:
                 view = self._packed[id(node)]
@@ -195,7 +195,7 @@ class LoopEmitter:
         return self.homes.get(id(node), self._packed.get(id(node)))
 
     def view(self, node: Node) -> View:
-        """Where the elements of a value lie."""
+        """The view of a value in memory."""
         view = looked(node, self.home(root(node)))
         if view is None:
             raise CannotEmit(f"{node.name} of {node.shape} cannot be looked at without a copy")
@@ -210,7 +210,7 @@ class LoopEmitter:
         return Variable(self.new(wanted), dtype)
 
     def is_output(self, node: Node) -> bool:
-        """Whether the step gives the value's memory away."""
+        """True if the value's memory is an output of the step."""
         return id(node) in self._outputs
 
     # Statements.

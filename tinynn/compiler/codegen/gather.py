@@ -42,7 +42,7 @@ def statements(emitter: Any, node: Node) -> Iterable[Statement]:
         raise cannot(node, ": the step computes its indices")
     if len(indices.shape) != 1 or size(indices) != size(first):
         raise cannot(node, ": its indices are a part of other numbers, or no vector")
-    emitter.picked.append((first, count))
+    emitter.gathers.append((first, count))
     shape = node.shape if node.name == "take" else node.args[2].shape
     at = places(len(shape))
     axes = list(zip(at, shape, strict=True))
@@ -67,13 +67,13 @@ def _index_of(given: Load | Variable, count: int) -> list[Statement]:
 
 
 def check_indices(
-    picked: Iterable[tuple[Node, int]], arrays: dict[int, Any], to_host: Callable[[Any], Any]
+    gathers: Iterable[tuple[Node, int]], arrays: dict[int, Any], to_host: Callable[[Any], Any]
 ) -> None:
-    """IndexError if one of these arrays, by the id of what it is given for, picks what is not.
+    """IndexError if one of these arrays, by the id of its node, holds an index out of range.
 
-    to_host: gives an array's values on the host, where they are looked at without a launch.
+    to_host: copies an array to the host, where it is checked without a launch.
     """
-    for node, count in picked:
+    for node, count in gathers:
         if id(node) not in arrays or 0 in arrays[id(node)].shape:
             continue
         indices = to_host(arrays[id(node)])

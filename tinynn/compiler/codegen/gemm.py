@@ -82,7 +82,7 @@ class Products:
     # BLAS.
 
     def _large(self, a: View, b: View) -> bool:
-        """Whether BLAS is faster."""
+        """True for a product that is large enough for BLAS to be faster."""
         sides = *a.shape[-2:], b.shape[-1]
         large = self.emitter.products.get(self.dtype, inf)
         return min(sides) >= _ROWS and prod(sides) >= large

@@ -22,12 +22,12 @@ BYTES = {"bool": 1, "float32": 4, "float64": 8} | {
 
 
 def is_float(dtype: str) -> bool:
-    """Whether numbers of the dtype are floating-point numbers."""
+    """True for a floating-point dtype."""
     return dtype.startswith("float")
 
 
 def is_integer(dtype: str) -> bool:
-    """Whether numbers of the dtype are whole numbers; indices have a dtype of their own."""
+    """True for an integer dtype; indices have a dtype of their own."""
     return "int" in dtype
 
 
@@ -222,7 +222,7 @@ class Parallel:
 
 @dataclass(frozen=True)
 class Combine:
-    """What the threads hold in a variable is reduced to one number, which all of them hold then.
+    """Reduce a variable over all threads to one number, which each of them then holds.
 
     All have seen before what each of them wrote, as after a `Barrier`.
     """

@@ -69,7 +69,7 @@ class Nest:
                 self.stored[id(node)] = self.emitter.home(node).squeezed()
 
     def _reduced(self, node: Node) -> View:
-        """Where a reduction's result is met in the loops over its argument."""
+        """The view of a reduction's result in the loops over its argument."""
         shape = node.args[0].shape
         gone = axes_of(node.kwargs.get("axis"), len(shape))
         home = self.emitter.home(node)
@@ -108,7 +108,7 @@ class Nest:
                 table[key] = next(found)
 
     def _order(self) -> None:
-        """Which axes are gone through in parallel, and in what order all of them are."""
+        """Choose the parallel axes, and the order of all of them."""
         rank = len(self.dims)
         whole, partial = [], set[int]()
         for node in self.group.nodes:
@@ -152,7 +152,7 @@ class Nest:
         return [*cleared, *self._from(0)]
 
     def _from(self, depth: int) -> list[Statement]:
-        """What is done for one point of the axes before, and loops over the others."""
+        """The statements for one point of the axes before `depth`: loops over the others."""
         begun = self.begun.get(depth, [])
         out: list[Statement] = [
             Assign(self.held[id(node)], start_of(node.name, self._dtype(node))) for node in begun

@@ -56,7 +56,7 @@ class Operation:
     whole: Callable[..., Expression] | None = None
 
     def __call__(self, *args: Any) -> Any:
-        """What it gives, of Python's numbers."""
+        """The result, of Python's numbers."""
         if args in self.special:
             return self.special[args]
         try:
@@ -351,7 +351,7 @@ def operation(name: str, args: Sequence[Any], dtype: str) -> Expression:
 
 
 def start_of(reduction: str, dtype: str) -> Constant:
-    """What a reduction begins with, in that dtype."""
+    """The number that a reduction starts from, in that dtype."""
     start = REDUCTIONS[reduction].start
     if dtype == "bool":
         return Constant(bool(start), dtype)
@@ -364,7 +364,7 @@ def start_of(reduction: str, dtype: str) -> Constant:
 
 
 def taken_in(reduction: str, held: Expression, value: Expression) -> Expression:
-    """What a reduction holds after one more number."""
+    """The value of a reduction after one more number."""
     return operation(REDUCTIONS[reduction].operation, (value, held), held.dtype)
 
 

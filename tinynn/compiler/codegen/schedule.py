@@ -1,4 +1,4 @@
-"""Which calls share a loop nest, where their results lie, and in what order the nests run.
+"""The schedule: calls grouped into loop nests (loop fusion), and the order of the nests.
 
 A call goes into the latest nest that can take it: beside its first reader, where that reader goes
 through the same elements in the same order. What is read in its own nest alone is a variable there;
@@ -21,12 +21,12 @@ _WHOLE = ("matmul", "concat", "pack", "take", "scatter_add")
 
 
 def pointwise(node: Any) -> bool:
-    """Whether each element follows from the elements at its place."""
+    """True for a call whose result at a place depends on the arguments at that place alone."""
     return elementwise(node) or (is_call(node) and node.function in (FILL, COPIED))
 
 
 def reduces(node: Any) -> bool:
-    """Whether it goes through its argument's elements and gives fewer."""
+    """True for a reduction: a call that goes through its argument's elements and gives fewer."""
     return is_call(node) and node.name in REDUCTIONS
 
 
@@ -57,14 +57,14 @@ def looked(node: Any, base: View) -> View | None:
 
 
 def spread(node: Any, base: View, over: Shape) -> View:
-    """How a nest that passes over a shape reads a value whose root lies as `base` says."""
+    """The view through which a nest over a shape reads a value whose root lies as `base` says."""
     view = looked(node, base)
     assert view is not None
     return view.broadcast(over).squeezed()
 
 
 def in_step(node: Any, over: Shape) -> bool:
-    """Whether a nest over that shape meets the root's elements in their own order."""
+    """True if a nest over that shape meets the root's elements in their own order."""
     first = root(node)
     kept = tuple(n for n in over if n != 1)
     if tuple(n for n in first.shape if n != 1) != kept:
@@ -162,7 +162,7 @@ class Schedule:
         late[place].nodes.append(node)
 
     def _may_join(self, node: Node, group: Group) -> bool:
-        """Whether threads could share the nest with this call in it."""
+        """True if threads could share the nest with this call in it."""
         if not self.parallel or not reduces(node):
             return True
         rank = len(group.dims or ())
@@ -171,18 +171,18 @@ class Schedule:
         return len(over) < max(1, rank)
 
     def fits(self, node: Node, reader: Node, seen_as: Node) -> bool:
-        """Whether a nest may hold both a call and its reader."""
+        """True if one nest may hold both a call and its reader."""
         nest = pointwise(reader) or reduces(reader)
         over = seen_as.shape if reduces(reader) else reader.shape
         return pointwise(node) and nest and in_step(seen_as, over)
 
     def lives(self, node: Node) -> bool:
-        """Whether a value is read outside its nest."""
+        """True if a value is read outside its nest, and has to lie in memory."""
         mine = self.place[id(node)]
         return any(self.place[id(reader)] != mine for reader, _ in self.readers.get(id(node), []))
 
     def may_replace(self, new: Node, old: Input) -> bool:
-        """Whether a new value can be written over the old one: the old one is not read later."""
+        """True if a new value can be written over the old one, which is not read later."""
         if new.shape != old.shape or new.dtype != old.dtype:
             return False
         mine = self.place[id(new)]

@@ -36,7 +36,7 @@ class View(NamedTuple):
 
     @property
     def scalar(self) -> bool:
-        """Whether it is a variable."""
+        """True for a single number in a variable."""
         return isinstance(self.base, Variable)
 
     @classmethod
@@ -119,7 +119,7 @@ class View(NamedTuple):
         return Load(self.base, self.distance(*places))
 
     def distance(self, *places: Index | Variable | int) -> Index:
-        """How far an element is from the start of the memory."""
+        """The distance of an element from the start of the memory."""
         index = Index.of(0 if self.start is None else self.start)
         for step, place in zip(self.strides, places, strict=True):
             index = index.plus(Index.of(place).times(step))
@@ -127,7 +127,7 @@ class View(NamedTuple):
 
 
 def seen(node: Node, base: View) -> View | None:
-    """What a view of an array, itself lying as `base` says, is; None if it needs a copy."""
+    """The view that a call gives of an array lying as `base` says; None if it needs a copy."""
     shape = tuple(node.shape)
     if node.name in RESHAPES:
         return base.reshaped(shape)

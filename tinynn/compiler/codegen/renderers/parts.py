@@ -1,4 +1,4 @@
-"""What is written alike in every target."""
+"""Text that is alike in every target."""
 
 from tinynn.compiler.codegen.language import Index
 

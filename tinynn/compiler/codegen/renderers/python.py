@@ -137,7 +137,7 @@ class _Renderer:
 
 
 def _is_atom(value: Expression) -> bool:
-    """Whether the text of an expression is one name, element or call."""
+    """True if the text of an expression is one name, element or call."""
     if isinstance(value, Apply):
         row = OPERATIONS[value.operation]
         return (isinstance(row, Operation) and row.call) or is_integer(value.dtype)
