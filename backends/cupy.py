@@ -14,6 +14,7 @@ from backends.base import Array, Backend, BackendUnavailable, Device, F
 from backends.cupy_functions import threefry
 from backends.cupy_lowering import LOWERING
 from backends.cupy_namespace import SEVERAL, near, xp
+from backends.lowering import LoopCompiler
 
 
 class CuPy(Backend):
@@ -68,6 +69,12 @@ class CuPy(Backend):
                 return function(*args, **kwargs)
 
         return call  # type: ignore[return-value]
+
+    def native(self) -> LoopCompiler:
+        from backends.cupy_loops import native  # seldom needed
+
+        with self.scope():
+            return native(self.device.id)
 
     def memory_in_use(self) -> int | None:
         with self.scope():

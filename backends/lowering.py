@@ -85,19 +85,30 @@ class LoopCompiler:
     """A compiler of explicit loops for a library's arrays.
 
     Attributes:
-        build: from the Python source of `run(steps, times, *pointers)`, and the dtypes of what is
-            pointed to, to the function `run(steps, times, *arrays)`. The source may use Python's
-            arithmetic, `range`, the functions of `math`, the names of the dtypes as casts of
-            numbers, exp_float32 and exp_float64, and, for sums of floats whose order does not
-            matter, plus(x, y) and plus_product(x, y, z) = x + y * z. No two arrays may overlap.
+        build: from the source of `run(steps, times, *pointers)`, and the dtypes of what is pointed
+            to, to the function `run(steps, times, *arrays)`. No two arrays may overlap. Where
+            threads share a kernel, it is given `threads=`, how many, and `shared_bytes=`, too.
         flat: the elements of an array as a vector that lies in one piece, its own memory if it can.
         products: the dtypes, by name, of whose matrices the source may leave the product to the
             library's BLAS: product_float32(m, n, k, *a, *b, *out) for (m, k) by (k, n). A matrix
             is its array, its first element's place, whether it lies transposed, and the number of
             elements from one row of memory to the next; `out` does not lie transposed. For each
             the number of multiplications from which on that is faster than loops.
+        language: of the source. "python" may use Python's arithmetic, `range`, the functions of
+            `math`, the names of the dtypes as casts of numbers, exp_float32 and exp_float64, and,
+            for sums of floats whose order does not matter, plus(x, y) and plus_product(x, y, z) =
+            x + y * z. "cuda" is CUDA C for one thread block.
+        threads: how many threads may share a kernel, a power of two from 32 on; 1 for a kernel
+            that one thread carries out.
+        shared_bytes: the memory that the threads of a kernel may share.
+        automatic: whether engine="auto" takes loops for one network, where measurements on hardware
+            show that they win; if not, only engine="loops" does.
     """
 
-    build: Callable[[str, Sequence[str]], Callable[..., None]]
+    build: Callable[..., Callable[..., None]]
     flat: Callable[[Any], Any]
     products: Mapping[str, int] = field(default_factory=dict)
+    language: str = "python"
+    threads: int = 1
+    shared_bytes: int = 0
+    automatic: bool = True

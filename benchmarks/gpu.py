@@ -40,6 +40,7 @@ LENGTHS = {
     "w3": ((1, 3), (1, 11)),
     "w4": ((1, 6), (1, 26)),
 }
+SMALL = ("w1", "w2")
 CALLED = tuple(name for name in ENGINES if name not in ("auto", "loops", "jit"))
 Make = Callable[[Any, str], works.Trained]  # the work and the device
 
@@ -109,20 +110,24 @@ def captured(work: Any, device: str) -> works.Trained:
     return run
 
 
-def competitors() -> dict[str, tuple[str, bool, Make]]:
-    """Name -> the library, whether a run is one program, and how."""
+def competitors(small: bool) -> dict[str, tuple[str, bool, Make]]:
+    """Name -> the library, whether a run is one program, and how.
+
+    small: with tinynn's loops, which one thread block carries out.
+    """
 
     def tinynn(library: str, engine: str) -> dict[str, tuple[str, bool, Make]]:
         def make(work: Any, device: str) -> works.Trained:
             return works.fitted(work, engine, device)
 
-        return {f'tinynn on {library}, engine="{engine}"': (library, engine == "jit", make)}
+        once = engine in ("jit", "loops")
+        return {f'tinynn on {library}, engine="{engine}"': (library, once, make)}
 
     found: dict[str, tuple[str, bool, Make]] = {}
     for library in ("cupy", "torch"):
         for engine in CALLED:
             found |= tinynn(library, engine)
-    found |= tinynn("jax", "jit")
+    found |= tinynn("jax", "jit") | (tinynn("cupy", "loops") if small else {})
     found["PyTorch, eager"] = (
         "torch", False, lambda work, on: work.in_torch(on.partition(":")[2]).trained,
     )  # fmt: skip
@@ -183,7 +188,7 @@ def main() -> None:
     with asked.out.open("a") as out:
         for name in asked.work.split(","):
             for work in made(name, asked.rehearse):
-                for who, (library, once, make) in competitors().items():
+                for who, (library, once, make) in competitors(name in SMALL).items():
                     device = devices.get(library, "")
                     said = {"work": work.title, "unit": work.unit, "name": who, "on": device}
                     try:

@@ -116,8 +116,8 @@ def of_rows(work: Dense, rows: int) -> Dense:
     return Dense(work.title, work.sizes, work.batch, rows, work.rule)
 
 
-def trained(work: Any, engine: str, shuffle: bool = False) -> Run:
-    """tinynn's engine of that name, as `fit` makes it, after its first epoch."""
+def problem_of(work: Any, shuffle: bool = False) -> Any:
+    """The work, prepared as `fit` prepares it."""
     home = backends.get("cupy")
     x, y = home.asarray(work.x), home.asarray(work.y)
     net, loss, optimizer = work.tinynn()
@@ -125,13 +125,22 @@ def trained(work: Any, engine: str, shuffle: bool = False) -> Run:
     params: dict[str, Any] = {}
     for (layer, kind), weight in zip(kinds, work.start(), strict=True):
         params.setdefault(layer, {})[kind] = home.asarray(weight)
-    problem = prepare(
+    return prepare(
         net, x, y, params=params, loss=loss, optimizer=optimizer, batch_size=work.batch,
         shuffle=shuffle,
     )  # fmt: skip
-    batches = problem.batches
-    with home.scope():
-        made = engines.select(problem, engine, epochs=1)
+
+
+def engine_of(problem: Any, name: str, epochs: int = 1, **settings: Any) -> Any:
+    """tinynn's engine of that name, as `fit` makes it."""
+    with problem.batches.backend.scope():
+        return engines.select(problem, name, epochs=epochs, **settings)
+
+
+def trained(work: Any, engine: str, shuffle: bool = False) -> Run:
+    """tinynn's engine of that name, after its first epoch."""
+    problem = problem_of(work, shuffle)
+    made, batches = engine_of(problem, engine), problem.batches
     epochs = [0]
 
     def epoch() -> Any:
@@ -142,7 +151,7 @@ def trained(work: Any, engine: str, shuffle: bool = False) -> Run:
     def run(count: int) -> Any:
         if made.fuses_epochs:
             return batches.loss_of_epoch(made.run_epochs(count), batches.epoch(0))
-        return home.xp.stack([epoch() for _ in range(count)])
+        return batches.backend.xp.stack([epoch() for _ in range(count)])
 
     run(1)
     return run
@@ -163,13 +172,23 @@ WAYS: dict[str, Callable[[Any], Run]] = {
 SHUFFLED: dict[str, Callable[[Any], Run]] = {
     'tinynn, engine="calls", shuffled': lambda work: trained(work, "calls", shuffle=True),
 }
+# One thread block carries loops out, which is for small networks.
+LOOPS: dict[str, Callable[[Any], Run]] = {
+    'tinynn, engine="loops"': lambda work: trained(work, "loops"),
+}
+LOOPS_SHUFFLED: dict[str, Callable[[Any], Run]] = {
+    'tinynn, engine="loops", shuffled': lambda work: trained(work, "loops", shuffle=True),
+}
 HEAD = ("", "launches", *(field.name for field in fields(Asked)))
 
 
 def table(work: Any) -> list[str]:
     """What is asked in each way of doing the work, without the lines of nothing."""
     rows: list[Any] = [HEAD, ("---",) * len(HEAD)]
-    for title, make in (WAYS | (SHUFFLED if work.batch else {})).items():
+    ways, small = dict(WAYS), work.x.shape[1] <= 64
+    ways |= LOOPS if small else {}
+    ways |= SHUFFLED | (LOOPS_SHUFFLED if small else {}) if work.batch else {}
+    for title, make in ways.items():
         for part, numbers in measured(make, work).items():
             if numbers != Asked():
                 rows.append((f"{title}: {part}", numbers.launches, *astuple(numbers)))

@@ -163,6 +163,18 @@ def float_dtype(request: pytest.FixtureRequest, backend: backends.Backend) -> An
     return dtypes[request.param]
 
 
+@pytest.fixture
+def compiler_of_loops(backend: backends.Backend) -> Any:
+    """What compiles explicit loops; a test that takes it is skipped where that is missing."""
+    try:
+        native = backend.native()
+    except backends.BackendUnavailable as error:
+        pytest.skip(str(error))
+    if native is None:
+        pytest.skip(f"{backend!r} has no compiler of loops")
+    return native
+
+
 @pytest.fixture(autouse=True)
 def transfers(request: pytest.FixtureRequest) -> Iterator[Transfers | None]:
     """Watch what leaves the backend under test for the host; see tests/transfers.py."""

@@ -43,7 +43,12 @@ def write(name: str, content: str, folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
+    "name",
+    [
+        "README.md",
+        "tinynn/compiler/README.md",
+        *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")),
+    ],
 )
 def test_python_blocks_run(name: str, tmp_path: Path) -> None:
     # What the examples read is found from the root; what they save goes elsewhere.

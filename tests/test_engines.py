@@ -10,7 +10,7 @@ import pytest
 import tinynn
 from backends import Backend
 from tests.checks import assert_close
-from tests.engines import compiled_by
+from tests.engines import compilers_of
 from tinynn import tree
 from tinynn.compiler.engines import kind_of
 from tinynn.compiler.loop import Scanned
@@ -116,15 +116,16 @@ def assert_same(
             warnings.simplefilter("error")  # a step that is not compiled would say so
             return tinynn.fit(net, given["x"], given[target], engine=engine, **settings)
 
-    eager, compiled = trained("eager"), trained(compiled_by(backend))
-    expected = dict(tree.paths(eager.params))
-    for name, array in tree.paths(compiled.params):
-        want = backend.to_host(expected.pop(name))
-        assert_close(array, want, backend, dtype=want.dtype.name, rtol=1e-8)
-    assert not expected
-    assert compiled.history.keys() == eager.history.keys()
-    for name, numbers in eager.history.items():
-        np.testing.assert_allclose(compiled.history[name], numbers, rtol=1e-8)
+    eager = trained("eager")
+    for compiled in map(trained, compilers_of(backend)):
+        expected = dict(tree.paths(eager.params))
+        for name, array in tree.paths(compiled.params):
+            want = backend.to_host(expected.pop(name))
+            assert_close(array, want, backend, dtype=want.dtype.name, rtol=1e-8)
+        assert not expected
+        assert compiled.history.keys() == eager.history.keys()
+        for name, numbers in eager.history.items():
+            np.testing.assert_allclose(compiled.history[name], numbers, rtol=1e-8)
 
 
 @pytest.mark.parametrize("net", NETS.values(), ids=NETS)
@@ -169,7 +170,7 @@ def test_a_loss_that_names_a_dtype(backend: Backend) -> None:
 
 def test_callbacks_see_and_may_replace_true_parameters(backend: Backend) -> None:
     given = data(backend)
-    seen: dict[str, list[Any]] = {"eager": [], compiled_by(backend): []}
+    seen: dict[str, list[Any]] = {engine: [] for engine in ("eager", *compilers_of(backend))}
 
     for engine, kept in seen.items():
 
@@ -179,9 +180,10 @@ def test_callbacks_see_and_may_replace_true_parameters(backend: Backend) -> None
                 run.params = tree.map(lambda leaf: leaf * 0.5, run.params)
 
         tinynn.fit(SMALL, given["x"], given["labels"], epochs=5, engine=engine, callbacks=[halve])
-    for eager, compiled in zip(*seen.values(), strict=True):
-        for want, found in zip(eager, compiled, strict=True):
-            np.testing.assert_allclose(found, want, rtol=1e-8, atol=1e-12)
+    for eager, *others in zip(*seen.values(), strict=True):
+        for compiled in others:
+            for want, found in zip(eager, compiled, strict=True):
+                np.testing.assert_allclose(found, want, rtol=1e-8, atol=1e-12)
 
 
 def test_data_that_a_callback_changes(backend: Backend) -> None:
@@ -327,9 +329,10 @@ def test_divergence_stops_at_the_same_epoch(backend: Backend) -> None:
             )
         return model.history["loss"]
 
-    eager, compiled = history("eager"), history(compiled_by(backend))
-    assert len(eager) == len(compiled) < 500
-    np.testing.assert_allclose(compiled[:20], eager[:20], rtol=1e-8)
+    eager = history("eager")
+    for compiled in map(history, compilers_of(backend)):
+        assert len(eager) == len(compiled) < 500
+        np.testing.assert_allclose(compiled[:20], eager[:20], rtol=1e-8)
 
 
 def test_an_engine_that_does_not_exist(backend: Backend) -> None:

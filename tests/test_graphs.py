@@ -12,9 +12,9 @@ from backends import Backend
 from tests.checks import assert_close, assert_equal
 from tinynn import tree
 from tinynn.compiler import RecordingError, first_nonfinite, passes, pipelines, suited
+from tinynn.compiler.codegen.schedule import inputs_copied, views_copied
 from tinynn.compiler.engines import kind_of
 from tinynn.compiler.flat import packed
-from tinynn.compiler.nests import inputs_copied, views_copied
 from tinynn.compiler.rewrite import CannotEmit
 from tinynn.functional import relu, sigmoid
 from tinynn.layers import Linear, Sequential

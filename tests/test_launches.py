@@ -73,6 +73,36 @@ def test_the_losses_are_those_by_hand(backend: Backend, bench: Any, name: str, f
     np.testing.assert_allclose(backend.to_host(run(4)), want, rtol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["w1", "w2"])
+def test_a_chunk_of_steps_in_loops_is_one_launch(bench: Any, name: str) -> None:
+    problem = bench.problem_of(work_of(bench, name))
+    made, epoch, steps = bench.engine_of(problem, "loops"), None, problem.batches.steps
+    made.run_epochs(3)
+    chunks = [lambda: made.run_epochs(50), lambda: made.run(epoch, 0, steps)]
+    epoch = problem.batches.epoch(0)
+    for run in chunks:
+        run()
+        chunk = bench.asked(run)
+        assert (chunk.kernels, chunk.launches) == (1, 1)
+        assert (chunk.mallocs, chunk.sent, chunk.reads, chunk.waits) == (0, 0, 0, 0)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_losses_in_loops_are_those_by_hand(backend: Backend, bench: Any, name: str) -> None:
+    work = work_of(bench, name)
+    run, expert = bench.trained(work, "loops"), bench.by_hand(work)
+    expert(1)  # which the engine has made
+    want = backend.to_host(expert(4))
+    want = want if work.batch is None else want.mean(axis=1)
+    np.testing.assert_allclose(backend.to_host(run(4)), want, rtol=1e-4)
+
+
+def test_auto_takes_no_kernel_of_its_own_for_one_network(bench: Any) -> None:
+    problem = bench.problem_of(work_of(bench, "w1"))
+    made = bench.engine_of(problem, "auto", epochs=10**9, never_stops_early=True)
+    assert made.name == "calls"
+
+
 def test_shuffled_epochs_read_nothing_and_reuse_memory(bench: Any) -> None:
     work = work_of(bench, "w2")
     run = bench.trained(work, "calls", shuffle=True)

@@ -58,7 +58,11 @@ def hosts(arrays: dict[str, Any], backend: backends.Backend) -> dict[str, np.nda
     return {path: backend.to_host(leaf) for path, leaf in arrays.items()}
 
 
-ENGINES = {"numpy": ("calls", "loops"), "numpy-readonly": (), "jax-x64": ("jit",)}
+ENGINES = {
+    **dict.fromkeys(("numpy", "cupy", "cupy:1"), ("calls", "loops")),
+    "numpy-readonly": (),
+    "jax-x64": ("jit",),
+}
 NO_LOOPS = ("mixture",)  # `stack` is not written as loops
 
 

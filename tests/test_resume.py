@@ -82,12 +82,12 @@ def test_every_engine(backend: Backend, engines: list[str], tmp_path: Path) -> N
         assert_resumes(backend, folder, batch_size=5, engine=engine)
 
 
-@pytest.mark.only("numpy")
+@pytest.mark.only("numpy", "cupy")
+@pytest.mark.usefixtures("compiler_of_loops")
 @pytest.mark.parametrize("net", [NET, PLAIN])
-def test_machine_code(variant: Any, backend: Backend, tmp_path: Path, net: Any) -> None:
-    if variant.id != "numpy":
+def test_loops(variant: Any, backend: Backend, tmp_path: Path, net: Any) -> None:
+    if variant.id == "numpy-readonly":
         pytest.skip("loops write into arrays, which are read-only here")
-    pytest.importorskip("numba")
     assert_resumes(backend, tmp_path, net, batch_size=5, engine="loops")
 
 

@@ -115,7 +115,8 @@ def test_an_added_loss_is_a_number(backend: backends.Backend) -> None:
         net.init(0, given(backend))
 
 
-ENGINES = {"numpy": ["eager", "calls", "loops"], "jax": ["eager", "jit"]}
+LOOPS = ["eager", "calls", "loops"]
+ENGINES = {"numpy": LOOPS, "cupy": LOOPS, "jax": ["eager", "jit"]}
 
 
 @pytest.mark.reads_scalars

@@ -8,10 +8,12 @@ from collections.abc import Sequence
 from math import prod
 from typing import Any
 
+from backends.lowering import LoopCompiler
+from tinynn.compiler.codegen.emitter import LoopEmitter
+from tinynn.compiler.codegen.gather import check_indices
+from tinynn.compiler.codegen.renderers import RENDERERS
 from tinynn.compiler.flat import packed
-from tinynn.compiler.kernel import Kernel
 from tinynn.compiler.loop import Loop
-from tinynn.compiler.picked import check_picked
 from tinynn.compiler.pipelines import applied, portable
 from tinynn.compiler.plan import is_view
 from tinynn.compiler.rewrite import CannotEmit, size
@@ -28,7 +30,7 @@ _LARGEST, _LARGEST_PRODUCT = 2**18, 2**22
 
 
 def worth_compiling(graph: Graph, steps: int) -> bool:
-    """Whether so many steps of a program take longer in calls than compiling loops does.
+    """True if so many steps of a program take longer in calls than compiling loops does.
 
     It decides from the program's size, not from timing, so that the answer is the same every time.
     """
@@ -50,52 +52,49 @@ class Loops(Loop):
     """
 
     def __init__(self, graph: Graph, kept: int, backend: Any, rows: Sequence[list[int]]) -> None:
-        native = backend.native()
-        if native is None:
-            raise CannotEmit(f"{backend} has no compiler of loops")
         self.backend = backend
+        native = self.compiler()
         graph = applied(graph, portable())
         graph, self.storage = packed(graph, rows, kept)
         self.count = kept = self.storage.count
-        self._kernel = Kernel(graph, kept, backend, native.products)
-        self.graph = graph = self._kernel.graph
+        self._emitter = emitter = LoopEmitter(
+            graph,
+            kept,
+            backend,
+            products=native.products,
+            threads=native.threads,
+            shared_bytes=native.shared_bytes,
+        )
+        self.graph = graph = emitter.graph
         self.inputs, self.streams = graph.inputs[:kept], graph.inputs[kept:]
         self.wanted = graph.outputs[kept]
+        self.function = emitter.function()
+        self._render = RENDERERS[native.language]
         self.lines = self.written()
         self.source = source_of(self.lines)
-        self._flat = native.flat
-        self._function = native.build(self.source, self._dtypes())
-        self._memory = [self._zeros(*each) for each in self._kernel.scratch.values()]
+        self._flat = backend.scoped(native.flat)
+        launch = {"threads": self.function.threads, "shared_bytes": self.function.shared_bytes}
+        dtypes = [each.dtype for each in self.function.arguments]
+        with backend.scope():
+            self._function = native.build(
+                self.source, dtypes, **(launch if native.threads > 1 else {})
+            )
+        given = 1 + len(graph.inputs) + len(emitter.constants)
+        scratch = self.function.arguments[given:]
+        self._memory = [self._zeros(each.size, backend.dtypes()[each.dtype]) for each in scratch]
         self.kept: list[Any] = []
 
+    def compiler(self) -> LoopCompiler:
+        """The library's compiler of loops; CannotEmit if it has none."""
+        native: LoopCompiler | None = self.backend.native()
+        if native is None:
+            raise CannotEmit(f"{self.backend} has no compiler of loops")
+        return native
+
     def written(self) -> list[Line]:
-        kernel, kept, wanted = self._kernel, self.count, self.wanted
-        scalars = [n for n, i in zip(kernel.names, kernel.kept, strict=False) if not i.shape]
-        single = [n for n, c in kernel.constants.items() if prod(c.shape) == 1]
-        given = [f"all_{n}" if n in scalars else n for n in kernel.names[:kept]]
-        given += kernel.names[kept:]
-        given += [f"all_{n}" if n in single else n for n in kernel.constants]
-        arguments = ["steps", "times", "outs", *given, *kernel.scratch]
-        lines = [f"def run({', '.join(arguments)}):"]
-        lines += [f"    {n} = all_{n}[0]" for n in (*scalars, *single)]
-        lines += [f"    {name} = {text}" for text, name in kernel.speech.numbers.items()]
-        lines += ["    for turn in range(times):", "        for first in range(steps):"]
-        body = []
-        for name, node in zip(kernel.names[kept:], self.streams, strict=True):
-            body.append(f"{kernel.starts[name]} = first * {prod(node.shape)}")
-        loss = f"outs[turn * steps + first] = {kernel.one(wanted)}"
-        lines += [" " * 12 + line for line in (*body, *kernel.lines, loss)]
-        lines += [f"    all_{n}[0] = {n}" for n in scalars]
-        return bare(lines)
+        return bare(self._render(self.function).splitlines())
 
-    def _dtypes(self) -> list[str]:
-        """The dtypes of the program's arrays, in order."""
-        kernel = self._kernel
-        given = [self.wanted, *self.graph.inputs, *kernel.constants.values()]
-        dtypes = [each.dtype for each in given] + [dtype for _, dtype in kernel.scratch.values()]
-        return [self.backend.dtype_name(dtype) for dtype in dtypes]
-
-    def _zeros(self, count: int, dtype: Any) -> Any:
+    def _zeros(self, count: int | None, dtype: Any) -> Any:
         return self.graph.space.xp.zeros(count, dtype=dtype, device=self.backend.device)
 
     # Running.
@@ -116,7 +115,7 @@ class Loops(Loop):
         return self.steps(rows[0].shape[0] // size, [*rows, *each])
 
     def steps(self, steps: int, arrays: Sequence[Any]) -> Any:
-        """What `run` takes, from arrays that hold so many steps' data, one after the other."""
+        """The argument of `run`, from arrays that hold so many steps' data, one after the other."""
         for stream, array in zip(self.streams, arrays, strict=True):
             if prod(array.shape) != steps * prod(stream.shape):  # loops would run past its end
                 got = tuple(array.shape)
@@ -125,13 +124,18 @@ class Loops(Loop):
 
     def run(self, batches: Any, times: int = 1) -> Any:
         steps, data = batches
-        outs = self._zeros(steps * times, self.wanted.dtype)
-        outside = self._kernel.constants.values()
-        constants = [self._flat(c.value) for c in outside]
-        given = zip(map(id, [*self.streams, *outside]), [*data, *constants], strict=True)
-        check_picked(self._kernel.picked, dict(given))
-        self._function(steps, times, outs, *self.kept, *data, *constants, *self._memory)
+        with self.backend.scope():
+            outs = self._room(steps * times)
+            outside = self._emitter.constants.values()
+            constants = [self._flat(c.value) for c in outside]
+            given = zip(map(id, [*self.streams, *outside]), [*data, *constants], strict=True)
+            check_indices(self._emitter.gathers, dict(given), self.backend.to_host)
+            self._function(steps, times, outs, *self.kept, *data, *constants, *self._memory)
         return outs
+
+    def _room(self, count: int) -> Any:
+        """New memory for what is wanted of so many steps."""
+        return self._empty((count,), self.wanted.dtype)
 
 
 __all__ = ["CannotEmit", "Loops"]

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from tinynn.compiler.nests import inputs_copied, views_copied
+from tinynn.compiler.codegen.schedule import inputs_copied, views_copied
 from tinynn.compiler.passes import (
     algebra,
     common_subexpressions,
@@ -23,7 +23,12 @@ from tinynn.compiler.passes import (
     same,
     shapes_merged,
 )
-from tinynn.compiler.suited import products, slopes_of_relu, without_rows_of_one
+from tinynn.compiler.suited import (
+    products,
+    slopes_of_relu,
+    without_logsumexp,
+    without_rows_of_one,
+)
 from tinynn.transforms.graph import Graph, pruned
 
 Pass = Callable[[Graph], Graph]
@@ -84,6 +89,7 @@ def for_library(lowering: Any) -> list[Pass]:
 def into_loops(kept: int) -> list[Pass]:
     """For explicit loops over flat memory; the first `kept` inputs live on from step to step."""
     return [
+        without_logsumexp,  # single numbers have no reduction of this kind
         views_copied,  # a view is an offset and strides, which not every reshape is
         partial(inputs_copied, kept=kept),  # a parameter's new value may not lie in another's
     ]

@@ -31,6 +31,34 @@ def products(graph: Graph) -> Graph:
     return rewritten(graph, visit)
 
 
+def without_logsumexp(graph: Graph) -> Graph:
+    """log(sum(exp(x))) as the calls that it consists of, without overflow."""
+
+    def visit(node: Node, build: Builder) -> Any:
+        if node.name != "logsumexp":
+            return node
+        x: Any = node.args[0]
+        axis = node.kwargs.get("axis")
+        gone = axes_of(axis, len(x.shape))
+        kept = tuple(1 if place in gone else n for place, n in enumerate(x.shape))
+
+        def call(name: str, *args: Any, shape: Any = kept, **kwargs: Any) -> Node:
+            function = getattr(graph.space, name)
+            return build.add(Node(function, args, kwargs, shape, node.dtype, node.origin))
+
+        largest = float(graph.space.xp.finfo(node.dtype).max)  # an infinite peak: inf - inf
+        peak = call("max", x, axis=axis, keepdims=True)
+        peak = call("minimum", call("maximum", peak, -largest), largest)
+        powers = call("exp", call("subtract", x, peak, shape=x.shape), shape=x.shape)
+        total = call("log", call("sum", powers, axis=axis, keepdims=True))
+        total = call("add", total, peak)
+        if tuple(node.shape) == kept:
+            return total
+        return build.call(node, "reshape", total, shape=node.shape)
+
+    return rewritten(graph, visit)
+
+
 def slopes_of_relu(graph: Graph) -> Graph:
     """Where max(x, 0) is known, its slope is the sign of it: floats at once, and no booleans.
 

@@ -23,15 +23,17 @@ class Names:
         self.bound: dict[str, Any] = {}  # what a program is given by these names
         self._library, self._known = library, dict[Any, str]()
         self._counts: dict[str, int] = {}
+        self._after: dict[str, int] = {}  # the first number that a name may still have
 
     def new(self, wanted: str) -> str:
         """This name, or this name with a number."""
         name = re.sub(r"\W", "_", wanted).strip("_") or "v"
         if name[0].isdigit() or keyword.iskeyword(name):
             name = f"v{name}"
-        candidate, count = name, 1
+        candidate, count = name, self._after.get(name, 1)
         while candidate in self.taken:
             candidate, count = f"{name}_{count}", count + 1
+        self._after[name] = count
         self.taken.add(candidate)
         return candidate
 

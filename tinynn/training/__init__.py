@@ -5,7 +5,8 @@ from tinynn.training.callbacks import CSVLog, EarlyStopping, LearningRate, Tenso
 from tinynn.training.files import ModelFileError
 from tinynn.training.fit import fit, train
 from tinynn.training.history import History
-from tinynn.training.model import Model, load
+from tinynn.training.loading import load
+from tinynn.training.model import Model
 from tinynn.training.predictor import Predictor
 from tinynn.training.problem import Problem, prepare
 from tinynn.training.state import Run, TrainingState

@@ -99,13 +99,13 @@ def fit(
         or "float32" beside parameters of float64. Parameters, state, statistics of norms, loss and
         optimizer keep `dtype`, in which the model measures and predicts; None computes in it too
     engine : how the steps are carried out: "eager" as they are written; "calls" as a program that
-        is recorded once, with the loop over the batches inside; "loops" as that program compiled to
-        machine code, for small networks on the CPU (pip install tinynn-xp[numba]); "jit" as one
-        that the library compiles itself, where it can; "auto" takes what is fastest from start to
-        end: "loops" for long runs alone, where Numba is installed and no callback may end them
-        early. All give the same numbers, to rounding, from a loss and layers that depend on their
-        arguments alone: what they compute from other arrays is computed once. A step that cannot be
-        recorded runs eagerly, and a warning says why
+        is recorded once, with the loop over the batches inside; "loops" as that program in explicit
+        loops, for small networks: machine code on the CPU (pip install tinynn-xp[numba]), one
+        launch for many steps on CUDA; "jit" as one that the library compiles itself, where it can;
+        "auto" takes what is fastest from start to end: "loops" for long runs alone, where Numba is
+        installed and no callback may end them early. All give the same numbers, to rounding, from a
+        loss and layers that depend on their arguments alone: what they compute from other arrays is
+        computed once. A step that cannot be recorded runs eagerly, and a warning says why
     checkpoint : a file that the state of the run is written to, whole or not at all
     every : epochs from one checkpoint to the next, or a timedelta
     resume : a checkpoint to go on from, with the other arguments as they were; True takes that of

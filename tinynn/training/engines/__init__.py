@@ -1,9 +1,10 @@
 """Engines: the ways in which `fit` carries out steps. Each gives the same numbers, to rounding.
 
 "eager" runs the step as it is written. "calls" records it once and runs the emitted program, with
-the loop over the batches inside. "loops" runs it as one function of explicit loops, compiled to
-machine code. "jit" hands that program to the library's own compiler. "auto" takes what is fastest
-from start to end, and decides from the program's size, so that it takes the same every time.
+the loop over the batches inside. "loops" runs it as one function of explicit loops: machine code,
+or a kernel of CUDA. "jit" hands that program to the library's own compiler. "auto" takes what is
+fastest from start to end, and decides from the program's size, so that it takes the same every
+time.
 """
 
 import warnings
@@ -79,7 +80,9 @@ def select(
             if sure and steps is not None and worth_compiling(made.loop.graph, steps):
                 # Keep the calls if there is no compiler of loops, or loops cannot express the step.
                 with suppress(BackendUnavailable, CannotEmit):
-                    return Compiled(*arguments, Loops, "loops")
+                    native = batches.backend.native()
+                    if native is not None and native.automatic:
+                        return Compiled(*arguments, Loops, "loops")
             return made
     return Eager(*arguments)
 

@@ -1,4 +1,4 @@
-"""Which calls share a loop nest, where their results lie, and in what order the nests run.
+"""The schedule: calls grouped into loop nests (loop fusion), and the order of the nests.
 
 A call goes into the latest nest that can take it: beside its first reader, where that reader goes
 through the same elements in the same order. What is read in its own nest alone is a variable there;
@@ -8,10 +8,12 @@ everything else lies in memory.
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from tinynn.compiler.codegen.operations import OPERATIONS, REDUCTIONS
+from tinynn.compiler.codegen.scalars import cannot
+from tinynn.compiler.codegen.views import Shape, View, contiguous, seen
 from tinynn.compiler.plan import is_view, root
 from tinynn.compiler.rewrite import Builder, elementwise, is_call, rewritten
-from tinynn.compiler.scalars import REDUCTIONS, ROWS, cannot
-from tinynn.compiler.views import Shape, View, contiguous, seen
+from tinynn.rules.kinds import axes_of
 from tinynn.trace import Effect
 from tinynn.transforms.graph import COPIED, FILL, Graph, Input, Node
 
@@ -19,12 +21,12 @@ _WHOLE = ("matmul", "concat", "pack", "take", "scatter_add")
 
 
 def pointwise(node: Any) -> bool:
-    """Whether each element follows from the elements at its place."""
+    """True for a call whose result at a place depends on the arguments at that place alone."""
     return elementwise(node) or (is_call(node) and node.function in (FILL, COPIED))
 
 
 def reduces(node: Any) -> bool:
-    """Whether it goes through its argument's elements and gives fewer."""
+    """True for a reduction: a call that goes through its argument's elements and gives fewer."""
     return is_call(node) and node.name in REDUCTIONS
 
 
@@ -32,6 +34,14 @@ def passed_over(node: Node) -> Shape:
     """The shape of what a call's nest goes through, axes of length 1 left out."""
     shape = node.args[0].shape if reduces(node) else node.shape
     return tuple(n for n in shape if n != 1)
+
+
+def reduced_axes(node: Node) -> set[int]:
+    """The axes of a reduction's nest that are not in its result."""
+    shape = node.args[0].shape
+    kept = [axis for axis, n in enumerate(shape) if n != 1]
+    gone = axes_of(node.kwargs.get("axis"), len(shape))
+    return {place for place, axis in enumerate(kept) if axis in gone}
 
 
 def looked(node: Any, base: View) -> View | None:
@@ -47,19 +57,19 @@ def looked(node: Any, base: View) -> View | None:
 
 
 def spread(node: Any, base: View, over: Shape) -> View:
-    """How a nest that passes over a shape reads a value whose root lies as `base` says."""
+    """The view through which a nest over a shape reads a value whose root lies as `base` says."""
     view = looked(node, base)
     assert view is not None
     return view.broadcast(over).squeezed()
 
 
 def in_step(node: Any, over: Shape) -> bool:
-    """Whether a nest over that shape meets the root's elements in their own order."""
+    """True if a nest over that shape meets the root's elements in their own order."""
     first = root(node)
     kept = tuple(n for n in over if n != 1)
     if tuple(n for n in first.shape if n != 1) != kept:
         return False
-    view = spread(node, View.of("", first.shape), over)
+    view = spread(node, View.of(None, first.shape), over)
     return view.strides == contiguous(kept) and view.offset == 0
 
 
@@ -67,7 +77,7 @@ def views_copied(graph: Graph) -> Graph:
     """The graph with a copy wherever a view cannot be looked at in another shape."""
 
     def visit(node: Node, build: Builder) -> Any:
-        if is_view(node) and looked(node, View.of("", root(node).shape)) is None:
+        if is_view(node) and looked(node, View.of(None, root(node).shape)) is None:
             return replace(node, args=(build.add(_copy_of(node.args[0])),))
         return node
 
@@ -92,7 +102,7 @@ def check(node: Node) -> None:
     """CannotEmit for a call that has no row."""
     if node.effect is not Effect.NONE:
         raise cannot(node, f": it {node.effect}")
-    row = node.name in ROWS or node.name in ("where", "clip") or node.function is FILL
+    row = node.name in OPERATIONS or node.name == "astype" or node.function is FILL
     known = (pointwise(node) and row) or reduces(node) or is_view(node) or node.name in _WHOLE
     if not known or node.dtype is None:
         raise cannot(node)
@@ -111,13 +121,18 @@ class Group:
 class Schedule:
     """The order of the nests.
 
+    Args:
+        graph: the step.
+        parallel: whether threads share a nest: then it has an axis over which nothing but a whole
+            is reduced, for them to go along.
+
     Attributes:
         groups: in order of execution.
         place: for the id of each call, how many groups come after its own.
     """
 
-    def __init__(self, graph: Graph) -> None:
-        self.graph = graph
+    def __init__(self, graph: Graph, parallel: bool = False) -> None:
+        self.graph, self.parallel = graph, parallel
         self.readers: dict[int, list[tuple[Node, Node]]] = {}
         calls = [node for node in graph.nodes if not is_view(node)]
         for node in calls:
@@ -138,7 +153,7 @@ class Schedule:
             first = max(first, self.place[id(reader)] + (not together))
         dims = passed_over(node) if pointwise(node) or reduces(node) else None
         for place in range(first, len(late)):
-            if dims is not None and late[place].dims == dims:
+            if dims is not None and late[place].dims == dims and self._may_join(node, late[place]):
                 break
         else:
             place = len(late)
@@ -146,19 +161,28 @@ class Schedule:
         self.place[id(node)] = place
         late[place].nodes.append(node)
 
+    def _may_join(self, node: Node, group: Group) -> bool:
+        """True if threads could share the nest with this call in it."""
+        if not self.parallel or not reduces(node):
+            return True
+        rank = len(group.dims or ())
+        partial = [reduced_axes(each) for each in (*group.nodes, node) if reduces(each)]
+        over = set[int]().union(*[axes for axes in partial if len(axes) < rank])
+        return len(over) < max(1, rank)
+
     def fits(self, node: Node, reader: Node, seen_as: Node) -> bool:
-        """Whether a nest may hold both a call and its reader."""
+        """True if one nest may hold both a call and its reader."""
         nest = pointwise(reader) or reduces(reader)
         over = seen_as.shape if reduces(reader) else reader.shape
         return pointwise(node) and nest and in_step(seen_as, over)
 
     def lives(self, node: Node) -> bool:
-        """Whether a value is read outside its nest."""
+        """True if a value is read outside its nest, and has to lie in memory."""
         mine = self.place[id(node)]
         return any(self.place[id(reader)] != mine for reader, _ in self.readers.get(id(node), []))
 
     def may_replace(self, new: Node, old: Input) -> bool:
-        """Whether a new value can be written over the old one: the old one is not read later."""
+        """True if a new value can be written over the old one, which is not read later."""
         if new.shape != old.shape or new.dtype != old.dtype:
             return False
         mine = self.place[id(new)]

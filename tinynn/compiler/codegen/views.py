@@ -6,6 +6,7 @@ from math import prod
 from operator import mul
 from typing import Any, NamedTuple
 
+from tinynn.compiler.codegen.language import Buffer, Index, Load, Variable
 from tinynn.compiler.rewrite import RESHAPES
 from tinynn.transforms.graph import Node
 
@@ -21,19 +22,25 @@ class View(NamedTuple):
     """An array as a place in flat memory.
 
     Attributes:
-        base: the name of the memory; of a scalar, the name of the variable that it is in.
+        base: the memory, or the variable that a single number is in; None where only the order of
+            the elements is of interest.
         strides: how far the next element is, along each axis; 0 where it is the same one.
+        start: a variable that says where the array begins, if it is not the memory's first element.
     """
 
-    base: str
+    base: Buffer | Variable | None
     shape: Shape
     strides: Shape
     offset: int = 0
-    scalar: bool = False
-    start: str = ""  # a variable: where the array begins
+    start: Variable | None = None
+
+    @property
+    def scalar(self) -> bool:
+        """True for a single number in a variable."""
+        return isinstance(self.base, Variable)
 
     @classmethod
-    def of(cls, base: str, shape: Shape) -> "View":
+    def of(cls, base: Buffer | Variable | None, shape: Shape) -> "View":
         """An array that fills its memory in order."""
         return cls(base, tuple(shape), contiguous(tuple(shape)))
 
@@ -104,29 +111,23 @@ class View(NamedTuple):
                 offset += (part % length) * step
         return self._replace(shape=tuple(shape), strides=tuple(strides), offset=offset)
 
-    def at(self, *places: Any) -> str:
-        """The text of one element. A place is a number, or a variable and what is added to it."""
-        return self.base if self.scalar else f"{self.base}[{self.distance(*places)}]"
+    def at(self, *places: Index | Variable | int) -> Load | Variable:
+        """One element."""
+        if isinstance(self.base, Variable):
+            return self.base
+        assert self.base is not None
+        return Load(self.base, self.distance(*places))
 
-    def distance(self, *places: Any) -> str:
-        """The text of how far an element is from the start of the memory."""
-        terms, offset = [], self.offset
+    def distance(self, *places: Index | Variable | int) -> Index:
+        """The distance of an element from the start of the memory."""
+        index = Index.of(0 if self.start is None else self.start)
         for step, place in zip(self.strides, places, strict=True):
-            name, more = place if isinstance(place, tuple) else (place, 0)
-            if isinstance(name, int):
-                name, more = "", name + more
-            offset += step * more
-            if name and step:
-                terms.append(name if step == 1 else f"{name} * {step}")
-        if self.start:
-            terms.insert(0, self.start)
-        if offset or not terms:
-            terms.append(str(offset))
-        return " + ".join(terms)
+            index = index.plus(Index.of(place).times(step))
+        return index.plus(Index.of(self.offset))
 
 
 def seen(node: Node, base: View) -> View | None:
-    """What a view of an array, itself lying as `base` says, is; None if it needs a copy."""
+    """The view that a call gives of an array lying as `base` says; None if it needs a copy."""
     shape = tuple(node.shape)
     if node.name in RESHAPES:
         return base.reshaped(shape)

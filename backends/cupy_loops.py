@@ -1,0 +1,66 @@
+"""Explicit loops on CUDA: one kernel of one thread block.
+
+CuPy keeps compiled kernels on disk, by a hash of their source and of what compiles them.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any
+
+import cupy
+import numpy as np
+
+from backends.base import BackendUnavailable
+from backends.lowering import LoopCompiler
+
+_THREADS = 256
+# What every kernel may have without asking; the threads' sums take a part of it.
+_SHARED, _SUMS = 48 * 1024, 8 * _THREADS
+
+
+def build(
+    source: str, dtypes: Sequence[str], threads: int, shared_bytes: int
+) -> Callable[..., None]:
+    """The function `run` of a kernel's source; see `LoopCompiler`."""
+    try:
+        return _Kernel(cupy.RawModule(code=source), dtypes, threads, shared_bytes)
+    except cupy.cuda.compiler.CompileException as error:
+        lines = str(error).splitlines()
+        first = next((line for line in lines if "error" in line), str(error))
+        reason = f"CUDA's compiler refuses a kernel of loops ({first})"
+        raise BackendUnavailable("cupy", reason, 'use engine="calls"') from error
+
+
+class _Kernel:
+    """A kernel: `kernel(steps, times, *arrays)` is one launch."""
+
+    def __init__(self, module: Any, dtypes: Sequence[str], threads: int, shared: int) -> None:
+        self._function = module.get_function("run")
+        self._dtypes = [np.dtype(each) for each in dtypes]
+        self._threads, self._shared = threads, shared
+        if shared > _SHARED:
+            self._function.max_dynamic_shared_size_bytes = shared
+
+    def __call__(self, steps: int, times: int, *arrays: Any) -> None:
+        for array, dtype in zip(arrays, self._dtypes, strict=True):
+            if array.dtype != dtype or not array.flags.c_contiguous:
+                raise TypeError(f"a kernel expected a contiguous array of {dtype}")
+        numbers = np.int64(steps), np.int64(times)
+        self._function((1,), (self._threads,), (*numbers, *arrays), shared_mem=self._shared)
+
+
+@cache
+def native(device: int) -> LoopCompiler:
+    """The compiler for a device, which says how much memory a block has."""
+    attributes = cupy.cuda.Device(device).attributes
+    most = attributes.get("MaxSharedMemoryPerBlockOptin") or _SHARED
+    room = max(most, _SHARED) - _SUMS
+    # One block uses one multiprocessor, and nobody has measured yet when that wins.
+    return LoopCompiler(
+        build,
+        cupy.ravel,
+        language="cuda",
+        threads=_THREADS,
+        shared_bytes=room,
+        automatic=False,
+    )
