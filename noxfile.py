@@ -121,6 +121,14 @@ def types(session: nox.Session) -> None:
     session.run("mypy")
 
 
+@nox.session
+def pages(session: nox.Session) -> None:
+    """Pages in a browser: nothing scrolls sideways, fails or needs a network, light and dark."""
+    chromium(session)
+    install(session, "test", "pages")
+    session.run("pytest", "--backend", "numpy", *(session.posargs or ("tests/pages",)))
+
+
 @nox.session(reuse_venv=False)  # pip takes a rebuilt wheel of the same version for the old one
 def wheel(session: nox.Session) -> None:
     """The wheel holds the two typed packages and nothing else, and works far from the tree."""
@@ -184,6 +192,14 @@ def bench(session: nox.Session) -> None:
 def gpu(session: nox.Session) -> None:
     """Suites, conformance and benchmarks on CUDA, with the libraries of this interpreter."""
     session.run("python", "-m", "tests.gpu", *session.posargs)
+
+
+def chromium(session: nox.Session) -> None:
+    """Say which Chromium shows the pages; skip the session where none is."""
+    found = session.run("python", "-m", "tests.browser", success_codes=[0, 1], silent=True)
+    if not Path(said := str(found).strip()).exists():
+        session.skip(said)
+    session.log(f"the browser is {said}")
 
 
 def array_api_tests(session: nox.Session) -> Path:
