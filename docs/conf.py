@@ -48,11 +48,11 @@ html_math_renderer = "mathml"
 
 html_theme = "furo"
 html_title = "tinynn"
-html_baseurl = ""
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_show_sphinx = False
 html_copy_source = False
+html_show_search_summary = False  # summaries are fetched, which pages opened from a folder cannot
 html_theme_options = {
     "navigation_with_keys": True,
     "light_css_variables": {

@@ -79,14 +79,14 @@ def page(full: str, module: ModuleType, name: str, value: Any, other: str) -> st
     """The page of one name: everything its docstring says, and its methods."""
     directive = kind(value)
     if other != full:
-        body = f".. py:{directive}:: {full}\n\n   The same as `{other}`.\n"
+        body = f".. py:{directive}:: {name}\n\n   The same as `{other}`.\n"
     elif directive == "module":
         body = f".. automodule:: {value.__name__}\n   :members:\n"
         if value.__name__ != full:
-            body += f"   :no-index:\n\n.. py:attribute:: {full}\n   :no-contents-entry:\n"
+            body += f"   :no-index:\n\n.. py:attribute:: {name}\n   :no-contents-entry:\n"
     elif inspect.isclass(value):
         body = f".. autoclass:: {full}\n   :members:\n   :show-inheritance:\n"
-        # The fields of a named tuple have no docstrings, and scikit-learn's links lead nowhere here.
+        # Fields of a named tuple have no docstrings; scikit-learn's have links of its own.
         left_out = [*getattr(value, "_fields", ()), *filter(ROUTING.fullmatch, dir(value))]
         if left_out:
             body += f"   :exclude-members: {', '.join(left_out)}\n"
@@ -94,9 +94,9 @@ def page(full: str, module: ModuleType, name: str, value: Any, other: str) -> st
         body = f".. autofunction:: {full}\n"
     elif callable(value):  # a function of the standard's kind, with its derivative
         text = indent(documentation(module, name), "   ")
-        body = f".. py:function:: {full}{inspect.signature(value)}\n\n{text}\n"
+        body = f".. py:function:: {name}{inspect.signature(value)}\n\n{text}\n"
     else:
-        body = f".. py:data:: {full}\n\n{indent(documentation(module, name), '   ')}\n"
+        body = f".. py:data:: {name}\n\n{indent(documentation(module, name), '   ')}\n"
     return f"{heading(full)}\n.. py:currentmodule:: {full.rpartition('.')[0]}\n\n{body}"
 
 

@@ -103,7 +103,7 @@ class AdamW(Adam):
 
     The parameters first shrink: w -= learning_rate * weight_decay * w.
 
-    mask: a pattern, or several, of the paths of the parameters that are shrunk, such as "*.weight".
+    mask: a pattern, or several, of the paths of the parameters that are shrunk, as `"*.weight"`.
 
     Source: Loshchilov and Hutter 2017, arXiv:1711.05101.
 

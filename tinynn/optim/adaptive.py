@@ -166,10 +166,10 @@ class Adadelta(Optimizer):
 class Lion(Optimizer):
     """Lion: steps of one length, in the direction of the signs of a running mean.
 
-    w -= learning_rate * (sign(beta1 * m + (1 - beta1) * g) + weight_decay * w);
-    m = beta2 * m + (1 - beta2) * g.
+    `w -= learning_rate * (sign(beta1 * m + (1 - beta1) * g) + weight_decay * w)`, and
+    `m = beta2 * m + (1 - beta2) * g`.
 
-    mask: a pattern, or several, of the paths of the parameters that are shrunk, such as "*.weight".
+    mask: a pattern, or several, of the paths of the parameters that are shrunk, as `"*.weight"`.
 
     Source: Chen et al. 2023, arXiv:2302.06675.
 

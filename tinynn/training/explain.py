@@ -65,14 +65,23 @@ def explain(
 
     Parameters
     ----------
-    net : a layer, most often a `Sequential`, or a trained model
-    X, y : one batch, as for `fit`; everything follows X
-    loss : as for `fit`
-    optimizer : None is `SGD(1.0)`
-    params : None makes new ones, of the seed
-    values : run the step once, and put what each line gave under it
-    columns : the names to read from a data frame, in that order
+    net
+        A layer, most often a `Sequential`, or a trained model.
+    X, y
+        One batch, as for `fit`; everything follows X.
+    loss
+        As for `fit`.
+    optimizer
+        None is `SGD(1.0)`.
+    params
+        None makes new ones, of the seed.
+    values
+        Run the step once, and put what each line gave under it.
+    columns
+        The names to read from a data frame, in that order.
 
+    Examples
+    --------
     >>> from tinynn.layers import Linear
     >>> step = explain(Linear(1, bias=False), [[1.0, 2.0], [3.0, 4.0]], [[1.5], [0.5]])
     >>> print(step.source.partition("in zip")[2])

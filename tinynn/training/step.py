@@ -16,10 +16,14 @@ Tree = Any
 class Carry(NamedTuple):
     """What one training step passes on to the next.
 
-    Attributes:
-        params: the network's parameters.
-        state: the network's state, such as running statistics.
-        optimizer_state: what the optimizer keeps.
+    Attributes
+    ----------
+    params
+        The network's parameters.
+    state
+        The network's state, such as running statistics.
+    optimizer_state
+        What the optimizer keeps.
     """
 
     params: Tree
@@ -31,12 +35,19 @@ class Carry(NamedTuple):
 class TrainingStep:
     """One step of training: the gradient, its reduction, and the update of the parameters.
 
-    Attributes:
-        net: a layer.
-        loss: a function of (prediction, target) or (prediction, target, sample_weight).
-        optimizer: what makes new parameters of a gradient.
-        reduce_gradients: applied to the gradients before the update; None leaves them.
+    Attributes
+    ----------
+    net
+        A layer.
+    loss
+        A function of (prediction, target) or (prediction, target, sample_weight).
+    optimizer
+        What makes new parameters of a gradient.
+    reduce_gradients
+        Applied to the gradients before the update; None leaves them.
 
+    Examples
+    --------
     >>> import numpy as np
     >>> from tinynn.layers import Linear
     >>> from tinynn.losses import SquaredError
