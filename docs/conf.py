@@ -47,6 +47,7 @@ nb_ipywidgets_js: dict[str, dict[str, str]] = {}
 html_math_renderer = "mathml"
 
 html_theme = "furo"
+pygments_dark_style = "github-dark"
 html_title = "tinynn"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]

@@ -66,11 +66,15 @@ def anchors(app: Sphinx, doctree: nodes.document) -> None:
 
 
 def names(app: Sphinx, doctree: nodes.document, docname: str) -> None:
-    """Code that is the name of something public leads to it.
+    """Code that is the name of something public leads to it: a full name, or that of a class.
 
     In the glossary the tables of names, each under the name of its module, give the last part.
     """
     objects: Any = app.env.domains["py"].objects  # type: ignore[attr-defined]
+    classes: dict[str, str] = {}
+    for full, entry in objects.items():
+        if entry.objtype == "class":
+            classes.setdefault(full.rpartition(".")[2], full)
     for node in list(doctree.findall(nodes.literal)):
         text = node.astext()
         if docname == "glossary" and isinstance(section := _section(node), nodes.section):
@@ -79,6 +83,7 @@ def names(app: Sphinx, doctree: nodes.document, docname: str) -> None:
             row = node.parent.parent
             if module and in_first and row.parent.index(row) == 0 and module.astext() in MODULES:
                 text = f"{module.astext()}.{text}"
+        text = classes.get(text.removesuffix("()"), text)
         if not NAME.fullmatch(text) or text not in objects or _is_linked(node):
             continue
         entry = objects[text]

@@ -16,6 +16,7 @@ from sphinx.application import Sphinx
 
 from tests.public import MODULES, documentation, first_sentence, public
 
+SHAPE = re.compile(r"^:type ([^:]+): \((.*)\)$")
 ROUTING = re.compile(r"set_\w+_request")
 FOLDER = Path(__file__).resolve().parents[1] / "reference"
 
@@ -112,6 +113,12 @@ def heading(text: str) -> str:
     return f"{text}\n{'=' * len(text)}\n"
 
 
+def shapes(app: Sphinx, what: str, name: str, value: Any, options: Any, lines: list[str]) -> None:
+    """A shape in the place of a type stands in parentheses of its own: no second pair."""
+    lines[:] = [SHAPE.sub(r":type \1: \2", line) for line in lines]
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("builder-inited", write)
+    app.connect("autodoc-process-docstring", shapes, priority=900)  # after napoleon
     return {"parallel_read_safe": True, "parallel_write_safe": True}
