@@ -1,13 +1,15 @@
 """The pictures of docs/design.md, as SVG that reads on light and on dark pages.
 
-`python -m tests.pictures` draws them into docs/pictures/: the rooms of tinynn and which may import
-which, from the table of tests/test_architecture.py, and the way from a function to a program.
+`python -m tests.pictures` draws them into docs/pictures/: the rooms of tinynn and which import
+which, from its import statements, and the way from a function to a program.
 """
 
-from collections.abc import Iterable, Mapping
+import ast
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-FOLDER = Path(__file__).resolve().parents[1] / "docs" / "pictures"
+ROOT = Path(__file__).resolve().parents[1]
+FOLDER = ROOT / "docs" / "pictures"
 WIDE, HIGH, ACROSS, DOWN = 112, 34, 20, 34  # of a box, and between boxes
 EVERYBODYS = {"tree", "config"}  # arrows to these would hide the others
 Box = tuple[float, float]
@@ -64,7 +66,7 @@ def rooms(arrows: Mapping[str, set[str]]) -> str:
     lines = [arrow(places[a], places[b]) for a, b in direct(arrows)]
     boxes = [box(place, room) for room, place in places.items()]
     size = widest * (WIDE + ACROSS) - ACROSS + 2, len(rows) * (HIGH + DOWN) - DOWN + 2
-    return svg(size, "The rooms of tinynn, and which may import which", [*lines, *boxes])
+    return svg(size, "The rooms of tinynn, and which import which", [*lines, *boxes])
 
 
 def ordered(rows: list[list[str]], edges: list[tuple[str, str]]) -> list[list[str]]:
@@ -127,11 +129,42 @@ def svg(size: tuple[float, float], title: str, parts: Iterable[str]) -> str:
     )
 
 
+def imports() -> dict[str, set[str]]:
+    """Room -> the rooms that its files import, late or early; not for type checkers alone."""
+    found: dict[str, set[str]] = {}
+    for path in sorted((ROOT / "tinynn").glob("*/**/*.py")) + sorted(
+        (ROOT / "tinynn").glob("*.py")
+    ):
+        room = path.relative_to(ROOT / "tinynn").parts[0].removesuffix(".py")
+        if room.startswith("__"):
+            continue
+        found.setdefault(room, set())
+        for node in statements(ast.parse(path.read_text())):
+            for name in imported(node):
+                parts = name.split(".")
+                if parts[0] == "tinynn" and len(parts) > 1 and parts[1] != room:
+                    found[room].add(parts[1])
+    return {room: found[room] & set(found) for room in sorted(found)}
+
+
+def statements(node: ast.AST) -> Iterator[ast.AST]:
+    yield node
+    for child in ast.iter_child_nodes(node):
+        if not (isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING"):
+            yield from statements(child)
+
+
+def imported(node: ast.AST) -> list[str]:
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom) and not node.level:
+        return [f"{node.module}.{alias.name}" for alias in node.names]
+    return []
+
+
 def pictures() -> dict[str, str]:
     """Name of the file -> what is to be in it."""
-    from tests.test_architecture import ARROWS
-
-    return {"rooms.svg": rooms(ARROWS), "program.svg": flow()}
+    return {"rooms.svg": rooms(imports()), "program.svg": flow()}
 
 
 if __name__ == "__main__":

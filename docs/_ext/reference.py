@@ -86,7 +86,7 @@ def page(full: str, module: ModuleType, name: str, value: Any, other: str) -> st
         if value.__name__ != full:
             body += f"   :no-index:\n\n.. py:attribute:: {name}\n   :no-contents-entry:\n"
     elif inspect.isclass(value):
-        body = f".. autoclass:: {full}\n   :members:\n   :show-inheritance:\n"
+        body = f".. autoclass:: {full}{signature(value)}\n   :members:\n   :show-inheritance:\n"
         # Fields of a named tuple have no docstrings; scikit-learn's have links of its own.
         left_out = [*getattr(value, "_fields", ()), *filter(ROUTING.fullmatch, dir(value))]
         if left_out:
@@ -98,7 +98,24 @@ def page(full: str, module: ModuleType, name: str, value: Any, other: str) -> st
         body = f".. py:function:: {name}{inspect.signature(value)}\n\n{text}\n"
     else:
         body = f".. py:data:: {name}\n\n{indent(documentation(module, name), '   ')}\n"
-    return f"{heading(full)}\n.. py:currentmodule:: {full.rpartition('.')[0]}\n\n{body}"
+    place = full.rpartition(".")[0]
+    said = f"``from {place} import {name}``"
+    return f"{heading(name)}\n.. py:currentmodule:: {place}\n\n{said}\n\n{body}"
+
+
+def signature(value: Any) -> str:
+    """The arguments of a class as its dataclass takes them: autodoc shows those of `__new__`."""
+    try:
+        given = inspect.signature(value)
+    except ValueError:  # one of Python's own
+        return ""
+    bare = [each.replace(annotation=each.empty) for each in given.parameters.values()]
+    text = str(given.replace(parameters=bare, return_annotation=given.empty))
+    return re.sub(r"<(?:function|class) '?([\w.]+)[^>]*>", lambda found: short(found[1]), text)
+
+
+def short(name: str) -> str:
+    return name.rpartition(".")[2]
 
 
 def kind(value: Any) -> str:

@@ -304,14 +304,10 @@ class Model:
 
         Raises
         ------
-        OnnxError
-            A layer calls a function that ONNX has no operator for.
-        RecordingError
-            The network cannot be recorded for a batch of any size.
-        ValueError
-            A parameter is NaN or infinite.
-        ShapeError
-            X is needed, and missing.
+        OnnxError, RecordingError
+            A layer calls a function that ONNX has no operator for, or cannot be recorded.
+        ValueError, ShapeError
+            A parameter is NaN or infinite; or X is needed, and missing.
         ImportError
             The package onnx is not installed.
         OSError
