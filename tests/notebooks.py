@@ -36,8 +36,13 @@ def executed(path: Path) -> Any:
     from nbclient import NotebookClient
 
     notebook = nbformat.read(path, as_version=4)
-    place = {"metadata": {"path": str(ROOT)}}
-    NotebookClient(notebook, timeout=120, coalesce_streams=True, resources=place).execute()
+    NotebookClient(
+        notebook,
+        timeout=120,
+        coalesce_streams=True,
+        extra_arguments=["--log-level=ERROR"],
+        resources={"metadata": {"path": str(ROOT)}},
+    ).execute()
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":

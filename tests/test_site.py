@@ -21,6 +21,7 @@ def inventory() -> set[str]:
     """The full names that the site documents, as its inventory lists them for other sites."""
     if not (SITE / "objects.inv").exists():
         pytest.skip("the site is not built: nox -s docs")
+    pytest.importorskip("sphinx", reason="Sphinx is not installed: nox -s docs")
     from sphinx.util.inventory import InventoryFile
 
     with (SITE / "objects.inv").open("rb") as file:
