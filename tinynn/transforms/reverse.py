@@ -244,6 +244,8 @@ def value_and_grad(
         and anything else.
     argnums
         Which arguments to differentiate by: trees of floating-point arrays.
+    has_aux
+        The function returns `(scalar, aux)`.
 
     Returns
     -------
@@ -298,8 +300,29 @@ def grad(
 ) -> Callable[..., Any]:
     """A function that returns the gradient of `f`; it takes the arguments of `value_and_grad`.
 
-    With `has_aux` it gives `(gradient, aux)`.
+    Parameters
+    ----------
+    f
+        A function that returns a real scalar (an array of shape ()), or with `has_aux` a pair of it
+        and anything else.
+    argnums
+        Which arguments to differentiate by: trees of floating-point arrays.
+    has_aux
+        The function returns `(scalar, aux)`, and the gradient comes as `(gradient, aux)`.
 
+    Returns
+    -------
+    callable
+        A function of `f`'s arguments that gives a tree like the argument (a tuple of them if
+        `argnums` is a tuple), each array with the dtype, shape and device of its own.
+
+    Raises
+    ------
+    TypeError
+        The result is not a real scalar, or an argument not of floating-point arrays.
+
+    Examples
+    --------
     >>> import numpy as np
     >>> float(grad(lambda x: x**3)(np.asarray(2.0)))
     12.0
