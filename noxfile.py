@@ -8,6 +8,7 @@ import ctypes
 import os
 import platform
 import re
+import socket
 import subprocess
 import tarfile
 import zipfile
@@ -128,11 +129,38 @@ def types(session: nox.Session) -> None:
 
 
 @nox.session
+def docs(session: nox.Session) -> None:
+    """The documentation site, without a warning; its notebooks run, every public name is there."""
+    install(session, "test", "docs")
+    session.run("python", "-m", "tests.notebooks", "--check", env=ONE_THREAD)
+    build_site(session, "html")
+    session.run("pytest", "--backend", "numpy", "tests/test_site.py")
+
+
+@nox.session(default=False)
+def linkcheck(session: nox.Session) -> None:
+    """The links of the site that lead to other hosts; skipped where there is no network."""
+    try:
+        socket.create_connection(("data-apis.org", 443), timeout=10).close()
+    except OSError as error:
+        session.skip(f"links cannot be followed: there is no way to data-apis.org ({error})")
+    install(session, "docs")
+    build_site(session, "linkcheck")
+
+
+@nox.session
 def pages(session: nox.Session) -> None:
     """Pages in a browser: nothing scrolls sideways, fails or needs a network, light and dark."""
     chromium(session)
-    install(session, "test", "pages")
+    install(session, "test", "docs", "pages")
+    build_site(session, "html")
     session.run("pytest", "--backend", "numpy", *(session.posargs or ("tests/pages",)))
+
+
+def build_site(session: nox.Session, builder: str) -> None:
+    """Build what docs/ holds into docs/_build; a warning is an error."""
+    options = ("--fail-on-warning", "--keep-going", "--quiet", "--jobs", "auto")
+    session.run("python", "-m", "sphinx", *options, "-b", builder, "docs", f"docs/_build/{builder}")
 
 
 @nox.session

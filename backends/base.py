@@ -35,10 +35,14 @@ class MixedArrays(ValueError):
 class Advice(NamedTuple):
     """Advice that would make a library faster on this machine.
 
-    Attributes:
-        text: what to do, for a person.
-        environment: the variables to set before Python starts.
-        probe: a Python program that prints how many seconds something typical takes.
+    Attributes
+    ----------
+    text
+        What to do, for a person.
+    environment
+        The variables to set before Python starts.
+    probe
+        A Python program that prints how many seconds something typical takes.
     """
 
     text: str

@@ -14,10 +14,14 @@ __all__ = ["LEAF", "Structure", "children", "flatten", "leaves", "map", "paths"]
 class Structure:
     """The containers of a tree, without its leaves.
 
-    Attributes:
-        kind: the container's type.
-        keys: of a dict its keys, of a named tuple or dataclass its fields, else places.
-        children: the Structures of what it holds; `LEAF` for a leaf.
+    Attributes
+    ----------
+    kind
+        The container's type.
+    keys
+        Of a dict its keys, of a named tuple or dataclass its fields, else places.
+    children
+        The Structures of what it holds; `LEAF` for a leaf.
     """
 
     __slots__ = ("children", "keys", "kind")

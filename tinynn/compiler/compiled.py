@@ -251,24 +251,34 @@ def _signature(leaf: Any) -> Any:
 def compile(f: Callable[..., Any] | None = None, *, check_finite: bool = False) -> Any:
     """Compile `f`: it is recorded on its first call, and runs as a program after that.
 
-    Args:
-        f: a function of trees that returns a tree of arrays, written with functions of the
-            standard, which always does the same operations. It may take gradients.
-        check_finite: look at every value, and if NaN or infinity is in the result, name the layer
-            and line where it began. This is slow.
+    Parameters
+    ----------
+    f
+        A function of trees that returns a tree of arrays, written with functions of the standard,
+        which always does the same operations. It may take gradients.
+    check_finite
+        Look at every value, and if NaN or infinity is in the result, name the layer and line where
+        it began. This is slow.
 
-    Returns:
+    Returns
+    -------
+    callable
         A function with the attributes `source` and `graph`. It records `f` anew for arguments of
         another structure, shape, dtype or device, and for other values of non-array, non-float
         arguments. Arrays that `f` takes from outside are read in every call, as they are then (the
-        arrays that were there when it was recorded, whatever their names are given to later);
-        what it computes from them alone is computed when it is recorded. Inside a transformation
-        `f` itself is called; what the library follows for derivatives of its own, it goes on to.
+        arrays that were there when it was recorded, whatever their names are given to later); what
+        it computes from them alone is computed when it is recorded. Inside a transformation `f`
+        itself is called; what the library follows for derivatives of its own, it goes on to.
 
-    Raises (when called):
-        RecordingError: `f` reads the value of an array, to branch on it or to make a number of it.
-        FloatingPointError: with `check_finite`.
+    Raises
+    ------
+    RecordingError
+        `f` reads the value of an array, to branch on it or to make a number of it.
+    FloatingPointError
+        With `check_finite`.
 
+    Examples
+    --------
     >>> import numpy as np
     >>> f = compile(lambda x: x * 2 + x * 2)
     >>> f(np.asarray([1.0, 2.0]))

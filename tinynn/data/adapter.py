@@ -20,11 +20,16 @@ class DataAdapter:
     Arrays must be on `target`; only with `moves` (the caller named a backend) do arrays of the
     host's library come along, as lists and frames always do.
 
-    Attributes:
-        where: the function, which begins every message.
-        target: the backend on which everything is to be.
-        dtype: the dtype that floats get; None before X has shown it.
-        hint: the end of the message about an array that is elsewhere.
+    Attributes
+    ----------
+    where
+        The function, which begins every message.
+    target
+        The backend on which everything is to be.
+    dtype
+        The dtype that floats get; None before X has shown it.
+    hint
+        The end of the message about an array that is elsewhere.
     """
 
     def __init__(

@@ -12,10 +12,14 @@ Tree: TypeAlias = Any
 class Samples(NamedTuple):
     """Samples on one backend: trees of arrays (samples, ...), and their weights.
 
-    Attributes:
-        x: what the network is given; a tuple is several inputs.
-        y: what it is to give.
-        sample_weight: (samples,), how much each counts in the loss, or None.
+    Attributes
+    ----------
+    x
+        What the network is given; a tuple is several inputs.
+    y
+        What it is to give.
+    sample_weight : (samples,)
+        How much each counts in the loss, or None.
     """
 
     x: Tree
@@ -142,11 +146,16 @@ class SparseDataset:
 class GivenDataset:
     """A dataset of the user's own, of which only the first targets are inspected.
 
-    Args:
-        dataset: what the samples are read from, when they are needed.
-        backend: where it gives them.
-        first: its first samples.
-        tail: the axes of the targets after the first, as the loss expects them; None: as they are.
+    Parameters
+    ----------
+    dataset
+        What the samples are read from, when they are needed.
+    backend
+        Where it gives them.
+    first
+        Its first samples.
+    tail
+        The axes of the targets after the first, as the loss expects them; None: as they are.
     """
 
     has_all_targets = in_memory = False
@@ -225,12 +234,18 @@ def held_out(
 ) -> tuple[Dataset, Dataset]:
     """Split a dataset into (samples to train on, samples held out), without copying.
 
-    Args:
-        dataset: all samples.
-        fraction: of them, to hold out.
-        key: what the draw is made with; None holds out the last samples.
-        classes: (samples,) integers or booleans; each class gets its share, to within one sample.
-        backend: where the samples are.
+    Parameters
+    ----------
+    dataset
+        All samples.
+    fraction
+        Of them, to hold out.
+    key
+        What the draw is made with; None holds out the last samples.
+    classes
+        (samples,) integers or booleans; each class gets its share, to within one sample.
+    backend
+        Where the samples are.
     """
     count, few = dataset.size, held_out_count(dataset.size, fraction)
     if key is None:

@@ -33,13 +33,19 @@ class Layer(Configured):
     def init(self, key: Array | int, *inputs: Tree, dtype: Any = None) -> tuple[Params, State]:
         """New parameters and state, from inputs like those to come.
 
-        Args:
-            key: (2,) int32 of backends.random, or an int seed.
-            inputs: arrays, (batch, ...), or trees of them; their widths, library and device count.
-            dtype: of the parameters; None is the floating dtype of the inputs, else the default.
+        Parameters
+        ----------
+        key
+            (2,) int32 of backends.random, or an int seed.
+        inputs
+            Arrays, (batch, ...), or trees of them; their widths, library and device count.
+        dtype
+            Of the parameters; None is the floating dtype of the inputs, else the default.
 
-        Returns:
-            (params, state): nested dicts of arrays, by the names of layers and parameters.
+        Returns
+        -------
+        (params, state)
+            Nested dicts of arrays, by the names of layers and parameters.
         """
         return create(self, key, *inputs, dtype=dtype)
 
@@ -59,14 +65,21 @@ class Layer(Configured):
     ) -> tuple[Tree, State]:
         """(output, new state). Nothing is changed in place.
 
-        Args:
-            params, state: as `init` makes them.
-            inputs: arrays, (batch, ...), or trees of them.
-            key: what random numbers are drawn with; None if no layer draws.
-            training: whether layers act as in training.
-            first_row: the number of the first row in the whole batch, by which draws are counted.
-            compute_dtype: what layers compute in, "bfloat16" for one; the parameters and the output
-                keep the dtype of the parameters. None computes in that.
+        Parameters
+        ----------
+        params, state
+            As `init` makes them.
+        inputs
+            Arrays, (batch, ...), or trees of them.
+        key
+            What random numbers are drawn with; None if no layer draws.
+        training
+            Whether layers act as in training.
+        first_row
+            The number of the first row in the whole batch, by which draws are counted.
+        compute_dtype
+            What layers compute in, "bfloat16" for one; the parameters and the output
+            keep the dtype of the parameters. None computes in that.
 
         >>> import numpy as np
         >>> from tinynn.layers import Linear

@@ -13,8 +13,22 @@ from .scope import Array, Scope
 class Dropout(Layer):
     """In training, set entries to 0 with probability `rate`, and scale the rest up to match.
 
-    x: any shape, kept. Source: Srivastava et al. 2014, in its "inverted" form. No parameters.
+    Parameters
+    ----------
+    rate
+        The probability, from 0 on and below 1.
 
+    Notes
+    -----
+    The input may have any shape, which is kept. There are no parameters. This is the "inverted"
+    form: in inference nothing is done.
+
+    References
+    ----------
+    Srivastava et al. 2014, JMLR 15.
+
+    Examples
+    --------
     >>> import numpy as np
     >>> x = np.ones((2, 3))
     >>> Dropout(0.5)({}, x).tolist()

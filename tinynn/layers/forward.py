@@ -12,12 +12,18 @@ from tinynn.trace import Namespace, bottom
 class Forward(NamedTuple):
     """The results of one pass through a network.
 
-    Attributes:
-        output: the network's output.
-        state: the state after the pass, a tree like the one before.
-        losses: path -> the 0-d array that a layer added with `scope.add_loss`.
-        taps: path -> the array that a layer showed with `scope.tap`.
-        draws: whether a layer drew random numbers.
+    Attributes
+    ----------
+    output
+        The network's output.
+    state
+        The state after the pass, a tree like the one before.
+    losses
+        Path -> the 0-d array that a layer added with `scope.add_loss`.
+    taps
+        Path -> the array that a layer showed with `scope.tap`.
+    draws
+        Whether a layer drew random numbers.
     """
 
     output: Tree
@@ -41,16 +47,25 @@ def run(
 ) -> Forward:
     """Run one pass through a network: all that `net.apply` gives, and added losses and taps.
 
-    Args:
-        net: a layer or a plain function.
-        params, state: as `net.init` makes them.
-        inputs: arrays or trees of them.
-        key: (2,) int32 of backends.random, or an int seed; None if no layer draws.
-        training: whether layers act as in training.
-        first_row: the number of the inputs' first row in the whole batch.
-        perturbations: path -> an array to add to what is tapped there.
-        compute_dtype: what layers compute in, "bfloat16" for one. Inputs and parameters are cast to
-            it, and the output back to the dtype of the parameters. None computes in that.
+    Parameters
+    ----------
+    net
+        A layer or a plain function.
+    params, state
+        As `net.init` makes them.
+    inputs
+        Arrays or trees of them.
+    key
+        (2,) int32 of backends.random, or an int seed; None if no layer draws.
+    training
+        Whether layers act as in training.
+    first_row
+        The number of the inputs' first row in the whole batch.
+    perturbations
+        Path -> an array to add to what is tapped there.
+    compute_dtype
+        What layers compute in, "bfloat16" for one. Inputs and parameters are cast to it,
+        and the output back to the dtype of the parameters. None computes in that.
     """
     for name, given in (("params", params), ("state", state)):
         if not isinstance(given, dict):

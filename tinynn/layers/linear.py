@@ -14,9 +14,26 @@ from .scope import Array, Scope
 class Linear(Layer):
     """The affine map x @ weight + bias.
 
-    x: (batch, ..., inputs) -> (batch, ..., features). The number of inputs comes from the data.
-    params: weight (inputs, features), bias (features,).
+    Parameters
+    ----------
+    features
+        The number of outputs.
+    bias
+        Add a bias.
+    weight_init
+        A function of (key, shape, dtype) that makes the weight: see `tinynn.initializers`.
+    bias_init
+        Likewise for the bias.
 
+    Notes
+    -----
+    The input is (batch, ..., inputs), of any real dtype; integers are converted to that of the
+    parameters. The output is (batch, ..., features). The number of inputs comes from the data.
+
+    Parameters: weight (inputs, features) and bias (features,).
+
+    Examples
+    --------
     >>> import numpy as np
     >>> layer, x = Linear(3), np.ones((5, 2), dtype=np.float32)
     >>> params, state = layer.init(0, x)

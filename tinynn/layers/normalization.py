@@ -24,14 +24,30 @@ def _scale_and_shift(scope: Scope, x: Array) -> Array:
 class BatchNorm(Layer):
     """Normalise each feature to mean 0 and variance 1 over the batch, then scale and shift it.
 
-    x: (batch, ..., features), the shape is kept; all axes but the last count as the batch.
-    params: weight, bias; state: mean, var, each (features,). Inference uses the state; training
-    uses the batch's mean and variance, and keeps
-    state = momentum * state + (1 - momentum) * batch, outside any gradient.
-    The variance is the biased one to normalise with and the unbiased one to keep, as PyTorch does
-    (whose `momentum` is one minus this one). Training needs two samples or more (ShapeError).
-    Source: Ioffe and Szegedy 2015, arXiv:1502.03167.
+    Parameters
+    ----------
+    momentum
+        The share of the old running statistics that is kept in each step; PyTorch's is one minus
+        this.
+    epsilon
+        Added to the variance.
 
+    Notes
+    -----
+    The input is (batch, ..., features), and the shape is kept; all axes but the last count as the
+    batch.
+
+    Parameters: weight and bias; state: mean and var; each (features,). Inference uses the state.
+    Training uses the batch's own mean and variance, and keeps `momentum * state + (1 - momentum) *
+    batch`, outside any gradient. The variance is the biased one to normalise with and the unbiased
+    one to keep, as in PyTorch. Training needs two samples or more (`ShapeError`).
+
+    References
+    ----------
+    Ioffe and Szegedy 2015, arXiv:1502.03167.
+
+    Examples
+    --------
     >>> import numpy as np
     >>> x = np.asarray([[0.0], [2.0]])
     >>> layer = BatchNorm(epsilon=0.0)
@@ -80,9 +96,22 @@ class BatchNorm(Layer):
 class LayerNorm(Layer):
     """Normalise each sample to mean 0 and variance 1 over its features, then scale and shift it.
 
-    x: (batch, ..., features), the shape is kept. params: weight, bias, each (features,).
-    Source: Ba, Kiros and Hinton 2016, arXiv:1607.06450.
+    Parameters
+    ----------
+    epsilon
+        Added to the variance.
 
+    Notes
+    -----
+    The input is (batch, ..., features), and the shape is kept. Parameters: weight and bias, each
+    (features,).
+
+    References
+    ----------
+    Ba, Kiros and Hinton 2016, arXiv:1607.06450.
+
+    Examples
+    --------
     >>> import numpy as np
     >>> x = np.asarray([[0.0, 2.0]])
     >>> layer = LayerNorm(epsilon=0.0)

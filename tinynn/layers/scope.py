@@ -224,9 +224,12 @@ class Scope:
     `scope(name, layer, *inputs)` calls a child. A child is known by its name alone: calling one
     name twice shares the parameters; two names are two children, however equal their layers.
 
-    Attributes:
-        path: the names that lead to this layer, () for the network itself.
-        training: whether this is a pass of training.
+    Attributes
+    ----------
+    path
+        The names that lead to this layer, () for the network itself.
+    training
+        Whether this is a pass of training.
     """
 
     __slots__ = ("_inputs", "_params", "_pass", "_state", "layer", "path", "training")
@@ -248,15 +251,22 @@ class Scope:
     ) -> Array:
         """The parameter of this name: made by `init` the first time, and kept in `params`.
 
-        Args:
-            name: its name within this layer.
-            init: a function of (key, shape, dtype); see `tinynn.initializers`.
-            shape: its shape, most often in part the input's.
-            dtype: None is that of all parameters, cast to the dtype to compute in; a dtype that is
-                given is that of the parameter, in computing too.
+        Parameters
+        ----------
+        name
+            Its name within this layer.
+        init
+            A function of (key, shape, dtype); see `tinynn.initializers`.
+        shape
+            Its shape, most often in part the input's.
+        dtype
+            None is that of all parameters, cast to the dtype to compute in; a dtype
+            that is given is that of the parameter, in computing too.
 
-        Raises:
-            ShapeError, DtypeError: the parameter that is there does not fit the input.
+        Raises
+        ------
+        ShapeError, DtypeError
+            The parameter that is there does not fit the input.
         """
         return self._entry("parameter", self._params, name, init, shape, dtype)
 

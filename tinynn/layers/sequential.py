@@ -16,9 +16,18 @@ LayerLike: TypeAlias = Layer | Callable[[Array], Array]
 class Sequential(Layer):
     """Layers one after another; a plain function of one array is a layer too.
 
+    Parameters
+    ----------
+    *layers
+        Layers, and functions of one array.
+
+    Notes
+    -----
     The children are named "0", "1", ... by their place, so one layer that stands in two places is
     two children. Errors name the layer by its path: "layer 2, Linear(32): ...".
 
+    Examples
+    --------
     >>> import numpy as np
     >>> from tinynn.functional import relu
     >>> from tinynn.layers import Linear

@@ -25,10 +25,9 @@ class Loss(Configured):
     ----------
     reduction : {"mean", "sum", "half_sum"}
         With l the values, w the weights of the samples and c those of the classes, "mean" is
-        sum(w * c * l) / sum(w * c), as PyTorch defines it for class weights (and 0 where all
-        weights are 0), "sum" is sum(w * c * l), and "half_sum" is half of that: of a squared error
-        it has the gradient prediction - target.
-
+        `sum(w * c * l) / sum(w * c)`, as PyTorch defines it for class weights (and 0 where all
+        weights are 0), "sum" is `sum(w * c * l)`, and "half_sum" is half of that: of a squared
+        error it has the gradient prediction - target.
     """
 
     reduction: str = field(default="mean", kw_only=True)
@@ -90,11 +89,14 @@ class Loss(Configured):
 
         Parameters
         ----------
-        prediction : (rows, ...), the network's output for any number of rows
-        target : the targets of the whole training data
-        sample_weight : (samples,), by which samples are counted
-        classes : the names of the classes in order, for a `class_weight` that uses them
-
+        prediction : (rows, ...)
+            The network's output for any number of rows.
+        target
+            The targets of the whole training data.
+        sample_weight
+            (samples,), by which samples are counted.
+        classes
+            The names of the classes in order, for a `class_weight` that uses them.
         """
         return self
 
@@ -109,13 +111,15 @@ class Loss(Configured):
         Parameters
         ----------
         prediction : (batch, ...)
-        target : as the loss documents
-        sample_weight : (batch,), one for each sample, or of the shape of `values`; any real dtype
+        target
+            As the loss documents.
+        sample_weight : (batch,)
+            One for each sample, or of the shape of `values`; any real dtype.
 
         Raises
         ------
-        ShapeError : the shapes do not fit; nothing is broadcast
-
+        ShapeError
+            The shapes do not fit; nothing is broadcast.
         """
         self.check_shapes(prediction.shape, target.shape)
         values, weight = self.values(prediction, target), self.entry_weights(prediction, target)

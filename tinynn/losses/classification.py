@@ -99,6 +99,8 @@ class BinaryCrossEntropy(_Classification):
         With e, t becomes t * (1 - e) + e / 2; the class weights are those of t itself in the
         divisor of "mean".
 
+    Examples
+    --------
     >>> import numpy as np
     >>> loss = BinaryCrossEntropy()
     >>> loss(np.asarray([[0.0], [1000.0]]), np.asarray([1, 1])).round(6).tolist()
@@ -234,6 +236,8 @@ class NegativeLogLikelihood(_OfOneClass):
     class_weight : None, "balanced", a mapping of class to weight, or one number for each class
         "balanced" is computed by `fit_to`.
 
+    Examples
+    --------
     >>> import numpy as np
     >>> log_p = np.log(np.asarray([[0.25, 0.75], [0.5, 0.5]]))
     >>> loss = NegativeLogLikelihood(reduction="sum")
@@ -276,6 +280,8 @@ class SoftmaxCrossEntropy(_OfOneClass):
         With e, the target t becomes t * (1 - e) + e / classes; each class of that is weighed, and
         "mean" divides by the weights of t itself, as PyTorch does for labels.
 
+    Examples
+    --------
     >>> import numpy as np
     >>> loss = SoftmaxCrossEntropy()
     >>> loss(np.zeros((2, 4)), np.asarray([0, 3])).round(6).tolist()

@@ -23,6 +23,17 @@ class _Regression(Loss):
 class SquaredError(_Regression):
     """The squared error, (prediction - target) ** 2.
 
+    Parameters
+    ----------
+    reduction
+        "mean", "sum" or "half_sum" of the values: see `tinynn.losses.Loss`.
+
+    Notes
+    -----
+    Prediction and target have one shape, or the target lacks a last axis of length 1.
+
+    Examples
+    --------
     >>> import numpy as np
     >>> float(SquaredError(reduction="half_sum")(np.asarray([1.0, 3.0]), np.zeros(2)))
     5.0
@@ -41,6 +52,17 @@ class SquaredError(_Regression):
 class AbsoluteError(_Regression):
     """The absolute error, abs(prediction - target), whose derivative at 0 is 0.
 
+    Parameters
+    ----------
+    reduction
+        "mean", "sum" or "half_sum" of the values: see `tinynn.losses.Loss`.
+
+    Notes
+    -----
+    Shapes are those of `SquaredError`.
+
+    Examples
+    --------
     >>> import numpy as np
     >>> float(AbsoluteError()(np.asarray([1.0, -3.0]), np.zeros(2)))
     2.0
@@ -56,8 +78,23 @@ class AbsoluteError(_Regression):
 class Huber(_Regression):
     """Half the squared error up to `delta`, linear beyond.
 
-    Source: Huber 1964, "Robust Estimation of a Location Parameter".
+    Parameters
+    ----------
+    delta
+        The error at which the square turns into a line.
+    reduction
+        "mean", "sum" or "half_sum" of the values: see `tinynn.losses.Loss`.
 
+    Notes
+    -----
+    Shapes are those of `SquaredError`.
+
+    References
+    ----------
+    Huber 1964, "Robust Estimation of a Location Parameter".
+
+    Examples
+    --------
     >>> import numpy as np
     >>> float(Huber(delta=1.0, reduction="sum")(np.asarray([1.0, 3.0]), np.zeros(2)))
     3.0
@@ -81,8 +118,18 @@ class Huber(_Regression):
 class Poisson(_Regression):
     """Negative log-likelihood of counts, whose mean is exp(prediction).
 
-    Half the Poisson deviance with its logarithmic link, but for what depends on the target alone.
+    Parameters
+    ----------
+    reduction
+        "mean", "sum" or "half_sum" of the values: see `tinynn.losses.Loss`.
 
+    Notes
+    -----
+    Half the Poisson deviance with its logarithmic link, but for what depends on the target alone.
+    Shapes are those of `SquaredError`.
+
+    Examples
+    --------
     >>> import numpy as np
     >>> float(Poisson()(np.asarray([0.0, 0.0]), np.asarray([1, 3])))
     1.0

@@ -71,9 +71,13 @@ def get(metric: Any) -> MetricLike:
 
     Raises
     ------
-    ValueError : an unknown name; the message has the nearest one and all
-    TypeError : neither a name nor callable
+    ValueError
+        An unknown name; the message has the nearest one and all.
+    TypeError
+        Neither a name nor callable.
 
+    Examples
+    --------
     >>> get("mae")
     MeanAbsoluteError(name='mae')
     """
@@ -94,16 +98,20 @@ def prepare(metric: str | MetricLike, loss: Any, prediction: Any, target: Any) -
 
     Parameters
     ----------
-    metric : a metric, its name, or a function of (prediction, target)
-    loss : the loss, which says what predictions are
-    prediction, target : (rows, ...), the network's output for some samples and their targets.
-        A function is tried on them, a metric goes by their shapes and dtypes
+    metric
+        A metric, its name, or a function of (prediction, target).
+    loss
+        The loss, which says what predictions are.
+    prediction, target : (rows, ...)
+        The network's output for some samples and their targets. A function is tried on them, a
+        metric goes by their shapes and dtypes.
 
     Raises
     ------
-    ValueError : the metric makes no sense for the loss; the message says what does
-    TypeError : a function that fails on the arrays, or gives no 0-d array of their library
-
+    ValueError
+        The metric makes no sense for the loss; the message says what does.
+    TypeError
+        A function that fails on the arrays, or gives no 0-d array of their library.
     """
     metric = get(metric)
     if isinstance(metric, Metric):

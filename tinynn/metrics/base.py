@@ -74,14 +74,15 @@ class Metric(Configured):
 
         Parameters
         ----------
-        loss : a loss, or any function, which does not say what its predictions are
-        prediction, target : (rows, ...), the network's output and targets; only shapes and dtypes
-            count
+        loss
+            A loss, or any function, which does not say what its predictions are.
+        prediction, target : (rows, ...)
+            The network's output and targets; only shapes and dtypes count.
 
         Raises
         ------
-        ValueError : the metric makes no sense for the loss; the message says what does
-
+        ValueError
+            The metric makes no sense for the loss; the message says what does.
         """
         task = task_of(loss, prediction)
         if task is not None and task not in self.tasks:
@@ -99,9 +100,10 @@ class Metric(Configured):
         Parameters
         ----------
         prediction : (batch, ...)
-        target : as the metric documents
-        sample_weight : (batch,), one for each sample
-
+        target
+            As the metric documents.
+        sample_weight : (batch,)
+            One for each sample.
         """
         return self.compute(self.measure(prediction, target, sample_weight))
 

@@ -59,15 +59,31 @@ def adam_divisor(xp: Any, gradient: Array, slots: Slots, scalars: Any) -> tuple[
 class Adam(Optimizer):
     """Adam: the running mean of the gradients over the root of that of their squares.
 
-    Both means are corrected for their start at 0:
-    m = beta1 * m + (1 - beta1) * g; v = beta2 * v + (1 - beta2) * g**2;
-    w -= learning_rate * (m / (1 - beta1**t)) / (sqrt(v / (1 - beta2**t)) + epsilon).
+    Parameters
+    ----------
+    learning_rate
+        The size of the steps: a number, or a schedule of the step.
+    beta1
+        The decay of the running mean of the gradients.
+    beta2
+        The decay of the running mean of their squares.
+    epsilon
+        Added to the divisor.
+    amsgrad
+        Divide by the largest v so far, as PyTorch has it (Reddi et al. 2018, arXiv:1904.09237).
 
-    amsgrad: the largest v so far in place of v, as PyTorch has it (Reddi et al. 2018,
-        arXiv:1904.09237).
+    Notes
+    -----
+    With g the gradient and t the step from 1 on: `m = beta1 * m + (1 - beta1) * g`, `v = beta2 * v
+    + (1 - beta2) * g**2`, and `w -= learning_rate * (m / (1 - beta1**t)) / (sqrt(v / (1 -
+    beta2**t)) + epsilon)`.
 
-    Source: Kingma and Ba 2014, arXiv:1412.6980.
+    References
+    ----------
+    Kingma and Ba 2014, arXiv:1412.6980.
 
+    Examples
+    --------
     >>> import numpy as np
     >>> params = {"w": np.asarray([1.0])}
     >>> adam = Adam(learning_rate=0.5)
@@ -101,12 +117,34 @@ class Adam(Optimizer):
 class AdamW(Adam):
     """Adam with decoupled weight decay.
 
-    The parameters first shrink: w -= learning_rate * weight_decay * w.
+    Parameters
+    ----------
+    learning_rate
+        The size of the steps: a number, or a schedule of the step.
+    beta1
+        The decay of the running mean of the gradients.
+    beta2
+        The decay of the running mean of their squares.
+    epsilon
+        Added to the divisor.
+    amsgrad
+        As for `Adam`.
+    weight_decay
+        The share by which parameters shrink, times the learning rate, in each step.
+    mask
+        The paths of the parameters that are shrunk: a pattern or several, such as `"*.weight"`.
 
-    mask: a pattern, or several, of the paths of the parameters that are shrunk, such as "*.weight".
+    Notes
+    -----
+    The parameters first shrink: `w -= learning_rate * weight_decay * w`. Then comes the step of
+    `Adam`.
 
-    Source: Loshchilov and Hutter 2017, arXiv:1711.05101.
+    References
+    ----------
+    Loshchilov and Hutter 2017, arXiv:1711.05101.
 
+    Examples
+    --------
     >>> import numpy as np
     >>> params = {"w": np.asarray([1.0])}
     >>> adamw = AdamW(learning_rate=0.5, weight_decay=0.1)
@@ -134,11 +172,30 @@ class AdamW(Adam):
 class NAdam(Optimizer):
     """Adam with Nesterov's momentum.
 
-    The strength of the momentum at step t is
-    beta1 * (1 - 0.96 ** (t * momentum_decay) / 2). The formulas are PyTorch's.
+    Parameters
+    ----------
+    learning_rate
+        The size of the steps: a number, or a schedule of the step.
+    beta1
+        The decay of the running mean of the gradients.
+    beta2
+        The decay of the running mean of their squares.
+    epsilon
+        Added to the divisor.
+    momentum_decay
+        How fast the momentum grows to its full strength.
 
-    Source: Dozat 2016, "Incorporating Nesterov momentum into Adam".
+    Notes
+    -----
+    The strength of the momentum at step t is `beta1 * (1 - 0.96 ** (t * momentum_decay) / 2)`. The
+    formulas are PyTorch's.
 
+    References
+    ----------
+    Dozat 2016, "Incorporating Nesterov momentum into Adam".
+
+    Examples
+    --------
     >>> import numpy as np
     >>> params = {"w": np.asarray([1.0])}
     >>> nadam = NAdam(learning_rate=0.5)

@@ -17,14 +17,30 @@ from .sums import decay_of, sqrt
 class RMSprop(Optimizer):
     """RMSprop: steps divided by the root of a running mean of squared gradients.
 
-    v = decay * v + (1 - decay) * g**2; w -= learning_rate * g / (sqrt(v) + epsilon).
+    Parameters
+    ----------
+    learning_rate
+        The size of the steps: a number, or a schedule of the step.
+    decay
+        The share of the running mean that is kept in each step.
+    epsilon
+        Added to the divisor.
+    momentum
+        If it is not 0: `b = momentum * b + g / (sqrt(v) + epsilon)`, and `w -= learning_rate * b`.
+    centered
+        The square of the running mean of g is taken from v.
 
-    momentum: b = momentum * b + g / (sqrt(v) + epsilon); w -= learning_rate * b instead.
-    centered: the square of the running mean of g is taken from v.
+    Notes
+    -----
+    `v = decay * v + (1 - decay) * g**2`, and `w -= learning_rate * g / (sqrt(v) + epsilon)`. The
+    place of epsilon is PyTorch's.
 
-    Source: Hinton 2012, lecture 6e of "Neural Networks for Machine Learning"; the place of
-    epsilon is PyTorch's.
+    References
+    ----------
+    Hinton 2012, lecture 6e of "Neural Networks for Machine Learning".
 
+    Examples
+    --------
     >>> import numpy as np
     >>> params = {"w": np.asarray([1.0])}
     >>> rmsprop = RMSprop(learning_rate=0.05)
@@ -75,12 +91,26 @@ class RMSprop(Optimizer):
 class Adagrad(Optimizer):
     """Adagrad: steps divided by the root of the sum of all squared gradients so far.
 
-    s += g**2; w -= learning_rate * g / (sqrt(s) + epsilon).
+    Parameters
+    ----------
+    learning_rate
+        The size of the steps: a number, or a schedule of the step.
+    epsilon
+        Added to the divisor.
+    initial_sum
+        The value that the sum starts from.
 
-    initial_sum: what s starts from.
+    Notes
+    -----
+    `s += g**2`, and `w -= learning_rate * g / (sqrt(s) + epsilon)`. The place of epsilon is
+    PyTorch's.
 
-    Source: Duchi, Hazan and Singer 2011, JMLR 12; the place of epsilon is PyTorch's.
+    References
+    ----------
+    Duchi, Hazan and Singer 2011, JMLR 12.
 
+    Examples
+    --------
     >>> import numpy as np
     >>> params = {"w": np.asarray([1.0])}
     >>> adagrad = Adagrad(learning_rate=0.5)
@@ -117,12 +147,26 @@ class Adagrad(Optimizer):
 class Adadelta(Optimizer):
     """Adadelta: gradients scaled by the ratio of past steps to past gradients.
 
-    Both are measured by the root of a running mean of squares:
-    v = decay * v + (1 - decay) * g**2; d = sqrt((u + epsilon) / (v + epsilon)) * g;
-    u = decay * u + (1 - decay) * d**2; w -= learning_rate * d.
+    Parameters
+    ----------
+    learning_rate
+        The size of the steps: a number, or a schedule of the step.
+    decay
+        The share of the running means that is kept in each step.
+    epsilon
+        Added to both running means.
 
-    Source: Zeiler 2012, arXiv:1212.5701.
+    Notes
+    -----
+    `v = decay * v + (1 - decay) * g**2`, `d = sqrt((u + epsilon) / (v + epsilon)) * g`, `u = decay
+    * u + (1 - decay) * d**2`, and `w -= learning_rate * d`.
 
+    References
+    ----------
+    Zeiler 2012, arXiv:1212.5701.
+
+    Examples
+    --------
     >>> import numpy as np
     >>> params = {"w": np.asarray([1.0])}
     >>> adadelta = Adadelta()
@@ -166,13 +210,30 @@ class Adadelta(Optimizer):
 class Lion(Optimizer):
     """Lion: steps of one length, in the direction of the signs of a running mean.
 
-    w -= learning_rate * (sign(beta1 * m + (1 - beta1) * g) + weight_decay * w);
-    m = beta2 * m + (1 - beta2) * g.
+    Parameters
+    ----------
+    learning_rate
+        The size of the steps: a number, or a schedule of the step.
+    beta1
+        The share of the running mean in the direction of a step.
+    beta2
+        The share of the running mean that is kept.
+    weight_decay
+        The share by which parameters shrink, times the learning rate, in each step.
+    mask
+        The paths of the parameters that are shrunk: a pattern or several, such as `"*.weight"`.
 
-    mask: a pattern, or several, of the paths of the parameters that are shrunk, such as "*.weight".
+    Notes
+    -----
+    `w -= learning_rate * (sign(beta1 * m + (1 - beta1) * g) + weight_decay * w)`, and `m = beta2 *
+    m + (1 - beta2) * g`.
 
-    Source: Chen et al. 2023, arXiv:2302.06675.
+    References
+    ----------
+    Chen et al. 2023, arXiv:2302.06675.
 
+    Examples
+    --------
     >>> import numpy as np
     >>> params = {"w": np.asarray([1.0])}
     >>> lion = Lion(learning_rate=0.25)

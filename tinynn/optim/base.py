@@ -47,9 +47,12 @@ class GradientTransformation(Configured):
     weight_decay, strength, limit and factor are checked, and take a schedule as well; its value at
     the step is what `step_scalars` and `update_leaf` are given.
 
-    Attributes:
-        counts_steps: whether steps are counted even where no field is a schedule.
-        carried: numbers kept from step to step, by name, each with what it starts from.
+    Attributes
+    ----------
+    counts_steps
+        Whether steps are counted even where no field is a schedule.
+    carried
+        Numbers kept from step to step, by name, each with what it starts from.
     """
 
     counts_steps: ClassVar[bool] = False

@@ -52,8 +52,10 @@ FACTOR = (lambda value: is_number(value) and 0 < value <= 1, "a number above 0 a
 class Schedule(Configured):
     """Base class of schedules; derive from it with a frozen dataclass and write `__call__`.
 
-    Attributes:
-        needs: what `Optimizer.update` must be given for it, by keyword.
+    Attributes
+    ----------
+    needs
+        What `Optimizer.update` must be given for it, by keyword.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()

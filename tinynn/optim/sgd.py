@@ -13,9 +13,21 @@ from .base import Array, Number, Optimizer, Slots
 class SGD(Optimizer):
     """Gradient descent: v = momentum * v + g; w -= learning_rate * v.
 
-    nesterov: w -= learning_rate * (g + momentum * v) instead. The formulas are PyTorch's
-    (Sutskever et al. 2013 put the learning rate inside v).
+    Parameters
+    ----------
+    learning_rate
+        The size of the steps: a number, or a schedule of the step.
+    momentum
+        The share of the last step's direction that is kept.
+    nesterov
+        Take `w -= learning_rate * (g + momentum * v)` instead.
 
+    Notes
+    -----
+    The formulas are PyTorch's (Sutskever et al. 2013 put the learning rate inside v).
+
+    Examples
+    --------
     >>> import numpy as np
     >>> params = {"w": np.asarray([1.0])}
     >>> sgd = SGD(learning_rate=0.5)

@@ -27,7 +27,7 @@ def from_config(config: Mapping[str, Any]) -> TablePreparation:
 
     Raises
     ------
-    ValueError : a description of another kind or format, or one that is not whole
-
+    ValueError
+        A description of another kind or format, or one that is not whole.
     """
     return TablePreparation.from_config(config)

@@ -72,32 +72,47 @@ def fit_table(
 
     Parameters
     ----------
-    data : a data frame (pandas, polars, pyarrow or another that narwhals knows), or a dict of
-        columns
-    target : the column to predict. Texts, booleans and few whole numbers are classes, others are
-        numbers; rows in which it is missing are left out
-    net : the network; None makes hidden layers of the widths `hidden`, with relu and `dropout`
-    loss : a name; None is "cross_entropy" for classes and "squared_error" for numbers
-    label_smoothing : of the cross-entropies
-    class_weight : "balanced", each class counting the same in the loss, or the weight of each label
-    learning_rate : of Adam
-    epochs : None is 30, or more for 1500 steps in all
-    validation : the fraction of the rows to hold out and score; the same of each class
-    categories, drop, dates, decimal : see `TablePreparation.fit`
-    backend : where to train; None is the host's own library
-    report : is called with lines on what was understood and reached; None warns of what matters
-    progress, callbacks, seed, batch_size : see `tinynn.fit`
+    data
+        A data frame (pandas, polars, pyarrow or another that narwhals knows), or a dict of columns.
+    target
+        The column to predict. Texts, booleans and few whole numbers are classes, others are
+        numbers; rows in which it is missing are left out.
+    net
+        The network; None makes hidden layers of the widths `hidden`, with relu and `dropout`.
+    loss
+        A name; None is "cross_entropy" for classes and "squared_error" for numbers.
+    label_smoothing
+        Of the cross-entropies.
+    class_weight
+        "balanced", each class counting the same in the loss, or the weight of each label.
+    learning_rate
+        Of Adam.
+    epochs
+        None is 30, or more for 1500 steps in all.
+    validation
+        The fraction of the rows to hold out and score; the same of each class.
+    categories, drop, dates, decimal
+        See `TablePreparation.fit`.
+    backend
+        Where to train; None is the host's own library.
+    report
+        Is called with lines on what was understood and reached; None warns of what matters.
+    progress, callbacks, seed, batch_size
+        See `tinynn.fit`.
 
     Raises
     ------
-    TableError : a table, a column or a cell that cannot be used
-    TrainingDiverged : the model is far worse than none
+    TableError
+        A table, a column or a cell that cannot be used.
+    TrainingDiverged
+        The model is far worse than none.
 
+    Examples
+    --------
     >>> table = {"x": [0.1, 0.9, 0.2, 0.8] * 5, "kind": ["low", "high", "low", "high"] * 5}
     >>> model = fit_table(table, "kind", hidden=(8,), epochs=200, learning_rate=0.1)
     >>> model.predict({"x": [0.0, 1.0]})
     array(['low', 'high'], dtype='<U4')
-
     """
     table = Table.of(data)
     options = Options(categories, drop, dates or {}, decimal)

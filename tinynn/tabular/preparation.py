@@ -39,13 +39,20 @@ class TablePreparation:
 
     Attributes
     ----------
-    target : the `Classes` or the `Quantity` that the network answers with
-    columns : the `Number`, `Category` and `Date` that it reads, in the order of its inputs
-    names : the columns that may be read, as the training table had them
-    left_out : those of the training table's columns that are not read, and why
-    activation : what makes probabilities of its outputs: "softmax", "sigmoid" of a single one,
-        "exp" of logarithms; "identity" where the target is a number
+    target
+        The `Classes` or the `Quantity` that the network answers with.
+    columns
+        The `Number`, `Category` and `Date` that it reads, in the order of its inputs.
+    names
+        The columns that may be read, as the training table had them.
+    left_out
+        Those of the training table's columns that are not read, and why.
+    activation
+        What makes probabilities of its outputs: "softmax", "sigmoid" of a single one, "exp" of
+        logarithms; "identity" where the target is a number.
 
+    Examples
+    --------
     >>> table = {
     ...     "x": [1.0, 2.0, None, 3.0],
     ...     "colour": ["red", "blue", "red", "red"],
@@ -56,7 +63,6 @@ class TablePreparation:
     ('x', 'x?', 'colour=blue', 'colour=red')
     >>> preparation.transform(table).shape
     (4, 4)
-
     """
 
     target: Target
@@ -84,21 +90,31 @@ class TablePreparation:
 
         Parameters
         ----------
-        data : a data frame of any library that narwhals knows, or a dict of columns
-        target : the name of the column to predict
-        rows : the rows that training sees, a host array of integers; None for all
-        classes : whether the target is classes or a number; None finds out
-        activation : see `TablePreparation`; None is "softmax" for classes
-        categories : columns of numbers to be read as categories, and of many texts to be kept
-        drop : columns to leave out
-        dates : for columns of dates, the order of day, month and year: "ymd", "dmy" or "mdy"
-        decimal : the decimal mark of numbers that come as text, "." or ","; None finds out
-        note : is called with each thing that a reader may want to know; None warns
+        data
+            A data frame of any library that narwhals knows, or a dict of columns.
+        target
+            The name of the column to predict.
+        rows
+            The rows that training sees, a host array of integers; None for all.
+        classes
+            Whether the target is classes or a number; None finds out.
+        activation
+            See `TablePreparation`; None is "softmax" for classes.
+        categories
+            Columns of numbers to be read as categories, and of many texts to be kept.
+        drop
+            Columns to leave out.
+        dates
+            For columns of dates, the order of day, month and year: "ymd", "dmy" or "mdy".
+        decimal
+            The decimal mark of numbers that come as text, "." or ","; None finds out.
+        note
+            Is called with each thing that a reader may want to know; None warns.
 
         Raises
         ------
-        TableError : a cell that cannot be read, a constant target, no column to learn from
-
+        TableError
+            A cell that cannot be read, a constant target, no column to learn from.
         """
         table = Table.of(data)
         options = Options(categories, drop, dates or {}, decimal)
@@ -148,14 +164,17 @@ class TablePreparation:
 
         Parameters
         ----------
-        data : a data frame of any library that narwhals knows, or a dict of columns
-        rows : the rows to give, in their order: a host array of integers; None for all
-        note : is called with each thing that a reader may want to know; None warns
+        data
+            A data frame of any library that narwhals knows, or a dict of columns.
+        rows
+            The rows to give, in their order: a host array of integers; None for all.
+        note
+            Is called with each thing that a reader may want to know; None warns.
 
         Raises
         ------
-        TableError : a column that is not there, or a cell that cannot be read
-
+        TableError
+            A column that is not there, or a cell that cannot be read.
         """
         table = Table.of(data, names=self.names)
         if not len(table):
@@ -176,12 +195,13 @@ class TablePreparation:
 
         Parameters
         ----------
-        column : the target column, or a table that has it
+        column
+            The target column, or a table that has it.
 
         Raises
         ------
-        TableError : a missing cell, or a class that training did not meet
-
+        TableError
+            A missing cell, or a class that training did not meet.
         """
         table = column if isinstance(column, Table) else _one_column(self.target.name, column)
         xp = host().xp
@@ -211,8 +231,8 @@ class TablePreparation:
 
         Raises
         ------
-        ValueError : the target is a number
-
+        ValueError
+            The target is a number.
         """
         if isinstance(self.target, Quantity):
             raise ValueError(
@@ -242,8 +262,8 @@ class TablePreparation:
 
         Raises
         ------
-        ValueError : another kind or format, or a description that is not whole
-
+        ValueError
+            Another kind or format, or a description that is not whole.
         """
         try:
             if (config["kind"], config["format"]) != (KIND, FORMAT):

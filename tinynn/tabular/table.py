@@ -25,11 +25,17 @@ class Table:
 
     Attributes
     ----------
-    frame : a narwhals DataFrame whose columns have texts for names
-    source : what messages call it, a path for one
-    unit, first : how messages call its rows: "line" 2 is the first row of a CSV file
-    memo : columns that were read already, by how
+    frame
+        A narwhals DataFrame whose columns have texts for names.
+    source
+        What messages call it, a path for one.
+    unit, first
+        How messages call its rows: "line" 2 is the first row of a CSV file.
+    memo
+        Columns that were read already, by how.
 
+    Examples
+    --------
     >>> Table.of({"x": [1, 2], "y": ["a", "b"]}).names
     ['x', 'y']
     """
@@ -46,10 +52,11 @@ class Table:
 
         Raises
         ------
-        TableError : a lazy frame, an array on a device, rows of another width, columns of several
-            lengths or with one name twice
-        TypeError : an object that is not a table
-
+        TableError
+            A lazy frame, an array on a device, rows of another width, columns of several lengths or
+            with one name twice.
+        TypeError
+            An object that is not a table.
         """
         if isinstance(data, Table):
             return data
@@ -90,8 +97,8 @@ class Table:
 
         Raises
         ------
-        TableError : there is none; those there are get listed
-
+        TableError
+            There is none; those there are get listed.
         """
         if name not in self.frame.columns:
             raise TableError(

@@ -36,9 +36,13 @@ class Namespace:
     (`asarray`, `zeros`, ...) make arrays that no transformation follows. There is one Namespace
     over each `xp`; how deep transformations are nested is in the arrays, not here.
 
-    Args:
-        xp: a namespace of the standard, for instance what `backends.get("numpy").xp` gives.
+    Parameters
+    ----------
+    xp
+        A namespace of the standard, for instance what `backends.get("numpy").xp` gives.
 
+    Examples
+    --------
     >>> import backends
     >>> xp = Namespace(backends.get("numpy").xp)
     >>> xp.sum(xp.asarray([1.0, 2.0]) * 2).shape

@@ -54,18 +54,23 @@ class EarlyStopping(Configured):
 
     Parameters
     ----------
-    monitor : a name in the history
-    patience : epochs without improvement after which training stops
-    min_delta : a change counts when it is more than this
-    mode : "min" or "max", whether lower or higher is better; None asks the metric itself
-    restore_best : whether the model gets the parameters of its best epoch in the end, whether or
-        not it was stopped
+    monitor
+        A name in the history.
+    patience
+        Epochs without improvement after which training stops.
+    min_delta
+        A change counts when it is more than this.
+    mode
+        "min" or "max", whether lower or higher is better; None asks the metric itself.
+    restore_best
+        Whether the model gets the parameters of its best epoch in the end, whether or not it was
+        stopped.
 
     Raises
     ------
-    ValueError : before training, if nothing of the name `monitor` will be measured, or nobody knows
-        whether lower or higher is better
-
+    ValueError
+        Before training, if nothing of the name `monitor` will be measured, or nobody knows whether
+        lower or higher is better.
     """
 
     monitor: str = "validation_loss"
@@ -172,8 +177,8 @@ class CSVLog(Configured):
 
     Parameters
     ----------
-    path : the file; it is begun anew, or gone on with in a run that is resumed
-
+    path
+        The file; it is begun anew, or gone on with in a run that is resumed.
     """
 
     path: str | os.PathLike[str]
@@ -204,8 +209,8 @@ class TensorBoard(Configured):
 
     Parameters
     ----------
-    folder : where the event files go
-
+    folder
+        Where the event files go.
     """
 
     folder: str | os.PathLike[str]

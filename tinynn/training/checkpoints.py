@@ -21,10 +21,12 @@ from tinynn.training.step import Carry
 class Checkpointer:
     """The schedule by which the state of a run is written to a file.
 
-    Attributes:
-        path: the file; each checkpoint takes the place of the one before.
-        every: epochs between checkpoints, or a timedelta, after which one is written within an
-            epoch too.
+    Attributes
+    ----------
+    path
+        The file; each checkpoint takes the place of the one before.
+    every
+        Epochs between checkpoints, or a timedelta, after which one is written within an epoch too.
     """
 
     def __init__(self, path: str | os.PathLike[str], every: int | timedelta) -> None:
@@ -84,10 +86,12 @@ def restore(path: str | os.PathLike[str], problem: Problem) -> TrainingState:
 
     Raises
     ------
-    FileNotFoundError : there is no such file
-    ModelFileError : the file is cut short, was edited, or is no checkpoint
-    ValueError : it is of another network, optimizer, loss, seed or data
-
+    FileNotFoundError
+        There is no such file.
+    ModelFileError
+        The file is cut short, was edited, or is no checkpoint.
+    ValueError
+        It is of another network, optimizer, loss, seed or data.
     """
     if not Path(path).exists():
         raise FileNotFoundError(

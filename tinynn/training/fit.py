@@ -62,72 +62,103 @@ def fit(
 
     Parameters
     ----------
-    net : a layer, most often a `Sequential`
-    X : (samples, ...), an array of any backend, nested lists, a data frame of numbers (pandas,
-        polars, pyarrow and others, through narwhals) or a sparse matrix of SciPy's; or a tuple or
-        dict of these, for a network of several inputs. Everything follows X: its library, device
-        and floating dtype. Integers stay integers. Or a dataset of your own, which gives y too:
-        see `tinynn.data.Dataset`; its first samples are checked, and `loss` has to be given. Or
-        batches, as (X, y) or (X, y, sample_weight): an iterable of them, such as a list or a data
-        loader, or a function that returns one, such as a generator function, of no argument or of
-        the number of the epoch. All batches are of one size, but the last may be smaller; `loss`
-        has to be given
-    y : (samples,) integer labels or numbers, or (samples, outputs); a kind as X, or a column. None
-        beside a dataset
-    loss : a loss, its name, or any function of (prediction, target) that gives a mean; None
-        takes the one that y can only mean, by the rules of `tinynn.losses.for_targets`
-    optimizer : an optimizer or its name; None is `Adam()`
-    epochs : how many there are to be in all, those of a run that is resumed included
-    batch_size : samples a step; the last batch of an epoch may be smaller. None for all at once;
-        "auto" is 32, or the size of the batches given as X
-    validation : the fraction of the samples to hold out (drawn by the seed, the same share of each
-        class; the last ones without `shuffle`), or a tuple (X, y) or (X, y, sample_weight), or a
-        dataset, or batches
-    seed : the same seed gives the same start, batches and dropout on every backend
-    callbacks : called after each epoch with the `Run`; see `tinynn.training.callbacks`
-    metrics : functions of (prediction, target) or their names. Measured after each epoch: on the
-        held-out samples ("validation_accuracy") if there are any, else on all ("accuracy")
-    sample_weight : (samples,), how much each sample counts in the loss
-    shuffle : whether each epoch has an order of its own; None is True, but for batches given as X
-    progress : a bar on the error stream or in the notebook; None shows it when the output is
-        interactive
-    params, state : what to start from, instead of new ones; the optimizer starts anew (`resume`
-        goes on with a run)
-    backend : where to bring host data; not needed for arrays, which are somewhere already
-    dtype : of parameters and data; None is the floating dtype of X, else the default
-    compute_dtype : of what layers compute in training, such as "bfloat16" where the library has it,
-        or "float32" beside parameters of float64. Parameters, state, statistics of norms, loss and
-        optimizer keep `dtype`, in which the model measures and predicts; None computes in it too
-    engine : how the steps are carried out: "eager" as they are written; "calls" as a program that
-        is recorded once, with the loop over the batches inside; "loops" as that program in explicit
-        loops, for small networks: machine code on the CPU (pip install tinynn-xp[numba]), one
-        launch for many steps on CUDA; "jit" as one that the library compiles itself, where it can;
-        "auto" takes what is fastest from start to end: "loops" for long runs alone, where Numba is
-        installed and no callback may end them early. All give the same numbers, to rounding, from a
-        loss and layers that depend on their arguments alone: what they compute from other arrays is
-        computed once. A step that cannot be recorded runs eagerly, and a warning says why
-    checkpoint : a file that the state of the run is written to, whole or not at all
-    every : epochs from one checkpoint to the next, or a timedelta
-    resume : a checkpoint to go on from, with the other arguments as they were; True takes that of
+    net
+        A layer, most often a `Sequential`.
+    X
+        (samples, ...), an array of any backend, nested lists, a data frame of numbers
+        (pandas, polars, pyarrow and others, through narwhals) or a sparse matrix of
+        SciPy's; or a tuple or dict of these, for a network of several inputs. Everything
+        follows X: its library, device and floating dtype. Integers stay integers. Or a
+        dataset of your own, which gives y too: see `tinynn.data.Dataset`; its first samples
+        are checked, and `loss` has to be given. Or batches, as (X, y) or (X, y,
+        sample_weight): an iterable of them, such as a list or a data loader, or a function
+        that returns one, such as a generator function, of no argument or of the number of
+        the epoch. All batches are of one size, but the last may be smaller; `loss` has to
+        be given.
+    y
+        (samples,) integer labels or numbers, or (samples, outputs); a kind as X, or a
+        column. None beside a dataset.
+    loss
+        A loss, its name, or any function of (prediction, target) that gives a mean; None
+        takes the one that y can only mean, by the rules of `tinynn.losses.for_targets`.
+    optimizer
+        An optimizer or its name; None is `Adam()`.
+    epochs
+        How many there are to be in all, those of a run that is resumed included.
+    batch_size
+        Samples a step; the last batch of an epoch may be smaller. None for all at once;
+        "auto" is 32, or the size of the batches given as X.
+    validation
+        The fraction of the samples to hold out (drawn by the seed, the same share of each
+        class; the last ones without `shuffle`), or a tuple (X, y) or (X, y, sample_weight),
+        or a dataset, or batches.
+    seed
+        The same seed gives the same start, batches and dropout on every backend.
+    callbacks
+        Called after each epoch with the `Run`; see `tinynn.training.callbacks`.
+    metrics
+        Functions of (prediction, target) or their names. Measured after each epoch: on the
+        held-out samples ("validation_accuracy") if there are any, else on all ("accuracy").
+    sample_weight
+        (samples,), how much each sample counts in the loss.
+    shuffle
+        Whether each epoch has an order of its own; None is True, but for batches given as
+        X.
+    progress
+        A bar on the error stream or in the notebook; None shows it when the output is
+        interactive.
+    params, state
+        What to start from, instead of new ones; the optimizer starts anew (`resume` goes on
+        with a run).
+    backend
+        Where to bring host data; not needed for arrays, which are somewhere already.
+    dtype
+        Of parameters and data; None is the floating dtype of X, else the default.
+    compute_dtype
+        Of what layers compute in training, such as "bfloat16" where the library has it, or
+        "float32" beside parameters of float64. Parameters, state, statistics of norms, loss
+        and optimizer keep `dtype`, in which the model measures and predicts; None computes
+        in it too.
+    engine
+        How the steps are carried out: "eager" as they are written; "calls" as a program
+        that is recorded once, with the loop over the batches inside; "loops" as that
+        program in explicit loops, for small networks: machine code on the CPU (pip install
+        tinynn-xp[numba]), one launch for many steps on CUDA; "jit" as one that the library
+        compiles itself, where it can; "auto" takes what is fastest from start to end:
+        "loops" for long runs alone, where Numba is installed and no callback may end them
+        early. All give the same numbers, to rounding, from a loss and layers that depend on
+        their arguments alone: what they compute from other arrays is computed once. A step
+        that cannot be recorded runs eagerly, and a warning says why.
+    checkpoint
+        A file that the state of the run is written to, whole or not at all.
+    every
+        Epochs from one checkpoint to the next, or a timedelta.
+    resume
+        A checkpoint to go on from, with the other arguments as they were; True takes that of
         `checkpoint` if the file is there. With an engine that is named, k epochs and then k more
-        give the bits of 2k at once; but with "jit", whose compiler makes another program of
-        another number of steps, they may differ by rounding where steps are carried out together
-
-    Ctrl-C ends training with the model as it was after the last whole epoch, and a warning; in
-    the first epoch it is passed on. A loss that is no longer finite ends it likewise.
+        give the bits of 2k at once; but with "jit", whose compiler makes another program of another
+        number of steps, they may differ by rounding where steps are carried out together.
 
     Raises
     ------
-    ValueError : before training, for arguments or data that do not fit; the message says which
-    MixedArrays, BackendUnavailable, ShapeError : likewise
+    ValueError
+        Before training, for arguments or data that do not fit; the message says which.
+    MixedArrays, BackendUnavailable, ShapeError
+        Likewise.
 
+    Notes
+    -----
+    Ctrl-C ends training with the model as it was after the last whole epoch, and a warning; in
+    the first epoch it is passed on. A loss that is no longer finite ends it likewise.
+
+    Examples
+    --------
     >>> import numpy as np
     >>> from tinynn.layers import Linear
     >>> x = np.asarray([[0.0], [1.0], [2.0], [3.0]])
     >>> model = fit(Linear(1), x, 2 * x[:, 0] + 1, epochs=400, batch_size=None)
     >>> len(model.history["loss"])
     400
-
     """
     check_whole(epochs=epochs)
     if engine not in engines.ENGINES:
@@ -162,12 +193,18 @@ def train(
 
     Parameters
     ----------
-    problem : as `prepare` gives it
-    epochs : how many there are to be in all, those that `state` has behind it included
-    state : where to go on from, such as the state of an earlier run, on these data or on others;
-        None begins at `problem.start`. It is advanced in place
-    engine, callbacks, progress : as `fit` has them
+    problem
+        As `prepare` gives it.
+    epochs
+        How many there are to be in all, those that `state` has behind it included.
+    state
+        Where to go on from, such as the state of an earlier run, on these data or on others; None
+        begins at `problem.start`. It is advanced in place.
+    engine, callbacks, progress
+        As `fit` has them.
 
+    Examples
+    --------
     >>> import numpy as np
     >>> from tinynn.layers import Linear
     >>> from tinynn.training import prepare
@@ -176,7 +213,6 @@ def train(
     >>> run = train(problem, 2)
     >>> train(problem, 5, state=run.state).history["epoch"]
     [1, 2, 3, 4, 5]
-
     """
     start = TrainingState(problem.start) if state is None else state
     run = _run(problem, epochs, start)

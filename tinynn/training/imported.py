@@ -21,17 +21,23 @@ def from_onnx(
 
     Parameters
     ----------
-    path : of the file
-    backend : where the parameters are put; None: the host's own library
-    output : the name of the output to compute, of several; None: "output", or the last
+    path
+        Of the file.
+    backend
+        Where the parameters are put; None: the host's own library.
+    output
+        The name of the output to compute, of several; None: "output", or the last.
 
     Raises
     ------
-    OnnxError : the file is cut short, of an unknown opset, or holds an operator without a layer
-    ImportError : the package onnx is not installed
-    BackendUnavailable : no such library or device here
-    OSError : there is no such file, or it may not be read
-
+    OnnxError
+        The file is cut short, of an unknown opset, or holds an operator without a layer.
+    ImportError
+        The package onnx is not installed.
+    BackendUnavailable
+        No such library or device here.
+    OSError
+        There is no such file, or it may not be read.
     """
     home = host() if backend is None else backends.get(backend)
     net, params, state = read(path, output)

@@ -50,16 +50,26 @@ class Model:
 
     Attributes
     ----------
-    net : the layers
-    params : nested dicts of arrays, all on one backend
-    state : likewise, what layers keep beside them, such as running statistics
-    history : what training showed, epoch by epoch
-    loss, metrics : what `evaluate` measures
-    columns : names of the features, if they came as a data frame
-    extra : anything that JSON can hold; saved with the model for whoever put it there
-    preparation : what makes the network's inputs of raw data, as `tinynn.tabular` fits it, and is
-        saved with the model; None where X is what the network takes
+    net
+        The layers.
+    params
+        Nested dicts of arrays, all on one backend.
+    state
+        Likewise, what layers keep beside them, such as running statistics.
+    history
+        What training showed, epoch by epoch.
+    loss, metrics
+        What `evaluate` measures.
+    columns
+        Names of the features, if they came as a data frame.
+    extra
+        Anything that JSON can hold; saved with the model for whoever put it there.
+    preparation
+        What makes the network's inputs of raw data, as `tinynn.tabular` fits it, and is saved with
+        the model; None where X is what the network takes.
 
+    Examples
+    --------
     >>> import numpy as np
     >>> from tinynn.layers import Linear
     >>> model = Model(Linear(1), {"weight": np.ones((2, 1)), "bias": np.zeros(1)})
@@ -67,7 +77,6 @@ class Model:
     array([[3.]])
     >>> model
     <Model Linear(1), 3 parameters, numpy:cpu>
-
     """
 
     net: Any
@@ -111,9 +120,10 @@ class Model:
 
         Raises
         ------
-        TypeError : the loss is one of numbers, or a function that says nothing of probabilities
-        ValueError, MixedArrays : as `predict`
-
+        TypeError
+            The loss is one of numbers, or a function that says nothing of probabilities.
+        ValueError, MixedArrays
+            As `predict`.
         """
         if self.preparation is None:
             if not isinstance(self.loss, losses.Loss):
@@ -148,17 +158,21 @@ class Model:
 
         Parameters
         ----------
-        X : (samples, features, ...); an array of the model's backend, lists, a data frame, a sparse
+        X
+            (samples, features, ...); an array of the model's backend, lists, a data frame, a sparse
             matrix, or a tree of such. It is cast to the dtype of the parameters.
-        batch_size : how many samples to pass at once, at most; None for as many as are best
+        batch_size
+            How many samples to pass at once, at most; None for as many as are best.
 
         Raises
         ------
-        MixedArrays : X is on another backend; `model.to(backend)` moves the model
-        ValueError : X is empty, or holds text or NaN; or a batch_size would split a batch whose
-            rows meet in the network
-        ShapeError : the width of X does not fit the network
-
+        MixedArrays
+            X is on another backend; `model.to(backend)` moves the model.
+        ValueError
+            X is empty, or holds text or NaN; or a batch_size would split a batch whose rows meet in
+            the network.
+        ShapeError
+            The width of X does not fit the network.
         """
         return outputs(self, self._current(), X, batch_size)
 
@@ -250,9 +264,10 @@ class Model:
 
         Raises
         ------
-        BackendUnavailable : no such library or device here
-        TypeError : a parameter has a dtype that the device lacks, float64 for one
-
+        BackendUnavailable
+            No such library or device here.
+        TypeError
+            A parameter has a dtype that the device lacks, float64 for one.
         """
         source, target = self.backend, backends.get(backend)
 
@@ -274,10 +289,12 @@ class Model:
 
         Raises
         ------
-        ValueError : a parameter is NaN or infinite, or a layer cannot be described (a lambda)
-        TypeError : `extra` holds what JSON cannot, or a parameter has a dtype the file cannot hold
-        OSError : the folder is missing, full or may not be written
-
+        ValueError
+            A parameter is NaN or infinite, or a layer cannot be described (a lambda).
+        TypeError
+            `extra` holds what JSON cannot, or a parameter has a dtype the file cannot hold.
+        OSError
+            The folder is missing, full or may not be written.
         """
         check_nesting(self.params)
         check_nesting(self.state)
@@ -317,22 +334,27 @@ class Model:
 
         Parameters
         ----------
-        path : of the file, which is replaced in one step
-        X : rows like those that the model is to predict; None where one array of rows is enough,
-            whose width the preparation, the columns or the first parameter say
-        dtype : of the floating-point numbers in the file; None keeps the model's own, for which
-            not every runtime has every operator
-        preparation : False leaves the preparation out: the file takes what the network takes
+        path
+            Of the file, which is replaced in one step.
+        X
+            Rows like those that the model is to predict; None where one array of rows is enough,
+            whose width the preparation, the columns or the first parameter say.
+        dtype
+            Of the floating-point numbers in the file; None keeps the model's own, for which not
+            every runtime has every operator.
+        preparation
+            False leaves the preparation out: the file takes what the network takes.
 
         Raises
         ------
-        OnnxError : a layer calls a function that ONNX has no operator for
-        RecordingError : the network cannot be recorded for a batch of any size
-        ValueError : a parameter is NaN or infinite
-        ShapeError : X is needed, and missing
-        ImportError : the package onnx is not installed
-        OSError : the folder is missing, full or may not be written
-
+        OnnxError, RecordingError
+            A layer calls a function that ONNX has no operator for, or cannot be recorded.
+        ValueError, ShapeError
+            A parameter is NaN or infinite; or X is needed, and missing.
+        ImportError
+            The package onnx is not installed.
+        OSError
+            The folder is missing, full or may not be written.
         """
         from tinynn.training.export import exported  # few models are
 

@@ -36,14 +36,22 @@ _BATCH = 32  # samples a step where nobody says
 class Problem:
     """A network, a loss, an optimizer and data, checked and ready to be trained.
 
-    Attributes:
-        step: the training step: network, loss and optimizer.
-        batches: the samples to train on.
-        validation: the samples to measure on, or None for those to train on.
-        metrics: what is measured beside the loss.
-        backend: where everything is.
-        start: what the first step goes on from.
-        columns: the names of the features, if X was a frame.
+    Attributes
+    ----------
+    step
+        The training step: network, loss and optimizer.
+    batches
+        The samples to train on.
+    validation
+        The samples to measure on, or None for those to train on.
+    metrics
+        What is measured beside the loss.
+    backend
+        Where everything is.
+    start
+        What the first step goes on from.
+    columns
+        The names of the features, if X was a frame.
     """
 
     step: TrainingStep

@@ -14,15 +14,22 @@ from tinynn.training.step import Carry
 class TrainingState:
     """The state of a training run, which engines advance and checkpoints keep.
 
-    Attributes:
-        carry: parameters, the network's state and the optimizer's.
-        epoch: how many epochs are done.
-        step: how many steps of the epoch after them are done.
-        losses: of those steps: arrays (steps,) on the device.
-        history: what the epochs have shown.
-        callbacks: the states of the callbacks in a checkpoint, by name: see
-            `tinynn.training.callbacks`.
-        engine: the name of the engine that has advanced it; "" before the first.
+    Attributes
+    ----------
+    carry
+        Parameters, the network's state and the optimizer's.
+    epoch
+        How many epochs are done.
+    step
+        How many steps of the epoch after them are done.
+    losses
+        Of those steps: arrays (steps,) on the device.
+    history
+        What the epochs have shown.
+    callbacks
+        The states of the callbacks in a checkpoint, by name: see `tinynn.training.callbacks`.
+    engine
+        The name of the engine that has advanced it; "" before the first.
     """
 
     carry: Carry

@@ -16,10 +16,14 @@ Tree = Any
 class Carry(NamedTuple):
     """The values that one training step passes on to the next.
 
-    Attributes:
-        params: the network's parameters.
-        state: the network's state, such as running statistics.
-        optimizer_state: what the optimizer keeps.
+    Attributes
+    ----------
+    params
+        The network's parameters.
+    state
+        The network's state, such as running statistics.
+    optimizer_state
+        What the optimizer keeps.
     """
 
     params: Tree
@@ -31,14 +35,22 @@ class Carry(NamedTuple):
 class TrainingStep:
     """One step of training: the gradient, its reduction, and the update of the parameters.
 
-    Attributes:
-        net: a layer.
-        loss: a function of (prediction, target) or (prediction, target, sample_weight).
-        optimizer: what makes new parameters of a gradient.
-        reduce_gradients: applied to the gradients before the update; None leaves them.
-        compute_dtype: the name of the dtype that layers compute in, None for that of the
-            parameters. Parameters, state, loss, gradients and update keep theirs.
+    Attributes
+    ----------
+    net
+        A layer.
+    loss
+        A function of (prediction, target) or (prediction, target, sample_weight).
+    optimizer
+        What makes new parameters of a gradient.
+    reduce_gradients
+        Applied to the gradients before the update; None leaves them.
+    compute_dtype
+        The name of the dtype that layers compute in, None for that of the parameters.
+        Parameters, state, loss, gradients and update keep theirs.
 
+    Examples
+    --------
     >>> import numpy as np
     >>> from tinynn.layers import Linear
     >>> from tinynn.losses import SquaredError

@@ -107,19 +107,30 @@ class BatchedRule(Rule):
 def vmap(f: Callable[..., Any], in_axes: Any = 0, out_axes: Any = 0) -> Callable[..., Any]:
     """A function that applies `f` to every entry of a batch, in one call of each operation.
 
-    Args:
-        f: a function of trees of arrays that returns a tree of arrays, written for one entry.
-        in_axes: along which axis the entries of each argument lie; None: the argument is the same
-            for all. One for all arguments, or a tuple with one (or a tree of them) for each.
-        out_axes: along which axis the entries of the result are put: one, or a tree of them.
+    Parameters
+    ----------
+    f
+        A function of trees of arrays that returns a tree of arrays, written for one entry.
+    in_axes
+        Along which axis the entries of each argument lie; None: the argument is the same for all.
+        One for all arguments, or a tuple with one (or a tree of them) for each.
+    out_axes
+        Along which axis the entries of the result are put: one, or a tree of them.
 
-    Returns:
+    Returns
+    -------
+    callable
         A function of batches of `f`'s arguments that gives a batch of its results.
 
-    Raises (when called):
-        ValueError: nothing is batched, an axis is out of range, or the batches differ in size.
-        TypeError: the function reads a value (`bool`, `float`) that differs from entry to entry.
+    Raises
+    ------
+    ValueError
+        Nothing is batched, an axis is out of range, or the batches differ in size.
+    TypeError
+        The function reads a value (`bool`, `float`) that differs from entry to entry.
 
+    Examples
+    --------
     >>> import numpy as np
     >>> dot = lambda a, b: a.__array_namespace__().sum(a * b)
     >>> vmap(dot, in_axes=(0, None))(np.asarray([[1.0, 0.0], [0.0, 2.0]]), np.asarray([3.0, 4.0]))

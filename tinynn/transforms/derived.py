@@ -17,15 +17,22 @@ from tinynn.transforms.reverse import grad, vjp
 def jacobian(f: Callable[..., Any], argnum: int = 0) -> Callable[..., Any]:
     """A function that returns all partial derivatives of `f`.
 
-    Args:
-        f: a function of arrays that returns an array of shape `out`.
-        argnum: the argument to differentiate by, an array of shape `in`.
+    Parameters
+    ----------
+    f
+        A function of arrays that returns an array of shape `out`.
+    argnum
+        The argument to differentiate by, an array of shape `in`.
 
-    Returns:
+    Returns
+    -------
+    callable
         A function of `f`'s arguments that gives an array of shape `(*out, *in)`. It is computed a
         column at a time forward or a row at a time in reverse, whichever are fewer, all in one
         batch.
 
+    Examples
+    --------
     >>> import numpy as np
     >>> jacobian(lambda x: x * x)(np.asarray([1.0, 2.0]))
     array([[2., 0.],
@@ -76,9 +83,13 @@ def _basis(x: Any) -> Any:
 def hessian(f: Callable[..., Any], argnum: int = 0) -> Callable[..., Any]:
     """A function that returns all second derivatives of a scalar function of one array.
 
-    Returns:
+    Returns
+    -------
+    callable
         A function of `f`'s arguments that gives an array of shape `(*in, *in)`.
 
+    Examples
+    --------
     >>> import numpy as np
     >>> hessian(lambda x: x.__array_namespace__().sum(x**3))(np.asarray([1.0, 2.0]))
     array([[ 6.,  0.],
@@ -90,13 +101,20 @@ def hessian(f: Callable[..., Any], argnum: int = 0) -> Callable[..., Any]:
 def hvp(f: Callable[..., Any], primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> Any:
     """The Hessian of a scalar function times a vector, without the matrix (Pearlmutter 1994).
 
-    Args:
-        f: a function of trees of arrays that returns a real scalar.
-        primals, tangents: as for `jvp`.
+    Parameters
+    ----------
+    f
+        A function of trees of arrays that returns a real scalar.
+    primals, tangents
+        As for `jvp`.
 
-    Returns:
+    Returns
+    -------
+    tree of arrays
         A tree like the first primal: how the gradient by it changes along the tangents.
 
+    Examples
+    --------
     >>> import numpy as np
     >>> hvp(lambda x: x.__array_namespace__().sum(x**3), (np.asarray([1.0, 2.0]),),
     ...     (np.asarray([1.0, 10.0]),))
@@ -110,17 +128,24 @@ def custom_vjp(
 ) -> Callable[[Callable[..., Any]], Function]:
     """A decorator that gives a function of arrays a derivative of your own, in reverse mode.
 
-    Args:
-        rule: `rule(g, y, *args)` gives the cotangents of all arguments, in order, from the
-            cotangent `g` of the result `y`; None for an argument without one. Forward mode
-            follows from it, since it is linear in `g`.
-        effect: what the function does beside giving its result: "none", "reads" (what may be
-            another the next time, as a clock), "writes" (something outside, as a file) or
-            "communicates" (with other processes). With an effect, every call is recorded in its
-            order, and no pass of the compiler removes, repeats, merges or moves it.
+    Parameters
+    ----------
+    rule
+        `rule(g, y, *args)` gives the cotangents of all arguments, in order, from the cotangent `g`
+        of the result `y`; None for an argument without one. Forward mode follows from it, since it
+        is linear in `g`.
+    effect
+        What the function does beside giving its result: "none", "reads" (what may be another the
+        next time, as a clock), "writes" (something outside, as a file) or "communicates" (with
+        other processes). With an effect, every call is recorded in its order, and no pass of the
+        compiler removes, repeats, merges or moves it.
 
+    Notes
+    -----
     The function's positional arguments are arrays, its keywords kwargs, which reach the rule.
 
+    Examples
+    --------
     >>> import numpy as np
     >>> @custom_vjp(lambda g, y, x: (3 * g,))
     ... def straight_through(x):
@@ -157,12 +182,17 @@ def custom_jvp(
 ) -> Callable[[Callable[..., Any]], Function]:
     """A decorator that gives a function of arrays a derivative of your own, in forward mode.
 
-    Args:
-        rule: `rule(tangents, y, *args)` gives the tangent of the result `y` from the tangents of
-            all arguments, in order (zeros for those that do not change). Reverse mode follows
-            from it, since it is linear in the tangents.
-        effect: as for `custom_vjp`.
+    Parameters
+    ----------
+    rule
+        `rule(tangents, y, *args)` gives the tangent of the result `y` from the tangents of all
+        arguments, in order (zeros for those that do not change). Reverse mode follows from it,
+        since it is linear in the tangents.
+    effect
+        As for `custom_vjp`.
 
+    Examples
+    --------
     >>> import numpy as np
     >>> @custom_jvp(lambda tangents, y, x: 3 * tangents[0])
     ... def straight_through(x):
@@ -211,9 +241,13 @@ def checkpoint(f: Callable[..., Any]) -> Callable[..., Any]:
 
     This saves memory and costs time: the intermediate results of `f` are not kept.
 
-    Args:
-        f: a function of trees of floating-point arrays that returns one array.
+    Parameters
+    ----------
+    f
+        A function of trees of floating-point arrays that returns one array.
 
+    Examples
+    --------
     >>> import numpy as np
     >>> deep = checkpoint(lambda x: x.__array_namespace__().sin(x) * x)
     >>> float(grad(deep)(np.asarray(0.0)))

@@ -61,18 +61,29 @@ def jvp(
 ) -> tuple[Any, Any]:
     """The value of `f(*primals)`, and its directional derivative along the tangents.
 
-    Args:
-        f: a function of trees of arrays that returns a tree of arrays.
-        primals: its arguments, trees of floating-point arrays.
-        tangents: a tree like each of the primals, each array of its shape and dtype.
+    Parameters
+    ----------
+    f
+        A function of trees of arrays that returns a tree of arrays.
+    primals
+        Its arguments, trees of floating-point arrays.
+    tangents
+        A tree like each of the primals, each array of its shape and dtype.
 
-    Returns:
-        `(out, tangent_out)`, two trees alike.
+    Returns
+    -------
+    (out, tangent_out)
+        Two trees alike.
 
-    Raises:
-        TypeError: a primal is not of floating-point arrays.
-        ValueError: tangents and primals are not alike.
+    Raises
+    ------
+    TypeError
+        A primal is not of floating-point arrays.
+    ValueError
+        Tangents and primals are not alike.
 
+    Examples
+    --------
     >>> import numpy as np
     >>> out, change = jvp(lambda x: x * x, (np.asarray([1.0, 3.0]),), (np.asarray([1.0, 10.0]),))
     >>> change

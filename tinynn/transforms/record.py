@@ -174,22 +174,32 @@ def record(
 
     `f` is run on these arguments, effects and all, and each call is written down.
 
-    Args:
-        f: a function of trees that returns a tree. It always does the same operations.
-        *args: trees; arrays and floats in them are the inputs of the graph, everything else
-            (integers, strings, booleans) is taken as it is.
-        batch_axes: along which axis the batch lies in each argument, so that the graph holds for
-            batches of any size; None: in no axis. One for all arguments, or a tuple with one (or a
-            tree of them) for each, as `in_axes` of `vmap`. `f` is then run three times, for three
-            sizes. What follows the batch in shapes, keywords and integers is a `Dim` of the graph.
-        decompositions: functions to be decomposed while recording, by name, each with its
-            `definition(xp, *arrays, **kwargs)`.
+    Parameters
+    ----------
+    f
+        A function of trees that returns a tree. It always does the same operations.
+    *args
+        Trees; arrays and floats in them are the inputs of the graph, everything else (integers,
+        strings, booleans) is taken as it is.
+    batch_axes
+        Along which axis the batch lies in each argument, so that the graph holds for batches of any
+        size; None: in no axis. One for all arguments, or a tuple with one (or a tree of them) for
+        each, as `in_axes` of `vmap`. `f` is then run three times, for three sizes. What follows the
+        batch in shapes, keywords and integers is a `Dim` of the graph.
+    decompositions
+        Functions to be decomposed while recording, by name, each with its `definition(xp, *arrays,
+        **kwargs)`.
 
-    Raises:
-        RecordingError: `f` reads a value, to branch on it or to make a Python number of it; or,
-            with `batch_axes`, does not do the same for every size of the batch.
-        ValueError: the sizes of the batch differ, or an axis is out of range.
+    Raises
+    ------
+    RecordingError
+        `f` reads a value, to branch on it or to make a Python number of it; or, with `batch_axes`,
+        does not do the same for every size of the batch.
+    ValueError
+        The sizes of the batch differ, or an axis is out of range.
 
+    Examples
+    --------
     >>> import numpy as np
     >>> x = np.ones((4, 3))
     >>> graph = record(lambda x: x.__array_namespace__().reshape(x, (-1,)) * 2, x, batch_axes=0)

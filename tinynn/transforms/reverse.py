@@ -175,20 +175,29 @@ def _like(space: Any, g: Any, x: Any) -> Any:
 def vjp(f: Callable[..., Any], *args: Any) -> tuple[Any, Callable[[Any], tuple[Any, ...]]]:
     """The value of `f(*args)`, and its pullback from a cotangent of it to cotangents of `args`.
 
-    Args:
-        f: a function of trees of arrays that returns a tree of arrays, written with functions of
-            the standard.
-        *args: trees of floating-point arrays.
+    Parameters
+    ----------
+    f
+        A function of trees of arrays that returns a tree of arrays, written with functions of the
+        standard.
+    *args
+        Trees of floating-point arrays.
 
-    Returns:
-        `(out, pullback)`: `pullback(g)`, for `g` a tree like `out`, gives a tuple of trees like
-        `args`, each array with the dtype, shape and device of its argument. It may be called any
-        number of times.
+    Returns
+    -------
+    (out, pullback)
+        `pullback(g)`, for `g` a tree like `out`, gives a tuple of trees like `args`, each array
+        with the dtype, shape and device of its argument. It may be called any number of times.
 
-    Raises:
-        TypeError: a leaf of `args` is not a floating-point array.
-        ValueError: `g` is not a tree like `out`.
+    Raises
+    ------
+    TypeError
+        A leaf of `args` is not a floating-point array.
+    ValueError
+        `g` is not a tree like `out`.
 
+    Examples
+    --------
     >>> import numpy as np
     >>> out, pullback = vjp(lambda x: x * x, np.asarray([1.0, 2.0]))
     >>> pullback(np.asarray([1.0, 10.0]))
@@ -229,21 +238,32 @@ def value_and_grad(
 ) -> Callable[..., Any]:
     """A function that returns the value of `f` and its gradient.
 
-    Args:
-        f: a function that returns a real scalar (an array of shape ()), or with `has_aux` a pair
-            of it and anything else.
-        argnums: which arguments to differentiate by: trees of floating-point arrays.
+    Parameters
+    ----------
+    f
+        A function that returns a real scalar (an array of shape ()), or with `has_aux` a pair of it
+        and anything else.
+    argnums
+        Which arguments to differentiate by: trees of floating-point arrays.
+    has_aux
+        The function returns `(scalar, aux)`.
 
-    Returns:
+    Returns
+    -------
+    callable
         A function of `f`'s arguments that gives `(value, gradient)`, or `((value, aux), gradient)`;
         the gradient is a tree like the argument (a tuple of them if `argnums` is a tuple), each
         array with the dtype, shape and device of its own. They may share memory with one another:
-        copy them before you change them in place. Of a complex argument z = x + iy it is
-        df/dx - i df/dy, as JAX has it.
+        copy them before you change them in place. Of a complex argument z = x + iy it is df/dx - i
+        df/dy, as JAX has it.
 
-    Raises (when called):
-        TypeError: the result is not a real scalar, or an argument not of floating-point arrays.
+    Raises
+    ------
+    TypeError
+        The result is not a real scalar, or an argument not of floating-point arrays.
 
+    Examples
+    --------
     >>> import numpy as np
     >>> def f(x):
     ...     xp = x.__array_namespace__()
@@ -281,8 +301,29 @@ def grad(
 ) -> Callable[..., Any]:
     """A function that returns the gradient of `f`; it takes the arguments of `value_and_grad`.
 
-    With `has_aux` it gives `(gradient, aux)`.
+    Parameters
+    ----------
+    f
+        A function that returns a real scalar (an array of shape ()), or with `has_aux` a pair of it
+        and anything else.
+    argnums
+        Which arguments to differentiate by: trees of floating-point arrays.
+    has_aux
+        The function returns `(scalar, aux)`, and the gradient comes as `(gradient, aux)`.
 
+    Returns
+    -------
+    callable
+        A function of `f`'s arguments that gives a tree like the argument (a tuple of them if
+        `argnums` is a tuple), each array with the dtype, shape and device of its own.
+
+    Raises
+    ------
+    TypeError
+        The result is not a real scalar, or an argument not of floating-point arrays.
+
+    Examples
+    --------
     >>> import numpy as np
     >>> float(grad(lambda x: x**3)(np.asarray(2.0)))
     12.0

@@ -38,13 +38,20 @@ def select(
     An engine has `run(epoch, first, count)`, which carries out steps of an epoch and gives
     their losses, `snapshot()`, which gives the carry, and `load(carry)`.
 
-    Args:
-        problem: what is to be trained on what.
-        engine: one of ENGINES.
-        epochs: how many there are to be.
-        carry: where to start from, if not at the problem's start.
-        never_stops_early: whether nothing but a loss that is not finite can end them sooner.
-        bar: what shows the progress.
+    Parameters
+    ----------
+    problem
+        What is to be trained on what.
+    engine
+        One of ENGINES.
+    epochs
+        How many there are to be.
+    carry
+        Where to start from, if not at the problem's start.
+    never_stops_early
+        Whether nothing but a loss that is not finite can end them sooner.
+    bar
+        What shows the progress.
     """
     batches = problem.batches
     arguments = (
