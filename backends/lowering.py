@@ -88,7 +88,8 @@ class LoopCompiler:
         build: from the Python source of `run(steps, times, *pointers)`, and the dtypes of what is
             pointed to, to the function `run(steps, times, *arrays)`. The source may use Python's
             arithmetic, `range`, the functions of `math`, the names of the dtypes as casts of
-            numbers, exp_float32 and exp_float64, and, for sums of floats whose order does not
+            numbers, the elementary functions of the standard and `erf`, named by their dtype, such
+            as exp_float32(x) and pow_int64(x, y), and, for sums of floats whose order does not
             matter, plus(x, y) and plus_product(x, y, z) = x + y * z. No two arrays may overlap.
         flat: the elements of an array as a vector that lies in one piece, its own memory if it can.
         products: the dtypes, by name, of whose matrices the source may leave the product to the

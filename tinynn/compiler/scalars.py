@@ -36,7 +36,8 @@ def _rows() -> dict[str, Scalar]:
             "bitwise_and": "({0} & {1})", "bitwise_or": "({0} | {1})",
             "bitwise_xor": "({0} ^ {1})", "bitwise_invert": "(~{0})",
             "bitwise_left_shift": "({0} << {1})", "bitwise_right_shift": "({0} >> {1})",
-            "floor_divide": "({0} // {1})", "remainder": "({0} % {1})", "pow": "({0} ** {1})",
+            "floor_divide": "({0} // {1})", "remainder": "({0} % {1})",
+            "pow": "pow_{t}({0}, {1})",
         }.items()},
         "divide": Scalar("({0} / {1})"),
         "reciprocal": Scalar("({one} / {0})"),
@@ -47,11 +48,6 @@ def _rows() -> dict[str, Scalar]:
         "maximum": Scalar("({0} if ({0} > {1}) | ({0} != {0}) else {1})"),
         "minimum": Scalar("({0} if ({0} < {1}) | ({0} != {0}) else {1})"),
         "sign": Scalar("({t}({0} > 0) - {t}({0} < 0) if {0} == {0} else {0})", True),
-        "exp": Scalar("exp_{t}({0})"),
-        "logaddexp": Scalar(
-            "({0} + {t}(0.6931471805599453) if {0} == {1} else "
-            "({0} if {0} > {1} else {1}) + log1p(exp(-abs({0} - {1}))))"
-        ),
         "equal": Scalar("({0} == {1})"), "not_equal": Scalar("({0} != {1})"),
         "less": Scalar("({0} < {1})"), "less_equal": Scalar("({0} <= {1})"),
         "greater": Scalar("({0} > {1})"), "greater_equal": Scalar("({0} >= {1})"),
@@ -60,12 +56,15 @@ def _rows() -> dict[str, Scalar]:
         "logical_not": Scalar("({0} == False)"), "logical_and": Scalar("({0} & {1})"),
         "logical_or": Scalar("({0} | {1})"), "logical_xor": Scalar("({0} != {1})"),
         "rint": Scalar("rint({0})"), "round": Scalar("rint({0})"),
-        "atan2": Scalar("atan2({0}, {1})"), "hypot": Scalar("hypot({0}, {1})"),
         "copysign": Scalar("copysign({0}, {1})"),
     }  # fmt: skip
-    ones = "acos acosh asin asinh atan atanh cos cosh erf expm1 log log10 log1p log2 sin sinh sqrt"
-    for name in (*ones.split(), "tan", "tanh", "floor", "ceil", "trunc"):
-        rows[name] = Scalar(f"{name}({{0}})", True)
+    rows |= {name: Scalar(f"{name}({{0}})", True) for name in ("sqrt", "floor", "ceil", "trunc")}
+    # Functions of the compiler's own: see `LoopCompiler`.
+    ones = "acos acosh asin asinh atan atanh cos cosh erf exp expm1 log log10 log1p log2 sin sinh"
+    rows |= {name: Scalar(f"{name}_{{t}}({{0}})") for name in (*ones.split(), "tan", "tanh")}
+    rows |= {
+        name: Scalar(f"{name}_{{t}}({{0}}, {{1}})") for name in ("atan2", "hypot", "logaddexp")
+    }
     return rows
 
 
