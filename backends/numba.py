@@ -27,6 +27,7 @@ import numpy as np
 
 from backends import openblas
 from backends.lowering import LoopCompiler
+from backends.numba_arithmetic import VECTORS
 
 # What a kernel's source finds in its module beside the functions of `math`.
 _NUMPY = "bool_ ceil float32 float64 floor int8 int16 int32 int64 rint trunc uint8 uint16 uint32"
@@ -169,8 +170,10 @@ def _spelled(dtype: str) -> str:
 def _alone(text: str, name: str) -> bytes:
     """One function of a module of LLVM, with what it needs and no more, as an object file."""
     module = llvm.parse_assembly(text)
-    for function in module.functions:
-        if not function.is_declaration and function.name != name:
+    ours = [f for f in module.functions if not f.is_declaration and f.name != name]
+    vectors = [f for f in ours if f.name.startswith(VECTORS)]
+    for function in ours:
+        if function not in vectors:
             function.linkage = "internal"
     machine = _machine()
     options = llvm.create_pipeline_tuning_options(speed_level=3)
@@ -179,7 +182,9 @@ def _alone(text: str, name: str) -> bytes:
     passes = builder.getModulePassManager()
     passes.add_global_dead_code_eliminate_pass()
     passes.run(module, builder)
-    late = llvm.create_new_module_pass_manager()  # functions of vectors, which now are called
+    for function in vectors:  # which now are called, or never will be
+        function.linkage = "internal"
+    late = llvm.create_new_module_pass_manager()
     late.add_always_inliner_pass()
     late.add_global_dead_code_eliminate_pass()
     late.run(module, builder)

@@ -4,7 +4,7 @@ A function of `Number`s becomes one of numbers of the machine. It may not branch
 that calls it is vectorized; `where` takes the place of `if`.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import cache
 from typing import Any, TypeAlias
 
@@ -302,7 +302,6 @@ def _of_c(module: Any, name: str, kind: Any, arity: int) -> Any:
         f"_ZGV_LLVM_M{count}{'v' * arity}_{ours}({each.name})" for count, each in vectors.items()
     ]
     set.add(function.attributes, f'"vector-function-abi-variant"="{",".join(variants)}"')
-    _keep(module, vectors.values())
     return function
 
 
@@ -327,7 +326,9 @@ def _vector_of_c(one: Any, count: int) -> Any:
         result.add_incoming(old, before)
         result.add_incoming(new, inside)
     builder.ret(result)
-    function = _quiet(one.module, wanted, f"{one.name}_{count}", "alwaysinline")
+    name = f"{VECTORS}{one.name.removeprefix(PREFIX)}_{count}"
+    function = _quiet(one.module, wanted, name, "alwaysinline")
+    function.linkage = "external"  # nothing calls it until loops are vectorized
     builder = ir.IRBuilder(function.append_basic_block())
     bits = builder.bitcast(function.args[-1], ir.IntType(count))
     start = builder.block
@@ -348,24 +349,8 @@ def _quiet(module: Any, kind: Any, name: str, inlined: str) -> Any:
     return function
 
 
-def _keep(module: Any, functions: Iterable[Any]) -> None:
-    """Functions that nothing calls until loops are vectorized."""
-    plain = ir.IntType(8).as_pointer()
-    kept = [each.bitcast(plain) for each in functions]
-    kind = ir.ArrayType(plain, len(kept))
-    old = module.globals.get("llvm.compiler.used")
-    if old is not None:
-        kept = [*old.initializer.constant, *kept]
-        kind = ir.ArrayType(plain, len(kept))
-        old.value_type, old.type = kind, kind.as_pointer()
-        old.initializer = ir.Constant(kind, kept)
-        return
-    used = ir.GlobalVariable(module, kind, "llvm.compiler.used")
-    used.linkage, used.section = "appending", "llvm.metadata"
-    used.initializer = ir.Constant(kind, kept)
-
-
 PREFIX = "tinynn_"
+VECTORS = f"{PREFIX}vectors_"
 
 
 def define(module: Any, name: str, body: Callable[..., Number], kind: Any, count: int) -> Any:

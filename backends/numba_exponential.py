@@ -239,7 +239,7 @@ def log1p(x: Number) -> Number:
 
 
 def logaddexp(x: Number, y: Number) -> Number:
-    """log(exp(x) + exp(y))."""
+    """log(exp(x) + exp(y)); near its zero to units of the larger of x and y."""
     large, small = where(x > y, x, y), where(x > y, y, x)
     less = where(x == y, 0.0, small - large)  # inf - inf is no number
     return large + _log1p(exp(less))

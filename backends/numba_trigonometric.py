@@ -65,16 +65,16 @@ _PI = (math.pi, 1.2246467991473532e-16), (3.14159274101257324219, -8.74227765734
 def _quarter(x: Number, exact: bool = False) -> tuple[Number, Number, Number | None]:
     """q, an integer by its last bits, and r: x = q pi/2 + r.
 
-    r is in two parts in float64, and in float32 where it has to be exact.
+    r is in two parts in float64, and in float32 if it is to be exact.
     """
     n, bits = integer(x, 2.0 / math.pi)
     first, second, third = _HALF_PI[x.short]
     high = fma(-n, first, x)  # exactly
     if x.short:
         r = fma(-n, second, high)
-        if not exact:
-            return bits, near_fma(-n, third, r), None
-        return bits, r, near_fma(-n, third, fma(-n, second, high - r))
+        lost = fma(-n, second, high - r)  # exactly, where r is not too small
+        rest = where(abs(r) > abs(n) * 2.0**-23, lost, 0.0) if exact else None
+        return bits, near_fma(-n, third, r), rest
     product, lost = product_of(n, second)
     r, rest = sum_of(high, -product)
     return bits, r, rest - near_fma(n, third, lost)
