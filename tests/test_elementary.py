@@ -134,6 +134,8 @@ def defined(name: str, x: Any, y: Any = 0.0) -> bool:
     """Whether mpmath has a number there that is to be compared."""
     if name == "logaddexp":  # between, its two parts cancel, and the error is one of the larger
         return not -1.4 < max(x, y) < 0
+    if name == "atan2":  # mpmath has no -0
+        return bool(x != 0)
     if name == "pow":
         return bool(x > 0 or (x < 0 and y == np.rint(y) and abs(y) < 1e6)) and abs(y) < 1e9
     low = {"log": 0, "log2": 0, "log10": 0, "log1p": -1, "acosh": 1, "atanh": -1}.get(name)
