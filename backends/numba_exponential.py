@@ -241,8 +241,11 @@ def log1p(x: Number) -> Number:
 def logaddexp(x: Number, y: Number) -> Number:
     """log(exp(x) + exp(y)); near its zero to units of the larger of x and y."""
     large, small = where(x > y, x, y), where(x > y, y, x)
-    less = where(x == y, 0.0, small - large)  # inf - inf is no number
-    return large + _log1p(exp(less))
+    less, lost = sum_of(small, -large)
+    less = where(x == y, 0.0, less)  # inf - inf is no number
+    lost = where(abs(lost) < 1.0, lost, 0.0)
+    power = exp(less)
+    return large + _log1p(near_fma(power, lost, power))
 
 
 def _inverse(size: Number, c: Number, root: Number) -> Number:

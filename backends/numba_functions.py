@@ -1,9 +1,9 @@
 """Functions of numbers for kernels, as the instructions that they are.
 
 Sums may be put in another order where they are written with `plus`, and nowhere else; NaN and
-infinities are honoured everywhere. `exp` is nothing but arithmetic, unlike the C library's, so
-loops over it are vectorized; it has the polynomials of S. L. Moshier's Cephes library, and stays
-below two units in the last place.
+infinities are honoured everywhere. The elementary functions are arithmetic of `numba_arithmetic`,
+unlike the C library's, so loops over them are vectorized; they stay within two units in the last
+place.
 """
 
 import operator
