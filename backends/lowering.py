@@ -95,9 +95,10 @@ class LoopCompiler:
             elements from one row of memory to the next; `out` does not lie transposed. For each
             the number of multiplications from which on that is faster than loops.
         language: of the source. "python" may use Python's arithmetic, `range`, the functions of
-            `math`, the names of the dtypes as casts of numbers, exp_float32 and exp_float64, and,
-            for sums of floats whose order does not matter, plus(x, y) and plus_product(x, y, z) =
-            x + y * z. "cuda" is CUDA C for one thread block.
+            `math`, the names of the dtypes as casts of numbers, the elementary functions of the
+            standard and `erf`, named by their dtype, such as exp_float32(x) and pow_int64(x, y),
+            and, for sums of floats whose order does not matter, plus(x, y) and plus_product(x, y,
+            z) = x + y * z. "cuda" is CUDA C for one thread block.
         threads: how many threads may share a kernel, a power of two from 32 on; 1 for a kernel
             that one thread carries out.
         shared_bytes: the memory that the threads of a kernel may share.

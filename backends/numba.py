@@ -12,6 +12,7 @@ import hashlib
 import math
 import os
 import platform
+import re
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -26,19 +27,23 @@ import numpy as np
 
 from backends import openblas
 from backends.lowering import LoopCompiler
+from backends.numba_arithmetic import VECTORS
 
 # What a kernel's source finds in its module beside the functions of `math`.
 _NUMPY = "bool_ ceil float32 float64 floor int8 int16 int32 int64 rint trunc uint8 uint16 uint32"
-_OURS = "exp_float32 exp_float64 plus plus_product product_float32 product_float64"
+_OURS = "plus plus_product product_float32 product_float64"
 
 
-def _names() -> dict[str, Any]:
+def _names(source: str) -> dict[str, Any]:
     """The globals of a kernel."""
     from backends import numba_functions
 
     names = {name: getattr(math, name) for name in dir(math) if not name.startswith("_")}
     names.update({name: getattr(np, name) for name in (*_NUMPY.split(), "uint64")})
     names.update({name: getattr(numba_functions, name) for name in _OURS.split()})
+    # The elementary functions that the source calls, and no others.
+    for name in set(re.findall(r"\b[a-z0-9]+_u?(?:float|int)\d+(?=\()", source)) - names.keys():
+        names[name] = numba_functions.elementary(name)
     return names | {"__name__": __name__}
 
 
@@ -70,7 +75,7 @@ def key(source: str, dtypes: Sequence[str]) -> str:
     parts = (
         source,
         tuple(dtypes),
-        [Path(__file__).with_name(f"numba{part}.py").read_text() for part in ("", "_functions")],
+        [each.read_text() for each in sorted(Path(__file__).parent.glob("numba*.py"))],
         sys.version,
         platform.platform(),
         version("numba"),
@@ -118,7 +123,7 @@ def _compiled(source: str, dtypes: Sequence[str], linked: bool = False) -> bytes
     from numba.core.compiler_machinery import PassManager
     from numba.core.registry import cpu_target
 
-    scope = _names()
+    scope = _names(source)
     exec(compile(source, "<kernel>", "exec"), scope)  # the source is what the emitter wrote
 
     class Pipeline(CompilerBase):  # type: ignore[misc]  # Numba has no types
@@ -165,8 +170,10 @@ def _spelled(dtype: str) -> str:
 def _alone(text: str, name: str) -> bytes:
     """One function of a module of LLVM, with what it needs and no more, as an object file."""
     module = llvm.parse_assembly(text)
-    for function in module.functions:
-        if not function.is_declaration and function.name != name:
+    ours = [f for f in module.functions if not f.is_declaration and f.name != name]
+    vectors = [f for f in ours if f.name.startswith(VECTORS)]
+    for function in ours:
+        if function not in vectors:
             function.linkage = "internal"
     machine = _machine()
     options = llvm.create_pipeline_tuning_options(speed_level=3)
@@ -175,6 +182,12 @@ def _alone(text: str, name: str) -> bytes:
     passes = builder.getModulePassManager()
     passes.add_global_dead_code_eliminate_pass()
     passes.run(module, builder)
+    for function in vectors:  # which now are called, or never will be
+        function.linkage = "internal"
+    late = llvm.create_new_module_pass_manager()
+    late.add_always_inliner_pass()
+    late.add_global_dead_code_eliminate_pass()
+    late.run(module, builder)
     called = [f.name for f in module.functions if f.is_declaration]
     called = [each for each in called if not each.startswith("llvm.")]
     return f"{name}\n{' '.join(called)}\n".encode() + machine.emit_object(module)

@@ -1,21 +1,22 @@
 """Functions of numbers for kernels, as the instructions that they are.
 
 Sums may be put in another order where they are written with `plus`, and nowhere else; NaN and
-infinities are honoured everywhere. `exp` is nothing but arithmetic, unlike the C library's, so
-loops over it are vectorized; it has the polynomials of S. L. Moshier's Cephes library, and stays
-below two units in the last place.
+infinities are honoured everywhere. The elementary functions are arithmetic of `numba_arithmetic`,
+unlike the C library's, so loops over them are vectorized; they stay within two units in the last
+place.
 """
 
+import operator
+from inspect import signature
 from typing import Any
 
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from backends import openblas
+from backends import numba_arithmetic, numba_exponential, numba_trigonometric, openblas
 
 _SUM = ("contract", "nsz", "reassoc")
-_FUSED = ("contract",)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -38,88 +39,57 @@ def plus_product(typing: Any, x: Any, y: Any, z: Any) -> Any:
     return x(x, x, x), instructions
 
 
-class _Writer:
-    """Arithmetic on values of one type."""
+def _elementary(name: str, body: Any, dtype: str) -> Any:
+    """A function of numbers that compiles to what `body` makes of Numbers."""
+    kind = getattr(types, dtype)
+    real = ir.FloatType() if dtype == "float32" else ir.DoubleType()
+    count = len(signature(body).parameters)
 
-    def __init__(self, builder: Any, bits: int) -> None:
-        self.builder, self.bits = builder, bits
-        self.real: Any = ir.FloatType() if bits == 32 else ir.DoubleType()
-        self.whole = ir.IntType(bits)
+    def instructions(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        function = numba_arithmetic.define(builder.module, name, body, real, count)
+        return builder.call(function, args)
 
-    def number(self, value: float) -> Any:
-        return ir.Constant(self.real, value)
+    def one(typing: Any, x: Any) -> Any:
+        return kind(kind), instructions
 
-    def poly(self, x: Any, *coefficients: float) -> Any:
-        """A polynomial, its highest coefficient first."""
-        total: Any = self.number(coefficients[0])
-        for each in coefficients[1:]:
-            total = self.fma(total, x, self.number(each))
-        return total
+    def two(typing: Any, x: Any, y: Any) -> Any:
+        return kind(kind, kind), instructions
 
-    def fma(self, a: Any, b: Any, c: Any) -> Any:
-        product = self.builder.fmul(a, b, flags=_FUSED)
-        return self.builder.fadd(product, c, flags=_FUSED)
-
-    def bounded(self, x: Any, low: float, high: float) -> Any:
-        """x between two bounds; NaN stays."""
-        for sign, bound in ((">", high), ("<", low)):
-            over = self.builder.fcmp_ordered(sign, x, self.number(bound))
-            x = self.builder.select(over, self.number(bound), x)
-        return x
-
-    def floor(self, x: Any) -> Any:
-        return self.builder.call(
-            self.builder.module.declare_intrinsic("llvm.floor", [self.real]), [x]
-        )
-
-    def power_of_two(self, n: Any) -> Any:
-        """2**n, put together from its bits."""
-        fraction, bias = (23, 127) if self.bits == 32 else (52, 1023)
-        exponent = self.builder.add(n, ir.Constant(self.whole, bias))
-        bits = self.builder.shl(exponent, ir.Constant(self.whole, fraction))
-        return self.builder.bitcast(bits, self.real)
-
-    def exp(self, x: Any) -> Any:
-        b, short = self.builder, self.bits == 32
-        c = self.bounded(x, *((-104, 89) if short else (-746, 710)))
-        n = self.floor(self.fma(c, self.number(1.4426950408889634), self.number(0.5)))
-        ln2 = (0.693359375, -2.12194440e-4) if short else (
-            6.93145751953125e-1, 1.42860682030941723212e-6
-        )  # fmt: skip
-        r = self.fma(n, self.number(-ln2[1]), self.fma(n, self.number(-ln2[0]), c))
-        square = b.fmul(r, r)
-        if short:
-            p = self.poly(r, 1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2,
-                          1.6666665459e-1, 5.0000001201e-1)  # fmt: skip
-            p = b.fadd(self.fma(p, square, r), self.number(1))
-        else:
-            p = b.fmul(r, self.poly(square, 1.26177193074810590878e-4, 3.02994407707441961300e-2,
-                                    9.99999999999999999910e-1))  # fmt: skip
-            q = self.poly(square, 3.00198505138664455042e-6, 2.52448340349684104192e-3,
-                          2.27265548208155028766e-1, 2)  # fmt: skip
-            p = self.fma(b.fdiv(p, b.fsub(q, p)), self.number(2), self.number(1))
-        # In two halves, so that neither is out of range where their product is not.
-        whole = b.fptosi(n, self.whole)
-        half = b.ashr(whole, ir.Constant(self.whole, 1))
-        result = b.fmul(p, self.power_of_two(half))
-        result = b.fmul(result, self.power_of_two(b.sub(whole, half)))
-        return b.select(b.fcmp_unordered("uno", x, x), x, result)
+    typed = two if count == 2 else one
+    typed.__name__, typed.__doc__ = name, body.__doc__
+    return intrinsic(typed)
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def exp_float32(typing: Any, x: Any) -> Any:
-    """exp(x)."""
-    return types.float32(types.float32), lambda context, b, signature, args: _Writer(b, 32).exp(
-        *args
+def _whole_power(name: str) -> Any:
+    """Powers of integers, as Numba has them."""
+
+    def instructions(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return context.get_function(operator.pow, signature)(builder, args)
+
+    def typed(typing: Any, x: Any, y: Any) -> Any:
+        return typing.resolve_function_type(operator.pow, (x, y), {}), instructions
+
+    typed.__name__ = name
+    return intrinsic(typed)
+
+
+def elementary(name: str) -> Any:
+    """The function of that name: exp_float32, pow_int64 and so on; see `LoopCompiler`."""
+    plain, dtype = name.split("_")
+    if "int" in dtype:
+        return _whole_power(name)
+    return _elementary(name, BODIES[plain], dtype)
+
+
+BODIES = {
+    name: getattr(module, name)
+    for module, names in (
+        (numba_exponential,
+         "acosh asinh atanh cosh erf exp expm1 hypot log log10 log1p log2 logaddexp pow sinh tanh"),
+        (numba_trigonometric, "acos asin atan atan2 cos sin tan"),
     )
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def exp_float64(typing: Any, x: Any) -> Any:
-    """exp(x)."""
-    return types.float64(types.float64), lambda context, b, signature, args: _Writer(b, 64).exp(
-        *args
-    )
+    for name in names.split()
+}  # fmt: skip
 
 
 _ROWS_FIRST, _AS_IT_LIES, _TRANSPOSED = 101, 111, 112  # CBLAS's constants

@@ -229,3 +229,9 @@ def test_what_is_worth_compiling() -> None:
     assert not worth_compiling(graph(4), 100_000)
     assert worth_compiling(graph(4), 100_000_000)
     assert not worth_compiling(graph(2**19), 100_000_000)  # there the work counts, not the calls
+
+    def powers(n: int) -> Any:
+        return record(lambda x: namespace(x).pow(x, x), np.zeros(n))
+
+    assert worth_compiling(powers(4), 100_000_000)
+    assert not worth_compiling(powers(2**12), 100_000_000)  # a library's are quicker

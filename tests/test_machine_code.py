@@ -62,3 +62,17 @@ def test_arrays_of_another_kind_are_refused() -> None:
         run(2, 1, np.zeros(2), np.zeros(2, "float32"))
     with pytest.raises(TypeError, match="contiguous array of float64"):
         run(2, 1, np.zeros(2), np.zeros(4)[::2])
+
+
+def test_the_functions_of_kernels_are_a_part_of_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = numba.key(SOURCE, ["float64"])
+    assert numba.key(SOURCE, ["float64"]) == before
+    read = Path.read_text
+    for changed in ("numba", "numba_functions", "numba_arithmetic", "numba_exponential"):
+
+        def other(path: Path, *args: Any, at: str = changed, **kwargs: Any) -> str:
+            return read(path, *args, **kwargs) + "#" * (path.stem == at)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "read_text", other)
+            assert numba.key(SOURCE, ["float64"]) != before, changed

@@ -84,7 +84,8 @@ class Reduction(NamedTuple):
 # Parts of rows.
 
 # Functions that a compiler of Python's loops brings of its own, named by dtype: exp_float32(x).
-_OWN = ("exp",)
+_OWN = """acos acosh asin asinh atan atan2 atanh cos cosh erf exp expm1 hypot log log10 log1p log2 sin
+sinh tan tanh""".split()
 
 
 def _call(
@@ -268,7 +269,7 @@ OPERATIONS: dict[str, Operation | Composed] = {
         _floor_divide, "{0} // {1}", "floor_divide({0}, {1})", helper=_FLOOR_DIVIDE
     ),
     "remainder": Operation(_remainder, "{0} % {1}", "floor_mod({0}, {1})", helper=_FLOOR_MOD),
-    "pow": Operation(_power, "{0} ** {1}", "power({0}, {1})", helper=_POWER),
+    "pow": Operation(_power, "pow_{t}({0}, {1})", "power({0}, {1})", call=True, helper=_POWER),
     "abs": Operation(abs, "abs({0})", "fabs({0})", call=True, whole=_abs_of_integer),
     "square": lambda x: _apply("multiply", x, x),
     "reciprocal": lambda x: _apply("divide", _number(1, x), x),
