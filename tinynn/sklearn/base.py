@@ -351,7 +351,8 @@ class NetworkEstimator(BaseEstimator):  # type: ignore[misc]
         state: dict[str, Any] = dict(super().__getstate__())
         model = state.pop("model_", None)
         if model is not None:
-            carry = (model.params, model.state, state.pop("_optimizer_state"))
+            classes = state.pop("classes_", None)  # not all libraries' arrays can be pickled
+            carry = (model.params, model.state, state.pop("_optimizer_state"), classes)
             state["_stored"] = {
                 **stored.packed(carry),
                 "net": model.net,
@@ -366,7 +367,9 @@ class NetworkEstimator(BaseEstimator):  # type: ignore[misc]
         kept = state.pop("_stored", None)
         super().__setstate__(state)
         if kept is not None:
-            params, layers, self._optimizer_state = stored.unpacked(kept)
+            params, layers, self._optimizer_state, classes = stored.unpacked(kept)
+            if classes is not None:
+                self.classes_ = classes
             self.model_ = Model(
                 kept["net"], params, layers, history=kept["history"], loss=kept["loss"],
                 metrics=kept["metrics"],
