@@ -46,7 +46,7 @@ class Compiled:
         self.fuses_epochs = alike and (self.in_memory or batches.steps == 1)
         self.structure = tree.flatten(carry)[1]
         self.loop = self._program(self.size, carry)
-        self.last = self._program(rest, carry) if rest else None
+        self.last = self._program(rest, carry, again=False) if rest else None
         if self.last:
             self.last.share(self.loop)
         self.prepared: Any = None
@@ -62,8 +62,8 @@ class Compiled:
                 "wanted, give arrays that it does not follow"
             )
 
-    def _program(self, size: int, carry: Carry) -> Loop:
-        """The program for batches of this size."""
+    def _program(self, size: int, carry: Carry, *, again: bool = True) -> Loop:
+        """The program for batches of this size; `again`: record it twice, to see it is the same."""
         if unrecorded := set(getattr(self.step.optimizer, "needs", ())) - {"value"}:
             raise RecordingError(
                 f"the optimizer needs {', '.join(sorted(unrecorded))}, which a recorded step lacks"
@@ -71,10 +71,11 @@ class Compiled:
         batch = self.batches.dataset.between(0, size)
         key = self.batches.keys(0)[0, ...] if self.batches.draws else None
         try:
-            graph, again = [recorded(self.step, self.backend, carry, batch, key) for _ in range(2)]
+            graph = recorded(self.step, self.backend, carry, batch, key)
+            twin = recorded(self.step, self.backend, carry, batch, key) if again else graph
         except TypeError as error:  # a library refuses arrays that are not its own
             raise RecordingError(str(error)) from error
-        if where := difference(graph, again, self.backend.to_host):
+        if again and (where := difference(graph, twin, self.backend.to_host)):
             raise RecordingError(
                 f"it is not the same in each call: {where}. It draws random numbers of its own, or "
                 "counts its calls; draw with scope.random, and keep what changes in scope.state"
