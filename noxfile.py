@@ -289,6 +289,13 @@ def conformance(session: nox.Session, library: str) -> None:
 
 
 @nox.session(default=False)
+def search_backends(session: nox.Session) -> None:
+    """Searches over estimators in the processes of joblib's loky, of Dask and of Ray."""
+    install(session, "test", "search_backends")
+    session.run("pytest", "--backend", "numpy", "tests/search_backends.py", env=ONE_THREAD)
+
+
+@nox.session(default=False)
 def bench(session: nox.Session) -> None:
     """What gradients and training steps cost beside others: the tables of benchmarks/README.md."""
     install(session, "numpy", "torch", "jax")

@@ -1,5 +1,7 @@
 """Functions of a user's own, which other processes find by their names."""
 
+import os
+
 from tinynn.trace import namespace
 
 
@@ -10,3 +12,7 @@ def mean_absolute(prediction, target):
 
 def twice(x):
     return 2 * x
+
+
+def accuracy_and_process(estimator, X, y):
+    return {"accuracy": estimator.score(X, y), "process": os.getpid()}

@@ -16,7 +16,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 FILE = re.compile(r"```\w+\n# (\w+\.(?:py|toml))\n(.*?)```", re.DOTALL)
 RUN = """
-import pathlib, re, sys
+import pathlib, re, sys, unittest
 from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
 
@@ -25,7 +25,10 @@ examples = list(document.examples())
 assert examples, "it shows no Python"
 for example in examples:
     if not re.match(r"# \\w+\\.py\\n", str(example.parsed)):
-        example.evaluate()
+        try:
+            example.evaluate()
+        except unittest.SkipTest as reason:
+            print("not run:", reason)
 """
 
 

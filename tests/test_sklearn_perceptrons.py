@@ -80,6 +80,11 @@ def set_of(labels):
     return sorted(set(labels.tolist()))
 
 
+# scikit-learn before 1.8 gives SciPy options that it warns of.
+SEARCHES = pytest.mark.filterwarnings("ignore:scipy.optimize. The `disp` and `iprint`")
+
+
+@SEARCHES
 def test_poisson_is_that_of_mlpregressor():
     y = np.random.default_rng(0).poisson(np.exp(X[:, 0]))
     given = {"loss": "poisson", "solver": "lbfgs", "alpha": 0.1, "max_iter": 5000, "tol": 1e-6}
@@ -88,6 +93,7 @@ def test_poisson_is_that_of_mlpregressor():
     np.testing.assert_allclose(ours.predict(X), theirs.predict(X), rtol=1e-3)
 
 
+@SEARCHES
 def test_lbfgs_finds_the_minimum_that_mlpclassifier_finds():
     given = {"solver": "lbfgs", "alpha": 1.0, "max_iter": 2000, "tol": 1e-6, "random_state": 0}
     given |= {"hidden_layer_sizes": ()}  # where there is but one

@@ -165,13 +165,21 @@ def _step(made: Mapping[str, Any], constants: Mapping[str, Any], name: str) -> S
 def _of_two(
     made: Mapping[str, Any], constants: Mapping[str, Any], operator: str, names: list[str]
 ) -> tuple[str, str] | None:
-    """The functions x * sigmoid(x) and concat(1 - p, p) with p = sigmoid(x), and their x."""
+    """The functions x * sigmoid(x) and concat(1 - p, p) with p = sigmoid(x), and their x.
+
+    1 - p may be sigmoid(-x) as well.
+    """
     nodes = [made.get(name) for name in names]
     if operator == "Mul":
         for x, gate in (names, names[::-1]):
             node = made.get(gate)
             if node is not None and node.op_type == "Sigmoid" and node.input[0] == x:
                 return "silu", x
+    if operator == "Concat" and [n.op_type for n in nodes if n is not None] == ["Sigmoid"] * 2:
+        (negative,), (x,) = (made[name].input for name in names)
+        node = made.get(negative)
+        if node is not None and node.op_type == "Neg" and node.input[0] == x:
+            return "of two classes", x
     if operator == "Concat" and nodes[0] is not None and nodes[0].op_type == "Sub":
         one, p = nodes[0].input
         unit = constants.get(one)

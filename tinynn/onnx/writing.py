@@ -25,7 +25,7 @@ def pack(
     x: Any,
     *,
     backend: Backend,
-    probabilities: Callable[[Any], Any] | None = None,
+    heads: Mapping[str, Callable[[Any], Any]] | None = None,
     description: Mapping[str, Any] | None = None,
     preparation: Mapping[str, Any] | None = None,
 ) -> bytes:
@@ -39,7 +39,7 @@ def pack(
     net, params, state : as `Model` has them
     x : an array, (batch, ...), or a tree of them, like those that the network is to get
     backend : of the arrays
-    probabilities : what makes probabilities of the output, for an output of that name
+    heads : further outputs, such as "probabilities", and what makes each of the first one
     description : texts, or what JSON can hold, for the metadata of the file
     preparation : the description of a preparation of tables: the inputs are then the columns that
         it reads, and there is a "label", or a "prediction" in the target's unit
@@ -63,8 +63,7 @@ def pack(
         inputs = input if type(input) is tuple else (input,)
         output = run(net, params, state, *inputs).output
         whole = {"output": output}
-        if probabilities is not None:
-            whole["probabilities"] = probabilities(output)
+        whole |= {name: head(output) for name, head in (heads or {}).items()}
         names[:] = [name for name, _ in tree.paths(whole)]
         return whole
 

@@ -14,6 +14,7 @@ except ImportError as error:
     ) from error
 
 from tinynn.sklearn.classifier import NetworkClassifier
+from tinynn.sklearn.converter import register_skl2onnx
 from tinynn.sklearn.regressor import NetworkRegressor
 
-__all__ = ["NetworkClassifier", "NetworkRegressor"]
+__all__ = ["NetworkClassifier", "NetworkRegressor", "register_skl2onnx"]

@@ -16,6 +16,11 @@ def home_of(X: Any) -> Backend:
     return host() if is_sparse(X) else backends.of(X)
 
 
+def is_number(array: Any) -> bool:
+    """Whether it is of numbers or booleans: only the host's own library has others."""
+    return getattr(array.dtype, "kind", "i") in "biuf"
+
+
 def on(home: Backend, value: Any, dtype: Any = None) -> Any:
     """An array on `home`, wherever it was; what is of another library passes through the host."""
     if not backends.is_array(value):

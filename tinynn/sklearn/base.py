@@ -1,6 +1,7 @@
 """The common part of the estimators: parameters, training, predicting, pickling."""
 
 import warnings
+from copy import copy
 from dataclasses import replace
 from math import isfinite
 from numbers import Integral
@@ -15,7 +16,7 @@ import backends
 from tinynn import losses, tree
 from tinynn.data.hostdata import is_sparse
 from tinynn.layers import run
-from tinynn.sklearn import arrays, labels, parameters, stored
+from tinynn.sklearn import arrays, hooks, labels, parameters, stored
 from tinynn.sklearn.networks import PenalizedStep, network, optimizer
 from tinynn.sklearn.stopping import Convergence, Searched
 from tinynn.training import Model, Problem, Run, TrainingState, prepare, train
@@ -24,7 +25,7 @@ from tinynn.training.model import check_finite
 _BATCH = 200  # samples a step for batch_size="auto", as in scikit-learn
 
 
-class NetworkEstimator(BaseEstimator):  # type: ignore[misc]
+class NetworkEstimator(hooks.CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
     """A network with scikit-learn's interface: the base of the classifier and the regressor."""
 
     n_outputs_: int
@@ -117,6 +118,7 @@ class NetworkEstimator(BaseEstimator):  # type: ignore[misc]
 
     # Training.
 
+    @hooks.with_callbacks  # type: ignore[untyped-decorator]
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Train on X and y.
 
@@ -130,10 +132,24 @@ class NetworkEstimator(BaseEstimator):  # type: ignore[misc]
         """
         parameters.check(self)
         goes_on = bool(self.warm_start) and hasattr(self, "model_")
-        return self._train(X, y, sample_weight, first=not goes_on, partial=False)
+        with hooks.fitting(self, int(self.max_iter), X, y, sample_weight) as told:
+            self._train(X, y, sample_weight, first=not goes_on, told=told)
+        return self
 
-    def _train(self, X: Any, y: Any, sample_weight: Any, *, first: bool, partial: bool) -> Self:
-        """Epochs on X and y, the first ones or more of a run; `partial`: a single one."""
+    def _train(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any,
+        *,
+        first: bool,
+        partial: bool = False,
+        told: Any = None,
+    ) -> None:
+        """Epochs on X and y, the first ones or more of a run; `partial`: a single one.
+
+        `told` makes the callback that tells scikit-learn's of the epochs, if there are some.
+        """
         X, y = validate_data(
             self,
             X,
@@ -154,8 +170,7 @@ class NetworkEstimator(BaseEstimator):  # type: ignore[misc]
                 self._seed = _seed(self.random_state)
             problem = self._problem(home, X, y, weights, outputs, first)
             state = self._start(problem, first)
-            self._carry_out(problem, state, partial)
-        return self
+            self._carry_out(problem, state, partial, told)
 
     def _problem(
         self, home: Any, X: Any, y: Any, weights: Any, outputs: int, first: bool
@@ -210,11 +225,13 @@ class NetworkEstimator(BaseEstimator):  # type: ignore[misc]
         state.history.extend({name: list(history.get(name, ())) for name in measures})
         return state
 
-    def _carry_out(self, problem: Problem, state: TrainingState, partial: bool) -> None:
+    def _carry_out(self, problem: Problem, state: TrainingState, partial: bool, told: Any) -> None:
         """Train, and keep what came of it."""
         epochs = 1 if partial else int(self.max_iter)
         before, stopping = state.epoch, None if partial else self._stopping()
         callbacks = [*_several(self.callbacks), *([] if stopping is None else [stopping])]
+        if told is not None:
+            callbacks.append(told(lambda run: self._fitted(run, problem, run.epoch - before)))
         trained = train(
             problem,
             before + epochs,
@@ -253,30 +270,42 @@ class NetworkEstimator(BaseEstimator):  # type: ignore[misc]
         )
 
     def _keep(self, run: Run, problem: Problem, epochs: int) -> None:
-        """The attributes that a fitted estimator has."""
-        carry, history = run.state.carry, run.history
+        """Keep what a fitted estimator has, if it is sound."""
         name = type(self).__name__
-        if not isfinite(history.last["loss"]):
+        if not isfinite(run.history.last["loss"]):
             raise ValueError(
                 f"{name}: the loss is no longer finite. To fix it: scale X (StandardScaler), or "
                 "lower learning_rate_init"
             )
-        check_finite(problem.backend, tree.paths(carry.params), name)
-        self.model_ = Model(
+        check_finite(problem.backend, tree.paths(run.params), name)
+        self.__dict__.update(self._fitted(run, problem, epochs))
+
+    def _fitted(self, run: Run, problem: Problem, epochs: int) -> dict[str, Any]:
+        """The attributes of an estimator whose training ends here, after so many epochs."""
+        carry, history = run.state.carry, run.history
+        curves = {name: list(history.get(name, ())) for name in run.measures}
+        losses, validation, scores = curves["loss"], None, None
+        if self.early_stopping:
+            validation = curves["validation_loss"]
+            metric = self._metric()
+            scores = None if metric is None else curves[f"validation_{metric}"]
+        model = Model(
             problem.step.net, carry.params, carry.state, history=history, loss=problem.step.loss,
             metrics=problem.metrics,
         )  # fmt: skip
-        self._optimizer_state, self._epochs = carry.optimizer_state, run.epoch
-        self.n_iter_ = epochs
-        self.t_ += epochs * problem.batches.dataset.size
-        self.loss_curve_ = list(history["loss"])
-        self.loss_, self.best_loss_ = self.loss_curve_[-1], min(self.loss_curve_)
-        self.validation_scores_ = self.best_validation_score_ = self.validation_loss_curve_ = None
-        if self.early_stopping:
-            self.validation_loss_curve_ = list(history["validation_loss"])
-            if (metric := self._metric()) is not None:
-                self.validation_scores_ = list(history[f"validation_{metric}"])
-                self.best_validation_score_ = max(self.validation_scores_)
+        return {
+            "model_": model,
+            "_optimizer_state": carry.optimizer_state,
+            "_epochs": run.epoch,
+            "n_iter_": epochs,
+            "t_": self.t_ + epochs * problem.batches.dataset.size,
+            "loss_curve_": losses,
+            "loss_": losses[-1] if losses else None,
+            "best_loss_": min(losses, default=None),
+            "validation_loss_curve_": validation,
+            "validation_scores_": scores,
+            "best_validation_score_": max(scores) if scores else None,
+        }
 
     def _partial(self, X: Any, y: Any, sample_weight: Any) -> Self:
         """One epoch more on X and y, or the first."""
@@ -288,7 +317,8 @@ class NetworkEstimator(BaseEstimator):  # type: ignore[misc]
                 f"{name}.partial_fit: expected an estimator that can learn from a part of the "
                 f"data, got {setting}, which needs all of them. To fix it: use fit"
             )
-        return self._train(X, y, sample_weight, first=not hasattr(self, "model_"), partial=True)
+        self._train(X, y, sample_weight, first=not hasattr(self, "model_"), partial=True)
+        return self
 
     # Predicting.
 
@@ -328,8 +358,7 @@ class NetworkEstimator(BaseEstimator):  # type: ignore[misc]
         """A copy of the fitted estimator on another backend, such as "numpy" or "torch:cuda"."""
         check_is_fitted(self)
         home = backends.get(backend)
-        moved = type(self)(**self.get_params(deep=False))
-        moved.__dict__.update(vars(self))
+        moved = copy(self)
         moved.model_ = self.model_.to(home)
         moved._optimizer_state = tree.map(
             lambda leaf: arrays.on(home, leaf) if backends.is_array(leaf) else leaf,
@@ -339,6 +368,12 @@ class NetworkEstimator(BaseEstimator):  # type: ignore[misc]
             moved.classes_ = labels.moved(home, classes)
         return moved
 
+    def __copy__(self) -> Self:
+        """The same arrays in another estimator, without the detour of a pickle."""
+        twin = type(self).__new__(type(self))
+        twin.__dict__.update(vars(self))
+        return twin
+
     def __sklearn_is_fitted__(self) -> bool:
         return "model_" in vars(self)  # classes are known before training has ended
 
@@ -346,7 +381,8 @@ class NetworkEstimator(BaseEstimator):  # type: ignore[misc]
         state: dict[str, Any] = dict(super().__getstate__())
         model = state.pop("model_", None)
         if model is not None:
-            carry = (model.params, model.state, state.pop("_optimizer_state"))
+            classes = state.pop("classes_", None)  # not all libraries' arrays can be pickled
+            carry = (model.params, model.state, state.pop("_optimizer_state"), classes)
             state["_stored"] = {
                 **stored.packed(carry),
                 "net": model.net,
@@ -361,7 +397,9 @@ class NetworkEstimator(BaseEstimator):  # type: ignore[misc]
         kept = state.pop("_stored", None)
         super().__setstate__(state)
         if kept is not None:
-            params, layers, self._optimizer_state = stored.unpacked(kept)
+            params, layers, self._optimizer_state, classes = stored.unpacked(kept)
+            if classes is not None:
+                self.classes_ = classes
             self.model_ = Model(
                 kept["net"], params, layers, history=kept["history"], loss=kept["loss"],
                 metrics=kept["metrics"],

@@ -1,5 +1,6 @@
 """NetworkClassifier."""
 
+from collections.abc import Callable
 from typing import Any, Self
 
 from sklearn.base import ClassifierMixin
@@ -10,7 +11,14 @@ from tinynn.losses import BinaryCrossEntropy, Loss
 from tinynn.sklearn import arrays, labels
 from tinynn.sklearn.base import NetworkEstimator, chosen_loss
 from tinynn.sklearn.labels import MULTILABEL, ONE, SEVERAL
-from tinynn.sklearn.outputs import SeveralSoftmax, is_single, log_probabilities, split
+from tinynn.sklearn.outputs import (
+    SeveralSoftmax,
+    is_single,
+    log_probabilities,
+    probabilities,
+    split,
+)
+from tinynn.trace import namespace
 
 
 def _knows_probabilities(estimator: Any) -> bool:
@@ -318,8 +326,6 @@ class NetworkClassifier(ClassifierMixin, NetworkEstimator):  # type: ignore[misc
         """The labels for X: (n_samples,), or (n_samples, n_outputs)."""
         outputs = self._outputs(X, "predict")
         xp = self.model_.backend.xp
-        if self._kind == MULTILABEL:
-            return xp.astype(outputs > 0, self.classes_.dtype)
         if self._kind == SEVERAL:
             parts = split(outputs, self.model_.loss.widths)
             columns = [
@@ -327,12 +333,20 @@ class NetworkClassifier(ClassifierMixin, NetworkEstimator):  # type: ignore[misc
                 for classes, part in zip(self.classes_, parts, strict=True)
             ]
             return backends.of(columns[0]).xp.stack(columns, axis=1)
-        if is_single(outputs):
-            places = xp.astype(xp.reshape(outputs, (-1,)) > 0, xp.int32)
-            places = places * (labels.count(self.classes_) - 1)  # of one class there is no other
-        else:
-            places = xp.argmax(outputs, axis=-1)
+        places = self._places(outputs)
+        if self._kind == MULTILABEL:
+            return xp.astype(places, self.classes_.dtype)
         return labels.decoded(self.classes_, places)
+
+    def _places(self, outputs: Any) -> Any:
+        """The place of each sample's class; for columns of 0 and 1 these themselves."""
+        xp = namespace(outputs)
+        if self._kind == MULTILABEL:
+            return xp.astype(outputs > 0, xp.int64)
+        if not is_single(outputs):
+            return xp.argmax(outputs, axis=-1)
+        places = xp.astype(xp.reshape(outputs, (-1,)) > 0, xp.int32)
+        return places * (labels.count(self.classes_) - 1)  # of one class there is no other
 
     def decision_function(self, X: Any) -> Any:
         """The network's outputs: (n_samples, n_classes), or for two classes (n_samples,)."""
@@ -346,26 +360,28 @@ class NetworkClassifier(ClassifierMixin, NetworkEstimator):  # type: ignore[misc
     @available_if(_knows_probabilities)  # type: ignore[untyped-decorator]
     def predict_proba(self, X: Any) -> Any:
         """The probability of each class: (n_samples, n_classes); a list for several columns."""
-        logs = self._log_probabilities(X, "predict_proba")
-        exp = self.model_.backend.xp.exp
-        return [exp(each) for each in logs] if isinstance(logs, list) else exp(logs)
+        return self._probabilities(self._outputs(X, "predict_proba"))
+
+    def _probabilities(self, outputs: Any) -> Any:
+        return self._of_classes(outputs, probabilities, 1.0)
 
     @available_if(_knows_probabilities)  # type: ignore[untyped-decorator]
     def predict_log_proba(self, X: Any) -> Any:
         """The logarithms of `predict_proba`, without rounding small ones to 0 first."""
-        return self._log_probabilities(X, "predict_log_proba")
+        outputs = self._outputs(X, "predict_log_proba")
+        return self._of_classes(outputs, log_probabilities, 0.0)
 
-    def _log_probabilities(self, X: Any, method: str) -> Any:
-        outputs = self._outputs(X, method)
-        loss, xp = self.model_.loss, self.model_.backend.xp
+    def _of_classes(self, outputs: Any, measure: Callable[[Any, Any], Any], certain: float) -> Any:
+        """A measure of each class by the outputs; `certain` is that of a class without others."""
+        xp, loss = namespace(outputs), self.model_.loss
         if self._kind == SEVERAL:
-            return [log_probabilities(loss, part) for part in split(outputs, loss.widths)]
+            return [measure(loss, part) for part in split(outputs, loss.widths)]
         if self._kind == MULTILABEL or not is_single(outputs):
-            return log_probabilities(loss, outputs)
-        z = xp.reshape(outputs, (-1,))
+            return measure(loss, outputs)
+        z = xp.reshape(outputs, (-1, 1))
         if labels.count(self.classes_) == 1:
-            return xp.zeros_like(xp.reshape(z, (-1, 1)))
-        return xp.stack([log_probabilities(loss, -z), log_probabilities(loss, z)], axis=1)
+            return xp.full_like(z, certain)
+        return xp.concat([measure(loss, -z), measure(loss, z)], axis=1)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

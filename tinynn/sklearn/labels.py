@@ -49,7 +49,7 @@ def classes_of(home: Backend, y: Any, kind: str, named: Any = None) -> Any:
 def _sorted_values(y: Any) -> Any:
     xp = backends.of(y).xp
     found = xp.unique_values(y)  # in any order
-    if _is_number(y) and xp.isdtype(y.dtype, "bool"):
+    if arrays.is_number(y) and xp.isdtype(y.dtype, "bool"):
         return xp.astype(xp.sort(xp.astype(found, xp.int8)), y.dtype)
     return xp.sort(found)
 
@@ -58,12 +58,7 @@ def moved(home: Backend, classes: Any) -> Any:
     """Classes on `home`, if they are numbers; texts stay on the host."""
     if isinstance(classes, list):
         return [moved(home, each) for each in classes]
-    return arrays.on(home, classes) if _is_number(classes) else classes
-
-
-def _is_number(array: Any) -> bool:
-    """True for numbers or booleans: only the host's own library has others."""
-    return getattr(array.dtype, "kind", "i") in "biuf"
+    return arrays.on(home, classes) if arrays.is_number(classes) else classes
 
 
 def encoded(owner: str, home: Backend, y: Any, classes: Any) -> Any:
@@ -74,7 +69,7 @@ def encoded(owner: str, home: Backend, y: Any, classes: Any) -> Any:
     at = backends.of(classes)
     try:
         y = arrays.on(at, y)
-        if _is_number(classes) and at.xp.isdtype(classes.dtype, "bool"):
+        if arrays.is_number(classes) and at.xp.isdtype(classes.dtype, "bool"):
             y, classes = (at.xp.astype(each, at.xp.int8) for each in (y, classes))
         places = at.xp.searchsorted(classes, y)
         places = at.xp.minimum(places, at.xp.full_like(places, classes.shape[0] - 1))

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from tinynn.functional import log_softmax, one_hot, softplus
+from tinynn.functional import log_softmax, one_hot, softmax, softplus
 from tinynn.losses import BinaryCrossEntropy, Loss, NegativeLogLikelihood, SoftmaxCrossEntropy
 from tinynn.trace import namespace
 
@@ -51,6 +51,11 @@ def split(outputs: Any, widths: tuple[int, ...]) -> list[Any]:
 def is_single(outputs: Any) -> bool:
     """True if there is one output a sample, which parts two classes."""
     return outputs.ndim == 1 or outputs.shape[-1] == 1
+
+
+def probabilities(loss: Any, outputs: Any) -> Any:
+    """The probabilities that outputs stand for, of one column of classes if there are several."""
+    return softmax(outputs) if isinstance(loss, SeveralSoftmax) else loss.probabilities(outputs)
 
 
 def log_probabilities(loss: Any, outputs: Any) -> Any:

@@ -8,6 +8,7 @@ from sklearn.utils.validation import column_or_1d
 from tinynn.losses import Poisson
 from tinynn.sklearn import arrays
 from tinynn.sklearn.base import NetworkEstimator, chosen_loss
+from tinynn.trace import namespace
 
 
 class NetworkRegressor(RegressorMixin, NetworkEstimator):  # type: ignore[misc]
@@ -68,12 +69,13 @@ class NetworkRegressor(RegressorMixin, NetworkEstimator):  # type: ignore[misc]
 
     def predict(self, X: Any) -> Any:
         """The numbers for X: (n_samples,) or (n_samples, n_outputs)."""
-        outputs = self._outputs(X, "predict")
-        if isinstance(self.model_.loss, Poisson):
-            outputs = self.model_.backend.xp.exp(outputs)
-        if self.n_outputs_ > 1:
-            return outputs
-        return self.model_.backend.xp.reshape(outputs, (-1,))
+        found = self._numbers(self._outputs(X, "predict"))
+        return found if self.n_outputs_ > 1 else namespace(found).reshape(found, (-1,))
+
+    def _numbers(self, outputs: Any) -> Any:
+        """What the network's outputs say of y."""
+        poisson = isinstance(self.model_.loss, Poisson)
+        return namespace(outputs).exp(outputs) if poisson else outputs
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -8,15 +8,18 @@ from typing import Any
 
 import backends
 from tinynn import tree
+from tinynn.sklearn.arrays import is_number
 from tinynn.training import files
 
 _KIND = "estimator"
 
 
 def packed(value: Any) -> dict[str, Any]:
-    """A tree of arrays, all on one backend, and of what pickle knows, as bytes and settings."""
+    """A tree of arrays of numbers, all on one backend, and of what pickle knows, as bytes."""
     leaves, structure = tree.flatten(value)
-    places = [place for place, leaf in enumerate(leaves) if backends.is_array(leaf)]
+    places = [
+        place for place, leaf in enumerate(leaves) if backends.is_array(leaf) and is_number(leaf)
+    ]
     home = backends.of(*(leaves[place] for place in places))
     arrays = [(str(place), home.to_host(leaves[place])) for place in places]
     others = {place: leaf for place, leaf in enumerate(leaves) if place not in places}

@@ -16,13 +16,14 @@ def exported(model: Any, X: Any, dtype: Any, preparation: bool) -> bytes:
     with there.backend.scope():
         x = _example(there, X)
         prepared = model.preparation.to_config() if preparation and model.preparation else None
+        head = _probabilities(there, x) if prepared is None else _head(prepared)
         return pack(
             there.net,
             there.params,
             there.state,
             x,
             backend=there.backend,
-            probabilities=_probabilities(there, x) if prepared is None else _head(prepared),
+            heads={} if head is None else {"probabilities": head},
             description=_description(model),
             preparation=prepared,
         )

@@ -112,7 +112,13 @@ class Pullback:
         residuals = Residuals(Parts.of(primals, self.consts, self.carries), before)
         for value in [a for node in pulled.nodes for a in node.parents] + pulled.outputs:
             residuals.need(value)
-        self.saved = residuals.stored
+        # What the body gives as a y is stacked already.
+        given = graph.outputs[self.carries : ys]
+        places = [_place(value, given) for value in residuals.stored]
+        self.read_ys = [place for place in places if place is not None]
+        pairs = list(zip(residuals.stored, places, strict=True))
+        self.saved = [value for value, place in pairs if place is None]
+        self.stacked = self.saved + [value for value, place in pairs if place is not None]
         self.read_xs = [x in residuals.read for x in residuals.inputs.xs]
         outputs = [*graph.outputs[:ys], *self.saved]
         saving = Graph(body.name, primals, before, outputs, graph.space)
@@ -138,7 +144,7 @@ class Pullback:
         consts = given(inputs.consts, "consts")
         gs = given(cotangents, "cotangents")
         sums = [fresh(c, f"sums.{i}") for i, c in enumerate(compress(inputs.consts, moving.consts))]
-        stacked = given(self.saved, "residuals") + given(
+        stacked = given(self.stacked, "residuals") + given(
             list(compress(inputs.xs, self.read_xs)), "xs"
         )
         again = Graph("", [], [*residuals.again, *pulled.nodes], pulled.outputs, pulled.space)
@@ -181,6 +187,7 @@ class Pullback:
             *sums,
             *gs[self.carried :],
             *ys[count:],
+            *[ys[self.carries + place] for place in self.read_ys],
             *compress(parts.xs, self.read_xs),
             body=self.pulling,
             consts=self.consts,
@@ -231,6 +238,11 @@ class Residuals:
                 self.stored.append(value)
         elif value in self.inputs.xs:
             self.read.append(value)
+
+
+def _place(value: Any, values: Sequence[Any]) -> int | None:
+    """The first place of a value among others."""
+    return next((place for place, other in enumerate(values) if other is value), None)
 
 
 def merged(values: Sequence[Any], moved: Sequence[Any], moving: Sequence[bool]) -> list[Any]:

@@ -84,8 +84,8 @@ class Reduction(NamedTuple):
 # Parts of rows.
 
 # Functions that a compiler of Python's loops brings of its own, named by dtype: exp_float32(x).
-_OWN = """acos acosh asin asinh atan atan2 atanh cos cosh erf exp expm1 hypot log log10 log1p log2 sin
-sinh tan tanh""".split()
+_OWN = """acos acosh asin asinh atan atan2 atanh cos cosh erf exp expm1 hypot log log10 log1p log2
+sin sinh tan tanh""".split()
 
 
 def _call(

@@ -60,8 +60,8 @@ class Compiled:
                 "wanted, give arrays that it does not follow"
             )
 
-    def _program(self, size: int, carry: Carry) -> Loop:
-        """The program for batches of this size."""
+    def _program(self, size: int, carry: Carry, *, again: bool = True) -> Loop:
+        """The program for batches of this size; `again`: record it twice, to see it is the same."""
         if unrecorded := set(getattr(self.step.optimizer, "needs", ())) - {"value"}:
             raise RecordingError(
                 f"the optimizer needs {', '.join(sorted(unrecorded))}, which a recorded step lacks"
@@ -69,10 +69,11 @@ class Compiled:
         batch = self.batches.dataset.between(0, size)
         key = self.batches.keys(Epoch(0, None), 0, 1)[0, ...] if self.batches.draws else None
         try:
-            graph, again = [recorded(self.step, self.backend, carry, batch, key) for _ in range(2)]
+            graph = recorded(self.step, self.backend, carry, batch, key)
+            twin = recorded(self.step, self.backend, carry, batch, key) if again else graph
         except TypeError as error:  # a library refuses arrays that are not its own
             raise RecordingError(str(error)) from error
-        if where := difference(graph, again, self.backend.to_host):
+        if again and (where := difference(graph, twin, self.backend.to_host)):
             raise RecordingError(
                 f"it is not the same in each call: {where}. It draws random numbers of its own, or "
                 "counts its calls; draw with scope.random, and keep what changes in scope.state"
@@ -81,7 +82,7 @@ class Compiled:
 
     def _last_program(self, size: int, carry: Carry) -> Loop:
         """The program for a smaller last batch, which shares what lives on with the other."""
-        last = self._program(size, carry)
+        last = self._program(size, carry, again=False)
         last.share(self.loop)
         return last
 
