@@ -135,7 +135,7 @@ def test_of_functions_of_the_users_nobody_can_tell(backend: Backend) -> None:
         Sequential(Linear(8), BatchNorm(), gelu, log_softmax),
         relu,
     ],
-    ids=str,
+    ids=["layers", "norms", "function"],
 )
 def test_networks_of_our_own(backend: Backend, net: Any) -> None:
     x = backend.asarray(X)
