@@ -62,7 +62,44 @@ def _picked_back(xp: Any, g: Any, x: Any, pick: Callable[[Any], Any]) -> Any:
     return xp.reshape(filled, x.shape)
 
 
+def _ranges(key: Any, shape: tuple[int, ...]) -> list[tuple[int, int]] | None:
+    """What an index of whole numbers and slices without a step takes of each axis; else None."""
+    parts = list(key) if isinstance(key, tuple) else [key]
+    if not all(part in (None, ...) or type(part) in (int, slice) for part in parts):
+        return None
+    parts = [part for part in parts if part is not None]
+    place = parts.index(...) if ... in parts else len(parts)
+    parts[place : place + 1] = [slice(None)] * (len(shape) - len(parts) + (... in parts))
+    ranges = []
+    for part, length in zip(parts, shape, strict=True):
+        if type(part) is int:
+            part = slice(part % length, part % length + 1)
+        start, stop, step = part.indices(length)
+        if step != 1:
+            return None
+        ranges.append((start, max(start, stop)))
+    return ranges
+
+
+def _slice_back(xp: Any, g: Any, x: Any, ranges: list[tuple[int, int]]) -> Any:
+    # Zeros around it, an axis after the other: most libraries are slow to add at places.
+    g = xp.reshape(g, tuple(stop - start for start, stop in ranges))
+    zeros, part = xp.zeros_like(x, dtype=g.dtype), [slice(*each) for each in ranges]
+    for axis, (start, stop) in enumerate(ranges):
+        around = []
+        for ends in ((0, start), (stop, x.shape[axis])):
+            part[axis] = slice(*ends)
+            around.append(zeros[tuple(part)] if ends[0] < ends[1] else None)
+        rows = [each for each in (around[0], g, around[1]) if each is not None]
+        g = xp.concat(rows, axis=axis) if len(rows) > 1 else g
+        part[axis] = slice(None)
+    return g
+
+
 def _getitem_back(xp: Any, g: Any, i: int, args: Any, *, key: Any) -> Any:
+    ranges = _ranges(key, args[0].shape)
+    if ranges is not None:
+        return _slice_back(xp, g, args[0], ranges)
     return _picked_back(xp, g, args[0], lambda places: places[put_back(key, args[1:])])
 
 
