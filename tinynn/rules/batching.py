@@ -185,12 +185,16 @@ def batch_concat(f: Any, xp: Any, args: Any, batched: list[bool], size: int, kwa
 
 
 def batch_matmul(f: Any, xp: Any, args: Any, batched: list[bool], size: int, kwargs: Any) -> Any:
-    """matmul: vectors are temporarily matrices."""
+    """matmul: vectors are temporarily matrices; the rows of all entries meet one matrix at once."""
     (a, b), (own_a, own_b) = args, batched
     vector_a, vector_b = a.ndim - own_a == 1, b.ndim - own_b == 1
     a = xp.expand_dims(a, axis=-2) if vector_a else a
     b = xp.expand_dims(b, axis=-1) if vector_b else b
-    y = xp.matmul(*aligned(xp, [a, b], batched))
+    if own_a and not own_b and a.ndim == 3 and b.ndim == 2:
+        rows = xp.matmul(xp.reshape(a, (size * a.shape[1], a.shape[2])), b)
+        y = xp.reshape(rows, (size, a.shape[1], b.shape[1]))
+    else:
+        y = xp.matmul(*aligned(xp, [a, b], batched))
     y = xp.squeeze(y, axis=-1) if vector_b else y
     return xp.squeeze(y, axis=-1 if vector_b else -2) if vector_a else y
 
