@@ -1,6 +1,7 @@
 """scan, cond, while_loop: in a recording they give what the loop of Python gives without one."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,8 @@ from hypothesis import strategies as st
 import backends
 import tinynn
 from tests.checks import assert_close
-from tinynn import tree
+from tinynn import initializers, tree
+from tinynn.layers import Layer, Linear, Scope, Sequential
 from tinynn.trace import namespace
 from tinynn.transforms import custom_vjp
 from tinynn.transforms.cond import LoopBoundError
@@ -367,6 +369,44 @@ def test_an_effect_in_a_body_is_refused_in_a_recording(backend: backends.Backend
         assert len(seen) == 3
         with pytest.raises(RecordingError, match=r"noted at .* writes.*call it afterwards"):
             tinynn.compile(f)(h)
+
+
+@dataclass(frozen=True)
+class Recurrent(Layer):
+    """The last state of a recurrent layer: (batch, steps, features) to (batch, width)."""
+
+    width: int
+
+    def forward(self, scope: Scope, x: Any) -> Any:
+        across = scope.param("across", initializers.glorot_uniform, (x.shape[-1], self.width))
+        along = scope.param("along", initializers.glorot_uniform, (self.width, self.width))
+        xp = namespace(x, across)
+
+        def step(state: Any, now: Any) -> Any:
+            return xp.tanh(xp.matmul(state, along) + xp.matmul(now, across)), None
+
+        start = xp.zeros((x.shape[0], self.width), dtype=across.dtype, device=x.device)
+        return tinynn.scan(step, start, xp.permute_dims(x, (1, 0, 2)))[0]
+
+
+def test_a_recurrent_layer_under_every_engine(backend: backends.Backend) -> None:
+    draw = np.random.default_rng(0)
+    [x, y] = placed(backend, draw.normal(size=(10, 6, 2)), draw.normal(size=(10, 1)))
+    net = Sequential(Recurrent(5), Linear(1))
+    data = {"loss": "mse", "epochs": 3, "batch_size": 4}
+    eager = tinynn.fit(net, x, y, engine="eager", **data)
+    expected = backend.to_host(eager.predict(x))
+    for engine in ("calls", *(["jit"] if backend.repeat else [])):
+        model = tinynn.fit(net, x, y, engine=engine, **data)
+        np.testing.assert_allclose(model.history["loss"], eager.history["loss"], rtol=1e-5)
+        assert_close(model.predict(x), expected, backend, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.only("numpy")
+def test_a_step_with_a_scan_has_no_loops_and_says_so(backend: backends.Backend) -> None:
+    x, y = placed(backend, np.ones((4, 3, 2)), np.ones((4, 1)))
+    with pytest.warns(RuntimeWarning, match=r"scan\(.* cannot be written as loops"):
+        tinynn.fit(Sequential(Recurrent(2), Linear(1)), x, y, loss="mse", epochs=1, engine="loops")
 
 
 @pytest.mark.only("jax")

@@ -87,11 +87,19 @@ def difference(first: Graph, second: Graph, read: Callable[[Any], Any]) -> str:
             return places.get(id(a)) == places.get(id(b))
         return type(a) is type(b) and a == b
 
+    def same_kwarg(a: Any, b: Any) -> bool:
+        if isinstance(a, Graph) and isinstance(b, Graph):
+            return not difference(a, b, read)
+        return repr(a) == repr(b)
+
     for old, new in zip(first.nodes, second.nodes, strict=False):
-        same = old.name == new.name and repr(old.kwargs) == repr(new.kwargs)
+        same = old.name == new.name and old.kwargs.keys() == new.kwargs.keys()
+        same = same and all(same_kwarg(old.kwargs[key], new.kwargs[key]) for key in old.kwargs)
         same = same and len(old.args) == len(new.args)
         if not same or not all(map(alike, old.args, new.args)):
             return f"{new.name} in {new.origin}"
+    if not all(map(alike, first.outputs, second.outputs)):
+        return "the results"
     return "" if len(first.nodes) == len(second.nodes) else "the number of calls"
 
 
