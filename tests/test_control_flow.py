@@ -391,15 +391,16 @@ class Recurrent(Layer):
 
 def test_a_recurrent_layer_under_every_engine(backend: backends.Backend) -> None:
     draw = np.random.default_rng(0)
-    [x, y] = placed(backend, draw.normal(size=(10, 6, 2)), draw.normal(size=(10, 1)))
+    X, Y = draw.normal(size=(10, 6, 2)), draw.normal(size=(10, 1))
     net = Sequential(Recurrent(5), Linear(1))
     data = {"loss": "mse", "epochs": 3, "batch_size": 4}
-    eager = tinynn.fit(net, x, y, engine="eager", **data)
-    expected = backend.to_host(eager.predict(x))
-    for engine in ("calls", *(["jit"] if backend.repeat else [])):
+    host = tinynn.fit(net, X, Y, engine="eager", **data)
+    [x, y] = placed(backend, X, Y)
+    # JAX carries out what is not compiled a call at a time, each of which it compiles.
+    for engine in ("jit",) if backend.repeat else ("eager", "calls"):
         model = tinynn.fit(net, x, y, engine=engine, **data)
-        np.testing.assert_allclose(model.history["loss"], eager.history["loss"], rtol=1e-5)
-        assert_close(model.predict(x), expected, backend, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(model.history["loss"], host.history["loss"], rtol=1e-5)
+        assert_close(model.predict(x), host.predict(X), backend, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.only("numpy")
