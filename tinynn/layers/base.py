@@ -81,6 +81,8 @@ class Layer(Configured):
             What layers compute in, "bfloat16" for one; the parameters and the output
             keep the dtype of the parameters. None computes in that.
 
+        Examples
+        --------
         >>> import numpy as np
         >>> from tinynn.layers import Linear
         >>> net, x = Linear(1), np.asarray([[1.0]])

@@ -41,20 +41,31 @@ def cond(
     entry to entry: then both are, and the results chosen between. A recording (`compile`,
     `record`, the engines of `fit`, `jax.jit`) holds both, as one call.
 
-    Args:
-        predicate: a boolean array of shape (), or a Python boolean.
-        true_fun, false_fun: functions of the operands. They give trees of the same structure,
-            shapes and dtypes, and may use arrays from outside. A recording calls both once, so
-            they always do the same operations.
-        *operands: trees of arrays.
+    Parameters
+    ----------
+    predicate
+        A boolean array of shape (), or a Python boolean.
+    true_fun, false_fun
+        Functions of the operands. They give trees of the same structure, shapes and dtypes, and may
+        use arrays from outside. A recording calls both once, so they always do the same operations.
+    operands
+        Trees of arrays.
 
-    Raises:
-        TypeError: the predicate is not one boolean, or a leaf is not an array.
-        ValueError: the two results differ in structure, shape or dtype.
-        RecordingError: one of them reads the value of an array in a recording, or has an effect.
+    Raises
+    ------
+    TypeError
+        The predicate is not one boolean, or a leaf is not an array.
+    ValueError
+        The two results differ in structure, shape or dtype, in a recording.
+    RecordingError
+        One of them reads the value of an array in a recording, or has an effect there.
 
+    Notes
+    -----
     The names are those of `jax.lax.cond`. On a GPU the program waits for the predicate.
 
+    Examples
+    --------
     >>> import numpy as np
     >>> safe_log = lambda x: cond(x > 0, lambda x: np.log(x), lambda x: 0 * x, x)
     >>> float(safe_log(np.asarray(1.0))), float(safe_log(np.asarray(-1.0)))
@@ -236,22 +247,34 @@ def while_loop(
 ) -> Any:
     """`carry = body_fun(carry)` for as long as `cond_fun(carry)` is true.
 
-    Args:
-        cond_fun: gives a boolean array of shape ().
-        body_fun: gives the next carry, a tree of the same shapes and dtypes. Both may use arrays
-            from outside. A recording calls both once, so they always do the same operations.
-        init: the first carry, a tree of arrays.
-        bound: how many steps there are at most. In a recording, derivatives and batches are
-            computed by a `scan` of so many steps, in which those after the last do nothing.
+    Parameters
+    ----------
+    cond_fun
+        Gives a boolean array of shape ().
+    body_fun
+        Gives the next carry, a tree of the same shapes and dtypes. Both may use arrays from
+        outside. A recording calls both once, so they always do the same operations.
+    init
+        The first carry, a tree of arrays.
+    bound
+        How many steps there are at most. In a recording, derivatives and batches are computed by a
+        `scan` of so many steps, in which those after the last do nothing.
 
-    Returns:
-        The last carry.
+    Returns
+    -------
+    carry
+        The last one.
 
-    Raises:
-        LoopBoundError: there would be more steps than `bound`. Where the values are not known
-            yet (inside `jax.jit`), the floating-point leaves are NaN instead.
-        TypeError, ValueError: as for `scan` and `cond`.
+    Raises
+    ------
+    LoopBoundError
+        There would be more steps than `bound`. Where the values are not known yet (inside
+        `jax.jit`), the floating-point leaves are NaN instead.
+    TypeError, ValueError
+        As for `scan` and `cond`.
 
+    Examples
+    --------
     >>> import numpy as np
     >>> root = while_loop(lambda x: abs(x * x - 2) > 1e-9, lambda x: (x + 2 / x) / 2,
     ...                   np.asarray(1.0), bound=20)

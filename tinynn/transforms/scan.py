@@ -48,28 +48,43 @@ def scan(
     In a recording (`compile`, `record`, the engines of `fit`, `jax.jit`) it is one call, which
     takes no longer to record and compile for a thousand steps than for ten.
 
-    Args:
-        f: `f(carry, x)` gives `(carry, y)`: the carry as a tree of the same shapes and dtypes,
-            and any tree of arrays. A recording calls it once, so it always does the same
-            operations. It may use arrays from outside, which are the same in every step.
-        init: the carry before the first step, a tree of arrays.
-        xs: a tree of arrays of shape `(length, ...)`; each step is given its entries. None: there
-            is nothing to go through, and `length` says how many steps there are.
-        length: the number of steps, if `xs` does not say it.
-        reverse: go from the last entry to the first. `ys` is then stacked in the order of `xs`.
+    Parameters
+    ----------
+    f
+        `f(carry, x)` gives `(carry, y)`: the carry as a tree of the same shapes and dtypes, and any
+        tree of arrays. A recording calls it once, so it always does the same operations. It may use
+        arrays from outside, which are the same in every step.
+    init
+        The carry before the first step, a tree of arrays.
+    xs
+        A tree of arrays of shape (length, ...); each step is given its entries. None: there is
+        nothing to go through, and `length` says how many steps there are.
+    length
+        The number of steps, if `xs` does not say it.
+    reverse
+        Go from the last entry to the first. The ys are then stacked in the order of `xs`.
 
-    Returns:
-        `(carry, ys)`: the last carry, and the `y` of every step as a tree of arrays of shape
-        `(length, ...)`.
+    Returns
+    -------
+    carry, ys
+        The last carry, and the y of every step as a tree of arrays of shape (length, ...).
 
-    Raises:
-        TypeError: a leaf is not an array, or `f` does not give a pair.
-        ValueError: lengths differ, or the carry changes its structure, shape or dtype.
-        RecordingError: `f` reads the value of an array in a recording, or has an effect there.
+    Raises
+    ------
+    TypeError
+        A leaf is not an array, or `f` does not give a pair.
+    ValueError
+        Lengths differ, or the carry changes its structure, shape or dtype.
+    RecordingError
+        `f` reads the value of an array in a recording, or has an effect there.
 
+    Notes
+    -----
     A gradient through it keeps the intermediate results of all steps; of `checkpoint(f)` it keeps
     the carries, and computes the rest again. The names are those of `jax.lax.scan`.
 
+    Examples
+    --------
     >>> import numpy as np
     >>> total, sums = scan(lambda c, x: (c + x, c + x), np.asarray(0.0), np.asarray([1.0, 2, 3]))
     >>> float(total), sums
