@@ -133,7 +133,8 @@ def docs(session: nox.Session) -> None:
     """The documentation site, without a warning; its notebooks run, every public name is there."""
     install(session, "test", "docs")
     session.run("python", "-m", "tests.notebooks", "--check", env=ONE_THREAD)
-    build_site(session, "html")
+    # Anew: pages that have not changed would not repeat their warnings.
+    build_site(session, "html", "--fresh-env", "--write-all")
     session.run("pytest", "--backend", "numpy", "tests/test_site.py")
 
 
@@ -157,9 +158,9 @@ def pages(session: nox.Session) -> None:
     session.run("pytest", "--backend", "numpy", *(session.posargs or ("tests/pages",)))
 
 
-def build_site(session: nox.Session, builder: str) -> None:
+def build_site(session: nox.Session, builder: str, *more: str) -> None:
     """Build what docs/ holds into docs/_build; a warning is an error."""
-    options = ("--fail-on-warning", "--keep-going", "--quiet", "--jobs", "auto")
+    options = ("--fail-on-warning", "--keep-going", "--quiet", "--jobs", "auto", *more)
     session.run("python", "-m", "sphinx", *options, "-b", builder, "docs", f"docs/_build/{builder}")
 
 
