@@ -212,7 +212,11 @@ def faults_of_wheel(wheel: Path) -> Iterator[str]:
 
 def faults_of_sdist(session: nox.Session, sdist: Path) -> Iterator[str]:
     """What the sdist holds beside the files under version control, or lacks of them."""
-    listed = session.run("git", "ls-files", "-z", external=True, silent=True)
+    try:
+        listed = session.run("git", "ls-files", "-z", external=True, silent=True)
+    except CommandFailed:
+        session.warn("git does not say which files are the project's: the sdist is not compared")
+        return
     tracked = {name for name in str(listed).split("\0") if name and Path(name).is_file()}
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()} - {"PKG-INFO"}
