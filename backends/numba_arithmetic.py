@@ -120,7 +120,7 @@ class Number:
         return self._new(self.builder.xor(self.value, self.like(other).value))
 
     def below(self, other: int) -> "Number":
-        """Whether it is less, where both are integers without a sign."""
+        """True if it is less, where both are integers without a sign."""
         return self._new(self.builder.icmp_unsigned("<", self.value, self.like(other).value))
 
     def __lshift__(self, count: int) -> "Number":
@@ -161,7 +161,7 @@ class Number:
         return self.call("copysign", other)
 
     def known(self) -> "Number":
-        """Whether it turns out to be a constant when a loop is compiled."""
+        """True if it turns out to be a constant when a loop is compiled."""
         kind = ir.FunctionType(ir.IntType(1), [self.type])
         function = self.builder.module.declare_intrinsic("llvm.is.constant", [self.type], kind)
         return self._new(self.builder.call(function, [self.value]))

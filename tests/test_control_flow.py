@@ -127,7 +127,7 @@ def _squares(arrays: Any) -> Any:
 
 
 @pytest.mark.only("numpy", "array_api_strict", "torch", "cupy")
-@settings(max_examples=12)  # six hundred were drawn once, on NumPy
+@settings(max_examples=12)
 @given(
     names=st.lists(st.sampled_from(sorted(STEPS)), min_size=1, max_size=4),
     reverse=st.booleans(),

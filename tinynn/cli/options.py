@@ -1,4 +1,4 @@
-"""What several commands share: options, the model in a file, and files that may be written."""
+"""Options that several commands share, the model in a file, and files that may be written."""
 
 import os
 from collections.abc import Callable

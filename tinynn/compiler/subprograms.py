@@ -24,7 +24,7 @@ class ProgramWriter(calls.Writer):
         nested: those programs.
     """
 
-    nested: list[Any]
+    nested: tuple[Any, ...] = ()
 
     def _call(self, node: Node) -> str:
         graphs = [value for value in node.kwargs.values() if isinstance(value, Graph)]
@@ -33,13 +33,13 @@ class ProgramWriter(calls.Writer):
         kind = Scan if node.name == "scan" else Branches
         name = self.names.new(f"{node.name.rpartition('.')[2]}_0")
         program = kind(name, self.backend, node)
-        self.nested = [*getattr(self, "nested", ()), program]
+        self.nested += (program,)
         self.names.bound[name] = program
         return f"{name}({', '.join(map(self.spell, node.args))})"
 
     def sources(self) -> str:
         """The sources of the programs that it calls."""
-        return "".join(f"{program.source}\n" for program in getattr(self, "nested", ()))
+        return "".join(f"{program.source}\n" for program in self.nested)
 
 
 class Scan:

@@ -156,7 +156,7 @@ class Writer:
         return roles.pop() if len(roles) == 1 else ""
 
     def _argument(self, line: Line, call: Node) -> int | None:
-        """Which argument of a call this is the derivative by, as far as names tell."""
+        """The argument of a call that this is the derivative by, as far as names tell."""
         if len(call.parents) == 1:
             return call.args.index(call.parents[0])
         for place, a in enumerate(call.args):
@@ -242,7 +242,7 @@ class _Expression:
         self.internal = False  # it takes what is inside of a folded line
 
     def fits(self, text: str) -> bool:
-        """Whether the expression reads better than a name for it."""
+        """True if the expression reads better than a name for it."""
         repeated = any(times > 1 for times in self.times.values())
         return len(text) <= _LONG and not self.internal and not repeated
 
@@ -325,7 +325,7 @@ def _is_transpose(node: Node) -> bool:
 
 
 def _is_idle(node: Node, beside: Any) -> bool:
-    """Whether a view changes nothing where it stands, and so is left out of the code."""
+    """True if a view changes nothing where it stands, and so is left out of the code."""
     if node.name == "stop_gradient":
         return True
     if not isinstance(beside, Node) or (beside.function is not None and beside.name in _BENDS):
@@ -358,7 +358,7 @@ def _index(key: Any, rest: Any) -> str:
 
 
 def _given(frame: Any) -> list[str]:
-    """What a function was given besides arrays."""
+    """The keyword arguments of a function, which are no arrays."""
     if type(frame) is not Composite or frame.name == LOSS:
         return []
     return [*map(_literal, frame.args), *_keywords(frame.kwargs)]
@@ -368,7 +368,7 @@ _SHOWN = (bool, int, float, complex, str, tuple, list, dict, Graph)
 
 
 def _keywords(kwargs: dict[str, Any]) -> list[str]:
-    """What is given by keyword, without what changes nothing."""
+    """The keyword arguments that are not at their defaults."""
     return [
         f"{key}={_literal(value)}"
         for key, value in kwargs.items()

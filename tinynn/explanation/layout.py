@@ -1,4 +1,4 @@
-"""Where boxes and arrows of the picture lie.
+"""The places of boxes and arrows in the picture.
 
 Boxes stand in columns: what is given, forward, backward, gradients, and the update as one tall box.
 A backward line is in the row of the forward line that it is the derivative of. Arrows run between
@@ -169,7 +169,7 @@ class _Placing:
     # How an arrow goes.
 
     def _chained(self, a: Box, b: Box) -> bool:
-        """Whether b is right below a, or of two backward lines right above it."""
+        """True if b is right below a, or of two backward lines right above it."""
         if a.column != b.column or a.column not in (FORWARD, BACKWARD):
             return False
         order = [

@@ -75,12 +75,12 @@ class Line:
 
     @property
     def hidden(self) -> bool:
-        """Whether it is shown only when asked for."""
+        """True if it is shown only when asked for."""
         return self.kind in ("view", "set-up")
 
     @property
     def heading(self) -> str:
-        """What lines that belong together stand under."""
+        """The heading of lines that belong together."""
         place = self.place or "the network"
         backward = self.kind == "backward" or (self.hidden and self.result.origin.backward)
         return f"{place}, backward" if backward else place
@@ -98,7 +98,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Context:
-    """What of a training step is not in its graph.
+    """The parts of a training step that are not in its graph.
 
     Attributes:
         loss, optimizer: those of the line.
@@ -148,7 +148,7 @@ class _Keys:
         self.gradients = {id(node) for node in context.gradients.values()}
 
     def shows(self, view: Node) -> bool:
-        """Whether a view is a line: a gradient, new state, or one of the results of a call."""
+        """True if a view is a line: a gradient, new state, or one of the results of a call."""
         if id(view) in self.outputs or id(view) in self.gradients:
             return True
         users = self.users.get(id(view), [])
@@ -239,7 +239,7 @@ def _line(nodes: list[Node], key: tuple[Any, ...], keys: _Keys) -> Line:
 
 
 def is_view(node: Node) -> bool:
-    """Whether a call only shows the elements of its argument in another way."""
+    """True if a call only shows the elements of its argument in another way."""
     if node.function.name == "getitem":
         return len(node.args) == 1
     return node.name in VIEWS

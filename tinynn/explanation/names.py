@@ -93,7 +93,7 @@ class Names:
                 self._give(line.result, f"h{name}" if name[:1].isdigit() else name)
 
     def _updated(self, paths: dict[str, Any]) -> None:
-        """What takes the place of an input has its name, unless that is still read later on."""
+        """Name the new value of an input after it, unless the old one is read later."""
         order = {id(node): place for place, s in enumerate(self.lines) for node in s.nodes}
         read: dict[int, int] = {}
         for node in self.graph.nodes:
@@ -111,7 +111,7 @@ class Names:
                 self._give(node, f"{name}_new")
 
     def _scheduled(self) -> None:
-        """What a schedule gives has its name, if it is one of the learning rate."""
+        """Name the result of a schedule of the learning rate."""
         optimizer = self.context.optimizer
         while hasattr(optimizer, "parts"):
             optimizer = optimizer.parts[-1]

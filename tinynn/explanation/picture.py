@@ -21,7 +21,7 @@ _HEADS = {
 
 
 class Colours(NamedTuple):
-    """What boxes of one kind are filled with, and the colour of their edges and arrows."""
+    """The fill of boxes of one kind, and the colour of their edges and arrows."""
 
     fill: str
     edge: str

@@ -49,7 +49,7 @@ class Metric(Configured):
     """The kinds of answers, of `Loss.task`, that the metric is for."""
 
     greater_is_better: ClassVar[bool | None] = None
-    """Whether a larger number is a better one; None: unknown."""
+    """True if a larger number is a better one; None: unknown."""
 
     default_name: ClassVar[str] = ""
 

@@ -63,7 +63,7 @@ def _picked_back(xp: Any, g: Any, x: Any, pick: Callable[[Any], Any]) -> Any:
 
 
 def _ranges(key: Any, shape: tuple[int, ...]) -> list[tuple[int, int]] | None:
-    """What an index of whole numbers and slices without a step takes of each axis; else None."""
+    """The range that an index takes of each axis; None if not all are integers and plain slices."""
     parts = list(key) if isinstance(key, tuple) else [key]
     if not all(part in (None, ...) or type(part) in (int, slice) for part in parts):
         return None

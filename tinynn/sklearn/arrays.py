@@ -17,7 +17,7 @@ def home_of(X: Any) -> Backend:
 
 
 def is_number(array: Any) -> bool:
-    """Whether it is of numbers or booleans: only the host's own library has others."""
+    """True for numbers or booleans: only the host's own library has others."""
     return getattr(array.dtype, "kind", "i") in "biuf"
 
 

@@ -73,7 +73,7 @@ class NetworkRegressor(RegressorMixin, NetworkEstimator):  # type: ignore[misc]
         return found if self.n_outputs_ > 1 else namespace(found).reshape(found, (-1,))
 
     def _numbers(self, outputs: Any) -> Any:
-        """What the network's outputs say of y."""
+        """Predictions of y from the network's outputs."""
         poisson = isinstance(self.model_.loss, Poisson)
         return namespace(outputs).exp(outputs) if poisson else outputs
 

@@ -345,7 +345,7 @@ def example(value: Any) -> Any:
 
 
 def is_readable(value: Any) -> bool:
-    """Whether a program may branch on this array: its value is known, and one for all."""
+    """True if a program may branch on this array: its value is known, and one for all."""
     while type(value) is Traced:
         if value.trace.hides:
             return False

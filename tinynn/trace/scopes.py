@@ -116,7 +116,7 @@ def node_of(array: Any) -> Any:
 
 
 def pullback_origin(y: Any, cotangent: Any) -> Origin | None:
-    """Where the pullback of a recorded result comes from: where the result does.
+    """The origin of the pullback of a recorded result: that of the result.
 
     y: an array, or a tuple of them.
     """

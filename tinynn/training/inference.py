@@ -49,7 +49,7 @@ class Snapshot:
         return structure.unflatten(leaves)
 
     def is_of(self, net: Any, params: Any, state: Any) -> bool:
-        """Whether it is of this network, whose parameters are still the same arrays."""
+        """True if it is of this network, and its parameters are still the same arrays."""
         if net is not self.net or params is not self._given[0] or state is not self._given[1]:
             return False
         for folder, items in self._folders:
@@ -108,7 +108,7 @@ def steps(count: int, most: int, padded: bool = True) -> list[Step]:
 
 @dataclass(eq=False)
 class _Rows:
-    """How batches of one kind of rows pass through the network.
+    """The way that batches of one kind of rows pass through the network.
 
     Attributes:
         most: rows of a pass at most; None: a batch passes whole.
@@ -140,7 +140,7 @@ _NO_PROGRAMS: list[_Program] = []
 
 
 class _Ready(NamedTuple):
-    """What is known of arrays of one type, shape and dtype, which were checked before.
+    """The facts about arrays of one type, shape and dtype, which were checked before.
 
     Attributes:
         device: where they are.
@@ -278,7 +278,7 @@ class Inference(Snapshot):
     # What kind of rows they are.
 
     def _rows(self, first: Any, count: int, batch_size: int | None) -> _Rows:
-        """How rows like the first one pass; found out once for each kind, if it matters."""
+        """The way that rows like the first one pass, found out once for each kind if it matters."""
         if not self.programs and count <= (batch_size or _LEAST_ROWS):
             return _Rows(None, None)
         kind = _kind(first)
@@ -443,7 +443,7 @@ def _kind_of_parameters(of: Inference) -> Any:
 
 
 def _kind(inputs: Any) -> Any:
-    """What tells inputs of one kind of rows from others."""
+    """A key for the kind of rows that inputs have."""
     leaves, structure = tree.flatten(inputs)
     return structure, *[(type(a), tuple(a.shape[1:]), a.dtype) for a in leaves]
 
@@ -468,7 +468,7 @@ def _check_split(where: str, rows: _Rows, count: int, batch_size: int | None) ->
 
 
 def _is_own(net: Any) -> bool:
-    """Whether it is made of tinynn's own layers and functions: others may read what changes."""
+    """True if it is made of tinynn's own layers and functions: others may read what changes."""
     if type(net) is Sequential:
         return all(map(_is_own, net.layers))
     if isinstance(net, Layer):

@@ -1,4 +1,4 @@
-"""What pulls cotangents back through a scan: another scan, the other way round."""
+"""The gradient of a scan: another scan, the other way round."""
 
 from collections.abc import Sequence
 from itertools import compress
@@ -42,7 +42,7 @@ def entry(x: Any) -> Any:
 
 
 class Pullback:
-    """What pulls cotangents back through a scan: another scan, the other way round.
+    """The pullback of a scan, as the body of another scan.
 
     The body and its pullback are recorded together, and cut where the pullback begins. What it
     reads of the values before the cut is the residuals: further ys of the body (`saving`), and xs
@@ -138,8 +138,6 @@ class Pullback:
             return made
 
         moving = Parts.of(self.moving, self.consts, self.carries)
-        by_carry = list(compress(self.out_moving[: self.carries], moving.carry))
-        assert all(by_carry)
         carried = sum(moving.carry)
         consts = given(inputs.consts, "consts")
         gs = given(cotangents, "cotangents")
@@ -202,7 +200,7 @@ class Pullback:
 
 
 class Residuals:
-    """What a pullback reads of the values that the function computed.
+    """The values that a pullback reads of those that the function computed.
 
     Attributes:
         inputs: of the function.

@@ -54,13 +54,13 @@ def substituted(graph: Graph, new: dict[int, Any]) -> Graph:
 
 
 def is_recorded(arrays: Sequence[Any]) -> bool:
-    """Whether a recording of ours or of the library's sees what is done with these arrays."""
+    """True if calls on these arrays are recorded, by tinynn or by their library."""
     concrete = backend_of(*arrays).is_concrete
     return scopes.recording is not None or not all(concrete(bottom(a)) for a in arrays)
 
 
 def is_foreign(arrays: Sequence[Any]) -> bool:
-    """Whether a recording of the library's alone sees what is done with these arrays."""
+    """True if it is their library alone that records calls on these arrays."""
     return scopes.recording is None and not any(type(a) is Traced for a in arrays)
 
 
