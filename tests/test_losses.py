@@ -19,7 +19,7 @@ from tests.gradients import (
     torch_gradient,
 )
 from tinynn import losses
-from tinynn.functional import DtypeError, ShapeError
+from tinynn.functional.errors import DtypeError, ShapeError
 from tinynn.losses import (
     AbsoluteError,
     BinaryCrossEntropy,

@@ -11,7 +11,7 @@ from backends import random
 from tests.checks import assert_array, assert_close, assert_equal
 from tests.scope_layers import Counter, Of, Residual, X, assert_same, given, hosts, squares, total
 from tinynn import functional, tree
-from tinynn.functional import InputError
+from tinynn.functional.errors import InputError
 from tinynn.initializers import Constant, glorot_uniform, ones, zeros
 from tinynn.layers import (
     BatchNorm,

@@ -12,7 +12,7 @@ from tests.checks import assert_array, assert_close, assert_equal
 from tests.gradients import assert_matches_differences
 from tests.scope_layers import Of, Residual, X, given, hosts, squares
 from tinynn import functional, tree
-from tinynn.functional import InputError
+from tinynn.functional.errors import InputError
 from tinynn.initializers import Constant, glorot_uniform, ones
 from tinynn.layers import (
     BatchNorm,

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tinynn import config, functional, initializers
-from tinynn.functional import DtypeError, InputError, ShapeError
+from tinynn.functional.errors import DtypeError, InputError, ShapeError
 
 from .base import Layer
 from .dropout import Dropout

@@ -3,7 +3,7 @@
 from typing import Any, TypeAlias
 
 from tinynn.config import Configured
-from tinynn.functional import ShapeError
+from tinynn.functional.errors import ShapeError
 from tinynn.layers.forward import create, run
 from tinynn.layers.scope import Array, Scope, Tree
 

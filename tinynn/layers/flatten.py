@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from tinynn.functional import ShapeError
+from tinynn.functional.errors import ShapeError
 from tinynn.trace import namespace
 
 from .base import Layer

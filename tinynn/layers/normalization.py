@@ -4,7 +4,7 @@ import math
 from dataclasses import KW_ONLY, dataclass
 
 from tinynn.config import require
-from tinynn.functional import ShapeError
+from tinynn.functional.errors import ShapeError
 from tinynn.initializers import ones, zeros
 from tinynn.rules.special import stop_gradient
 from tinynn.trace import namespace

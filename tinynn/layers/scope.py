@@ -10,7 +10,7 @@ import backends
 from backends import random
 from tinynn import tree
 from tinynn.config import label
-from tinynn.functional import DtypeError, InputError, ShapeError
+from tinynn.functional.errors import DtypeError, InputError, ShapeError
 from tinynn.initializers import Initializer
 from tinynn.rules.special import stop_gradient
 from tinynn.trace import Traced, backend_of, bottom, constant, namespace, plain

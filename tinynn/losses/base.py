@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self, TypeAlias
 
 from tinynn.config import Configured, require
-from tinynn.functional import DtypeError, ShapeError
+from tinynn.functional.errors import DtypeError, ShapeError
 from tinynn.trace import namespace
 from tinynn.trace.scopes import composite
 

@@ -4,7 +4,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from tinynn.functional import ShapeError, one_hot
+from tinynn.functional import one_hot
+from tinynn.functional.errors import ShapeError
 from tinynn.trace import backend_of, namespace
 
 # None, "balanced", a number for each class, or pairs of a class and its number (from a mapping).

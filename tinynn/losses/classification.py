@@ -4,15 +4,8 @@ from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, Self
 
 from tinynn.config import require
-from tinynn.functional import (
-    DtypeError,
-    ShapeError,
-    log_softmax,
-    one_hot,
-    sigmoid,
-    softmax,
-    softplus,
-)
+from tinynn.functional import log_softmax, one_hot, sigmoid, softmax, softplus
+from tinynn.functional.errors import DtypeError, ShapeError
 from tinynn.losses.base import Array, Loss, Shape, holds, match_target, rows_are_probabilities
 from tinynn.losses.class_weight import ClassWeight, balanced, by_class, class_counts, normalized
 from tinynn.trace import backend_of, namespace

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self, TypeAlias
 
 from tinynn.config import Configured
-from tinynn.functional import ShapeError
+from tinynn.functional.errors import ShapeError
 from tinynn.losses.base import TASKS, match_rows
 from tinynn.trace import backend_of, namespace
 

@@ -13,7 +13,8 @@ from dataclasses import KW_ONLY, dataclass, fields, replace
 from typing import Any, ClassVar, Self
 
 from tinynn.config import require
-from tinynn.functional import DtypeError, one_hot
+from tinynn.functional import one_hot
+from tinynn.functional.errors import DtypeError
 from tinynn.losses.base import Loss, column_shapes, match_rows, match_target
 from tinynn.metrics.base import (
     Array,
