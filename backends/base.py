@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NamedTuple, Self, TypeVar
 
 import numpy as np
 
-from backends import special
+from backends import convolution, special
 from backends.lowering import LoopCompiler, Lowering
 
 Array = Any  # an array of any library
@@ -438,6 +438,33 @@ class Backend:
         hit = xp.reshape(xp.take(index, last) == row, column)
         total = xp.take(sums, last, axis=axis)
         return x + xp.where(hit, total, xp.zeros_like(total))
+
+    def conv(
+        self,
+        x: Array,
+        weight: Array,
+        *,
+        stride: tuple[int, ...],
+        padding: tuple[tuple[int, int], ...],
+        input_dilation: tuple[int, ...],
+        dilation: tuple[int, ...],
+        groups: int,
+    ) -> Array:
+        """The convolution (cross-correlation) of `x` with `weight`, channels last.
+
+        x: (batch, *spatial, inputs), weight: (*kernel, inputs // groups, outputs) of x's dtype.
+        All settings have an entry for each spatial axis; negative padding cuts. `input_dilation`
+        puts zeros between neighbours of x, `dilation` between those of the kernel.
+
+        >>> import backends, numpy as np
+        >>> one = {"stride": (1,), "padding": ((0, 0),), "input_dilation": (1,), "dilation": (1,)}
+        >>> x, weight = np.asarray([[[1.0], [2.0], [4.0]]]), np.ones((2, 1, 1))
+        >>> backends.of(x).conv(x, weight, **one, groups=1).tolist()
+        [[[3.0], [6.0]]]
+        """
+        return convolution.conv(
+            self.xp, x, weight, stride, padding, input_dilation, dilation, groups
+        )
 
     def erf(self, x: Array) -> Array:
         """The error function of real floating `x`.
