@@ -45,7 +45,7 @@ def conv(
 
 
 def dilated(xp: Any, x: Array, dilation: Ints) -> Array:
-    """`x`: (batch, *spatial, channels) with `dilation - 1` zeros between neighbours of each axis."""
+    """`x`: (batch, *spatial, channels) with `dilation - 1` zeros between neighbours."""
     for axis, d in enumerate(dilation, 1):
         if d > 1 and x.shape[axis] > 0:
             front, n, rest = x.shape[:axis], x.shape[axis], x.shape[axis + 1 :]
@@ -82,7 +82,10 @@ def _keys(places: Ints, lengths: Ints, jump: Ints, step: Ints) -> Any:
         starts = [i * d for i, d in zip(place, jump, strict=True)]
         yield (
             slice(None),
-            *[slice(i, i + (n - 1) * s + 1, s) for i, n, s in zip(starts, lengths, step, strict=True)],
+            *[
+                slice(i, i + (n - 1) * s + 1, s)
+                for i, n, s in zip(starts, lengths, step, strict=True)
+            ],
             ...,
         )
 

@@ -76,9 +76,7 @@ class Torch(Backend):
         dilation: tuple[int, ...],
         groups: int,
     ) -> Array:
-        return torch_convolution.conv(
-            x, weight, stride, padding, input_dilation, dilation, groups
-        )
+        return torch_convolution.conv(x, weight, stride, padding, input_dilation, dilation, groups)
 
     def erf(self, x: Array) -> Array:
         return torch.special.erf(x)

@@ -22,9 +22,7 @@ def conv(
     """`Backend.conv`: forward, by a small result as a weight's gradient, or transposed."""
     reach = [(k - 1) * d + 1 for k, d in zip(weight.shape, dilation, strict=False)]
     if not (prod(x.shape) and prod(weight.shape)):
-        return convolution.conv(
-            xp, x, weight, stride, padding, input_dilation, dilation, groups
-        )
+        return convolution.conv(xp, x, weight, stride, padding, input_dilation, dilation, groups)
     if max(input_dilation) > 1:
         y = _transposed(x, weight, reach, stride, padding, input_dilation, dilation, groups)
         if y is not None:
