@@ -71,10 +71,12 @@ def _pairs(name: str, padding: Padding, lengths: Any, reach: list[int], stride: 
             for n, s, r in zip(lengths, stride, reach, strict=True)
         ]
         return tuple((m // 2, m - m // 2) for m in missing)
+    given: Any = padding  # unchecked: settings come from files, too
     try:
-        if not isinstance(padding, str | Sequence):
-            return ((index(padding),) * 2,) * len(reach)
-        low_high = tuple((index(low), index(high)) for low, high in padding)  # type: ignore[misc]
+        if isinstance(given, Sequence):
+            low_high = tuple((index(low), index(high)) for low, high in given)
+        else:
+            low_high = ((index(given),) * 2,) * len(reach)
     except (TypeError, ValueError):
         low_high = ()
     if len(low_high) != len(reach):

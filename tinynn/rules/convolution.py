@@ -45,14 +45,17 @@ def _by_weight(xp: Any, g: Any, x: Any, weight: Any, **settings: Any) -> Any:
     groups, inputs = settings["groups"], weight.shape[-2]
     spatial = tuple(range(1, weight.ndim - 1))
     last = weight.ndim - 1
-    x4 = xp.reshape(x, (*x.shape[:-1], groups, inputs))
-    x4 = xp.permute_dims(x4, (last + 1, *spatial, last, 0))
-    x4 = xp.reshape(x4, (inputs, *x.shape[1:-1], groups * x.shape[0]))
+    if groups == 1:
+        turned = xp.permute_dims(x, (last, *spatial, 0))
+    else:
+        turned = xp.reshape(x, (*x.shape[:-1], groups, inputs))
+        turned = xp.permute_dims(turned, (last + 1, *spatial, last, 0))
+        turned = xp.reshape(turned, (inputs, *x.shape[1:-1], groups * x.shape[0]))
     padding = tuple(
         (low, m - n + r - low - 1) for r, n, m, (low, _) in _lengths(g, x, weight, settings)
     )
     y = conv(
-        x4, xp.permute_dims(g, (*spatial, 0, last)), stride=settings["dilation"], padding=padding,
+        turned, xp.permute_dims(g, (*spatial, 0, last)), stride=settings["dilation"], padding=padding,
         input_dilation=settings["input_dilation"], dilation=settings["stride"], groups=groups,
     )  # fmt: skip
     return xp.permute_dims(y, (*spatial, 0, last))
