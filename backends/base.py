@@ -439,32 +439,9 @@ class Backend:
         total = xp.take(sums, last, axis=axis)
         return x + xp.where(hit, total, xp.zeros_like(total))
 
-    def conv(
-        self,
-        x: Array,
-        weight: Array,
-        *,
-        stride: tuple[int, ...],
-        padding: tuple[tuple[int, int], ...],
-        input_dilation: tuple[int, ...],
-        dilation: tuple[int, ...],
-        groups: int,
-    ) -> Array:
-        """The convolution (cross-correlation) of `x` with `weight`, channels last.
-
-        x: (batch, *spatial, inputs), weight: (*kernel, inputs // groups, outputs) of x's dtype.
-        All settings have an entry for each spatial axis; negative padding cuts. `input_dilation`
-        puts zeros between neighbours of x, `dilation` between those of the kernel.
-
-        >>> import backends, numpy as np
-        >>> one = {"stride": (1,), "padding": ((0, 0),), "input_dilation": (1,), "dilation": (1,)}
-        >>> x, weight = np.asarray([[[1.0], [2.0], [4.0]]]), np.ones((2, 1, 1))
-        >>> backends.of(x).conv(x, weight, **one, groups=1).tolist()
-        [[[3.0], [6.0]]]
-        """
-        return convolution.conv(
-            self.xp, x, weight, stride, padding, input_dilation, dilation, groups
-        )
+    def conv(self, x: Array, weight: Array, **settings: Any) -> Array:
+        """The convolution of `backends.convolution.conv`, with all its settings."""
+        return convolution.conv(self.xp, x, weight, **settings)
 
     def erf(self, x: Array) -> Array:
         """The error function of real floating `x`.

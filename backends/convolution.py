@@ -23,7 +23,17 @@ def conv(
     dilation: Ints,
     groups: int,
 ) -> Array:
-    """`Backend.conv` in the functions of the standard."""
+    """The convolution (a cross-correlation) of `x` with `weight`, channels last.
+
+    x: (batch, *spatial, inputs), weight: (*kernel, inputs // groups, outputs) of x's dtype.
+    All settings have an entry for each spatial axis; negative padding cuts. `input_dilation` - 1
+    zeros come between neighbours of x, `dilation` - 1 between those of the kernel.
+
+    >>> import numpy as np
+    >>> x, weight = np.asarray([[[1.0], [2.0], [4.0]]]), np.ones((2, 1, 1))
+    >>> conv(np, x, weight, (1,), ((0, 0),), (1,), (1,), 1).tolist()
+    [[[3.0], [6.0]]]
+    """
     x = padded(xp, dilated(xp, x, input_dilation), padding)
     kernel = tuple(weight.shape[:-2])
     out = tuple(

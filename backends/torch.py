@@ -65,18 +65,8 @@ class Torch(Backend):
     def _scatter_add(self, x: Array, indices: Array, updates: Array, axis: int) -> Array:
         return torch.index_add(x, axis, indices, updates)
 
-    def conv(
-        self,
-        x: Array,
-        weight: Array,
-        *,
-        stride: tuple[int, ...],
-        padding: tuple[tuple[int, int], ...],
-        input_dilation: tuple[int, ...],
-        dilation: tuple[int, ...],
-        groups: int,
-    ) -> Array:
-        return torch_convolution.conv(x, weight, stride, padding, input_dilation, dilation, groups)
+    def conv(self, x: Array, weight: Array, **settings: Any) -> Array:
+        return torch_convolution.conv(x, weight, **settings)
 
     def erf(self, x: Array) -> Array:
         return torch.special.erf(x)

@@ -1,5 +1,7 @@
 """Convolution and pooling: against PyTorch, JAX and each other, on every backend and engine."""
 
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,8 +11,10 @@ from hypothesis import strategies as st
 
 import backends
 import tinynn
-from tests.checks import assert_close, assert_equal
+from tests.checks import assert_close, assert_equal, dtype_name
+from tests.engines import compiled_by
 from tests.gradients import placed
+from tests.onnx_files import assert_same, exported
 from tinynn import functional as F
 from tinynn import layers
 from tinynn.functional import conv, conv_transpose, relu
@@ -30,7 +34,7 @@ from tinynn.layers import (
 from tinynn.losses import SoftmaxCrossEntropy
 from tinynn.optim import SGD
 from tinynn.trace import namespace
-from tinynn.training import fit
+from tinynn.training import Model, fit
 
 CLOSE = 1e-12
 counts = st.integers(1, 3)
@@ -83,6 +87,7 @@ def test_values_and_two_derivatives_are_pytorchs(
     transposed: bool, data: Any, backend: backends.Backend
 ) -> None:
     torch = pytest.importorskip("torch", reason="PyTorch is compared with")
+    host = backends.get("torch").to_host
     x, weight, bias, chosen = data.draw(cases(transposed))
     arrays = [torch.tensor(a, requires_grad=True) for a in (x, weight, bias)]
     try:
@@ -104,11 +109,11 @@ def test_values_and_two_derivatives_are_pytorchs(
         return sum(xp.sum(g * g) for g in found)
 
     here = placed([x, weight, bias], backend, "float64")
-    assert_close(ours(*here, **chosen), y.detach().numpy(), backend, rtol=1e-11)
+    assert_close(ours(*here, **chosen), host(y.detach()), backend, rtol=1e-11)
     for found, expected in zip(tinynn.grad(f, (0, 1, 2))(*here), first, strict=True):
-        assert_close(found, expected.detach().numpy(), backend, rtol=1e-11)
+        assert_close(found, host(expected.detach()), backend, rtol=1e-11)
     for found, expected in zip(tinynn.grad(squared, (0, 1, 2))(*here), second, strict=True):
-        assert_close(found, expected.detach().numpy(), backend, rtol=1e-10)
+        assert_close(found, host(expected.detach()), backend, rtol=1e-10)
 
 
 RNG = np.random.default_rng(3)
@@ -144,7 +149,8 @@ def test_every_backend_is_as_numpy_and_differences(
     host = [0.5 * RNG.normal(size=shape) for shape in (x_shape, w_shape)]
     x, weight = placed(host, backend, float_dtype)
     host = [backend.to_host(a).astype(np.float64) for a in (x, weight)]
-    bound = {"rtol": 1e-4, "atol": 1e-4} if float_dtype == "float32" else {"rtol": 1e-11}
+    short = dtype_name(float_dtype, backend) == "float32"
+    bound = {"rtol": 1e-4, "atol": 1e-4} if short else {"rtol": 1e-11}
     expected = ours(*host, **options)
     assert_close(ours(x, weight, **options), expected, backend, dtype=float_dtype, **bound)
     f = norm_of(ours, options)
@@ -154,7 +160,7 @@ def test_every_backend_is_as_numpy_and_differences(
     tangents = [RNG.normal(size=a.shape) for a in host]
     slope = tinynn.jvp(f, (x, weight), tuple(placed(tangents, backend, float_dtype)))[1]
     inner = sum(np.sum(g * t) for g, t in zip(reference, tangents, strict=True))
-    assert_close(slope, inner, backend, rtol=1e-3 if float_dtype == "float32" else 1e-10, atol=1e-3)
+    assert_close(slope, inner, backend, rtol=1e-3 if short else 1e-10, atol=1e-3)
     step = 1e-6
     ends = [f(*[a + s * t for a, t in zip(host, tangents, strict=True)]) for s in (step, -step)]
     np.testing.assert_allclose(inner, (ends[0] - ends[1]) / (2 * step), rtol=1e-5, atol=1e-6)
@@ -216,16 +222,14 @@ def test_pools_are_pytorchs(data: Any) -> None:
     ):
         t = torch.tensor(x, requires_grad=True)
         pool = getattr(torch.nn.functional, f"{kind}_pool{axes}d")
-        if kind == "avg" and axes > 1 and any(ends):
-            # PyTorch's corners are counted as ours: whole windows of real elements
-            pass
         y = pool(t, window, stride, ends, **theirs)
         torch.sum(torch.sin(g * y)).backward()
-        call = lambda x: ours(  # noqa: E731
-            x, window, stride=stride, padding=padding, channels="first", **options
+        call = partial(
+            ours, window=window, stride=stride, padding=padding, channels="first", **options
         )
+        f = lambda x, call=call: namespace(x).sum(namespace(x).sin(g * call(x)))  # noqa: E731
         np.testing.assert_allclose(call(x), y.detach().numpy(), rtol=1e-12, atol=1e-12)
-        found = tinynn.grad(lambda x: namespace(x).sum(namespace(x).sin(g * call(x))))(x)
+        found = tinynn.grad(f)(x)
         np.testing.assert_allclose(found, t.grad.numpy(), rtol=1e-10, atol=1e-12)
     size = each(1, 7)
     for kind in ("max", "avg"):
@@ -287,19 +291,65 @@ LABELS = np.arange(12) % 3
 
 
 @pytest.mark.reads_scalars
-@pytest.mark.parametrize("compile_", [False, True], ids=["eager", "compiled"])
-def test_training_is_that_of_numpy(compile_: bool, backend: backends.Backend) -> None:
-    def trained(x: Any, y: Any, compiled: bool) -> Any:
+@pytest.mark.parametrize("compiles", [False, True], ids=["eager", "compiled"])
+def test_training_is_that_of_numpy(compiles: bool, backend: backends.Backend) -> None:
+    if backend.name == "jax" and not compiles:
+        pytest.skip("JAX compiles each function anew when called by itself, which takes long")
+    engine = compiled_by(backend) if compiles else "eager"
+
+    def trained(x: Any, y: Any, engine: str) -> Any:
         return fit(
             NET, x, y, loss=SoftmaxCrossEntropy(), optimizer=SGD(0.1), epochs=3, batch_size=4,
-            seed=1, progress=False, compile=compiled,
+            seed=1, progress=False, engine=engine,
         )  # fmt: skip
 
-    host = trained(IMAGES.astype("f4"), LABELS, False)
-    here = trained(backend.asarray(IMAGES, dtype="float32"), backend.asarray(LABELS), compile_)
+    host = trained(IMAGES.astype("f4"), LABELS, "eager")
+    here = trained(backend.asarray(IMAGES, dtype="float32"), backend.asarray(LABELS), engine)
     for name, leaf in tinynn.tree.paths(here.params):
         expected = dict(tinynn.tree.paths(host.params))[name]
         assert_close(leaf, expected, backend, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:.*loops.*")
+def test_loops_give_the_training_of_calls(tmp_path: Path) -> None:
+    pytest.importorskip("numba", reason="numba compiles NumPy's loops")
+    kinds = {"loss": SoftmaxCrossEntropy(), "optimizer": SGD(0.1), "seed": 1, "progress": False}
+    x = IMAGES.astype("f4")
+    both = [
+        fit(NET, x, LABELS, epochs=2, batch_size=4, engine=engine, **kinds)
+        for engine in ("calls", "loops")
+    ]
+    for a, b in zip(*[tinynn.tree.leaves(model.params) for model in both], strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+    both[0].save(tmp_path / "net.safetensors")
+    read = tinynn.load(tmp_path / "net.safetensors")
+    np.testing.assert_array_equal(read.predict(x), both[0].predict(x))
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        Conv2d(4, kernel_size=(3, 2), stride=2, padding="same"),
+        Conv2d(4, groups=2, dilation=2, padding=((1, 2), (0, 3)), channels="last"),
+        Conv2d(4, channels="first"),
+        ConvTranspose2d(4, groups=2, stride=2, padding="same"),
+        ConvTranspose2d(2, kernel_size=(2, 3), stride=(3, 2), output_padding=1, padding=1),
+        MaxPool2d(3, stride=2, padding="same"),
+        MaxPool2d(),
+        AvgPool2d(3, stride=1, padding=1),
+        layers.AdaptiveAvgPool((3, 2)),
+        GlobalMaxPool(),
+        layers.Upsample(2, method="linear"),
+        layers.Pad(((1, 0), (0, 2)), value=2.0),
+    ],
+    ids=str,
+)
+def test_onnx_gives_the_same(layer: Any, tmp_path: Path) -> None:
+    x = RNG.normal(size=(4, 8, 8, 2)).astype("f4")
+    x = np.moveaxis(x, -1, 1) if getattr(layer, "channels", "") == "first" else x
+    net = Sequential(layer, Flatten(), Linear(2))
+    model = Model(net, *net.init(0, x))
+    assert_same(exported(model, tmp_path, x), model, x, rows=(1, 3))
 
 
 def test_layers_are_written_down_and_read_again() -> None:

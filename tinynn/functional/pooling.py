@@ -33,14 +33,14 @@ def _filled(xp: Any, x: Array, axis: int, low: int, high: int, value: float) -> 
     n = x.shape[axis]
     if min(low, high) < 0:
         x = x[_at(axis, slice(max(-low, 0), n - max(-high, 0)))]
-    parts = [x]
-    for place, count in ((0, low), (2, high)):
-        if count > 0:
-            backend = backend_of(x)
-            shape = (*x.shape[:axis], count, *x.shape[axis + 1 :])
-            end = xp.full(shape, value, dtype=x.dtype, device=backend.device)
-            parts.insert(place, end)
-    return xp.concat(parts, axis=axis) if len(parts) > 1 else x
+    if max(low, high) <= 0:
+        return x
+    one = xp.full_like(x[_at(axis, slice(1))], value)  # of x, so that the batch stays its batch
+    ends = [
+        xp.broadcast_to(one, (*x.shape[:axis], count, *x.shape[axis + 1 :])) if count > 0 else None
+        for count in (low, high)
+    ]
+    return xp.concat([part for part in (ends[0], x, ends[1]) if part is not None], axis=axis)
 
 
 def _slices(xp: Any, x: Array, axis: int, window: int, stride: int, dilation: int) -> list[Array]:
@@ -75,6 +75,11 @@ def _moved(name: str, x: Array, channels: str, axes: int | None) -> tuple[Any, A
         raise ShapeError(
             f"{name}: expected input of shape {order} with {count} spatial axes, got "
             f"{tuple(x.shape)}. To fix it: reshape it, or use the pool for so many axes"
+        )
+    if 0 in x.shape[1:]:
+        raise ShapeError(
+            f"{name}: expected no axis but the batch to be empty, got {tuple(x.shape)}. To fix it: "
+            "give samples of one element or more"
         )
     xp = namespace(x)
     return xp, x if last else xp.moveaxis(x, 1, -1), last
@@ -193,8 +198,6 @@ def _adaptive(name: str, x: Array, size: Any, channels: str, reduce: Any) -> Arr
     sizes = per_axis(name, "size", size, x.ndim - 2)
     for axis, count in reversed(list(enumerate(sizes, 1))):
         n = x.shape[axis]
-        if n < 1:
-            raise ShapeError(f"{name}: expected spatial axes of one or more, got {tuple(x.shape)}")
         parts = [
             x[_at(axis, slice(i * n // count, -(-(i + 1) * n // count)))] for i in range(count)
         ]

@@ -55,8 +55,9 @@ def _by_weight(xp: Any, g: Any, x: Any, weight: Any, **settings: Any) -> Any:
         (low, m - n + r - low - 1) for r, n, m, (low, _) in _lengths(g, x, weight, settings)
     )
     y = conv(
-        turned, xp.permute_dims(g, (*spatial, 0, last)), stride=settings["dilation"], padding=padding,
-        input_dilation=settings["input_dilation"], dilation=settings["stride"], groups=groups,
+        turned, xp.permute_dims(g, (*spatial, 0, last)), stride=settings["dilation"],
+        padding=padding, input_dilation=settings["input_dilation"], dilation=settings["stride"],
+        groups=groups,
     )  # fmt: skip
     return xp.permute_dims(y, (*spatial, 0, last))
 
