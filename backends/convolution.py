@@ -105,7 +105,7 @@ def _depthwise(xp: Any, parts: list[Array], taps: Array, groups: int) -> Array:
     taps = xp.reshape(taps, (taps.shape[0], groups, taps.shape[-1] // groups))
     y = xp.expand_dims(parts[0], axis=-1) * taps[0, ...]
     for i, part in enumerate(parts[1:], 1):
-        y += xp.expand_dims(part, axis=-1) * taps[i, ...]
+        y = y + xp.expand_dims(part, axis=-1) * taps[i, ...]
     return y
 
 
@@ -119,10 +119,7 @@ def _products(xp: Any, parts: list[Array], taps: Array, groups: int) -> Array:
     for i, part in enumerate(parts):
         part = xp.reshape(part, (rows, part.shape[-1]))
         term = _grouped(xp, part, taps[i, ...], groups)
-        if y is None:
-            y = term
-        else:
-            y += term
+        y = term if y is None else y + term
     return y
 
 
