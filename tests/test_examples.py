@@ -108,7 +108,7 @@ def test_many_networks_are_drawn(tmp_path: Path) -> None:
 
 @pytest.mark.reads_scalars
 def test_a_convolutional_network_learns_digits(backend: backends.Backend) -> None:
-    (share,) = load("digits_cnn").main(backend, seeds=1, epochs=3, rows=400)
+    (share,) = load("digits_cnn").main(backend, seeds=1, epochs=10, rows=400)
     assert share > 0.8
 
 
