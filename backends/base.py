@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NamedTuple, Self, TypeVar
 
 import numpy as np
 
-from backends import special
+from backends import convolution, special
 from backends.lowering import LoopCompiler, Lowering
 
 Array = Any  # an array of any library
@@ -438,6 +438,10 @@ class Backend:
         hit = xp.reshape(xp.take(index, last) == row, column)
         total = xp.take(sums, last, axis=axis)
         return x + xp.where(hit, total, xp.zeros_like(total))
+
+    def conv(self, x: Array, weight: Array, **settings: Any) -> Array:
+        """The convolution of `backends.convolution.conv`, with all its settings."""
+        return convolution.conv(self.xp, x, weight, **settings)
 
     def erf(self, x: Array) -> Array:
         """The error function of real floating `x`.

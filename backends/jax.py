@@ -124,6 +124,14 @@ class JAX(Backend):
     def _scatter_add(self, x: Array, indices: Array, updates: Array, axis: int) -> Array:
         return x.at[(slice(None),) * axis + (indices,)].add(updates)
 
+    def conv(self, x: Array, weight: Array, **settings: Any) -> Array:
+        letters = "XYZ"[: x.ndim - 2]
+        return jax.lax.conv_general_dilated(
+            x, weight, settings["stride"], settings["padding"], settings["input_dilation"],
+            settings["dilation"], (f"N{letters}C", f"{letters}IO", f"N{letters}C"),
+            settings["groups"], precision=jax.lax.Precision.HIGHEST,
+        )  # fmt: skip
+
     def erf(self, x: Array) -> Array:
         return jax.scipy.special.erf(x)
 

@@ -7,7 +7,7 @@ import array_api_compat.torch as xp
 import numpy as np
 import torch
 
-from backends import cuda_driver
+from backends import cuda_driver, torch_convolution
 from backends.base import Array, Backend, Device
 from backends.torch_lowering import LOWERING
 
@@ -64,6 +64,9 @@ class Torch(Backend):
 
     def _scatter_add(self, x: Array, indices: Array, updates: Array, axis: int) -> Array:
         return torch.index_add(x, axis, indices, updates)
+
+    def conv(self, x: Array, weight: Array, **settings: Any) -> Array:
+        return torch_convolution.conv(x, weight, **settings)
 
     def erf(self, x: Array) -> Array:
         return torch.special.erf(x)

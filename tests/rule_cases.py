@@ -23,7 +23,7 @@ from tests.rule_rows import (
     unary,
     within,
 )
-from tinynn.rules import special
+from tinynn.rules import convolution, special
 from tinynn.trace import getitem
 from tinynn.trace.core import to_device
 
@@ -31,6 +31,14 @@ JAX_SIGN = "JAX takes the sign of a complex number for a constant"
 JAX_ACOSH = "JAX has the other branch where the real part is negative"
 JAX_NONE = "JAX has no derivative of it"
 JAX_UNIQUE = "JAX takes the distinct values for constants"
+
+PLAIN = {
+    "stride": (1,), "padding": ((1, 0),), "input_dilation": (1,), "dilation": (2,), "groups": 1,
+}  # fmt: skip
+GROUPED = {
+    "stride": (2, 1), "padding": ((0, 1), (2, -1)), "input_dilation": (1, 2), "dilation": (1, 1),
+    "groups": 2,
+}  # fmt: skip
 
 CASES: dict[Any, list[Case]] = {
     **{name: unary(name, **BOTH) for name in "positive negative square exp expm1 sin cos".split()},
@@ -183,6 +191,10 @@ CASES: dict[Any, list[Case]] = {
     special.relu: [one(lambda xp, x: special.relu(x), (3, 2))],
     special.erf: [one(lambda xp, x: special.erf(x), (3, 2))],
     special.logsumexp: over_axes(lambda xp: special.logsumexp),
+    convolution.conv: [
+        one(lambda xp, x, w: convolution.conv(x, w, **PLAIN), (2, 4, 2), (2, 2, 3)),
+        one(lambda xp, x, w: convolution.conv(x, w, **GROUPED), (1, 4, 3, 4), (2, 2, 2, 2)),
+    ],
     special.scatter_add: [
         one(lambda xp, x, u: special.scatter_add(x, indices(xp, x, [2, 0, 2]), u), (3,), (3,)),
         one(

@@ -106,6 +106,14 @@ def test_many_networks_are_drawn(tmp_path: Path) -> None:
     assert "networks that learned XOR" in (tmp_path / "widths.svg").read_text()
 
 
+# XLA compiles this step for 20 seconds; tests/test_convolution.py trains a smaller one on JAX.
+@pytest.mark.only("numpy", "torch", "cupy", "dpnp")
+@pytest.mark.reads_scalars
+def test_a_convolutional_network_learns_digits(backend: backends.Backend) -> None:
+    (share,) = load("digits_cnn").main(backend, seeds=1, epochs=10, rows=400)
+    assert share > 0.8
+
+
 @pytest.mark.parametrize("name", sorted(path.stem for path in EXAMPLES.glob("*.py")))
 def test_the_script_takes_a_backend_and_says_what_is_wrong_with_it(
     name: str, backend: backends.Backend

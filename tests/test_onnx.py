@@ -15,7 +15,8 @@ from tests.command_line import run, train_model, write_flowers
 from tests.networks import networks
 from tests.onnx_files import assert_same, exported, session
 from tinynn import functional, losses, tree
-from tinynn.layers import BatchNorm, Dropout, Flatten, Layer, LayerNorm, Linear, Sequential
+from tinynn.functional import activations
+from tinynn.layers import BatchNorm, Dropout, Flatten, Layer, LayerNorm, Linear, Sequential, spatial
 from tinynn.onnx import OnnxError
 from tinynn.onnx.rows import ROWS
 from tinynn.trace import namespace
@@ -40,7 +41,7 @@ LAYERS: dict[str, Any] = {
     "flatten": Flatten(),
 }
 # Every functional that makes an array of one array.
-ACTIVATIONS = set(functional.__all__) - {"dropout", "linear", "one_hot"}
+ACTIVATIONS = set(activations.__all__) - {"dropout", "linear", "one_hot"}
 #: Losses of classes, whose head is exported, with the shape of what they take.
 HEADS: dict[str, tuple[Any, int]] = {
     "softmax": (losses.SoftmaxCrossEntropy(), 3),
@@ -79,7 +80,8 @@ def test_every_layer(name, shape, tmp_path):
 
 def test_no_layer_is_left_out():
     kinds = {type(layer) for layer in LAYERS.values()} | {Sequential}
-    assert kinds == set(tinynn.layers._LAYERS)
+    others = {getattr(tinynn.layers, name) for name in spatial.__all__}  # test_convolution.py
+    assert kinds | others == set(tinynn.layers._LAYERS)
 
 
 @pytest.mark.parametrize("name", sorted(ACTIVATIONS))
@@ -208,6 +210,7 @@ def test_rows_of_the_table(tmp_path):
     assert_same(exported(model, tmp_path, x), model, x, rows=(2, 7, 256))
     names = {name.partition(" ")[0] for name in calls(x)}
     other = {"erf", "relu", "sigmoid", "logsumexp", "stop_gradient", "item", "getitem", "fill"}
+    other |= {"conv"}  # tests/test_convolution.py
     assert ROWS.keys() - other <= names, "a row without a test"
 
 

@@ -18,19 +18,29 @@ from .activations import (
     softplus,
     tanh,
 )
+from .convolution import conv, conv_transpose
+from .pooling import adaptive_avg_pool, adaptive_max_pool, avg_pool, max_pool, pad, upsample
 
 __all__ = [
+    "adaptive_avg_pool",
+    "adaptive_max_pool",
+    "avg_pool",
+    "conv",
+    "conv_transpose",
     "dropout",
     "elu",
     "gelu",
     "leaky_relu",
     "linear",
     "log_softmax",
+    "max_pool",
     "one_hot",
+    "pad",
     "relu",
     "sigmoid",
     "silu",
     "softmax",
     "softplus",
     "tanh",
+    "upsample",
 ]

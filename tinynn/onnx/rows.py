@@ -8,7 +8,7 @@ from collections.abc import Callable
 from math import log, prod
 from typing import Any
 
-from tinynn.onnx import moves
+from tinynn.onnx import convolution, moves
 from tinynn.onnx.emitter import DTYPES, INT64, Emitter, OnnxError
 from tinynn.onnx.moves import Row, axes_of
 from tinynn.transforms.graph import Dim, Node
@@ -314,6 +314,7 @@ ROWS: dict[str, Row] = {
     "take": moves.take,
     "take_along_axis": moves.take_along,
     "getitem": moves.getitem,
+    "conv": convolution.conv,
     "vecdot": _vecdot,
     "outer": _outer,
 }

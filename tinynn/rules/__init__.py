@@ -1,6 +1,7 @@
 """The rules: one row for each function with its derivative, by the chapters of the standard."""
 
 from tinynn.rules import (
+    convolution,
     elementwise,
     factorizations,
     fourier,
@@ -14,6 +15,7 @@ from tinynn.rules.kinds import RULES
 
 __all__ = [
     "RULES",
+    "convolution",
     "elementwise",
     "factorizations",
     "fourier",

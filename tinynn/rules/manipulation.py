@@ -62,8 +62,8 @@ def _picked_back(xp: Any, g: Any, x: Any, pick: Callable[[Any], Any]) -> Any:
     return xp.reshape(filled, x.shape)
 
 
-def _ranges(key: Any, shape: tuple[int, ...]) -> list[tuple[int, int]] | None:
-    """The range that an index takes of each axis; None if not all are integers and plain slices."""
+def _ranges(key: Any, shape: tuple[int, ...]) -> list[range] | None:
+    """The range that an index takes of each axis; None if not all are integers and slices ahead."""
     parts = list(key) if isinstance(key, tuple) else [key]
     if not all(part in (None, ...) or type(part) in (int, slice) for part in parts):
         return None
@@ -74,22 +74,37 @@ def _ranges(key: Any, shape: tuple[int, ...]) -> list[tuple[int, int]] | None:
     for part, length in zip(parts, shape, strict=True):
         if type(part) is int:
             part = slice(part % length, part % length + 1)
-        start, stop, step = part.indices(length)
-        if step != 1:
+        ranges.append(range(*part.indices(length)))
+        if ranges[-1].step < 1:
             return None
-        ranges.append((start, max(start, stop)))
     return ranges
 
 
-def _slice_back(xp: Any, g: Any, x: Any, ranges: list[tuple[int, int]]) -> Any:
+def _spread(xp: Any, g: Any, axis: int, step: int) -> Any:
+    """`g` with `step - 1` zeros between neighbours along the axis."""
+    n = g.shape[axis]
+    if step == 1 or n < 2:
+        return g
+    g = xp.expand_dims(g, axis=axis + 1)
+    gap = xp.broadcast_to(xp.zeros_like(g), (*g.shape[: axis + 1], step - 1, *g.shape[axis + 2 :]))
+    g = xp.reshape(
+        xp.concat([g, gap], axis=axis + 1), (*g.shape[:axis], n * step, *g.shape[axis + 2 :])
+    )
+    return g[_at(axis, slice((n - 1) * step + 1))]
+
+
+def _slice_back(xp: Any, g: Any, x: Any, ranges: list[range]) -> Any:
     # Zeros around it, an axis after the other: most libraries are slow to add at places.
-    g = xp.reshape(g, tuple(stop - start for start, stop in ranges))
-    zeros, part = xp.zeros_like(x, dtype=g.dtype), [slice(*each) for each in ranges]
-    for axis, (start, stop) in enumerate(ranges):
+    g = xp.reshape(g, tuple(map(len, ranges)))
+    for axis, each in enumerate(ranges):
+        g = _spread(xp, g, axis, each.step)
+    ends = [(each.start, each[-1] + 1 if each else each.start) for each in ranges]
+    zeros, part = xp.zeros_like(x, dtype=g.dtype), [slice(*each) for each in ends]
+    for axis, (start, stop) in enumerate(ends):
         around = []
-        for ends in ((0, start), (stop, x.shape[axis])):
-            part[axis] = slice(*ends)
-            around.append(zeros[tuple(part)] if ends[0] < ends[1] else None)
+        for low, high in ((0, start), (stop, x.shape[axis])):
+            part[axis] = slice(low, high)
+            around.append(zeros[tuple(part)] if low < high else None)
         rows = [each for each in (around[0], g, around[1]) if each is not None]
         g = xp.concat(rows, axis=axis) if len(rows) > 1 else g
         part[axis] = slice(None)

@@ -1,0 +1,92 @@
+"""PyTorch's own convolutions, under the one function that is its own two transposes."""
+
+from math import prod
+from typing import Any
+
+import array_api_compat.torch as xp
+import torch
+
+from backends import convolution
+from backends.convolution import Array, Ints, Pairs
+
+
+def conv(
+    x: Array,
+    weight: Array,
+    stride: Ints,
+    padding: Pairs,
+    input_dilation: Ints,
+    dilation: Ints,
+    groups: int,
+) -> Array:
+    """`Backend.conv`: forward, by a small result as a weight's gradient, or transposed."""
+    reach = [(k - 1) * d + 1 for k, d in zip(weight.shape, dilation, strict=False)]
+    if not (prod(x.shape) and prod(weight.shape)):
+        return convolution.conv(xp, x, weight, stride, padding, input_dilation, dilation, groups)
+    if max(input_dilation) > 1:
+        y = _transposed(x, weight, reach, stride, padding, input_dilation, dilation, groups)
+        if y is not None:
+            return y
+        x = convolution.dilated(xp, x, input_dilation)
+    out = [
+        (n + low + high - r) // s + 1
+        for n, (low, high), r, s in zip(x.shape[1:-1], padding, reach, stride, strict=True)
+    ]
+    if 0 < prod(out) < prod(weight.shape[:-2]):
+        return _of_weight(x, weight, out, stride, padding, dilation, groups)
+    same = all(low == high >= 0 for low, high in padding)
+    ends = [low for low, _ in padding] if same else [0] * len(padding)
+    x = torch.movedim(x if same else _padded(x, padding), -1, 1)
+    w = torch.movedim(weight, (-1, -2), (0, 1))
+    y = torch.convolution(x, w, None, stride, ends, dilation, False, [0] * len(ends), groups)
+    return torch.movedim(y, 1, -1)
+
+
+def _padded(x: Array, padding: Any) -> Array:
+    ends = [n for pair in reversed(padding) for n in pair]
+    return torch.nn.functional.pad(x, [0, 0, *ends])
+
+
+def _transposed(
+    x: Array, weight: Array, reach: Any, stride: Ints, padding: Pairs, input_dilation: Ints,
+    dilation: Ints, groups: int,
+) -> Array | None:  # fmt: skip
+    """A convolution of an input with gaps, where PyTorch's transposed one can be asked for it."""
+    cut = [r - 1 - low for r, (low, _) in zip(reach, padding, strict=True)]
+    more = [high - low for low, high in padding]
+    limits = map(max, input_dilation, dilation)
+    fits = all(0 <= m < limit for m, limit in zip(more, limits, strict=True))
+    if max(stride) > 1 or min(cut) < 0 or not fits:
+        return None
+    axes = len(cut)
+    w = torch.flip(weight, list(range(axes)))
+    w = w.reshape(*w.shape[:-1], groups, w.shape[-1] // groups)
+    w = torch.movedim(w, (-2, -3, -1), (0, 1, 2))
+    w = w.reshape(-1, *w.shape[2:])
+    x = torch.movedim(x, -1, 1)
+    y = torch.convolution(x, w, None, input_dilation, cut, dilation, True, more, groups)
+    return torch.movedim(y, 1, -1)
+
+
+def _of_weight(
+    x: Array, weight: Array, out: Any, stride: Ints, padding: Pairs, dilation: Ints, groups: int
+) -> Array:
+    """The same sums as the gradient by a weight: x had its batch and channels swapped."""
+    *lengths, inputs, outputs = weight.shape
+    high = [
+        (k - 1) * s + 1 + (n - 1) * d - size - low
+        for k, s, n, d, size, (low, _) in zip(
+            out, stride, lengths, dilation, x.shape[1:-1], padding, strict=True
+        )
+    ]
+    x = _padded(x, [(low, end) for (low, _), end in zip(padding, high, strict=True)])
+    x = x.reshape(*x.shape[:-1], groups, inputs)
+    x = torch.movedim(x, (-1, -2, 0), (0, 1, 2))
+    x = x.reshape(inputs, -1, *x.shape[3:])
+    g = torch.movedim(weight, (-2, -1), (0, 1))
+    w = x.new_empty((outputs, x.shape[1] // groups, *out))
+    zeros = [0] * len(out)
+    _, y, _ = torch.ops.aten.convolution_backward(
+        g, x, w, None, dilation, zeros, stride, False, zeros, groups, (False, True, False)
+    )
+    return torch.movedim(y, (1, 0), (0, -1))

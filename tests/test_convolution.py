@@ -1,0 +1,412 @@
+"""Convolution and pooling: against PyTorch, JAX and each other, on every backend and engine."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+import backends
+import tinynn
+from tests.checks import assert_close, assert_equal, dtype_name
+from tests.engines import compiled_by
+from tests.gradients import placed
+from tests.onnx_files import assert_same, exported
+from tinynn import functional as F
+from tinynn import layers
+from tinynn.functional import conv, conv_transpose, relu
+from tinynn.layers import (
+    AvgPool2d,
+    Conv1d,
+    Conv2d,
+    Conv3d,
+    ConvTranspose2d,
+    Flatten,
+    GlobalMaxPool,
+    Linear,
+    MaxPool2d,
+    Sequential,
+    ShapeError,
+)
+from tinynn.losses import SoftmaxCrossEntropy
+from tinynn.optim import SGD
+from tinynn.trace import namespace
+from tinynn.training import Model, fit
+
+CLOSE = 1e-12
+counts = st.integers(1, 3)
+
+
+@st.composite
+def cases(draw: Any, transposed: bool = False) -> Any:
+    """(x, weight, bias, settings), channels last."""
+    axes, groups = draw(st.integers(1, 3)), draw(st.integers(1, 3))
+    each = lambda low, high: tuple(draw(st.integers(low, high)) for _ in range(axes))  # noqa: E731
+    kernel, spatial = each(1, 3), each(3, 6 if axes < 3 else 4)
+    inputs, outputs = draw(st.integers(1, 2)), groups * draw(st.integers(1, 2))
+    chosen = {"stride": each(1, 3), "dilation": each(1, 2), "groups": groups}
+    low = each(0, 2)
+    chosen["padding"] = tuple(zip(low, low, strict=True))
+    if transposed:
+        chosen["padding"] = tuple((min(p, (k - 1) * d),) * 2 for (p, _), k, d in zip(
+            chosen["padding"], kernel, chosen["dilation"], strict=True))  # fmt: skip
+        chosen["output_padding"] = tuple(
+            draw(st.integers(0, max(s, d) - 1))
+            for s, d in zip(chosen["stride"], chosen["dilation"], strict=True)
+        )
+    rng = np.random.default_rng(draw(st.integers(0, 99)))
+    x = rng.normal(size=(2, *spatial, groups * inputs))
+    return x, rng.normal(size=(*kernel, inputs, outputs)), rng.normal(size=outputs), chosen
+
+
+def in_torch(x: Any, weight: Any, bias: Any, chosen: Any, transposed: bool) -> Any:
+    """The same by torch.nn.functional, and back to channels last."""
+    import torch
+
+    axes, groups = x.ndim - 2, chosen["groups"]
+    function = getattr(torch.nn.functional, f"conv{'_transpose' if transposed else ''}{axes}d")
+    w = torch.movedim(weight, (-1, -2), (0, 1))
+    if transposed:  # (inputs, outputs // groups, *kernel) there
+        outputs = weight.shape[-1] // groups
+        w = weight.reshape(*weight.shape[:-1], groups, outputs)
+        w = torch.movedim(w, (-2, -3, -1), (0, 1, 2)).reshape(-1, outputs, *weight.shape[:axes])
+    padding = [low for low, _ in chosen["padding"]]
+    return torch.movedim(
+        function(torch.movedim(x, -1, 1), w, bias, **{**chosen, "padding": padding}), 1, -1
+    )
+
+
+@pytest.mark.parametrize("transposed", [False, True], ids=["conv", "conv_transpose"])
+@pytest.mark.only("numpy", "torch")
+@settings(max_examples=20)
+@given(data=st.data())
+def test_values_and_two_derivatives_are_pytorchs(
+    transposed: bool, data: Any, backend: backends.Backend
+) -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch is compared with")
+    host = backends.get("torch").to_host
+    x, weight, bias, chosen = data.draw(cases(transposed))
+    arrays = [torch.tensor(a, requires_grad=True) for a in (x, weight, bias)]
+    try:
+        y = in_torch(*arrays, chosen, transposed)
+    except RuntimeError:  # no element would come out
+        assume(False)
+    first = torch.autograd.grad(torch.sum(torch.sin(y)), arrays, create_graph=True)
+    second = torch.autograd.grad(sum(torch.sum(g * g) for g in first), arrays)
+
+    ours = conv_transpose if transposed else conv
+
+    def f(x: Any, weight: Any, bias: Any) -> Any:
+        xp = namespace(x)
+        return xp.sum(xp.sin(ours(x, weight, bias, **chosen)))
+
+    def squared(*arrays: Any) -> Any:
+        found = tinynn.grad(f, (0, 1, 2))(*arrays)
+        xp = namespace(*arrays)
+        return sum(xp.sum(g * g) for g in found)
+
+    here = placed([x, weight, bias], backend, "float64")
+    assert_close(ours(*here, **chosen), host(y.detach()), backend, rtol=1e-11)
+    for found, expected in zip(tinynn.grad(f, (0, 1, 2))(*here), first, strict=True):
+        assert_close(found, host(expected.detach()), backend, rtol=1e-11)
+    for found, expected in zip(tinynn.grad(squared, (0, 1, 2))(*here), second, strict=True):
+        assert_close(found, host(expected.detach()), backend, rtol=1e-10)
+
+
+RNG = np.random.default_rng(3)
+OPTIONS: dict[str, Any] = {
+    "plain": ((2, 7, 6, 3), (3, 2, 3, 4), {}),
+    "many channels": ((2, 5, 5, 12), (3, 3, 12, 10), {"padding": "same"}),
+    "stride and dilation": ((2, 9, 7, 2), (2, 3, 2, 3), {"stride": (2, 3), "dilation": (3, 1)}),
+    "same, odd": ((2, 7, 8, 2), (3, 4, 2, 3), {"padding": "same", "stride": 2}),
+    "groups": ((2, 6, 5, 4), (3, 3, 2, 6), {"groups": 2, "padding": ((2, 0), (0, 1))}),
+    "depthwise": ((2, 6, 5, 4), (3, 2, 1, 8), {"groups": 4, "padding": 1}),
+    "causal": ((2, 8, 3), (3, 3, 2), {"padding": "causal", "dilation": 2}),
+    "volume": ((1, 4, 5, 4, 2), (2, 3, 2, 2, 3), {"stride": 2, "padding": 1}),
+    "one row left": ((2, 5, 5, 3), (5, 5, 3, 4), {}),
+}
+
+
+def norm_of(ours: Any, options: Any) -> Any:
+    def f(x: Any, weight: Any) -> Any:
+        xp = namespace(x)
+        return xp.sum(xp.sin(ours(x, weight, **options)))
+
+    return f
+
+
+@pytest.mark.parametrize("ours", [conv, conv_transpose])
+@pytest.mark.parametrize("name", OPTIONS)
+def test_every_backend_is_as_numpy_and_differences(
+    name: str, ours: Any, backend: backends.Backend, float_dtype: Any
+) -> None:
+    x_shape, w_shape, options = OPTIONS[name]
+    if ours is conv_transpose and options.get("padding") == "causal":
+        options = {**options, "padding": "same", "stride": 2}
+    host = [0.5 * RNG.normal(size=shape) for shape in (x_shape, w_shape)]
+    x, weight = placed(host, backend, float_dtype)
+    host = [backend.to_host(a).astype(np.float64) for a in (x, weight)]
+    short = dtype_name(float_dtype, backend) == "float32"
+    bound = {"rtol": 1e-4, "atol": 1e-4} if short else {"rtol": 1e-11}
+    expected = ours(*host, **options)
+    assert_close(ours(x, weight, **options), expected, backend, dtype=float_dtype, **bound)
+    f = norm_of(ours, options)
+    found, reference = tinynn.grad(f, (0, 1))(x, weight), tinynn.grad(f, (0, 1))(*host)
+    for each, other in zip(found, reference, strict=True):
+        assert_close(each, other, backend, dtype=float_dtype, **bound)
+    tangents = [RNG.normal(size=a.shape) for a in host]
+    slope = tinynn.jvp(f, (x, weight), tuple(placed(tangents, backend, float_dtype)))[1]
+    inner = sum(np.sum(g * t) for g, t in zip(reference, tangents, strict=True))
+    assert_close(slope, inner, backend, rtol=1e-3 if short else 1e-10, atol=1e-3)
+    step = 1e-6
+    ends = [f(*[a + s * t for a, t in zip(host, tangents, strict=True)]) for s in (step, -step)]
+    np.testing.assert_allclose(inner, (ends[0] - ends[1]) / (2 * step), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("axes", [(0, None), (None, 0), (0, 0)])
+@pytest.mark.parametrize("name", ["groups", "depthwise", "stride and dilation", "causal"])
+def test_vmap_is_a_loop(name: str, axes: Any, backend: backends.Backend) -> None:
+    x_shape, w_shape, options = OPTIONS[name]
+    host = [
+        RNG.normal(size=shape if axis is None else (3, *shape)).astype("float32")
+        for shape, axis in zip((x_shape, w_shape), axes, strict=True)
+    ]
+    arrays = placed(host, backend, "float32")
+    found = tinynn.vmap(lambda x, w: conv(x, w, **options), in_axes=axes)(*arrays)
+    rows = [
+        conv(*[a if axis is None else a[i] for a, axis in zip(host, axes, strict=True)], **options)
+        for i in range(3)
+    ]
+    assert_close(found, np.stack(rows), backend, rtol=1e-4, atol=1e-4)
+
+
+def test_channels_first_and_same_are_those_of_jax() -> None:
+    lax = pytest.importorskip("jax", reason="JAX is compared with").lax
+    for length, stride, size in ((7, 2, 3), (8, 3, 2), (5, 2, 4), (6, 4, 3)):
+        x, w = (
+            RNG.normal(size=(2, length, 3)).astype("f4"),
+            RNG.normal(size=(size, 3, 2)).astype("f4"),
+        )
+        expected = lax.conv_general_dilated(
+            x, w, (stride,), "SAME", dimension_numbers=("NXC", "XIO", "NXC")
+        )
+        found = conv(x, w, stride=stride, padding="same")
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+        first = conv(np.moveaxis(x, -1, 1), w, stride=stride, padding="same", channels="first")
+        np.testing.assert_array_equal(np.moveaxis(first, 1, -1), found)
+        if size >= stride:
+            expected = lax.conv_transpose(
+                x, w[::-1], (stride,), "SAME", dimension_numbers=("NXC", "XIO", "NXC")
+            )
+            found = conv_transpose(x, w, stride=stride, padding="same")
+            np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@settings(max_examples=20)
+@given(data=st.data())
+def test_pools_are_pytorchs(data: Any) -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch is compared with")
+    axes = data.draw(st.integers(1, 3))
+    each = lambda low, high: tuple(data.draw(st.integers(low, high)) for _ in range(axes))  # noqa: E731
+    window, stride, dilation = each(1, 3), each(1, 3), each(1, 2)
+    ends = tuple(data.draw(st.integers(0, w // 2)) for w in window)
+    padding = tuple((n, n) for n in ends)
+    x = RNG.permutation(2 * 2 * 6**axes).reshape(2, 2, *(6,) * axes) / 7.0
+    g = RNG.normal()
+    for kind, ours, options, theirs in (
+        ("max", F.max_pool, {"dilation": dilation}, {"dilation": dilation}),
+        ("avg", F.avg_pool, {}, {"count_include_pad": False}),
+    ):
+        t = torch.tensor(x, requires_grad=True)
+        pool = getattr(torch.nn.functional, f"{kind}_pool{axes}d")
+        y = pool(t, window, stride, ends, **theirs)
+        torch.sum(torch.sin(g * y)).backward()
+        call = partial(
+            ours, window=window, stride=stride, padding=padding, channels="first", **options
+        )
+        f = lambda x, call=call: namespace(x).sum(namespace(x).sin(g * call(x)))  # noqa: E731
+        np.testing.assert_allclose(call(x), y.detach().numpy(), rtol=1e-12, atol=1e-12)
+        found = tinynn.grad(f)(x)
+        np.testing.assert_allclose(found, t.grad.numpy(), rtol=1e-10, atol=1e-12)
+    size = each(1, 7)
+    for kind in ("max", "avg"):
+        pool = getattr(torch.nn.functional, f"adaptive_{kind}_pool{axes}d")
+        found = getattr(F, f"adaptive_{kind}_pool")(x, size, channels="first")
+        np.testing.assert_allclose(found, pool(torch.tensor(x), size).numpy(), rtol=1e-12)
+    mode = ("linear", "bilinear", "trilinear")[axes - 1]
+    for ours, theirs in (("nearest", {}), ("linear", {"mode": mode, "align_corners": False})):
+        expected = torch.nn.functional.interpolate(torch.tensor(x), scale_factor=3.0, **theirs)
+        found = F.upsample(x, 3, method=ours, channels="first")
+        np.testing.assert_allclose(found, expected.numpy(), rtol=1e-10)
+
+
+def test_ties_are_those_of_jax() -> None:
+    jax = pytest.importorskip("jax", reason="JAX is compared with")
+    x = RNG.integers(0, 2, size=(2, 6, 7, 2)).astype("float32")
+    for window, stride in (((2, 2), (2, 2)), ((3, 2), (2, 1))):
+
+        def theirs(x: Any, window: Any = window, stride: Any = stride) -> Any:
+            y = jax.lax.reduce_window(
+                x, -np.inf, jax.lax.max, (1, *window, 1), (1, *stride, 1), "VALID"
+            )
+            return (y * jax.numpy.arange(y.size).reshape(y.shape)).sum()
+
+        def ours(x: Any, window: Any = window, stride: Any = stride) -> Any:
+            y = F.max_pool(x, window, stride=stride)
+            return namespace(x).sum(y * np.arange(y.size, dtype="f4").reshape(y.shape))
+
+        np.testing.assert_array_equal(tinynn.grad(ours)(x), jax.grad(theirs)(x))
+
+
+def test_max_pool_keeps_nan_and_infinity(backend: backends.Backend) -> None:
+    x = backend.asarray(np.asarray([[1.0, np.nan, -np.inf, -np.inf]], "f4").reshape(1, 4, 1))
+    assert_equal(F.max_pool(x), np.asarray([[[np.nan], [-np.inf]]]), backend, dtype="float32")
+
+
+@pytest.mark.parametrize("pool", ["max_pool", "avg_pool", "adaptive_max_pool", "adaptive_avg_pool"])
+def test_pools_on_every_backend(pool: str, backend: backends.Backend, float_dtype: Any) -> None:
+    host = RNG.permutation(2 * 7 * 6 * 3).reshape(2, 7, 6, 3) / 64.0
+    options = {} if "adaptive" in pool else {"stride": 2, "padding": "same"}
+    ours = lambda x: getattr(F, pool)(x, 3, **options)  # noqa: E731
+    f = lambda x: namespace(x).sum(ours(x) * ours(x))  # noqa: E731
+    x = backend.asarray(host, dtype=float_dtype)
+    assert_close(ours(x), ours(host), backend, dtype=float_dtype, rtol=1e-5)
+    assert_close(tinynn.grad(f)(x), tinynn.grad(f)(host), backend, dtype=float_dtype, rtol=1e-5)
+    batch = backend.asarray(np.stack([host, host[::-1]]), dtype=float_dtype)
+    expected = np.stack([ours(host), ours(host[::-1])])
+    assert_close(tinynn.vmap(ours)(batch), expected, backend, rtol=1e-5)
+
+
+# Layers.
+
+NET = Sequential(
+    Conv2d(4, padding="same"), relu, MaxPool2d(), Conv2d(6, groups=2), relu, AvgPool2d(), Flatten(),
+    Linear(3),
+)  # fmt: skip
+IMAGES = RNG.normal(size=(12, 8, 8, 2))
+LABELS = np.arange(12) % 3
+
+
+@pytest.mark.reads_scalars
+@pytest.mark.parametrize("compiles", [False, True], ids=["eager", "compiled"])
+def test_training_is_that_of_numpy(compiles: bool, backend: backends.Backend) -> None:
+    if backend.name == "jax" and not compiles:
+        pytest.skip("JAX compiles each function anew when called by itself, which takes long")
+    engine = compiled_by(backend) if compiles else "eager"
+
+    def trained(x: Any, y: Any, engine: str) -> Any:
+        return fit(
+            NET, x, y, loss=SoftmaxCrossEntropy(), optimizer=SGD(0.1), epochs=3, batch_size=4,
+            seed=1, progress=False, engine=engine,
+        )  # fmt: skip
+
+    host = trained(IMAGES.astype("f4"), LABELS, "eager")
+    here = trained(backend.asarray(IMAGES, dtype="float32"), backend.asarray(LABELS), engine)
+    for name, leaf in tinynn.tree.paths(here.params):
+        expected = dict(tinynn.tree.paths(host.params))[name]
+        assert_close(leaf, expected, backend, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:.*loops.*")
+def test_loops_give_the_training_of_calls(tmp_path: Path) -> None:
+    pytest.importorskip("numba", reason="numba compiles NumPy's loops")
+    kinds = {"loss": SoftmaxCrossEntropy(), "optimizer": SGD(0.1), "seed": 1, "progress": False}
+    x = IMAGES.astype("f4")
+    both = [
+        fit(NET, x, LABELS, epochs=2, batch_size=4, engine=engine, **kinds)
+        for engine in ("calls", "loops")
+    ]
+    for a, b in zip(*[tinynn.tree.leaves(model.params) for model in both], strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+    both[0].save(tmp_path / "net.safetensors")
+    read = tinynn.load(tmp_path / "net.safetensors")
+    np.testing.assert_array_equal(read.predict(x), both[0].predict(x))
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        Conv2d(4, kernel_size=(3, 2), stride=2, padding="same"),
+        Conv2d(4, groups=2, dilation=2, padding=((1, 2), (0, 3)), channels="last"),
+        Conv2d(4, channels="first"),
+        ConvTranspose2d(4, groups=2, stride=2, padding="same"),
+        ConvTranspose2d(2, kernel_size=(2, 3), stride=(3, 2), output_padding=1, padding=1),
+        MaxPool2d(3, stride=2, padding="same"),
+        MaxPool2d(),
+        AvgPool2d(3, stride=1, padding=1),
+        layers.AdaptiveAvgPool((3, 2)),
+        GlobalMaxPool(),
+        layers.Upsample(2, method="linear"),
+        layers.Pad(((1, 0), (0, 2)), value=2.0),
+    ],
+    ids=str,
+)
+def test_onnx_gives_the_same(layer: Any, tmp_path: Path) -> None:
+    x = RNG.normal(size=(4, 8, 8, 2)).astype("f4")
+    x = np.moveaxis(x, -1, 1) if getattr(layer, "channels", "") == "first" else x
+    net = Sequential(layer, Flatten(), Linear(2))
+    model = Model(net, *net.init(0, x))
+    assert_same(exported(model, tmp_path, x), model, x, rows=(1, 3))
+
+
+def test_layers_are_written_down_and_read_again() -> None:
+    for layer in (
+        NET, Conv1d(3, padding="causal", dilation=2), Conv3d(2, kernel_size=(1, 2, 3)),
+        ConvTranspose2d(2, stride=2, output_padding=(1, 0), padding=((1, 0), (0, 1))),
+        GlobalMaxPool(channels="first"), layers.AdaptiveAvgPool((2, 3)), layers.Pad(((0, 1),)),
+        layers.Upsample(3, method="linear"),
+    ):  # fmt: skip
+        assert layers.from_config(layers.to_config(layer)) == layer
+
+
+def test_fans_count_the_kernel() -> None:
+    x = np.ones((1, 9, 9, 4))
+    weight = Conv2d(100, kernel_size=5, groups=2).init(0, x)[0]["weight"]
+    assert weight.shape == (5, 5, 2, 100)
+    limit = np.sqrt(6.0 / (25 * (2 + 100)))  # glorot_uniform
+    assert 0.98 * limit < abs(weight).max() <= limit
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape", "message"),
+    [
+        (Conv2d(3, kernel_size=9), (2, 8, 8, 1), "padded input of 9 elements or more"),
+        (Conv2d(4, groups=2), (2, 8, 8, 3), "channels 2 groups divide, got 3"),
+        (Conv2d(4), (2, 8, 8), r"\(batch, height, width, channels\), got \(2, 8, 8\)"),
+        (Conv1d(4, channels="first"), (2, 8), r"\(batch, channels, length\)"),
+        (MaxPool2d(3), (2, 2, 8, 1), "smaller kernel"),
+        (MaxPool2d(2, padding=2), (2, 8, 8, 1), "nothing but padding"),
+        (GlobalMaxPool(), (2, 8), "no axis empty"),
+        (ConvTranspose2d(1, padding=5), (2, 2, 2, 1), "cut less"),
+    ],
+)
+def test_bad_input_names_the_layer(layer: Any, shape: Any, message: str) -> None:
+    net = Sequential(Sequential(layer))
+    with pytest.raises(ShapeError, match=message) as caught:
+        net.init(0, np.ones(shape))
+    assert str(caught.value).startswith("layer 0.0, ")
+    assert "To fix it: " in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Conv2d(3, padding="full"),
+        lambda: Conv2d(3, padding="causal"),
+        lambda: Conv2d(3, padding=((1, 1),)),
+        lambda: Conv2d(3, kernel_size=(3, 3, 3)),
+        lambda: Conv2d(3, stride=0),
+        lambda: Conv2d(3, groups=2),
+        lambda: Conv2d(3, channels="middle"),
+        lambda: MaxPool2d(0),
+        lambda: layers.AdaptiveMaxPool(0),
+        lambda: layers.Upsample(1.5),
+        lambda: layers.Upsample(2, method="cubic"),
+    ],
+)
+def test_bad_settings_are_refused_at_once(make: Any) -> None:
+    with pytest.raises(ValueError, match="expected"):
+        make()
