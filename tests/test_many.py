@@ -7,9 +7,10 @@ from tinynn import fit
 from tinynn.functional import tanh
 from tinynn.layers import Dropout, Linear, Sequential
 from tinynn.optim import Adam
-from tinynn.training.many import fit_many
+from tinynn.training import fit_many
 
 
+@pytest.mark.reads_scalars  # the checks of data and loss read one boolean each, as in fit
 @pytest.mark.parametrize("dropout", [False, True])
 def test_network_k_equals_fit_alone(backend, dropout):
     rng = np.random.default_rng(0)

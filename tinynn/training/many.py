@@ -19,7 +19,7 @@ from tinynn.transforms import vmap
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ModelStack:
-    """Networks of one architecture, with the parameters of all stacked along axis 0.
+    """Networks of one architecture that were trained on the same data.
 
     Attributes
     ----------
