@@ -6,7 +6,7 @@ import pytest
 from tinynn import fit
 from tinynn.functional import tanh
 from tinynn.layers import Dropout, Linear, Sequential
-from tinynn.optim import Adam
+from tinynn.optim import SGD, Adam
 from tinynn.training import fit_many
 
 
@@ -48,3 +48,11 @@ def test_network_k_equals_fit_alone(backend, dropout):
 def test_bad_arguments(arguments, error, message):
     with pytest.raises(error, match=message):
         fit_many(Linear(1), [[0.0], [1.0]], [0.5, 2.0], **arguments)
+
+
+def test_a_number_that_the_optimizer_branches_on_is_refused():
+    with pytest.raises(TypeError, match="cannot branch on it"):
+        fit_many(
+            Linear(1), [[0.0], [1.0]], [0.5, 2.0], optimizer=SGD(0.1),
+            hyperparameters={"momentum": [0.0, 0.5]},
+        )  # fmt: skip

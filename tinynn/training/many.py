@@ -86,7 +86,8 @@ def fit_many(
     Raises
     ------
     TypeError, ValueError
-        Before training, for arguments that do not fit; the message says which.
+        Before training, for arguments that do not fit; the message says which. TypeError in the
+        first step, for a number that the optimizer branches on, such as the momentum of `SGD`.
 
     Notes
     -----
