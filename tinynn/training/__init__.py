@@ -6,6 +6,7 @@ from tinynn.training.files import ModelFileError
 from tinynn.training.fit import fit, train
 from tinynn.training.history import History
 from tinynn.training.loading import load
+from tinynn.training.many import ModelStack, fit_many
 from tinynn.training.model import Model
 from tinynn.training.predictor import Predictor
 from tinynn.training.problem import Problem, prepare
@@ -20,6 +21,7 @@ __all__ = [
     "LearningRate",
     "Model",
     "ModelFileError",
+    "ModelStack",
     "Predictor",
     "Problem",
     "Run",
@@ -29,6 +31,7 @@ __all__ = [
     "checkpoints",
     "engines",
     "fit",
+    "fit_many",
     "load",
     "prepare",
     "train",
