@@ -83,9 +83,9 @@ def conv(
     Parameters
     ----------
     x
-        (batch, *spatial, inputs), or (batch, inputs, *spatial) with `channels="first"`.
+        (batch, spatial, inputs), or (batch, inputs, spatial) with `channels="first"`.
     weight
-        (*kernel, inputs // groups, outputs): one to three axes of the kernel.
+        (kernel, inputs // groups, outputs): one to three axes of the kernel.
     bias
         (outputs,), or None.
     stride, dilation
@@ -103,7 +103,7 @@ def conv(
     Returns
     -------
     Array
-        (batch, *out, outputs) with `out = (length + before + after - reach) // stride + 1` and
+        (batch, out, outputs) with `out = (length + before + after - reach) // stride + 1` and
         `reach = (kernel - 1) * dilation + 1`.
 
     Raises
@@ -157,9 +157,9 @@ def conv_transpose(
     Parameters
     ----------
     x
-        (batch, *spatial, inputs), or (batch, inputs, *spatial) with `channels="first"`.
+        (batch, spatial, inputs), or (batch, inputs, spatial) with `channels="first"`.
     weight
-        (*kernel, inputs // groups, outputs).
+        (kernel, inputs // groups, outputs).
     bias
         (outputs,), or None.
     stride, dilation
@@ -175,7 +175,7 @@ def conv_transpose(
     Returns
     -------
     Array
-        (batch, *out, outputs) with `out = (length - 1) * stride + reach - before - after +
+        (batch, out, outputs) with `out = (length - 1) * stride + reach - before - after +
         output_padding`, as in PyTorch.
 
     Examples

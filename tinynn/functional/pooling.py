@@ -105,7 +105,7 @@ def max_pool(
     Parameters
     ----------
     x
-        (batch, *spatial, channels), or (batch, channels, *spatial) with `channels="first"`.
+        (batch, spatial, channels), or (batch, channels, spatial) with `channels="first"`.
     window
         The lengths of the window: one for all axes, or each its own.
     stride

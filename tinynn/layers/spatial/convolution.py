@@ -144,7 +144,7 @@ class Conv2d(_Conv):
     of the parameters. The number of channels comes from the data. The kernel is not turned round,
     as in all libraries for networks.
 
-    Parameters: weight (*kernel_size, inputs / groups, features) and bias (features,), wherever the
+    Parameters: weight (kernel_size, inputs / groups, features) and bias (features,), wherever the
     channels are. `ShapeError` where a kernel is larger than the padded input.
 
     Examples
@@ -213,7 +213,7 @@ class ConvTranspose2d(_ConvTranspose):
     The output has (length - 1) * stride + (kernel_size - 1) * dilation + 1 elements along each
     axis, less the padding, as in PyTorch.
 
-    Parameters: weight (*kernel_size, inputs / groups, features) and bias (features,).
+    Parameters: weight (kernel_size, inputs / groups, features) and bias (features,).
 
     Examples
     --------
