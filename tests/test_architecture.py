@@ -30,7 +30,7 @@ ARROWS: dict[str, set[str]] = {
     "initializers": {"trace", "rules", "functional", "config"},
     "losses": {"trace", "rules", "functional", "config"},
     "metrics": {"trace", "functional", "losses", "config"},
-    "layers": {"trace", "rules", "functional", "initializers", "config", "tree"},
+    "layers": {"trace", "rules", "transforms", "functional", "initializers", "config", "tree"},
     "optim": {"trace", "rules", "functional", "config", "tree"},
 }
 ARROWS["data"] = {"tree"}

@@ -17,6 +17,7 @@ from .forward import Forward, run
 from .linear import Linear
 from .normalization import BatchNorm, LayerNorm
 from .scope import Scope, Variable
+from .sequences import GRU, LSTM, RNN, Bidirectional
 from .sequential import Sequential
 from .spatial import (
     AdaptiveAvgPool,
@@ -40,12 +41,16 @@ from .spatial import (
 )
 
 __all__ = [
+    "GRU",
+    "LSTM",
+    "RNN",
     "AdaptiveAvgPool",
     "AdaptiveMaxPool",
     "AvgPool1d",
     "AvgPool2d",
     "AvgPool3d",
     "BatchNorm",
+    "Bidirectional",
     "Conv1d",
     "Conv2d",
     "Conv3d",
@@ -83,6 +88,10 @@ _LAYERS = (
     LayerNorm,
     Linear,
     Sequential,
+    GRU,
+    LSTM,
+    RNN,
+    Bidirectional,
     AdaptiveAvgPool,
     AdaptiveMaxPool,
     AvgPool1d,

@@ -1,0 +1,286 @@
+"""Recurrent layers: one step each, and one scan for all of them."""
+
+from dataclasses import KW_ONLY, dataclass, replace
+from typing import Any, ClassVar
+
+from tinynn import functional
+from tinynn.config import require, require_count
+from tinynn.functional.errors import DtypeError, ShapeError
+from tinynn.initializers import Initializer, glorot_uniform, orthogonal, zeros
+from tinynn.layers.base import Layer
+from tinynn.layers.scope import Array, Scope, Tree
+from tinynn.trace import namespace
+from tinynn.transforms.scan import scan
+
+Carry = tuple[Array, ...]
+
+
+def _shape(x: Any) -> Any:
+    return tuple(x.shape) if hasattr(x, "shape") else type(x).__name__
+
+
+@dataclass(frozen=True)
+class _Recurrent(Layer):
+    gates: ClassVar[int]  # the weights of all gates stand side by side in one array
+    carries: ClassVar[int] = 1  # the first of them is the output
+    recurrent_bias: ClassVar[bool] = False
+
+    features: int
+    _: KW_ONLY
+    return_sequences: bool = False
+    reverse: bool = False
+    bias: bool = True
+    weight_init: Initializer = glorot_uniform
+    recurrent_init: Initializer = orthogonal
+    bias_init: Initializer = zeros
+
+    def __post_init__(self) -> None:
+        require_count(self, "features")
+
+    def step(self, carry: Carry, x: Array, product: Array) -> Carry:
+        """The next carry, of the products of the input and of the output before it."""
+        raise NotImplementedError
+
+    def forward(self, scope: Scope, x: Tree) -> Array:
+        x, lengths = self._checked(x)
+        width = self.gates * self.features
+        weight = scope.param("weight", self.weight_init, (int(x.shape[-1]), width))
+        recurrent = scope.param("recurrent_weight", self.recurrent_init, (self.features, width))
+        bias = scope.param("bias", self.bias_init, (width,)) if self.bias else None
+        own = self.bias and self.recurrent_bias
+        recurrent_bias = scope.param("recurrent_bias", self.bias_init, (width,)) if own else None
+        x, valid = scope.as_float(x), None
+        if lengths is not None:
+            xp = namespace(x, lengths)
+            times = xp.arange(x.shape[1], dtype=lengths.dtype, device=lengths.device)
+            valid = xp.expand_dims(xp.expand_dims(times, axis=1) < lengths, axis=2)
+            # A NaN in the padding would reach the gradient of the weight as 0 * NaN.
+            x = xp.where(xp.moveaxis(valid, 0, 1), x, xp.zeros_like(x))
+        x = functional.linear(x, weight, bias)
+        xp = namespace(x, recurrent)
+        x = xp.moveaxis(x, 1, 0)
+
+        def body(carry: Carry, row: tuple[Array, ...]) -> tuple[Carry, Array | None]:
+            new = self.step(carry, row[0], functional.linear(carry[0], recurrent, recurrent_bias))
+            if len(row) == 2:
+                pairs = zip(new, carry, strict=True)
+                new = tuple(namespace(n, c).where(row[1], n, c) for n, c in pairs)
+            return new, new[0] if self.return_sequences else None
+
+        start = xp.zeros((x.shape[1], self.features), dtype=x.dtype, device=x.device)
+        rows = (x,) if valid is None else (x, valid)
+        carry, ys = scan(body, (start,) * self.carries, rows, reverse=self.reverse)
+        return namespace(ys).moveaxis(ys, 0, 1) if self.return_sequences else carry[0]
+
+    def _checked(self, given: Tree) -> tuple[Array, Array | None]:
+        x, lengths = given, None
+        if isinstance(given, tuple | list):
+            if len(given) != 2:
+                raise ShapeError(
+                    f"{self}: expected an array or a pair (x, lengths), got a {len(given)}-tuple. "
+                    "To fix it: pick the input that this layer is for in a layer of your own"
+                )
+            x, lengths = given
+        if getattr(x, "ndim", 0) != 3:
+            raise ShapeError(
+                f"{self}: expected input of shape (batch, time, features), got {_shape(x)}. To "
+                "fix it: reshape the data; one feature needs an axis, too"
+            )
+        if lengths is None:
+            return x, None
+        if _shape(lengths) != (x.shape[0],):
+            raise ShapeError(
+                f"{self}: expected lengths of shape (batch,), here ({x.shape[0]},), got "
+                f"{_shape(lengths)}. To fix it: give the number of valid steps of each sequence"
+            )
+        if not namespace(lengths).isdtype(lengths.dtype, "integral"):
+            raise DtypeError(
+                f"{self}: expected lengths of an integer dtype, got {lengths.dtype}. To fix it: "
+                "xp.astype(lengths, xp.int64)"
+            )
+        return x, lengths
+
+    def _part(self, x: Array, number: int) -> Array:
+        return x[:, number * self.features : (number + 1) * self.features]
+
+
+@dataclass(frozen=True)
+class RNN(_Recurrent):
+    """The recurrent layer of Elman: h = tanh(x @ weight + bias + h @ recurrent_weight).
+
+    Parameters
+    ----------
+    features
+        The number of outputs.
+    return_sequences
+        Give the outputs of all steps; otherwise that of the last one, as in Keras.
+    reverse
+        Go from the last step to the first. The outputs stand in the order of the input.
+    bias
+        Add biases.
+    weight_init
+        A function of (key, shape, dtype) that makes the weight of the input, all gates at once: see
+        `tinynn.initializers`.
+    recurrent_init
+        Likewise for the weight of the output before.
+    bias_init
+        Likewise for the biases.
+
+    Notes
+    -----
+    The input is (batch, time, inputs), or a pair of such an array and lengths, (batch,) of an
+    integer dtype: steps from `lengths` on are padding. They leave the carry as it is, so the output
+    there is that of the last valid step (zeros where `reverse` has had none yet), and their values
+    change nothing. A length above the number of steps counts as that number. The first carry is
+    zeros. The output is (batch, features), of `return_sequences` (batch, time, features).
+
+    Parameters: weight (inputs, features), recurrent_weight (features, features) and bias
+    (features,), the sum of PyTorch's two.
+
+    References
+    ----------
+    Elman 1990, Finding structure in time, Cognitive Science 14.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x, lengths = np.ones((2, 5, 3)), np.asarray([5, 2])
+    >>> layer = RNN(4)
+    >>> params, state = layer.init(0, x)
+    >>> layer(params, x).shape, RNN(4, return_sequences=True)(params, (x, lengths)).shape
+    ((2, 4), (2, 5, 4))
+    """
+
+    gates = 1
+
+    def step(self, carry: Carry, x: Array, product: Array) -> Carry:
+        return (functional.tanh(x + product),)
+
+
+@dataclass(frozen=True)
+class GRU(_Recurrent):
+    """The gated recurrent unit, with the reset gate after the product, as in PyTorch and cuDNN.
+
+    Parameters
+    ----------
+    features, return_sequences, reverse, bias, weight_init, recurrent_init, bias_init
+        As for `RNN`.
+
+    Notes
+    -----
+    With a = x @ weight + bias and b = h @ recurrent_weight + recurrent_bias, cut into three gates
+    in PyTorch's order::
+
+        r = sigmoid(a_r + b_r)
+        z = sigmoid(a_z + b_z)
+        n = tanh(a_n + r * b_n)
+        h = (1 - z) * n + z * h
+
+    Input, lengths and output are those of `RNN`. Parameters: weight (inputs, 3 * features),
+    recurrent_weight (features, 3 * features), bias and recurrent_bias (3 * features,). Their
+    transposes are PyTorch's.
+
+    References
+    ----------
+    Cho et al. 2014, arXiv:1406.1078.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> layer, x = GRU(4), np.ones((2, 5, 3))
+    >>> layer(layer.init(0, x)[0], x).shape
+    (2, 4)
+    """
+
+    gates = 3
+    recurrent_bias = True
+
+    def step(self, carry: Carry, x: Array, product: Array) -> Carry:
+        (h,) = carry
+        r, z = (
+            functional.sigmoid(self._part(x, gate) + self._part(product, gate)) for gate in (0, 1)
+        )
+        n = functional.tanh(self._part(x, 2) + r * self._part(product, 2))
+        return ((1.0 - z) * n + z * h,)
+
+
+@dataclass(frozen=True)
+class LSTM(_Recurrent):
+    """The long short-term memory.
+
+    Parameters
+    ----------
+    features, return_sequences, reverse, bias, weight_init, recurrent_init, bias_init
+        As for `RNN`.
+
+    Notes
+    -----
+    With a = x @ weight + bias + h @ recurrent_weight, cut into four gates in PyTorch's order::
+
+        i, f, o = sigmoid(a_i), sigmoid(a_f), sigmoid(a_o)
+        g = tanh(a_g)
+        c = f * c + i * g
+        h = o * tanh(c)
+
+    where the order in the weights is i, f, g, o. Input, lengths and output are those of `RNN`; the
+    output is h. Parameters: weight (inputs, 4 * features), recurrent_weight (features,
+    4 * features) and bias (4 * features,), the sum of PyTorch's two.
+
+    References
+    ----------
+    Hochreiter and Schmidhuber 1997, Neural Computation 9; Gers et al. 2000 for the forget gate.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> layer, x = LSTM(4, return_sequences=True), np.ones((2, 5, 3))
+    >>> layer(layer.init(0, x)[0], x).shape
+    (2, 5, 4)
+    """
+
+    gates = 4
+    carries = 2
+
+    def step(self, carry: Carry, x: Array, product: Array) -> Carry:
+        c, a = carry[1], x + product
+        i, f, o = (functional.sigmoid(self._part(a, gate)) for gate in (0, 1, 3))
+        c = f * c + i * functional.tanh(self._part(a, 2))
+        return o * functional.tanh(c), c
+
+
+@dataclass(frozen=True)
+class Bidirectional(Layer):
+    """A recurrent layer in both directions, each with parameters of its own.
+
+    Parameters
+    ----------
+    layer
+        `RNN`, `GRU` or `LSTM`; the other direction has the same settings but `reverse`.
+
+    Notes
+    -----
+    The input is that of the layer, and the output (batch, ..., 2 * features): first the layer's,
+    then that of the other direction. Parameters: those of the layer under "layer", the others under
+    "opposite".
+
+    References
+    ----------
+    Schuster and Paliwal 1997, IEEE Transactions on Signal Processing 45.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> layer, x = Bidirectional(GRU(4)), np.ones((2, 5, 3))
+    >>> layer(layer.init(0, x)[0], x).shape
+    (2, 8)
+    """
+
+    layer: Any
+
+    def __post_init__(self) -> None:
+        require(self, "layer", lambda layer: isinstance(layer, _Recurrent), "RNN, GRU or LSTM")
+
+    def forward(self, scope: Scope, x: Tree) -> Array:
+        opposite = replace(self.layer, reverse=not self.layer.reverse)
+        ys = [scope("layer", self.layer, x), scope("opposite", opposite, x)]
+        return namespace(*ys).concat(ys, axis=-1)
