@@ -41,8 +41,8 @@ class _Recurrent(Layer):
         """The next carry, of the products of the input and of the output before it."""
         raise NotImplementedError
 
-    def forward(self, scope: Scope, x: Tree) -> Array:
-        x, lengths = self._checked(x)
+    def forward(self, scope: Scope, *inputs: Tree) -> Array:
+        x, lengths = self._checked(inputs[0] if len(inputs) == 1 else inputs)
         width = self.gates * self.features
         weight = scope.param("weight", self.weight_init, (int(x.shape[-1]), width))
         recurrent = scope.param("recurrent_weight", self.recurrent_init, (self.features, width))
@@ -67,7 +67,8 @@ class _Recurrent(Layer):
                 new = tuple(namespace(n, c).where(row[1], n, c) for n, c in pairs)
             return new, new[0] if self.return_sequences else None
 
-        start = xp.zeros((x.shape[1], self.features), dtype=x.dtype, device=x.device)
+        # Made of x, so that a recording for every size of the batch knows whose size it has.
+        start = xp.zeros_like(x[0, :, : self.features])
         rows = (x,) if valid is None else (x, valid)
         carry, ys = scan(body, (start,) * self.carries, rows, reverse=self.reverse)
         return namespace(ys).moveaxis(ys, 0, 1) if self.return_sequences else carry[0]
@@ -77,14 +78,14 @@ class _Recurrent(Layer):
         if isinstance(given, tuple | list):
             if len(given) != 2:
                 raise ShapeError(
-                    f"{self}: expected an array or a pair (x, lengths), got a {len(given)}-tuple. "
+                    f"{self}: expected an array or a pair (x, lengths), got {len(given)} inputs. "
                     "To fix it: pick the input that this layer is for in a layer of your own"
                 )
             x, lengths = given
-        if getattr(x, "ndim", 0) != 3:
+        if getattr(x, "ndim", 0) != 3 or not x.shape[1]:
             raise ShapeError(
-                f"{self}: expected input of shape (batch, time, features), got {_shape(x)}. To "
-                "fix it: reshape the data; one feature needs an axis, too"
+                f"{self}: expected input of shape (batch, time, features), of one step or more, "
+                f"got {_shape(x)}. To fix it: reshape the data; one feature needs an axis, too"
             )
         if lengths is None:
             return x, None
@@ -128,11 +129,12 @@ class RNN(_Recurrent):
 
     Notes
     -----
-    The input is (batch, time, inputs), or a pair of such an array and lengths, (batch,) of an
-    integer dtype: steps from `lengths` on are padding. They leave the carry as it is, so the output
-    there is that of the last valid step (zeros where `reverse` has had none yet), and their values
-    change nothing. A length above the number of steps counts as that number. The first carry is
-    zeros. The output is (batch, features), of `return_sequences` (batch, time, features).
+    The input is x, (batch, time, inputs), or a pair (x, lengths), or these as two inputs, as `fit`
+    gives them. The lengths are (batch,), of an integer dtype: steps from `lengths` on are padding.
+    They leave the carry as it is, so the output there is that of the last valid step (zeros where
+    `reverse` has had none yet), and their values change nothing. A length above the number of steps
+    counts as that number. The first carry is zeros. The output is (batch, features), of
+    `return_sequences` (batch, time, features).
 
     Parameters: weight (inputs, features), recurrent_weight (features, features) and bias
     (features,), the sum of PyTorch's two.
@@ -280,7 +282,7 @@ class Bidirectional(Layer):
     def __post_init__(self) -> None:
         require(self, "layer", lambda layer: isinstance(layer, _Recurrent), "RNN, GRU or LSTM")
 
-    def forward(self, scope: Scope, x: Tree) -> Array:
+    def forward(self, scope: Scope, *inputs: Tree) -> Array:
         opposite = replace(self.layer, reverse=not self.layer.reverse)
-        ys = [scope("layer", self.layer, x), scope("opposite", opposite, x)]
+        ys = [scope("layer", self.layer, *inputs), scope("opposite", opposite, *inputs)]
         return namespace(*ys).concat(ys, axis=-1)
