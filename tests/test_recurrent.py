@@ -146,6 +146,14 @@ def test_a_padded_sequence_is_its_valid_part_alone(kind: Any) -> None:
 
 
 @pytest.mark.only("numpy")
+def test_lengths_of_few_bits_count_many_steps() -> None:
+    layer, x = RNN(2), np.random.default_rng(2).normal(size=(2, 300, 3))
+    params, lengths = drawn(layer, x), np.asarray([7, 255])
+    expected = layer(params, (x, lengths))
+    np.testing.assert_array_equal(layer(params, (x, lengths.astype("uint8"))), expected)
+
+
+@pytest.mark.only("numpy")
 def test_bidirectional_is_both_directions_side_by_side() -> None:
     for reverse in (False, True):
         layer = Bidirectional(GRU(5, return_sequences=True, reverse=reverse))

@@ -52,7 +52,9 @@ class _Recurrent(Layer):
         x, valid = scope.as_float(x), None
         if lengths is not None:
             xp = namespace(x, lengths)
-            times = xp.arange(x.shape[1], dtype=lengths.dtype, device=lengths.device)
+            # Not in the dtype of the lengths: 300 steps are more than uint8 can count.
+            times = xp.arange(x.shape[1], device=lengths.device)
+            lengths = xp.astype(lengths, times.dtype)
             valid = xp.expand_dims(xp.expand_dims(times, axis=1) < lengths, axis=2)
             # A NaN in the padding would reach the gradient of the weight as 0 * NaN.
             x = xp.where(xp.moveaxis(valid, 0, 1), x, xp.zeros_like(x))
