@@ -16,12 +16,26 @@ from tests.networks import networks
 from tests.onnx_files import assert_same, exported, session
 from tinynn import functional, losses, tree
 from tinynn.functional import activations
-from tinynn.layers import BatchNorm, Dropout, Flatten, Layer, LayerNorm, Linear, Sequential, spatial
+from tinynn.layers import (
+    GRU,
+    LSTM,
+    RNN,
+    BatchNorm,
+    Bidirectional,
+    Dropout,
+    Flatten,
+    Layer,
+    LayerNorm,
+    Linear,
+    Sequential,
+    spatial,
+)
 from tinynn.onnx import OnnxError
 from tinynn.onnx.rows import ROWS
 from tinynn.trace import namespace
 from tinynn.training import Model
 
+RECURRENT = (RNN, GRU, LSTM, Bidirectional)  # a scan has no row
 DRAW = np.random.default_rng(7)
 X = DRAW.normal(size=(4, 5))
 IDS = DRAW.integers(0, 7, size=(4, 3))
@@ -81,7 +95,19 @@ def test_every_layer(name, shape, tmp_path):
 def test_no_layer_is_left_out():
     kinds = {type(layer) for layer in LAYERS.values()} | {Sequential}
     others = {getattr(tinynn.layers, name) for name in spatial.__all__}  # test_convolution.py
-    assert kinds | others == set(tinynn.layers._LAYERS)
+    refused = set(RECURRENT)
+    assert kinds | others | refused == set(tinynn.layers._LAYERS)
+
+
+@pytest.mark.parametrize("kind", RECURRENT)
+def test_recurrent_layers_are_refused_by_name(kind, tmp_path):
+    layer = Bidirectional(GRU(2)) if kind is Bidirectional else kind(2)
+    x = np.ones((4, 3, 2))
+    model = tinynn.fit(layer, x, np.ones((4, 4 if kind is Bidirectional else 2)), epochs=1)
+    path = tmp_path / "recurrent.onnx"
+    with pytest.raises(OnnxError, match="scan"):
+        model.to_onnx(path, x)
+    assert not path.exists()
 
 
 @pytest.mark.parametrize("name", sorted(ACTIVATIONS))
