@@ -103,7 +103,7 @@ def test_no_layer_is_left_out():
 def test_recurrent_layers_are_refused_by_name(kind, tmp_path):
     layer = Bidirectional(GRU(2)) if kind is Bidirectional else kind(2)
     x = np.ones((4, 3, 2))
-    model = tinynn.fit(layer, x, np.ones((4, 4 if kind is Bidirectional else 2)), epochs=1)
+    model = made(layer, x)
     path = tmp_path / "recurrent.onnx"
     with pytest.raises(OnnxError, match="scan"):
         model.to_onnx(path, x)
