@@ -441,7 +441,7 @@ class Backend:
 
     def conv(self, x: Array, weight: Array, **settings: Any) -> Array:
         """The convolution of `backends.convolution.conv`, with all its settings."""
-        return convolution.conv(self.xp, x, weight, **settings)
+        return convolution.conv(self.xp, x, weight, convolution.Settings(**settings))
 
     def erf(self, x: Array) -> Array:
         """The error function of real floating `x`.

@@ -2,55 +2,63 @@
 
 from itertools import product
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 Array = Any
 Ints = tuple[int, ...]
 Pairs = tuple[tuple[int, int], ...]
+
+
+class Settings(NamedTuple):
+    """The settings of a convolution, with an entry for each spatial axis.
+
+    Negative padding cuts. `input_dilation` - 1 zeros come between neighbours of the input,
+    `dilation` - 1 between those of the kernel.
+    """
+
+    stride: Ints
+    padding: Pairs
+    input_dilation: Ints
+    dilation: Ints
+    groups: int
+
+    def lengths(self, spatial: Ints, kernel: Ints) -> Ints:
+        """The spatial lengths of the result, for an input that is dilated and padded already."""
+        return tuple(
+            (n - (k - 1) * d - 1) // s + 1
+            for n, k, d, s in zip(spatial, kernel, self.dilation, self.stride, strict=True)
+        )
+
 
 #: Up to so many channels the shifted slices are joined to one wide matrix; copying more of them
 #: costs more than the products of few columns that it spares.
 FEW = 8
 
 
-def conv(
-    xp: Any,
-    x: Array,
-    weight: Array,
-    stride: Ints,
-    padding: Pairs,
-    input_dilation: Ints,
-    dilation: Ints,
-    groups: int,
-) -> Array:
+def conv(xp: Any, x: Array, weight: Array, settings: Settings) -> Array:
     """The convolution (a cross-correlation) of `x` with `weight`, channels last.
 
     x: (batch, *spatial, inputs), weight: (*kernel, inputs // groups, outputs) of x's dtype.
-    All settings have an entry for each spatial axis; negative padding cuts. `input_dilation` - 1
-    zeros come between neighbours of x, `dilation` - 1 between those of the kernel.
 
     >>> import numpy as np
     >>> x, weight = np.asarray([[[1.0], [2.0], [4.0]]]), np.ones((2, 1, 1))
-    >>> conv(np, x, weight, (1,), ((0, 0),), (1,), (1,), 1).tolist()
+    >>> conv(np, x, weight, Settings((1,), ((0, 0),), (1,), (1,), 1)).tolist()
     [[[3.0], [6.0]]]
     """
-    x = padded(xp, dilated(xp, x, input_dilation), padding)
+    x = padded(xp, dilated(xp, x, settings.input_dilation), settings.padding)
     kernel = tuple(weight.shape[:-2])
-    out = tuple(
-        (n - (k - 1) * d - 1) // s + 1
-        for n, k, d, s in zip(x.shape[1:-1], kernel, dilation, stride, strict=True)
-    )
+    out = settings.lengths(x.shape[1:-1], kernel)
     if not (prod(out) and prod(x.shape) and prod(weight.shape)):
         shape = (x.shape[0], *out, weight.shape[-1])
         return xp.zeros(shape, dtype=x.dtype, device=x.device)
     if prod(out) < prod(kernel):
-        return _by_output(xp, x, weight, out, stride, dilation, groups)
-    parts = [x[key] for key in _keys(kernel, out, dilation, stride)]
+        return _by_output(xp, x, weight, out, settings)
+    parts = [x[key] for key in _keys(kernel, out, settings.dilation, settings.stride)]
     taps = xp.reshape(weight, (prod(kernel), *weight.shape[-2:]))
-    if weight.shape[-2] == 1 and groups > 1:
-        y = _depthwise(xp, parts, taps, groups)
+    if weight.shape[-2] == 1 and settings.groups > 1:
+        y = _depthwise(xp, parts, taps, settings.groups)
     else:
-        y = _products(xp, parts, taps, groups)
+        y = _products(xp, parts, taps, settings.groups)
     return xp.reshape(y, (x.shape[0], *out, weight.shape[-1]))
 
 
@@ -133,15 +141,13 @@ def _grouped(xp: Any, a: Array, b: Array, groups: int) -> Array:
     return xp.reshape(y, (y.shape[0], -1))
 
 
-def _by_output(
-    xp: Any, x: Array, weight: Array, out: Ints, stride: Ints, dilation: Ints, groups: int
-) -> Array:
+def _by_output(xp: Any, x: Array, weight: Array, out: Ints, settings: Settings) -> Array:
     """A product for each place of a small result, as the gradient by the weight is.
 
     There, the batch was the channels; so the axes are brought into that order, which costs no copy.
     """
     *kernel, inputs, outputs = weight.shape
-    axes = range(len(kernel))
+    groups, axes = settings.groups, range(len(kernel))
     length = inputs * prod(kernel)
     w = xp.reshape(weight, (*kernel, inputs, groups, outputs // groups))
     w = xp.permute_dims(w, (len(kernel) + 1, len(kernel), *axes, len(kernel) + 2))
@@ -149,7 +155,7 @@ def _by_output(
     x = xp.permute_dims(x, (len(kernel) + 1, *[axis + 1 for axis in axes], 0))
     parts = [
         xp.reshape(x[key], (groups, length, x.shape[-1]))
-        for key in _keys(out, tuple(kernel), stride, dilation)
+        for key in _keys(out, tuple(kernel), settings.stride, settings.dilation)
     ]
     if x.shape[-1] <= FEW:
         rows = xp.matmul(xp.matrix_transpose(xp.concat(parts, axis=-1)), w)

@@ -9,8 +9,9 @@ import cupy
 import cupyx.scipy.special
 import numpy as np
 
-from backends import cuda_driver
+from backends import cuda_driver, windows
 from backends.base import Array, Backend, BackendUnavailable, Device, F
+from backends.convolution import Settings
 from backends.cupy_functions import threefry
 from backends.cupy_lowering import LOWERING
 from backends.cupy_namespace import SEVERAL, near, xp
@@ -91,6 +92,13 @@ class CuPy(Backend):
         for into, part in parts if x.dtype.kind == "c" else ((wide, updates),):
             cupy.add.at(into, index, part)
         return wide.astype(x.dtype, copy=False)
+
+    def conv(self, x: Array, weight: Array, **settings: Any) -> Array:
+        if not windows.pay(weight, settings["groups"]):
+            return super().conv(x, weight, **settings)
+        view = cupy.lib.stride_tricks.as_strided
+        with self.scope():  # few launches: a copy holds the windows of many images
+            return windows.conv(cupy, view, x, weight, Settings(**settings), block=1 << 26)
 
     def threefry(self, key: Array, x0: Array, x1: Array) -> tuple[Array, Array] | None:
         if not all(isinstance(a, cupy.ndarray) for a in (key, x0, x1)):  # they are being recorded

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from backends import cupy_functions
-from backends.decompositions import mean, relu
+from backends.decompositions import first_maximum, mean, relu
 from backends.lowering import Lowering, OutTemplate
 
 _ONE = """abs acos acosh asin asinh atan atanh bitwise_invert conj cos cosh exp expm1 isfinite isinf
@@ -86,5 +86,5 @@ LOWERING = Lowering(
     cupy_functions.empty,
     INTO,
     {"matrix_transpose": "{0}.mT", "reshape": "{0}.reshape({shape})"},
-    {"relu": relu, "mean": mean},
+    {"relu": relu, "first_maximum": first_maximum, "mean": mean},
 )

@@ -13,6 +13,11 @@ def relu(xp: Any, x: Any) -> Any:
     return xp.maximum(x, 0)
 
 
+def first_maximum(xp: Any, a: Any, b: Any) -> Any:
+    """max(a, b)."""
+    return xp.maximum(a, b)
+
+
 def logsumexp(xp: Any, x: Any, *, axis: Any = None, keepdims: bool = False) -> Any:
     """log(sum(exp(x))), without overflow."""
     largest = xp.finfo(x.dtype).max  # an infinite peak would make inf - inf

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from backends.decompositions import logsumexp, mean, relu, sigmoid
+from backends.decompositions import first_maximum, logsumexp, mean, relu, sigmoid
 from backends.lowering import Lowering, OutTemplate, entries
 
 _ONE = """abs acos acosh asin asinh atan atanh bitwise_invert ceil conj cos cosh exp expm1 floor
@@ -82,7 +82,13 @@ LOWERING = Lowering(
         "reshape": "{0}.reshape({shape})",
         "vecdot": _vecdot("{0}.dot({1})"),
     },
-    {"sigmoid": sigmoid, "relu": relu, "logsumexp": logsumexp, "mean": mean},
+    {
+        "sigmoid": sigmoid,
+        "relu": relu,
+        "first_maximum": first_maximum,
+        "logsumexp": logsumexp,
+        "mean": mean,
+    },
     lambda: np.errstate(all="ignore"),
     frozenset({"sigmoid", "logsumexp"}),
     entries=_entries,

@@ -9,6 +9,7 @@ import torch
 
 from backends import cuda_driver, torch_convolution
 from backends.base import Array, Backend, Device
+from backends.convolution import Settings
 from backends.torch_lowering import LOWERING
 
 
@@ -66,7 +67,7 @@ class Torch(Backend):
         return torch.index_add(x, axis, indices, updates)
 
     def conv(self, x: Array, weight: Array, **settings: Any) -> Array:
-        return torch_convolution.conv(x, weight, **settings)
+        return torch_convolution.conv(x, weight, Settings(**settings))
 
     def erf(self, x: Array) -> Array:
         return torch.special.erf(x)

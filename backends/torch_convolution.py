@@ -1,39 +1,31 @@
 """PyTorch's own convolutions, under the one function that is its own two transposes."""
 
 from math import prod
-from typing import Any
 
 import array_api_compat.torch as xp
 import torch
 
 from backends import convolution
-from backends.convolution import Array, Ints, Pairs
+from backends.convolution import Array, Pairs, Settings
 
 
-def conv(
-    x: Array,
-    weight: Array,
-    stride: Ints,
-    padding: Pairs,
-    input_dilation: Ints,
-    dilation: Ints,
-    groups: int,
-) -> Array:
+def conv(x: Array, weight: Array, settings: Settings) -> Array:
     """`Backend.conv`: forward, by a small result as a weight's gradient, or transposed."""
-    reach = [(k - 1) * d + 1 for k, d in zip(weight.shape, dilation, strict=False)]
+    reach = [(k - 1) * d + 1 for k, d in zip(weight.shape, settings.dilation, strict=False)]
     if not (prod(x.shape) and prod(weight.shape)):
-        return convolution.conv(xp, x, weight, stride, padding, input_dilation, dilation, groups)
-    if max(input_dilation) > 1:
-        y = _transposed(x, weight, reach, stride, padding, input_dilation, dilation, groups)
+        return convolution.conv(xp, x, weight, settings)
+    if max(settings.input_dilation) > 1:
+        y = _transposed(x, weight, reach, settings)
         if y is not None:
             return y
-        x = convolution.dilated(xp, x, input_dilation)
+        x = convolution.dilated(xp, x, settings.input_dilation)
+    stride, padding, _, dilation, groups = settings
     out = [
         (n + low + high - r) // s + 1
         for n, (low, high), r, s in zip(x.shape[1:-1], padding, reach, stride, strict=True)
     ]
     if 0 < prod(out) < prod(weight.shape[:-2]):
-        return _of_weight(x, weight, out, stride, padding, dilation, groups)
+        return _of_weight(x, weight, out, settings)
     same = all(low == high >= 0 for low, high in padding)
     ends = [low for low, _ in padding] if same else [0] * len(padding)
     x = torch.movedim(x if same else _padded(x, padding), -1, 1)
@@ -42,16 +34,14 @@ def conv(
     return torch.movedim(y, 1, -1)
 
 
-def _padded(x: Array, padding: Any) -> Array:
+def _padded(x: Array, padding: Pairs | list[tuple[int, int]]) -> Array:
     ends = [n for pair in reversed(padding) for n in pair]
     return torch.nn.functional.pad(x, [0, 0, *ends])
 
 
-def _transposed(
-    x: Array, weight: Array, reach: Any, stride: Ints, padding: Pairs, input_dilation: Ints,
-    dilation: Ints, groups: int,
-) -> Array | None:  # fmt: skip
+def _transposed(x: Array, weight: Array, reach: list[int], settings: Settings) -> Array | None:
     """A convolution of an input with gaps, where PyTorch's transposed one can be asked for it."""
+    stride, padding, input_dilation, dilation, groups = settings
     cut = [r - 1 - low for r, (low, _) in zip(reach, padding, strict=True)]
     more = [high - low for low, high in padding]
     limits = map(max, input_dilation, dilation)
@@ -68,10 +58,9 @@ def _transposed(
     return torch.movedim(y, 1, -1)
 
 
-def _of_weight(
-    x: Array, weight: Array, out: Any, stride: Ints, padding: Pairs, dilation: Ints, groups: int
-) -> Array:
+def _of_weight(x: Array, weight: Array, out: list[int], settings: Settings) -> Array:
     """The same sums as the gradient by a weight: x had its batch and channels swapped."""
+    stride, padding, _, dilation, groups = settings
     *lengths, inputs, outputs = weight.shape
     high = [
         (k - 1) * s + 1 + (n - 1) * d - size - low

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.autograd import forward_ad
 
-from backends.decompositions import mean, relu
+from backends.decompositions import first_maximum, mean, relu
 from backends.lowering import Lowering, OutTemplate
 
 # The standard's name, and PyTorch's where it is another.
@@ -153,7 +153,7 @@ LOWERING = Lowering(
         "reshape": "{0}.reshape({shape})",
         "vecdot": _vecdot("dot({0}, {1})"),
     },
-    {"relu": relu, "mean": mean},
+    {"relu": relu, "first_maximum": first_maximum, "mean": mean},
     torch.inference_mode,
     followed=_followed,
     entries=torch.unbind,

@@ -189,6 +189,9 @@ CASES: dict[Any, list[Case]] = {
     **MATRICES,
     special.sigmoid: [one(lambda xp, x: special.sigmoid(x), (3, 2))],
     special.relu: [one(lambda xp, x: special.relu(x), (3, 2))],
+    special.first_maximum: [
+        one(lambda xp, x, y: special.first_maximum(x, y), (3, 2), (2,)),
+    ],
     special.erf: [one(lambda xp, x: special.erf(x), (3, 2))],
     special.logsumexp: over_axes(lambda xp: special.logsumexp),
     convolution.conv: [

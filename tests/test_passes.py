@@ -26,6 +26,7 @@ EACH = (
     pipelines.simplified,
     suited.products,
     suited.slopes_of_relu,
+    suited.sums_of_rows,
     suited.without_rows_of_one,
 )
 
@@ -107,6 +108,41 @@ def test_a_batch_of_one_without_its_axis(
     assert {name: found.get(name) for name in shapes} == shapes
     assert flat.outputs[0].shape == f(ROW, np).shape
     np.testing.assert_allclose(flat.run([ROW])[0], f(ROW, np))
+
+
+@pytest.mark.parametrize("cuts", [(0, 6), (0, 2, 6), (0, 1, 3, 6), (1, 2, 4, 5), (0, 3, 4, 5)])
+@pytest.mark.parametrize("order", [1, -1])
+def test_derivatives_of_slices_are_put_together_once(cuts: tuple[int, ...], order: int) -> None:
+    x = np.arange(12.0).reshape(2, 6)
+
+    def f(x: Any) -> Any:
+        xp = namespace(x)
+        pairs = list(zip(cuts, cuts[1:], strict=False))[::order]
+        return sum(xp.sum(xp.exp((i + 1) * x[:, a:b])) for i, (a, b) in enumerate(pairs))
+
+    graph = graph_of(tinynn.grad(f), x)
+    names = [node.name for node in graph.nodes]
+    parts = len(cuts) - 1
+    assert names.count("concat") == (0 if cuts == (0, 6) else 1)
+    assert names.count("exp") == parts
+    np.testing.assert_array_equal(graph.run([x])[0], tinynn.grad(f)(x))
+
+
+def test_slices_that_overlap_are_added() -> None:
+    def f(x: Any) -> Any:
+        return namespace(x).sum(x[:, :2] ** 2) + namespace(x).sum(x[:, 1:] ** 3)
+
+    x = np.arange(6.0).reshape(2, 3)
+    graph = graph_of(tinynn.grad(f), x)
+    assert [node.name for node in graph.nodes].count("concat") == 2
+    np.testing.assert_allclose(graph.run([x])[0], tinynn.grad(f)(x))
+
+
+def test_sums_over_all_axes_but_the_last_are_sums_of_rows() -> None:
+    x = np.arange(24.0).reshape(2, 3, 4)
+    graph = suited.sums_of_rows(graph_of(lambda x: namespace(x).sum(x, axis=(0, 1)), x))
+    assert [(node.name, node.shape) for node in graph.nodes] == [("reshape", (6, 4)), ("sum", (4,))]
+    np.testing.assert_allclose(graph.run([x])[0], x.sum((0, 1)))
 
 
 def test_no_gradient_is_computed_that_nobody_asked_for() -> None:

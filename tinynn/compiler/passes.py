@@ -27,7 +27,7 @@ _FOLDED: dict[str, Callable[[Any, Any], Any]] = {
     "multiply": operator.mul,
     "divide": operator.truediv,
 }
-_STILL = ("negative", "astype", "broadcast_to", "matrix_transpose", "permute_dims")
+_STILL = ("negative", "astype", "broadcast_to", "getitem", "matrix_transpose", "permute_dims")
 _MOST = 2.0**20  # by which factors that are moved may change what is in between
 
 
@@ -196,7 +196,43 @@ def _add(node: Node, build: Builder) -> Any:
         inner = scaled(other)
         if inner and inner[1] == -1 and isinstance(x, Node):
             return build.call(node, "subtract", x, inner[0])
-    return node
+    return _interleaved(node, build) or node
+
+
+def _interleaved(node: Node, build: Builder) -> Node | None:
+    """One concat for the sum of two, where one has zeros wherever the other has none.
+
+    The derivatives of the slices that an array is cut into are such a sum.
+    """
+    a, b = node.args
+    if not all(is_call(x) and x.name == "concat" and is_itself(x, node) for x in (a, b)):
+        return None
+    axis = a.kwargs.get("axis", 0) % len(node.shape)
+    if b.kwargs.get("axis", 0) % len(node.shape) != axis:
+        return None
+    left, right = ([(x, x.shape[axis]) for x in reversed(c.args)] for c in (a, b))
+    rows: list[tuple[Node, int]] = []
+    while left and right:
+        mine, others = (left, right) if known(left[-1][0]) == 0 else (right, left)
+        (zeros, room), (x, length) = mine.pop(), others.pop()
+        if known(zeros) != 0 or (length > room and known(x) != 0):
+            return None
+        if length > room:  # zeros both
+            others.append((x, length - room))
+        elif length < room:
+            mine.append((zeros, room - length))
+        rows.append((x, min(length, room)))
+    parts = [_cut(x, axis, length, build) for x, length in rows]
+    return build.call(node, "concat", *parts, axis=axis)
+
+
+def _cut(x: Node, axis: int, length: int, build: Builder) -> Node:
+    """`x`, or so many of the zeros that it is."""
+    if x.shape[axis] == length:
+        return x
+    shape = (*x.shape[:axis], length, *x.shape[axis + 1 :])
+    kwargs = {"value": 0.0, "shape": shape, "dtype": x.dtype}
+    return build.add(Node(FILL, (), kwargs, shape, x.dtype, x.origin))
 
 
 def _subtract(node: Node, build: Builder) -> Any:

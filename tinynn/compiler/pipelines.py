@@ -26,6 +26,7 @@ from tinynn.compiler.passes import (
 from tinynn.compiler.suited import (
     products,
     slopes_of_relu,
+    sums_of_rows,
     without_logsumexp,
     without_rows_of_one,
 )
@@ -76,6 +77,7 @@ def into_buffers(lowering: Any) -> list[Pass]:
     if "sign" in lowering.into:
         passes.append(slopes_of_relu)  # no booleans to convert
     if lowering.few_axes:
+        passes.append(sums_of_rows)  # a matrix has them in one product
         passes.append(without_rows_of_one)  # broadcasting takes time where nothing is repeated
         passes.append(simplified)  # the reshapes it leaves
     return passes

@@ -1,5 +1,6 @@
 """Passes for libraries that write results into buffers: other calls that cost less there."""
 
+from math import prod
 from typing import Any
 
 from tinynn.compiler.passes import is_itself, known
@@ -86,6 +87,23 @@ def slopes_of_relu(graph: Graph) -> Graph:
     # A new array, such as is given away, would be of booleans.
     compared = [o for o in done.outputs if is_call(o) and o.name == "greater"]
     return graph if any(graph.space.kinds[o.dtype] for o in compared) else done
+
+
+def sums_of_rows(graph: Graph) -> Graph:
+    """Sums over all axes but the last as sums over the rows of a matrix: one product with ones."""
+
+    def visit(node: Node, build: Builder) -> Any:
+        x: Any = node.args[0] if node.args else None
+        if node.name != "sum" or not isinstance(x, Node) or x.dtype != node.dtype:
+            return node
+        leading = len(x.shape) - 1
+        gone = axes_of(node.kwargs.get("axis"), len(x.shape))
+        if leading < 2 or set(gone) != set(range(leading)) or node.shape != x.shape[-1:]:
+            return node
+        rows = _shaped(x, (prod(x.shape[:-1]), x.shape[-1]), build)
+        return build.call(node, "sum", rows, axis=0)
+
+    return rewritten(graph, visit)
 
 
 def without_rows_of_one(graph: Graph) -> Graph:

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 from backends import scoped
 from tinynn.functional.errors import ShapeError
 from tinynn.functional.windows import Padding, channels_first, channels_last, per_axis, resolved
+from tinynn.rules.special import first_maximum
 from tinynn.trace import backend_of, namespace
 from tinynn.trace.scopes import composite
 
@@ -52,12 +53,6 @@ def _slices(xp: Any, x: Array, axis: int, window: int, stride: int, dilation: in
         return [x[_at(axis + 1, i)] for i in range(window)]
     starts = [i * dilation for i in range(window)]
     return [x[_at(axis, slice(i, i + (out - 1) * stride + 1, stride))] for i in starts]
-
-
-def _larger(xp: Any, a: Array, b: Array) -> Array:
-    """The larger; the first of equals, which alone has the derivative; NaN where there is one."""
-    larger = xp.logical_or(xp.greater(b, a), xp.not_equal(b, b))
-    return xp.where(larger, b, a)
 
 
 def _folded(parts: list[Array], join: Callable[[Array, Array], Array]) -> Array:
@@ -132,7 +127,7 @@ def max_pool(
     settings = _settings("max_pool", x, window, stride, padding, dilation)
     for axis, (length, step, gap, (low, high)) in reversed(list(enumerate(settings, 1))):
         x = _filled(xp, x, axis, low, high, float("-inf"))
-        x = _folded(_slices(xp, x, axis, length, step, gap), lambda a, b: _larger(xp, a, b))
+        x = _folded(_slices(xp, x, axis, length, step, gap), first_maximum)
     return channels_first(xp, x, last)
 
 
@@ -236,7 +231,7 @@ def adaptive_max_pool(x: Array, size: int | Sequence[int] = 1, *, channels: str 
 
     def largest(xp: Any, part: Array, axis: int) -> Array:
         parts = [part[_at(axis, slice(i, i + 1))] for i in range(part.shape[axis])]
-        return _folded(parts, lambda a, b: _larger(xp, a, b))
+        return _folded(parts, first_maximum)
 
     return _adaptive("adaptive_max_pool", x, size, channels, largest)
 

@@ -237,6 +237,7 @@ ROWS: dict[str, Row] = {
             "divide": "Div",
             "pow": "Pow",
             "maximum": "Max",
+            "first_maximum": "Max",
             "minimum": "Min",
             "matmul": "MatMul",
             "logical_and": "And",

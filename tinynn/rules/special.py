@@ -35,6 +35,17 @@ def relu(x: Any) -> Any:
     return namespace(x).maximum(x, 0)
 
 
+@differentiable(
+    Elementwise(
+        lambda xp, g, y, a, b: xp.where(xp.equal(a, y), g, 0.0),
+        lambda xp, g, y, a, b: xp.where(xp.equal(a, y), 0.0, g),
+    )
+)
+def first_maximum(a: Any, b: Any) -> Any:
+    """max(a, b), for each element; where both are equal, the derivative is that of `a` alone."""
+    return namespace(a, b).maximum(a, b)
+
+
 @differentiable(Elementwise(lambda xp, g, y, x: g * (1.1283791670955126 * xp.exp(-(x * x)))))
 def erf(x: Any) -> Any:
     """The error function, for each element."""
