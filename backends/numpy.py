@@ -8,6 +8,7 @@ import numpy as np
 from backends.base import Advice, Array, Backend, BackendUnavailable
 from backends.lowering import LoopCompiler
 from backends.numpy_lowering import LOWERING
+from backends.sparse import SparseMatrix
 
 
 class Standard:
@@ -120,6 +121,9 @@ class NumPy(Backend):
 
     def _place(self, data: np.ndarray, dtype: Any) -> Array:
         return data
+
+    def from_sparse(self, matrix: Any, dtype: Any) -> Array:
+        return SparseMatrix(matrix.astype(dtype, copy=False))
 
     def to_host(self, array: Array) -> np.ndarray:
         return np.asarray(array)
