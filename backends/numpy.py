@@ -8,6 +8,7 @@ import numpy as np
 from backends.base import Advice, Array, Backend, BackendUnavailable
 from backends.lowering import LoopCompiler
 from backends.numpy_lowering import LOWERING
+from backends.numpy_random import threefry
 from backends.sparse import SparseMatrix
 
 
@@ -110,6 +111,11 @@ class NumPy(Backend):
         from backends.openblas import advice  # asked for once, by `tinynn backends`
 
         return advice()
+
+    def threefry(self, key: Array, x0: Array, x1: Array) -> tuple[Array, Array] | None:
+        if {type(key), type(x0), type(x1)} != {np.ndarray}:
+            return None  # inside a transformation
+        return threefry(key, x0, x1) if x0.size == 1 else None
 
     def native(self) -> LoopCompiler:
         if find_spec("numba") is None:  # itself half a second, and not always needed
