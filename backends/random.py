@@ -32,7 +32,6 @@ Shape = int | tuple[int, ...]
 Draw = TypeVar("Draw", bound=Callable[..., Any])
 
 
-
 def _near_key(draw: Draw) -> Draw:
     """Run `draw` in the device context of its first argument, the key."""
 

@@ -41,7 +41,7 @@ class SparseMatrix(np.lib.mixins.NDArrayOperatorsMixin):
         return np.asarray(self.matrix.toarray())
 
     @property
-    def mT(self) -> "SparseMatrix":  # noqa: N802 - the standard's name
+    def mT(self) -> "SparseMatrix":
         """The transpose, in the same memory."""
         return SparseMatrix(self.matrix.T)
 

@@ -81,7 +81,6 @@ def checked(
     else:
         x = adapter.inputs(X, columns=columns)
         if is_sparse(x):
-
             dtype = target.dtype_name(adapter.dtype)
 
             def rows(start: int, stop: int) -> tuple[Any, ...]:
