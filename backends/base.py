@@ -182,6 +182,10 @@ class Backend:
         """`data`, already of that dtype, on this device: a copy, so later writes do not show."""
         return self.xp.asarray(data, dtype=dtype, device=self.device, copy=True)
 
+    def from_sparse(self, matrix: Any, dtype: str) -> Array:
+        """A SciPy sparse matrix as an array (rows, columns); dense but where products need not."""
+        return self.asarray(matrix.toarray(), dtype=dtype)
+
     def to_host(self, array: Array) -> np.ndarray:
         """The array as a NumPy array: the one explicit way back. Treat it as read-only.
 

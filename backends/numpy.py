@@ -10,6 +10,8 @@ from backends.base import Advice, Array, Backend, BackendUnavailable
 from backends.convolution import Settings
 from backends.lowering import LoopCompiler
 from backends.numpy_lowering import LOWERING
+from backends.numpy_random import threefry
+from backends.sparse import SparseMatrix
 
 
 class Standard:
@@ -112,6 +114,11 @@ class NumPy(Backend):
 
         return advice()
 
+    def threefry(self, key: Array, x0: Array, x1: Array) -> tuple[Array, Array] | None:
+        if {type(key), type(x0), type(x1)} != {np.ndarray}:
+            return None  # inside a transformation
+        return threefry(key, x0, x1) if x0.size == 1 else None
+
     def native(self) -> LoopCompiler:
         if find_spec("numba") is None:  # itself half a second, and not always needed
             reason = "compiling loops needs numba, which is not installed"
@@ -122,6 +129,9 @@ class NumPy(Backend):
 
     def _place(self, data: np.ndarray, dtype: Any) -> Array:
         return data
+
+    def from_sparse(self, matrix: Any, dtype: Any) -> Array:
+        return SparseMatrix(matrix.astype(dtype, copy=False))
 
     def to_host(self, array: Array) -> np.ndarray:
         return np.asarray(array)

@@ -220,6 +220,8 @@ _KINDS = _Kinds()
 
 def _library(kind: type) -> str | None:
     """The registered library that arrays of that type are of, "" for another, None for no array."""
+    if stands_for := getattr(kind, "_stands_for_arrays_of", ""):  # a type of backends' own
+        return str(stands_for)
     standard = hasattr(kind, "__array_namespace__")
     if standard or hasattr(kind, "__dlpack__"):  # CuPy's and PyTorch's have only this one
         for base in kind.__mro__:

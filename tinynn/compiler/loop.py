@@ -135,7 +135,7 @@ class Loop(ABC):
             which pays from the second time on.
         """
         stacked = [*_stacked(self.graph.space.xp, size, rows), *each]
-        if together:
+        if together and all(map(backends.is_array, stacked)):  # not of batches of sparse rows
             columns = self._prepare_all(*stacked)
             return list(zip(*map(self._entries, columns), strict=True))
         return [

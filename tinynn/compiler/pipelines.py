@@ -30,7 +30,7 @@ from tinynn.compiler.suited import (
     without_logsumexp,
     without_rows_of_one,
 )
-from tinynn.transforms.graph import Graph, pruned
+from tinynn.transforms.graph import Graph, Node, pruned
 
 Pass = Callable[[Graph], Graph]
 
@@ -47,13 +47,19 @@ def simplified(graph: Graph) -> Graph:
     """The graph after the passes of `SIMPLIFYING`, over again until nothing changes."""
     graph = pruned(graph)
     while True:
-        before = [(node.function, node.args) for node in graph.nodes]
-        graph = applied(graph, SIMPLIFYING)
-        after = [(node.function, node.args) for node in graph.nodes]
-        if len(after) == len(before) and all(
-            a[0] is b[0] and same(a[1], b[1]) for a, b in zip(after, before, strict=True)
-        ):
+        before, graph = graph.nodes, applied(graph, SIMPLIFYING)
+        if _alike(graph.nodes, before):
             return graph
+
+
+def _alike(nodes: list[Node], others: list[Node]) -> bool:
+    """Whether the calls are the same, with the same arguments."""
+    if nodes is others:
+        return True
+    return len(nodes) == len(others) and all(
+        a.function is b.function and same(a.args, b.args)
+        for a, b in zip(nodes, others, strict=True)
+    )
 
 
 def applied(graph: Graph, passes: Sequence[Pass]) -> Graph:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from math import prod
+from operator import is_not
 from typing import Any
 
 from tinynn.rules import batching
@@ -48,24 +49,37 @@ Visit = Callable[[Node, Builder], Any]
 def rewritten(graph: Graph, visit: Visit, instead: Mapping[int, Node] | None = None) -> Graph:
     """The graph with what `visit` makes of every node, without what is not needed any more.
 
-    A node with an effect is not visited: it stays, in its order, with its new arguments.
+    Where it makes nothing new, the graph itself. A node with an effect is not visited: it stays, in
+    its order, with its new arguments.
 
     Args:
         instead: calls that take the place of inputs or constants, by the id of those.
     """
     builder = Builder(graph.space)
-    new: dict[int, Any] = dict(instead or {})
+    new: dict[int, Any] = dict(instead or {})  # what takes the place of values, by their id
     for call in new.values():
         builder.add(call)
     for node in graph.nodes:
-        args = tuple(new.get(id(a), a) if isinstance(a, Node) else a for a in node.args)
-        moved = node if args == node.args else replace(node, args=args)
-        pure = node.effect is Effect.NONE
-        new[id(node)] = value = visit(moved, builder) if pure else moved
+        moved = _with_new(node, new) if new else node
+        value = visit(moved, builder) if node.effect is Effect.NONE else moved
+        if value is node:
+            builder.add(node)
+            continue
+        new[id(node)] = value
         if is_call(value):
             builder.add(value)
-    outputs = [new.get(id(o), o) if isinstance(o, Node) else o for o in graph.outputs]
+    if not new and len(builder.nodes) == len(graph.nodes):
+        return graph  # the very same: most passes find nothing to do
+    outputs = [new.get(id(o), o) for o in graph.outputs]
     return pruned(replace(graph, nodes=builder.nodes, outputs=outputs))
+
+
+def _with_new(node: Node, new: Mapping[int, Any]) -> Node:
+    """The node with the new values among its arguments; itself if there are none."""
+    args = tuple([new.get(id(a), a) for a in node.args])
+    if not any(map(is_not, args, node.args)):
+        return node
+    return Node(node.function, args, node.kwargs, node.shape, node.dtype, node.origin)
 
 
 def difference(first: Graph, second: Graph, read: Callable[[Any], Any]) -> str:
@@ -105,7 +119,7 @@ def difference(first: Graph, second: Graph, read: Callable[[Any], Any]) -> str:
 
 def is_call(value: Any) -> bool:
     """Whether it is the result of a call, no input, constant or number."""
-    return isinstance(value, Node) and not isinstance(value, Input | Constant)
+    return isinstance(value, Node) and not isinstance(value, (Input, Constant))
 
 
 def is_number(value: Any) -> bool:

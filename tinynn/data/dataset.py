@@ -108,7 +108,10 @@ class ArrayDataset:
 
 
 class SparseDataset:
-    """A dataset of the rows of a SciPy sparse matrix, which become dense batch by batch."""
+    """A dataset of the rows of a SciPy sparse matrix, given batch by batch.
+
+    Where the backend has no products with sparse matrices, a batch is dense.
+    """
 
     has_all_targets, in_memory = True, False
 
@@ -133,14 +136,13 @@ class SparseDataset:
         return SparseDataset(self.matrix, self.dtype, rest, self.backend)
 
     def take(self, order: Array) -> Samples:
-        return self._dense(self.backend.to_host(order), self.rest.take(order))
+        return self._rows(self.backend.to_host(order), self.rest.take(order))
 
     def between(self, start: int, stop: int) -> Samples:
-        return self._dense(slice(start, stop), self.rest.between(start, stop))
+        return self._rows(slice(start, stop), self.rest.between(start, stop))
 
-    def _dense(self, rows: Any, rest: Samples) -> Samples:
-        dense = self.matrix[rows].toarray()
-        return rest._replace(x=self.backend.asarray(dense, dtype=self.dtype))
+    def _rows(self, rows: Any, rest: Samples) -> Samples:
+        return rest._replace(x=self.backend.from_sparse(self.matrix[rows], self.dtype))
 
 
 class GivenDataset:

@@ -73,7 +73,7 @@ def checked(
 ) -> tuple[Any, int, Callable[[int, int], tuple[Any, ...]]]:
     """X on the adapter's backend, how many rows it has, and the inputs from one row up to another.
 
-    The rows of a sparse matrix become dense when they are asked for.
+    The rows of a sparse matrix become an array when they are asked for.
     """
     target = adapter.target
     if isinstance(X, Traced) or not target.is_concrete(X):
@@ -81,11 +81,12 @@ def checked(
     else:
         x = adapter.inputs(X, columns=columns)
         if is_sparse(x):
+            dtype = target.dtype_name(adapter.dtype)
 
-            def dense(start: int, stop: int) -> tuple[Any, ...]:
-                return (target.asarray(x[start:stop].toarray(), dtype=adapter.dtype),)
+            def rows(start: int, stop: int) -> tuple[Any, ...]:
+                return (target.from_sparse(x[start:stop], dtype),)
 
-            return x, x.shape[0], dense
+            return x, x.shape[0], rows
         adapter.check_finite({"X": x}, columns)
     inputs = x if type(x) is tuple else (x,)
     count = tree.leaves(inputs)[0].shape[0]

@@ -7,6 +7,7 @@ A node is one call of a function of the Array API standard (or of a function of 
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from math import prod
 from typing import Any
 
@@ -114,7 +115,7 @@ class Node:
     dtype: Any = None
     origin: Origin = NOWHERE
 
-    @property
+    @cached_property
     def name(self) -> str:
         """The function's name, without the extension it belongs to.
 

@@ -7,6 +7,7 @@ run above the recording, so their calls are recorded as well.
 
 import sys
 from collections.abc import Callable, Mapping
+from functools import cache
 from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
@@ -145,9 +146,17 @@ class _Inside:
 def _line() -> str:
     """The innermost line of code that is not ours."""
     frame: Any = sys._getframe(1)
-    while frame is not None and frame.f_code.co_filename.startswith(_OURS):
+    while frame is not None:
+        if name := _name_of_theirs(frame.f_code.co_filename):
+            return f"{name}:{frame.f_lineno}"
         frame = frame.f_back
-    return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}" if frame else ""
+    return ""
+
+
+@cache
+def _name_of_theirs(path: str) -> str:
+    """The name of a source file; empty for one of ours."""
+    return "" if path.startswith(_OURS) else Path(path).name
 
 
 def _labelled(f: Callable[..., Any], args: tuple[Any, ...]) -> list[tuple[str, Any]]:

@@ -144,7 +144,9 @@ class Compiled:
         each = () if keys is None else (keys,)
         rows = tree.leaves(piece)
         # By the number of the epoch, so that a run that is resumed does what it would have done.
-        batches = loop.batches(piece.size // count, rows, each, together=epoch.number > 0)
+        # A smaller last batch has no others to be prepared with.
+        together = epoch.number > 0 and loop is self.loop
+        batches = loop.batches(piece.size // count, rows, each, together=together)
         return [loop.run(batches)]
 
     def _pieces(self, first: int, count: int) -> Iterator[tuple[int, int]]:
