@@ -82,7 +82,7 @@ class Builder:
 
     def maker(self, name: str) -> Call | None:
         """The call that gives a value, if nothing else takes it."""
-        value = self._values.get(name)
+        value: Any = self._values.get(name)
         return self.calls.get(value) if self.source.uses.get(name) == 1 else None
 
     # --- calls
@@ -158,9 +158,7 @@ class Builder:
         for function, constant in ((mul, scale), (add, shift)):
             if constant is not None:
                 made.append(self.unique(_title(step, ())))
-                self.calls[made[-1]] = Call(
-                    made[-1], function, (value, self._kept(step, constant))
-                )
+                self.calls[made[-1]] = Call(made[-1], function, (value, self._kept(step, constant)))
                 value = made[-1]
         self._values[step.outputs[0]] = value
         if made and all(a is None or a.size in (1, *a.shape[-1:]) for a in (scale, shift)):
@@ -188,7 +186,7 @@ class Builder:
             return False
         sizes = [(a.size, a.shape[-1:], a.ndim) for a in (scale, shift) if a is not None]
         features, rank = call.layer.features, step.rank(x)
-        if any(n != 1 and (n, last) != (features, (features,)) or r > rank for n, last, r in sizes):
+        if any(r > rank or n not in (1, *last) or n not in (1, features) for n, last, r in sizes):
             return False
         if call.name in [each.child for each in self.calls.values()]:
             return False

@@ -3,7 +3,6 @@
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
-from tinynn.config import Configured
 from tinynn.functional.errors import ShapeError
 from tinynn.initializers import zeros
 from tinynn.layers import Layer, Scope
@@ -11,7 +10,7 @@ from tinynn.trace import namespace
 
 
 @dataclass(frozen=True)
-class Call(Configured):
+class Call:
     """One call of a `GraphNetwork`.
 
     Parameters

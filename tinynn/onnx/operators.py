@@ -187,7 +187,7 @@ def layer_norm(
 
 
 def rms_norm(x: Array, weight: Array, *, axis: int = -1, epsilon: float = 1e-5) -> Array:
-    """A mean square of 1 over all axes from `axis` on: Zhang and Sennrich 2019, arXiv:1910.07467."""
+    """A mean square of 1 over all axes from one on: Zhang and Sennrich 2019, arXiv:1910.07467."""
     xp, axes = namespace(x), tuple(range(axis % x.ndim, x.ndim))
     return x / xp.sqrt(xp.mean(x * x, axis=axes, keepdims=True) + epsilon) * weight
 
@@ -267,9 +267,7 @@ def split(x: Array, *, sizes: Ints, axis: int = 0) -> tuple[Array, ...]:
     """Parts of these lengths along an axis."""
     ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
     before = (slice(None),) * (axis % x.ndim)
-    return tuple(
-        x[(*before, slice(end - n, end), ...)] for n, end in zip(sizes, ends, strict=True)
-    )
+    return tuple(x[(*before, slice(end - n, end), ...)] for n, end in zip(sizes, ends, strict=True))
 
 
 def item(values: Sequence[Array], *, index: int) -> Array:

@@ -39,7 +39,7 @@ def read(
         return _network(model, _wanted(model.graph, output))
     except OnnxError as error:
         raise OnnxError(f"{path}: {error}") from error
-    except (ValueError, KeyError, IndexError, TypeError) as error:
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise OnnxError(
             f"{path}: expected arrays and attributes that fit each other, got others: "
             f"{type(error).__name__}: {error}. To fix it: export it again"

@@ -67,7 +67,7 @@ class Step:
         return self.source.constants.get(self.input(place))
 
     def check_read(self) -> None:
-        """OnnxError if no row has looked at an input, or at an attribute that is not the default."""
+        """OnnxError if no row looked at an input, or at an attribute that is not the default."""
         for place, name in enumerate(self._inputs):
             shape = place == 1 and self.operator in SHAPED
             if name and place not in self._seen and not shape:
@@ -158,6 +158,12 @@ class Source:
         self.constants = {e.name: onnx.numpy_helper.to_array(e) for e in graph.initializer}
         self.trained = set(self.constants)
         self.inputs = [each.name for each in graph.input if each.name not in self.constants]
+        for each in graph.input:
+            if not each.type.HasField("tensor_type"):
+                raise OnnxError(
+                    f"input {each.name}: expected an array, got a sequence, a mapping or nothing. "
+                    "To fix it: export a network of arrays"
+                )
         self.batch = OPEN
         self._kinds: dict[str, int] = {}
         self._shapes = self._inferred(model)
@@ -243,6 +249,8 @@ class Source:
             else:
                 continue
             for name, value in zip(node.output, values or (), strict=False):
+                if not hasattr(value, "dtype"):  # a sequence
+                    continue
                 found[name] = value
                 if not self._has_batch(value):
                     self.constants[name] = value

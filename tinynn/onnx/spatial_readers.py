@@ -18,7 +18,7 @@ def _setting(numbers: Sequence[int]) -> Any:
 
 
 def _padding(pairs: Pairs) -> Any:
-    """"valid", one number, or pairs."""
+    """ "valid", one number, or pairs."""
     ends = {end for pair in pairs for end in pair}
     if ends == {0}:
         return "valid"
@@ -89,14 +89,20 @@ class _Window:
 
 def _conv(build: Builder, step: Step) -> None:
     weight, bias = step.known(1, "weights"), step.given(2)
-    window = _Window(step, weight.shape[2:])
+    window, groups = _Window(step, weight.shape[2:]), step.attributes.get("group", 1)
+    _check_channels(step, weight.shape[1] * groups)
     layer = _layer("Conv", window.axes, step)(
         weight.shape[0], kernel_size=_setting(window.kernel), stride=_setting(window.stride),
-        dilation=_setting(window.dilation), groups=step.attributes.get("group", 1),
+        dilation=_setting(window.dilation), groups=groups,
         padding=window.padding(), bias=bias is not None, channels="first",
     )  # fmt: skip
     params = {"weight": weight.transpose(*range(2, weight.ndim), 1, 0)}
     _with_bias(build, step, layer, params, bias)
+
+
+def _check_channels(step: Step, channels: int) -> None:
+    if step.shape()[1] not in (None, channels):
+        raise step.fail(f"an input of {channels} channels, as its weights are for")
 
 
 def _with_bias(build: Builder, step: Step, layer: Any, params: Any, bias: Any) -> None:
@@ -110,6 +116,7 @@ def _conv_transpose(build: Builder, step: Step) -> None:
     weight, bias = step.known(1, "weights"), step.given(2)
     groups, (inputs, share, *kernel) = step.attributes.get("group", 1), weight.shape
     window = _Window(step, kernel)
+    _check_channels(step, inputs)
     more = list(step.attributes.get("output_padding") or [0] * window.axes)
     wanted = step.attributes.get("output_shape")
     if wanted is None and window.auto in ("NOTSET", "VALID"):
@@ -190,9 +197,7 @@ def _pad(build: Builder, step: Step) -> None:
     spatial = rank in (3, 4, 5) and not any(pairs[0] + pairs[1])
     if mode == "constant" and spatial:
         padding = _padding(pairs[2:])
-        layer: Any = layers.Pad(
-            0 if padding == "valid" else padding, value=value, channels="first"
-        )
+        layer: Any = layers.Pad(0 if padding == "valid" else padding, value=value, channels="first")
     else:
         settings = {"pads": tuple(pairs), "value": value, "mode": mode}
         layer = partial(operators.pad_axes, **settings)
@@ -241,7 +246,9 @@ def _scales(step: Step) -> list[float]:
     place = 1 if old else 2
     scales = step.given(place)
     if scales is None or not scales.size:
-        step.input(3)  # the lengths, which the shape of the result says as well
+        for name in ("axes", "keep_aspect_ratio_policy"):  # the shape of the result says as much
+            step.attributes.get(name)
+        step.input(3)
         after, before = step.source.shape(step.outputs[0]), step.shape()
         if after is None or None in after or None in before:
             raise step.fail("factors that are constant")
