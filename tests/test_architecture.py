@@ -34,7 +34,8 @@ ARROWS: dict[str, set[str]] = {
     "optim": {"trace", "rules", "functional", "config", "tree"},
 }
 ARROWS["data"] = {"tree"}
-ARROWS["onnx"] = {"trace", "transforms", "functional", "layers", "data", "tree"}
+ARROWS["onnx"] = {"trace", "rules", "transforms", "functional", "initializers", "layers", "data"}
+ARROWS["onnx"] |= {"tree"}
 ARROWS["training"] = set(ARROWS)
 ARROWS["explanation"] = set(ARROWS) - {"onnx"}
 ARROWS["tabular"] = set(ARROWS) - {"explanation"}

@@ -3,7 +3,6 @@
 import contextlib
 import io
 import warnings
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -50,7 +49,7 @@ def write(path: Any, nodes: list[Any], arrays: dict[str, Any], opset: int = 21, 
 
 
 def node(operator: str, inputs: str, output: str, **attributes: Any) -> Any:
-    return onnx.helper.make_node(operator, inputs.split(), [output], name=output, **attributes)
+    return onnx.helper.make_node(operator, inputs.split(" "), [output], name=output, **attributes)
 
 
 # --- other programs
@@ -66,33 +65,6 @@ def exported_by_torch(layers: Any, path: Any) -> None:
             dynamic_axes={"input": {0: "batch"}}, opset_version=20,
         )  # fmt: skip
     path.write_bytes(file.getvalue())
-
-
-# Of the ONNX project's own files, which PyTorch once wrote, those of such networks.
-READ = """
-    ELU LeakyReLU LeakyReLU_with_negval Linear Linear_no_bias LogSoftmax ReLU Sigmoid Softmax
-    Softplus Tanh log_softmax_dim3 log_softmax_lastdim softmax_functional_dim3 softmax_lastdim
-""".split()
-DATA = Path(onnx.__file__).parent / "backend" / "test" / "data" / "pytorch-converted"
-
-
-@pytest.mark.skipif(not DATA.is_dir(), reason="this wheel of onnx comes without its test data")
-def test_the_networks_of_the_onnx_project() -> None:
-    read = set()
-    for folder in sorted(DATA.iterdir()):
-        try:
-            model = tinynn.from_onnx(folder / "model.onnx")
-        except OnnxError:
-            continue
-        read.add(folder.name.removeprefix("test_"))
-        x, y = (
-            onnx.numpy_helper.to_array(
-                onnx.load_tensor(str(folder / "test_data_set_0" / f"{end}_0.pb"))
-            )
-            for end in ("input", "output")
-        )
-        np.testing.assert_allclose(model.predict(x), y, atol=1e-6)
-    assert read == set(READ)
 
 
 @pytest.mark.only("torch")
@@ -181,7 +153,7 @@ def test_files_that_are_cut_short_or_none(tmp_path):
         with pytest.raises(OnnxError, match=r"model\.onnx: expected"):
             tinynn.from_onnx(path)
     draw = np.random.default_rng(0)
-    for _ in range(300):  # a changed byte is found, or does no harm
+    for _ in range(100):  # a changed byte is found, or does no harm
         changed = bytearray(whole)
         changed[draw.integers(len(whole))] = draw.integers(256)
         path.write_bytes(changed)
@@ -196,6 +168,7 @@ def test_files_that_are_cut_short_or_none(tmp_path):
 
 W = {"w": np.ones((4, 3), dtype=np.float32)}
 LAST = [node("MatMul", "x w", "y")]
+AFTER = [node("MatMul", "n w", "y")]
 
 
 @pytest.mark.parametrize(
@@ -204,18 +177,22 @@ LAST = [node("MatMul", "x w", "y")]
         (LAST, {"opset": 99}, "opset 6 to .*, got opset 99"),
         (LAST, {"opset": 5}, "got opset 5"),
         (LAST, {"versions": [onnx.helper.make_opsetid("com.example", 1)]}, "got com.example 1"),
-        ([node("Sin", "x", "n"), node("MatMul", "n w", "y")], {}, r"operator Sin \(n\)"),
-        ([node("MatMul", "x w", "n"), node("Add", "n n", "y")], {}, "of 2 inputs"),
-        ([node("Gemm", "x w", "y", transA=1)], {}, "constant matrix"),
-        ([node("MatMul", "x w", "n"), node("Gelu", "n", "y", approximate="tanh")], {}, "exact"),
-        ([node("Mul", "x f", "n"), node("Relu", "n", "y")], {}, "beside a product"),
-        ([node("MatMul", "x w", "n"), node("Sub", "f n", "y")], {}, "after the input"),
-        ([node("MatMul", "x w", "n"), node("Cast", "n", "y", to=7)], {}, "floating-point"),
-        ([node("Add", "x l", "n"), node("MatMul", "n w", "y")], {}, "fit each other"),
+        ([node("Bernoulli", "x", "n"), *AFTER], {}, r"operator Bernoulli \(n\): expected one of"),
+        ([node("Dropout", "x f t", "n"), *AFTER], {}, "inference, training_mode=False"),
+        ([node("Resize", "x  s", "n", mode="cubic"), *AFTER], {}, "factors of the spatial axes"),
+        ([node("Reshape", "x l", "n"), *AFTER], {}, "fit each other"),
+        ([node("MatMul", "x w", "n"), node("Cast", "n", "y", to=10)], {}, "to float32, "),
+        ([node("MatMul", "x w", "n"), node("Mod", "n f", "y", fmod=1)], {}, "fmod=0"),
+        ([node("IsInf", "x", "b", detect_negative=0), node("Cast", "b", "n", to=1), *AFTER], {},
+         "detect_negative to be 1"),
+        ([node("Add", "x l", "n"), *AFTER], {}, "fit each other"),
+        ([node("Add", "w w", "y")], {}, "network with layers"),
+        ([node("Relu", "z", "y")], {}, "z"),
     ],
 )  # fmt: skip
 def test_what_is_not_read(nodes, more, words, tmp_path):
-    arrays = W | {"f": np.asarray(2.0, dtype=np.float32), "l": np.ones(3, dtype=np.float32)}
+    arrays = W | {"f": np.asarray(0.5, dtype=np.float32), "l": np.ones(3, dtype=np.float32)}
+    arrays |= {"t": np.asarray(True), "s": np.asarray([1.5, 1.0], dtype=np.float32)}
     path = write(tmp_path / "made.onnx", nodes, arrays, **more)
     with pytest.raises(OnnxError, match=words) as caught:
         tinynn.from_onnx(path)

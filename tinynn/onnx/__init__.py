@@ -3,8 +3,16 @@
 The only room that imports the package onnx, and only when a file is written or read.
 """
 
+from . import operators
 from .emitter import OnnxError
+from .network import Call, ChannelsFirst, GraphNetwork
 from .reading import read
 from .writing import pack
 
-__all__ = ["OnnxError", "pack", "read"]
+__all__ = ["KNOWN", "Call", "ChannelsFirst", "GraphNetwork", "OnnxError", "pack", "read"]
+
+#: What networks that were read consist of besides `tinynn.layers`, by name.
+KNOWN = {
+    **operators.KNOWN,
+    **{kind.__name__: kind for kind in (Call, ChannelsFirst, GraphNetwork)},
+}

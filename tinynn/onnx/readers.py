@@ -1,244 +1,311 @@
-"""The table from ONNX operators to layers: a row each, called as `row(chain, step)`."""
+"""The table from ONNX operators to layers and functions: a row each, called as `row(build, step)`.
 
-from collections.abc import Callable, Mapping
+Layers have channels first, as the file; their weights are turned into the order of ours.
+"""
+
+from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from operator import pow, sub, truediv
+from typing import Any
 
 from tinynn import functional
-from tinynn.data import host
-from tinynn.layers import BatchNorm, Flatten, LayerNorm, Linear
-from tinynn.onnx.emitter import DTYPES, OnnxError
+from tinynn.layers import BatchNorm, Dropout, LayerNorm
+from tinynn.onnx import operators, shape_readers, spatial_readers
+from tinynn.onnx.builder import Builder
+from tinynn.onnx.emitter import DTYPES
+from tinynn.onnx.network import ChannelsFirst
+from tinynn.onnx.source import Step
+
+Row = Callable[[Builder, Step], None]
+FLOATS = (DTYPES["float32"], DTYPES["float64"])
+NAMES = {number: name for name, number in DTYPES.items()}
 
 
-class Step(NamedTuple):
-    """One operator of a chain: `x` is the name of its input, `given` are its constants by place."""
-
-    operator: str
-    name: str
-    x: str
-    given: Mapping[int, Any]
-    attributes: Mapping[str, Any]
-
-    def number(self, name: str, default: float) -> float:
-        """An attribute of float32 as the shortest number that is it: 0.9 for 0.8999999762."""
-        return float(f"{self.attributes.get(name, default):.7g}")
-
-    def fail(self, expected: str) -> OnnxError:
-        """The error for a step of a kind that is not read."""
-        return OnnxError(
-            f"operator {self.operator} ({self.name}): expected {expected}. To fix it: export the "
-            "network without it, or name another output"
-        )
+# --- products and sums
 
 
-class Chain:
-    """Layers so far, with their parameters; the last linear layer, as long as it may change.
+def _gemm(build: Builder, step: Step) -> None:
+    weight, bias, options = step.given(1), step.given(2), step.attributes
+    alpha, beta = options.get("alpha", 1.0), options.get("beta", 1.0)
+    flat = bias is None or bias.size == bias.shape[-1] if bias is None or bias.ndim else True
+    if weight is None or options.get("transA") or not flat or (bias is None and step.input(2)):
+        settings = {"alpha": alpha, "beta": beta}
+        settings |= {f"trans_{m.lower()}": bool(options.get(f"trans{m}")) for m in "AB"}
+        build.call(step, partial(operators.gemm, **settings))
+        return
+    weight = (weight.T if options.get("transB") else weight) * weight.dtype.type(alpha)
+    if bias is not None:
+        bias = (bias * bias.dtype.type(beta)).reshape(-1) + 0 * weight[0]
+    build.linear(step, weight, bias, (step.input(1), step.input(2)))
 
-    `rank` is the number of axes of what the last layer gives.
+
+def _matmul(build: Builder, step: Step) -> None:
+    weight = step.given(1)
+    if weight is None or weight.ndim != 2 or step.rank() < 2:
+        build.call(step, operators.KNOWN["matmul"])
+    else:
+        build.linear(step, weight, None, (step.input(1),))
+
+
+def _arithmetic(function: Any, as_affine: Callable[[Any], Any], either: bool = False) -> Row:
+    """Of two arrays, one of which may be constant; `either`: the constant may come first too.
+
+    as_affine: the scale and the shift that a constant stands for.
     """
 
-    def __init__(self, rank: int) -> None:
-        self.rank = rank
-        self.layers: list[Any] = []
-        self.kept: dict[str, dict[str, dict[str, Any]]] = {"params": {}, "state": {}}
-        self._scale: Any = None  # of the input, for the linear layer to come
-        self._shift: Any = None
-
-    def add(self, layer: Any, params: Any = None, state: Any = None) -> None:
-        """One more layer."""
-        if self._scale is not None and not isinstance(layer, Linear):
-            raise OnnxError(
-                f"factors and shifts before {layer}: expected them beside a product with a matrix. "
-                "To fix it: export the network without them"
-            )
-        if isinstance(layer, Flatten):
-            self.rank = 2
-        name = str(len(self.layers))
-        self.layers.append(layer)
-        for kind, arrays in (("params", params), ("state", state)):
-            if arrays:
-                self.kept[kind][name] = arrays
-
-    def linear(self, weight: Any, bias: Any = None) -> None:
-        """x @ weight + bias, of an x that may have to be scaled and shifted before."""
-        if self._scale is not None:
-            moved = (self._shift + 0 * weight[:, 0]) @ weight
-            weight = weight * (self._scale + 0 * weight[:, 0])[:, None]
-            bias = moved if bias is None else bias + moved
-        params = {"weight": weight} | ({} if bias is None else {"bias": bias})
-        self.add(Linear(weight.shape[1], bias=bias is not None), params)
-        self._scale = self._shift = None
-
-    def affine(self, step: Step, scale: Any, shift: Any) -> None:
-        """x * scale + shift, of vectors or numbers: part of the linear layer before or after."""
-        if max(scale.size, shift.size) not in (1, max(scale.shape[-1:] + shift.shape[-1:] + (1,))):
-            raise step.fail("a number or a vector of one number for each feature")
-        scale, shift = scale.reshape(-1), shift.reshape(-1)
-        if self.layers and isinstance(self.layers[-1], Linear):
-            params = self.kept["params"][str(len(self.layers) - 1)]
-            params["weight"] = params["weight"] * scale
-            features = params["weight"].shape[1]
-            before = params.get("bias")
-            zeros = 0 * params["weight"][0]
-            params["bias"] = (zeros if before is None else before * scale) + shift
-            self.layers[-1] = Linear(features)
-        elif self._scale is None:
-            self._scale, self._shift = scale, shift
-        else:
-            self._scale, self._shift = self._scale * scale, self._shift * scale + shift
-
-    def last_linear(self, step: Step) -> dict[str, Any]:
-        """The parameters of the linear layer that comes just before."""
-        if not self.layers or not isinstance(self.layers[-1], Linear):
-            raise step.fail("a product with a matrix before it")
-        return self.kept["params"][str(len(self.layers) - 1)]
-
-    def finish(self) -> tuple[list[Any], dict[str, Any], dict[str, Any]]:
-        """The layers, parameters and state."""
-        if self._scale is not None or not self.layers:
-            raise OnnxError(
-                "expected a network with layers, got one of factors and shifts alone. To fix it: "
-                "name another output"
-            )
-        return self.layers, self.kept["params"], self.kept["state"]
-
-
-def _gemm(chain: Chain, step: Step) -> None:
-    weight, bias, options = step.given.get(1), step.given.get(2), step.attributes
-    if weight is None or options.get("transA"):
-        raise step.fail("a product of the input with a constant matrix")
-    weight = (weight.T if options.get("transB") else weight) * weight.dtype.type(
-        options.get("alpha", 1.0)
-    )
-    if bias is not None:
-        bias = (bias * bias.dtype.type(options.get("beta", 1.0))).reshape(-1) + 0 * weight[0]
-    chain.linear(weight, bias)
-
-
-def _matmul(chain: Chain, step: Step) -> None:
-    if 1 not in step.given or step.given[1].ndim != 2:
-        raise step.fail("a product of the input with a constant matrix")
-    chain.linear(step.given[1])
-
-
-def _arithmetic(scale_and_shift: Callable[[Any], tuple[Any, Any]], either: bool = False) -> Any:
-    """x with a constant vector; `either`: the constant may come first as well."""
-
-    def row(chain: Chain, step: Step) -> None:
-        ((place, value),) = step.given.items() if len(step.given) == 1 else ((0, None),)
-        if value is None or (place == 0 and not either):
-            raise step.fail("one constant, after the input")
+    def row(build: Builder, step: Step) -> None:
         if "axis" in step.attributes:  # of opset 6
-            raise step.fail("a constant that stands beside the last axes")
-        chain.affine(step, *scale_and_shift(value))
+            _stand_beside(build, step)
+        places = [place for place in (0, 1) if step.given(place) is not None]
+        constant = step.given(places[0]) if len(places) == 1 else None
+        fits = constant is not None and constant.dtype.kind == "f"
+        if fits and (either or places == [1]):
+            scale, shift = as_affine(constant)
+            build.affine(step, scale, shift, 1 - places[0])
+        else:
+            build.call(step, function)
 
     return row
 
 
-def _scaler(chain: Chain, step: Step) -> None:
+def _stand_beside(build: Builder, step: Step) -> None:
+    """Let the second array of an operator of opset 6 stand beside the axes from `axis` on."""
+    array, rank = step.given(1), step.rank()
+    behind = rank - step.attributes["axis"] % rank - step.rank(1)
+    if behind and array is None:
+        raise step.fail("arrays that stand beside the last axes")
+    if behind:
+        build.source.constants[step.input(1)] = array.reshape(*array.shape, *(1,) * behind)
+
+
+def _times(build: Builder, step: Step) -> None:
+    for x, gate in (step.inputs, step.inputs[::-1]):
+        call = build.maker(gate)
+        if call and call.layer is functional.sigmoid and call.args == (build.value(x),):
+            build.drop(call)
+            build.call(step, functional.silu, [x])
+            return
+    _MULTIPLIED(build, step)
+
+
+_MULTIPLIED = _arithmetic(operators.KNOWN["mul"], lambda c: (c, None), either=True)
+
+
+_DIVIDED = _arithmetic(truediv, lambda c: (1 / c, None))
+
+
+def _divide(build: Builder, step: Step) -> None:
+    if step.source.kind(step.outputs[0]) not in (0, *FLOATS):
+        raise step.fail("floating-point numbers")
+    _DIVIDED(build, step)
+
+
+def _scaler(build: Builder, step: Step) -> None:
     offset, scale = (
-        host().asarray(list(step.attributes.get(key, [default])), "float32")
+        build.source.vector(step.attributes.get(key, [default]))
         for key, default in (("offset", 0.0), ("scale", 1.0))
     )
-    chain.affine(step, scale, -offset * scale)
+    build.affine(step, scale, -offset * scale)
 
 
-def _function(function: Any, **renamed: tuple[str, Any]) -> Any:
-    """A plain function; `renamed`: its keyword -> the attribute and that one's default."""
+# --- functions
 
-    def row(chain: Chain, step: Step) -> None:
-        settings = {key: step.number(*given) for key, given in renamed.items()}
-        chain.add(partial(function, **settings) if settings else function)
+
+def _plain(function: Any, **settings: Any) -> Row:
+    """A function of all inputs."""
+    call = partial(function, **settings) if settings else function
+    return lambda build, step: _done(build.call(step, call))
+
+
+def _named(name: str) -> Row:
+    return _plain(operators.KNOWN[name])
+
+
+def _done(_: Any) -> None:
+    """A row gives nothing."""
+
+
+def _function(function: Any, **renamed: tuple[str, Any]) -> Row:
+    """A function of all inputs; `renamed`: its keyword -> the attribute and that one's default."""
+
+    def row(build: Builder, step: Step) -> None:
+        settings = {key: step.scalar(*given) for key, given in renamed.items()}
+        build.call(step, partial(function, **settings) if settings else function)
 
     return row
 
 
-def _along_an_axis(function: Any) -> Any:
-    """A function along an axis, the last one if no other is named."""
+def _along_an_axis(function: Any, log: bool = False) -> Row:
+    """softmax, along the last axis if no other is named; before opset 13 over all from one on."""
 
-    def row(chain: Chain, step: Step) -> None:
-        axis = step.attributes.get("axis", -1)
-        last = axis in (-1, chain.rank - 1)
-        chain.add(function if last else partial(function, axis=axis))
+    def row(build: Builder, step: Step) -> None:
+        rank, old = step.rank(), step.source.opset < 13
+        axis = step.attributes.get("axis", 1 if old else -1) % rank
+        if old and axis < rank - 1:
+            over = tuple(range(axis, rank))
+            build.call(step, partial(operators.softmax_over, axis=over, log=log))
+        else:
+            build.call(step, function if axis == rank - 1 else partial(function, axis=axis))
 
     return row
 
 
-def _gelu(chain: Chain, step: Step) -> None:
-    if step.attributes.get("approximate", b"none") not in (b"none", "none"):
-        raise step.fail("the exact Gelu, approximate='none'")
-    chain.add(functional.gelu)
+def _gelu(build: Builder, step: Step) -> None:
+    approximate = step.text("approximate", "none") == "tanh"
+    build.call(step, operators.gelu_tanh if approximate else functional.gelu)
 
 
-def _flatten(chain: Chain, step: Step) -> None:
-    if step.attributes.get("axis", 1) != 1:
-        raise step.fail("one row for each sample, axis=1")
-    chain.add(Flatten())
+def _clip(build: Builder, step: Step) -> None:
+    ends = [step.scalar(name, None, place) for place, name in enumerate(("min", "max"), 1)]
+    given = {k: end for k, end in zip(("low", "high"), ends, strict=True) if end is not None}
+    build.call(step, partial(operators.clip, **given), [step.input(0)])
 
 
-def _reshape(chain: Chain, step: Step) -> None:
-    shape = [] if 1 not in step.given else step.given[1].tolist()
-    if len(shape) != 2 or shape[0] not in (-1, 0):
-        raise step.fail("one row for each sample")
-    if not (chain.layers and isinstance(chain.layers[-1], Linear)):
-        chain.add(Flatten())
-    elif shape[1] not in (-1, chain.layers[-1].features):
-        raise step.fail("one row for each sample")
+def _prelu(build: Builder, step: Step) -> None:
+    slope = step.known(1, "slopes")
+    if step.source.opset < 7 and slope.size > 1:  # one for each channel, which is the first axis
+        shape = (-1, *(1,) * (step.rank() - 2))
+        build.source.constants[step.input(1)] = slope.reshape(shape)
+    build.call(step, operators.prelu)
 
 
-def _batch_norm(chain: Chain, step: Step) -> None:
-    if set(step.given) != {1, 2, 3, 4} or step.attributes.get("training_mode"):
-        raise step.fail("constant parameters")
-    if chain.rank != 2:
-        raise step.fail("rows, (batch, features)")
-    weight, bias, mean, variance = (step.given[place] for place in (1, 2, 3, 4))
-    epsilon, usual = step.number("epsilon", 1e-5), BatchNorm().epsilon
+def _dropout(build: Builder, step: Step) -> None:
+    if step.input(2) and step.known(2, "training_mode").any():
+        raise step.fail("inference, training_mode=False")
+    if len(step.outputs) > 1 and step.outputs[1] in step.source.uses:
+        raise step.fail("no use of its mask")
+    rate = float(step.scalar("ratio", 0.5, 1))
+    if 0.0 < rate < 1.0:
+        build.call(step, Dropout(rate), [step.input(0)])
+    else:
+        build.alias(step, step.input(0))
+
+
+def _cast(build: Builder, step: Step) -> None:
+    """From a number to a float is what layers do by themselves."""
+    to, of = step.attributes["to"], step.source.kind(step.input(0))
+    if to not in NAMES:
+        raise step.fail(f"one to {', '.join(NAMES.values())}")
+    if to in FLOATS and (of in FLOATS or step.input(0) in step.source.inputs):
+        build.alias(step, step.input(0))
+    else:
+        build.call(step, partial(operators.astype, dtype=NAMES[to]))
+
+
+def _nothing(build: Builder, step: Step) -> None:
+    """It changes nothing."""
+    build.alias(step, step.input(0))
+
+
+# --- reductions
+
+
+def _reduction(name: str) -> Row:
+    function = operators.KNOWN[f"reduce_{name}"]
+
+    def row(build: Builder, step: Step) -> None:
+        axes = step.integers("axes", 1)
+        if not axes and step.attributes.get("noop_with_empty_axes"):
+            build.alias(step, step.input(0))
+            return
+        keep = bool(step.attributes.get("keepdims", 1))
+        settings: dict[str, Any] = {"axis": tuple(axes)} if axes else {}
+        settings |= {} if keep else {"keepdims": False}
+        call = partial(function, **settings) if settings else function
+        build.call(step, call, [step.input(0)])
+
+    return row
+
+
+def _largest(name: str) -> Row:
+    def row(build: Builder, step: Step) -> None:
+        if step.attributes.get("select_last_index"):
+            raise step.fail("the first of equal elements, select_last_index=0")
+        keep = bool(step.attributes.get("keepdims", 1))
+        axis = step.attributes.get("axis", 0)
+        build.call(step, partial(operators.KNOWN[name], axis=axis, keepdims=keep))
+
+    return row
+
+
+def _remainder(build: Builder, step: Step) -> None:
+    if step.attributes.get("fmod"):
+        raise step.fail("the sign of the divisor, fmod=0")
+    build.call(step, operators.KNOWN["remainder"])
+
+
+# --- norms
+
+
+def _batch_norm(build: Builder, step: Step) -> None:
+    if step.attributes.get("training_mode") or not step.attributes.get("spatial", 1):
+        raise step.fail("statistics for each channel, of inference")
+    weight, bias, mean, variance = (step.known(i, "statistics") for i in range(1, 5))
+    epsilon, usual = step.scalar("epsilon", 1e-5), BatchNorm().epsilon
     if epsilon == 0 and (variance > 0.999 * usual).all():  # as ours are written; 0 trains badly
         epsilon, variance = usual, (variance - usual).clip(0)
-    layer = BatchNorm(momentum=step.number("momentum", 0.9), epsilon=epsilon)
-    chain.add(layer, {"weight": weight, "bias": bias}, {"mean": mean, "var": variance})
+    layer: Any = BatchNorm(momentum=step.scalar("momentum", 0.9), epsilon=epsilon)
+    params: dict[str, Any] = {"weight": weight, "bias": bias}
+    state: dict[str, Any] = {"mean": mean, "var": variance}
+    if step.rank() != 2:
+        layer, params, state = ChannelsFirst(layer), {"layer": params}, {"layer": state}
+    build.call(step, layer, [step.input(0)], params, state, arrays=step.inputs[1:5])
 
 
-def _layer_norm(chain: Chain, step: Step) -> None:
-    weight, bias = step.given.get(1), step.given.get(2)
-    if weight is None or weight.ndim != 1 or step.attributes.get("axis", -1) != -1:
-        raise step.fail("one over the last axis, with constant parameters")
-    bias = 0 * weight if bias is None else bias
-    layer = LayerNorm(epsilon=step.number("epsilon", 1e-5))
-    chain.add(layer, {"weight": weight, "bias": bias})
+def _layer_norm(build: Builder, step: Step) -> None:
+    weight, bias, axis = step.given(1), step.given(2), step.attributes.get("axis", -1)
+    epsilon = step.scalar("epsilon", 1e-5)
+    last = axis == -1 or axis == step.rank() - 1
+    if weight is not None and weight.ndim == 1 and last and not (bias is None and step.input(2)):
+        bias = 0 * weight if bias is None else bias
+        params = {"weight": weight, "bias": bias}
+        build.call(step, LayerNorm(epsilon=epsilon), [step.input(0)], params,
+                   arrays=step.inputs[1:])  # fmt: skip
+    else:
+        build.call(step, partial(operators.layer_norm, axis=axis, epsilon=epsilon))
 
 
-def _two_classes(chain: Chain, step: Step) -> None:
-    """(1 - p, p) with p = sigmoid(z) is softmax((0, z))."""
-    params = chain.last_linear(step)
-    if params["weight"].shape[1] != 1:
-        raise step.fail("one output before it")
-    both = (params["weight"][0] + 1).reshape(-1).repeat(2) * 0
-    both[1] = 1
-    params["weight"] = params["weight"] * both
-    params["bias"] = params.get("bias", 0 * both[:1]) * both
-    chain.layers[-1] = Linear(2)
-    chain.add(functional.softmax)
+def _mean_variance(build: Builder, step: Step) -> None:
+    axes = tuple(step.attributes.get("axes", (0, 2, 3)))
+    build.call(step, partial(operators.mean_variance_norm, axis=axes))
 
 
-def _cast(chain: Chain, step: Step) -> None:
-    """From a number to a float, which the layer to come does by itself."""
-    if step.attributes["to"] not in (DTYPES["float32"], DTYPES["float64"]):
-        raise step.fail("one to floating-point numbers")
-
-
-def _nothing(chain: Chain, step: Step) -> None:
-    """It changes nothing in inference."""
-
-
-READERS: dict[str, Callable[[Chain, Step], None]] = {
+EPSILON = ("epsilon", 1e-5)
+READERS: dict[str, Row] = {
     "Gemm": _gemm,
     "MatMul": _matmul,
-    "Add": _arithmetic(lambda c: (c * 0 + 1, c), either=True),
-    "Sub": _arithmetic(lambda c: (c * 0 + 1, -c)),
-    "Mul": _arithmetic(lambda c: (c, c * 0), either=True),
-    "Div": _arithmetic(lambda c: (1 / c, c * 0)),
+    "Add": _arithmetic(operators.KNOWN["add"], lambda c: (None, c), either=True),
+    "Sub": _arithmetic(sub, lambda c: (None, -c)),
+    "Mul": _times,
+    "Div": _divide,
+    "Pow": _plain(pow),
+    "Mod": _remainder,
+    "Max": _named("maximum"),
+    "Min": _named("minimum"),
+    "Sum": _named("add"),
+    "Mean": _plain(operators.mean_of),
     "Scaler": _scaler,
+    **{
+        operator: _named(name)
+        for operator, name in {
+            "Neg": "negative",
+            "Not": "logical_not",
+            "IsInf": "isinf",
+            "IsNaN": "isnan",
+            "BitwiseNot": "bitwise_invert",
+            "GreaterOrEqual": "greater_equal",
+            "LessOrEqual": "less_equal",
+            **{n.capitalize(): n for n in ("equal", "greater", "less", "where")},
+            **{n: f"logical_{n.lower()}" for n in ("And", "Or", "Xor")},
+            **{f"Bitwise{n}": f"bitwise_{n.lower()}" for n in ("And", "Or", "Xor")},
+            **{
+                n.capitalize(): n
+                for n in operators.UNARY
+                if "_" not in n and n not in ("negative", "isinf", "isnan")
+            },
+            "Erf": "erf",
+        }.items()
+    },
     "Relu": _function(functional.relu),
     "Sigmoid": _function(functional.sigmoid),
     "Tanh": _function(functional.tanh),
@@ -246,16 +313,48 @@ READERS: dict[str, Callable[[Chain, Step], None]] = {
     "Elu": _function(functional.elu, alpha=("alpha", 1.0)),
     "LeakyRelu": _function(functional.leaky_relu, slope=("alpha", 0.01)),
     "Softmax": _along_an_axis(functional.softmax),
-    "LogSoftmax": _along_an_axis(functional.log_softmax),
+    "LogSoftmax": _along_an_axis(functional.log_softmax, log=True),
     "Gelu": _gelu,
-    "silu": _function(functional.silu),
-    "of two classes": _two_classes,
-    "Flatten": _flatten,
-    "Reshape": _reshape,
+    "Selu": _function(operators.selu, alpha=("alpha", 1.6732632), gamma=("gamma", 1.0507010)),
+    "Celu": _function(operators.celu, alpha=("alpha", 1.0)),
+    "HardSigmoid": _function(operators.hard_sigmoid, alpha=("alpha", 0.2), beta=("beta", 0.5)),
+    "HardSwish": _function(operators.hard_swish),
+    "Hardmax": _function(operators.hardmax, axis=("axis", -1)),
+    "Mish": _function(operators.mish),
+    "Softsign": _function(operators.softsign),
+    "Swish": _function(operators.swish, alpha=("alpha", 1.0)),
+    "ThresholdedRelu": _function(operators.thresholded_relu, alpha=("alpha", 1.0)),
+    "Shrink": _function(operators.shrink, lambd=("lambd", 0.5), bias=("bias", 0.0)),
+    "PRelu": _prelu,
+    "Clip": _clip,
+    **{
+        f"Reduce{operator}": _reduction(name)
+        for operator, name in {
+            "LogSum": "log_sum",
+            "LogSumExp": "logsumexp",
+            "SumSquare": "sum_square",
+            **{n.capitalize(): n for n in ("l1", "l2", *operators.REDUCED)},
+        }.items()
+    },
+    "ArgMax": _largest("argmax"),
+    "ArgMin": _largest("argmin"),
     "BatchNormalization": _batch_norm,
     "LayerNormalization": _layer_norm,
-    "Dropout": _nothing,
+    "RMSNormalization": _function(operators.rms_norm, axis=("axis", -1), epsilon=EPSILON),
+    "InstanceNormalization": _function(operators.instance_norm, epsilon=EPSILON),
+    "GroupNormalization": _function(
+        operators.group_norm, groups=("num_groups", 1), epsilon=EPSILON
+    ),
+    "LpNormalization": _function(operators.lp_norm, axis=("axis", -1), p=("p", 2)),
+    "LRN": _function(
+        operators.local_response_norm, size=("size", 1), alpha=("alpha", 1e-4),
+        beta=("beta", 0.75), bias=("bias", 1.0),
+    ),
+    "MeanVarianceNormalization": _mean_variance,
+    "Dropout": _dropout,
     "Identity": _nothing,
     "Cast": _cast,
     "ZipMap": _nothing,
-}
+    **shape_readers.READERS,
+    **spatial_readers.READERS,
+}  # fmt: skip

@@ -43,7 +43,7 @@ def load(
     own = dict(custom or {})
     _check_description(path, description)
     try:
-        net = layers.from_config(description["network"], own)
+        net = layers.from_config(description["network"], {**_imported(), **own})
         loss = losses.from_config(description["loss"], own)
         metrics = config.from_config(description["metrics"], {**KNOWN, **own})
         history, columns = History(description["history"]), tuple(description["columns"])
@@ -71,6 +71,13 @@ def load(
         net, params, state, history=history, loss=loss, metrics=metrics, columns=columns,
         extra=extra, preparation=prepared,
     )  # fmt: skip
+
+
+def _imported() -> Mapping[str, Any]:
+    """What networks out of ONNX files are made of."""
+    from tinynn.onnx import KNOWN  # few models are
+
+    return KNOWN
 
 
 def _preparation(config: Any, build: Callable[[Any], Preparation] | None) -> Preparation | None:
