@@ -108,9 +108,15 @@ class Model:
         return backends.of(*arrays) if arrays else host()
 
     def predict(self, X: Any, batch_size: int | None = None) -> Any:
-        """`outputs` for X; if there is a preparation, labels or units for raw data, on the host."""
+        """The predictions for X: (samples, ...), on the model's backend.
+
+        They are `outputs`, or what the loss says these stand for: the expected counts under
+        `Poisson`, the means under `GaussianNLL`. If there is a preparation, they are labels or
+        units for raw data, on the host.
+        """
         if self.preparation is None:
-            return self.outputs(X, batch_size)
+            found = self.outputs(X, batch_size)
+            return self.loss.estimate(found) if isinstance(self.loss, losses.Loss) else found
         return self.preparation.decode(self._prepared_outputs(X, batch_size))
 
     def predict_proba(self, X: Any, batch_size: int | None = None) -> Any:
@@ -326,7 +332,8 @@ class Model:
         """Write the network to an ONNX file, whole or not at all, for other programs to run.
 
         The file takes what the network takes, batches of any size, as "input", and gives what
-        `outputs` gives, as "output"; where the loss knows probabilities, these as "probabilities".
+        `outputs` gives, as "output"; where the loss knows probabilities, these as "probabilities",
+        and where `predict` gives other numbers than `outputs`, these as "estimate".
         The model's description, its columns and its preparation are in the file's metadata.
 
         A model that carries a preparation takes the columns of the table instead, each (batch,),
