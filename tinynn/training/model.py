@@ -16,7 +16,7 @@ from tinynn.layers import run
 from tinynn.metrics import KNOWN, MetricLike, name_of
 from tinynn.training import files
 from tinynn.training.evaluation import check_targets, evaluate, matched, numbers
-from tinynn.training.history import History
+from tinynn.training.history import History, single
 from tinynn.training.inference import Inference
 from tinynn.training.predictor import Predictor, outputs
 from tinynn.training.summary import Summary, summarize
@@ -98,7 +98,7 @@ class Model:
             f"{sum(prod(a.shape) for a in arrays):,} parameters",
         ]
         shown += [repr(backends.of(arrays[0]))] if arrays else []
-        shown += [f"{name} {number:.4g}" for name, number in self.history.last.items()]
+        shown += [f"{name} {number:.4g}" for name, number in single(self.history.last).items()]
         return f"<Model {', '.join(shown)}>"
 
     @property
@@ -227,8 +227,8 @@ class Model:
 
     def evaluate(
         self, X: Any, y: Any = None, *, sample_weight: Any = None, batch_size: int | None = None
-    ) -> dict[str, float]:
-        """The loss and the metrics on these samples, as Python numbers.
+    ) -> dict[str, Any]:
+        """The loss and the metrics on these samples, as Python numbers, or lists of them.
 
         X may be a dataset or batches, as `fit` takes them; then y is in them.
 
