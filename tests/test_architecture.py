@@ -28,7 +28,7 @@ ARROWS: dict[str, set[str]] = {
     "compiler": {"trace", "rules", "transforms", "tree"},
     "functional": {"trace", "rules"},
     "initializers": {"trace", "rules", "functional", "config"},
-    "losses": {"trace", "rules", "functional", "config"},
+    "losses": {"trace", "rules", "transforms", "functional", "config"},
     "metrics": {"trace", "functional", "losses", "config"},
     "layers": {"trace", "rules", "transforms", "functional", "initializers", "config", "tree"},
     "optim": {"trace", "rules", "functional", "config", "tree"},

@@ -15,6 +15,7 @@ from tinynn.layers import BatchNorm, LayerNorm, Linear, Sequential
 from tinynn.losses import (
     AbsoluteError,
     BinaryCrossEntropy,
+    LogCosh,
     NegativeLogLikelihood,
     Poisson,
     SoftmaxCrossEntropy,
@@ -181,6 +182,7 @@ LOSSES: list[tuple[Any, Check]] = [
     (SquaredError(), lambda p, t: 2 * (p - t) / p.size),
     (SquaredError(reduction="half_sum"), lambda p, t: p - t),
     (AbsoluteError(reduction="sum"), lambda p, t: np.sign(p - t)),
+    (LogCosh(), lambda p, t: np.tanh(p - t) / p.size),
     (Poisson(), lambda p, t: (np.exp(p) - t) / p.size),
     (BinaryCrossEntropy(), lambda p, t: (logistic(p) - t) / p.size),
     (SoftmaxCrossEntropy(), lambda p, t: (shares(p) - np.eye(2)[t]) / len(t)),

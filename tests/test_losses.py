@@ -11,6 +11,7 @@ import pytest
 
 import backends
 import tinynn
+from tests import loss_cases
 from tests.checks import assert_close
 from tests.gradients import (
     assert_matches_differences,
@@ -117,7 +118,9 @@ def placed(
 
 
 def test_every_loss_is_tested_here() -> None:
-    assert {type(loss) for loss, _ in CASES.values()} == set(losses.NAMES.values())
+    here = {type(loss) for loss, _ in CASES.values()}
+    others = {type(case.loss) for case in loss_cases.CASES.values()}  # tests/test_other_losses.py
+    assert here | others == set(losses.NAMES.values())
 
 
 # Values.
@@ -455,17 +458,20 @@ def test_settings_out_of_range(make: Callable[[], Loss], message: str) -> None:
 
 
 def test_get() -> None:
-    names = {
-        SquaredError(): "squared_error mean_squared_error mse",
-        AbsoluteError(): "absolute_error mean_absolute_error mae",
-        Huber(): "huber",
-        Poisson(): "poisson",
-        BinaryCrossEntropy(): "binary_cross_entropy bce",
-        SoftmaxCrossEntropy(): "cross_entropy softmax_cross_entropy",
-        NegativeLogLikelihood(): "nll negative_log_likelihood",
-    }
-    found = {name: loss for loss, known in names.items() for name in known.split()}
-    assert {name: losses.get(name) for name in losses.NAMES} == found
+    names = """
+        squared_error:SquaredError mean_squared_error:SquaredError mse:SquaredError
+        absolute_error:AbsoluteError mean_absolute_error:AbsoluteError mae:AbsoluteError
+        huber:Huber smooth_l1:SmoothL1 log_cosh:LogCosh poisson:Poisson
+        gaussian_nll:GaussianNLL quantile:Quantile pinball:Quantile cosine_distance:CosineDistance
+        binary_cross_entropy:BinaryCrossEntropy bce:BinaryCrossEntropy
+        cross_entropy:SoftmaxCrossEntropy softmax_cross_entropy:SoftmaxCrossEntropy
+        nll:NegativeLogLikelihood negative_log_likelihood:NegativeLogLikelihood
+        binary_focal:BinaryFocal focal:SoftmaxFocal softmax_focal:SoftmaxFocal
+        kl_divergence:KLDivergence hinge:Hinge squared_hinge:SquaredHinge
+        multiclass_hinge:MulticlassHinge ctc:CTC triplet:Triplet info_nce:InfoNCE
+    """
+    found = {name: type(losses.get(name)).__name__ for name in losses.NAMES}
+    assert found == dict(pair.split(":") for pair in names.split())
     message = "loss: expected one of squared_error, .*got 'hubber'. To fix it: did you mean 'huber'"
     with pytest.raises(ValueError, match=message):
         losses.get("hubber")

@@ -1,6 +1,7 @@
 """tinynn.metrics: numbers beside scikit-learn's, batches of any size, tasks, names and errors."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,39 +14,68 @@ from tinynn.functional import log_softmax
 from tinynn.layers import Linear, Sequential
 from tinynn.losses import (
     BinaryCrossEntropy,
+    GaussianNLL,
+    Hinge,
+    MulticlassHinge,
     NegativeLogLikelihood,
+    Poisson,
+    Quantile,
     SoftmaxCrossEntropy,
+    SoftmaxFocal,
     SquaredError,
+    Triplet,
 )
 from tinynn.metrics import (
     F1,
     R2,
+    ROCAUC,
     Accuracy,
+    AveragePrecision,
+    BalancedAccuracy,
+    CohenKappa,
+    ConfusionMatrix,
+    IntervalCoverage,
     LogLoss,
+    MatthewsCorrelation,
     MeanAbsoluteError,
+    MeanAbsolutePercentageError,
     MeanSquaredError,
+    MedianAbsoluteError,
     Metric,
+    Perplexity,
     Precision,
     Recall,
+    RootMeanSquaredError,
     TopKAccuracy,
 )
-from tinynn.training import fit
+from tinynn.training import EarlyStopping, fit, load
 
 X = np.random.RandomState(0).randn(20, 3)
 DRAW = np.random.default_rng(3)
 LOGITS = DRAW.normal(size=(40, 5))
 LABELS = DRAW.integers(0, 4, size=40)  # class 4 occurs in answers at most
+TIED = np.round(LOGITS, 0) + 0.25  # ties
 BITS = (DRAW.uniform(size=(40, 5)) < 0.4).astype(int)
 NUMBERS = LOGITS + DRAW.normal(size=(40, 5))
 WEIGHT = DRAW.uniform(size=40) * DRAW.integers(0, 2, size=40)
 OF_CLASSES = (Accuracy(), Precision(), Recall(), F1(), LogLoss())
-OF_NUMBERS = (MeanAbsoluteError(), MeanSquaredError(), R2())
+RANKED = (Perplexity(), ROCAUC(), AveragePrecision(), F1(average="micro"),
+          Precision(average="weighted"))  # fmt: skip
+OF_COUNTS = (ConfusionMatrix(), BalancedAccuracy(), MatthewsCorrelation(), CohenKappa(),
+             ConfusionMatrix(normalize="true"))  # fmt: skip
+OF_NUMBERS = (MeanAbsoluteError(), MeanSquaredError(), R2(), RootMeanSquaredError(),
+              MedianAbsoluteError(), MeanAbsolutePercentageError())  # fmt: skip
 TASKS: dict[str, tuple[Any, Any, Any, tuple[Metric, ...]]] = {
-    "multiclass": (SoftmaxCrossEntropy(), LOGITS, LABELS, (*OF_CLASSES, TopKAccuracy(k=2))),
+    "multiclass": (
+        SoftmaxCrossEntropy(),
+        LOGITS,
+        LABELS,
+        (*OF_CLASSES, *RANKED, *OF_COUNTS, TopKAccuracy(k=2)),
+    ),
     "one-hot": (SoftmaxCrossEntropy(), LOGITS, np.eye(5, dtype=int)[LABELS], OF_CLASSES),
-    "binary": (BinaryCrossEntropy(), LOGITS[:, :1], BITS[:, 0], OF_CLASSES),
+    "binary": (BinaryCrossEntropy(), TIED[:, :1], BITS[:, 0], (*OF_CLASSES, *RANKED, *OF_COUNTS)),
     "booleans": (BinaryCrossEntropy(), LOGITS[:, 0], BITS[:, :1] == 1, OF_CLASSES),
-    "multilabel": (BinaryCrossEntropy(), LOGITS, BITS, OF_CLASSES),
+    "multilabel": (BinaryCrossEntropy(), TIED, BITS, (*OF_CLASSES, *RANKED)),
     "numbers": (SquaredError(), LOGITS, NUMBERS, OF_NUMBERS),
     "a number": (SquaredError(), LOGITS[:, :1], NUMBERS[:, 0], OF_NUMBERS),
 }
@@ -62,7 +92,7 @@ def placed(task: str, metric: Metric, backend: Backend, dtype: str) -> tuple[Any
     return ready, prediction, target, weight
 
 
-def by_hand(task: str, metric: Metric, weight: Any) -> float:
+def by_hand(task: str, metric: Metric, weight: Any) -> Any:
     """scikit-learn's number, or what it is by definition."""
     from sklearn import metrics as sk
 
@@ -73,10 +103,22 @@ def by_hand(task: str, metric: Metric, weight: Any) -> float:
         t = np.reshape(t, p.shape)
     settings: dict[str, Any] = {"sample_weight": weight}
     if task in ("numbers", "a number"):
-        functions = {R2: sk.r2_score, MeanAbsoluteError: sk.mean_absolute_error}
+        functions = {
+            R2: sk.r2_score,
+            MeanAbsoluteError: sk.mean_absolute_error,
+            RootMeanSquaredError: sk.root_mean_squared_error,
+            MedianAbsoluteError: sk.median_absolute_error,
+            MeanAbsolutePercentageError: sk.mean_absolute_percentage_error,
+        }
         return float(functions.get(type(metric), sk.mean_squared_error)(t, p, **settings))
+    if isinstance(metric, Perplexity):
+        return float(np.exp(by_hand(task, LogLoss(), weight)))
+    ranking = {ROCAUC: sk.roc_auc_score, AveragePrecision: sk.average_precision_score}
     if task in ("multiclass", "one-hot"):
         shares = np.exp(p) / np.exp(p).sum(axis=1, keepdims=True)
+        if type(metric) in ranking:  # of each class that occurs
+            rank = ranking[type(metric)]
+            return np.mean([rank(t == c, shares[:, c], **settings) for c in range(4)])
         if isinstance(metric, TopKAccuracy):
             return float(sk.top_k_accuracy_score(t, p, k=2, labels=range(5), **settings))
         if isinstance(metric, LogLoss):
@@ -90,7 +132,22 @@ def by_hand(task: str, metric: Metric, weight: Any) -> float:
         answers = (p > 0).astype(int)
         t, average = t.astype(int), "macro" if task == "multilabel" else "binary"
         if average == "binary":
-            t, answers = t.ravel(), answers.ravel()
+            t, answers, p = t.ravel(), answers.ravel(), p.ravel()
+        if type(metric) in ranking:
+            return float(ranking[type(metric)](t, p, **settings))
+    if isinstance(metric, ConfusionMatrix):
+        labels = np.arange(2 if average == "binary" else 5)
+        normal = metric.normalize
+        return sk.confusion_matrix(t, answers, labels=labels, normalize=normal, **settings)
+    counts: Any = {
+        BalancedAccuracy: sk.balanced_accuracy_score,
+        MatthewsCorrelation: sk.matthews_corrcoef,
+        CohenKappa: sk.cohen_kappa_score,
+    }
+    if type(metric) in counts:
+        return float(counts[type(metric)](t, answers, **settings))
+    if average != "binary":
+        average = getattr(metric, "average", average)
     if isinstance(metric, Accuracy):
         if task == "multilabel":
             return float(1 - sk.hamming_loss(t, answers, **settings))
@@ -100,6 +157,7 @@ def by_hand(task: str, metric: Metric, weight: Any) -> float:
 
 
 @pytest.mark.only("numpy")
+@pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true")
 @pytest.mark.parametrize(("task", "metric"), CASES)
 @pytest.mark.parametrize("weighted", [False, True])
 def test_numbers_are_those_of_scikit_learn(
@@ -108,7 +166,7 @@ def test_numbers_are_those_of_scikit_learn(
     ready, prediction, target, weight = placed(task, metric, backend, "float64")
     weight = weight if weighted else None
     found = ready(prediction, target, weight)
-    assert_close(found, by_hand(task, metric, weight), backend, dtype="float64", rtol=1e-12)
+    assert_close(found, by_hand(task, metric, weight), backend, rtol=1e-12)
 
 
 @pytest.mark.parametrize(("task", "metric"), CASES)
@@ -119,12 +177,12 @@ def test_numbers_are_those_of_numpy_in_batches_of_any_size(
     ready, prediction, target, weight = placed(task, metric, backend, "float32")
     rest = (weight,) if weighted else ()
     expected = metrics.prepare(metric, *TASKS[task][:3])(*TASKS[task][1:3], *[WEIGHT] * len(rest))
-    assert_close(ready(prediction, target, *rest), expected, backend, shape=(), rtol=1e-5)
+    assert_close(ready(prediction, target, *rest), expected, backend, rtol=1e-5)
     state = ready.init(prediction, target, *rest)
     for start in range(0, 40, 13):  # the last is a batch of one
         rows = slice(start, min(start + 13, 40))
         state = ready.update(state, *(a[rows, ...] for a in (prediction, target, *rest)))
-    assert_close(ready.compute(state), expected, backend, shape=(), rtol=1e-5)
+    assert_close(ready.compute(state), expected, backend, rtol=1e-5)
 
 
 @pytest.mark.parametrize(("task", "metric"), CASES)
@@ -144,9 +202,11 @@ def test_weights_of_zero_alone_give_no_number_at_all(
     task: str, metric: Metric, backend: Backend
 ) -> None:
     ready, prediction, target, weight = placed(task, metric, backend, "float32")
-    expected = 1.0 if isinstance(metric, R2) else 0.0  # no error, of nothing that varies
+    # No error of nothing that varies, and the power of no mean at all.
+    expected = 1.0 if isinstance(metric, R2 | Perplexity) else 0.0
     nothing = backend.xp.zeros_like(weight)
-    assert_close(ready(prediction, target, nothing), expected, backend, shape=())
+    found = ready(prediction, target, nothing)
+    assert_close(found, np.full(tuple(found.shape), expected), backend)
 
 
 def test_r2_of_targets_far_from_zero(backend: Backend) -> None:
@@ -254,8 +314,49 @@ def test_targets_that_do_not_fit(metric: Metric, target: Any, message: str) -> N
 def test_settings_out_of_range() -> None:
     with pytest.raises(ValueError, match="task to be None or one of binary, multiclass, multilab"):
         Accuracy(task="classes")
+    with pytest.raises(ValueError, match=r"average to be one of macro, micro, weighted"):
+        F1(average="mean")
+    with pytest.raises(ValueError, match='normalize to be None, "true", "pred" or "all"'):
+        ConfusionMatrix(normalize="rows")
     with pytest.raises(ValueError, match="k to be a whole number of 1 or more"):
         TopKAccuracy(0)
+
+
+def test_metrics_of_numbers_measure_what_predictions_stand_for(backend: Backend) -> None:
+    logs, counts = backend.asarray(LOGITS, "float32"), backend.asarray(BITS)
+    expected = np.abs(np.exp(LOGITS) - BITS).mean()
+    metric: Any = metrics.prepare("mae", Poisson(), logs, counts)
+    assert_close(metric(logs, counts), expected, backend, rtol=1e-5)
+    means: Any = metrics.prepare("rmse", GaussianNLL(), logs[:, :4], counts[:, :2])
+    expected = np.sqrt(((LOGITS[:, :2] - BITS[:, :2]) ** 2).mean(axis=0)).mean()
+    assert_close(means(logs[:, :4], counts[:, :2]), expected, backend, rtol=1e-5)
+
+
+def test_interval_coverage(backend: Backend) -> None:
+    ends = backend.asarray([[0.0, 1.0], [0.0, 1.0], [1.0, 2.0], [3.0, 2.0]], "float32")
+    target = backend.asarray([0.5, 2.0, 1.0, 2.5], "float32")
+    loss = Quantile((0.1, 0.9))
+    metric: Any = metrics.prepare("interval_coverage", loss, ends, target)
+    assert_close(metric(ends, target), 0.5, backend)
+    weight = backend.asarray([1.0, 1.0, 2.0, 0.0], "float32")
+    assert_close(metric(ends, target, weight), 0.75, backend)
+    with pytest.raises(ValueError, match=r'quantiles task. To fix it: use "interval_coverage"'):
+        metrics.prepare("mae", loss, ends, target)
+    with pytest.raises(ValueError, match="to be told the quantiles"):
+        IntervalCoverage()(ends, target)
+
+
+def test_log_loss_of_focal_losses_and_hinges() -> None:
+    wanted = metrics.prepare("log_loss", SoftmaxCrossEntropy(), LOGITS, LABELS)
+    for loss in (SoftmaxFocal(class_weight={0: 2.0}), SoftmaxCrossEntropy(label_smoothing=0.1)):
+        assert metrics.prepare("log_loss", loss, LOGITS, LABELS) == wanted
+    for name in ("log_loss", "perplexity"):
+        with pytest.raises(ValueError, match="a loss that knows probabilities, got Hinge"):
+            metrics.prepare(name, Hinge(), LOGITS, BITS)
+    ranked = metrics.prepare("roc_auc", MulticlassHinge(), LOGITS, LABELS)
+    assert 0 < float(ranked(LOGITS, LABELS)) < 1
+    with pytest.raises(ValueError, match=r"embedding task. To fix it: leave it out"):
+        metrics.prepare("accuracy", Triplet(), LOGITS, LABELS)
 
 
 # Functions.
@@ -326,8 +427,12 @@ def test_names_are_called_as_they_were_typed() -> None:
 
 def test_directions() -> None:
     better = {name for name in metrics.NAMES if metrics.direction(name)}
-    assert better == {"accuracy", "top_k_accuracy", "precision", "recall", "f1", "r2"}
-    assert all(metrics.direction(name) is not None for name in metrics.NAMES)
+    assert better == {
+        "accuracy", "top_k_accuracy", "precision", "recall", "f1", "r2", "balanced_accuracy",
+        "matthews_correlation", "cohen_kappa", "roc_auc", "average_precision",
+    }  # fmt: skip
+    unknown = {name for name in metrics.NAMES if metrics.direction(name) is None}
+    assert unknown == {"confusion_matrix", "interval_coverage"}
     assert metrics.direction("loss") is False
     assert metrics.direction("quality") is None
     assert metrics.direction(F1()) is True
@@ -351,6 +456,24 @@ def test_accuracy_of_integer_labels_that_do_not_exclude_each_other(backend: Back
     model = fit(Linear(3), x, backend.asarray(bits), **options)
     expected = ((backend.to_host(model.predict(x)) > 0) == bits).mean()
     assert model.history["accuracy"][-1] == pytest.approx(expected)
+
+
+@pytest.mark.reads_scalars
+def test_a_matrix_in_histories(backend: Backend, tmp_path: Path) -> None:
+    x, labels = backend.asarray(X, "float32"), backend.asarray(np.arange(20) % 3)
+    measured = ["confusion_matrix", "roc_auc"]
+    model = fit(Linear(3), x, labels, epochs=2, metrics=measured, progress=True, engine="eager")
+    matrix = model.history["confusion_matrix"][-1]
+    assert np.sum(matrix, axis=1).tolist() == [7, 7, 6]
+    assert model.evaluate(x, labels)["confusion_matrix"] == matrix
+    assert "roc auc" in repr(model).replace("_", " ")
+    assert "matrix" not in repr(model)
+    model.save(tmp_path / "model.tinynn")
+    assert load(tmp_path / "model.tinynn", backend).history == model.history
+    for mode, message in ((None, "that does not say"), ("max", "to be a single number")):
+        stopping = EarlyStopping("confusion_matrix", mode=mode)
+        with pytest.raises(ValueError, match=message):
+            fit(Linear(3), x, labels, epochs=2, metrics=measured, callbacks=[stopping])
 
 
 def test_accuracy_of_a_regression_is_refused() -> None:

@@ -57,12 +57,17 @@ LAYERS: dict[str, Any] = {
 # Every functional that makes an array of one array.
 ACTIVATIONS = set(activations.__all__) - {"dropout", "linear", "one_hot"}
 #: Losses of classes, whose head is exported, with the shape of what they take.
-HEADS: dict[str, tuple[Any, int]] = {
+HEADS = {
     "softmax": (losses.SoftmaxCrossEntropy(), 3),
     "binary": (losses.BinaryCrossEntropy(), 1),
     "labels": (losses.BinaryCrossEntropy(), 3),
     "likelihood": (losses.NegativeLogLikelihood(), 3),
+    "divergence": (losses.KLDivergence(), 3),
+    "focal": (losses.SoftmaxFocal(), 3),
+    "binary focal": (losses.BinaryFocal(), 1),
 }
+#: Losses of numbers that the output stands for.
+ESTIMATES = {"counts": (losses.Poisson(), 2), "means": (losses.GaussianNLL(), 4)}
 
 
 def made(net: Any, x: Any, **about: Any) -> Model:
@@ -135,29 +140,27 @@ def test_integers(tmp_path):
     assert_same(exported(model, tmp_path, IDS), model, IDS)
 
 
-@pytest.mark.parametrize("name", HEADS)
-def test_every_head_gives_probabilities(name, tmp_path):
-    loss, width = HEADS[name]
+@pytest.mark.parametrize("name", {**HEADS, **ESTIMATES})
+def test_every_head_is_exported(name, tmp_path):
+    loss, width = {**HEADS, **ESTIMATES}[name]
     last = (functional.log_softmax,) if name == "likelihood" else ()
     model = made(Sequential(Linear(8), functional.relu, Linear(width), *last), X, loss=loss)
+    head = "estimate" if name in ESTIMATES else "probabilities"
+    method = model.predict if name in ESTIMATES else model.predict_proba
     runs = exported(model, tmp_path)
-    assert [each.name for each in runs.get_outputs()] == ["output", "probabilities"]
+    assert [each.name for each in runs.get_outputs()] == ["output", head]
     for rows in (1, 7, 256):
         x = DRAW.normal(size=(rows, 5)).astype(np.float32)
-        found = runs.run(["output", "probabilities"], {"input": x})
-        np.testing.assert_allclose(found[0], model.predict(x), atol=1e-5, rtol=1e-5)
-        np.testing.assert_allclose(found[1], model.predict_proba(x), atol=1e-5, rtol=1e-5)
+        found = runs.run(["output", head], {"input": x})
+        for there, here in zip(found, (model.outputs(x), method(x)), strict=True):
+            np.testing.assert_allclose(there, here, atol=1e-5, rtol=1e-5)
 
 
 def test_every_loss_is_there_as_a_head():
-    kinds = {type(loss) for loss, _ in HEADS.values()}
-    knows = {each for each in map(losses.__dict__.get, losses.__all__) if is_head(each)}
-    assert kinds == knows
-
-
-def is_head(kind: Any) -> bool:
-    own = isinstance(kind, type) and issubclass(kind, losses.Loss)
-    return own and kind.probabilities is not losses.Loss.probabilities
+    for table, method in ((HEADS, "probabilities"), (ESTIMATES, "estimate")):
+        kinds = set(losses.NAMES.values())
+        own = {k for k in kinds if getattr(k, method) is not getattr(losses.Loss, method)}
+        assert {type(loss) for loss, _ in table.values()} == own
 
 
 @pytest.mark.parametrize("loss", [losses.SquaredError(), None, lambda p, t: ((p - t) ** 2).mean()])

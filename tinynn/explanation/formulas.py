@@ -102,11 +102,13 @@ _LOSSES: dict[str, tuple[str, str]] = {
     "SquaredError": ("(p - t)²", "2 (p - t)"),
     "AbsoluteError": ("|p - t|", "sign(p - t)"),
     "Huber": ("½ (p - t)² up to δ, then δ (|p - t| - ½ δ)", "(p - t, at most δ)"),
+    "LogCosh": ("log cosh(p - t)", "tanh(p - t)"),
     "Poisson": ("exp(p) - t p", "(exp(p) - t)"),
     "BinaryCrossEntropy": (
         "-t log σ(p) - (1 - t) log(1 - σ(p))", "(σ(p) - t)"
     ),
     "SoftmaxCrossEntropy": ("-log softmax(p)[t]", "(softmax(p) - onehot(t))"),
+    "KLDivergence": ("Σ t log(t / softmax(p))", "(softmax(p) - t)"),
     "NegativeLogLikelihood": ("-p[t]", "-onehot(t)"),
 }  # fmt: skip
 

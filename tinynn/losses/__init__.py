@@ -13,23 +13,57 @@ from tinynn.losses.base import Loss
 from tinynn.losses.choice import activation_conflict, for_targets
 from tinynn.losses.classification import (
     BinaryCrossEntropy,
+    KLDivergence,
     NegativeLogLikelihood,
     SoftmaxCrossEntropy,
 )
+from tinynn.losses.ctc import CTC, ctc_loss
+from tinynn.losses.distributions import GaussianNLL, Quantile
+from tinynn.losses.embeddings import InfoNCE, Triplet
+from tinynn.losses.margins import (
+    BinaryFocal,
+    Hinge,
+    MulticlassHinge,
+    SoftmaxFocal,
+    SquaredHinge,
+)
 from tinynn.losses.names import find
-from tinynn.losses.regression import AbsoluteError, Huber, Poisson, SquaredError
+from tinynn.losses.regression import (
+    AbsoluteError,
+    CosineDistance,
+    Huber,
+    LogCosh,
+    Poisson,
+    SmoothL1,
+    SquaredError,
+)
 
 __all__ = [
+    "CTC",
     "KNOWN",
     "AbsoluteError",
     "BinaryCrossEntropy",
+    "BinaryFocal",
+    "CosineDistance",
+    "GaussianNLL",
+    "Hinge",
     "Huber",
+    "InfoNCE",
+    "KLDivergence",
+    "LogCosh",
     "Loss",
+    "MulticlassHinge",
     "NegativeLogLikelihood",
     "Poisson",
+    "Quantile",
+    "SmoothL1",
     "SoftmaxCrossEntropy",
+    "SoftmaxFocal",
     "SquaredError",
+    "SquaredHinge",
+    "Triplet",
     "activation_conflict",
+    "ctc_loss",
     "for_targets",
     "from_config",
     "get",
@@ -44,13 +78,29 @@ NAMES: dict[str, type[Loss]] = {
     "mean_absolute_error": AbsoluteError,
     "mae": AbsoluteError,
     "huber": Huber,
+    "smooth_l1": SmoothL1,
+    "log_cosh": LogCosh,
     "poisson": Poisson,
+    "gaussian_nll": GaussianNLL,
+    "quantile": Quantile,
+    "pinball": Quantile,
+    "cosine_distance": CosineDistance,
     "binary_cross_entropy": BinaryCrossEntropy,
     "bce": BinaryCrossEntropy,
     "cross_entropy": SoftmaxCrossEntropy,
     "softmax_cross_entropy": SoftmaxCrossEntropy,
     "negative_log_likelihood": NegativeLogLikelihood,
     "nll": NegativeLogLikelihood,
+    "binary_focal": BinaryFocal,
+    "focal": SoftmaxFocal,
+    "softmax_focal": SoftmaxFocal,
+    "kl_divergence": KLDivergence,
+    "hinge": Hinge,
+    "squared_hinge": SquaredHinge,
+    "multiclass_hinge": MulticlassHinge,
+    "ctc": CTC,
+    "triplet": Triplet,
+    "info_nce": InfoNCE,
 }
 KNOWN: Mapping[str, Any] = {loss.__name__: loss for loss in NAMES.values()}
 """The loss classes by name, as `to_config` writes them."""

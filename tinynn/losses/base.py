@@ -11,7 +11,7 @@ from tinynn.trace.scopes import composite
 Array: TypeAlias = Any
 Shape: TypeAlias = tuple[int, ...]
 REDUCTIONS = ("mean", "sum", "half_sum")
-TASKS = ("binary", "multiclass", "multilabel", "regression")
+TASKS = ("binary", "multiclass", "multilabel", "regression", "quantiles", "embedding")
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,8 @@ class Loss(Configured):
     def task(self, prediction: Array) -> str | None:
         """The kind of answer a prediction is.
 
-        "binary", "multiclass", "multilabel" or "regression"; None where the loss does not say.
+        One of `TASKS`: "binary", "multiclass", "multilabel", "regression", "quantiles" or
+        "embedding"; None where the loss does not say.
         """
         return None
 
@@ -77,6 +78,22 @@ class Loss(Configured):
     def probabilities(self, prediction: Array) -> Array:
         """The probabilities that predictions stand for. Raises TypeError for a loss of numbers."""
         raise TypeError(f"{self}: expected a loss for classes: it has no probabilities")
+
+    def estimate(self, prediction: Array) -> Array:
+        """The numbers that predictions stand for, such as the means of distributions.
+
+        `predict` gives them, and metrics of numbers measure them; the predictions themselves,
+        where a loss does not say otherwise.
+        """
+        return prediction
+
+    def outputs(self, numbers: int) -> int:
+        """The width of a network for targets of so many numbers a sample."""
+        return numbers
+
+    def leading(self, target: Any) -> Array:
+        """The array of the target that has a row a sample and whose shape is checked."""
+        return target
 
     def fit_to(
         self,
@@ -121,7 +138,7 @@ class Loss(Configured):
         ShapeError
             The shapes do not fit; nothing is broadcast.
         """
-        self.check_shapes(prediction.shape, target.shape)
+        self.check_shapes(prediction.shape, self.leading(target).shape)
         values, weight = self.values(prediction, target), self.entry_weights(prediction, target)
         if sample_weight is not None:
             rows = match_rows(self, sample_weight, values)
@@ -158,15 +175,16 @@ outputs, got labels from 0 to 3. To fix it: give the network more outputs, or nu
 from 0
 
         """
-        if target.ndim and target.shape[0] == 0:
+        shape = tuple(self.leading(target).shape)
+        if shape[:1] == (0,):
             raise ValueError(f"{self}: expected at least one sample, got none")
         if not namespace(prediction).isdtype(prediction.dtype, "real floating"):
             raise DtypeError(
                 f"{self}: expected predictions of a real floating-point dtype, "
                 f"got {prediction.dtype}. To fix it: let the network end in a Linear layer"
             )
-        rows = tuple(target.shape[:1])
-        self.check_shapes(rows + tuple(prediction.shape[1:]), target.shape)
+        rows = shape[:1]
+        self.check_shapes(rows + tuple(prediction.shape[1:]), shape)
         if sample_weight is not None and tuple(sample_weight.shape[:1]) != rows:
             raise ShapeError(
                 f"{self}: expected sample_weight to have one weight for each of {rows[0]} samples, "

@@ -7,9 +7,11 @@ from tinynn import functional
 from tinynn.losses.base import Array, Loss, holds
 from tinynn.losses.classification import (
     BinaryCrossEntropy,
+    KLDivergence,
     NegativeLogLikelihood,
     SoftmaxCrossEntropy,
 )
+from tinynn.losses.margins import Hinge, MulticlassHinge
 from tinynn.losses.regression import SquaredError
 from tinynn.trace import namespace
 
@@ -150,10 +152,15 @@ _TAKE_OFF = (
 )
 _OR_NLL = _TAKE_OFF + ", or end in log_softmax and use NegativeLogLikelihood()"
 _LOG_SOFTMAX = "end the network in log_softmax instead"
+_NO_RANGE = "take it off the end of the network: a hinge is of numbers of any size"
+_BOUNDED = {"sigmoid": _NO_RANGE, "softmax": _NO_RANGE, "log_softmax": _NO_RANGE}
 _CONFLICTS: dict[type[Loss], dict[str, str]] = {
     BinaryCrossEntropy: {"sigmoid": _TAKE_OFF, "softmax": _TAKE_OFF, "log_softmax": _TAKE_OFF},
     SoftmaxCrossEntropy: {"sigmoid": _TAKE_OFF, "softmax": _OR_NLL},
+    KLDivergence: {"sigmoid": _TAKE_OFF, "softmax": _TAKE_OFF},
     NegativeLogLikelihood: {"sigmoid": _LOG_SOFTMAX, "softmax": _LOG_SOFTMAX},
+    Hinge: _BOUNDED,
+    MulticlassHinge: _BOUNDED,
 }
 
 
@@ -180,7 +187,8 @@ it off the end of the network; loss.probabilities(prediction) gives the probabil
     while isinstance(last, functools.partial):
         last = last.func
     expected = "log-probabilities" if isinstance(loss, NegativeLogLikelihood) else "logits"
-    for name, fix in _CONFLICTS.get(type(loss), {}).items():
+    kind = next((each for each in _CONFLICTS if isinstance(loss, each)), None)
+    for name, fix in ({} if kind is None else _CONFLICTS[kind]).items():
         if last is getattr(functional, name):
             return (
                 f"{loss}: expected {expected}, got a network that ends in {name}. To fix it: {fix}"

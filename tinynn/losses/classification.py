@@ -1,4 +1,8 @@
-"""Losses of classes: binary cross-entropy, and those of classes that exclude each other."""
+"""Losses of classes: the base classes of all, and the cross-entropies.
+
+`OfLabels` is the base of losses of independent yes-or-no labels, which write `cost`; `OfOneClass`
+of those of classes that exclude each other, which write `scores`.
+"""
 
 from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, Self
@@ -75,7 +79,73 @@ class _Classification(Loss):
 
 
 @dataclass(frozen=True)
-class BinaryCrossEntropy(_Classification):
+class OfLabels(_Classification):
+    """Base class of the losses of independent yes-or-no labels; derive from it and write `cost`.
+
+    prediction: (batch, ...), of which those above 0 are answers of yes; target: 0 or 1, of its
+    shape, where a last axis of length 1 may be left out.
+    """
+
+    threshold = 0.0
+
+    def cost(self, prediction: Array) -> Array:
+        """The value of predictions for the target 0; `cost(-prediction)` is that for 1."""
+        raise NotImplementedError
+
+    def shares(self, prediction: Array, target: Array) -> Array:
+        """The target from 0 to 1, in the prediction's dtype and shape."""
+        return match_target(prediction, target)
+
+    def task(self, prediction: Array) -> str:
+        return "multilabel" if prediction.ndim > 1 and prediction.shape[-1] > 1 else "binary"
+
+    def decide(self, prediction: Array) -> Array:
+        return prediction > self.threshold
+
+    def class_count(self, prediction: Array) -> int:
+        return 2
+
+    def values(self, prediction: Array, target: Array) -> Array:
+        target, smoothing = self.shares(prediction, target), getattr(self, "label_smoothing", 0.0)
+        soft = target * (1.0 - smoothing) + 0.5 * smoothing
+        off, on = (1.0, 1.0) if self.class_weight is None else self.by_class(prediction)
+        xp = namespace(prediction, soft)
+        return xp.add(
+            xp.multiply(on * soft, self.cost(-prediction)),
+            xp.multiply(off * (1.0 - soft), self.cost(prediction)),
+        )
+
+    def entry_weights(self, prediction: Array, target: Array) -> Array | None:
+        if self.class_weight is None:
+            return None
+        target = self.shares(prediction, target)
+        off, on = self.by_class(prediction)
+        return on * target + off * (1.0 - target)
+
+    def count_classes(
+        self, prediction: Array, target: Array, sample_weight: Array | None
+    ) -> list[float]:
+        xp = namespace(target)
+        target = xp.reshape(target, (*target.shape, 1))
+        if xp.isdtype(target.dtype, "bool"):
+            target = xp.astype(target, xp.int8)
+        off = 1 - target
+        shares = xp.concat([off, target], axis=-1)
+        return class_counts(shares, 2, prediction, sample_weight, by_label=False)
+
+    def check_target(self, prediction: Array, target: Array) -> None:
+        target = namespace(target).astype(target, prediction.dtype)
+        if not holds((target >= 0) & (target <= 1)):
+            xp = namespace(target)
+            raise ValueError(
+                f"{self}: expected targets from 0 to 1, got targets from "
+                f"{float(xp.min(target))} to {float(xp.max(target))}. "
+                "To fix it: use SoftmaxCrossEntropy for more than two classes"
+            )
+
+
+@dataclass(frozen=True)
+class BinaryCrossEntropy(OfLabels):
     """The cross-entropy of independent yes-or-no labels, from logits.
 
     It is -(t * log(p) + (1 - t) * log(1 - p)) with p = sigmoid(prediction), without overflow.
@@ -103,61 +173,15 @@ class BinaryCrossEntropy(_Classification):
     _: KW_ONLY
     label_smoothing: float = 0.0
 
-    threshold = 0.0
-
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_smoothing(self)
 
-    def task(self, prediction: Array) -> str:
-        return "multilabel" if prediction.ndim > 1 and prediction.shape[-1] > 1 else "binary"
-
-    def decide(self, prediction: Array) -> Array:
-        return prediction > self.threshold
+    def cost(self, prediction: Array) -> Array:
+        return softplus(prediction)
 
     def probabilities(self, prediction: Array) -> Array:
         return sigmoid(prediction)
-
-    def class_count(self, prediction: Array) -> int:
-        return 2
-
-    def values(self, prediction: Array, target: Array) -> Array:
-        target = match_target(prediction, target)
-        soft = target * (1.0 - self.label_smoothing) + 0.5 * self.label_smoothing
-        off, on = (1.0, 1.0) if self.class_weight is None else self.by_class(prediction)
-        xp = namespace(prediction, soft)
-        return xp.add(
-            xp.multiply(on * soft, softplus(-prediction)),
-            xp.multiply(off * (1.0 - soft), softplus(prediction)),
-        )
-
-    def entry_weights(self, prediction: Array, target: Array) -> Array | None:
-        if self.class_weight is None:
-            return None
-        target = match_target(prediction, target)
-        off, on = self.by_class(prediction)
-        return on * target + off * (1.0 - target)
-
-    def count_classes(
-        self, prediction: Array, target: Array, sample_weight: Array | None
-    ) -> list[float]:
-        xp = namespace(target)
-        target = xp.reshape(target, (*target.shape, 1))
-        if xp.isdtype(target.dtype, "bool"):
-            target = xp.astype(target, xp.int8)
-        off = 1 - target
-        shares = xp.concat([off, target], axis=-1)
-        return class_counts(shares, 2, prediction, sample_weight, by_label=False)
-
-    def check_target(self, prediction: Array, target: Array) -> None:
-        target = namespace(target).astype(target, prediction.dtype)
-        if not holds((target >= 0) & (target <= 1)):
-            xp = namespace(target)
-            raise ValueError(
-                f"{self}: expected targets from 0 to 1, got targets from "
-                f"{float(xp.min(target))} to {float(xp.max(target))}. "
-                "To fix it: use SoftmaxCrossEntropy for more than two classes"
-            )
 
     def check_prediction(self, prediction: Array) -> None:
         if self.task(prediction) == "multilabel" and rows_are_probabilities(prediction):
@@ -165,8 +189,12 @@ class BinaryCrossEntropy(_Classification):
 
 
 @dataclass(frozen=True)
-class _OfOneClass(_Classification):
-    """Base class of the losses of classes that exclude each other."""
+class OfOneClass(_Classification):
+    """Base class of the losses of classes that exclude each other; write `scores`.
+
+    prediction: (batch, ..., classes), of which the largest is the answer; target: (batch, ...)
+    integer labels, or (batch, ..., classes) one-hot or probabilities.
+    """
 
     def target_shapes(self, shape: Shape) -> tuple[Shape, ...]:
         if len(shape) < 2:
@@ -182,26 +210,34 @@ class _OfOneClass(_Classification):
     def decide(self, prediction: Array) -> Array:
         return namespace(prediction).argmax(prediction, axis=-1)
 
-    def log_probabilities(self, prediction: Array) -> Array:
-        """The logarithms of the classes' probabilities."""
+    def scores(self, prediction: Array) -> Array:
+        """Minus the value that each class has as the target: (batch, ..., classes)."""
         raise NotImplementedError
 
     def values(self, prediction: Array, target: Array) -> Array:
-        log_p = self.log_probabilities(prediction)
-        soft = _shares(self, log_p, target)
+        scores = self.scores(prediction)
+        soft = self.shares(scores, target)
         smoothing = getattr(self, "label_smoothing", 0.0)
         if smoothing:
-            soft = soft * (1.0 - smoothing) + smoothing / log_p.shape[-1]
+            soft = soft * (1.0 - smoothing) + smoothing / scores.shape[-1]
         if self.class_weight is not None:
-            weights = self._weights(log_p)
+            weights = self._weights(scores)
             soft = namespace(soft, weights).multiply(soft, weights)
-        xp = namespace(log_p, soft)
-        return -xp.sum(xp.multiply(log_p, soft), axis=-1)
+        xp = namespace(scores, soft)
+        return -xp.sum(xp.multiply(scores, soft), axis=-1)
+
+    def shares(self, prediction: Array, target: Array) -> Array:
+        """The target as the share of each class, (batch, ..., classes), in the same dtype."""
+        if target.ndim < prediction.ndim:
+            require_integers(self, target)
+            return one_hot(target, prediction.shape[-1], prediction.dtype)
+        xp = namespace(target)
+        return target if target.dtype == prediction.dtype else xp.astype(target, prediction.dtype)
 
     def entry_weights(self, prediction: Array, target: Array) -> Array | None:
         if self.class_weight is None:
             return None
-        shares, weights = _shares(self, prediction, target), self._weights(prediction)
+        shares, weights = self.shares(prediction, target), self._weights(prediction)
         xp = namespace(shares, weights)
         return xp.sum(xp.multiply(shares, weights), axis=-1)
 
@@ -211,6 +247,11 @@ class _OfOneClass(_Classification):
         return backend_of(prediction).asarray(numbers, dtype=prediction.dtype)
 
     def check_target(self, prediction: Array, target: Array) -> None:
+        if prediction.shape[-1] < 2:
+            raise ShapeError(
+                f"{self}: expected two outputs or more, got one, which is the answer always. "
+                "To fix it: use BinaryCrossEntropy, or as many outputs as there are classes"
+            )
         if target.ndim == prediction.ndim:
             _check_probabilities(self, prediction, target)
         else:
@@ -218,7 +259,7 @@ class _OfOneClass(_Classification):
 
 
 @dataclass(frozen=True)
-class NegativeLogLikelihood(_OfOneClass):
+class NegativeLogLikelihood(OfOneClass):
     """Minus the log-probability of the correct class.
 
     prediction: (batch, ..., classes) log-probabilities, as log_softmax gives them; target:
@@ -238,7 +279,7 @@ class NegativeLogLikelihood(_OfOneClass):
     0.980829
     """
 
-    def log_probabilities(self, prediction: Array) -> Array:
+    def scores(self, prediction: Array) -> Array:
         return prediction
 
     def probabilities(self, prediction: Array) -> Array:
@@ -259,7 +300,26 @@ class NegativeLogLikelihood(_OfOneClass):
 
 
 @dataclass(frozen=True)
-class SoftmaxCrossEntropy(_OfOneClass):
+class OfSoftmax(OfOneClass):
+    """Base class of the losses of logits, whose softmax the probabilities are."""
+
+    def scores(self, prediction: Array) -> Array:
+        return log_softmax(prediction)
+
+    def probabilities(self, prediction: Array) -> Array:
+        return softmax(prediction)
+
+    def check_prediction(self, prediction: Array) -> None:
+        if rows_are_probabilities(prediction):
+            raise _no_logits(
+                self,
+                "take the softmax off the end of the network, or let it end in log_softmax "
+                "and use NegativeLogLikelihood()",
+            )
+
+
+@dataclass(frozen=True)
+class SoftmaxCrossEntropy(OfSoftmax):
     """Minus the log of the probability that softmax gives the correct class.
 
     prediction: (batch, ..., classes) logits; target: (batch, ...) integer labels, or
@@ -288,27 +348,46 @@ class SoftmaxCrossEntropy(_OfOneClass):
         super().__post_init__()
         _check_smoothing(self)
 
-    def log_probabilities(self, prediction: Array) -> Array:
-        return log_softmax(prediction)
 
-    def probabilities(self, prediction: Array) -> Array:
-        return softmax(prediction)
+@dataclass(frozen=True)
+class KLDivergence(OfSoftmax):
+    """The Kullback-Leibler divergence of the softmax of logits from given probabilities.
 
-    def check_target(self, prediction: Array, target: Array) -> None:
-        if prediction.shape[-1] < 2:
-            raise ShapeError(
-                f"{self}: expected two outputs or more, got one, whose probability is always 1. "
-                "To fix it: use BinaryCrossEntropy, or as many outputs as there are classes"
-            )
-        super().check_target(prediction, target)
+    With t the target and p = softmax(prediction) it is sum(t * (log(t) - log(p))): the
+    cross-entropy less what no prediction can save, and 0 where p is t.
 
-    def check_prediction(self, prediction: Array) -> None:
-        if rows_are_probabilities(prediction):
-            raise _no_logits(
-                self,
-                "take the softmax off the end of the network, or let it end in log_softmax "
-                "and use NegativeLogLikelihood()",
-            )
+    prediction: (batch, ..., classes) logits; target: probabilities of its shape.
+
+    Parameters
+    ----------
+    class_weight : None, "balanced", a mapping of class to weight, or one number for each class
+        "balanced" is computed by `fit_to`.
+
+    References
+    ----------
+    Kullback and Leibler 1951, "On Information and Sufficiency".
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> target = np.asarray([[0.5, 0.5], [0.0, 1.0]])
+    >>> KLDivergence().values(np.zeros((2, 2)), target).round(6).tolist()
+    [0.0, 0.693147]
+    """
+
+    def target_shapes(self, shape: Shape) -> tuple[Shape, ...]:
+        return super().target_shapes(shape)[1:]
+
+    def values(self, prediction: Array, target: Array) -> Array:
+        shares = self.shares(prediction, target)
+        xp = namespace(shares)
+        known = shares * xp.log(xp.where(shares > 0, shares, xp.ones_like(shares)))
+        if self.class_weight is not None:
+            weights = self._weights(prediction)
+            known = namespace(known, weights).multiply(known, weights)
+        known = xp.sum(known, axis=-1)
+        cross_entropy = super().values(prediction, target)
+        return namespace(cross_entropy, known).add(cross_entropy, known)
 
 
 def _no_logits(loss: Loss, fix: str) -> ValueError:
@@ -323,16 +402,8 @@ def _check_smoothing(loss: Any) -> None:
     require(loss, "label_smoothing", lambda e: 0.0 <= e <= 1.0, "a number in [0, 1]")
 
 
-def _shares(loss: Loss, log_p: Array, target: Array) -> Array:
-    """The target as the share of each class, (batch, ..., classes), in the dtype of `log_p`."""
-    if target.ndim < log_p.ndim:
-        _require_integers(loss, target)
-        return one_hot(target, log_p.shape[-1], log_p.dtype)
-    xp = namespace(target)
-    return target if target.dtype == log_p.dtype else xp.astype(target, log_p.dtype)
-
-
-def _require_integers(loss: Loss, target: Array) -> None:
+def require_integers(loss: Loss, target: Array) -> None:
+    """DtypeError for a target that is not of integers or booleans."""
     if not namespace(target).isdtype(target.dtype, ("integral", "bool")):
         raise DtypeError(
             f"{loss}: expected integer labels, got {target.dtype}. To fix it: "
@@ -352,7 +423,7 @@ def _check_probabilities(loss: Loss, prediction: Array, target: Array) -> None:
 
 
 def _check_labels(loss: Loss, prediction: Array, target: Array) -> None:
-    _require_integers(loss, target)
+    require_integers(loss, target)
     xp, classes = namespace(target), prediction.shape[-1]
     if not xp.isdtype(target.dtype, "signed integer"):  # some libraries lack min of the others
         target = xp.astype(target, prediction.dtype)  # which holds the largest, and wraps none

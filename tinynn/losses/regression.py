@@ -4,10 +4,14 @@ In all of them the prediction is (batch, ...), and the target has its shape; a l
 1 may be left out.
 """
 
+import math
 from dataclasses import dataclass
 
 from tinynn.config import require
-from tinynn.losses.base import Array, Loss, holds, match_target
+from tinynn.functional import softplus
+from tinynn.functional.errors import ShapeError
+from tinynn.losses.base import Array, Loss, Shape, holds, match_target
+from tinynn.rules.special import stop_gradient
 from tinynn.trace import namespace
 
 
@@ -107,11 +111,112 @@ class Huber(_Regression):
         require(self, "delta", lambda delta: delta > 0, "a number above 0")
 
     def values(self, prediction: Array, target: Array) -> Array:
+        return huber(difference(prediction, target), self.delta)
+
+
+@dataclass(frozen=True)
+class SmoothL1(_Regression):
+    """The squared error up to `beta`, over 2 * beta, and the absolute error less beta / 2 beyond.
+
+    It is `Huber` with delta = beta, over beta.
+
+    Parameters
+    ----------
+    beta
+        The error at which the square turns into a line.
+    reduction
+        "mean", "sum" or "half_sum" of the values: see `tinynn.losses.Loss`.
+
+    Notes
+    -----
+    Shapes are those of `SquaredError`.
+
+    References
+    ----------
+    Girshick 2015, "Fast R-CNN".
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> float(SmoothL1(beta=2.0, reduction="sum")(np.asarray([1.0, 3.0]), np.zeros(2)))
+    2.25
+    """
+
+    beta: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self, "beta", lambda beta: beta > 0, "a number above 0")
+
+    def values(self, prediction: Array, target: Array) -> Array:
+        return huber(difference(prediction, target), self.beta) / self.beta
+
+
+@dataclass(frozen=True)
+class LogCosh(_Regression):
+    """The logarithm of the hyperbolic cosine of the error: nearly its square, far out its size.
+
+    Parameters
+    ----------
+    reduction
+        "mean", "sum" or "half_sum" of the values: see `tinynn.losses.Loss`.
+
+    Notes
+    -----
+    Shapes are those of `SquaredError`. The derivative is tanh(prediction - target).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> float(LogCosh(reduction="sum")(np.asarray([0.0, 1000.0]), np.zeros(2)).round(6))
+    999.306853
+    """
+
+    def values(self, prediction: Array, target: Array) -> Array:
         off = difference(prediction, target)
-        xp = namespace(off)
-        size = xp.abs(off)
-        near = 0.5 * off * off
-        return xp.where(size <= self.delta, near, self.delta * (size - 0.5 * self.delta))
+        return off + softplus(-2.0 * off) - math.log(2.0)
+
+
+@dataclass(frozen=True)
+class CosineDistance(_Regression):
+    """One minus the cosine of the angle between prediction and target.
+
+    prediction: (batch, ..., features); target: of its shape. The values are (batch, ...).
+
+    Parameters
+    ----------
+    eps
+        Vectors that are shorter count as this long.
+    reduction
+        "mean", "sum" or "half_sum" of the values: see `tinynn.losses.Loss`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> a, b = np.asarray([[3.0, 0.0], [1.0, 1.0]]), np.asarray([[1.0, 0.0], [-2.0, -2.0]])
+    >>> CosineDistance().values(a, b).round(6).tolist()
+    [0.0, 2.0]
+    """
+
+    eps: float = 1e-8
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self, "eps", lambda eps: eps > 0, "a number above 0")
+
+    def target_shapes(self, shape: Shape) -> tuple[Shape, ...]:
+        if len(shape) < 2:
+            raise ShapeError(
+                f"{self}: expected predictions of shape (batch, features), got {shape}. "
+                "To fix it: let the network give a vector for each sample"
+            )
+        return (shape,)
+
+    def values(self, prediction: Array, target: Array) -> Array:
+        p = unit(prediction, self.eps)
+        t = unit(match_target(prediction, target), self.eps)
+        xp = namespace(p, t)
+        return 1.0 - xp.sum(xp.multiply(p, t), axis=-1)
 
 
 @dataclass(frozen=True)
@@ -135,9 +240,11 @@ class Poisson(_Regression):
     1.0
     """
 
+    def estimate(self, prediction: Array) -> Array:
+        return namespace(prediction).exp(prediction)
+
     def values(self, prediction: Array, target: Array) -> Array:
-        xp = namespace(prediction)
-        expected = xp.exp(prediction)
+        expected = self.estimate(prediction)
         counted = match_target(prediction, target)
         both = namespace(prediction, counted)
         return both.subtract(expected, both.multiply(counted, prediction))
@@ -154,3 +261,23 @@ def difference(prediction: Array, target: Array) -> Array:
     """prediction - target, in the prediction's dtype and shape."""
     target = match_target(prediction, target)
     return namespace(prediction, target).subtract(prediction, target)
+
+
+def huber(off: Array, delta: float) -> Array:
+    """off ** 2 / 2 up to the size `delta`, and the line that goes on from there."""
+    xp = namespace(off)
+    size = xp.abs(off)
+    near = 0.5 * off * off
+    return xp.where(size <= delta, near, delta * (size - 0.5 * delta))
+
+
+def unit(x: Array, eps: float) -> Array:
+    """x / max(norm(x), eps) along the last axis, (..., features), of norms of any size."""
+    xp = namespace(x)
+    # Divided by the largest entry first, so that no square overflows; it cancels out.
+    largest = xp.max(xp.abs(stop_gradient(x)), axis=-1, keepdims=True)
+    scale = xp.maximum(largest, xp.full_like(largest, eps))
+    x = x / scale
+    squares = xp.sum(x * x, axis=-1, keepdims=True)
+    least = eps / scale
+    return x / xp.sqrt(xp.maximum(squares, least * least))

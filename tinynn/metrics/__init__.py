@@ -21,22 +21,57 @@ from typing import Any
 import backends
 from tinynn import losses
 from tinynn.losses.names import find
-from tinynn.metrics.base import Mean, Metric
-from tinynn.metrics.classification import F1, Accuracy, LogLoss, Precision, Recall, TopKAccuracy
-from tinynn.metrics.regression import R2, MeanAbsoluteError, MeanSquaredError
+from tinynn.metrics.base import Collected, Mean, Metric
+from tinynn.metrics.classification import (
+    F1,
+    Accuracy,
+    LogLoss,
+    Perplexity,
+    Precision,
+    Recall,
+    TopKAccuracy,
+)
+from tinynn.metrics.confusion import (
+    BalancedAccuracy,
+    CohenKappa,
+    ConfusionMatrix,
+    MatthewsCorrelation,
+)
+from tinynn.metrics.ranking import ROCAUC, AveragePrecision
+from tinynn.metrics.regression import (
+    R2,
+    IntervalCoverage,
+    MeanAbsoluteError,
+    MeanAbsolutePercentageError,
+    MeanSquaredError,
+    MedianAbsoluteError,
+    RootMeanSquaredError,
+)
 
 __all__ = [
     "F1",
     "KNOWN",
     "R2",
+    "ROCAUC",
     "Accuracy",
+    "AveragePrecision",
+    "BalancedAccuracy",
+    "CohenKappa",
+    "Collected",
+    "ConfusionMatrix",
+    "IntervalCoverage",
     "LogLoss",
+    "MatthewsCorrelation",
     "Mean",
     "MeanAbsoluteError",
+    "MeanAbsolutePercentageError",
     "MeanSquaredError",
+    "MedianAbsoluteError",
     "Metric",
+    "Perplexity",
     "Precision",
     "Recall",
+    "RootMeanSquaredError",
     "TopKAccuracy",
     "direction",
     "get",
@@ -50,12 +85,25 @@ NAMES: dict[str, type[Metric]] = {
     "precision": Precision,
     "recall": Recall,
     "f1": F1,
+    "balanced_accuracy": BalancedAccuracy,
+    "matthews_correlation": MatthewsCorrelation,
+    "cohen_kappa": CohenKappa,
+    "confusion_matrix": ConfusionMatrix,
+    "roc_auc": ROCAUC,
+    "average_precision": AveragePrecision,
     "log_loss": LogLoss,
+    "perplexity": Perplexity,
     "mean_absolute_error": MeanAbsoluteError,
     "mae": MeanAbsoluteError,
     "mean_squared_error": MeanSquaredError,
     "mse": MeanSquaredError,
+    "root_mean_squared_error": RootMeanSquaredError,
+    "rmse": RootMeanSquaredError,
+    "median_absolute_error": MedianAbsoluteError,
+    "mean_absolute_percentage_error": MeanAbsolutePercentageError,
+    "mape": MeanAbsolutePercentageError,
     "r2": R2,
+    "interval_coverage": IntervalCoverage,
 }
 KNOWN: Mapping[str, Any] = {
     **losses.KNOWN,  # which a metric may hold

@@ -17,12 +17,13 @@ class Metric(Configured):
     """A measure of how good predictions are, as a number for people.
 
     Called on all predictions at once, `metric(prediction, target, sample_weight=None)` is a 0-d
-    array. By batches it is the same number: a state, a tuple of arrays, is made by `init`, takes
-    each batch by `update` and gives the number by `compute`; states of parts are put together by
-    `merge`. Nothing is read from the device.
+    array, or one of several numbers such as a confusion matrix. By batches it is the same number: a
+    state, a tuple of arrays, is made by `init`, takes each batch by `update` and gives the number
+    by `compute`; states of parts are put together by `merge`. Nothing is read from the device.
 
     Derive from it with a frozen dataclass and write `measure` and `compute`, and `merge` where a
-    state is not a tuple of sums. A state of zeros must stand for no samples.
+    state is not a tuple of sums. A state of zeros must stand for no samples. A metric that needs
+    all samples at once, to sort them for one, derives from `Collected`, whose state grows.
 
     Parameters
     ----------
@@ -66,7 +67,7 @@ class Metric(Configured):
         return tuple(a + b for a, b in zip(first, second, strict=True))
 
     def compute(self, state: State) -> Array:
-        """The number, 0-d, that a state stands for."""
+        """The number, 0-d, or numbers that a state stands for."""
         raise NotImplementedError(f"{type(self).__name__} has no method compute(self, state)")
 
     def prepare(self, loss: Any, prediction: Array, target: Array) -> Self:
@@ -95,7 +96,7 @@ class Metric(Configured):
     def __call__(
         self, prediction: Array, target: Array, sample_weight: Array | None = None
     ) -> Array:
-        """The number for these samples: a 0-d array on their device.
+        """The number for these samples: a 0-d array on their device, or one of several numbers.
 
         Parameters
         ----------
@@ -117,6 +118,24 @@ class Metric(Configured):
     ) -> State:
         """The state with the samples of one more batch."""
         return self.merge(state, self.measure(prediction, target, sample_weight))
+
+
+@dataclass(frozen=True)
+class Collected(Metric):
+    """A metric whose state keeps all samples; derive from it and write `measure` and `compute`.
+
+    The arrays of the state have a row for each sample, and grow batch by batch, so the number is
+    exact, whatever it is: a median, or an order. It takes as much memory as the predictions.
+    """
+
+    def init(self, prediction: Array, target: Array, sample_weight: Array | None = None) -> State:
+        """The state for no samples, on the device of the given ones: arrays without rows."""
+        state = self.measure(prediction, target, sample_weight)
+        return tuple(entry[:0, ...] for entry in state)
+
+    def merge(self, first: State, second: State) -> State:
+        pairs = zip(first, second, strict=True)
+        return tuple(namespace(a, b).concat([a, b], axis=0) for a, b in pairs)
 
 
 @dataclass(frozen=True)
@@ -166,12 +185,16 @@ def counted(values: Array, like: Array) -> Array:
     return xp.astype(values, info.default_dtypes(device=backend.device)["integral"])
 
 
+def as_floats(x: Array) -> Array:
+    """Integers in the default floating dtype of their device; floats as they are."""
+    xp = namespace(x)
+    return xp.astype(x, backend_of(x).default_float) if xp.isdtype(x.dtype, "integral") else x
+
+
 def ratio(part: Array, whole: Array) -> Array:
     """part / whole in a floating dtype, and 0 where the whole is 0."""
+    part, whole = as_floats(part), as_floats(whole)
     xp = namespace(part, whole)
-    if xp.isdtype(whole.dtype, "integral"):
-        dtype = backend_of(whole).default_float
-        part, whole = xp.astype(part, dtype), xp.astype(whole, dtype)
     return part / xp.where(whole == 0, xp.ones_like(whole), whole)
 
 
@@ -193,10 +216,15 @@ def task_of(loss: Any, prediction: Array) -> str | None:
 
 def unsuited(metric: Metric, loss: Any, task: str) -> ValueError:
     """The error for a metric that makes no sense for what the loss says predictions are."""
-    if task == "regression":
-        fix = 'use "r2", "mae" or "mse", or give a loss for classes such as loss="cross_entropy"'
-    else:
-        fix = 'use "accuracy" or "f1", or give a loss for numbers such as loss="squared_error"'
+    fixes = {
+        "regression": 'use "r2", "mae" or "mse", or give a loss for classes such as '
+        'loss="cross_entropy"',
+        "quantiles": 'use "interval_coverage", or give a loss for numbers such as '
+        'loss="squared_error"',
+        "embedding": "leave it out: vectors are neither classes nor numbers",
+    }
+    of_classes = 'use "accuracy" or "f1", or give a loss for numbers such as loss="squared_error"'
+    fix = fixes.get(task, of_classes)
     return ValueError(
         f"metrics: {metric}: expected a task of {' or '.join(metric.tasks)}, got {loss}, "
         f"under which predictions are those of a {task} task. To fix it: {fix}"

@@ -16,6 +16,12 @@ from tinynn.config import require
 from tinynn.functional import one_hot
 from tinynn.functional.errors import DtypeError
 from tinynn.losses.base import Loss, column_shapes, match_rows, match_target
+from tinynn.losses.classification import (
+    BinaryCrossEntropy,
+    NegativeLogLikelihood,
+    OfSoftmax,
+    SoftmaxCrossEntropy,
+)
 from tinynn.metrics.base import (
     Array,
     Mean,
@@ -31,10 +37,11 @@ from tinynn.metrics.base import (
 from tinynn.trace import namespace
 
 CLASSES = ("binary", "multiclass", "multilabel")
+AVERAGES = ("macro", "micro", "weighted")
 
 
 @dataclass(frozen=True)
-class _OfClasses(Metric):
+class OfClasses(Metric):
     """Base class of the metrics of classes.
 
     task: what a prediction is; None takes the loss's word. threshold: 0.0 for logits, 0.5 for
@@ -47,6 +54,8 @@ class _OfClasses(Metric):
 
     tasks: ClassVar[tuple[str, ...]] = CLASSES
     greater_is_better: ClassVar[bool | None] = True
+    by_threshold: ClassVar[bool] = True
+    """False for a metric that goes by the order of predictions."""
 
     def __post_init__(self) -> None:
         allowed = (None, *self.tasks)
@@ -71,7 +80,8 @@ class _OfClasses(Metric):
             of_classes = namespace(target).isdtype(target.dtype, ("integral", "bool"))
             if of_classes and target.ndim == prediction.ndim - 1:
                 task = "multiclass"
-        if task is None or (task != "multiclass" and self.threshold is None):
+        unknown = self.threshold is None and self.by_threshold
+        if task is None or (task != "multiclass" and unknown):
             name = type(self).__name__
             raise ValueError(
                 f"metrics: {self}: expected to be told what the predictions are, got a loss that "
@@ -90,7 +100,7 @@ class _OfClasses(Metric):
             return answers, _labels(self, prediction, target, answers)
         check_shapes(self, column_shapes(shape), prediction, target)
         # 0.5 parts 0 from 1 in targets of any dtype.
-        return prediction > metric.threshold, match_target(prediction, target) > 0.5
+        return prediction > (metric.threshold or 0.0), match_target(prediction, target) > 0.5
 
 
 def _labels(metric: Metric, prediction: Array, target: Array, answers: Array) -> Array:
@@ -107,7 +117,7 @@ def _labels(metric: Metric, prediction: Array, target: Array, answers: Array) ->
 
 
 @dataclass(frozen=True)
-class Accuracy(_OfClasses, Mean):
+class Accuracy(OfClasses, Mean):
     """The share of correct predictions; in a multilabel task each label counts as one.
 
     >>> import numpy as np
@@ -124,7 +134,7 @@ class Accuracy(_OfClasses, Mean):
 
 
 @dataclass(frozen=True)
-class TopKAccuracy(_OfClasses, Mean):
+class TopKAccuracy(OfClasses, Mean):
     """The share of samples whose class is among the k largest outputs.
 
     Of equal outputs the first counts as the larger, as `Accuracy` takes it.
@@ -166,13 +176,20 @@ class TopKAccuracy(_OfClasses, Mean):
 
 
 @dataclass(frozen=True)
-class _Counts(_OfClasses):
+class _Counts(OfClasses):
     """Base class of metrics of right answers, answers and truths counted by class.
 
-    Of a binary task it is the number of class 1; else the mean over the classes, or labels
-    ("macro"). Classes that occur neither in answers nor in targets are left out, as in
-    scikit-learn; labels of a multilabel task never are.
+    Of a binary task it is the number of class 1, else that of the classes, or labels, together, as
+    `average` says. Classes that occur neither in answers nor in targets are left out of a mean, as
+    in scikit-learn; labels of a multilabel task never are.
     """
+
+    _: KW_ONLY
+    average: str = "macro"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self, "average", AVERAGES.__contains__, f"one of {', '.join(AVERAGES)}")
 
     def measure(self, prediction: Array, target: Array, sample_weight: Any = None) -> State:
         metric = self._told(prediction, target)
@@ -203,11 +220,16 @@ class _Counts(_OfClasses):
 
     def compute(self, state: State) -> Array:
         right, answers, truths = state
+        if self.average == "micro":
+            xp = namespace(right)
+            return self.score(*(xp.sum(counts) for counts in (right, answers, truths)))
         scores = self.score(right, answers, truths)
         xp = namespace(scores)
         occurs = xp.astype(answers + truths > 0, scores.dtype)
         if self.task in ("binary", "multilabel"):
             occurs = xp.ones_like(scores)
+        if self.average == "weighted" and self.task != "binary":
+            occurs = xp.astype(truths, scores.dtype)
         return ratio(xp.sum(scores * occurs), xp.sum(occurs))
 
 
@@ -215,8 +237,16 @@ class _Counts(_OfClasses):
 class Precision(_Counts):
     """The share of predictions of a class that are correct; 0 for a class never predicted.
 
-    Of a binary task it is that of class 1, else the mean over the classes, or labels ("macro").
+    Of a binary task it is that of class 1.
 
+    Parameters
+    ----------
+    average : {"macro", "micro", "weighted"}
+        Of several classes or labels: the mean over them, the number of all counts together, or the
+        mean weighed by the number of their samples.
+
+    Examples
+    --------
     >>> import numpy as np
     >>> metric = Precision(task="binary", threshold=0.5)
     >>> print(metric(np.asarray([0.9, 0.8, 0.2]), np.asarray([1, 0, 1])))
@@ -233,8 +263,16 @@ class Precision(_Counts):
 class Recall(_Counts):
     """The share of samples of a class that are predicted as it; 0 for a class without samples.
 
-    Of a binary task it is that of class 1, else the mean over the classes, or labels ("macro").
+    Of a binary task it is that of class 1.
 
+    Parameters
+    ----------
+    average : {"macro", "micro", "weighted"}
+        Of several classes or labels: the mean over them, the number of all counts together, or the
+        mean weighed by the number of their samples.
+
+    Examples
+    --------
     >>> import numpy as np
     >>> metric = Recall(task="binary", threshold=0.5)
     >>> print(metric(np.asarray([0.9, 0.8, 0.2, 0.7]), np.asarray([1, 0, 1, 0])))
@@ -251,8 +289,16 @@ class Recall(_Counts):
 class F1(_Counts):
     """The harmonic mean of precision and recall.
 
-    Of a binary task it is that of class 1, else the mean over the classes, or labels ("macro").
+    Of a binary task it is that of class 1.
 
+    Parameters
+    ----------
+    average : {"macro", "micro", "weighted"}
+        Of several classes or labels: the mean over them, the number of all counts together, or the
+        mean weighed by the number of their samples.
+
+    Examples
+    --------
     >>> import numpy as np
     >>> metric = F1(task="binary", threshold=0.5)
     >>> print(metric(np.asarray([0.9, 0.8, 0.2, 0.1]), np.asarray([1, 0, 1, 0])))
@@ -286,6 +332,14 @@ class LogLoss(Mean):
 
     def prepare(self, loss: Any, prediction: Array, target: Array) -> Self:
         told = self if self.loss or not isinstance(loss, Loss) else replace(self, loss=_plain(loss))
+        if told.loss is not None and task_of(told.loss, prediction) in CLASSES:
+            try:
+                told.loss.probabilities(prediction[:1, ...])
+            except TypeError:  # of a hinge
+                raise ValueError(
+                    f"metrics: {self}: expected a loss that knows probabilities, got {loss}. "
+                    'To fix it: use "accuracy" or "f1"'
+                ) from None
         return super(LogLoss, told).prepare(loss, prediction, target)
 
     def values(self, prediction: Array, target: Array) -> Array:
@@ -298,7 +352,42 @@ class LogLoss(Mean):
         return self.loss.values(prediction, target)
 
 
+@dataclass(frozen=True)
+class Perplexity(LogLoss):
+    """The exponential of the mean cross-entropy: among how many classes the network wavers.
+
+    It is 1 for a network that is always right, and the number of classes for one that knows
+    nothing; of a language model it is the perplexity by token.
+
+    Parameters
+    ----------
+    loss
+        The cross-entropy whose predictions are measured; None takes the loss of training.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from tinynn.losses import SoftmaxCrossEntropy
+    >>> metric = Perplexity(loss=SoftmaxCrossEntropy())
+    >>> print(metric(np.zeros((2, 4)), np.asarray([0, 3])).round(6))
+    4.0
+    """
+
+    default_name: ClassVar[str] = "perplexity"
+
+    def compute(self, state: State) -> Array:
+        mean = super().compute(state)
+        return namespace(mean).exp(mean)
+
+
 def _plain(loss: Loss) -> Loss:
-    """The loss without what changes the numbers: class weights and label smoothing."""
+    """The cross-entropy of a loss's probabilities, without class weights and label smoothing."""
+    for family, cross_entropy in (
+        (OfSoftmax, SoftmaxCrossEntropy),
+        (BinaryCrossEntropy, BinaryCrossEntropy),
+        (NegativeLogLikelihood, NegativeLogLikelihood),
+    ):
+        if isinstance(loss, family):
+            return cross_entropy()
     plain: dict[str, Any] = {"class_weight": None, "label_smoothing": 0.0}
     return replace(loss, **{f.name: plain[f.name] for f in fields(loss) if f.name in plain})

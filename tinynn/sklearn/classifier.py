@@ -212,7 +212,8 @@ class NetworkClassifier(ClassifierMixin, NetworkEstimator):  # type: ignore[misc
         places = labels.encoded(name, home, y, classes)
         if not first and "_partial_classes" not in vars(self):
             self._check_all_met(home, places)
-        one = labels.count(classes) <= 2 and isinstance(self._loss(y), BinaryCrossEntropy | None)
+        loss = self._loss(y)  # those of yes or no have a threshold
+        one = labels.count(classes) <= 2 and (loss is None or getattr(loss, "threshold", None) == 0)
         return places, 1 if one else max(2, labels.count(classes))
 
     def _learn_classes(self, home: Any, y: Any, kind: str) -> None:

@@ -5,9 +5,10 @@ from typing import Any, Self
 from sklearn.base import RegressorMixin
 from sklearn.utils.validation import column_or_1d
 
-from tinynn.losses import Poisson
+from tinynn.losses import Loss
 from tinynn.sklearn import arrays
 from tinynn.sklearn.base import NetworkEstimator, chosen_loss
+from tinynn.sklearn.outputs import is_single
 from tinynn.trace import namespace
 
 
@@ -22,7 +23,8 @@ class NetworkRegressor(RegressorMixin, NetworkEstimator):  # type: ignore[misc]
     loss : None, str or callable, default=None
         None is "squared_error"; "absolute_error", "huber" and "poisson", or any loss of tinynn's,
         such as `Huber(2.0)`, or a function of (prediction, target). With "poisson" the network's
-        output is the logarithm of what `predict` gives.
+        output is the logarithm of what `predict` gives, with "gaussian_nll" it has variances
+        besides, and with `Quantile((0.1, 0.9))` `predict` gives these quantiles.
 
     Examples
     --------
@@ -50,17 +52,23 @@ class NetworkRegressor(RegressorMixin, NetworkEstimator):  # type: ignore[misc]
                 f"fitted with, got {outputs}"
             )
         self.n_outputs_ = outputs
-        return y, outputs
+        return y, self._width()
+
+    def _width(self) -> int:
+        """The outputs of a network for targets of so many numbers."""
+        loss = self._loss(None)
+        return loss.outputs(self.n_outputs_) if isinstance(loss, Loss) else self.n_outputs_
 
     def _loss(self, y: Any) -> Any:
         return chosen_loss(self.loss or "squared_error")
 
     def _check_outputs(self, shape: tuple[int, ...]) -> None:
-        if shape != (self.n_outputs_,) and not (shape == () and self.n_outputs_ == 1):
+        width = self._width()
+        if shape != (width,) and not (shape == () and width == 1):
             raise ValueError(
-                f"{type(self).__name__}: network: expected {self.n_outputs_} outputs a sample, as "
-                f"y has so many numbers, got outputs of shape {shape}. To fix it: change the width "
-                "of its last layer"
+                f"{type(self).__name__}: network: expected {width} outputs a sample, as the loss "
+                f"takes for y of {self.n_outputs_} numbers, got outputs of shape {shape}. To "
+                "fix it: change the width of its last layer"
             )
 
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
@@ -68,14 +76,14 @@ class NetworkRegressor(RegressorMixin, NetworkEstimator):  # type: ignore[misc]
         return self._partial(X, y, sample_weight)
 
     def predict(self, X: Any) -> Any:
-        """The numbers for X: (n_samples,) or (n_samples, n_outputs)."""
+        """The numbers for X: (n_samples,) or (n_samples, n_outputs); quantiles are outputs, too."""
         found = self._numbers(self._outputs(X, "predict"))
-        return found if self.n_outputs_ > 1 else namespace(found).reshape(found, (-1,))
+        return namespace(found).reshape(found, (-1,)) if is_single(found) else found
 
     def _numbers(self, outputs: Any) -> Any:
         """Predictions of y from the network's outputs."""
-        poisson = isinstance(self.model_.loss, Poisson)
-        return namespace(outputs).exp(outputs) if poisson else outputs
+        loss = self.model_.loss
+        return loss.estimate(outputs) if isinstance(loss, Loss) else outputs
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

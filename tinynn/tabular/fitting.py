@@ -26,9 +26,13 @@ LOSSES = {
     "cross_entropy": "softmax",
     "binary_cross_entropy": "sigmoid",
     "nll": "exp",
+    "focal": "softmax",
+    "binary_focal": "sigmoid",
     "squared_error": "identity",
     "absolute_error": "identity",
     "huber": "identity",
+    "smooth_l1": "identity",
+    "log_cosh": "identity",
 }
 # Epochs, unless they are asked for: small tables need more of them for as many steps.
 LEAST_EPOCHS, LEAST_STEPS = 30, 1500
@@ -253,10 +257,10 @@ def _rescaled(table: Table, answer: Quantity, rows: Any) -> Quantity:
 
 def _check_loss(table: Table, loss: str, answer: Classes | Quantity) -> None:
     """Refuse a binary loss for a target of three classes or more: TableError."""
-    if loss == "binary_cross_entropy" and answer.width != 2:
+    if LOSSES[loss] == "sigmoid" and answer.width != 2:
         raise TableError(
             f"{table.source}: column {answer.name!r}: expected two classes for {loss}, got "
-            f"{answer.width}. To fix it: use cross_entropy."
+            f"{answer.width}. To fix it: use {loss.removeprefix('binary_')}."
         )
 
 
@@ -297,7 +301,7 @@ def _network(
     layers: list[Any] = []
     for width in hidden:
         layers += [Linear(width), relu, *([Dropout(dropout)] if dropout else [])]
-    layers.append(Linear(1 if loss == "binary_cross_entropy" else answer.width))
+    layers.append(Linear(1 if LOSSES[loss] == "sigmoid" else answer.width))
     return Sequential(*layers, *([log_softmax] if loss == "nll" else []))
 
 

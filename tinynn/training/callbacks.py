@@ -19,6 +19,7 @@ from typing import Any
 
 from tinynn import tree
 from tinynn.config import Configured, require, require_count
+from tinynn.training.history import single
 from tinynn.training.state import Run
 
 Callback = Callable[[Run], Any]
@@ -108,7 +109,12 @@ class EarlyStopping(Configured):
 
     def __call__(self, run: Run) -> None:
         """Compare this epoch with the best one so far."""
-        cost = self._sign * run.history.last[self.monitor]
+        if self.monitor not in (last := single(run.history.last)):
+            raise ValueError(
+                f"EarlyStopping: expected monitor to be a single number, got {self.monitor!r}, "
+                "which is several. To fix it: monitor another metric"
+            )
+        cost = self._sign * last[self.monitor]
         if cost < self._best - self.min_delta:
             self._best, self._best_epoch = cost, run.epoch
             if self.restore_best:
@@ -229,8 +235,10 @@ class TensorBoard(Configured):
 
     def __call__(self, run: Run) -> None:
         """Write the numbers of this epoch."""
+        last = single(run.history.last)
         for name in run.measures:
-            self._writer.add_scalar(name, run.history.last[name], run.epoch)
+            if name in last:
+                self._writer.add_scalar(name, last[name], run.epoch)
 
     def finish(self, run: Run) -> None:
         """Close the files."""

@@ -17,7 +17,7 @@ ROWS_AT_ONCE = 8192  # of a forward pass that only measures
 def measure(
     loss: Any, metrics: Sequence[MetricLike], prediction: Any, samples: Samples
 ) -> list[Any]:
-    """The loss, if there is one, and the metrics: 0-d arrays on the device."""
+    """The loss, if there is one, and the metrics: arrays on the device, 0-d but of matrices."""
     measured = [] if loss is None else [cost(loss, prediction, samples)]
     for metric in metrics:
         # A plain function is not asked to weigh samples.
@@ -67,15 +67,20 @@ def matched(samples: Samples, prediction: Any, xp: Any) -> Samples:
     return samples
 
 
-def numbers(backend: Backend, scalars: Sequence[Any]) -> list[float]:
-    """0-d arrays as Python numbers, all in one reading."""
-    if not scalars:
+def numbers(backend: Backend, arrays: Sequence[Any]) -> list[Any]:
+    """0-d arrays as Python numbers, others as nested lists of them, all in one reading."""
+    if not arrays:
         return []
     xp = backend.xp
-    row: list[float] = backend.to_host(
-        xp.stack([xp.astype(scalar, scalars[0].dtype, copy=False) for scalar in scalars])
-    ).tolist()
-    return row
+    floats = (a.dtype for a in arrays if xp.isdtype(a.dtype, "real floating"))
+    dtype = next(floats, backend.default_float)
+    flat = [xp.reshape(xp.astype(a, dtype, copy=False), (-1,)) for a in arrays]
+    row, found, start = backend.to_host(xp.concat(flat)), [], 0
+    for array, part in zip(arrays, flat, strict=True):
+        stop = start + part.shape[0]
+        found.append(row[start:stop].reshape(tuple(array.shape)).tolist())
+        start = stop
+    return found
 
 
 def check_targets(loss: Any, prediction: Any, samples: Samples) -> None:

@@ -16,14 +16,14 @@ def exported(model: Any, X: Any, dtype: Any, preparation: bool) -> bytes:
     with there.backend.scope():
         x = _example(there, X)
         prepared = model.preparation.to_config() if preparation and model.preparation else None
-        head = _probabilities(there, x) if prepared is None else _head(prepared)
+        heads = _heads(there, x) if prepared is None else _head(prepared)
         return pack(
             there.net,
             there.params,
             there.state,
             x,
             backend=there.backend,
-            heads={} if head is None else {"probabilities": head},
+            heads=heads,
             description=_description(model),
             preparation=prepared,
         )
@@ -58,18 +58,25 @@ def _example(model: Any, X: Any) -> Any:
     return x
 
 
-def _probabilities(model: Any, x: Any) -> Callable[[Any], Any] | None:
-    """The function from the output to probabilities; None if the loss knows none."""
-    if not isinstance(model.loss, losses.Loss):
-        return None
+Heads = dict[str, Callable[[Any], Any]]
+
+
+def _heads(model: Any, x: Any) -> Heads:
+    """The functions from the output to what the loss says that it stands for."""
+    loss = model.loss
+    if not isinstance(loss, losses.Loss):
+        return {}
+    output = layers.run(model.net, model.params, model.state, x).output
+    if loss.estimate(output) is not output:
+        return {"estimate": loss.estimate}
     try:
-        model.loss.probabilities(layers.run(model.net, model.params, model.state, x).output)
+        loss.probabilities(output)
     except TypeError:  # it is one of numbers
-        return None
-    return model.loss.probabilities
+        return {}
+    return {"probabilities": loss.probabilities}
 
 
-def _head(preparation: dict[str, Any]) -> Callable[[Any], Any] | None:
+def _head(preparation: dict[str, Any]) -> Heads:
     """The function from the output to a probability for each class of the preparation."""
 
     def of_two(output: Any) -> Any:
@@ -81,7 +88,8 @@ def _head(preparation: dict[str, Any]) -> Callable[[Any], Any] | None:
         "sigmoid": of_two,
         "exp": lambda output: namespace(output).exp(output),
     }
-    return known.get(preparation["activation"])
+    head = known.get(preparation["activation"])
+    return {} if head is None else {"probabilities": head}
 
 
 def _description(model: Any) -> dict[str, Any]:

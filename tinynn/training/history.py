@@ -1,10 +1,22 @@
 """The numbers of a training run, epoch by epoch."""
 
+from collections.abc import Mapping
 from typing import Any
 
 
-class History(dict[str, list[float]]):
+def single(row: Mapping[str, Any]) -> dict[str, float]:
+    """The entries of a row that are one number, which confusion matrices are not.
+
+    >>> single({"epoch": 1, "confusion_matrix": [[3.0, 1.0], [0.0, 2.0]]})
+    {'epoch': 1}
+    """
+    return {name: each for name, each in row.items() if not isinstance(each, list)}
+
+
+class History(dict[str, list[Any]]):
     """Lists of Python numbers, one for each epoch: "epoch", "loss", "validation_loss", metrics.
+
+    Of a metric that is several numbers, such as a confusion matrix, each is a list of lists.
 
     >>> history = History()
     >>> history.add({"epoch": 1, "loss": 0.5})
@@ -24,6 +36,6 @@ class History(dict[str, list[float]]):
             self.setdefault(name, []).extend(numbers)
 
     @property
-    def last(self) -> dict[str, float]:
+    def last(self) -> dict[str, Any]:
         """The newest epoch's numbers; empty before the first."""
         return {name: numbers[-1] for name, numbers in self.items() if numbers}

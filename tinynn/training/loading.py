@@ -104,7 +104,7 @@ def _check_description(path: str | os.PathLike[str], description: dict[str, Any]
         return isinstance(value, str)
 
     def is_number(value: Any) -> bool:
-        return isinstance(value, int | float)
+        return isinstance(value, int | float) or is_list_of(value, is_number)
 
     sound: dict[str, Callable[[Any], bool]] = {
         "network": is_config,

@@ -16,7 +16,7 @@ from tinynn.layers import run
 from tinynn.metrics import KNOWN, MetricLike, name_of
 from tinynn.training import files
 from tinynn.training.evaluation import check_targets, evaluate, matched, numbers
-from tinynn.training.history import History
+from tinynn.training.history import History, single
 from tinynn.training.inference import Inference
 from tinynn.training.predictor import Predictor, outputs
 from tinynn.training.summary import Summary, summarize
@@ -98,7 +98,7 @@ class Model:
             f"{sum(prod(a.shape) for a in arrays):,} parameters",
         ]
         shown += [repr(backends.of(arrays[0]))] if arrays else []
-        shown += [f"{name} {number:.4g}" for name, number in self.history.last.items()]
+        shown += [f"{name} {number:.4g}" for name, number in single(self.history.last).items()]
         return f"<Model {', '.join(shown)}>"
 
     @property
@@ -108,9 +108,15 @@ class Model:
         return backends.of(*arrays) if arrays else host()
 
     def predict(self, X: Any, batch_size: int | None = None) -> Any:
-        """`outputs` for X; if there is a preparation, labels or units for raw data, on the host."""
+        """The predictions for X: (samples, ...), on the model's backend.
+
+        They are `outputs`, or what the loss says these stand for: the expected counts under
+        `Poisson`, the means under `GaussianNLL`. If there is a preparation, they are labels or
+        units for raw data, on the host.
+        """
         if self.preparation is None:
-            return self.outputs(X, batch_size)
+            found = self.outputs(X, batch_size)
+            return self.loss.estimate(found) if isinstance(self.loss, losses.Loss) else found
         return self.preparation.decode(self._prepared_outputs(X, batch_size))
 
     def predict_proba(self, X: Any, batch_size: int | None = None) -> Any:
@@ -221,8 +227,8 @@ class Model:
 
     def evaluate(
         self, X: Any, y: Any = None, *, sample_weight: Any = None, batch_size: int | None = None
-    ) -> dict[str, float]:
-        """The loss and the metrics on these samples, as Python numbers.
+    ) -> dict[str, Any]:
+        """The loss and the metrics on these samples, as Python numbers, or lists of them.
 
         X may be a dataset or batches, as `fit` takes them; then y is in them.
 
@@ -326,7 +332,8 @@ class Model:
         """Write the network to an ONNX file, whole or not at all, for other programs to run.
 
         The file takes what the network takes, batches of any size, as "input", and gives what
-        `outputs` gives, as "output"; where the loss knows probabilities, these as "probabilities".
+        `outputs` gives, as "output"; where the loss knows probabilities, these as "probabilities",
+        and where `predict` gives other numbers than `outputs`, these as "estimate".
         The model's description, its columns and its preparation are in the file's metadata.
 
         A model that carries a preparation takes the columns of the table instead, each (batch,),

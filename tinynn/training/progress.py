@@ -11,6 +11,8 @@ from html import escape
 from time import perf_counter
 from typing import Any
 
+from tinynn.training.history import single
+
 _PAUSE = 0.1  # seconds between redraws within an epoch
 
 
@@ -42,7 +44,7 @@ class _Shown(Bar):
         self._epoch = int(row["epoch"])
         self._text = "  ".join(
             f"{name.replace('validation_', 'val ').replace('_', ' ')} {number:.4g}"
-            for name, number in row.items()
+            for name, number in single(row).items()
             if name != "epoch"
         )
         if perf_counter() - self._drawn > _PAUSE or row["epoch"] == self.epochs:
