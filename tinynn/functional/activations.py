@@ -220,7 +220,7 @@ def squareplus(x: Array, b: float = 4.0) -> Array:
     xp = namespace(x)
     positive = x > 0
     # b / (sum / 2) where x is negative: the difference of two large numbers would be 0 there
-    total = xp.hypot(x, xp.full_like(x, math.sqrt(b))) + xp.where(positive, x, -x)
+    total = xp.hypot(x, xp.zeros_like(x) + math.sqrt(b)) + xp.where(positive, x, -x)
     return xp.where(positive, 0.5 * total, 0.5 * b / total)
 
 
