@@ -14,6 +14,7 @@ ELSEWHERE = (
     *"GroupNorm InstanceNorm RMSNorm SpectralNorm WeightNorm".split(),  # tests/test_norms.py
     *"Bilinear Concatenate Lambda MixtureOfExperts PReLU Parallel Permute Reshape".split(),
     "Residual",  # these, in tests/test_containers.py
+    *"Cutout GaussianNoise RandomCrop RandomFlip RandomShift".split(),  # test_augmentation.py
 )
 
 

@@ -11,6 +11,7 @@ from tinynn import config, functional, initializers
 from tinynn.functional.errors import DtypeError, InputError, ShapeError
 
 from .activations import PReLU
+from .augmentation import Cutout, GaussianNoise, RandomCrop, RandomFlip, RandomShift
 from .base import Layer
 from .containers import Concatenate, Lambda, Parallel, Residual, Sequential
 from .dropout import Dropout
@@ -63,10 +64,12 @@ __all__ = [
     "ConvTranspose1d",
     "ConvTranspose2d",
     "ConvTranspose3d",
+    "Cutout",
     "Dropout",
     "DtypeError",
     "Flatten",
     "Forward",
+    "GaussianNoise",
     "GlobalAvgPool",
     "GlobalMaxPool",
     "GroupNorm",
@@ -85,6 +88,9 @@ __all__ = [
     "Parallel",
     "Permute",
     "RMSNorm",
+    "RandomCrop",
+    "RandomFlip",
+    "RandomShift",
     "Reshape",
     "Residual",
     "Scope",
