@@ -9,6 +9,14 @@ import pytest
 from tinynn import tree
 from tinynn.training import Model
 
+#: Layers whose files are tested beside the rest of them, by the name of the test.
+ELSEWHERE = (
+    *"GroupNorm InstanceNorm RMSNorm SpectralNorm WeightNorm".split(),  # tests/test_norms.py
+    *"Bilinear Concatenate Lambda MixtureOfExperts PReLU Parallel Permute Reshape".split(),
+    "Residual",  # these, in tests/test_containers.py
+    *"Cutout GaussianNoise RandomCrop RandomFlip RandomShift".split(),  # test_augmentation.py
+)
+
 
 def session(path: Path) -> Any:
     """The file in onnxruntime, on one thread."""

@@ -93,6 +93,12 @@ PULLBACKS: dict[str, tuple[Check, Check]] = {
         functional.gelu, lambda g, x, y: g * (normal(x) + x * density(x))
     ),
     "∂L/∂x = ∂L/∂y / (1 + exp(-x))": (functional.softplus, lambda g, x, y: g / (1 + np.exp(-x))),
+    "∂L/∂x = ∂L/∂y / (1 + exp(x))": (functional.log_sigmoid, lambda g, x, y: g / (1 + np.exp(x))),
+    "∂L/∂x = ∂L/∂y / (1 + |x|)²": (functional.softsign, lambda g, x, y: g / (1 + abs(x)) ** 2),
+    "∂L/∂x = ∂L/∂y · tanh²(x)": (functional.tanh_shrink, lambda g, x, y: g * np.tanh(x) ** 2),
+    "∂L/∂x = ∂L/∂y where 0 < x < 6, else 0": (
+        functional.relu6, lambda g, x, y: np.where((x > 0) & (x < 6), g, 0)
+    ),
     "∂L/∂x = ∂L/∂y / n for each entry": (
         of("mean", axis=0, keepdims=True), lambda g, x, y: g / len(x) + 0 * x
     ),

@@ -19,6 +19,7 @@ from tests.gradients import (
 )
 from tinynn import functional
 from tinynn.functional import convolution, pooling
+from tinynn.functional.errors import ShapeError
 from tinynn.trace import namespace
 
 
@@ -27,6 +28,7 @@ def reference_softmax(x: np.ndarray) -> np.ndarray:
     return powers / powers.sum(axis=-1, keepdims=True)
 
 
+SELU = 1.0507009873554805
 # name -> (what it is in NumPy, its slope at 0)
 ACTIVATIONS: dict[str, tuple[Callable[[np.ndarray], np.ndarray], float]] = {
     "relu": (lambda x: np.where(x > 0, x, 0), 0.0),
@@ -37,12 +39,37 @@ ACTIVATIONS: dict[str, tuple[Callable[[np.ndarray], np.ndarray], float]] = {
     "softplus": (lambda x: np.log1p(np.exp(x)), 0.5),
     "sigmoid": (lambda x: 1 / (1 + np.exp(-x)), 0.25),
     "tanh": (np.tanh, 1.0),
+    "celu": (lambda x: np.maximum(x, 0) + np.expm1(np.minimum(x, 0)), 1.0),
+    "selu": (
+        lambda x: SELU * np.where(x > 0, x, 1.6732632423543772 * np.expm1(x)),
+        SELU * 1.67326324,
+    ),
+    "mish": (lambda x: x * np.tanh(np.log1p(np.exp(x))), 0.6),
+    "log_sigmoid": (lambda x: -np.log1p(np.exp(-x)), 0.5),
+    "softsign": (lambda x: x / (1 + abs(x)), 1.0),
+    "squareplus": (lambda x: (x + np.sqrt(x * x + 4)) / 2, 0.5),
+    "relu6": (lambda x: np.clip(x, 0, 6), 0.0),
+    "hard_sigmoid": (lambda x: np.clip(x / 6 + 0.5, 0, 1), 1 / 6),
+    "hard_silu": (lambda x: x * np.clip(x / 6 + 0.5, 0, 1), 0.5),
+    "hard_tanh": (lambda x: np.clip(x, -1, 1), 1.0),
+    "hard_shrink": (lambda x: x * (abs(x) > 0.5), 0.0),
+    "soft_shrink": (lambda x: np.sign(x) * np.maximum(abs(x) - 0.5, 0), 0.0),
+    "tanh_shrink": (lambda x: x - np.tanh(x), 0.0),
+    "threshold": (lambda x: np.where(x > 0, x, 0), 0.0),
 }
 ALONG_AN_AXIS = {
     "softmax": reference_softmax,
     "log_softmax": lambda x: np.log(reference_softmax(x)),
+    "glu": lambda x: x[..., :2] / (1 + np.exp(-x[..., 2:])),
 }
 EVERY = {**{name: row[0] for name, row in ACTIVATIONS.items()}, **ALONG_AN_AXIS}
+# What JAX and PyTorch call them, and do not have.
+OF_JAX = {"softsign": "soft_sign"}
+NOT_OF_JAX = {"hard_shrink", "soft_shrink", "tanh_shrink", "threshold"}
+OF_TORCH = {"hard_silu": "hardswish", "log_sigmoid": "logsigmoid"}
+OF_TORCH |= {f"hard_{name}": f"hard{name}" for name in ("sigmoid", "shrink", "tanh")}
+OF_TORCH |= {f"{name}_shrink": f"{name}shrink" for name in ("soft", "tanh")}
+NOT_OF_TORCH = {"squareplus"}
 DATA = np.random.default_rng(0).normal(size=(5, 4)) * 3
 
 
@@ -93,13 +120,14 @@ def test_gradient_is_that_of_torch(name: str, backend: backends.Backend, float_d
 
 
 @pytest.mark.only("jax")
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", sorted(EVERY.keys() - NOT_OF_JAX))
 def test_agrees_with_jax_nn(name: str, backend: backends.Backend) -> None:
+    """At the kinks too."""
     import jax
 
-    theirs = getattr(jax.nn, name, None) or jax.numpy.tanh
+    theirs = getattr(jax.nn, OF_JAX.get(name, name), None) or jax.numpy.tanh
     options = {"approximate": False} if name == "gelu" else {}
-    x = backend.asarray([[-1.5, 0.0, 2.0]], dtype="float32")
+    x = backend.asarray([[-3.0, -1.5, -1.0, 0.0, 1.0, 2.0, 3.0, 6.0]], dtype="float32")
 
     def total(x: Any) -> Any:
         return jax.numpy.sum(theirs(x, **options) ** 2)
@@ -110,13 +138,14 @@ def test_agrees_with_jax_nn(name: str, backend: backends.Backend) -> None:
 
 
 @pytest.mark.only("torch")
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", sorted(EVERY.keys() - NOT_OF_TORCH))
 def test_agrees_with_torch_nn(name: str, backend: backends.Backend) -> None:
     import torch
 
-    theirs = getattr(torch.nn.functional, name)
+    theirs = getattr(torch.nn.functional, OF_TORCH.get(name, name))
     options = {"dim": -1} if "softmax" in name else {}
-    x = backend.asarray([[-1.5, 0.0, 2.0]], dtype="float32")
+    options |= {"threshold": 0.0, "value": 0.0} if name == "threshold" else {}
+    x = backend.asarray([[-1.5, 0.0, 0.5, 2.0]], dtype="float32")
     watched = x.clone().requires_grad_()
     expected = theirs(watched, **options)
     expected.sin().sum().backward()
@@ -145,16 +174,37 @@ def test_extremes_are_finite(name: str, backend: backends.Backend) -> None:
 
 
 @pytest.mark.parametrize("name", ALONG_AN_AXIS)
-def test_softmax_along_another_axis(name: str, backend: backends.Backend) -> None:
-    x = backend.asarray(DATA, dtype="float32")
+def test_along_another_axis(name: str, backend: backends.Backend) -> None:
+    x = backend.asarray(DATA[:4, :], dtype="float32")
     y = getattr(functional, name)(x, axis=0)
-    assert_close(y, EVERY[name](DATA.T).T, backend, dtype="float32")
+    assert_close(y, EVERY[name](DATA[:4, :].T).T, backend, dtype="float32")
+
+
+def test_glu_wants_two_halves() -> None:
+    with pytest.raises(
+        ShapeError, match=r"an even number of elements along axis -1, got .*\(2, 3\)"
+    ):
+        functional.glu(np.ones((2, 3)))
 
 
 def test_settings_of_activations(backend: backends.Backend) -> None:
     x = backend.asarray([-1.0, 2.0], dtype="float32")
     assert_close(functional.leaky_relu(x, slope=0.2), [-0.2, 2.0], backend)
+    each = functional.leaky_relu(x, backend.asarray([0.5, 0.1], dtype="float32"))
+    assert_close(each, [-0.5, 2.0], backend)
     assert_close(functional.elu(x, alpha=2.0), [2 * (math.exp(-1) - 1), 2.0], backend)
+    assert_close(functional.celu(x, alpha=2.0), [2 * (math.exp(-0.5) - 1), 2.0], backend)
+    assert_close(functional.gelu(x, approximate=True), [-0.15880801, 1.95459769], backend)
+    assert_close(functional.threshold(x, 1.0, 5.0), [5.0, 2.0], backend)
+    assert_close(functional.hard_shrink(x, 1.5), [0.0, 2.0], backend)
+    assert_close(functional.soft_shrink(x, 0.75), [-0.25, 1.25], backend)
+
+
+@pytest.mark.filterwarnings("ignore:invalid value encountered")
+def test_nan_stays_nan(backend: backends.Backend) -> None:
+    x = backend.asarray([np.nan], dtype="float32")
+    for name in ACTIVATIONS:
+        assert np.isnan(backend.to_host(getattr(functional, name)(x))).all(), name
 
 
 def test_linear(backend: backends.Backend, float_dtype: Any) -> None:

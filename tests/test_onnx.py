@@ -13,7 +13,7 @@ import tinynn
 from tests.checks import assert_close
 from tests.command_line import run, train_model, write_flowers
 from tests.networks import networks
-from tests.onnx_files import assert_same, exported, session
+from tests.onnx_files import ELSEWHERE, assert_same, exported, session
 from tinynn import functional, losses, tree
 from tinynn.functional import activations
 from tinynn.layers import (
@@ -100,6 +100,7 @@ def test_every_layer(name, shape, tmp_path):
 def test_no_layer_is_left_out():
     kinds = {type(layer) for layer in LAYERS.values()} | {Sequential}
     others = {getattr(tinynn.layers, name) for name in spatial.__all__}  # test_convolution.py
+    others |= {getattr(tinynn.layers, name) for name in ELSEWHERE}
     refused = set(RECURRENT)
     assert kinds | others | refused == set(tinynn.layers._LAYERS)
 

@@ -166,7 +166,8 @@ def _name(value: Any, known: Mapping[str, Any]) -> str:
     if not name.isidentifier():
         raise ValueError(
             f"{value!r} cannot be written down: it has no name to be found again by; "
-            "define it with `def` and pass it by that name in custom= when reading"
+            "define it with `def`, or put it in a layer Lambda(function, name=...), and pass it by "
+            "that name in custom= when reading"
         )
     if known.get(name, value) is not value:
         raise ValueError(

@@ -14,6 +14,7 @@ from .dataset import (
     target_like,
 )
 from .hostdata import columns_of, host, is_dataset
+from .sequences import pad_sequences
 from .streams import IndexedDataset, Stream
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "held_out_count",
     "host",
     "is_dataset",
+    "pad_sequences",
     "target_like",
     "to_scalar",
 ]

@@ -7,24 +7,40 @@ import math
 from typing import Any, TypeAlias
 
 from backends import random, scoped
+from tinynn.functional.errors import ShapeError
 from tinynn.rules import special
 from tinynn.trace import backend_of, namespace
 from tinynn.trace.scopes import composite
 
 __all__ = [
+    "celu",
     "dropout",
     "elu",
     "gelu",
+    "glu",
+    "hard_shrink",
+    "hard_sigmoid",
+    "hard_silu",
+    "hard_tanh",
     "leaky_relu",
     "linear",
+    "log_sigmoid",
     "log_softmax",
+    "mish",
     "one_hot",
     "relu",
+    "relu6",
+    "selu",
     "sigmoid",
     "silu",
+    "soft_shrink",
     "softmax",
     "softplus",
+    "softsign",
+    "squareplus",
     "tanh",
+    "tanh_shrink",
+    "threshold",
 ]
 
 Array: TypeAlias = Any
@@ -52,14 +68,16 @@ def sigmoid(x: Array) -> Array:
 
 @composite
 @scoped
-def leaky_relu(x: Array, slope: float = 0.01) -> Array:
+def leaky_relu(x: Array, slope: Array | float = 0.01) -> Array:
     """x where positive, slope * x elsewhere.
+
+    slope: a number, or an array that broadcasts with x.
 
     >>> import numpy as np
     >>> leaky_relu(np.asarray([-1.0, 2.0])).tolist()
     [-0.01, 2.0]
     """
-    return namespace(x).where(x > 0, x, slope * x)
+    return namespace(x, slope).where(x > 0, x, slope * x)
 
 
 @composite
@@ -80,13 +98,17 @@ def elu(x: Array, alpha: float = 1.0) -> Array:
 
 @composite
 @scoped
-def gelu(x: Array) -> Array:
-    """x times the normal distribution function of x, exactly (arXiv:1606.08415).
+def gelu(x: Array, approximate: bool = False) -> Array:
+    """x times the normal distribution function of x (Hendrycks and Gimpel, arXiv:1606.08415).
+
+    approximate: by a tanh, as GPT-2 has it, at most 5e-4 away; otherwise exactly.
 
     >>> import numpy as np
     >>> gelu(np.asarray([0.0, 1.0])).round(6).tolist()
     [0.0, 0.841345]
     """
+    if approximate:
+        return 0.5 * x * (1.0 + tanh(math.sqrt(2.0 / math.pi) * x * (1.0 + 0.044715 * (x * x))))
     return 0.5 * x * (1.0 + special.erf(x * math.sqrt(0.5)))
 
 
@@ -124,6 +146,202 @@ def tanh(x: Array) -> Array:
     [0.0, 1.0]
     """
     return namespace(x).tanh(x)
+
+
+@composite
+@scoped
+def celu(x: Array, alpha: float = 1.0) -> Array:
+    """x where positive, alpha * (exp(x / alpha) - 1) elsewhere (Barron 2017, arXiv:1704.07483).
+
+    >>> import numpy as np
+    >>> celu(np.asarray([0.0, 2.0]), alpha=2.0).tolist()
+    [0.0, 2.0]
+    """
+    return namespace(x).where(x > 0, x, alpha * elu(x / alpha))
+
+
+@composite
+@scoped
+def selu(x: Array) -> Array:
+    """scale * elu(x, alpha), which keeps mean 0 and variance 1 (arXiv:1706.02515).
+
+    >>> import numpy as np
+    >>> selu(np.asarray([0.0, 1.0])).round(6).tolist()
+    [0.0, 1.050701]
+    """
+    return 1.0507009873554804934 * elu(x, 1.6732632423543772848)
+
+
+@composite
+@scoped
+def mish(x: Array) -> Array:
+    """x * tanh(softplus(x)) (Misra 2019, arXiv:1908.08681).
+
+    >>> import numpy as np
+    >>> mish(np.asarray([0.0, 1.0])).round(6).tolist()
+    [0.0, 0.865098]
+    """
+    return x * tanh(softplus(x))
+
+
+@composite
+@scoped
+def log_sigmoid(x: Array) -> Array:
+    """log(sigmoid(x)), without overflow or log(0).
+
+    >>> import numpy as np
+    >>> log_sigmoid(np.asarray([-1000.0, 0.0])).round(6).tolist()
+    [-1000.0, -0.693147]
+    """
+    return -softplus(-x)
+
+
+@composite
+@scoped
+def softsign(x: Array) -> Array:
+    """x / (1 + abs(x)).
+
+    >>> import numpy as np
+    >>> softsign(np.asarray([-1.0, 3.0])).tolist()
+    [-0.5, 0.75]
+    """
+    return x / (1.0 + namespace(x).abs(x))
+
+
+@composite
+@scoped
+def squareplus(x: Array, b: float = 4.0) -> Array:
+    """(x + sqrt(x**2 + b)) / 2, a softplus without exponentials (Barron 2021, arXiv:2112.11687).
+
+    >>> import numpy as np
+    >>> squareplus(np.asarray([0.0, 1e30])).tolist()
+    [1.0, 1e+30]
+    """
+    xp = namespace(x)
+    positive = x > 0
+    # b / (sum / 2) where x is negative: the difference of two large numbers would be 0 there
+    total = xp.hypot(x, xp.zeros_like(x) + math.sqrt(b)) + xp.where(positive, x, -x)
+    return xp.where(positive, 0.5 * total, 0.5 * b / total)
+
+
+@composite
+@scoped
+def relu6(x: Array) -> Array:
+    """min(max(x, 0), 6); its slopes at 0 and at 6 are 0.
+
+    >>> import numpy as np
+    >>> relu6(np.asarray([-1.0, 2.0, 7.0])).tolist()
+    [0.0, 2.0, 6.0]
+    """
+    return namespace(x).where(x >= 6.0, 6.0, relu(x))
+
+
+@composite
+@scoped
+def hard_sigmoid(x: Array) -> Array:
+    """relu6(x + 3) / 6, the sigmoid in straight lines.
+
+    >>> import numpy as np
+    >>> hard_sigmoid(np.asarray([-4.0, 0.0, 4.0])).tolist()
+    [0.0, 0.5, 1.0]
+    """
+    return relu6(x + 3.0) / 6.0
+
+
+@composite
+@scoped
+def hard_silu(x: Array) -> Array:
+    """x * hard_sigmoid(x), also called hard_swish (Howard et al. 2019, arXiv:1905.02244).
+
+    >>> import numpy as np
+    >>> hard_silu(np.asarray([-4.0, 1.5, 4.0])).tolist()
+    [-0.0, 1.125, 4.0]
+    """
+    return x * hard_sigmoid(x)
+
+
+@composite
+@scoped
+def hard_tanh(x: Array) -> Array:
+    """x, at least -1 and at most 1; its slopes there are 1, as in JAX.
+
+    >>> import numpy as np
+    >>> hard_tanh(np.asarray([-2.0, 0.5, 2.0])).tolist()
+    [-1.0, 0.5, 1.0]
+    """
+    xp = namespace(x)
+    return xp.where(x > 1.0, 1.0, xp.where(x < -1.0, -1.0, x))
+
+
+@composite
+@scoped
+def hard_shrink(x: Array, threshold: float = 0.5) -> Array:
+    """x where abs(x) > threshold, 0 elsewhere.
+
+    >>> import numpy as np
+    >>> hard_shrink(np.asarray([-1.0, 0.5, 2.0])).tolist()
+    [-1.0, 0.0, 2.0]
+    """
+    xp = namespace(x)
+    return xp.where(xp.abs(x) <= threshold, 0.0, x)
+
+
+@composite
+@scoped
+def soft_shrink(x: Array, threshold: float = 0.5) -> Array:
+    """x moved towards 0 by the threshold, and 0 where it would pass it.
+
+    >>> import numpy as np
+    >>> soft_shrink(np.asarray([-1.0, 0.5, 2.0])).tolist()
+    [-0.5, 0.0, 1.5]
+    """
+    xp = namespace(x)
+    moved = xp.where(x > 0, x - threshold, x + threshold)
+    return xp.where(xp.abs(x) <= threshold, 0.0, moved)
+
+
+@composite
+@scoped
+def tanh_shrink(x: Array) -> Array:
+    """x - tanh(x).
+
+    >>> import numpy as np
+    >>> tanh_shrink(np.asarray([0.0, 1000.0])).tolist()
+    [0.0, 999.0]
+    """
+    return x - tanh(x)
+
+
+@composite
+@scoped
+def threshold(x: Array, threshold: float = 0.0, value: float = 0.0) -> Array:
+    """x where it is above the threshold, `value` elsewhere.
+
+    >>> import numpy as np
+    >>> threshold(np.asarray([0.5, 2.0]), 1.0, -1.0).tolist()
+    [-1.0, 2.0]
+    """
+    return namespace(x).where(x <= threshold, value, x)
+
+
+@composite
+@scoped
+def glu(x: Array, axis: int = -1) -> Array:
+    """The first half of x along the axis, times the sigmoid of the second (arXiv:1612.08083).
+
+    Raises `ShapeError` for an axis of odd length.
+
+    >>> import numpy as np
+    >>> glu(np.asarray([[1.0, 2.0, 0.0, 1000.0]])).tolist()
+    [[0.5, 2.0]]
+    """
+    if x.shape[axis] % 2:
+        raise ShapeError(
+            f"glu: expected an even number of elements along axis {axis}, got shape "
+            f"{tuple(x.shape)}. To fix it: give the layer before twice the features"
+        )
+    before, half = (slice(None),) * (axis % x.ndim), x.shape[axis] // 2
+    return x[(*before, slice(half), ...)] * sigmoid(x[(*before, slice(half, None), ...)])
 
 
 @composite

@@ -10,15 +10,19 @@ from typing import Any
 from tinynn import config, functional, initializers
 from tinynn.functional.errors import DtypeError, InputError, ShapeError
 
+from .activations import PReLU
+from .augmentation import Cutout, GaussianNoise, RandomCrop, RandomFlip, RandomShift
 from .base import Layer
+from .containers import Concatenate, Lambda, Parallel, Residual, Sequential
 from .dropout import Dropout
-from .flatten import Flatten
+from .experts import MixtureOfExperts
 from .forward import Forward, run
-from .linear import Linear
-from .normalization import BatchNorm, LayerNorm
+from .linear import Bilinear, Linear
+from .normalization import BatchNorm, GroupNorm, InstanceNorm, LayerNorm, RMSNorm
+from .reparametrization import SpectralNorm, WeightNorm
+from .reshaping import Flatten, Permute, Reshape
 from .scope import Scope, Variable
 from .sequences import GRU, LSTM, RNN, Bidirectional
-from .sequential import Sequential
 from .spatial import (
     AdaptiveAvgPool,
     AdaptiveMaxPool,
@@ -37,6 +41,7 @@ from .spatial import (
     MaxPool2d,
     MaxPool3d,
     Pad,
+    SqueezeExcite,
     Upsample,
 )
 
@@ -51,65 +56,60 @@ __all__ = [
     "AvgPool3d",
     "BatchNorm",
     "Bidirectional",
+    "Bilinear",
+    "Concatenate",
     "Conv1d",
     "Conv2d",
     "Conv3d",
     "ConvTranspose1d",
     "ConvTranspose2d",
     "ConvTranspose3d",
+    "Cutout",
     "Dropout",
     "DtypeError",
     "Flatten",
     "Forward",
+    "GaussianNoise",
     "GlobalAvgPool",
     "GlobalMaxPool",
+    "GroupNorm",
     "InputError",
+    "InstanceNorm",
+    "Lambda",
     "Layer",
     "LayerNorm",
     "Linear",
     "MaxPool1d",
     "MaxPool2d",
     "MaxPool3d",
+    "MixtureOfExperts",
+    "PReLU",
     "Pad",
+    "Parallel",
+    "Permute",
+    "RMSNorm",
+    "RandomCrop",
+    "RandomFlip",
+    "RandomShift",
+    "Reshape",
+    "Residual",
     "Scope",
     "Sequential",
     "ShapeError",
+    "SpectralNorm",
+    "SqueezeExcite",
     "Upsample",
     "Variable",
+    "WeightNorm",
     "from_config",
     "run",
     "to_config",
 ]
 
-_LAYERS = (
-    BatchNorm,
-    Dropout,
-    Flatten,
-    LayerNorm,
-    Linear,
-    Sequential,
-    GRU,
-    LSTM,
-    RNN,
-    Bidirectional,
-    AdaptiveAvgPool,
-    AdaptiveMaxPool,
-    AvgPool1d,
-    AvgPool2d,
-    AvgPool3d,
-    Conv1d,
-    Conv2d,
-    Conv3d,
-    ConvTranspose1d,
-    ConvTranspose2d,
-    ConvTranspose3d,
-    GlobalAvgPool,
-    GlobalMaxPool,
-    MaxPool1d,
-    MaxPool2d,
-    MaxPool3d,
-    Pad,
-    Upsample,
+_LAYERS = tuple(
+    value
+    for value in list(globals().values())
+    if isinstance(value, type) and issubclass(value, Layer) and value is not Layer
 )
 _KNOWN: dict[str, Any] = {
     **{layer.__name__: layer for layer in _LAYERS},

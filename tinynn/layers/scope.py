@@ -1,6 +1,6 @@
 """Scope: a layer's access to its parameters, state and children during one pass."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from operator import index
 from typing import Any, TypeAlias
@@ -12,6 +12,7 @@ from tinynn import tree
 from tinynn.config import label
 from tinynn.functional.errors import DtypeError, InputError, ShapeError
 from tinynn.initializers import Initializer
+from tinynn.layers.draws import Random
 from tinynn.rules.special import stop_gradient
 from tinynn.trace import Traced, backend_of, bottom, constant, namespace, plain
 from tinynn.trace.scopes import scopes
@@ -177,47 +178,6 @@ def cast(array: Array, dtype: Any) -> Array:
     return array if array.dtype == dtype else namespace(array).astype(array, dtype)
 
 
-class Random:
-    """Random numbers of one layer: `scope.random`.
-
-    The first axis of a shape is that of the batch, and draws are counted by its rows: the rows of
-    a part of a batch get what they would get in the whole. Each draw has a key of its own.
-    """
-
-    __slots__ = ("_scope",)
-
-    def __init__(self, scope: "Scope") -> None:
-        self._scope = scope
-
-    def key(self) -> Array:
-        """A new key, (2,) int32, for draws that are not counted by row."""
-        run, path = self._scope._pass, self._scope.path
-        if run.key is None:
-            raise InputError(
-                f"{label(self._scope.layer)}: expected a key to draw random numbers with, got "
-                "none. To fix it: give apply a key=, an integer seed or a key of backends.random"
-            )
-        count = run.draws[path] = run.draws.get(path, 0) + 1
-        return run.key_at(path, f"draw {count}")
-
-    def uniform(
-        self, shape: tuple[int, ...], dtype: Any, low: float = 0.0, high: float = 1.0
-    ) -> Array:
-        """Uniform draws from [low, high)."""
-        run = self._scope._pass
-        return run.lift(random.uniform(self.key(), shape, dtype, low, high, run.first_row))
-
-    def normal(self, shape: tuple[int, ...], dtype: Any) -> Array:
-        """Normal draws of mean 0 and variance 1."""
-        run = self._scope._pass
-        return run.lift(random.normal(self.key(), shape, dtype, run.first_row))
-
-    def bernoulli(self, p: float, shape: tuple[int, ...]) -> Array:
-        """True with probability `p`."""
-        run = self._scope._pass
-        return run.lift(random.bernoulli(self.key(), p, shape, run.first_row))
-
-
 class Scope:
     """A layer's access, in `forward(scope, x)`, to its parameters, state, key and children.
 
@@ -232,7 +192,9 @@ class Scope:
         Whether this is a pass of training.
     """
 
-    __slots__ = ("_inputs", "_params", "_pass", "_state", "layer", "path", "training")
+    __slots__ = (
+        "_getters", "_inputs", "_params", "_pass", "_state", "layer", "path", "training",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -242,9 +204,11 @@ class Scope:
         state: dict[str, Any],
         path: tuple[str, ...],
         inputs: tuple[Tree, ...],
+        getters: tuple[Callable[..., Array], ...] = (),
     ) -> None:
         self._pass, self.layer, self._params, self._state = of, layer, params, state
         self.path, self.training, self._inputs = path, of.training, inputs
+        self._getters = getters  # those of the layers outside, the innermost last
 
     def param(
         self, name: str, init: Initializer, shape: tuple[int, ...], dtype: Any = None
@@ -268,7 +232,14 @@ class Scope:
         ShapeError, DtypeError
             The parameter that is there does not fit the input.
         """
-        return self._entry("parameter", self._params, name, init, shape, dtype)
+        if not self._getters:
+            return self._entry("parameter", self._params, name, init, shape, dtype)
+        getters = self._getters
+        self._getters = getters[:-1]  # what the getter asks for is not its own
+        try:
+            return getters[-1](self, name, init, shape, dtype)
+        finally:
+            self._getters = getters
 
     def state(
         self, name: str, init: Initializer, shape: tuple[int, ...], dtype: Any = None
@@ -347,9 +318,17 @@ class Scope:
         run.taps[path] = x
         return x
 
-    def __call__(self, name: str, layer: Any, *inputs: Tree) -> Tree:
-        """The output of a child, a layer or a plain function, for these inputs."""
+    def __call__(
+        self, name: str, layer: Any, *inputs: Tree, getter: Callable[..., Array] | None = None
+    ) -> Tree:
+        """The output of a child, a layer or a plain function, for these inputs.
+
+        getter: A function of (scope, name, init, shape, dtype) that gives the child and all inside
+        it their parameters, made of others, and of state, that it asks that scope for.
+        """
         child = self._child(name, layer, inputs) if hasattr(layer, "forward") else None
+        if child is not None and getter is not None:
+            child._getters = (*self._getters, getter)
         scopes.stack.append((name, layer))
         try:
             if child is None:
@@ -437,7 +416,7 @@ class Scope:
             parts = [tree_.get(name, _EMPTY) for tree_ in (self._params, self._state)]
         if not all(isinstance(part, dict) for part in parts):
             raise self._named_twice(name)
-        return Scope(run, layer, parts[0], parts[1], path, inputs)
+        return Scope(run, layer, parts[0], parts[1], path, inputs, self._getters)
 
     def _check_name(self, name: Any) -> None:
         if not isinstance(name, str) or not name or "." in name:

@@ -14,6 +14,7 @@ from .pooling import (
     MaxPool3d,
 )
 from .resizing import Pad, Upsample
+from .squeezing import SqueezeExcite
 
 __all__ = [
     "AdaptiveAvgPool",
@@ -33,5 +34,6 @@ __all__ = [
     "MaxPool2d",
     "MaxPool3d",
     "Pad",
+    "SqueezeExcite",
     "Upsample",
 ]

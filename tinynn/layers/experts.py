@@ -1,0 +1,97 @@
+"""Mixture of experts."""
+
+from dataclasses import KW_ONLY, dataclass
+
+from tinynn import functional
+from tinynn.config import require, require_count
+from tinynn.rules.special import stop_gradient
+from tinynn.trace import namespace
+
+from .base import Layer, features
+from .linear import Linear
+from .scope import Array, Scope
+
+
+@dataclass(frozen=True)
+class MixtureOfExperts(Layer):
+    """Layers of which a gate chooses the best few for each row, and mixes their outputs.
+
+    Parameters
+    ----------
+    layer
+        What an expert is: all are of this kind, each with parameters of its own.
+    experts
+        The number of experts.
+    chosen
+        How many of them count for a row, those that the gate likes best; of equal ones the first.
+    balance
+        The weight of the loss "balance", which training adds so that all experts are used.
+
+    Notes
+    -----
+    The input is (batch, ..., features). The gate is softmax(x @ weight), of which the chosen
+    entries are divided by their sum, and the rest are 0. With f the share of the rows' choices that
+    fall to an expert and p the mean of its entry of the softmax, the loss is balance * experts *
+    sum(f * p): `balance` itself where all are used alike, and more where they are not.
+
+    All experts compute all rows, since shapes that depend on the data are no part of the standard:
+    this gives the mixture's results, and saves none of its work. Children: "gate", a `Linear`
+    without bias, and "expert0", "expert1", ...
+
+    References
+    ----------
+    Shazeer et al. 2017, arXiv:1701.06538; the loss of Fedus, Zoph and Shazeer 2021,
+    arXiv:2101.03961.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from tinynn.layers import Linear
+    >>> layer, x = MixtureOfExperts(Linear(3), experts=4), np.ones((5, 2))
+    >>> params, state = layer.init(0, x)
+    >>> sorted(params), layer(params, x).shape
+    (['expert0', 'expert1', 'expert2', 'expert3', 'gate'], (5, 3))
+    """
+
+    layer: Layer
+    _: KW_ONLY
+    experts: int
+    chosen: int = 2
+    balance: float = 0.01
+
+    def __post_init__(self) -> None:
+        require_count(self, "experts")
+        require_count(self, "chosen")
+        require(self, "chosen", lambda n: n <= self.experts, f"at most {self.experts}, the experts")
+        require(self, "balance", lambda weight: weight >= 0.0, "a number of 0 or more")
+
+    def forward(self, scope: Scope, x: Array) -> Array:
+        features(self, x)
+        likes = functional.softmax(scope("gate", Linear(self.experts, bias=False), x))
+        xp = namespace(likes)
+        chosen = self._chosen(stop_gradient(likes))
+        gates = likes * chosen
+        gates = gates / xp.sum(gates, axis=-1, keepdims=True)
+        if scope.training and self.balance:
+            rows = tuple(range(x.ndim - 1))
+            share = xp.mean(scope.widened(chosen), axis=rows) / self.chosen
+            mean = xp.mean(scope.widened(likes), axis=rows)
+            scope.add_loss("balance", self.balance * self.experts * xp.sum(share * mean))
+        y = None
+        for i in range(self.experts):
+            part = scope(f"expert{i}", self.layer, x) * gates[..., i : i + 1]
+            y = part if y is None else y + part
+        return y
+
+    def _chosen(self, likes: Array) -> Array:
+        """1 where fewer than `chosen` experts are liked better, 0 elsewhere.
+
+        By comparing each with each, which no sort is needed for, and equal ones keep their order.
+        """
+        xp = namespace(likes)
+        own, other = xp.expand_dims(likes, axis=-1), xp.expand_dims(likes, axis=-2)
+        places = xp.arange(self.experts, device=likes.device)
+        earlier = xp.expand_dims(places, axis=0) < xp.expand_dims(places, axis=1)
+        better = xp.logical_or(other > own, xp.logical_and(other == own, earlier))
+        rank = xp.sum(xp.astype(better, likes.dtype), axis=-1)
+        return xp.astype(rank < self.chosen, likes.dtype)
