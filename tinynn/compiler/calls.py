@@ -39,6 +39,7 @@ from tinynn.transforms.graph import (
     Node,
 )
 
+_PLAIN = (bool, int, str)
 _PREFIXES = {When.ONCE: "c", When.SERIES: "s", When.BATCH: "d", When.STEP: "v"}
 
 
@@ -455,7 +456,7 @@ def _is_literal(value: Any) -> bool:
         return all(map(_is_literal, value))
     if isinstance(value, float):
         return isfinite(value)
-    return value is None or isinstance(value, bool | int | str)
+    return value is None or isinstance(value, _PLAIN)
 
 
 def _part_of(vector: Any, start: int, shape: tuple[int, ...]) -> Expression:

@@ -1,6 +1,6 @@
 """The text of programs: statements as Python, the last thing that is done with them."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from tinynn.compiler.statements import (
@@ -96,27 +96,21 @@ def _annotated(lines: Iterable[Line]) -> list[Line]:
 
 def text(value: Any) -> str:
     """The text of an expression or a literal."""
-    match value:
-        case Variable():
-            return value.name
-        case Call(function, args, kwargs):
-            given = [text(arg) for arg in args]
-            given += [f"{name}={text(arg)}" for name, arg in kwargs.items()]
-            name = function if isinstance(function, str) else text(function)
-            return f"{name}({', '.join(given)})"
-        case Attribute(owner, name):
-            return f"{text(owner)}.{name}"
-        case Subscript(owner, key, arrays):
-            return f"{text(owner)}[{_index(key, arrays)}]"
-        case Overwrite(target, new):
-            return f"{text(target)}[...] = {text(new)}"
-        case Tuple(items, bare):
-            return _listed(items) if bare else f"({_listed(items)})"
-        case List(items):
-            return f"[{', '.join(map(text, items))}]"
-        case tuple():  # a library's own kind of tuple too
-            return f"({_listed(value)})"
-    return repr(value)
+    write = _TEXTS.get(type(value))
+    if write is not None:
+        return write(value)
+    if isinstance(value, Variable):
+        return value.name
+    # A tuple may be of a library's own kind.
+    return f"({_listed(value)})" if isinstance(value, tuple) else repr(value)
+
+
+def _call(call: Call) -> str:
+    given = [text(arg) for arg in call.args]
+    if call.kwargs:
+        given += [f"{name}={text(arg)}" for name, arg in call.kwargs.items()]
+    function = call.function if isinstance(call.function, str) else text(call.function)
+    return f"{function}({', '.join(given)})"
 
 
 def _listed(items: Iterable[Any]) -> str:
@@ -152,3 +146,14 @@ def _pieces(cut: Cut) -> str:
     first, here = f"[:{length}][: {whole} - i]", f"[i : i + {length}]"
     pieces = [v.name + (first if v in cut.reused else here) for v in cut.vectors]
     return f"[({', '.join(pieces)}) for i in range(0, {whole}, {length})]"
+
+
+_TEXTS: dict[type, Callable[[Any], str]] = {
+    Variable: lambda variable: variable.name,
+    Call: _call,
+    Attribute: lambda attribute: f"{text(attribute.owner)}.{attribute.name}",
+    Subscript: lambda part: f"{text(part.owner)}[{_index(part.key, part.arrays)}]",
+    Overwrite: lambda each: f"{text(each.target)}[...] = {text(each.value)}",
+    Tuple: lambda row: _listed(row.items) if row.bare else f"({_listed(row.items)})",
+    List: lambda row: f"[{', '.join(map(text, row.items))}]",
+}

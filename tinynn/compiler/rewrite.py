@@ -16,6 +16,9 @@ RESHAPES = frozenset(["reshape", "expand_dims", "squeeze"])
 VIEWS = RESHAPES.union(["permute_dims", "matrix_transpose", "broadcast_to", "moveaxis", "part"])
 
 
+_GIVEN, _NUMBERS, _NO_NUMBERS = (Input, Constant), (int, float), (bool, Dim)
+
+
 class CannotEmit(RecordingError):
     """A program holds a call that this emitter has no form for."""
 
@@ -58,7 +61,7 @@ def rewritten(graph: Graph, visit: Visit, instead: Mapping[int, Node] | None = N
     for call in new.values():
         builder.add(call)
     for node in graph.nodes:
-        args = tuple(new.get(id(a), a) if isinstance(a, Node) else a for a in node.args)
+        args = tuple([new.get(id(a), a) for a in node.args])
         moved = node if args == node.args else replace(node, args=args)
         pure = node.effect is Effect.NONE
         new[id(node)] = value = visit(moved, builder) if pure else moved
@@ -105,12 +108,12 @@ def difference(first: Graph, second: Graph, read: Callable[[Any], Any]) -> str:
 
 def is_call(value: Any) -> bool:
     """Whether it is the result of a call, no input, constant or number."""
-    return isinstance(value, Node) and not isinstance(value, Input | Constant)
+    return isinstance(value, Node) and not isinstance(value, _GIVEN)
 
 
 def is_number(value: Any) -> bool:
     """Whether it is a Python number, known for good: none that follows the batch."""
-    return isinstance(value, int | float) and not isinstance(value, bool | Dim)
+    return isinstance(value, _NUMBERS) and not isinstance(value, _NO_NUMBERS)
 
 
 def elementwise(node: Any) -> bool:
