@@ -6,12 +6,12 @@ transposed matrices, nothing takes memory: a step is a row of launches without a
 With CUB, CuPy's sums take room for their partial results from its pool, which keeps it.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 from backends import cupy_functions
 from backends.decompositions import first_maximum, mean, relu
-from backends.lowering import Lowering, OutTemplate
+from backends.expressions import OUT, Attribute, Call, Expression, Kwarg, Overwrite, X, Y, Z
+from backends.lowering import Lowering, OutTemplate, Template, form_of
 
 _ONE = """abs acos acosh asin asinh atan atanh bitwise_invert conj cos cosh exp expm1 isfinite isinf
 isnan log log1p log2 log10 logical_not negative positive reciprocal sign signbit sin sinh sqrt
@@ -22,62 +22,61 @@ logical_or logical_xor maximum minimum multiply nextafter not_equal pow remainde
 # The standard keeps whole numbers whole, CuPy makes floats of them.
 _FLOATING = "ceil floor trunc"
 
-Form = Callable[[Any, Any], str | None]
+_AXIS, _KEEPDIMS = Kwarg("axis"), Kwarg("keepdims", False)
 
 
-def _real(text: str) -> Form:
+def _real(call: Expression) -> Template:
     """For arrays of float32 or float64 alone, all of one dtype."""
 
-    def form(args: Any, kwargs: Any) -> str | None:
+    def form(args: Any, kwargs: Any) -> Expression | None:
         dtypes = {a.dtype for a in args}
-        return text if len(dtypes) == 1 and dtypes.pop().name in ("float32", "float64") else None
+        return call if len(dtypes) == 1 and dtypes.pop().name in ("float32", "float64") else None
 
     return form
 
 
-def _vecdot(text: str) -> Form:
-    real = _real(text)
-    return lambda args, kwargs: real(args, kwargs) if all(len(a.shape) == 1 for a in args) else None
+def _vecdot(args: Any, kwargs: Any) -> Expression | None:
+    if any(len(a.shape) != 1 for a in args):
+        return None
+    return form_of(_real(Call("vecdot", X, Y, OUT)), args, kwargs)
 
 
-def _matmul(args: Any, kwargs: Any) -> str | None:
+def _matmul(args: Any, kwargs: Any) -> Expression:
     stacked = any(len(a.shape) > 2 for a in args)
-    dot = "matmul({0}, {1}, {out})" if stacked else "{0}.dot({1}, {out})"
-    return _vecdot("vecdot({0}, {1}, {out})")(args, kwargs) or dot
+    dot = Call("matmul", X, Y, OUT) if stacked else X.method("dot", Y, OUT)
+    return _vecdot(args, kwargs) or dot
 
 
-def _where(args: Any, kwargs: Any) -> str | None:
+def _where(args: Any, kwargs: Any) -> Expression | None:
     """For arrays of one dtype, and numbers of its kind."""
     arrays = [a for a in args[1:] if getattr(a, "dtype", None) is not None]
     dtypes = {a.dtype for a in arrays}
     kinds = (int, float) if dtypes and next(iter(dtypes)).kind in "fc" else (int,)
     numbers = all(a in arrays or type(a) in kinds for a in args[1:])
-    return "where({0}, {1}, {2}, {out})" if len(dtypes) == 1 and numbers else None
+    return Call("where", X, Y, Z, OUT) if len(dtypes) == 1 and numbers else None
 
 
-def _sum(args: Any, kwargs: Any) -> str | None:
-    return None if kwargs.get("dtype") is not None else "{0}.sum({axis}, None, {out}, {keepdims})"
+def _sum(args: Any, kwargs: Any) -> Expression | None:
+    own = kwargs.get("dtype") is None
+    return X.method("sum", _AXIS, None, OUT, _KEEPDIMS) if own else None
 
 
 INTO = {
-    **{name: OutTemplate(f"{name}({{0}}, {{out}})", keep_scalars=True) for name in _ONE.split()},
-    **{name: OutTemplate(_real(f"{name}({{0}}, {{out}})")) for name in _FLOATING.split()},
-    **{
-        name: OutTemplate(f"{name}({{0}}, {{1}}, {{out}})", keep_scalars=True)
-        for name in _TWO.split()
-    },
-    "sigmoid": OutTemplate(_real("expit({0}, {out})")),
-    "erf": OutTemplate(_real("erf({0}, {out})")),
+    **{name: OutTemplate(Call(name, X, OUT), keep_scalars=True) for name in _ONE.split()},
+    **{name: OutTemplate(_real(Call(name, X, OUT))) for name in _FLOATING.split()},
+    **{name: OutTemplate(Call(name, X, Y, OUT), keep_scalars=True) for name in _TWO.split()},
+    "sigmoid": OutTemplate(_real(Call("expit", X, OUT))),
+    "erf": OutTemplate(_real(Call("erf", X, OUT))),
     "where": OutTemplate(_where, keep_scalars=True),
     "matmul": OutTemplate(_matmul, may_alias=False),
-    "vecdot": OutTemplate(_vecdot("vecdot({0}, {1}, {out})"), may_alias=False),
+    "vecdot": OutTemplate(_vecdot, may_alias=False),
     "sum": OutTemplate(_sum, may_alias=False),
-    "max": OutTemplate("{0}.max({axis}, {out}, {keepdims})", may_alias=False),
-    "min": OutTemplate("{0}.min({axis}, {out}, {keepdims})", may_alias=False),
-    "logsumexp": OutTemplate(_real("logsumexp({0}, {axis}, {keepdims}, {out})"), may_alias=False),
-    "take": OutTemplate("{0}.take({1}, {axis}, {out})", may_alias=False),
-    "astype": OutTemplate("{out}[...] = {0}", may_alias=False),
-    "copy": OutTemplate("{out}[...] = {0}", may_alias=False),
+    "max": OutTemplate(X.method("max", _AXIS, OUT, _KEEPDIMS), may_alias=False),
+    "min": OutTemplate(X.method("min", _AXIS, OUT, _KEEPDIMS), may_alias=False),
+    "logsumexp": OutTemplate(_real(Call("logsumexp", X, _AXIS, _KEEPDIMS, OUT)), may_alias=False),
+    "take": OutTemplate(X.method("take", Y, _AXIS, OUT), may_alias=False),
+    "astype": OutTemplate(Overwrite(OUT, X), may_alias=False),
+    "copy": OutTemplate(Overwrite(OUT, X), may_alias=False),
 }
 
 
@@ -85,6 +84,6 @@ LOWERING = Lowering(
     cupy_functions,
     cupy_functions.empty,
     INTO,
-    {"matrix_transpose": "{0}.mT", "reshape": "{0}.reshape({shape})"},
+    {"matrix_transpose": Attribute(X, "mT"), "reshape": X.method("reshape", Kwarg("shape"))},
     {"relu": relu, "first_maximum": first_maximum, "mean": mean},
 )

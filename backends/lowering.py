@@ -9,26 +9,42 @@ from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
+from backends.expressions import Expression
+
+#: How a call is written: a template, or a function that gives it of the arguments (numbers, and
+#: what has a shape and a dtype) and the kwargs; None where only the standard's own call will do.
+Template = Expression | Callable[[Any, Any], Expression | None]
+
 
 @dataclass(frozen=True)
 class OutTemplate:
     """The template by which a function writes its result into an array that is there.
 
-    Attributes:
-        text: the statement: {0}, {1} are the arguments, {out} the result, kwargs go by name.
-            Or a function of the arguments (numbers, and what has a shape and a dtype) and the
-            kwargs that gives it, or None where only the standard's own call will do.
-        inplace: the statement where the result takes the place of the first argument, if shorter.
-        broadcast_scalars: a number among the arguments becomes an array of the result's shape.
-        keep_scalars: a number among the arguments stays one.
-        may_alias: whether the result may take the place of an argument.
+    Attributes
+    ----------
+    call : Template
+        The call, into `OUT`.
+    inplace : Expression, optional
+        The call where the result takes the place of the first argument, if shorter.
+    broadcast_scalars : bool
+        A number among the arguments becomes an array of the result's shape.
+    keep_scalars : bool
+        A number among the arguments stays one.
+    may_alias : bool
+        The result may take the place of an argument of its shape and dtype, in an elementwise
+        function.
     """
 
-    text: str | Callable[..., str | None]
-    inplace: str = ""
+    call: Template
+    inplace: Expression | None = None
     broadcast_scalars: bool = False
     keep_scalars: bool = False
     may_alias: bool = True
+
+
+def form_of(template: Template, args: Any, kwargs: Any) -> Expression | None:
+    """The expression of a template for these arguments; None where it has none."""
+    return template if isinstance(template, Expression) else template(args, kwargs)
 
 
 def entries(array: Any) -> Sequence[Any]:
@@ -46,11 +62,11 @@ class Lowering:
     """The library's abilities beyond the standard's calls.
 
     Attributes:
-        library: the module in which the names in the statements are found.
+        library: the module in which the functions that templates name are found.
         empty: a new array, `empty(shape, dtype=, device=)`, with whatever values.
         into: OutTemplate for functions of the standard; "copy" for copying an array into another.
-        calls: how a call that makes no array of its own is written: "{0}.T", kwargs by name.
-            Or a function that gives it, as in OutTemplate.
+        calls: Template for calls that make an array of their own, or a view, in another way than
+            the standard.
         decompositions: functions written as others, `definition(xp, *arrays, **kwargs)`.
         context: a context manager in which loops run. No array that is made inside is given away.
         quiet: of the functions decomposed, those whose definitions make the library warn where
@@ -66,7 +82,7 @@ class Lowering:
     library: ModuleType
     empty: Callable[..., Any]
     into: Mapping[str, OutTemplate]
-    calls: Mapping[str, str | Callable[..., str | None]] = field(default_factory=dict)
+    calls: Mapping[str, Template] = field(default_factory=dict)
     decompositions: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
     context: Callable[[], Any] = nullcontext
     quiet: frozenset[str] = frozenset()

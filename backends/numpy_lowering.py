@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from backends.decompositions import first_maximum, logsumexp, mean, relu, sigmoid
-from backends.lowering import Lowering, OutTemplate, entries
+from backends.expressions import OUT, Attribute, Call, Expression, Kwarg, Ones, X, Y
+from backends.lowering import Lowering, OutTemplate, Template, entries
 
 _ONE = """abs acos acosh asin asinh atan atanh bitwise_invert ceil conj cos cosh exp expm1 floor
 isfinite isinf isnan log log1p log2 log10 logical_not negative positive reciprocal sign signbit sin
@@ -16,21 +17,25 @@ copysign divide equal floor_divide greater greater_equal hypot less less_equal l
 logical_or logical_xor multiply nextafter not_equal pow remainder subtract"""
 
 
-def _matmul(args: Any, kwargs: Any) -> str:
+_AXIS, _KEEPDIMS = Kwarg("axis"), Kwarg("keepdims", False)
+_DOT = X.method("dot", Y, OUT)
+
+
+def _matmul(args: Any, kwargs: Any) -> Expression:
     stacked = any(len(a.shape) > 2 for a in args)
-    return "matmul({0}, {1}, out={out})" if stacked else "{0}.dot({1}, {out})"
+    return Call("matmul", X, Y, out=OUT) if stacked else _DOT
 
 
-def _vecdot(text: str) -> Any:
-    def form(args: Any, kwargs: Any) -> str | None:
+def _vecdot(call: Expression) -> Template:
+    def form(args: Any, kwargs: Any) -> Expression | None:
         """For two real vectors; a complex one is conjugated, of which `dot` knows nothing."""
         vectors = all(len(a.shape) == 1 for a in args) and args[0].dtype == args[1].dtype
-        return text if vectors and args[0].dtype.kind != "c" else None
+        return call if vectors and args[0].dtype.kind != "c" else None
 
     return form
 
 
-def _sum(args: Any, kwargs: Any) -> str | None:
+def _sum(args: Any, kwargs: Any) -> Expression | None:
     if kwargs.get("dtype") is not None:
         return None
     axis, keepdims = kwargs.get("axis"), kwargs.get("keepdims", False)
@@ -38,18 +43,16 @@ def _sum(args: Any, kwargs: Any) -> str | None:
     inexact = args[0].dtype.kind in "fc"
     matrix = inexact and len(args[0].shape) == 2
     if inexact and len(args[0].shape) == 1 and not keepdims:
-        return "{0}.dot({rows}, {out})"
+        return X.method("dot", Ones(0), OUT)
     if matrix and axis in (0, (0,)) and not keepdims:
-        return "{rows}.dot({0}, {out})"
+        return Ones(0).method("dot", X, OUT)
     if matrix and axis in (-1, 1, (-1,), (1,)):
-        return "{0}.dot({column}, {out})" if keepdims else "{0}.dot({columns}, {out})"
-    return "add.reduce({0}, {axis}, None, {out}, {keepdims})"
+        return X.method("dot", Ones(1, column=keepdims), OUT)
+    return _reduced("add")
 
 
-def _reduced(name: str) -> OutTemplate:
-    return OutTemplate(
-        f"{name}.reduce({{0}}, {{axis}}, None, {{out}}, {{keepdims}})", may_alias=False
-    )
+def _reduced(name: str) -> Expression:
+    return Call(f"{name}.reduce", X, _AXIS, None, OUT, _KEEPDIMS)
 
 
 def _entries(array: Any) -> Sequence[Any]:
@@ -58,18 +61,18 @@ def _entries(array: Any) -> Sequence[Any]:
 
 
 INTO = {
-    **{name: OutTemplate(f"{name}({{0}}, {{out}})") for name in _ONE.split()},
-    **{name: OutTemplate(f"{name}({{0}}, {{1}}, {{out}})") for name in _TWO.split()},
+    **{name: OutTemplate(Call(name, X, OUT)) for name in _ONE.split()},
+    **{name: OutTemplate(Call(name, X, Y, OUT)) for name in _TWO.split()},
     # A number would cost four times as much as a buffer of it.
-    "maximum": OutTemplate("maximum({0}, {1}, out={out})", broadcast_scalars=True),
-    "minimum": OutTemplate("minimum({0}, {1}, out={out})", broadcast_scalars=True),
+    "maximum": OutTemplate(Call("maximum", X, Y, out=OUT), broadcast_scalars=True),
+    "minimum": OutTemplate(Call("minimum", X, Y, out=OUT), broadcast_scalars=True),
     "matmul": OutTemplate(_matmul, may_alias=False),
-    "vecdot": OutTemplate(_vecdot("{0}.dot({1}, {out})"), may_alias=False),
+    "vecdot": OutTemplate(_vecdot(_DOT), may_alias=False),
     "sum": OutTemplate(_sum, may_alias=False),
-    "max": _reduced("maximum"),
-    "min": _reduced("minimum"),
-    "astype": OutTemplate("copyto({out}, {0}, 'unsafe')", may_alias=False),
-    "copy": OutTemplate("copyto({out}, {0})", may_alias=False),
+    "max": OutTemplate(_reduced("maximum"), may_alias=False),
+    "min": OutTemplate(_reduced("minimum"), may_alias=False),
+    "astype": OutTemplate(Call("copyto", OUT, X, "unsafe"), may_alias=False),
+    "copy": OutTemplate(Call("copyto", OUT, X), may_alias=False),
 }
 
 
@@ -78,9 +81,9 @@ LOWERING = Lowering(
     np.empty,
     INTO,
     {
-        "matrix_transpose": "{0}.mT",
-        "reshape": "{0}.reshape({shape})",
-        "vecdot": _vecdot("{0}.dot({1})"),
+        "matrix_transpose": Attribute(X, "mT"),
+        "reshape": X.method("reshape", Kwarg("shape")),
+        "vecdot": _vecdot(X.method("dot", Y)),
     },
     {
         "sigmoid": sigmoid,

@@ -4,14 +4,15 @@ Its functions do what the standard's do where the arrays are of one dtype. Where
 array without axes counts for less than it should, and the standard's own call is made.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch.autograd import forward_ad
 
 from backends.decompositions import first_maximum, mean, relu
-from backends.lowering import Lowering, OutTemplate
+from backends.expressions import OUT, Attribute, Call, Expression, Kwarg, Ones, X, Y, Z
+from backends.lowering import Lowering, OutTemplate, Template
 
 # The standard's name, and PyTorch's where it is another.
 _ONE = """abs acos acosh asin asinh atan atanh bitwise_invert:bitwise_not ceil conj:conj_physical
@@ -25,17 +26,15 @@ _ARITHMETIC = "add divide floor_divide multiply pow subtract"
 
 _INEXACT = {torch.float32, torch.float64, torch.complex64, torch.complex128}
 
-Form = Callable[[Any, Any], str | None]
-
 
 def _names(table: str) -> list[tuple[str, str]]:
     pairs = [name.partition(":") for name in table.split()]
     return [(name, theirs or name) for name, _, theirs in pairs]
 
 
-def _own(name: str, arguments: str) -> str:
+def _own(name: str, *args: Expression) -> Expression | None:
     """The method that changes its array, if there is one."""
-    return f"{{0}}.{name}_({arguments})" if hasattr(torch.Tensor, f"{name}_") else ""
+    return X.method(f"{name}_", *args) if hasattr(torch.Tensor, f"{name}_") else None
 
 
 def _alike(args: Any, numbers: bool = False) -> bool:
@@ -48,45 +47,47 @@ def _alike(args: Any, numbers: bool = False) -> bool:
     return numbers or all(a in arrays or type(a) in kinds for a in args)
 
 
-def _two(text: str, numbers: bool = False) -> Form:
-    return lambda args, kwargs: text if _alike(args, numbers) else None
+def _two(call: Expression, numbers: bool = False) -> Template:
+    return lambda args, kwargs: call if _alike(args, numbers) else None
 
 
-def _where(args: Any, kwargs: Any) -> str | None:
-    return "where({0}, {1}, {2}, out={out})" if _alike(args[1:]) else None
+def _where(args: Any, kwargs: Any) -> Expression | None:
+    return Call("where", X, Y, Z, out=OUT) if _alike(args[1:]) else None
 
 
-def _matmul(args: Any, kwargs: Any) -> str | None:
+def _matmul(args: Any, kwargs: Any) -> Expression | None:
     left, right = (len(a.shape) for a in args)
     if not _alike(args):
         return None
-    if right == 2 and left < 3:  # of a row, matmul would resize the result on its way
-        return "mm({0}, {1}, out={out})" if left == 2 else "mv({1}.mT, {0}, out={out})"
-    return "matmul({0}, {1}, out={out})"
+    if right == 2 and left == 2:
+        return Call("mm", X, Y, out=OUT)
+    if right == 2 and left == 1:  # of a row, matmul would resize the result on its way
+        return Call("mv", Attribute(Y, "mT"), X, out=OUT)
+    return Call("matmul", X, Y, out=OUT)
 
 
-def _vecdot(text: str) -> Form:
-    def form(args: Any, kwargs: Any) -> str | None:
+def _vecdot(call: Expression) -> Template:
+    def form(args: Any, kwargs: Any) -> Expression | None:
         """For two real vectors; a complex one is conjugated, of which `dot` knows nothing."""
         vectors = all(len(a.shape) == 1 for a in args) and _alike(args)
-        return text if vectors and not args[0].dtype.is_complex else None
+        return call if vectors and not args[0].dtype.is_complex else None
 
     return form
 
 
-def _reduced(name: str) -> Form:
-    def text(args: Any, kwargs: Any) -> str | None:
+def _reduced(name: str) -> Template:
+    def form(args: Any, kwargs: Any) -> Expression | None:
         axis, rank = kwargs.get("axis"), len(args[0].shape)
         if axis == () or kwargs.get("dtype") is not None:  # () would be all of them
             return None
         one = axis[0] if isinstance(axis, tuple) and len(axis) == 1 else axis
         wide = args[0].dtype in _INEXACT and rank == 2 and not kwargs.get("keepdims")
         if name == "sum" and wide and one in (1, -1):
-            return "mv({0}, {columns}, out={out})"  # half the time of a sum
+            return Call("mv", X, Ones(1), out=OUT)  # half the time of a sum
         axes = tuple(range(rank)) if axis is None else one
-        return f"{name}({{0}}, {axes}, {{keepdims}}, out={{out}})"
+        return Call(name, X, axes, Kwarg("keepdims", False), out=OUT)
 
-    return text
+    return form
 
 
 def _is_transforming() -> bool:
@@ -118,28 +119,25 @@ def _followed(values: Iterable[Any]) -> bool:
 
 
 INTO = {
-    **{n: OutTemplate(f"{f}({{0}}, out={{out}})", _own(f, "")) for n, f in _names(_ONE)},
+    **{n: OutTemplate(Call(f, X, out=OUT), _own(f)) for n, f in _names(_ONE)},
+    **{n: OutTemplate(_two(Call(f, X, Y, out=OUT)), _own(f, Y)) for n, f in _names(_TWO)},
     **{
-        n: OutTemplate(_two(f"{f}({{0}}, {{1}}, out={{out}})"), _own(f, "{1}"))
-        for n, f in _names(_TWO)
-    },
-    **{
-        n: OutTemplate(_two(f"{f}({{0}}, {{1}}, out={{out}})", numbers=True), _own(f, "{1}"))
+        n: OutTemplate(_two(Call(f, X, Y, out=OUT), numbers=True), _own(f, Y))
         for n, f in _names(_ARITHMETIC)
     },
     # A power that is known is multiplied out.
     "pow": OutTemplate(
-        _two("pow({0}, {1}, out={out})", numbers=True), "{0}.pow_({1})", keep_scalars=True
+        _two(Call("pow", X, Y, out=OUT), numbers=True), _own("pow", Y), keep_scalars=True
     ),
     "where": OutTemplate(_where),
     "matmul": OutTemplate(_matmul, may_alias=False),
-    "vecdot": OutTemplate(_vecdot("dot({0}, {1}, out={out})"), may_alias=False),
+    "vecdot": OutTemplate(_vecdot(Call("dot", X, Y, out=OUT)), may_alias=False),
     "sum": OutTemplate(_reduced("sum"), may_alias=False),
     "max": OutTemplate(_reduced("amax"), may_alias=False),
     "min": OutTemplate(_reduced("amin"), may_alias=False),
     "logsumexp": OutTemplate(_reduced("logsumexp"), may_alias=False),
-    "astype": OutTemplate("{out}.copy_({0})", may_alias=False),
-    "copy": OutTemplate("{out}.copy_({0})", may_alias=False),
+    "astype": OutTemplate(OUT.method("copy_", X), may_alias=False),
+    "copy": OutTemplate(OUT.method("copy_", X), may_alias=False),
 }
 
 
@@ -148,10 +146,10 @@ LOWERING = Lowering(
     torch.empty,
     INTO,
     {
-        **{n: _two(f"{n}({{0}}, {{1}})", numbers=True) for n, _ in _names(_ARITHMETIC)},
-        "matrix_transpose": "{0}.mT",
-        "reshape": "{0}.reshape({shape})",
-        "vecdot": _vecdot("dot({0}, {1})"),
+        **{n: _two(Call(n, X, Y), numbers=True) for n, _ in _names(_ARITHMETIC)},
+        "matrix_transpose": Attribute(X, "mT"),
+        "reshape": X.method("reshape", Kwarg("shape")),
+        "vecdot": _vecdot(Call("dot", X, Y)),
     },
     {"relu": relu, "first_maximum": first_maximum, "mean": mean},
     torch.inference_mode,

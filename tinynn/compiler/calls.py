@@ -1,21 +1,31 @@
-"""The emitter `calls`: a straight-line function in the library's own calls.
+"""The emitter `calls`: a straight-line program in the library's own calls, as statements.
 
 Where the library can write into arrays that are there, buffers are allocated once and reused, what
 the parameters and the data look like in other shapes is taken once, and parameters change in place:
 what a careful person would have written by hand. Elsewhere it is the standard's calls, in order.
 """
 
-import linecache
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
-from itertools import count
-from math import prod
+from math import isfinite, prod
 from typing import Any
-from weakref import finalize
 
+from backends.expressions import OUT, Arg, Kwarg, Ones
+from backends.lowering import OutTemplate, form_of
 from tinynn.compiler import words
 from tinynn.compiler.plan import Plan, When, is_view
 from tinynn.compiler.rewrite import RESHAPES, elementwise, is_number, size
+from tinynn.compiler.statements import (
+    Assign,
+    Call,
+    Expression,
+    Statement,
+    Subscript,
+    Tuple,
+    Variable,
+    Write,
+    filled,
+)
 from tinynn.transforms.graph import (
     COPIED,
     FILL,
@@ -29,48 +39,83 @@ from tinynn.transforms.graph import (
     Node,
 )
 
-_serial = count()
-_NAMED = {When.ONCE: "c", When.SERIES: "s", When.BATCH: "d", When.STEP: "v"}
+_PLAIN = (bool, int, str)
+_PREFIXES = {When.ONCE: "c", When.SERIES: "s", When.BATCH: "d", When.STEP: "v"}
 
 
-@dataclass(eq=False)
-class Memory:
-    """An array that is there before the step."""
+@dataclass(eq=False, repr=False)
+class Buffer(Variable):
+    """An array that is there before the step.
 
-    name: str
-    kept: bool = False  # never given to another value
-    anew: bool = False  # another one in each step
-
-
-@dataclass(eq=False)
-class Spelling:
-    """How a value is written in the program.
-
-    Attributes:
-        name: its variable, or its number.
-        storage: the memory it always is in; None where it is a new object in each step.
-        whole: it is that memory as it was allocated, not a view of it.
-        contiguous: a change of shape is another view of it.
+    Attributes
+    ----------
+    dtype : dtype
+        The array's.
+    kept : bool
+        It is never given to another value.
+    anew : bool
+        It is another one in each step.
     """
 
-    name: str
-    storage: Memory | None = None
-    whole: bool = False
+    dtype: Any = None
+    kept: bool = False
+    anew: bool = False
+
+
+@dataclass(eq=False)
+class Value:
+    """Where a program has a value of the graph.
+
+    Attributes
+    ----------
+    variable : Variable
+        The name that it goes by: its buffer, or a view of it.
+    buffer : Buffer, optional
+        The memory that it always is in; None where it is a new object in each step.
+    contiguous : bool
+        A change of shape is another view of it.
+    """
+
+    variable: Variable
+    buffer: Buffer | None = None
     contiguous: bool = True
 
+    @property
+    def whole(self) -> bool:
+        """True if it is its buffer, not a view of it."""
+        return self.variable is self.buffer
 
-class Writer:
-    """Writes the statements of one graph.
 
-    Args:
-        graph: the program of one step.
-        backend: where it runs.
-        streams: inputs that are given anew for every batch.
-        kept: inputs that live on from step to step: the node that is their value afterwards, by id.
-        collected: the names of arrays that values of every step are written to, by the value's id.
-        counters: the nodes that are a counter's value after a step, by id.
-        lowering: how the library writes; None: in the standard's own calls.
-        reserved: names that no value gets.
+class CallEmitter:
+    """Emits the statements of one graph.
+
+    Parameters
+    ----------
+    graph : Graph
+        The program of one step.
+    backend : Backend
+        Where it runs.
+    streams : list of Input
+        Those that are given anew for every batch.
+    kept : dict
+        Inputs that live on from step to step: the node that is their value afterwards, by id.
+    collected : mapping, optional
+        The names of arrays that values of every step are written to, by the value's id.
+    counters : container of int
+        The nodes that are a counter's value after a step, by id.
+    lowering : Lowering, optional
+        How the library writes; None: in the standard's own calls.
+    reserved : iterable of str
+        Names that no value gets.
+
+    Attributes
+    ----------
+    statements : dict
+        The statements, by how often they run.
+    names : Names
+        The names of the program, and what is bound to them.
+    collected : dict
+        The arrays that values of every step are written to, by the value's id.
     """
 
     def __init__(
@@ -87,18 +132,22 @@ class Writer:
         self.graph, self.backend, self.kept = graph, backend, kept
         self.lowering = lowering
         self.loop = bool(kept)
+        self._forms: dict[int, tuple[Expression, OutTemplate] | None] = {}
         fresh = lambda node: self._into(node) is not None  # noqa: E731
         self.plan = Plan(graph, streams, counters, fresh, self.loop)
         self.names = words.Names(self.lowering.library if self.lowering else None)
-        self.lines: dict[When, list[tuple[str, Node | None]]] = {when: [] for when in When}
-        self.values: dict[int, Spelling] = {}
-        self.free: dict[Any, list[Memory]] = {}
-        self.collected = collected or {}
-        self.names.taken.update(self.collected.values(), reserved)
-        self.targets: dict[int, Memory] = {}
-        self.places: dict[tuple[int, int], Memory] = {}  # in vectors, by the vector and the start
-        self.written: set[int] = set()
+        self.statements: dict[When, list[Statement]] = {when: [] for when in When}
+        self.values: dict[int, Value] = {}
+        self.collected = {
+            key: Buffer(name, kept=True, anew=True) for key, name in (collected or {}).items()
+        }
+        self.names.taken.update([buffer.name for buffer in self.collected.values()], reserved)
         self.counters = counters
+        self._free: dict[Any, list[Buffer]] = {}
+        self._targets: dict[int, Buffer] = {}
+        self._places: dict[tuple[int, int], Buffer] = {}  # in vectors, by the vector and the start
+        self._written: set[int] = set()
+        self._bound: dict[str, Variable] = {}
         for each in graph.inputs:
             self._input(each)
         for node in graph.nodes:
@@ -113,308 +162,303 @@ class Writer:
 
     def _input(self, node: Input) -> None:
         name = self.names.new(words.of_input(node.label))
-        stays = bool(self.lowering) and id(node) in self.kept
-        storage = Memory(name, kept=True) if stays else None
-        self.values[id(node)] = Spelling(name, storage, whole=True)
-        if storage and self.kept[id(node)] is not node:
-            self.targets[id(self.kept[id(node)])] = storage
+        if not self.lowering or id(node) not in self.kept:
+            self.values[id(node)] = Value(Variable(name, node.shape))
+            return
+        buffer = Buffer(name, node.shape, node.dtype, kept=True)
+        self.values[id(node)] = Value(buffer, buffer)
+        if self.kept[id(node)] is not node:
+            self._targets[id(self.kept[id(node)])] = buffer
 
-    def spell(self, value: Any) -> str:
-        """The text of an argument."""
+    def operand(self, value: Any) -> Any:
+        """The expression of an argument: a variable, or the literal that it is."""
         if not isinstance(value, Node):
-            return words.literal(value) or self.names.bind("number", value)
+            return value if _is_literal(value) else self._bind("number", value)
         if isinstance(value, Constant) and id(value) not in self.values:
             name = self.names.new("constant")
             self.names.bound[name] = value.value
             # It may lie in any order, so that to reshape it can be to copy it.
-            storage = Memory(name, kept=True)
-            self.values[id(value)] = Spelling(name, storage, whole=True, contiguous=False)
-        return self.values[id(value)].name
+            buffer = Buffer(name, value.shape, value.dtype, kept=True)
+            self.values[id(value)] = Value(buffer, buffer, contiguous=False)
+        return self.values[id(value)].variable
 
-    def _number(self, value: float, dtype: Any, shape: tuple[int, ...] = ()) -> str:
+    def _bind(self, wanted: str, value: Any, key: Any = None) -> Variable:
+        """The variable of something from outside; what has the same `key` is bound once."""
+        name = self.names.bind(wanted, value, key)
+        if name not in self._bound:
+            self._bound[name] = Variable(name, getattr(value, "shape", None))
+        return self._bound[name]
+
+    def _number(self, value: float, dtype: Any, shape: tuple[int, ...] = ()) -> Variable:
         """A number as an array, made once: it saves the library a conversion in every call."""
         array = self.graph.space.xp.full(shape, value, dtype=dtype, device=self.backend.device)
         name = words.of_number(value) + ("s" if shape else "")
-        return self.names.bind(name, array, ("number", repr(value), str(dtype), tuple(shape)))
+        return self._bind(name, array, ("number", repr(value), str(dtype), tuple(shape)))
 
     def _lay_out(self, node: Node) -> None:
         """A vector for values that lie side by side, each written to its place as it is made."""
-        storage = self._allocated(node, self.names.new("gradients"))
-        storage.kept = True
-        self.values[id(node)] = Spelling(storage.name, storage, whole=True)
+        vector = self._allocated(node, self.names.new("gradients"))
+        vector.kept = True
+        self.values[id(node)] = Value(vector, vector)
         start = 0
         for value, label in zip(node.parents, node.kwargs["labels"], strict=True):
             name = self.names.new(f"{words.of_input(label)}_grad")
-            text = f"{name} = {_part_of(storage.name, start, value.shape)}"
-            self._write(When.ONCE, text)
-            place = self.places[id(node), start] = Memory(name, kept=True)
-            self.targets.setdefault(id(value), place)  # it may be in two vectors
+            place = Buffer(name, value.shape, value.dtype, kept=True)
+            self._add(When.ONCE, Assign(place, _part_of(vector, start, value.shape)))
+            self._places[id(node), start] = place
+            self._targets.setdefault(id(value), place)  # it may be in two vectors
             start += size(value)
 
     # Calls.
+
+    def _add(self, when: When, statement: Statement) -> None:
+        self.statements[when].append(statement)
 
     def _node(self, place: int, node: Node) -> None:
         when = self.plan.when[id(node)]
         if node.function is PACK:
             return self._fill_up(node)
         if when is When.SERIES and id(node) in self.counters:
-            self.values[id(node)] = Spelling(self.names.new("count"))
+            self.values[id(node)] = Value(Variable(self.names.new("count"), node.shape))
             return None
         if when is not When.STEP:
             return self._new(node, when)
         if is_view(node) and self._hoisted(node):
             return None
-        text = self._into(node)
-        if text is None or (not self.loop and id(node) in self.plan.outputs):
+        form = self._into(node)
+        if form is None or (not self.loop and id(node) in self.plan.outputs):
             return self._new(node, when)
-        storage = self._storage(place, node)
-        if storage is None:
-            return self._new(node, when)
-        self.values[id(node)] = Spelling(storage.name, storage, whole=True)
-        return self._write(when, self._filled_in(text, node, storage.name), node)
+        buffer = self._buffer(place, node, form[1])
+        self.values[id(node)] = Value(buffer, buffer)
+        return self._add(when, Write(self._filled_in(*form, node, buffer), buffer, node))
 
     def _fill_up(self, node: Node) -> None:
         """Copy into the vector what could not be written there directly."""
-        storage, start = self.values[id(node)].storage, 0
+        vector, start = self.values[id(node)].buffer, 0
         for value in node.parents:
-            if self.values[id(value)].storage is not self.places[id(node), start]:
-                out = _part_of(storage.name, start, value.shape) if storage else ""
-                copy = self.lowering.into["copy"].text
-                self._write(When.STEP, copy.format(self.spell(value), out=out), node)
+            if self.values[id(value)].buffer is not self._places[id(node), start]:
+                out = _part_of(vector, start, value.shape)
+                self._add(When.STEP, self.copied(self.operand(value), out, node))
             start += size(value)
 
-    def _write(self, when: When, text: str, node: Node | None = None) -> None:
-        self.lines[when].append((text, node))
+    def copied(self, value: Any, out: Expression, node: Node | None = None) -> Write:
+        """The statement that copies a value into an array."""
+        form = self.lowering.into["copy"].call
+        return Write(filled(form, lambda leaf: out if leaf is OUT else value), out, node)
 
     def _new(self, node: Node, when: When) -> None:
         """`name = call(...)`: a new array."""
-        text = self._call(node)
+        call = self._call(node)
         if when is When.BATCH and node.name == "matrix_transpose":
-            name = self.names.new(f"{self.spell(node.args[0])}_T")
+            name = self.names.new(f"{self.operand(node.args[0]).name}_T")
         else:
-            name = self.names.numbered(_NAMED[when])
-        storage = Memory(name, kept=True) if when is When.ONCE else None
-        self.values[id(node)] = Spelling(name, storage, whole=True, contiguous=False)
-        self._write(when, f"{name} = {text}", node)
+            name = self.names.numbered(_PREFIXES[when])
+        once = when is When.ONCE
+        kind = Buffer(name, node.shape, node.dtype, kept=True) if once else None
+        variable = kind or Variable(name, node.shape)
+        self.values[id(node)] = Value(variable, kind, contiguous=False)
+        self._add(when, Assign(variable, call, node))
 
-    def _call(self, node: Node) -> str:
+    def _call(self, node: Node) -> Any:
+        """The expression that makes a new array, or a view."""
         if node.function is FILL:
             return self._number(node.kwargs["value"], node.dtype, node.shape)
-        args = [self.spell(a) for a in node.args]
+        args = [self.operand(a) for a in node.args]
         if node.function is PART:
             return _part_of(args[0], node.kwargs["start"], node.shape)
         if node.function is ITEM:
-            return f"{args[0]}[{node.kwargs['index']}]"
+            return Subscript(args[0], node.kwargs["index"])
         if node.name == "getitem":
-            return f"{args[0]}[{words.index(node.kwargs['key'], args[1:])}]"
+            return Subscript(args[0], node.kwargs["key"], args[1:])
         if node.dtype is None and node.name in OF_NUMBERS:
-            return f"{self.names.function(node.name, OF_NUMBERS[node.name])}({', '.join(args)})"
-        word = _form(self.lowering.calls.get(node.name), node) if self.lowering else None
-        if word is not None:
-            return word.format(*args, **{k: words.literal(v) for k, v in node.kwargs.items()})
-        for key, value in node.kwargs.items():
-            args.append(f"{key}={words.literal(value) or self.names.bind(key, value)}")
+            return Call(self.names.function(node.name, OF_NUMBERS[node.name]), *args)
+        template = self.lowering.calls.get(node.name) if self.lowering else None
+        form = form_of(template, node.args, node.kwargs) if template else None
+        if form is not None:
+            return filled(form, lambda leaf: _argument(leaf, args, node))
+        kwargs = {
+            key: value if _is_literal(value) else self._bind(key, value)
+            for key, value in node.kwargs.items()
+        }
         name = node.name.rpartition(".")[2]  # of a user's own function, without its module
-        return f"{self.names.function(name, node.function.raw)}({', '.join(args)})"
+        return Call(self.names.function(name, node.function.raw), *args, **kwargs)
 
     def _hoisted(self, node: Node) -> bool:
         """A view of memory that stays is taken once, before the first step."""
         if node.name == "getitem" and node.shape == ():
             return False  # a library may give a number, which does not change with its array
-        self.spell(node.args[0])
+        self.operand(node.args[0])
         parent = self.values[id(node.args[0])]
         if (
-            parent.storage is None
-            or parent.storage.anew
+            parent.buffer is None
+            or parent.buffer.anew
             or (node.name == "reshape" and not parent.contiguous)
         ):
             return False
-        wanted = f"{parent.name}_T" if "transpose" in node.name else parent.name
+        wanted = parent.variable.name + ("_T" if "transpose" in node.name else "")
         if node.function is PART:
             wanted = words.of_input(node.kwargs["label"])
-        name, text = self.names.new(wanted), self._call(node)
+        view = Variable(self.names.new(wanted), node.shape)
         contiguous = parent.contiguous and (node.name in RESHAPES or node.function is PART)
-        self.values[id(node)] = Spelling(name, parent.storage, False, contiguous)
-        self._write(When.ONCE, f"{name} = {text}", node)
+        self._add(When.ONCE, Assign(view, self._call(node), node))
+        self.values[id(node)] = Value(view, parent.buffer, contiguous)
         return True
 
-    def _into(self, node: Node) -> Any:
+    def _into(self, node: Node) -> tuple[Expression, OutTemplate] | None:
         """How the library writes this call's result into an array, if it can."""
-        name = "copy" if node.function is COPIED else node.name
-        into = self.lowering.into.get(name) if self.lowering else None
-        if into is None or node.function is ITEM or node.dtype is None:
-            return None
-        text = _form(into.text, node)
-        return text and (text, into)
+        if id(node) not in self._forms:
+            name = "copy" if node.function is COPIED else node.name
+            into: Any = self.lowering.into.get(name) if self.lowering else None
+            found = None
+            if into is not None and node.function is not ITEM and node.dtype is not None:
+                form = form_of(into.call, node.args, node.kwargs)
+                found = None if form is None else (form, into)
+            self._forms[id(node)] = found
+        return self._forms[id(node)]
 
-    def _filled_in(self, form: tuple[str, Any], node: Node, out: str) -> str:
-        text, into = form
+    def _filled_in(self, form: Expression, into: OutTemplate, node: Node, out: Buffer) -> Any:
+        """The call of a template with this node's operands."""
         floating = self.graph.space.kinds
         arrays = [a for a in node.args if isinstance(a, Node) and a.dtype is not None]
         dtype = arrays[-1].dtype if arrays else node.dtype  # the first may be a condition
-        values = []
+        args = []
         for a in node.args:
             fits = (
                 is_number(a) and (isinstance(a, int) or floating[dtype]) and not into.keep_scalars
             )
-            if fits and into.broadcast_scalars:
-                values.append(self._number(a, dtype, node.shape))
+            if fits:
+                shape = node.shape if into.broadcast_scalars else ()
+                args.append(self._number(a, dtype, shape))
             else:
-                values.append(self._number(a, dtype) if fits else self.spell(a))
-        kwargs = {"axis": None, "keepdims": False} | node.kwargs
-        given = {key: words.literal(value) for key, value in kwargs.items()}
-        for axis, word in enumerate(("rows", "columns")):
-            if f"{{{word}}}" in text:  # a vector of ones to sum with
-                given[word] = self._number(1, dtype, (arrays[0].shape[axis],))
-        if "{column}" in text:
-            given["column"] = self._number(1, dtype, (arrays[0].shape[1], 1))
-        text = into.inplace if into.inplace and values[0] == out else text
-        return text.format(*values, out=out, **given)
+                args.append(self.operand(a))
+
+        def leaf(place: Any) -> Any:
+            if place is OUT:
+                return out
+            if isinstance(place, Ones):
+                length = arrays[0].shape[place.axis]
+                return self._number(1, dtype, (length, 1) if place.column else (length,))
+            return _argument(place, args, node)
+
+        return filled(into.inplace if into.inplace and args[0] is out else form, leaf)
 
     # Memory.
 
-    def _storage(self, place: int, node: Node) -> Memory | None:
+    def _buffer(self, place: int, node: Node, into: OutTemplate) -> Buffer:
         """The memory for a result: its parameter's, an argument's, one that is free, a new one."""
-        form = self._into(node)
-        target = self.targets.get(id(node))
+        target = self._targets.get(id(node))
         if target and self._may_overwrite(place, node, target):
-            self.written.add(id(node))
+            self._written.add(id(node))
             return target
         if id(node) in self.collected:
-            return Memory(self.collected[id(node)], kept=True, anew=True)
-        over = form[1].may_alias and elementwise(node)
+            return self.collected[id(node)]
+        over = into.may_alias and elementwise(node)
         for a in node.parents if over else ():
-            memory = self._given_up(place, node, a)
-            if memory is not None:
-                return memory
-        pool = self.free.get((node.shape, node.dtype))
+            buffer = self._given_up(place, node, a)
+            if buffer is not None:
+                return buffer
+        pool = self._free.get((node.shape, node.dtype))
         if pool:
             return pool.pop()
         return self._allocated(node, self.names.numbered("t"))
 
-    def _given_up(self, place: int, node: Node, a: Node) -> Memory | None:
+    def _given_up(self, place: int, node: Node, a: Node) -> Buffer | None:
         """The memory of an argument that is not needed after this call, if the result fits it."""
-        spelling = self.values.get(id(a))
-        memory = spelling.storage if spelling and spelling.whole else None
-        if memory is None or memory.kept or (a.shape, a.dtype) != (node.shape, node.dtype):
+        value = self.values.get(id(a))
+        buffer = value.buffer if value and value.whole else None
+        if buffer is None or buffer.kept or (a.shape, a.dtype) != (node.shape, node.dtype):
             return None
-        return memory if self.plan.dies_at(a, place) and self._alone(node, memory) else None
+        return buffer if self.plan.dies_at(a, place) and self._alone(node, buffer) else None
 
-    def _allocated(self, node: Node, name: str) -> Memory:
-        device = self.backend.device
-        self.names.bound[name] = self.lowering.empty(node.shape, dtype=node.dtype, device=device)
-        return Memory(name)
+    def _allocated(self, node: Node, name: str) -> Buffer:
+        array = self.lowering.empty(node.shape, dtype=node.dtype, device=self.backend.device)
+        self.names.bound[name] = array
+        return Buffer(name, tuple(array.shape), array.dtype)
 
-    def _alone(self, node: Node, storage: Memory) -> bool:
-        """Whether the call sees this memory only as it is, in no other shape or order."""
+    def _alone(self, node: Node, buffer: Buffer) -> bool:
+        """True if the call sees this memory only as it is, in no other shape or order."""
         views = [self.values[id(a)] for a in node.parents if id(a) in self.values]
-        return all(each.whole for each in views if each.storage is storage)
+        return all(each.whole for each in views if each.buffer is buffer)
 
-    def _may_overwrite(self, place: int, node: Node, storage: Memory) -> bool:
-        """Whether a kept input can be overwritten here: its old value is not read later."""
+    def _may_overwrite(self, place: int, node: Node, buffer: Buffer) -> bool:
+        """True if a kept input can be overwritten here: its old value is not read later."""
         inputs = self.graph.inputs
-        old = next((i for i in inputs if self.values[id(i)].storage is storage), None)
+        old = next((i for i in inputs if self.values[id(i)].buffer is buffer), None)
         if old is None:  # a place in a vector, which is not read before it is full
             return True
         return (
             elementwise(node)
             and self.plan.dies_at(old, place)
-            and self._alone(node, storage)
+            and self._alone(node, buffer)
             and (old.shape, old.dtype) == (node.shape, node.dtype)
         )
 
     def _release(self, place: int, node: Node) -> None:
         """Free the memory whose value is not read any more."""
         done = set()
+        mine = self.values.get(id(node))
         for a in [*node.parents, node]:
-            spelling = self.values.get(id(a))
-            storage = spelling.storage if spelling else None
-            mine = self.values.get(id(node))
-            if storage is None or storage.kept or storage in done:
+            value = self.values.get(id(a))
+            buffer = value.buffer if value else None
+            if buffer is None or buffer.kept or buffer in done:
                 continue
-            if mine and mine.storage is storage and not self.plan.dies_at(node, place):
+            if mine and mine.buffer is buffer and not self.plan.dies_at(node, place):
                 continue
             if self.plan.dies_at(a, place):
-                done.add(storage)
-                self.free.setdefault(self._size(storage), []).append(storage)
-
-    def _size(self, storage: Memory) -> Any:
-        array = self.names.bound[storage.name]
-        return tuple(array.shape), array.dtype
+                done.add(buffer)
+                self._free.setdefault((buffer.shape, buffer.dtype), []).append(buffer)
 
     # The end of a step.
 
     def _finish(self) -> None:
         """New values go where they are kept; those that are views of the old ones are copied."""
-        if not self.loop:
-            return
         late = [n for n in self.graph.inputs if id(n) in self.kept and not self._done(n)]
-        if not self.lowering:
-            if late:
-                left = ", ".join(self.values[id(n)].name for n in late)
-                right = ", ".join(self.spell(self.kept[id(n)]) for n in late)
-                self._write(When.STEP, f"{left} = {right}")
+        if not late:
             return
-        copy = self.lowering.into["copy"].text
-        moves = [(self.values[id(n)].name, self.spell(self.kept[id(n)])) for n in late]
-        if len(moves) > 1 and any(self._reads_kept(self.kept[id(n)]) for n in late):
-            xp = self.graph.space.xp
-            for i, (_, source) in enumerate(moves):
-                name = self.names.new("kept")
-                self._write(
-                    When.STEP,
-                    f"{name} = {self.names.bind('asarray', xp.asarray)}({source}, copy=True)",
-                )
-                moves[i] = (moves[i][0], name)
-        for out, source in moves:
-            self._write(When.STEP, copy.format(source, out=out))
+        targets = [self.values[id(n)].variable for n in late]
+        sources = [self.operand(self.kept[id(n)]) for n in late]
+        if not self.lowering:
+            several = len(late) > 1
+            left, right = Tuple(targets, bare=True), Tuple(sources, bare=True)
+            one = Assign(targets[0], sources[0])
+            self._add(When.STEP, Assign(left, right) if several else one)
+            return
+        if len(late) > 1 and any(self._reads_kept(self.kept[id(n)]) for n in late):
+            asarray = self.names.bind("asarray", self.graph.space.xp.asarray)
+            for i, source in enumerate(sources):
+                sources[i] = Variable(self.names.new("kept"))
+                self._add(When.STEP, Assign(sources[i], Call(asarray, source, copy=True)))
+        for out, source in zip(targets, sources, strict=True):
+            self._add(When.STEP, self.copied(source, out))
 
     def _done(self, node: Input) -> bool:
-        new, mine = self.kept[id(node)], self.values[id(node)].storage
-        written = id(new) in self.written and self.targets[id(new)] is mine
+        new, mine = self.kept[id(node)], self.values[id(node)].buffer
+        written = id(new) in self._written and self._targets[id(new)] is mine
         return new is node or written or id(new) in self.counters
 
     def _reads_kept(self, node: Any) -> bool:
-        spelling = self.values.get(id(node))
-        return bool(spelling and spelling.storage and spelling.storage.kept)
+        value = self.values.get(id(node))
+        return bool(value and value.buffer and value.buffer.kept)
 
 
-def _form(text: Any, node: Node) -> Any:
-    """The statement that a lowering has for this call; None if it has none."""
-    return text(node.args, node.kwargs) if callable(text) else text
+def _argument(leaf: Any, args: list[Any], node: Node) -> Any:
+    """What stands in a template's place for an argument or a keyword."""
+    if isinstance(leaf, Arg):
+        return args[leaf.place]
+    if isinstance(leaf, Kwarg):
+        return node.kwargs.get(leaf.name, leaf.default)
+    return leaf
 
 
-def _part_of(name: str, start: int, shape: tuple[int, ...]) -> str:
-    text = f"{name}[{start}:{start + prod(shape)}]"
-    return text if len(shape) == 1 else f"{text}.reshape({tuple(shape)})"
+def _is_literal(value: Any) -> bool:
+    """True if the value can be written into a program as it is."""
+    if isinstance(value, tuple):
+        return all(map(_is_literal, value))
+    if isinstance(value, float):
+        return isfinite(value)
+    return value is None or isinstance(value, _PLAIN)
 
 
-class Program:
-    """Emitted source, compiled once, that can be run with other arrays bound to its names."""
-
-    def __init__(self, name: str, source: str, library: Any = None) -> None:
-        self.source, self._library = source, library
-        self.file = f"<tinynn {name} {next(_serial)}>"
-        self._code = compile(source, self.file, "exec")
-        # Where tracebacks and debuggers look for it.
-        linecache.cache[self.file] = (len(source), None, source.splitlines(True), self.file)
-        finalize(self, linecache.cache.pop, self.file, None)
-
-    @property
-    def names(self) -> set[str]:
-        """Every name in it, attributes too."""
-        return _names(self._code)
-
-    def __call__(self, bound: dict[str, Any]) -> dict[str, Any]:
-        """What the source defines; names that are not bound are taken from the library."""
-        scope = dict(bound)
-        for name in self.names:
-            if name not in scope and hasattr(self._library, name):
-                scope[name] = getattr(self._library, name)
-        exec(self._code, scope)  # the source is what this module wrote
-        return scope
-
-
-def _names(code: Any) -> set[str]:
-    inner = [c for c in code.co_consts if hasattr(c, "co_names")]
-    return set(code.co_names).union(*map(_names, inner))
+def _part_of(vector: Any, start: int, shape: tuple[int, ...]) -> Expression:
+    part = Subscript(vector, slice(start, start + prod(shape)))
+    return part if len(shape) == 1 else part.method("reshape", tuple(shape))

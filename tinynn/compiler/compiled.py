@@ -9,12 +9,13 @@ from typing import Any
 
 from backends.lowering import none_followed
 from tinynn import tree
-from tinynn.compiler.calls import Program
 from tinynn.compiler.finite import check_outputs
 from tinynn.compiler.pipelines import applied, for_library
 from tinynn.compiler.plan import When, root
-from tinynn.compiler.subprograms import ProgramWriter
-from tinynn.compiler.words import Line, bare, commented, indented, listed, source_of
+from tinynn.compiler.program import Program
+from tinynn.compiler.renderer import rendered, source_of
+from tinynn.compiler.statements import Blank, Call, Def, Return, Section, Statement, Tuple
+from tinynn.compiler.subprograms import ProgramEmitter
 from tinynn.trace import BASE, Traced, backend_of, plain
 from tinynn.transforms.graph import Constant, Graph, Input, Node
 from tinynn.transforms.record import RecordingError, record
@@ -33,8 +34,8 @@ class Compiled:
     def __init__(self, f: Callable[..., Any], check_finite: bool = False) -> None:
         update_wrapper(self, f)
         self._f, self._check = f, check_finite
-        self._programs: dict[Any, Call] = {}
-        self._newest: Call | None = None
+        self._programs: dict[Any, Specialization] = {}
+        self._newest: Specialization | None = None
 
     @property
     def source(self) -> str | None:
@@ -58,12 +59,13 @@ class Compiled:
             program = self._program(True, key, args)
         return program(leaves)
 
-    def _program(self, followed: bool, key: Any, args: Any) -> "Call":
+    def _program(self, followed: bool, key: Any, args: Any) -> "Specialization":
         known = self._programs.get((followed, key))
         return known if known and known.current else self._recorded(followed, key, args)
 
-    def _recorded(self, followed: bool, key: Any, args: Any) -> "Call":
-        self._newest = self._programs[followed, key] = Call(self._f, args, self._check, followed)
+    def _recorded(self, followed: bool, key: Any, args: Any) -> "Specialization":
+        made = Specialization(self._f, args, self._check, followed)
+        self._newest = self._programs[followed, key] = made
         if len(self._programs) == _MANY:
             warnings.warn(
                 f"compile of {self.__name__}: recorded {_MANY} times, for as many shapes, dtypes "  # type: ignore[attr-defined]
@@ -71,13 +73,13 @@ class Compiled:
                 RuntimeWarning,
                 stacklevel=3,
             )
-        return self._newest
+        return made
 
     def __repr__(self) -> str:
         return f"<compiled {getattr(self._f, '__name__', self._f)!s}>"
 
 
-class Call:
+class Specialization:
     """The program for one signature.
 
     Attributes:
@@ -109,11 +111,12 @@ class Call:
         self._shared = _shared_anew(roots, self.graph.outputs)
         self.places = [i for i, leaf in enumerate(leaves) if _is_input(leaf)]
         with self.backend.scope():  # what is computed once is computed here
-            self._lines = self._written()
+            self._lines = rendered(self._statements())
             own = source_of(self._lines)
-            self.source = self._writer.sources() + own
+            self.source = self._emitter.sources() + own
             self._program = Program(graph.name, own, lowering.library if lowering else None)
-            run = self._checked if check else self._program(self._writer.names.bound).pop("program")
+            bound = self._emitter.names.bound
+            run = self._checked if check else self._program(bound).pop("program")
         # What is not decomposed into other calls may warn as it would without us.
         if lowering and lowering.quiet & graph.decompositions:
             run = lowering.context()(run)
@@ -127,7 +130,7 @@ class Call:
     def nbytes(self) -> int:
         """The bytes of the buffers that it keeps between calls."""
         outside = set(map(id, self.outside))
-        bound = self._writer.names.bound.values()
+        bound = self._emitter.names.bound.values()
         return sum(a.nbytes for a in bound if hasattr(a, "dtype") and id(a) not in outside)
 
     @property
@@ -135,26 +138,25 @@ class Call:
         """Whether the arrays from outside are the ones that were recorded."""
         return not self._wrapped or all(constant.current for constant in self._wrapped)
 
-    def _written(self) -> list[Line]:
-        self._writer = writer = ProgramWriter(
+    def _statements(self) -> list[Statement]:
+        self._emitter = emitter = ProgramEmitter(
             self.graph, self.backend, [], {}, lowering=self.lowering
         )
-        names = [writer.spell(i) for i in self.graph.inputs]
+        given = [emitter.operand(i) for i in self.graph.inputs]
         outs = [
             self._output(o, copy) for o, copy in zip(self.graph.outputs, self._shared, strict=True)
         ]
-        once = [text for text, _ in writer.lines[When.ONCE]]
-        body = indented(commented(writer.lines[When.STEP]), 1)
-        head = [*once, *([""] if once else []), f"def program({', '.join(names)}):"]
-        return [*bare(head), *body, (f"    return ({listed(outs)})", None)]
+        once = emitter.statements[When.ONCE]
+        body: list[Statement] = [Section(emitter.statements[When.STEP]), Return(Tuple(outs))]
+        return [*once, *([Blank()] if once else []), Def("program", given, body)]
 
-    def _output(self, value: Any, shared: bool) -> str:
+    def _output(self, value: Any, shared: bool) -> Any:
         """An array that is made once and kept, or shared only by our doing, is given as a copy."""
-        text = self._writer.spell(value)
-        made = isinstance(value, Node) and self._writer.plan.when.get(id(value)) is When.ONCE
+        output = self._emitter.operand(value)
+        made = isinstance(value, Node) and self._emitter.plan.when.get(id(value)) is When.ONCE
         if not made and not shared:
-            return text
-        return f"{self._writer.names.bind('copied', self._copied)}({text})"
+            return output
+        return Call(self._emitter.names.bind("copied", self._copied), output)
 
     def _copied(self, array: Any) -> Any:
         return self.backend.xp.asarray(array, copy=True)
@@ -187,9 +189,9 @@ class Call:
         trace = error.__traceback__
         while trace is not None:
             if trace.tb_frame.f_code.co_filename == self._program.file:
-                text, node = self._lines[trace.tb_lineno - 1]
-                if node is not None:
-                    error.add_note(f"in {text.strip()}: {node.origin}")
+                line = self._lines[trace.tb_lineno - 1]
+                if line.node is not None:
+                    error.add_note(f"in {line.text.strip()}: {line.node.origin}")
                     return
             trace = trace.tb_next
 

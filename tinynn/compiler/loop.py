@@ -14,16 +14,28 @@ from typing import Any, ClassVar
 
 import backends
 from backends.lowering import entries
-from tinynn.compiler.calls import Program
 from tinynn.compiler.compiled import Compiled
 from tinynn.compiler.flat import Storage, packed
 from tinynn.compiler.passes import scaled
-from tinynn.compiler.pieces import in_pieces
+from tinynn.compiler.pieces import tiled
 from tinynn.compiler.pipelines import applied, into_buffers, portable
 from tinynn.compiler.plan import When, counted
+from tinynn.compiler.program import Program
+from tinynn.compiler.renderer import Line, rendered, source_of
 from tinynn.compiler.rewrite import CannotEmit
-from tinynn.compiler.subprograms import ProgramWriter
-from tinynn.compiler.words import Line, bare, commented, indented, listed, source_of
+from tinynn.compiler.statements import (
+    Assign,
+    Blank,
+    Call,
+    Def,
+    For,
+    Return,
+    Section,
+    Statement,
+    Tuple,
+    Variable,
+)
+from tinynn.compiler.subprograms import ProgramEmitter
 from tinynn.transforms import vmap
 from tinynn.transforms.graph import Graph, Node, pruned
 from tinynn.transforms.record import RecordingError
@@ -59,8 +71,7 @@ class Loop(ABC):
         streams = self.streams if self.looks_ahead else []
         lowering = backend.lowering
         out = {id(self.wanted): "out"}
-        self.writer = ProgramWriter(graph, backend, streams, after, out, self.counts, lowering)
-        self.names = [self.writer.spell(i) for i in self.inputs]
+        self.emitter = ProgramEmitter(graph, backend, streams, after, out, self.counts, lowering)
         self.lines = self.written()
         self.source = source_of(self.lines)
         self.program = Program(graph.name, self.source, lowering.library if lowering else None)
@@ -123,8 +134,9 @@ class Loop(ABC):
 
     def bind(self) -> None:
         """Make the program ready for the arrays that live on now."""
-        bound = dict(zip(self.names, self.kept, strict=True))
-        self.scope = self.program(self.writer.names.bound | bound)
+        names = [variable.name for variable in self._operands(self.inputs)]
+        bound = dict(zip(names, self.kept, strict=True))
+        self.scope = self.program(self.emitter.names.bound | bound)
 
     def batches(
         self, size: int, rows: Sequence[Any], each: Sequence[Any], together: bool = False
@@ -163,26 +175,37 @@ class Loop(ABC):
     def run(self, batches: Any, times: int = 1) -> Any:
         """A step for each of the batches, over and over; what was wanted of each: (steps,)."""
 
-    # Parts of the source.
+    # Parts of the program.
 
-    def ahead(self) -> tuple[list[Line], str, str]:
-        """The functions that run before the steps, and what the steps take from each of them."""
-        texts = {when: [text for text, _ in self.writer.lines[when]] for when in When}
-        prepared = listed([self.writer.spell(n) for n in self.read_in_steps(When.BATCH)])
-        series = listed([self.writer.spell(n) for n in self.read_in_steps(When.SERIES)])
-        given = ", ".join(self.writer.spell(i) for i in self.streams)
-        counts = ", ".join(self.writer.spell(n) for n in self._counters())
-        text = [*texts[When.ONCE], ""] if texts[When.ONCE] else []
+    def ahead(self) -> list[Statement]:
+        """What runs before the steps: once, and the functions whose results the steps take."""
+        statements = self.emitter.statements
+        once: list[Statement] = statements[When.ONCE]
+        once = [*once, Blank()] if once else []
         if not self.looks_ahead:
-            return bare(text), listed(given.split(", ")), ""
-        text += _function(f"prepare({given})", texts[When.BATCH], prepared)
-        if series:
-            text += _function(f"series({counts})", texts[When.SERIES], series)
-        return bare(text), prepared, series
+            return once
+        batch = [*statements[When.BATCH], Return(self.prepared())]
+        once += [Def("prepare", self._operands(self.streams), batch), Blank()]
+        if series := self.series():
+            body = [*statements[When.SERIES], Return(Tuple(series))]
+            once += [Def("series", self._operands(self._counters()), body), Blank()]
+        return once
+
+    def prepared(self) -> Tuple:
+        """What a step takes of each batch."""
+        nodes = self.read_in_steps(When.BATCH) if self.looks_ahead else self.streams
+        return Tuple(self._operands(nodes))
+
+    def series(self) -> list[Any]:
+        """What a step takes of what follows from its number alone."""
+        return self._operands(self.read_in_steps(When.SERIES)) if self.looks_ahead else []
+
+    def _operands(self, nodes: Sequence[Node]) -> list[Any]:
+        return [self.emitter.operand(node) for node in nodes]
 
     def read_in_steps(self, when: When) -> list[Node]:
         """What the steps read of the values that are computed so often."""
-        plan = self.writer.plan
+        plan = self.emitter.plan
         read = {id(output) for output in self.graph.outputs} - self.counts.keys()
         for node in self.graph.nodes:
             if plan.when[id(node)] is When.STEP:
@@ -233,16 +256,16 @@ class InPlace(Loop):
         self.bind()
 
     def written(self) -> list[Line]:
-        step = commented(in_pieces(self.writer, self.backend.lowering.piece))
-        text, prepared, series = self.ahead()
-        wanted = self.writer.spell(self.wanted)
-        if wanted != "out":
-            copy = self.backend.lowering.into["copy"].text.format(wanted, out="out")
-            step.append((copy, None))
-        columns = [f"({prepared})", *([f"({series})"] if series else []), "out"]
-        rows = ["batches", *(["counted"] if series else []), "outs"]
-        head = f"    for {', '.join(columns)} in zip({', '.join(rows)}):"
-        return [*text, *bare(["def run(batches, counted, outs):", head]), *indented(step, 2)]
+        body: list[Statement] = [Section(tiled(self.emitter, self.backend.lowering.piece))]
+        ahead, series = self.ahead(), self.series()
+        wanted, out = self.emitter.operand(self.wanted), self.emitter.collected[id(self.wanted)]
+        if wanted is not out:
+            body.append(self.emitter.copied(wanted, out))
+        columns = [self.prepared(), *([Tuple(series)] if series else []), out]
+        batches, counted, outs = map(Variable, ("batches", "counted", "outs"))
+        rows = [batches, *([counted] if series else []), outs]
+        loop = For(Tuple(columns, bare=True), Call("zip", *rows), body)
+        return rendered([*ahead, Def("run", [batches, counted, outs], [loop])])
 
     def run(self, batches: Any, times: int = 1) -> Any:
         batches = batches * times
@@ -258,17 +281,16 @@ class Functional(Loop):
     """The standard's own calls: every step makes new arrays of what lives on."""
 
     def written(self) -> list[Line]:
-        text, prepared, series = self.ahead()
-        kept = listed(self.names)
-        head = [
-            "def step(kept, batch, counted):",
-            f"    {kept} = kept",
-            f"    ({prepared}) = batch",
-        ]
-        head += [f"    {series} = counted"] if series else []
-        step = commented(self.writer.lines[When.STEP])
-        result = f"    return ({kept}), {self.writer.spell(self.wanted)}"
-        return [*text, *bare(head), *indented(step, 1), (result, None)]
+        ahead, series = self.ahead(), self.series()
+        names = self._operands(self.inputs)
+        kept, batch, counted = map(Variable, ("kept", "batch", "counted"))
+        body: list[Statement] = [Assign(Tuple(names, bare=True), kept)]
+        body.append(Assign(self.prepared(), batch))
+        if series:
+            body.append(Assign(Tuple(series, bare=True), counted))
+        body.append(Section(self.emitter.statements[When.STEP]))
+        body.append(Return(Tuple([Tuple(names), self.emitter.operand(self.wanted)], bare=True)))
+        return rendered([*ahead, Def("step", [kept, batch, counted], body)])
 
     def run(self, batches: Any, times: int = 1) -> Any:
         batches, outs = batches * times, []
@@ -302,7 +324,7 @@ class Scanned(Functional):
 
     def bind(self) -> None:
         """What lives on is given in each call."""
-        bound = self.writer.names.bound
+        bound = self.emitter.names.bound
         parts = [(name, self._identity(bound[name])) for name in sorted(bound)]
         key = (self.backend, self.source, *parts)
         if key not in self._compiled:
@@ -349,7 +371,3 @@ def _stacked(xp: Any, size: int, rows: Sequence[Any]) -> list[Any]:
     """Arrays cut into batches: (samples, ...) to (batches, size, ...)."""
     count = rows[0].shape[0] // size
     return [xp.reshape(a, (count, size, *a.shape[1:])) for a in rows]
-
-
-def _function(head: str, lines: list[str], result: str) -> list[str]:
-    return [f"def {head}:", *[f"    {line}" for line in lines], f"    return ({result})", ""]

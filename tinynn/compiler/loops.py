@@ -16,8 +16,8 @@ from tinynn.compiler.flat import packed
 from tinynn.compiler.loop import Loop
 from tinynn.compiler.pipelines import applied, portable
 from tinynn.compiler.plan import is_view
+from tinynn.compiler.renderer import Line, source_of
 from tinynn.compiler.rewrite import CannotEmit, size
-from tinynn.compiler.words import Line, bare, source_of
 from tinynn.transforms.graph import Graph
 
 # What a call costs in a library that costs nothing in loops, and what loops cost to be compiled, in
@@ -95,7 +95,7 @@ class Loops(Loop):
         return native
 
     def written(self) -> list[Line]:
-        return bare(self._render(self.function).splitlines())
+        return [Line(text) for text in self._render(self.function).splitlines()]
 
     def _zeros(self, count: int | None, dtype: Any) -> Any:
         return self.graph.space.xp.zeros(count, dtype=dtype, device=self.backend.device)

@@ -33,10 +33,10 @@ _MOST = 2.0**20  # by which factors that are moved may change what is in between
 
 def same(left: Any, right: Any) -> bool:
     """Whether two rows of arguments are the same values and numbers."""
-    return len(left) == len(right) and all(
-        a is b or (not isinstance(a, Node) and type(a) is type(b) and a == b)
-        for a, b in zip(left, right, strict=True)
-    )
+    if len(left) != len(right):
+        return False
+    pairs = [(a, b) for a, b in zip(left, right, strict=True) if a is not b]
+    return all(not isinstance(a, Node) and type(a) is type(b) and a == b for a, b in pairs)
 
 
 def common_subexpressions(graph: Graph) -> Graph:
@@ -44,9 +44,9 @@ def common_subexpressions(graph: Graph) -> Graph:
     seen: dict[Any, Node] = {}
 
     def visit(node: Node, build: Builder) -> Any:
-        args = tuple(("v", id(a)) if isinstance(a, Node) else (type(a), repr(a)) for a in node.args)
-        key = (node.function, args, repr(sorted(node.kwargs.items())))
-        return seen.setdefault(key, node)
+        args = [id(a) if isinstance(a, Node) else (type(a), repr(a)) for a in node.args]
+        kwargs = repr(sorted(node.kwargs.items())) if node.kwargs else ""
+        return seen.setdefault((node.function, *args, kwargs), node)
 
     return rewritten(graph, visit)
 

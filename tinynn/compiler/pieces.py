@@ -5,76 +5,80 @@ one piece after the other fetch it once, and what the calls only hand to one ano
 the cache.
 """
 
-import re
+from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 
+from tinynn.compiler.calls import CallEmitter
 from tinynn.compiler.plan import When
 from tinynn.compiler.rewrite import elementwise, size
-from tinynn.compiler.words import Line
-from tinynn.transforms.graph import Node
+from tinynn.compiler.statements import Cut, For, Statement, Tuple, Variable, Write, filled
 
 
-def in_pieces(writer: Any, length: int) -> list[Line]:
-    """The lines of a step, with loops over pieces of `length` where calls on long vectors follow
-    one another. The pieces are cut once. A length of 0 leaves them whole.
+def tiled(emitter: CallEmitter, length: int) -> list[Statement]:
+    """The statements of a step, with loops over pieces where calls on long vectors follow one
+    another.
+
+    Parameters
+    ----------
+    emitter : CallEmitter
+        Its step. Statements that cut the vectors into pieces, once, are added to it.
+    length : int
+        The number of elements of a piece; 0 leaves vectors whole.
     """
+    step = emitter.statements[When.STEP]
     if not length:
-        return list(writer.lines[When.STEP])
-    lines: list[Line] = []
-    run: list[Line] = []
-    for line in [*writer.lines[When.STEP], ("", None)]:
-        if run and (_vector(writer, line[1], length) != _vector(writer, run[0][1], length)):
-            lines += _looped(writer, run, length) if len(run) > 1 else run
-            run = []
-        if _vector(writer, line[1], length):
-            run.append(line)
-        else:
-            lines.append(line)
-    return lines[:-1]
+        return step
+    out: list[Statement] = []
+    for vectors, group in groupby(step, lambda each: _length(emitter, each, 2 * length)):
+        run: list[Any] = list(group)
+        out += [_looped(emitter, run, length)] if vectors and len(run) > 1 else run
+    return out
 
 
-def _vector(writer: Any, node: Node | None, length: int) -> int:
+def _length(emitter: CallEmitter, statement: Statement, least: int) -> int:
     """The number of elements, if a call goes through long vectors alone, element by element."""
-    if node is None or not elementwise(node) or len(node.shape) != 1 or size(node) < 2 * length:
+    node = statement.node
+    if node is None or not elementwise(node) or len(node.shape) != 1 or size(node) < least:
         return 0
     for each in (node, *node.parents):
-        spelling = writer.values[id(each)]
-        straight = each.shape == node.shape and spelling.storage and spelling.whole
+        value = emitter.values[id(each)]
+        straight = each.shape == node.shape and value.buffer and value.whole
         if each.shape != () and not straight:
             return 0
     return size(node)
 
 
-def _looped(writer: Any, run: list[Line], length: int) -> list[Line]:
+def _looped(emitter: CallEmitter, run: Sequence[Any], length: int) -> For:
     """These calls, each on a piece at a time."""
-    whole = size(run[0][1])  # type: ignore[arg-type]
-    text = "\n".join(text for text, _ in run)
-    words = dict.fromkeys(re.findall(r"[A-Za-z_]\w*", text))
-    bound = {n for n, a in writer.names.bound.items() if getattr(a, "shape", None) == (whole,)}
-    nodes = [n for _, line in run if line for n in (line, *line.parents) if n.shape != ()]
-    vectors = [w for w in words if w in bound | {writer.spell(n) for n in nodes}]
-    passing = _passing(writer, run)
-    names = {w: writer.names.new(f"{w}_i") for w in vectors}
-    first, here = f"[:{length}][: {whole} - i]", f"[i : i + {length}]"
-    cut = [w + (first if w in passing else here) for w in vectors]
-    pieces = writer.names.new("pieces")
-    start = f"{pieces} = [({', '.join(cut)}) for i in range(0, {whole}, {length})]"
-    writer.lines[When.ONCE].append((start, None))
-    head = f"for {', '.join(names.values())} in {pieces}:"
-    inside = [(re.sub(r"[A-Za-z_]\w*", lambda m: names.get(m[0], m[0]), t), n) for t, n in run]
-    return [(head, run[0][1]), *[(f"    {text}", node) for text, node in inside]]
+    whole = run[0].out.shape
+    vectors: dict[Variable, None] = {}  # in the order in which they appear
+
+    def seen(leaf: Any) -> None:
+        if isinstance(leaf, Variable) and leaf.shape == whole:
+            vectors[leaf] = None
+
+    for each in run:
+        filled(each.call, seen)
+    pieces = {v: Variable(emitter.names.new(f"{v.name}_i")) for v in vectors}
+    target = Variable(emitter.names.new("pieces"))
+    cut = Cut(target, list(vectors), _passing(emitter, run), length)
+    emitter.statements[When.ONCE].append(cut)
+    body = [
+        Write(filled(each.call, lambda v: pieces.get(v, v)), pieces[each.out], each.node)
+        for each in run
+    ]
+    names = list(pieces.values())
+    return For(names[0] if len(names) == 1 else Tuple(names, True), target, body, run[0].node)
 
 
-def _passing(writer: Any, run: list[Line]) -> set[str]:
+def _passing(emitter: CallEmitter, run: Sequence[Any]) -> set[Variable]:
     """The memory of values that these calls make and that are not needed after them."""
-    places = {id(node): place for place, node in enumerate(writer.graph.nodes)}
-    made = [node for _, node in run if node is not None]
-    last = places[id(made[-1])]
-    read_first: set[str] = set()
-    written: set[str] = set()
-    for node in made:
-        read_first |= {writer.spell(a) for a in node.parents} - written
-        written.add(writer.spell(node))
-    kept = {writer.spell(n) for n in made if writer.values[id(n)].storage.kept}
-    later = {writer.spell(n) for n in made if not writer.plan.dies_at(n, last)}
-    return written - read_first - kept - later
+    last = emitter.graph.nodes.index(run[-1].node)
+    read_first, written, needed = set[Any](), set[Any](), set[Any]()
+    for each in run:
+        read_first |= {emitter.operand(a) for a in each.node.parents} - written
+        written.add(each.out)
+        if each.out.kept or not emitter.plan.dies_at(each.node, last):
+            needed.add(each.out)
+    return written - read_first - needed

@@ -17,6 +17,9 @@ RESHAPES = frozenset(["reshape", "expand_dims", "squeeze"])
 VIEWS = RESHAPES.union(["permute_dims", "matrix_transpose", "broadcast_to", "moveaxis", "part"])
 
 
+_GIVEN, _NUMBERS, _NO_NUMBERS = (Input, Constant), (int, float), (bool, Dim)
+
+
 class CannotEmit(RecordingError):
     """A program holds a call that this emitter has no form for."""
 
@@ -119,12 +122,12 @@ def difference(first: Graph, second: Graph, read: Callable[[Any], Any]) -> str:
 
 def is_call(value: Any) -> bool:
     """Whether it is the result of a call, no input, constant or number."""
-    return isinstance(value, Node) and not isinstance(value, (Input, Constant))
+    return isinstance(value, Node) and not isinstance(value, _GIVEN)
 
 
 def is_number(value: Any) -> bool:
     """Whether it is a Python number, known for good: none that follows the batch."""
-    return isinstance(value, int | float) and not isinstance(value, bool | Dim)
+    return isinstance(value, _NUMBERS) and not isinstance(value, _NO_NUMBERS)
 
 
 def elementwise(node: Any) -> bool:

@@ -8,17 +8,30 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from tinynn.compiler import calls
+from tinynn.compiler.calls import CallEmitter
 from tinynn.compiler.pipelines import applied, into_buffers
 from tinynn.compiler.plan import When, root
+from tinynn.compiler.program import Program
+from tinynn.compiler.renderer import rendered, source_of
 from tinynn.compiler.rewrite import is_call
-from tinynn.compiler.words import bare, commented, indented, listed, source_of
+from tinynn.compiler.statements import (
+    Call,
+    Def,
+    Expression,
+    For,
+    List,
+    Return,
+    Section,
+    Statement,
+    Tuple,
+    Variable,
+)
 from tinynn.transforms.graph import COPIED, Graph, Node
 from tinynn.transforms.record import recorded
 
 
-class ProgramWriter(calls.Writer):
-    """A writer whose programs call programs of their own where a call runs graphs.
+class ProgramEmitter(CallEmitter):
+    """An emitter whose programs call programs of their own where a call runs graphs.
 
     Attributes:
         nested: those programs.
@@ -26,7 +39,7 @@ class ProgramWriter(calls.Writer):
 
     nested: tuple[Any, ...] = ()
 
-    def _call(self, node: Node) -> str:
+    def _call(self, node: Node) -> Expression:
         graphs = [value for value in node.kwargs.values() if isinstance(value, Graph)]
         if not graphs or self.lowering is None:
             return super()._call(node)
@@ -35,7 +48,7 @@ class ProgramWriter(calls.Writer):
         program = kind(name, self.backend, node)
         self.nested += (program,)
         self.names.bound[name] = program
-        return f"{name}({', '.join(map(self.spell, node.args))})"
+        return Call(name, *map(self.operand, node.args))
 
     def sources(self) -> str:
         """The sources of the programs that it calls."""
@@ -51,36 +64,35 @@ class Scan:
 
     def __init__(self, name: str, backend: Any, node: Node) -> None:
         consts, carries = node.kwargs["consts"], node.kwargs["carries"]
-        length, reverse, body = (node.kwargs[key] for key in ("length", "reverse", "body"))
+        length, reverse = node.kwargs["length"], node.kwargs["reverse"]
         self._backend, self._lowering = backend, backend.lowering
         self._length, self._reverse = length, reverse
-        graph = _ys_copied(_prepared(body, backend), consts + carries, carries)
+        graph = _ys_copied(_prepared(node.kwargs["body"], backend), consts + carries, carries)
         self._stay, streams = graph.inputs[: consts + carries], graph.inputs[consts + carries :]
         self._carry, self._ys = slice(consts, consts + carries), graph.outputs[carries:]
         after = dict(zip(map(id, self._stay[consts:]), graph.outputs, strict=False))
         kept = {id(value): after.get(id(value), value) for value in self._stay}
         ys = {id(y): f"y{i}" for i, y in enumerate(self._ys)}
-        writer = ProgramWriter(
+        emitter = ProgramEmitter(
             graph, backend, [], kept, ys, lowering=self._lowering, reserved=[name]
         )
-        columns = [writer.spell(x) for x in streams] + list(ys.values())
-        step = commented(writer.lines[When.STEP])
-        for y in self._ys:
-            if writer.spell(y) != ys[id(y)]:
-                copy = self._lowering.into["copy"].text
-                step.append((copy.format(writer.spell(y), out=ys[id(y)]), None))
-        rows = [f"all_{column}" for column in columns]
-        through = f"{listed(columns)} in zip({', '.join(rows)})"
+        collected = [emitter.collected[id(y)] for y in self._ys]
+        columns = [*map(emitter.operand, streams), *collected]
+        body: list[Statement] = [Section(emitter.statements[When.STEP])]
+        for y, out in zip(self._ys, collected, strict=True):
+            if emitter.operand(y) is not out:
+                body.append(emitter.copied(emitter.operand(y), out))
+        rows = [Variable(f"all_{column.name}") for column in columns]
+        loop = For(Tuple(columns, bare=True), Call("zip", *rows), body)
         if not rows:
-            through = f"_ in {writer.names.bind('steps', range(length))}"
-        head = bare([f"def {name}({', '.join(rows)}):", f"    for {through}:"])
-        once = bare([text for text, _ in writer.lines[When.ONCE]])
-        own = source_of([*once, *head, *indented(step or bare(["pass"]), 2)])
-        self.source = writer.sources() + own
+            steps = Variable(emitter.names.bind("steps", range(length)))
+            loop = For(Variable("_"), steps, body)
+        own = source_of(rendered([*emitter.statements[When.ONCE], Def(name, rows, [loop])]))
+        self.source = emitter.sources() + own
         self._memory = [self._empty(value.shape, value.dtype) for value in self._stay]
-        names = [writer.spell(value) for value in self._stay]
-        program = calls.Program(name, own, self._lowering.library)
-        bound = writer.names.bound | dict(zip(names, self._memory, strict=True))
+        names = [emitter.operand(value).name for value in self._stay]
+        program = Program(name, own, self._lowering.library)
+        bound = emitter.names.bound | dict(zip(names, self._memory, strict=True))
         self._run = program(bound)[name]
 
     def _empty(self, shape: Any, dtype: Any) -> Any:
@@ -159,13 +171,10 @@ def _ys_copied(graph: Graph, stay: int, carries: int) -> Graph:
 def _function(name: str, graph: Graph, backend: Any) -> tuple[Callable[..., list[Any]], str]:
     """The graph as a function of arrays that gives new ones, and its source."""
     graph = _prepared(graph, backend)
-    writer = ProgramWriter(graph, backend, [], {}, lowering=backend.lowering, reserved=[name])
-    names = [writer.spell(value) for value in graph.inputs]
-    outs = [writer.spell(value) for value in graph.outputs]
-    once = bare([text for text, _ in writer.lines[When.ONCE]])
-    step = indented(commented(writer.lines[When.STEP]), 1)
-    head = bare([f"def {name}({', '.join(names)}):"])
-    own = source_of([*once, *head, *step, *bare([f"    return [{', '.join(outs)}]"])])
-    source = writer.sources() + own
-    program = calls.Program(name, own, backend.lowering.library)
-    return program(writer.names.bound)[name], source
+    emitter = ProgramEmitter(graph, backend, [], {}, lowering=backend.lowering, reserved=[name])
+    given = [emitter.operand(value) for value in graph.inputs]
+    result = Return(List([emitter.operand(value) for value in graph.outputs]))
+    step: list[Statement] = [Section(emitter.statements[When.STEP]), result]
+    own = source_of(rendered([*emitter.statements[When.ONCE], Def(name, given, step)]))
+    program = Program(name, own, backend.lowering.library)
+    return program(emitter.names.bound)[name], emitter.sources() + own

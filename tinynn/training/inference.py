@@ -386,10 +386,10 @@ class Inference(Snapshot):
             compiled = (_compiled if self.own else _compiled.__wrapped__)(self.backend, self.net)
             structure = tree.flatten((self.params, self.state, inputs))[1]
             return _Program(lambda arrays: compiled(*structure.unflatten(arrays)), 0)
-        from tinynn.compiler.compiled import Call
+        from tinynn.compiler.compiled import Specialization
 
         given = (self.params, self.state, inputs)
-        call = Call(_inference_of(self.net), given, check=False, followed=False)
+        call = Specialization(_inference_of(self.net), given, check=False, followed=False)
         self.source = self.source or call.source
         return _Program(_runner(call), call.nbytes)
 

@@ -1,0 +1,39 @@
+"""Programs: emitted source, compiled once, that can be run with other arrays bound to its names."""
+
+import linecache
+from itertools import count
+from typing import Any
+from weakref import finalize
+
+_serial = count()
+
+
+class Program:
+    """Emitted source, compiled once, that can be run with other arrays bound to its names."""
+
+    def __init__(self, name: str, source: str, library: Any = None) -> None:
+        self.source, self._library = source, library
+        self.file = f"<tinynn {name} {next(_serial)}>"
+        self._code = compile(source, self.file, "exec")
+        # Where tracebacks and debuggers look for it.
+        linecache.cache[self.file] = (len(source), None, source.splitlines(True), self.file)
+        finalize(self, linecache.cache.pop, self.file, None)
+
+    @property
+    def names(self) -> set[str]:
+        """Every name in it, attributes too."""
+        return _names(self._code)
+
+    def __call__(self, bound: dict[str, Any]) -> dict[str, Any]:
+        """What the source defines; names that are not bound are taken from the library."""
+        scope = dict(bound)
+        for name in self.names:
+            if name not in scope and hasattr(self._library, name):
+                scope[name] = getattr(self._library, name)
+        exec(self._code, scope)  # the source is what this module wrote
+        return scope
+
+
+def _names(code: Any) -> set[str]:
+    inner = [c for c in code.co_consts if hasattr(c, "co_names")]
+    return set(code.co_names).union(*map(_names, inner))
