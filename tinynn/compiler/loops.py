@@ -132,7 +132,7 @@ class Loops(Loop):
             outside = self._emitter.constants.values()
             constants = [self._flat(c.value) for c in outside]
             given = zip(map(id, [*self.streams, *outside]), [*data, *constants], strict=True)
-            check_indices(self._emitter.gathers, dict(given), self.backend.to_host)
+            check_indices(self._emitter.work.gathers, dict(given), self.backend.to_host)
             self._function(steps, times, outs, *self.kept, *data, *constants, *self._memory)
         return outs
 

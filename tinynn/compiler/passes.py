@@ -27,7 +27,7 @@ _FOLDED: dict[str, Callable[[Any, Any], Any]] = {
     "multiply": operator.mul,
     "divide": operator.truediv,
 }
-_STILL = ("negative", "astype", "broadcast_to", "matrix_transpose", "permute_dims")
+_STILL = ("negative", "astype", "broadcast_to", "matrix_transpose", "permute_dims", "getitem")
 _MOST = 2.0**20  # by which factors that are moved may change what is in between
 
 
@@ -288,3 +288,54 @@ def shapes_merged(graph: Graph) -> Graph:
         return node
 
     return rewritten(graph, visit)
+
+
+def parts_joined(graph: Graph) -> Graph:
+    """Sums of arrays that are 0 but for a part each, as gradients of slices are, as one concat."""
+
+    def visit(node: Node, build: Builder) -> Any:
+        if node.name != "add" or not all(is_itself(a, node) and is_call(a) for a in node.args):
+            return node
+        first, second = node.args
+        axis = _joined_along(first)
+        if axis is None or axis != _joined_along(second):
+            return node
+        parts = _parts_of_sum(list(first.args), list(second.args), axis, build)
+        return node if parts is None else build.call(node, "concat", *parts, axis=axis)
+
+    return rewritten(graph, visit)
+
+
+def _joined_along(node: Node) -> int | None:
+    """The axis along which a call joins arrays; None for another call."""
+    axis = node.kwargs.get("axis", 0) if node.name == "concat" else None
+    alike = axis is not None and all(a.dtype == node.dtype for a in node.args)
+    return axis % len(node.shape) if alike else None
+
+
+def _parts_of_sum(first: list[Node], second: list[Node], axis: int, build: Builder) -> Any:
+    """The parts of the sum of two arrays that are given in parts; None if they do not fit."""
+
+    def zeros(like: Node, length: int) -> Node:
+        shape = (*like.shape[:axis], length, *like.shape[axis + 1 :])
+        kwargs = {"value": 0.0, "shape": shape, "dtype": like.dtype}
+        return build.add(Node(FILL, (), kwargs, shape, like.dtype, like.origin))
+
+    parts: list[Node] = []
+    while first:
+        a, b = first.pop(0), second.pop(0)
+        if known(a) != 0:
+            first, second, a, b = second, first, b, a
+        rest = a.shape[axis] - b.shape[axis]
+        if known(a) != 0 and rest == 0:
+            parts.append(build.call(a, "add", a, b))
+        elif known(a) != 0 or (rest < 0 and known(b) != 0):
+            return None
+        elif rest < 0:
+            parts.append(a)
+            second.insert(0, zeros(b, -rest))
+        else:
+            parts.append(b)
+            if rest:
+                first.insert(0, zeros(a, rest))
+    return parts
