@@ -308,9 +308,10 @@ def parts_joined(graph: Graph) -> Graph:
 
 def _joined_along(node: Node) -> int | None:
     """The axis along which a call joins arrays; None for another call."""
-    axis = node.kwargs.get("axis", 0) if node.name == "concat" else None
-    alike = axis is not None and all(a.dtype == node.dtype for a in node.args)
-    return axis % len(node.shape) if alike else None
+    axis: int | None = node.kwargs.get("axis", 0) if node.name == "concat" else None
+    if axis is None or any(a.dtype != node.dtype for a in node.args):
+        return None
+    return axis % len(node.shape)
 
 
 def _parts_of_sum(first: list[Node], second: list[Node], axis: int, build: Builder) -> Any:

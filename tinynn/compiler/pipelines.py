@@ -25,6 +25,7 @@ from tinynn.compiler.passes import (
     same,
     shapes_merged,
 )
+from tinynn.compiler.pushed import entries_computed_in_steps, slices_pushed
 from tinynn.compiler.scans import scans_batched, scans_of
 from tinynn.compiler.suited import (
     products,
@@ -104,6 +105,8 @@ def into_loops(kept: int, lying: Mapping[int, View] | None = None) -> list[Pass]
     """
     return [
         without_logsumexp,  # single numbers have no reduction of this kind
+        entries_computed_in_steps,  # beside who reads them, and without memory for all of them
+        slices_pushed,  # likewise: a nest goes through the elements of one slice
         partial(
             views_copied, lying=lying
         ),  # a view is an offset and strides, which not every reshape is

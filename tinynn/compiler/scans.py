@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
+from tinynn.compiler.passes import is_itself
 from tinynn.compiler.plan import is_view
 from tinynn.compiler.rewrite import Builder, elementwise, is_call, rewritten
 from tinynn.rules.kinds import axes_of
@@ -405,8 +406,7 @@ def _added(each: _Carried) -> Any:
         return None
     a, b = each.new.args
     other = b if a is each.inner else a if b is each.inner else None
-    alike = isinstance(other, Node) and other.shape == each.new.shape
-    return other if alike and other.dtype == each.new.dtype else None
+    return other if is_itself(other, each.new) else None
 
 
 def _turned(node: Any) -> Any:
