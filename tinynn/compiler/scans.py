@@ -251,7 +251,8 @@ class _Steps:
         """Have other values in place of some."""
         if not new:
             return
-        self.body = substituted(replace(self.body, outputs=[]), new)
+        nodes = [node for node in self.body.nodes if id(node) not in new]
+        self.body = substituted(replace(self.body, nodes=nodes, outputs=[]), new)
         for each in self.carry:
             each.new = new.get(id(each.new), each.new)
         self._ys = [(new.get(id(value), value), item) for value, item in self._ys]

@@ -206,13 +206,13 @@ class Block:
         # All at once: what is read may be what another one of them changes.
         changed: list[Any] = []
         sets: list[Statement] = []
-        for place, value in late:
-            if value in changed:
-                held = self.work.variable("old", value.dtype)
-                self.statements.append(Assign(held, value))
-                value = held
+        for place, now in late:
+            held = now
+            if now in changed:
+                held = self.work.variable("old", now.dtype)
+                self.statements.append(Assign(held, now))
             changed.append(place)
-            sets += self._set(place, value)
+            sets += self._set(place, held)
         self.statements += sets
 
     def _set(self, place: Variable | Load, value: Expression) -> list[Statement]:
