@@ -1,6 +1,6 @@
 """The statements of one graph: a step, or the body of a loop in it. Every bound is a number."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from tinynn.compiler.codegen import gather
@@ -34,9 +34,11 @@ class Block:
         kept: how many inputs live on; their new values are the first outputs.
         homes: where inputs and constants lie, by their id.
         given: further outputs, and where each is to be; arrays are results of calls, each its own.
+        fixed: memory that stays as it is while the statements are repeated.
 
     Attributes:
         statements: in order.
+        before: what has to be done only once, before they are repeated.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class Block:
         kept: int,
         homes: Mapping[int, View],
         given: Sequence[tuple[Node, View]],
+        fixed: Collection[Any] = (),
     ) -> None:
         for node in graph.nodes:
             check(node)
@@ -53,6 +56,7 @@ class Block:
         self.schedule = Schedule(graph, work.parallel)
         self.homes = dict(homes)  # where values lie, by the id of their root
         self.statements: list[Statement] = []
+        self.fixed, self.before = fixed, list[Statement]()
         # Memory that a value must be written to.
         self._packed = {id(value): view for value, view in given if size(value) > 1}
         self._numbers = [pair for pair in given if id(pair[0]) not in self._packed]

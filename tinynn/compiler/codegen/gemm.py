@@ -144,7 +144,9 @@ class Products:
         if not straight or (wide != columns and not room):
             copy = self._memory("turned", length, wide, b)
             store = self._store(copy, (_K, _J), self._at(b, _K, _J))
-            done += nested([(_K, length), (_J, columns)], [store])
+            once = b.base in self.block.fixed and not self.stack
+            copying = nested([(_K, length), (_J, columns)], [store])
+            (self.block.before if once else done).extend(copying)
             b = copy
         target = out
         roomy = out.base in self.roomy and out.strides[-2] == wide

@@ -67,16 +67,19 @@ class Scan:
         ys = {n: self.block.home(item).entry(place) for n, item in self.items.items()
               if n >= self.carries}  # fmt: skip
         body = self._ordered(list(ys))
-        own = Parts.of(body.inputs, self.carries, kwargs["consts"])
-        homes = dict(zip(map(id, own.consts), self.carried, strict=True))
-        for value, given in zip(own.carry, self.parts.consts, strict=True):
-            homes[id(value)] = self._read(value, given, block.view(given))
-        for value, given in zip(own.xs, self.parts.xs, strict=True):
-            homes[id(value)] = self._read(value, given, block.view(given).entry(place))
+        carry, rest = body.inputs[: self.carries], iter(body.inputs[self.carries :])
+        homes = dict(zip(map(id, carry), self.carried, strict=True))
+        consts = [self._reads(next(rest), given) for given in self.parts.consts]
+        xs = [self._reads(next(rest), given) for given in self.parts.xs]
+        homes |= {id(value): view for value, view in consts}
+        homes |= {id(value): view.entry(place) for value, view in xs}
         body = _copied_out(applied(body, into_loops(self.carries, homes)), self.carries)
         given = list(zip(body.outputs[self.carries :], ys.values(), strict=True))
-        inner = type(block)(self.work, body, self.carries, homes, given)
-        return [*before, Loop(time, 0, length, 1, tuple(inner.statements))]
+        changed = {view.base for view in (*self.carried, *ys.values())}
+        fixed = {view.base for _, view in consts} - changed
+        inner = type(block)(self.work, body, self.carries, homes, given, fixed)
+        loop = Loop(time, 0, length, 1, tuple(inner.statements))
+        return [*before, *inner.before, loop]
 
     def _ordered(self, ys: Sequence[int]) -> Graph:
         """The body, its carry first, and of its ys those that are wanted."""
@@ -88,13 +91,13 @@ class Scan:
         inputs = [*own.carry, *own.consts, *own.xs]
         return pruned(replace(body, inputs=inputs, outputs=outputs))
 
-    def _read(self, value: Node, given: Node, view: View) -> View:
-        """Where an input of the body lies."""
+    def _reads(self, value: Node, given: Node) -> tuple[Node, View]:
+        """An input of the body, and where what is given for it lies."""
         first = root(given)
         checked = self.work.checked.get(id(first))
         if checked is not None and size(given) == size(first):  # the body sees all of it
             self.work.checked[id(value)] = checked
-        return view
+        return value, self.block.view(given)
 
 
 def _copied_out(body: Graph, carries: int) -> Graph:
