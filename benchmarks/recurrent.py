@@ -1,10 +1,10 @@
-"""A recurrent layer's loss and gradients: scan, compiled, beside PyTorch's layers and JAX's scan.
+"""A training step of a recurrent layer: scan in loops and calls, beside PyTorch's layers and JAX's.
 
 pip install torch jax
 python benchmarks/recurrent.py [--rounds N] [--steps N]
 
-GRU and LSTM, 8 features to 32, batch 32, one dense output, squared error, float32. The weights are
-the same for all, and so have to be losses and gradients.
+GRU and LSTM, 8 features to 32, batch 32, one dense output, squared error, SGD, float32. The weights
+are the same for all, and so have to be the loss and the weights after the first step.
 """
 
 from collections.abc import Callable
@@ -17,9 +17,12 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 
+import backends
 import tinynn
+from tinynn.compiler.loops import Loops
+from tinynn.transforms.record import record
 
-BATCH, FEATURES, WIDTH = 32, 8, 32
+BATCH, FEATURES, WIDTH, RATE = 32, 8, 32, 0.01
 GATES = {"GRU": 3, "LSTM": 4}
 Run = Callable[[], Any]
 
@@ -65,15 +68,42 @@ def loss_of(kind: str, scan: Any) -> Callable[..., Any]:
     return loss
 
 
-def ours(kind: str, steps: int, place: Callable[[Any], Any]) -> Run:
-    program = tinynn.compile(tinynn.value_and_grad(loss_of(kind, tinynn.scan)))
+def step_of(kind: str, scan: Any, value_and_grad: Any) -> Callable[..., Any]:
+    """The training step: the new parameters and the loss of the old ones."""
+
+    def step(params: dict[str, Any], x: Any, y: Any) -> Any:
+        value, slopes = value_and_grad(loss_of(kind, scan))(params, x, y)
+        return {name: params[name] - RATE * slopes[name] for name in params}, value
+
+    return step
+
+
+def compiled(kind: str, steps: int, place: Callable[[Any], Any]) -> Run:
+    program = tinynn.compile(step_of(kind, tinynn.scan, tinynn.value_and_grad))
     params, x, y = given(kind, steps)
     params, x, y = {k: place(v) for k, v in params.items()}, place(x), place(y)
     return lambda: jax.block_until_ready(program(params, x, y))  # does nothing to NumPy's
 
 
+def loops(kind: str, steps: int) -> Run:
+    """The step as `fit(engine="loops")` runs it; the parameters live on in its memory."""
+    params, x, y = given(kind, steps)
+    backend, count = backends.of(x), len(params)
+    step = step_of(kind, tinynn.scan, tinynn.value_and_grad)
+    graph = record(step, params, x, y, decompositions=backend.lowering.decompositions)
+    program = Loops(graph, count, backend, [list(range(count))])
+    program.load(list(params.values()))
+    batches = program.steps(1, [x, y])
+
+    def run() -> Any:
+        losses = program.run(batches)
+        return dict(zip(params, program.values(), strict=True)), losses[0]
+
+    return run
+
+
 def of_jax(kind: str, steps: int) -> Run:
-    program = jax.jit(jax.value_and_grad(loss_of(kind, jax.lax.scan)))
+    program = jax.jit(step_of(kind, jax.lax.scan, jax.value_and_grad))
     params, x, y = jax.tree.map(jnp.asarray, given(kind, steps))
     return lambda: jax.block_until_ready(program(params, x, y))
 
@@ -86,14 +116,15 @@ def of_torch(kind: str, steps: int) -> Run:
         for parameter, array in zip(own, params.values(), strict=True):
             parameter.copy_(torch.asarray(np.ascontiguousarray(array.T)))
     x, y = torch.asarray(x), torch.asarray(y)
+    optimizer = torch.optim.SGD(own, lr=RATE)
 
     def run() -> Any:
-        layer.zero_grad()
-        out.zero_grad()
+        optimizer.zero_grad()
         loss = (out(layer(x)[0][-1]) - y).square().mean()
         loss.backward()
-        turned = [p.grad.mT if p.ndim == 2 else p.grad for p in own]
-        return loss.detach(), dict(zip(params, turned, strict=True))
+        optimizer.step()
+        turned = [p.detach().mT if p.ndim == 2 else p.detach() for p in own]
+        return dict(zip(params, turned, strict=True)), loss.detach()
 
     return run
 
@@ -106,24 +137,27 @@ def main(rounds: int, steps: int) -> None:
     print(f"{steps} time steps; milliseconds, the least of {rounds} rounds in turn")
     for kind in GATES:
         runs = {
-            "tinynn, NumPy": ours(kind, steps, np.asarray),
-            "tinynn, JAX": ours(kind, steps, jnp.asarray),
+            "tinynn, loops": loops(kind, steps),
+            "tinynn, calls": compiled(kind, steps, np.asarray),
+            "tinynn, JAX's arrays": compiled(kind, steps, jnp.asarray),
             "JAX": of_jax(kind, steps),
             "PyTorch": of_torch(kind, steps),
         }
         results = {name: run() for name, run in runs.items()}
-        value, gradient = results["tinynn, NumPy"]
-        for other, theirs in results.values():
-            np.testing.assert_allclose(value, other, rtol=1e-4)
-            for name, array in gradient.items():
-                np.testing.assert_allclose(array, theirs[name], rtol=1e-3, atol=1e-5)
+        params, value = results["JAX"]
+        for theirs, other in results.values():
+            np.testing.assert_allclose(other, value, rtol=1e-4)
+            for name, array in params.items():
+                np.testing.assert_allclose(theirs[name], array, rtol=1e-3, atol=1e-5)
         least = dict.fromkeys(runs, np.inf)
         for _ in range(rounds):
             for name, run in runs.items():
                 start = perf_counter()
                 run()
                 least[name] = min(least[name], perf_counter() - start)
-        shown = ", ".join(f"{name} {1e3 * seconds:.2f}" for name, seconds in least.items())
+        # In milliseconds, and as a ratio to the first.
+        first = least["tinynn, loops"]
+        shown = ", ".join(f"{name} {1e3 * s:.2f} ({s / first:.1f})" for name, s in least.items())
         print(f"{kind}: {shown}")
 
 

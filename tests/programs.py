@@ -97,6 +97,22 @@ FOURIER = """
     xp.abs(3 + xp.fft.ifft(xp.astype({a}, xp.complex128), axis={axis})); xp.fft.fftshift({a})
 """
 
+# One array to go through and one to carry.
+SCAN = """
+    xp.add(*scan(lambda c, x: (xp.tanh(c + xp.sum(x)), c * xp.mean(x)), {b}, {a}))
+    scan(lambda c, x: (xp.sin(c - 0.5 * xp.mean(x)), xp.cos(c)), {b}, {a}, reverse=True)[1]
+    scan(lambda c, x: (0.5 * c + xp.sin(x), None), {a}[0, ...], {a}, reverse=True)[0]
+    xp.sum(scan(lambda c, x: ((c[1], xp.sin(c[0] + x)), c[0]), ({a}[0, ...], {a}[-1, ...]), {a})[1])
+    scan(lambda c, x: (c + xp.matmul(x, x.mT), xp.sum(c)), xp.matmul({a}[0, ...], {a}[0, ...].mT), \
+{a})[0]
+    (lambda w: scan(lambda c, x: (xp.sin(xp.matmul(c, w) + xp.matmul(x, w)), c), {a}[0, ...], \
+{a}))(xp.matmul({a}[0, ...].mT, {a}[0, ...]))[1]
+    (lambda w: scan(lambda c, x: (xp.tanh(xp.matmul(c, w) * x), xp.matmul(c, w)), {a}[0, ...], \
+{a}))(xp.matmul({a}.mT, {a}))[1]
+    scan(lambda c, x: (scan(lambda d, y: (xp.sin(d + y), None), c, x)[0], c), xp.mean({b}), {a})[1]
+    scan(lambda c, x: (c[:, ::-1] * xp.exp(-x[:, :1]) + x[1:, :], c[:, 1:]), {a}[0, 1:, :], {a})[1]
+"""
+
 
 def rows(table: str) -> list[tuple[str, str]]:
     """(expression, what must not come near 0)."""
@@ -106,7 +122,7 @@ def rows(table: str) -> list[tuple[str, str]]:
 
 TABLES = {
     name: rows(globals()[name])
-    for name in ("UNARY", "BINARY", "ALONG", "MATRIX", "SQUARE", "FOURIER")
+    for name in ("UNARY", "BINARY", "ALONG", "MATRIX", "SQUARE", "FOURIER", "SCAN")
 }
 CHANCES: dict[str, float] = {
     "UNARY": 5,
@@ -115,6 +131,7 @@ CHANCES: dict[str, float] = {
     "MATRIX": 3,
     "SQUARE": 1,
     "FOURIER": 0.5,
+    "SCAN": 6,
 }
 
 
@@ -126,11 +143,13 @@ class Program:
         seed: the same seed writes the same program.
         fourier: whether functions of `xp.fft` may be among the steps.
         without: functions that may not.
+        scans: whether scans may be.
     """
 
     seed: int
     fourier: bool = True
     without: frozenset[str] = frozenset()
+    scans: bool = False
     lines: list[str] = field(default_factory=list)
     constants: dict[str, np.ndarray] = field(default_factory=dict)
     inputs: dict[str, np.ndarray] = field(default_factory=dict)
@@ -176,7 +195,11 @@ class Program:
 
     def over(self, xp: Any, place: Callable[[np.ndarray], Any]) -> Callable[..., Any]:
         """The program in the functions of `xp`, its constants as arrays that `place` makes."""
-        known = {"xp": xp, **{name: place(value) for name, value in self.constants.items()}}
+        known = {
+            "xp": xp,
+            "scan": tinynn.scan,
+            **{name: place(value) for name, value in self.constants.items()},
+        }
         exec(compile(self.source, f"<program {self.seed}>", "exec"), known)
         function: Callable[..., Any] = known["program"]
         return function
@@ -186,6 +209,7 @@ class Program:
     def _step(self) -> None:
         """Write one more line, if the step that is drawn suits the values there are."""
         kinds = [kind for kind in CHANCES if kind != "FOURIER" or self.fourier]
+        kinds = [kind for kind in kinds if kind != "SCAN" or self.scans]
         kind = self.draw.choices(kinds, [CHANCES[kind] for kind in kinds])[0]
         text, guard = self.draw.choice(TABLES[kind])
         if not self.without.isdisjoint(re.findall(r"\w+", text)):
@@ -195,7 +219,7 @@ class Program:
         pool = sorted(self._unused) if self.draw.random() < 0.8 else names
         a = self.draw.choice(pool)
         parts: dict[str, str] | None = {"a": a}
-        if kind == "BINARY":
+        if kind in ("BINARY", "SCAN"):
             parts |= {"b": self.draw.choice(names)}
         elif kind in ("ALONG", "FOURIER"):
             parts = self._along(a)
@@ -203,6 +227,8 @@ class Program:
             parts = parts if self._values[a].ndim >= 2 else None
         elif kind == "SQUARE":
             parts = self._square(a)
+        if kind == "SCAN" and not self._values[a].shape:
+            parts = None
         if parts is not None:
             self._write(text.format(**parts), guard.format(**parts), parts)
 
@@ -238,7 +264,7 @@ class Program:
         try:
             values = self._carried_out(text)
             margins = [m for ms in self._carried_out(f"[{guard}]") for m in ms]
-        except ValueError:  # these shapes do not go together
+        except (ValueError, IndexError):  # these shapes do not go together
             return
         if not 0 < np.size(values[0]) <= MOST or np.ndim(values[0]) > 4:
             return
@@ -256,7 +282,8 @@ class Program:
 
     def _carried_out(self, text: str) -> list[Any]:
         """What the expression gives, at each point."""
-        return [eval(text, {"xp": np, **self.constants, **point}) for point in self._points]
+        known = {"xp": np, "scan": tinynn.scan, **self.constants}
+        return [eval(text, known | point) for point in self._points]
 
 
 def nested(api: Any, xp: Any, seed: int, many: Any) -> tuple[str, Callable[[Any], Any]]:

@@ -403,13 +403,6 @@ def test_a_recurrent_layer_under_every_engine(backend: backends.Backend) -> None
         assert_close(model.predict(x), host.predict(X), backend, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.only("numpy")
-def test_a_step_with_a_scan_has_no_loops_and_says_so(backend: backends.Backend) -> None:
-    x, y = placed(backend, np.ones((4, 3, 2)), np.ones((4, 1)))
-    with pytest.warns(RuntimeWarning, match=r"scan\(.* cannot be written as loops"):
-        tinynn.fit(Sequential(Recurrent(2), Linear(1)), x, y, loss="mse", epochs=1, engine="loops")
-
-
 @pytest.mark.only("jax")
 def test_beside_jax(backend: backends.Backend) -> None:
     import jax

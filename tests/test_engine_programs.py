@@ -5,7 +5,7 @@ import os
 import pytest
 
 from backends import Backend
-from tests.engines import Interpreted, assert_engine_agrees
+from tests.engines import Interpreted, InterpretedSerially, assert_engine_agrees
 from tests.programs import Program
 from tests.seeds import fourier, parts, seeds, shown
 from tinynn.compiler.engines import kind_of
@@ -13,12 +13,14 @@ from tinynn.compiler.loop import Loop
 
 # How many programs each library gets; compiling loops or a scan takes seconds.
 SEEDS = {"numpy": 48, "array_api_strict": 12, "torch": 24, "jax": 2, "dpnp": 4, "cupy": 12}
-LOOPS, INTERPRETED = 16, 64
+LOOPS, INTERPRETED, SCANS = 16, 64, 24
 # What loops have no words for, or the derivatives of it.
 NOT_IN_LOOPS = frozenset(
     """take take_along_axis sort flip roll stack cumulative_sum cumulative_prod tril triu repeat inv
     solve det slogdet cholesky eigvalsh unstack""".split()
 )
+# The derivative of `prod` is a cumulative product.
+NOT_IN_SCANS = NOT_IN_LOOPS | {"prod"}
 
 
 @parts
@@ -45,14 +47,32 @@ def test_programs_train_alike_in_the_interpreter(backend: Backend) -> None:
     assert_half_are_said(backend, Interpreted, INTERPRETED)
 
 
-def assert_half_are_said(backend: Backend, kind: type[Loop], count: int) -> None:
+@parts
+@pytest.mark.only("numpy")
+@pytest.mark.parametrize("kind", [Interpreted, InterpretedSerially])
+def test_programs_with_scans_train_alike_in_the_interpreter(
+    backend: Backend, kind: type[Loop], part: int
+) -> None:
+    assert_half_are_said(backend, kind, SCANS, scans=True, part=part)
+
+
+@pytest.mark.only("numpy", "cupy")
+@pytest.mark.usefixtures("float64", "compiler_of_loops")
+def test_programs_with_scans_train_alike_in_loops(backend: Backend) -> None:
+    assert_half_are_said(backend, kind_of("loops", backend), 3, scans=True, part=0)
+
+
+def assert_half_are_said(
+    backend: Backend, kind: type[Loop], count: int, scans: bool = False, part: int | None = None
+) -> None:
     """Half of the programs, at least, have loops; of a few that the environment names, maybe none.
 
     Those that do give what they give as written.
     """
     said = []
-    for seed in seeds(count, of=1):
-        program = Program(seed, fourier=False, without=NOT_IN_LOOPS)
+    for seed in seeds(count, of=1) if part is None else seeds(count, part):
+        without = NOT_IN_SCANS if scans else NOT_IN_LOOPS
+        program = Program(seed, fourier=False, without=without, scans=scans)
         with shown(program):
             said.append(assert_engine_agrees(program, backend, kind))
     assert 2 * sum(said) >= len(said) or "TINYNN_PROGRAMS" in os.environ

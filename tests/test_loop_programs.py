@@ -219,7 +219,7 @@ def test_indices_out_of_range_are_refused_before_loops_run(
         rows[0] = 0
     outside = backend.asarray(np.asarray([0, 3]))
     more = backend.asarray(numbers(2))
-    loops = loops_of(backend, kind, lambda w, x: (w + x, step(w, outside)), some, more)
+    loops = loops_of(backend, kind, lambda w, x: (w + x, step(w, outside)[1]), some, more)
     batches = loops.steps(1, [more])
     loops.run(batches)
     outside[:] = 9

@@ -4,7 +4,7 @@ Made for small networks, where calling the library costs more than its work. The
 batches is in the function, so that a whole training run can be one call.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from math import prod
 from typing import Any
 
@@ -12,13 +12,14 @@ from backends.lowering import LoopCompiler
 from tinynn.compiler.codegen.emitter import LoopEmitter
 from tinynn.compiler.codegen.gather import check_indices
 from tinynn.compiler.codegen.renderers import RENDERERS
+from tinynn.compiler.codegen.schedule import is_item
 from tinynn.compiler.flat import packed
 from tinynn.compiler.loop import Loop
 from tinynn.compiler.pipelines import applied, portable
 from tinynn.compiler.plan import is_view
 from tinynn.compiler.renderer import Line, source_of
 from tinynn.compiler.rewrite import CannotEmit, size
-from tinynn.transforms.graph import Graph
+from tinynn.transforms.graph import Graph, Node
 
 # What a call costs in a library that costs nothing in loops, and what loops cost to be compiled, in
 # seconds: the least and the most that was measured.
@@ -36,15 +37,28 @@ def worth_compiling(graph: Graph, steps: int) -> bool:
 
     It decides from the program's size, not from timing, so that the answer is the same every time.
     """
-    sizes = [size(node) for node in graph.nodes if not is_view(node)]
-    products = [n for n in graph.nodes if n.name == "matmul"]
-    if max(sizes, default=0) > _LARGEST or any(
-        size(n) * n.args[0].shape[-1] > _LARGEST_PRODUCT for n in products
+    calls = [(node, times) for node, times in _calls(graph) if not is_view(node)]
+    # Beside a scan there is what is done for all of its steps at once.
+    most = max((times for _, times in calls), default=1)
+    if any(size(node) > _LARGEST * most for node, _ in calls) or any(
+        size(n) * n.args[0].shape[-1] > _LARGEST_PRODUCT * most
+        for n, _ in calls
+        if n.name == "matmul"
     ):
         return False
-    saved = len(sizes) * _CALL + sum(sizes) * _ELEMENT
-    saved -= sum(size(node) * _SLOWER.get(node.name, 0.0) for node in graph.nodes)
-    return steps * saved > _COMPILING + len(sizes) * _COMPILING_CALL
+    sizes = [(size(node), times) for node, times in calls]
+    saved = sum(times * (_CALL + count * _ELEMENT) for count, times in sizes)
+    saved -= sum(times * size(node) * _SLOWER.get(node.name, 0.0) for node, times in calls)
+    return steps * saved > _COMPILING + len(calls) * _COMPILING_CALL
+
+
+def _calls(graph: Graph, times: int = 1) -> Iterator[tuple[Node, int]]:
+    """The calls of a graph and of the scans in it, and how often each is carried out."""
+    for node in graph.nodes:
+        if node.name == "scan":
+            yield from _calls(node.kwargs["body"], times * node.kwargs["length"])
+        elif not is_item(node):
+            yield node, times
 
 
 class Loops(Loop):
@@ -132,7 +146,7 @@ class Loops(Loop):
             outside = self._emitter.constants.values()
             constants = [self._flat(c.value) for c in outside]
             given = zip(map(id, [*self.streams, *outside]), [*data, *constants], strict=True)
-            check_indices(self._emitter.gathers, dict(given), self.backend.to_host)
+            check_indices(self._emitter.work.gathers, dict(given), self.backend.to_host)
             self._function(steps, times, outs, *self.kept, *data, *constants, *self._memory)
         return outs
 

@@ -196,43 +196,7 @@ def _add(node: Node, build: Builder) -> Any:
         inner = scaled(other)
         if inner and inner[1] == -1 and isinstance(x, Node):
             return build.call(node, "subtract", x, inner[0])
-    return _interleaved(node, build) or node
-
-
-def _interleaved(node: Node, build: Builder) -> Node | None:
-    """One concat for the sum of two, where one has zeros wherever the other has none.
-
-    The derivatives of the slices that an array is cut into are such a sum.
-    """
-    a, b = node.args
-    if not all(is_call(x) and x.name == "concat" and is_itself(x, node) for x in (a, b)):
-        return None
-    axis = a.kwargs.get("axis", 0) % len(node.shape)
-    if b.kwargs.get("axis", 0) % len(node.shape) != axis:
-        return None
-    left, right = ([(x, x.shape[axis]) for x in reversed(c.args)] for c in (a, b))
-    rows: list[tuple[Node, int]] = []
-    while left and right:
-        mine, others = (left, right) if known(left[-1][0]) == 0 else (right, left)
-        (zeros, room), (x, length) = mine.pop(), others.pop()
-        if known(zeros) != 0 or (length > room and known(x) != 0):
-            return None
-        if length > room:  # zeros both
-            others.append((x, length - room))
-        elif length < room:
-            mine.append((zeros, room - length))
-        rows.append((x, min(length, room)))
-    parts = [_cut(x, axis, length, build) for x, length in rows]
-    return build.call(node, "concat", *parts, axis=axis)
-
-
-def _cut(x: Node, axis: int, length: int, build: Builder) -> Node:
-    """`x`, or so many of the zeros that it is."""
-    if x.shape[axis] == length:
-        return x
-    shape = (*x.shape[:axis], length, *x.shape[axis + 1 :])
-    kwargs = {"value": 0.0, "shape": shape, "dtype": x.dtype}
-    return build.add(Node(FILL, (), kwargs, shape, x.dtype, x.origin))
+    return node
 
 
 def _subtract(node: Node, build: Builder) -> Any:
@@ -324,3 +288,55 @@ def shapes_merged(graph: Graph) -> Graph:
         return node
 
     return rewritten(graph, visit)
+
+
+def parts_joined(graph: Graph) -> Graph:
+    """Sums of arrays that are 0 but for a part each, as gradients of slices are, as one concat."""
+
+    def visit(node: Node, build: Builder) -> Any:
+        if node.name != "add" or not all(is_itself(a, node) and is_call(a) for a in node.args):
+            return node
+        first, second = node.args
+        axis = _joined_along(first)
+        if axis is None or axis != _joined_along(second):
+            return node
+        parts = _parts_of_sum(list(first.args), list(second.args), axis, build)
+        return node if parts is None else build.call(node, "concat", *parts, axis=axis)
+
+    return rewritten(graph, visit)
+
+
+def _joined_along(node: Node) -> int | None:
+    """The axis along which a call joins arrays; None for another call."""
+    axis: int | None = node.kwargs.get("axis", 0) if node.name == "concat" else None
+    if axis is None or any(a.dtype != node.dtype for a in node.args):
+        return None
+    return axis % len(node.shape)
+
+
+def _parts_of_sum(first: list[Node], second: list[Node], axis: int, build: Builder) -> Any:
+    """The parts of the sum of two arrays that are given in parts; None if they do not fit."""
+
+    def zeros(like: Node, length: int) -> Node:
+        shape = (*like.shape[:axis], length, *like.shape[axis + 1 :])
+        kwargs = {"value": 0.0, "shape": shape, "dtype": like.dtype}
+        return build.add(Node(FILL, (), kwargs, shape, like.dtype, like.origin))
+
+    parts: list[Node] = []
+    while first:
+        a, b = first.pop(0), second.pop(0)
+        if known(a) != 0:
+            first, second, a, b = second, first, b, a
+        rest = a.shape[axis] - b.shape[axis]
+        if known(a) != 0 and rest == 0:
+            parts.append(build.call(a, "add", a, b))
+        elif known(a) != 0 or (rest < 0 and known(b) != 0):
+            return None
+        elif rest < 0:
+            parts.append(a)
+            second.insert(0, zeros(b, -rest))
+        else:
+            parts.append(b)
+            if rest:
+                first.insert(0, zeros(a, rest))
+    return parts

@@ -11,18 +11,22 @@ repeats, merges or moves a node with an effect.
 `flat.packed` is no pass, since it changes the inputs: all parameters are one vector after it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from tinynn.compiler.codegen.schedule import inputs_copied, views_copied
+from tinynn.compiler.codegen.views import View
 from tinynn.compiler.passes import (
     algebra,
     common_subexpressions,
     constants_folded,
+    parts_joined,
     same,
     shapes_merged,
 )
+from tinynn.compiler.pushed import entries_computed_in_steps, slices_pushed
+from tinynn.compiler.scans import scans_batched, scans_of
 from tinynn.compiler.suited import (
     products,
     slopes_of_relu,
@@ -38,14 +42,22 @@ Pass = Callable[[Graph], Graph]
 SIMPLIFYING: tuple[Pass, ...] = (
     constants_folded,  # known numbers, so that the next pass meets them
     algebra,  # calls that change nothing go, and constants meet
+    parts_joined,  # the gradients of slices beside each other, instead of sums of zeros
     shapes_merged,  # one change of shape in place of several
     common_subexpressions,  # last: what the others made alike is computed once
 )
 
 
 def simplified(graph: Graph) -> Graph:
-    """The graph after the passes of `SIMPLIFYING`, over again until nothing changes."""
-    graph = pruned(graph)
+    """The graph after the passes of `SIMPLIFYING`, over again until nothing changes.
+
+    So are the bodies of its scans, out of which then goes what need not be done in each step.
+    """
+    graph = _repeated(pruned(graph))
+    return _repeated(scans_batched(graph, simplified)) if scans_of(graph) else graph
+
+
+def _repeated(graph: Graph) -> Graph:
     while True:
         before, graph = graph.nodes, applied(graph, SIMPLIFYING)
         if _alike(graph.nodes, before):
@@ -94,10 +106,17 @@ def for_library(lowering: Any) -> list[Pass]:
     return portable() if lowering is None else into_buffers(lowering)
 
 
-def into_loops(kept: int) -> list[Pass]:
-    """For explicit loops over flat memory; the first `kept` inputs live on from step to step."""
+def into_loops(kept: int, lying: Mapping[int, View] | None = None) -> list[Pass]:
+    """For explicit loops over flat memory; the first `kept` inputs live on from step to step.
+
+    lying: how inputs lie in memory, by the id of each; without it each in order.
+    """
     return [
         without_logsumexp,  # single numbers have no reduction of this kind
-        views_copied,  # a view is an offset and strides, which not every reshape is
+        entries_computed_in_steps,  # beside who reads them, and without memory for all of them
+        slices_pushed,  # likewise: a nest goes through the elements of one slice
+        partial(
+            views_copied, lying=lying
+        ),  # a view is an offset and strides, which not every reshape is
         partial(inputs_copied, kept=kept),  # a parameter's new value may not lie in another's
     ]

@@ -224,6 +224,8 @@ class Function:
             their effect.
     """
 
+    #: What a recording calls in its place: it gives results of the same shapes and dtypes, sooner.
+    example: Callable[..., Any] | None = None
     #: Its rule: cached from the table of rules on first use, or set for a user's own function.
     rule: Any = None
 

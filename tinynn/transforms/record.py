@@ -69,11 +69,15 @@ class Record(Transformation):
         ]
         # This call is being recorded already; inside it no effect may hide.
         inside = _Inside(function) if function.effect is Effect.NONE else None
-        around, scopes.recording = scopes.recording, inside
+        around = scopes.recording, scopes.supposed
+        scopes.recording, scopes.supposed = inside, True
         try:
-            result = carry_out(function, values, kwargs)
+            if function.example is None or any(type(value) is Traced for value in values):
+                result = carry_out(function, values, kwargs)
+            else:
+                result = function.example(*values, **kwargs)
         finally:
-            scopes.recording = around
+            scopes.recording, scopes.supposed = around
         node = self.written(function, tuple(map(self.node, args)), kwargs, result)
         return self.wrapped(result, node, function.space or self.space)
 

@@ -237,7 +237,23 @@ class Scan(Function):
         return trace.process(PULLED, args, saving)[: len(kwargs["body"].outputs)]
 
 
+def _example(
+    *args: Any, body: Graph, consts: int, carries: int, length: int, reverse: bool
+) -> tuple[Any, ...]:
+    """Results of the right shapes, after the first step."""
+    if not length:
+        return _carried_out(
+            *args, body=body, consts=consts, carries=carries, length=length, reverse=reverse
+        )
+    parts, xp = Parts.of(args, consts, carries), backend_of(*args).xp
+    first = length - 1 if reverse else 0
+    outs = body.run([*parts.consts, *parts.carry, *[x[first, ...] for x in parts.xs]])
+    ys = [xp.broadcast_to(xp.expand_dims(y, axis=0), (length, *y.shape)) for y in outs[carries:]]
+    return (*outs[:carries], *ys)
+
+
 SCAN = Scan("scan", _carried_out)
+SCAN.example = _example
 
 
 def _without_pullback(*args: Any, pullback: "Pullback", **kwargs: Any) -> Any:

@@ -26,7 +26,11 @@ from tinynn.compiler.codegen.language import (
     Statement,
     Store,
     Variable,
+    walk,
 )
+
+# Statements that threads share.
+_SHARED = Parallel | Combine | Barrier
 
 #: The least and the greatest value of loop variables.
 Ranges = Mapping[Variable, tuple[int, int]]
@@ -72,7 +76,7 @@ def _placed(
     for each in statements:
         if isinstance(each, Barrier | Combine):
             open = set()
-        elif isinstance(each, Loop) and isinstance(each.stop, Variable):
+        elif isinstance(each, Loop) and any(isinstance(s, _SHARED) for s in walk(each.body)):
             body, after = _placed(each.body, open)
             # The next turn follows the last statement of this one.
             if _placed(body, after)[0] != body:

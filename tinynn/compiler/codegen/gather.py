@@ -27,36 +27,36 @@ from tinynn.compiler.codegen.nest import places
 from tinynn.compiler.codegen.scalars import cannot
 from tinynn.compiler.plan import root
 from tinynn.compiler.rewrite import size
-from tinynn.transforms import graph as graphs
 from tinynn.transforms.graph import Input, Node
 
 _AT = Variable("at", INDEX)
 
 
-def statements(emitter: Any, node: Node) -> Iterable[Statement]:
+def statements(block: Any, node: Node) -> Iterable[Statement]:
     """The loops of a take, or of a scatter_add into a copy of its first argument."""
     x, indices = node.args[:2]
     axis = node.kwargs.get("axis", 0) % len(x.shape)
-    first, count, out = root(indices), x.shape[axis], emitter.home(node)
-    if not isinstance(first, graphs.Constant) and not any(first is s for s in emitter.streams):
+    first, count, out = root(indices), x.shape[axis], block.home(node)
+    checked = block.work.checked.get(id(first))
+    if checked is None:
         raise cannot(node, ": the step computes its indices")
     if len(indices.shape) != 1 or size(indices) != size(first):
         raise cannot(node, ": its indices are a part of other numbers, or no vector")
-    emitter.gathers.append((first, count))
+    block.work.gathers.append((checked, count))
     shape = node.shape if node.name == "take" else node.args[2].shape
     at = places(len(shape))
     axes = list(zip(at, shape, strict=True))
     chosen = [*at[:axis], _AT, *at[axis + 1 :]]
-    body: list[Statement] = _index_of(emitter.view(indices).at(at[axis]), count)
+    body: list[Statement] = _index_of(block.view(indices).at(at[axis]), count)
     if node.name == "take":
-        place, value = out.at(*at), emitter.view(x).at(*chosen)
-        done: Iterable[Statement] = emitter.each(axes, [*body, Store(place, value)])
+        place, value = out.at(*at), block.view(x).at(*chosen)
+        done: Iterable[Statement] = block.work.each(axes, [*body, Store(place, value)])
         return done
-    body.append(Accumulate(out.at(*chosen), "sum", emitter.view(node.args[2]).at(*at)))
+    body.append(Accumulate(out.at(*chosen), "sum", block.view(node.args[2]).at(*at)))
     alone = tuple(pair for pair in axes if pair[0] is not at[axis])
-    if emitter.parallel:
+    if block.work.parallel:
         body = [Loop(at[axis], 0, shape[axis], 1, tuple(body))]
-    return [*emitter.copied(x, out), *emitter.each(alone if emitter.parallel else axes, body)]
+    return [*block.copied(x, out), *block.work.each(alone if block.work.parallel else axes, body)]
 
 
 def _index_of(given: Load | Variable, count: int) -> list[Statement]:

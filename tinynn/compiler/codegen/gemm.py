@@ -46,17 +46,17 @@ Place = Index | Variable | int
 
 
 class Products:
-    """Writes the loops of matrix products for an emitter."""
+    """Writes the loops of matrix products for a block."""
 
-    def __init__(self, emitter: Any) -> None:
-        self.emitter = emitter
+    def __init__(self, block: Any) -> None:
+        self.block = block
         self.roomy: set[Buffer] = set()  # memory whose rows have room for whole vectors
 
     def statements(self, node: Node) -> Iterable[Statement]:
         """The loops of one product, for each of the matrices in a stack."""
-        a, b = (self.emitter.view(x) for x in node.args)
-        out = self.emitter.must_be_at(node)
-        self.dtype: str = self.emitter.scalars.dtype(node.dtype)
+        a, b = (self.block.view(x) for x in node.args)
+        out = self.block.must_be_at(node)
+        self.dtype: str = self.block.work.scalars.dtype(node.dtype)
         shape = tuple(node.shape)
         if len(a.shape) == 1:
             a = a._replace(shape=(1, *a.shape), strides=(0, *a.strides))
@@ -66,10 +66,10 @@ class Products:
             shape = (*shape, 1)
         stack = shape[:-2]
         a, b = a.broadcast((*stack, *a.shape[-2:])), b.broadcast((*stack, *b.shape[-2:]))
-        large, serial = self._large(a, b), not self.emitter.parallel
+        large, serial = self._large(a, b), not self.block.work.parallel
         if out is None and serial and not stack and not large and tuple(node.shape) == shape:
             out = self._padded(node)
-        out = (self.emitter.home(node) if out is None else out).reshaped(shape)
+        out = (self.block.home(node) if out is None else out).reshaped(shape)
         if out is None:
             raise AssertionError(f"the memory of {node.name} cannot be looked at as {shape}")
         self.stack = [Variable(f"m{axis}", INDEX) for axis in range(len(stack))]
@@ -84,7 +84,7 @@ class Products:
     def _large(self, a: View, b: View) -> bool:
         """True for a product that is large enough for BLAS to be faster."""
         sides = *a.shape[-2:], b.shape[-1]
-        large = self.emitter.products.get(self.dtype, inf)
+        large = self.block.work.products.get(self.dtype, inf)
         return min(sides) >= _ROWS and prod(sides) >= large
 
     def _left_to_blas(self, a: View, b: View, out: View) -> Gemm | None:
@@ -113,19 +113,19 @@ class Products:
         """Memory with room at the end of each row, if all who read the result can do with it."""
         rows, columns = node.shape
         wide = _padded_to(columns, BYTES[self.dtype])
-        readers = self.emitter.schedule.readers.get(id(node), [])
+        readers = self.block.schedule.readers.get(id(node), [])
         plain = ("matrix_transpose", "permute_dims", "broadcast_to")
         for _, seen in readers:
             while seen is not node:
                 if seen.name not in plain:
                     return None
                 seen = seen.args[0]
-        given = any(o is node for o in self.emitter.graph.outputs)
+        given = any(o is node for o in self.block.graph.outputs)
         if wide == columns or columns == 1 or not is_call(node) or given:
             return None
-        memory = self.emitter.allocated("b0", rows * wide, self.dtype)
+        memory = self.block.work.allocated("b0", rows * wide, self.dtype)
         view: View = View.of(memory, node.shape)._replace(strides=(wide, 1))
-        self.emitter.homes[id(node)] = view
+        self.block.homes[id(node)] = view
         self.roomy.add(memory)
         return view
 
@@ -144,7 +144,9 @@ class Products:
         if not straight or (wide != columns and not room):
             copy = self._memory("turned", length, wide, b)
             store = self._store(copy, (_K, _J), self._at(b, _K, _J))
-            done += nested([(_K, length), (_J, columns)], [store])
+            once = b.base in self.block.fixed and not self.stack
+            copying = nested([(_K, length), (_J, columns)], [store])
+            (self.block.before if once else done).extend(copying)
             b = copy
         target = out
         roomy = out.base in self.roomy and out.strides[-2] == wide
@@ -158,13 +160,13 @@ class Products:
 
     def _memory(self, wanted: str, rows: int, columns: int, like: View) -> View:
         """A matrix of its own, which is used again for each of the stack."""
-        memory = self.emitter.allocated(wanted, rows * columns, self.dtype)
+        memory = self.block.work.allocated(wanted, rows * columns, self.dtype)
         view, stack = View.of(memory, (rows, columns)), like.shape[:-2]
         return view._replace(shape=(*stack, *view.shape), strides=(0,) * len(stack) + view.strides)
 
     def _dots(self, a: View, b: View, out: View) -> list[Statement]:
         """Each element by itself, along rows of both."""
-        total = self.emitter.variable("dot", self.dtype)
+        total = self.block.work.variable("dot", self.dtype)
         product = self._product(self._at(a, _I, _K), self._at(b, _K, _J))
         body: list[Statement] = [
             Assign(total, start_of("sum", self.dtype)),
@@ -199,9 +201,9 @@ class Products:
         rows = [top.plus(Index.of(n)) for n in range(r[2])]
         zero = start_of("sum", self.dtype)
         cleared = [self._store(out, (row, column), zero) for row in rows]
-        factors = [self.emitter.variable("a0", self.dtype) for _ in rows]
+        factors = [self.block.work.variable("a0", self.dtype) for _ in rows]
         loads = [Assign(f, self._at(a, row, _K)) for f, row in zip(factors, rows, strict=True)]
-        factor = self.emitter.variable("b", self.dtype)
+        factor = self.block.work.variable("b", self.dtype)
         body: list[Statement] = [Assign(factor, self._at(b, _K, column))]
         for name, row in zip(factors, rows, strict=True):
             body.append(Accumulate(self._at(out, row, column), "sum", self._product(name, factor)))
@@ -226,7 +228,7 @@ class Products:
         if rows == columns == 1 and not stack and length >= _LONG:
             return self._shared_dot(a, b, out)
         points = columns * prod(n for _, n in stack)
-        high = _ROWS if rows // _ROWS * points >= self.emitter.most_threads else 1
+        high = _ROWS if rows // _ROWS * points >= self.block.work.threads else 1
         done: list[Statement] = []
         upper = rows - rows % high
         for top, bottom, each in ((0, upper, high), (upper, rows, rows - upper)):
@@ -242,8 +244,8 @@ class Products:
         self, a: View, b: View, out: View, rows: list[Index], length: int
     ) -> Iterable[Statement]:
         """A few rows of one column."""
-        totals = [self.emitter.variable("dot", self.dtype) for _ in rows]
-        factor = self.emitter.variable("b", self.dtype)
+        totals = [self.block.work.variable("dot", self.dtype) for _ in rows]
+        factor = self.block.work.variable("b", self.dtype)
         body: list[Statement] = [Assign(factor, self._at(b, _K, _J))]
         for total, row in zip(totals, rows, strict=True):
             product = self._product(self._at(a, row, _K), factor)
@@ -255,7 +257,7 @@ class Products:
 
     def _shared_dot(self, a: View, b: View, out: View) -> list[Statement]:
         """The product of two long vectors: a part of the sum for each thread."""
-        total = self.emitter.variable("dot", self.dtype)
+        total = self.block.work.variable("dot", self.dtype)
         product = self._product(self._at(a, 0, _K), self._at(b, _K, 0))
         return [
             Assign(total, start_of("sum", self.dtype)),

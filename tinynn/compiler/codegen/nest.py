@@ -43,12 +43,12 @@ class Nest:
     """The nest of one group.
 
     Args:
-        emitter: writes the step.
+        block: the statements that it is among.
         group: calls over the same elements.
     """
 
-    def __init__(self, emitter: Any, group: Group) -> None:
-        self.emitter, self.group = emitter, group
+    def __init__(self, block: Any, group: Group) -> None:
+        self.block, self.group = block, group
         self.dims: Shape = group.dims or ()
         self.inside: dict[int, Variable] = {}  # values of this nest, by the id of their node
         self.loads: dict[View, Variable] = {}
@@ -65,14 +65,14 @@ class Nest:
         for node in self.group.nodes:
             if reduces(node):
                 self.sums[id(node)] = self._reduced(node)
-            elif self.emitter.schedule.lives(node) or self.emitter.is_output(node):
-                self.stored[id(node)] = self.emitter.home(node).squeezed()
+            elif self.block.schedule.lives(node) or self.block.is_output(node):
+                self.stored[id(node)] = self.block.home(node).squeezed()
 
     def _reduced(self, node: Node) -> View:
         """The view of a reduction's result in the loops over its argument."""
         shape = node.args[0].shape
         gone = axes_of(node.kwargs.get("axis"), len(shape))
-        home = self.emitter.home(node)
+        home = self.block.home(node)
         full = tuple(1 if a in gone else n for a, n in enumerate(shape))
         view = home._replace(strides=(0,) * len(full)) if home.scalar else home.reshaped(full)
         if view is None:  # the axes that are left lie as they do in the result
@@ -88,7 +88,7 @@ class Nest:
             for i, a in enumerate(node.args):
                 if not isinstance(a, Node) or id(root(a)) in here or root(a).function is FILL:
                     continue
-                self.reads[id(node), i] = self.emitter.view(a).broadcast(over).squeezed()
+                self.reads[id(node), i] = self.block.view(a).broadcast(over).squeezed()
 
     def _merge(self) -> None:
         """Axes that all arrays run through as one become one."""
@@ -119,7 +119,7 @@ class Nest:
         written = {view.base for view in self.stored.values()}
         few = any(whole) and not partial and prod(self.dims) <= _FEW
         few = few and not any(view.base in written for view in self.reads.values())
-        self.threads: bool = self.emitter.parallel
+        self.threads: bool = self.block.work.parallel
         apart = [a for a in range(rank) if a not in partial and not few] if self.threads else []
         self.parallel = len(apart)
         assert not (self.threads and partial and not apart), "threads would meet in their sums"
@@ -144,7 +144,7 @@ class Nest:
                 begin -= 1
             if all(steps[:begin]):
                 self.begun.setdefault(begin, []).append(node)
-                name = self.emitter.variable
+                name = self.block.work.variable
                 self.held[id(node)] = view.base if view.scalar else name("sum", self._dtype(node))
             else:
                 cleared += self._cleared(node, view)
@@ -176,7 +176,9 @@ class Nest:
         view = view.permuted(axes)
         at = places(len(axes))
         store = Store(view.at(*at), start_of(node.name, self._dtype(node)))  # type: ignore[arg-type]
-        result: Iterable[Statement] = self.emitter.each(zip(at, view.shape, strict=True), [store])
+        result: Iterable[Statement] = self.block.work.each(
+            zip(at, view.shape, strict=True), [store]
+        )
         return result
 
     def _store(self, view: View, value: Expression) -> list[Statement]:
@@ -200,11 +202,11 @@ class Nest:
             if node.function is FILL:
                 value = number(node.kwargs["value"], dtype)
             else:
-                value = self.emitter.scalars.call(node, args)
+                value = self.block.work.scalars.call(node, args)
             stored = self.stored.get(id(node))
             variable = stored.base if stored else None
             if not isinstance(variable, Variable):
-                variable = self.emitter.variable("v0", dtype)
+                variable = self.block.work.variable("v0", dtype)
             self.inside[id(node)] = variable
             out.append(Assign(variable, value))
             if stored and not stored.scalar:
@@ -229,12 +231,12 @@ class Nest:
             scalar: Argument = view.at(*self.at)
             return scalar
         if view not in self.loads:
-            self.loads[view] = self.emitter.variable("x0", self._dtype(first))
+            self.loads[view] = self.block.work.variable("x0", self._dtype(first))
             out.append(Assign(self.loads[view], view.at(*self.at)))
         return self.loads[view]
 
     def _dtype(self, node: Node) -> str:
-        dtype: str = self.emitter.scalars.dtype(node.dtype)
+        dtype: str = self.block.work.scalars.dtype(node.dtype)
         return dtype
 
 

@@ -5,6 +5,7 @@ through the same elements in the same order. What is read in its own nest alone 
 everything else lies in memory.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,7 +16,7 @@ from tinynn.compiler.plan import is_view, root
 from tinynn.compiler.rewrite import Builder, elementwise, is_call, rewritten
 from tinynn.rules.kinds import axes_of
 from tinynn.trace import Effect
-from tinynn.transforms.graph import COPIED, FILL, Graph, Input, Node
+from tinynn.transforms.graph import COPIED, FILL, ITEM, Graph, Input, Node
 
 _WHOLE = ("matmul", "concat", "pack", "take", "scatter_add")
 
@@ -73,12 +74,20 @@ def in_step(node: Any, over: Shape) -> bool:
     return view.strides == contiguous(kept) and view.offset == 0
 
 
-def views_copied(graph: Graph) -> Graph:
-    """The graph with a copy wherever a view cannot be looked at in another shape."""
+def views_copied(graph: Graph, lying: Mapping[int, View] | None = None) -> Graph:
+    """The graph with a copy wherever a view cannot be looked at in another shape.
+
+    Args:
+        lying: how inputs lie in memory that do not fill theirs in order, by the id of each.
+    """
+    lying = lying or {}
 
     def visit(node: Node, build: Builder) -> Any:
-        if is_view(node) and looked(node, View.of(None, root(node).shape)) is None:
-            return replace(node, args=(build.add(_copy_of(node.args[0])),))
+        if not is_view(node):
+            return node
+        first = root(node)
+        if looked(node, lying.get(id(first), View.of(None, first.shape))) is None:
+            return replace(node, args=(build.add(copy_of(node.args[0])),))
         return node
 
     return rewritten(graph, visit)
@@ -89,21 +98,30 @@ def inputs_copied(graph: Graph, kept: int) -> Graph:
     nodes, outputs = list(graph.nodes), list(graph.outputs)
     for place, (value, out) in enumerate(zip(graph.inputs[:kept], outputs, strict=False)):
         if out is not value and isinstance(root(out), Input):
-            outputs[place] = _copy_of(out)
+            outputs[place] = copy_of(out)
             nodes.append(outputs[place])
     return replace(graph, nodes=nodes, outputs=outputs)
 
 
-def _copy_of(value: Node) -> Node:
+def copy_of(value: Node) -> Node:
+    """A value in memory of its own."""
     return Node(COPIED, (value,), {}, value.shape, value.dtype, value.origin)
+
+
+def is_item(node: Any) -> bool:
+    """True for one of the results of a scan."""
+    return is_call(node) and node.function is ITEM and node.args[0].name == "scan"
 
 
 def check(node: Node) -> None:
     """CannotEmit for a call that has no row."""
     if node.effect is not Effect.NONE:
         raise cannot(node, f": it {node.effect}")
+    if node.name == "scan":
+        return
     row = node.name in OPERATIONS or node.name == "astype" or node.function is FILL
     known = (pointwise(node) and row) or reduces(node) or is_view(node) or node.name in _WHOLE
+    known = known or is_item(node)
     if not known or node.dtype is None:
         raise cannot(node)
     if 0 in node.shape:
@@ -129,26 +147,35 @@ class Schedule:
     Attributes:
         groups: in order of execution.
         place: for the id of each call, how many groups come after its own.
+        items: the results of a scan that are read, by their number; by the scan's id.
     """
 
     def __init__(self, graph: Graph, parallel: bool = False) -> None:
         self.graph, self.parallel = graph, parallel
         self.readers: dict[int, list[tuple[Node, Node]]] = {}
+        self.items: dict[int, dict[int, Node]] = {}
         calls = [node for node in graph.nodes if not is_view(node)]
         for node in calls:
+            if is_item(node):
+                items = self.items.setdefault(id(node.args[0]), {})
+                items[node.kwargs["index"]] = node
+                continue
             for a in node.parents:
                 self.readers.setdefault(id(root(a)), []).append((node, a))
         self.place: dict[int, int] = {}
         late: list[Group] = []
         for node in reversed(calls):
-            self._put(node, late)
+            if not is_item(node):  # it lies where the scan has put it
+                self._put(node, late)
         for group in late:
             group.nodes.reverse()
         self.groups = late[::-1]
 
     def _put(self, node: Node, late: list[Group]) -> None:
         first = 0
-        for reader, seen_as in self.readers.get(id(node), []):
+        items = list(self.items.get(id(node), {}).values())
+        read = [each for value in (node, *items) for each in self.readers.get(id(value), [])]
+        for reader, seen_as in read:
             together = self.fits(node, reader, seen_as)
             first = max(first, self.place[id(reader)] + (not together))
         dims = passed_over(node) if pointwise(node) or reduces(node) else None
@@ -158,7 +185,8 @@ class Schedule:
         else:
             place = len(late)
             late.append(Group(dims))
-        self.place[id(node)] = place
+        for value in (node, *items):
+            self.place[id(value)] = place
         late[place].nodes.append(node)
 
     def _may_join(self, node: Node, group: Group) -> bool:

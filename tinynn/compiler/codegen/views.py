@@ -25,14 +25,14 @@ class View(NamedTuple):
         base: the memory, or the variable that a single number is in; None where only the order of
             the elements is of interest.
         strides: how far the next element is, along each axis; 0 where it is the same one.
-        start: a variable that says where the array begins, if it is not the memory's first element.
+        start: where the array begins, as far as that is not known beforehand: by loop variables.
     """
 
     base: Buffer | Variable | None
     shape: Shape
     strides: Shape
     offset: int = 0
-    start: Variable | None = None
+    start: Index = Index()
 
     @property
     def scalar(self) -> bool:
@@ -111,6 +111,17 @@ class View(NamedTuple):
                 offset += (part % length) * step
         return self._replace(shape=tuple(shape), strides=tuple(strides), offset=offset)
 
+    def entry(self, place: Index) -> "View":
+        """The array at a place along the first axis."""
+        start = self.start.plus(place.times(self.strides[0]))
+        return self._replace(shape=self.shape[1:], strides=self.strides[1:], start=start)
+
+    def part(self, first: int, shape: Shape) -> "View":
+        """An array of a vector's elements in order, from one of them on."""
+        return self._replace(
+            shape=tuple(shape), strides=contiguous(tuple(shape)), offset=self.offset + first
+        )
+
     def at(self, *places: Index | Variable | int) -> Load | Variable:
         """One element."""
         if isinstance(self.base, Variable):
@@ -120,7 +131,7 @@ class View(NamedTuple):
 
     def distance(self, *places: Index | Variable | int) -> Index:
         """The distance of an element from the start of the memory."""
-        index = Index.of(0 if self.start is None else self.start)
+        index = self.start
         for step, place in zip(self.strides, places, strict=True):
             index = index.plus(Index.of(place).times(step))
         return index.plus(Index.of(self.offset))
@@ -133,8 +144,7 @@ def seen(node: Node, base: View) -> View | None:
         return base.reshaped(shape)
     if node.name == "part":
         start = node.kwargs["start"]
-        part = View.of(base.base, shape)
-        return part._replace(offset=base.offset + start)
+        return base.part(start, shape)
     if node.name == "broadcast_to":
         return base.broadcast(shape)
     axes = list(range(len(base.shape)))

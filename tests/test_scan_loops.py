@@ -1,0 +1,320 @@
+"""Scans as loops: recurrent networks by `engine="loops"`, and the passes that make scans short."""
+
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from time import process_time
+from typing import Any
+
+import numpy as np
+import pytest
+
+import backends
+import tinynn
+from backends import Backend
+from tests.engines import Interpreted, InterpretedSerially
+from tinynn import initializers, tree
+from tinynn.compiler import pipelines
+from tinynn.compiler.codegen import barriers, interpreter
+from tinynn.compiler.codegen.language import Barrier, Loop, walk
+from tinynn.compiler.loops import Loops, worth_compiling
+from tinynn.compiler.pushed import entries_computed_in_steps, slices_pushed
+from tinynn.layers import GRU, LSTM, RNN, Bidirectional, Layer, Linear, Scope, Sequential
+from tinynn.losses import SquaredError
+from tinynn.optim import Adam
+from tinynn.trace import namespace
+from tinynn.transforms.graph import Graph
+from tinynn.transforms.record import record
+
+NUMPY = backends.get("numpy")
+DRAW = np.random.default_rng(0)
+X, Y = DRAW.normal(size=(6, 5, 3)), DRAW.normal(size=(6, 2))
+LENGTHS = np.asarray([5, 2, 0, 4, 1, 5])
+NETS = {
+    "RNN": Sequential(RNN(3), Linear(2)),
+    "GRU": Sequential(GRU(3), Linear(2)),
+    "LSTM": Sequential(LSTM(2, return_sequences=True, reverse=True), RNN(2), Linear(2)),
+    "Bidirectional": Sequential(Bidirectional(LSTM(2)), Linear(2)),
+    "one step": Sequential(GRU(2, bias=False, return_sequences=True), GRU(1), Linear(2)),
+}
+
+
+def assert_trains_alike(backend: Backend, net: Any, x: Any, engine: str = "loops") -> None:
+    """By the engine, and without a warning, as by the eager one on NumPy."""
+    settings = {"epochs": 2, "batch_size": 3, "seed": 1, "progress": False}
+    settings |= {"loss": SquaredError(), "optimizer": Adam(0.01)}
+    expected = tinynn.fit(net, x, Y, engine="eager", **settings)
+    x, y = tree.map(backend.asarray, (x, Y))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        found = tinynn.fit(net, x, y, engine=engine, **settings)
+    np.testing.assert_allclose(found.history["loss"], expected.history["loss"], rtol=1e-9)
+    for (name, leaf), (_, wanted) in zip(
+        tree.paths(found.params), tree.paths(expected.params), strict=True
+    ):
+        np.testing.assert_allclose(
+            backend.to_host(leaf), wanted, rtol=1e-7, atol=1e-9, err_msg=name
+        )
+
+
+@pytest.mark.only("numpy")
+@pytest.mark.reads_scalars
+@pytest.mark.parametrize(
+    ("name", "kind", "lengths"),
+    [
+        ("RNN", Interpreted, LENGTHS),
+        ("GRU", Interpreted, None),
+        ("GRU", InterpretedSerially, LENGTHS),
+        ("LSTM", Interpreted, None),
+        ("LSTM", InterpretedSerially, None),
+        ("Bidirectional", InterpretedSerially, LENGTHS),
+        ("one step", Interpreted, None),
+        ("one step", InterpretedSerially, None),
+    ],
+    ids=lambda value: getattr(value, "__name__", value if isinstance(value, str) else ""),
+)
+def test_recurrent_networks_train_in_loops(
+    backend: Backend, name: str, kind: type[Loops], lengths: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tinynn.compiler.engines.kind_of", lambda way, backend: kind)
+    x = X[:, :1] if name == "one step" else X
+    assert_trains_alike(backend, NETS[name], x if lengths is None else (x, lengths))
+
+
+@pytest.mark.only("numpy", "cupy")
+@pytest.mark.reads_scalars
+@pytest.mark.usefixtures("compiler_of_loops")
+def test_a_recurrent_network_trains_in_machine_code(backend: Backend) -> None:
+    net = Sequential(GRU(2, return_sequences=True, reverse=True), LSTM(2), Linear(2))
+    assert_trains_alike(backend, net, X)
+
+
+@dataclass(frozen=True)
+class Tokens(Layer):
+    """The last state of a recurrent layer over an embedding: (batch, steps) to (batch, width)."""
+
+    cumulative: bool = False
+
+    def forward(self, scope: Scope, tokens: Any) -> Any:
+        table = scope.param("table", initializers.glorot_uniform, (7, 2))
+        xp = namespace(tokens, table)
+
+        def step(state: Any, now: Any) -> Any:
+            state = xp.tanh(state + xp.take(table, now, axis=0))
+            return xp.cumulative_sum(state, axis=1) if self.cumulative else state, None
+
+        start = xp.zeros((tokens.shape[0], 2), dtype=table.dtype)
+        return tinynn.scan(step, start, xp.permute_dims(tokens, (1, 0)))[0]
+
+
+@pytest.mark.only("numpy")
+def test_indices_of_every_step_are_looked_at_before(backend: Backend) -> None:
+    tokens = DRAW.integers(0, 7, (6, 5))
+    step, given = step_of(Tokens(), tokens)
+    loops = InterpretedSerially(record(step, *given), 1, backend, [])
+    loops.load(tree.leaves(given[0]))
+    loops.run(loops.batches(6, [tokens, given[2]], []))
+    np.testing.assert_allclose(loops.values()[0], step(*given)[0]["table"], rtol=1e-9)
+    tokens[5, 2] = 7
+    with pytest.raises(IndexError, match="expected indices from -7 to 6, got 0 to 7"):
+        loops.run(loops.batches(6, [tokens, given[2]], []))
+
+
+@pytest.mark.only("numpy")
+@pytest.mark.reads_scalars
+def test_what_has_no_loops_is_named_once(backend: Backend) -> None:
+    net = Sequential(Tokens(cumulative=True), Linear(2))
+    with pytest.warns(RuntimeWarning, match=r'"calls" instead: cumulative_sum\(.*layer 0') as given:
+        tinynn.fit(net, DRAW.integers(0, 7, (6, 5)), Y, loss="mse", epochs=1, engine="loops")
+    assert len(given) == 1
+
+
+# The number of steps.
+
+
+def step_of(net: Any, x: Any) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    """A training step on a batch, and its arguments."""
+    params, _ = net.init(0, x)
+
+    def step(params: Any, x: Any, y: Any) -> Any:
+        def loss(params: Any) -> Any:
+            y_ = net(params, x)
+            return namespace(y_).sum(namespace(y_).square(y_ - y))
+
+        value, slopes = tinynn.value_and_grad(loss)(params)
+        return tree.map(lambda p, g: p - 0.1 * g, params, slopes), value
+
+    return step, (params, x, np.ones((len(x), 2)))
+
+
+def calls(graph: Graph) -> int:
+    bodies = [v for node in graph.nodes for v in node.kwargs.values() if isinstance(v, Graph)]
+    return len(graph.nodes) + sum(map(calls, bodies))
+
+
+@pytest.mark.only("numpy")
+def test_a_thousand_steps_take_no_longer_than_ten(backend: Backend) -> None:
+    """To record, to simplify and to write: it is the same program but for numbers."""
+    sizes, lines, times = {}, {}, {}
+    for steps in (10, 1000) * 3:
+        step, given = step_of(NETS["GRU"], np.ones((4, steps, 3)))
+        start = process_time()
+        graph = record(step, *given)
+        loops = InterpretedSerially(graph, len(tree.leaves(given[0])), backend, [])
+        times[steps] = min(process_time() - start, times.get(steps, np.inf))
+        sizes[steps] = calls(graph), calls(loops.graph)
+        lines[steps] = len(loops.source.splitlines())
+    assert sizes[10] == sizes[1000]
+    assert lines[1000] <= lines[10]  # large products are calls of BLAS
+    assert times[1000] < 2 * times[10]
+
+
+@pytest.mark.only("numpy")
+def test_long_sequences_are_worth_compiling(backend: Backend) -> None:
+    step, given = step_of(NETS["GRU"], np.ones((4, 100, 3)))
+    graph = pipelines.simplified(record(step, *given))
+    assert worth_compiling(graph, 10_000)
+    assert not worth_compiling(graph, 10)
+
+
+# Threads.
+
+
+@pytest.mark.only("numpy")
+def test_threads_wait_inside_of_a_scan_and_a_missing_barrier_shows(backend: Backend) -> None:
+    step, given = step_of(Sequential(RNN(3), Linear(2)), X[:, :4])
+    loops = Interpreted(record(step, *given), len(tree.leaves(given[0])), backend, [])
+    scans = [s for s in walk(loops.function.body) if isinstance(s, Loop) and s.stop == 4]
+    assert any(isinstance(s, Barrier) for scan in scans for s in walk(scan.body))
+
+    def without(statements: Any) -> Any:
+        for each in statements:
+            if isinstance(each, Loop):
+                yield replace(each, body=tuple(without(each.body)))
+            elif not isinstance(each, Barrier):
+                yield each
+
+    function = loops.function
+    bare = replace(function, body=tuple(without(function.body)))
+    assert barriers.with_barriers(bare.body) == function.body
+
+    def results(function: Any) -> set[float]:
+        """The losses by different orders of the threads; none of memory that is read too early."""
+        found = set()
+        for seed in range(4):
+            draw = np.random.default_rng(0)
+            memory = [draw.normal(size=b.size or 200).tolist() for b in function.arguments]
+            with suppress(RuntimeError):
+                interpreter.run(function, (1, 1), *memory, seed=seed)
+                found.add(memory[0][0])
+        return found
+
+    assert len(results(function)) == 1
+    assert results(bare) != results(function)
+
+
+# The passes.
+
+
+def simplified(f: Any, *args: Any) -> Graph:
+    graph = record(f, *args)
+    shorter = pipelines.simplified(graph)
+    values = tree.leaves(args)
+    for now in (shorter, entries_computed_in_steps(shorter), slices_pushed(shorter)):
+        for found, wanted in zip(now.run(values), graph.run(values), strict=True):
+            np.testing.assert_allclose(found, wanted, rtol=1e-9, atol=1e-12)
+    return shorter
+
+
+def products(graph: Graph) -> list[str]:
+    """Of each product of a program, where it is."""
+    found = []
+    for node in graph.nodes:
+        if node.name == "scan":
+            found += ["in each step" for each in node.kwargs["body"].nodes if each.name == "matmul"]
+        elif node.name == "matmul":
+            found.append("once")
+    return found
+
+
+def recurrence(w: Any, u: Any, h: Any, xs: Any) -> Any:
+    xp = namespace(w, u, h, xs)
+
+    def step(h: Any, x: Any) -> Any:
+        h = xp.tanh(xp.matmul(h, w) + xp.matmul(xp.sin(x) * 2, xp.exp(u)))
+        return h, xp.matmul(h, u.mT)
+
+    h, ys = tinynn.scan(step, h, xs)
+    return xp.sum(h * h) + xp.sum(xp.sin(ys))
+
+
+W, U, H, XS = (DRAW.normal(size=shape) for shape in ((3, 3), (2, 3), (4, 3), (5, 4, 2)))
+
+
+@pytest.mark.only("numpy")
+def test_products_that_need_not_wait_are_one(backend: Backend) -> None:
+    graph = simplified(recurrence, W, U, H, XS)
+    assert products(graph) == ["once", "in each step", "once"]
+    [scan] = [node for node in graph.nodes if node.name == "scan"]
+    assert "exp" not in [node.name for node in scan.kwargs["body"].nodes]
+    # Of the gradients, too: by w and u after the scan, by h in each step, by x not at all.
+    graph = simplified(tinynn.grad(recurrence, (0, 1)), W, U, H, XS)
+    assert products(graph).count("in each step") == 2
+    graph = simplified(tinynn.grad(recurrence, (0, 1, 2, 3)), W, U, H[0], XS[:, 0])
+    assert products(graph).count("in each step") <= 4
+
+
+@pytest.mark.only("numpy")
+def test_what_nobody_reads_is_not_computed(backend: Backend) -> None:
+    def f(h: Any, xs: Any) -> Any:
+        xp = namespace(h, xs)
+
+        def step(carry: Any, x: Any) -> Any:
+            h, unread = carry
+            return (xp.tanh(h + x), unread + xp.cos(x)), (xp.exp(x), h)
+
+        return tinynn.scan(step, (h, h), xs)[1][1]
+
+    graph = simplified(f, H[:, :2], XS)
+    [scan] = [node for node in graph.nodes if node.name == "scan"]
+    body = scan.kwargs["body"]
+    assert [node.name for node in body.nodes] == ["add", "tanh"]
+    assert (len(body.outputs), scan.kwargs["carries"]) == (2, 1)
+
+
+@pytest.mark.only("numpy")
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("keepdims", [False, True])
+def test_sums_over_all_steps(backend: Backend, reverse: bool, keepdims: bool) -> None:
+    def f(w: Any, h: Any, xs: Any) -> Any:
+        xp = namespace(w, h, xs)
+
+        def step(carry: Any, x: Any) -> Any:
+            total, sums, h = carry
+            h = xp.sin(h + xp.sum(x))
+            return (
+                total + xp.matmul(x.mT, h),
+                xp.sum(h, axis=0, keepdims=keepdims) + sums,
+                h,
+            ), None
+
+        first = xp.sum(h, axis=0, keepdims=keepdims)
+        return tinynn.scan(step, (w, first, h), xs, reverse=reverse)[0]
+
+    graph = simplified(f, U, H, XS)
+    assert products(graph) == ["once"]
+    [scan] = [node for node in graph.nodes if node.name == "scan"]
+    assert scan.kwargs["carries"] == 1
+
+
+@pytest.mark.only("numpy")
+def test_gradients_of_slices_are_joined(backend: Backend) -> None:
+    def f(x: Any) -> Any:
+        xp = namespace(x)
+        return xp.sum(xp.sin(x[:, :2]) * xp.cos(x[:, 4:])) + xp.sum(x[:, 2:3] ** 3)
+
+    graph = simplified(tinynn.grad(f), DRAW.normal(size=(3, 6)))
+    names = [node.name for node in graph.nodes]
+    assert names.count("concat") == 1
+    assert "add" not in names

@@ -1,0 +1,64 @@
+"""What all parts of a kernel share: names, memory of its own, and what the target can do."""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from tinynn.compiler import words
+from tinynn.compiler.codegen.language import Buffer, Parallel, Statement, Variable, nested
+from tinynn.compiler.codegen.renderers import RESERVED
+from tinynn.compiler.codegen.scalars import Scalars
+from tinynn.transforms.graph import Node
+
+# Names of the kernel, and of the loop variables.
+_OURS = {*"run steps times outs turn first i j k j0 at".split()}
+_OURS |= {f"{letter}{n}" for letter in "im" for n in range(10)}
+
+
+class Workspace:
+    """The workspace of one kernel.
+
+    Args:
+        backend: where it runs.
+        space: the namespace of the graph.
+        products: from how many multiplications on BLAS multiplies matrices, by dtype.
+        threads: how many threads may share the kernel, a power of two.
+
+    Attributes:
+        scalars: makes expressions of calls.
+        scratch: memory of its own, full of zeros before the first step.
+        gathers: indices of `take` and `scatter_add`, and the length of the axis of each.
+        checked: the values that such indices may be, since they are looked at before every run, by
+            the id of the value that the kernel reads.
+    """
+
+    def __init__(
+        self, backend: Any, space: Any, products: Mapping[str, int], threads: int = 1
+    ) -> None:
+        self.scalars = Scalars(backend, space)
+        self.products, self.threads, self.parallel = products, threads, threads > 1
+        self.scratch: list[Buffer] = []
+        self.gathers: list[tuple[Node, int]] = []
+        self.checked: dict[int, Node] = {}
+        self._names = words.Names()
+        self._names.taken |= _OURS | RESERVED
+
+    def new(self, wanted: str) -> str:
+        """A new name, which means nothing in any target."""
+        return self._names.new(re.sub(r"[^A-Za-z0-9_]", "_", wanted))
+
+    def variable(self, wanted: str, dtype: str) -> Variable:
+        """A new variable."""
+        return Variable(self.new(wanted), dtype)
+
+    def allocated(self, wanted: str, count: int, dtype: str) -> Buffer:
+        """New memory, full of zeros before the first step."""
+        self.scratch.append(Buffer(self.new(wanted), dtype, count))
+        return self.scratch[-1]
+
+    def each(
+        self, axes: Iterable[tuple[Variable, int]], body: Iterable[Statement]
+    ) -> list[Statement]:
+        """A body for each point of an index space, by all threads."""
+        axes, body = tuple(axes), tuple(body)
+        return [Parallel(axes, body)] if self.parallel else list(nested(axes, body))
