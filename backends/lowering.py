@@ -87,7 +87,11 @@ class LoopCompiler:
     Attributes:
         build: from the source of `run(steps, times, *pointers)`, and the dtypes of what is pointed
             to, to the function `run(steps, times, *arrays)`. No two arrays may overlap. Where
-            threads share a kernel, it is given `threads=`, how many, and `shared_bytes=`, too.
+            threads share a kernel, it is given `threads=`, how many, and `shared_bytes=`, too. The
+            function has a method `each(networks, apart, steps, times, *arrays)`, which carries it
+            out for each of the networks of these numbers: the memory of number k starts k times
+            `apart` elements, a number for each array, behind that of number 0. In "cuda" the source
+            is then of a `Function` whose `networks` is True.
         flat: the elements of an array as a vector that lies in one piece, its own memory if it can.
         products: the dtypes, by name, of whose matrices the source may leave the product to the
             library's BLAS: product_float32(m, n, k, *a, *b, *out) for (m, k) by (k, n). A matrix

@@ -25,7 +25,7 @@ from typing import Any
 import llvmlite.binding as llvm
 import numpy as np
 
-from backends import openblas
+from backends import openblas, threads
 from backends.lowering import LoopCompiler
 from backends.numba_arithmetic import VECTORS
 
@@ -225,7 +225,7 @@ def _address(name: str) -> int | None:
 
 
 class _Kernel:
-    """Machine code in memory: `kernel(steps, times, *arrays)`."""
+    """Machine code in memory: `kernel(steps, times, *arrays)`, and for many networks `each`."""
 
     def __init__(self, code: bytes, dtypes: Sequence[str]) -> None:
         name, called, binary = code.split(b"\n", 2)
@@ -242,11 +242,30 @@ class _Kernel:
         self._room = ctypes.c_void_p(), ctypes.c_void_p()
 
     def __call__(self, steps: int, times: int, *arrays: Any) -> None:
+        self._check(arrays)
+        room = map(ctypes.addressof, self._room)
+        self._call(*room, steps, times, *[array.ctypes.data for array in arrays])
+
+    def each(
+        self, networks: Sequence[int], apart: Sequence[int], steps: int, times: int, *arrays: Any
+    ) -> None:
+        """The kernel for each of these networks, spread over the threads; see `LoopCompiler`."""
+        self._check(arrays)
+        starts = [array.ctypes.data for array in arrays]
+        bytes_apart = [a * array.itemsize for a, array in zip(apart, arrays, strict=True)]
+        room = list(map(ctypes.addressof, self._room))  # which a kernel without errors leaves alone
+
+        def one(place: int) -> None:
+            network = networks[place]
+            memory = [s + network * a for s, a in zip(starts, bytes_apart, strict=True)]
+            self._call(*room, steps, times, *memory)
+
+        threads.shared(one, len(networks))
+
+    def _check(self, arrays: Sequence[Any]) -> None:
         for array, dtype in zip(arrays, self._dtypes, strict=True):
             if array.dtype != dtype or not array.flags.c_contiguous:
                 raise TypeError(f"a kernel expected a contiguous array of {dtype}")
-        room = map(ctypes.addressof, self._room)
-        self._call(*room, steps, times, *[array.ctypes.data for array in arrays])
 
 
 NATIVE = LoopCompiler(build, np.ravel, openblas.products())

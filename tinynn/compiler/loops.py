@@ -11,6 +11,7 @@ from typing import Any
 from backends.lowering import LoopCompiler
 from tinynn.compiler.codegen.emitter import LoopEmitter
 from tinynn.compiler.codegen.gather import check_indices
+from tinynn.compiler.codegen.language import Function
 from tinynn.compiler.codegen.renderers import RENDERERS
 from tinynn.compiler.flat import packed
 from tinynn.compiler.loop import Loop
@@ -23,6 +24,8 @@ from tinynn.transforms.graph import Graph
 # What a call costs in a library that costs nothing in loops, and what loops cost to be compiled, in
 # seconds: the least and the most that was measured.
 _CALL, _ELEMENT = 0.25e-6, 0.1e-9
+# Of many networks, whose arrays lie in no cache between two calls, an element costs more.
+_ELEMENT_OF_MANY = 0.5e-9
 _COMPILING, _COMPILING_CALL = 2.5, 0.06
 # Elements, and multiplications of a product: beyond them the work takes longer than the calls, and
 # a library that has several threads for it may be faster.
@@ -31,8 +34,10 @@ _LARGEST, _LARGEST_PRODUCT = 2**18, 2**22
 _SLOWER = {"pow": 1.5e-9, "log2": 0.4e-9, "log10": 0.4e-9}
 
 
-def worth_compiling(graph: Graph, steps: int) -> bool:
+def worth_compiling(graph: Graph, steps: int, networks: int = 1) -> bool:
     """True if so many steps of a program take longer in calls than compiling loops does.
+
+    networks: for how many a call acts at once.
 
     It decides from the program's size, not from timing, so that the answer is the same every time.
     """
@@ -42,8 +47,9 @@ def worth_compiling(graph: Graph, steps: int) -> bool:
         size(n) * n.args[0].shape[-1] > _LARGEST_PRODUCT for n in products
     ):
         return False
-    saved = len(sizes) * _CALL + sum(sizes) * _ELEMENT
-    saved -= sum(size(node) * _SLOWER.get(node.name, 0.0) for node in graph.nodes)
+    element = _ELEMENT if networks == 1 else networks * _ELEMENT_OF_MANY
+    saved = len(sizes) * _CALL + sum(sizes) * element
+    saved -= networks * sum(size(node) * _SLOWER.get(node.name, 0.0) for node in graph.nodes)
     return steps * saved > _COMPILING + len(sizes) * _COMPILING_CALL
 
 
@@ -71,7 +77,7 @@ class Loops(Loop):
         self.graph = graph = emitter.graph
         self.inputs, self.streams = graph.inputs[:kept], graph.inputs[kept:]
         self.wanted = graph.outputs[kept]
-        self.function = emitter.function()
+        self.function = self.finished(emitter.function())
         self._render = RENDERERS[native.language]
         self.lines = self.written()
         self.source = source_of(self.lines)
@@ -86,6 +92,10 @@ class Loops(Loop):
         scratch = self.function.arguments[given:]
         self._memory = [self._zeros(each.size, backend.dtypes()[each.dtype]) for each in scratch]
         self.kept: list[Any] = []
+
+    def finished(self, function: Function) -> Function:
+        """The function that is rendered."""
+        return function
 
     def compiler(self) -> LoopCompiler:
         """The library's compiler of loops; CannotEmit if it has none."""
@@ -129,12 +139,15 @@ class Loops(Loop):
         steps, data = batches
         with self.backend.scope():
             outs = self._room(steps * times)
-            outside = self._emitter.constants.values()
-            constants = [self._flat(c.value) for c in outside]
+            constants, outside = self.constants(), self._emitter.constants.values()
             given = zip(map(id, [*self.streams, *outside]), [*data, *constants], strict=True)
             check_indices(self._emitter.gathers, dict(given), self.backend.to_host)
             self._function(steps, times, outs, *self.kept, *data, *constants, *self._memory)
         return outs
+
+    def constants(self) -> list[Any]:
+        """The arrays from outside, as the function is given them."""
+        return [self._flat(each.value) for each in self._emitter.constants.values()]
 
     def _room(self, count: int) -> Any:
         """New memory for what is wanted of so many steps."""

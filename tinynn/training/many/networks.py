@@ -1,0 +1,164 @@
+"""Networks: all that many networks are trained with, and what each of them has of its own."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from backends import Backend, random
+from tinynn import tree
+from tinynn.config import Each
+from tinynn.data import Samples, Subset
+from tinynn.training.batches import DRAW, SHUFFLE, Batches
+from tinynn.training.problem import Problem
+from tinynn.training.step import TrainingStep
+from tinynn.training.varied import of_network, step_with
+from tinynn.transforms import vmap
+
+
+@dataclass(frozen=True)
+class Networks:
+    """Networks of one architecture, and the data of each.
+
+    Attributes
+    ----------
+    problems
+        That of each network, or of the first alone where they differ in seeds and numbers only.
+    seeds
+        Theirs.
+    numbers
+        The numbers that vary, by where they are found.
+    """
+
+    problems: Sequence[Problem]
+    seeds: Sequence[int]
+    numbers: Mapping[str, Each]
+
+    def __len__(self) -> int:
+        return len(self.seeds)
+
+    @property
+    def first(self) -> Problem:
+        """The problem of network 0."""
+        return self.problems[0]
+
+    @property
+    def backend(self) -> Backend:
+        """Where everything is."""
+        return self.first.backend
+
+    def problem(self, k: int) -> Problem:
+        """That of network k, but for its start and its batches' order."""
+        return self.problems[k if len(self.problems) > 1 else 0]
+
+    @cached_property
+    def steps(self) -> list[TrainingStep]:
+        """The training step of each network."""
+        step = self.first.step
+        return [step_with(step, of_network(self.numbers, k)) for k in range(len(self))]
+
+    @cached_property
+    def batches(self) -> list[Batches]:
+        """The batches of each network."""
+        return [
+            replace(self.problem(k).batches, key=key)
+            for k, key in enumerate(random.key(seed, self.backend) for seed in self.seeds)
+        ]
+
+    # Where they start.
+
+    @cached_property
+    def dtype(self) -> Any:
+        """The dtype of the parameters."""
+        return tree.leaves(self.first.start.params)[0].dtype
+
+    def start(self) -> tuple[Any, Any]:
+        """The parameters and states of all networks: (networks, ...) each."""
+        net, inputs = self.first.step.net, self.first.batches.dataset.between(0, 1).inputs
+        xp = self.backend.xp
+
+        def init(key: Any) -> Any:
+            return net.init(key, *inputs, dtype=self.dtype)
+
+        try:
+            made = vmap(init)(xp.stack([random.key(seed, self.backend) for seed in self.seeds]))
+            if not _is_equal(tree.map(lambda a: a[0, ...], made), init(self.seeds[0]), xp):
+                raise ValueError("an initializer draws otherwise for many networks")
+        except Exception:  # an initializer of the user's own; what is wrong in it shows here
+            made = tree.map(lambda *arrays: xp.stack(arrays), *map(init, self.seeds))
+        return made  # type: ignore[no-any-return]
+
+    # Their data.
+
+    @cached_property
+    def whole(self) -> Samples:
+        """The samples that all networks' batches are taken from, by `orders`."""
+        dataset: Any = self.first.batches.dataset
+        dataset = dataset.dataset if isinstance(dataset, Subset) else dataset
+        samples: Samples = dataset.between(0, dataset.size)
+        return samples
+
+    @cached_property
+    def own(self) -> Any:
+        """The numbers of the samples that each network trains on, (networks, samples), or None."""
+        datasets: list[Any] = [each.batches.dataset for each in self.problems]
+        if not isinstance(datasets[0], Subset):
+            return None
+        return self.backend.xp.stack([each.indices for each in datasets])
+
+    @cached_property
+    def _keys(self) -> tuple[Any, Any]:
+        """The keys of the networks' orders and of their draws: (networks, 2)."""
+        keys = self.backend.xp.stack([each.key for each in self.batches])
+        return tuple(vmap(lambda k: tuple(random.fold_in(k, n) for n in (SHUFFLE, DRAW)))(keys))
+
+    def orders(self, epoch: int) -> Any:
+        """The numbers of the samples in the order of an epoch: (networks, samples).
+
+        (samples,) where all networks have the same.
+        """
+        xp, batches, own = self.backend.xp, self.first.batches, self.own
+        if not batches.shuffle:
+            size = batches.dataset.size
+            return xp.arange(size, device=self.backend.device) if own is None else own
+        size = batches.dataset.size
+        orders = vmap(lambda key: random.permutation(random.fold_in(key, epoch), size))(
+            self._keys[0]
+        )
+        return orders if own is None else xp.take_along_axis(own, orders, axis=1)
+
+    def keys(self, epoch: int) -> Any:
+        """A key for each step of an epoch, (networks, steps, 2); None if no layer draws."""
+        batches = self.first.batches
+        if not batches.draws:
+            return None
+        shape = (batches.steps, 2)
+        return vmap(lambda key: random.bits(random.fold_in(key, epoch), shape, 0))(self._keys[1])
+
+    def losses(self, losses: Any, epoch: int) -> Any:
+        """The loss of each network in epochs from that of their steps: (networks, epochs, steps).
+
+        epoch: the number of the first of them.
+        """
+        xp, batches, weight = self.backend.xp, self.first.batches, self.whole.sample_weight
+        if weight is None or not batches.averages:
+            return batches.loss_of_epoch(losses, batches.epoch(0) if weight is None else None)
+        count, size, rest = losses.shape[1], batches.size, batches.rest
+        means = []
+        for place in range(count):
+            rows = self.orders(epoch + place)
+            shares = xp.reshape(xp.take(weight, xp.reshape(rows, (-1,))), rows.shape)
+            full = shares[..., : shares.shape[-1] - (rest or 0)]
+            sums = xp.sum(xp.reshape(full, (*rows.shape[:-1], -1, size)), axis=-1)
+            if rest:
+                last = xp.sum(shares[..., -rest:], axis=-1, keepdims=True)
+                sums = xp.concat((sums, last), axis=-1)
+            means.append(xp.sum(losses[:, place, :] * sums, axis=-1) / xp.sum(sums, axis=-1))
+        return xp.stack(means, axis=1)
+
+
+def _is_equal(left: Any, right: Any, xp: Any) -> bool:
+    """True if two trees hold the same numbers."""
+    pairs = list(zip(tree.leaves(left), tree.leaves(right), strict=True))
+    same = [xp.all(a == b) for a, b in pairs if a.shape == b.shape and a.dtype == b.dtype]
+    return len(same) == len(pairs) and bool(xp.all(xp.stack(same)))
