@@ -11,7 +11,7 @@ import cupy
 import numpy as np
 
 from backends.base import BackendUnavailable
-from backends.lowering import LoopCompiler
+from backends.lowering import LoopCompiler, Taken
 
 _THREADS = 256
 # What every kernel may have without asking; the threads' sums take a part of it.
@@ -49,10 +49,13 @@ class _Kernel:
         self, networks: Sequence[int], apart: Sequence[int], steps: int, times: int, *arrays: Any
     ) -> None:
         """The kernel for each of these networks, a block each; see `LoopCompiler`."""
-        known = (*networks, -1, *apart)
+        flat = [_gathered(a) if isinstance(a, Taken) else a for a in arrays]
+        widths = [a[0].size if isinstance(b, Taken) else n for a, b, n in zip(
+            flat, arrays, apart, strict=True)]  # fmt: skip
+        known = (*networks, -1, *widths)
         if known not in self._sent:  # nearly always those of the last time
-            self._sent = {known: (cupy.asarray(networks), cupy.asarray(apart))}
-        self._launch(len(networks), (steps, times), self._sent[known], arrays)
+            self._sent = {known: (cupy.asarray(networks), cupy.asarray(widths))}
+        self._launch(len(networks), (steps, times), self._sent[known], flat)
 
     def _launch(
         self, blocks: int, numbers: tuple[int, int], given: tuple[Any, ...], arrays: Any
@@ -62,6 +65,11 @@ class _Kernel:
                 raise TypeError(f"a kernel expected a contiguous array of {dtype}")
         arguments = (*map(np.int64, numbers), *given, *arrays)
         self._function((blocks,), (self._threads,), arguments, shared_mem=self._shared)
+
+
+def _gathered(taken: Taken) -> Any:
+    """What each network takes: (networks, count, ...)."""
+    return taken.array.take(taken.rows, axis=0)
 
 
 @cache

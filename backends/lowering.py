@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,18 @@ class Lowering:
         return self.context() if self.quiet else nullcontext()
 
 
+class Taken(NamedTuple):
+    """Data of many networks in a kernel of loops: of number k, the rows `rows[k]` of `array`.
+
+    Attributes:
+        array: (samples, ...), of all networks.
+        rows: (networks, count) integers, in range.
+    """
+
+    array: Any
+    rows: Any
+
+
 @dataclass(frozen=True)
 class LoopCompiler:
     """A compiler of explicit loops for a library's arrays.
@@ -90,8 +102,8 @@ class LoopCompiler:
             threads share a kernel, it is given `threads=`, how many, and `shared_bytes=`, too. The
             function has a method `each(networks, apart, steps, times, *arrays)`, which carries it
             out for each of the networks of these numbers: the memory of number k starts k times
-            `apart` elements, a number for each array, behind that of number 0. In "cuda" the source
-            is then of a `Function` whose `networks` is True.
+            `apart` elements, a number for each array, behind that of number 0; what is `Taken` is
+            gathered first. In "cuda" the source is then of a `Function` whose `networks` is True.
         flat: the elements of an array as a vector that lies in one piece, its own memory if it can.
         products: the dtypes, by name, of whose matrices the source may leave the product to the
             library's BLAS: product_float32(m, n, k, *a, *b, *out) for (m, k) by (k, n). A matrix

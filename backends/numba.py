@@ -26,7 +26,7 @@ import llvmlite.binding as llvm
 import numpy as np
 
 from backends import openblas, threads
-from backends.lowering import LoopCompiler
+from backends.lowering import LoopCompiler, Taken
 from backends.numba_arithmetic import VECTORS
 
 # What a kernel's source finds in its module beside the functions of `math`.
@@ -250,15 +250,21 @@ class _Kernel:
         self, networks: Sequence[int], apart: Sequence[int], steps: int, times: int, *arrays: Any
     ) -> None:
         """The kernel for each of these networks, spread over the threads; see `LoopCompiler`."""
-        self._check(arrays)
-        starts = [array.ctypes.data for array in arrays]
-        bytes_apart = [a * array.itemsize for a, array in zip(apart, arrays, strict=True)]
+        self._check([a.array if isinstance(a, Taken) else a for a in arrays])
         room = list(map(ctypes.addressof, self._room))  # which a kernel without errors leaves alone
+        # Of what is taken, nothing is known yet.
+        starts = [0 if isinstance(a, Taken) else a.ctypes.data for a in arrays]
+        sizes = [0 if isinstance(a, Taken) else a.itemsize for a in arrays]
+        memory = [(s, n * a) for s, n, a in zip(starts, sizes, apart, strict=True)]
+        taken = [(i, each) for i, each in enumerate(arrays) if isinstance(each, Taken)]
 
         def one(place: int) -> None:
             network = networks[place]
-            memory = [s + network * a for s, a in zip(starts, bytes_apart, strict=True)]
-            self._call(*room, steps, times, *memory)
+            places = [start + network * step for start, step in memory]
+            own = [each.array.take(each.rows[network], axis=0) for _, each in taken]
+            for (i, _), array in zip(taken, own, strict=True):
+                places[i] = array.ctypes.data
+            self._call(*room, steps, times, *places)
 
         threads.shared(one, len(networks))
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from math import prod
 from typing import Any
 
+from backends.lowering import Taken
 from tinynn.compiler.codegen.language import Function
 from tinynn.compiler.loops import Loops
 from tinynn.transforms.graph import Graph
@@ -58,15 +59,28 @@ class NetworkLoops(Loops):
     ) -> Any:
         """So many steps of these networks, `times` over: what is wanted of each, (networks, steps).
 
-        data: for each stream its array, and whether it has an axis of all networks in front; if
-            not, they share it.
+        data: for each stream its array, or what is to be taken of one, and whether it has an axis
+            of all networks in front; if not, they share it.
         """
+        for stream, (given, own) in zip(self.streams, data, strict=True):
+            _check(given, own, self.networks, (steps, *stream.shape))
         with self.backend.scope():
             outs = self._empty((self.networks, steps * times), self.wanted.dtype)
             given = [(outs, True), *((array, True) for array in self.kept), *data]
             given += [(array, False) for array in self.constants()]
             given += [(array, True) for array in self._memory]
-            apart = [prod(array.shape[1:]) if own else 0 for array, own in given]
+            apart = [0 if isinstance(a, Taken) or not own else prod(a.shape[1:]) for a, own in given]
             arrays = [array for array, _ in given]
             self._function.each(networks, apart, steps, times, *arrays)  # type: ignore[attr-defined]
         return outs
+
+
+def _check(given: Any, own: bool, networks: int, shape: tuple[int, ...]) -> None:
+    """ValueError unless there is as much as the loops go through, which would run past its end."""
+    lead = (networks,) if own else ()
+    if isinstance(given, Taken):
+        got = (*given.rows.shape, *given.array.shape[1:])
+    else:
+        got = tuple(given.shape)
+    if got[: len(lead)] != lead or prod(got) != prod((*lead, *shape)):
+        raise ValueError(f"expected data of shape {(*lead, *shape)}, got {got}")

@@ -9,9 +9,11 @@ said.
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
+from math import prod
 from typing import Any
 
 from backends import Backend, BackendUnavailable
+from backends.lowering import Taken
 from tinynn import tree
 from tinynn.compiler import compile
 from tinynn.compiler.loops import worth_compiling
@@ -19,7 +21,6 @@ from tinynn.compiler.networks import NetworkLoops
 from tinynn.compiler.pipelines import applied, portable
 from tinynn.compiler.rewrite import CannotEmit
 from tinynn.data import Samples
-from tinynn.trace import namespace
 from tinynn.training.engines.compiled import check_needs, checked, slots_of
 from tinynn.training.many.networks import Networks
 from tinynn.training.step import Carry
@@ -29,7 +30,8 @@ from tinynn.transforms.graph import Graph
 from tinynn.transforms.record import RecordingError
 
 ENGINES = ("auto", "loops", "calls", "eager")
-_AHEAD = 2**22  # numbers of samples in the orders of one call
+# Bytes of samples that are put in order for one call: of a network, and of all.
+_NEAR, _AHEAD = 2**20, 2**26
 
 
 def select(networks: Networks, engine: str, epochs: int) -> Any:
@@ -62,7 +64,7 @@ class Together:
         self.networks, self.backend = networks, networks.backend
         self.batches, step = networks.first.batches, networks.first.step
         check_needs(step.optimizer)
-        self.step = NumberedStep(step)
+        self.step: Any = NumberedStep(step) if networks.numbers else step
         params, state = networks.start()
         numbers = {
             path: self.backend.asarray(list(each), dtype=networks.dtype)
@@ -72,22 +74,15 @@ class Together:
         def init(params: Any, numbers: Any) -> Any:
             return with_numbers(step.optimizer, "optimizer", numbers).init(params)
 
-        self.start = Carry(params, state, (vmap(init)(params, numbers), numbers))
+        kept = vmap(init)(params, numbers)
+        self.start = Carry(params, state, (kept, numbers) if numbers else kept)
 
     def graph(self, size: int, again: bool = True) -> Graph:
-        """The recorded step of one network, of the numbers of its batch's samples and a key."""
-        backend, whole = self.backend, self.networks.whole
-
-        def step(carry: Carry, rows: Any, key: Any) -> Any:
-            xp = namespace(rows)
-            batch: Samples = tree.map(lambda a: xp.take(a, rows, axis=0), whole)
-            return self.step(carry, batch, key)
-
-        carry = self.one(self.start)
-        rows = backend.xp.arange(size, device=backend.device)
+        """The recorded step of one network, for batches of this size."""
         keys = self.networks.keys(0)
         key = None if keys is None else keys[0, 0, ...]
-        return checked(step, backend, carry, rows, key, again=again)
+        batch = self.batches.dataset.between(0, size)
+        return checked(self.step, self.backend, self.one(self.start), batch, key, again=again)
 
     def one(self, carry: Carry) -> Carry:
         """What network 0 carries on."""
@@ -169,7 +164,10 @@ class Loops(_Stacked):
             data = self._data(epoch, 1, 0, batches.steps)
             losses = self.loop.run_each(alive, batches.steps, data, count)
             return xp.reshape(losses, (many, count, -1))
-        most = 1 if self.last else max(1, _AHEAD // (many * batches.dataset.size))
+        row = 8 * sum(prod(a.shape[1:]) for a in tree.leaves(self.networks.whole))
+        epoch_ = row * batches.dataset.size
+        alone = self.last or not batches.shuffle
+        most = 1 if alone else max(1, min(_NEAR // epoch_, _AHEAD // (many * epoch_)))
         parts = [
             self._some(epoch + place, min(most, count - place), alive)
             for place in range(0, count, most)
@@ -188,21 +186,30 @@ class Loops(_Stacked):
         return losses
 
     def _data(self, epoch: int, count: int, first: int, stop: int) -> list[tuple[Any, bool]]:
-        """The samples' numbers and the keys of these steps of some epochs, one after another."""
+        """The samples and the keys of these steps of some epochs, one after another."""
         size, networks = self.batches.size, self.networks
-        orders = [networks.orders(epoch + i)[..., first * size : stop * size] for i in range(count)]
+        orders = [networks.orders(epoch + i) for i in range(count)]
+        rows = [o if o is None else o[..., first * size : stop * size] for o in orders]
+        if rows[0] is None:  # all networks go through the samples in their order
+            whole = networks.whole.between(first * size, min(stop * size, networks.whole.size))
+            data = [(self._flat(a), False) for a in tree.leaves(whole)]
+        else:
+            joined = self._joined(rows, -1)
+            data = [(Taken(self._flat(a), joined), True) for a in tree.leaves(networks.whole)]
         keys = [networks.keys(epoch + i) for i in range(count)]
-        rows = self._joined(orders, -1)
-        data = [(rows, rows.ndim == 2)]
         if keys[0] is not None:
             data.append((self._joined([each[:, first:stop, :] for each in keys], 1), True))
         return data
 
     def _joined(self, arrays: list[Any], axis: int) -> Any:
         """Arrays one behind another, in memory that lies in one piece."""
-        xp = self.backend.xp
-        array = arrays[0] if len(arrays) == 1 else xp.concat(arrays, axis=axis)
-        return xp.reshape(self.backend.native().flat(array), array.shape)  # type: ignore[union-attr]
+        return self._flat(arrays[0] if len(arrays) == 1 else self.backend.xp.concat(arrays, axis=axis))
+
+    def _flat(self, array: Any) -> Any:
+        """The array in memory that lies in one piece."""
+        native = self.backend.native()
+        assert native is not None
+        return self.backend.xp.reshape(native.flat(array), array.shape)
 
 
 class Calls(_Stacked):
@@ -213,7 +220,7 @@ class Calls(_Stacked):
     def __init__(self, together: Together) -> None:
         self.networks, self.backend = together.networks, together.backend
         self.batches, self._carry = together.batches, together.start
-        shared = self.networks.orders(0).ndim == 1
+        shared = self.networks.orders(0) is None
         self.step = compile(vmap(together.step, (0, None if shared else 0, 0)))
 
     def try_out(self) -> None:
@@ -243,14 +250,18 @@ class Calls(_Stacked):
 
     def _batch(self, orders: Any, keys: Any, place: int) -> tuple[Samples, Any]:
         """The samples of a step, (networks, rows, ...) or shared (rows, ...), and its keys."""
-        xp, size = self.backend.xp, self.batches.size
-        rows = orders[..., place * size : (place + 1) * size]
+        xp, size, whole = self.backend.xp, self.batches.size, self.networks.whole
+        key = None if keys is None else keys[:, place, ...]
+        first, stop = place * size, min((place + 1) * size, self.batches.dataset.size)
+        if orders is None:
+            return whole.between(first, stop), key
+        rows = orders[:, first:stop]
         flat = xp.reshape(rows, (-1,))
 
         def taken(array: Any) -> Any:
             return xp.reshape(xp.take(array, flat, axis=0), (*rows.shape, *array.shape[1:]))
 
-        return tree.map(taken, self.networks.whole), None if keys is None else keys[:, place, ...]
+        return tree.map(taken, whole), key
 
 
 class OneByOne:

@@ -115,17 +115,24 @@ class Networks:
     def orders(self, epoch: int) -> Any:
         """The numbers of the samples in the order of an epoch: (networks, samples).
 
-        (samples,) where all networks have the same.
+        None where all networks go through them as they are.
         """
         xp, batches, own = self.backend.xp, self.first.batches, self.own
         if not batches.shuffle:
-            size = batches.dataset.size
-            return xp.arange(size, device=self.backend.device) if own is None else own
+            return own
         size = batches.dataset.size
         orders = vmap(lambda key: random.permutation(random.fold_in(key, epoch), size))(
             self._keys[0]
         )
-        return orders if own is None else xp.take_along_axis(own, orders, axis=1)
+        return orders if own is None else self._chosen(own, orders)
+
+    def _chosen(self, own: Any, orders: Any) -> Any:
+        """Each network's samples in its order."""
+        xp, (many, size) = self.backend.xp, own.shape
+        if many == 1:
+            return self._taken(own[0, :], orders)
+        start = xp.arange(many, dtype=orders.dtype, device=self.backend.device)[:, None] * size
+        return self._taken(xp.reshape(own, (-1,)), orders + start)
 
     def keys(self, epoch: int) -> Any:
         """A key for each step of an epoch, (networks, steps, 2); None if no layer draws."""
@@ -147,14 +154,20 @@ class Networks:
         means = []
         for place in range(count):
             rows = self.orders(epoch + place)
-            shares = xp.reshape(xp.take(weight, xp.reshape(rows, (-1,))), rows.shape)
+            shares = weight[None, ...] if rows is None else self._taken(weight, rows)
             full = shares[..., : shares.shape[-1] - (rest or 0)]
-            sums = xp.sum(xp.reshape(full, (*rows.shape[:-1], -1, size)), axis=-1)
+            sums = xp.sum(xp.reshape(full, (full.shape[0], -1, size)), axis=-1)
             if rest:
                 last = xp.sum(shares[..., -rest:], axis=-1, keepdims=True)
                 sums = xp.concat((sums, last), axis=-1)
             means.append(xp.sum(losses[:, place, :] * sums, axis=-1) / xp.sum(sums, axis=-1))
         return xp.stack(means, axis=1)
+
+
+    def _taken(self, array: Any, rows: Any) -> Any:
+        """The entries of a vector at these places, in their shape."""
+        xp = self.backend.xp
+        return xp.reshape(xp.take(array, xp.reshape(rows, (-1,))), rows.shape)
 
 
 def _is_equal(left: Any, right: Any, xp: Any) -> bool:
