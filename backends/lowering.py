@@ -120,6 +120,8 @@ class LoopCompiler:
         shared_bytes: the memory that the threads of a kernel may share.
         automatic: whether engine="auto" takes loops for one network, where measurements on hardware
             show that they win; if not, only engine="loops" does.
+        permutations: from keys of `backends.random`, (keys, 2), and n to what its `permutation`
+            gives for each, (keys, n), where that can be had faster; else None.
     """
 
     build: Callable[..., Callable[..., None]]
@@ -129,3 +131,4 @@ class LoopCompiler:
     threads: int = 1
     shared_bytes: int = 0
     automatic: bool = True
+    permutations: Callable[[Any, int], Any] | None = None

@@ -28,6 +28,7 @@ import numpy as np
 from backends import openblas, threads
 from backends.lowering import LoopCompiler, Taken
 from backends.numba_arithmetic import VECTORS
+from backends.numba_random import permutations
 
 # What a kernel's source finds in its module beside the functions of `math`.
 _NUMPY = "bool_ ceil float32 float64 floor int8 int16 int32 int64 rint trunc uint8 uint16 uint32"
@@ -257,14 +258,18 @@ class _Kernel:
         sizes = [0 if isinstance(a, Taken) else a.itemsize for a in arrays]
         memory = [(s, n * a) for s, n, a in zip(starts, sizes, apart, strict=True)]
         taken = [(i, each) for i, each in enumerate(arrays) if isinstance(each, Taken)]
+        rooms: list[list[np.ndarray]] = []  # for what is taken, those that no thread is using
 
         def one(place: int) -> None:
             network = networks[place]
             places = [start + network * step for start, step in memory]
-            own = [each.array.take(each.rows[network], axis=0) for _, each in taken]
-            for (i, _), array in zip(taken, own, strict=True):
+            room_ = rooms.pop() if rooms else [_room(each) for _, each in taken]
+            for (i, each), array in zip(taken, room_, strict=True):
+                # "clip" writes straight to where it is told; all are in range.
+                each.array.take(each.rows[network], axis=0, out=array, mode="clip")
                 places[i] = array.ctypes.data
             self._call(*room, steps, times, *places)
+            rooms.append(room_)
 
         threads.shared(one, len(networks))
 
@@ -274,4 +279,9 @@ class _Kernel:
                 raise TypeError(f"a kernel expected a contiguous array of {dtype}")
 
 
-NATIVE = LoopCompiler(build, np.ravel, openblas.products())
+def _room(taken: Taken) -> np.ndarray:
+    """Memory for what one network takes."""
+    return np.empty((taken.rows.shape[1], *taken.array.shape[1:]), taken.array.dtype)
+
+
+NATIVE = LoopCompiler(build, np.ravel, openblas.products(), permutations=permutations)

@@ -30,8 +30,8 @@ from backends.special import normal_quantile
 Shape = int | tuple[int, ...]
 Draw = TypeVar("Draw", bound=Callable[..., Any])
 
-_ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
-_PARITY = 0x1BD11BDA
+ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
+PARITY = 0x1BD11BDA
 
 
 def _near_key(draw: Draw) -> Draw:
@@ -231,10 +231,10 @@ def _threefry(key: Array, x0: Array, x1: Array) -> tuple[Array, Array]:
         return done
     xp = backend.xp
     k0, k1 = key[:1], key[1:]
-    schedule = (k0, k1, k0 ^ k1 ^ _PARITY)
+    schedule = (k0, k1, k0 ^ k1 ^ PARITY)
     x0, x1 = xp.add(x0, k0), xp.add(x1, k1)
     for turn in range(5):
-        for rotation in _ROTATIONS[turn % 2]:
+        for rotation in ROTATIONS[turn % 2]:
             x0 = x0 + x1
             low = (x1 >> 32 - rotation) & (1 << rotation) - 1  # >> brings in copies of the sign
             x1 = (x1 << rotation | low) ^ x0

@@ -133,6 +133,10 @@ class Loops(_Stacked):
     def __init__(self, together: Together) -> None:
         self.networks, self.backend = together.networks, together.backend
         self.batches, self.structure = together.batches, tree.flatten(together.start)[1]
+        native = self.backend.native()
+        if native is None:
+            raise CannotEmit(f"{self.backend} has no compiler of loops")
+        self.native = native
         computed = together.networks.first.step.compute_dtype
         if computed not in (None, *self.backend.dtypes()):
             raise CannotEmit(f"machine code has no {computed}")
@@ -188,7 +192,7 @@ class Loops(_Stacked):
     def _data(self, epoch: int, count: int, first: int, stop: int) -> list[tuple[Any, bool]]:
         """The samples and the keys of these steps of some epochs, one after another."""
         size, networks = self.batches.size, self.networks
-        orders = [networks.orders(epoch + i) for i in range(count)]
+        orders = [networks.orders(epoch + i, self.native.permutations) for i in range(count)]
         rows = [o if o is None else o[..., first * size : stop * size] for o in orders]
         if rows[0] is None:  # all networks go through the samples in their order
             whole = networks.whole.between(first * size, min(stop * size, networks.whole.size))
@@ -207,9 +211,7 @@ class Loops(_Stacked):
 
     def _flat(self, array: Any) -> Any:
         """The array in memory that lies in one piece."""
-        native = self.backend.native()
-        assert native is not None
-        return self.backend.xp.reshape(native.flat(array), array.shape)
+        return self.backend.xp.reshape(self.native.flat(array), array.shape)
 
 
 class Calls(_Stacked):

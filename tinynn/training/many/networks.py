@@ -112,18 +112,17 @@ class Networks:
         keys = self.backend.xp.stack([each.key for each in self.batches])
         return tuple(vmap(lambda k: tuple(random.fold_in(k, n) for n in (SHUFFLE, DRAW)))(keys))
 
-    def orders(self, epoch: int) -> Any:
+    def orders(self, epoch: int, permutations: Any = None) -> Any:
         """The numbers of the samples in the order of an epoch: (networks, samples).
 
-        None where all networks go through them as they are.
+        None where all networks go through them as they are. permutations: from keys (networks, 2)
+        and n to `random.permutation` of each, where there is something faster.
         """
-        xp, batches, own = self.backend.xp, self.first.batches, self.own
+        batches, own = self.first.batches, self.own
         if not batches.shuffle:
             return own
-        size = batches.dataset.size
-        orders = vmap(lambda key: random.permutation(random.fold_in(key, epoch), size))(
-            self._keys[0]
-        )
+        keys = vmap(lambda key: random.fold_in(key, epoch))(self._keys[0])
+        orders = (permutations or _permutations)(keys, batches.dataset.size)
         return orders if own is None else self._chosen(own, orders)
 
     def _chosen(self, own: Any, orders: Any) -> Any:
@@ -168,6 +167,10 @@ class Networks:
         """The entries of a vector at these places, in their shape."""
         xp = self.backend.xp
         return xp.reshape(xp.take(array, xp.reshape(rows, (-1,))), rows.shape)
+
+
+def _permutations(keys: Any, n: int) -> Any:
+    return vmap(lambda key: random.permutation(key, n))(keys)
 
 
 def _is_equal(left: Any, right: Any, xp: Any) -> bool:
