@@ -1,4 +1,4 @@
-"""Orders of many networks' samples, by machine code: those that `backends.random.permutation` draws.
+"""Orders of many networks' samples by machine code, as `backends.random.permutation` draws them.
 
 Every word gets its place behind it, so that sorting numbers does what a stable `argsort` of the
 words does, in a third of the time.

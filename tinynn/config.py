@@ -149,13 +149,13 @@ def require(owner: Any, name: str, holds: Callable[[Any], bool], expected: str) 
     """
     setting = getattr(owner, name)
     field = getattr(owner, "__dataclass_fields__", {}).get(name)
-    if field is not None and field.type in (float, "float"):
-        if (each := Each.of(setting)) is not None:
-            for setting in each:
-                _require(owner, name, setting, holds, f"{expected}, or as many as networks")
-            object.__setattr__(owner, name, each)
-            return
-    _require(owner, name, setting, holds, expected)
+    each = Each.of(setting) if field is not None and field.type in (float, "float") else None
+    if each is None:
+        _require(owner, name, setting, holds, expected)
+        return
+    for number in each:
+        _require(owner, name, number, holds, f"{expected}, or as many as networks")
+    object.__setattr__(owner, name, each)
 
 
 def _require(

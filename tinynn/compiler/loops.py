@@ -24,8 +24,9 @@ from tinynn.transforms.graph import Graph
 # What a call costs in a library that costs nothing in loops, and what loops cost to be compiled, in
 # seconds: the least and the most that was measured.
 _CALL, _ELEMENT = 0.25e-6, 0.1e-9
-# Of many networks, whose arrays lie in no cache between two calls, an element costs more.
-_ELEMENT_OF_MANY = 0.5e-9
+# Of many networks, whose arrays lie in no cache between two calls, an element costs more; and they
+# are compiled when they are expected to gain, not only when they are sure to.
+_ELEMENT_OF_MANY, _EXPECTED = 1e-9, 0.5
 _COMPILING, _COMPILING_CALL = 2.5, 0.06
 # Elements, and multiplications of a product: beyond them the work takes longer than the calls, and
 # a library that has several threads for it may be faster.
@@ -50,7 +51,8 @@ def worth_compiling(graph: Graph, steps: int, networks: int = 1) -> bool:
     element = _ELEMENT if networks == 1 else networks * _ELEMENT_OF_MANY
     saved = len(sizes) * _CALL + sum(sizes) * element
     saved -= networks * sum(size(node) * _SLOWER.get(node.name, 0.0) for node in graph.nodes)
-    return steps * saved > _COMPILING + len(sizes) * _COMPILING_CALL
+    compiling = _COMPILING + len(sizes) * _COMPILING_CALL
+    return steps * saved > compiling * (1.0 if networks == 1 else _EXPECTED)
 
 
 class Loops(Loop):

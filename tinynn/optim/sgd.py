@@ -44,7 +44,10 @@ class SGD(Optimizer):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(
-            self, "nesterov", lambda used: not (used and is_off(self.momentum)), "used with momentum"
+            self,
+            "nesterov",
+            lambda used: not (used and is_off(self.momentum)),
+            "used with momentum",
         )
 
     def slot_names(self) -> tuple[str, ...]:

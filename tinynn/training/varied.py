@@ -1,7 +1,7 @@
 """Numbers that are not the same for all of many networks.
 
-A number of a layer, of the loss or of the optimizer that is an `Each` has an entry for each network.
-It is known by where it is found: {"optimizer.learning_rate": (0.1, 0.01)}.
+A number of a layer, of the loss or of the optimizer that is an `Each` has an entry for each
+network. It is known by where it is found: {"optimizer.learning_rate": (0.1, 0.01)}.
 """
 
 import copy

@@ -1,9 +1,8 @@
 """The engines of `fit_many`: how epochs of all networks are carried out.
 
 Each has `run(epoch, count, alive)`, which carries out so many epochs of the networks of these
-numbers and gives the losses of their steps, (networks, epochs, steps); `carry()`, a copy of what all
-carry on, (networks, ...); and `load(carry)`. What becomes of the networks that are not alive is not
-said.
+numbers and gives the losses of their steps, (networks, epochs, steps); `carry()`, a copy of what
+all carry on; and `load(carry)`. What becomes of the networks that are not alive is not said.
 """
 
 import warnings
@@ -27,7 +26,6 @@ from tinynn.training.step import Carry
 from tinynn.training.varied import NumberedStep, with_numbers
 from tinynn.transforms import vmap
 from tinynn.transforms.graph import Graph
-from tinynn.transforms.record import RecordingError
 
 ENGINES = ("auto", "loops", "calls", "eager")
 # Bytes of samples that are put in order for one call: of a network, and of all.
@@ -86,12 +84,12 @@ class Together:
 
     def one(self, carry: Carry) -> Carry:
         """What network 0 carries on."""
-        return tree.map(lambda a: a[0, ...], carry)  # type: ignore[no-any-return]
+        return tree.map(lambda a: a[0, ...], carry)
 
     def suits_loops(self, epochs: int) -> bool:
         """True if there is a compiler of loops, and they pay for being compiled."""
         with suppress(BackendUnavailable):
-            native, steps = self.backend.native(), epochs * (self.batches.steps or 0)
+            native, steps = self.backend.native(), epochs * self.networks.per_epoch
             if native is not None:
                 many = len(self.networks)
                 graph = applied(self.graph(self.batches.size, again=False), portable())
@@ -107,7 +105,7 @@ class _Stacked:
 
     def network(self, carry: Carry, k: int) -> Carry:
         """What network k carries on."""
-        return tree.map(lambda a: a[k, ...], carry)  # type: ignore[no-any-return]
+        return tree.map(lambda a: a[k, ...], carry)
 
     def parts(self, carry: Carry) -> tuple[Any, Any]:
         """The parameters and states of all networks: (networks, ...) each."""
@@ -122,7 +120,7 @@ class _Stacked:
         def pick(mine: Any, theirs: Any) -> Any:
             return xp.where(xp.reshape(mask, (-1, *[1] * (mine.ndim - 1))), theirs, mine)
 
-        return tree.map(pick, carry, other)  # type: ignore[no-any-return]
+        return tree.map(pick, carry, other)
 
 
 class Loops(_Stacked):
@@ -158,15 +156,16 @@ class Loops(_Stacked):
 
     def carry(self) -> Carry:
         """A copy of what all networks carry on."""
-        return self.structure.unflatten(self.loop.values())  # type: ignore[no-any-return]
+        return self.structure.unflatten(self.loop.values())
 
     def run(self, epoch: int, count: int, alive: Sequence[int]) -> Any:
         """Carry out so many epochs: the losses of their steps, (networks, epochs, steps)."""
         batches, xp = self.batches, self.backend.xp
         many, fixed = len(self.networks), not (batches.shuffle or batches.draws)
         if fixed and not self.last:  # all epochs are alike
-            data = self._data(epoch, 1, 0, batches.steps)
-            losses = self.loop.run_each(alive, batches.steps, data, count)
+            steps = self.networks.per_epoch
+            data = self._data(epoch, 1, 0, steps)
+            losses = self.loop.run_each(alive, steps, data, count)
             return xp.reshape(losses, (many, count, -1))
         row = 8 * sum(prod(a.shape[1:]) for a in tree.leaves(self.networks.whole))
         epoch_ = row * batches.dataset.size
@@ -207,7 +206,9 @@ class Loops(_Stacked):
 
     def _joined(self, arrays: list[Any], axis: int) -> Any:
         """Arrays one behind another, in memory that lies in one piece."""
-        return self._flat(arrays[0] if len(arrays) == 1 else self.backend.xp.concat(arrays, axis=axis))
+        return self._flat(
+            arrays[0] if len(arrays) == 1 else self.backend.xp.concat(arrays, axis=axis)
+        )
 
     def _flat(self, array: Any) -> Any:
         """The array in memory that lies in one piece."""
@@ -245,7 +246,7 @@ class Calls(_Stacked):
     def _epoch(self, epoch: int) -> Any:
         orders, keys = self.networks.orders(epoch), self.networks.keys(epoch)
         losses = []
-        for place in range(self.batches.steps or 0):
+        for place in range(self.networks.per_epoch):
             self._carry, loss = self.step(self._carry, *self._batch(orders, keys, place))
             losses.append(loss)
         return self.backend.xp.stack(losses, axis=1)
@@ -291,11 +292,9 @@ class OneByOne:
         """The parameters and states of all networks: (networks, ...) each."""
         xp = self.backend.xp
         parts = [(each.params, each.state) for each in carry]
-        return tree.map(lambda *arrays: xp.stack(arrays), *parts)  # type: ignore[no-any-return]
+        return tree.map(lambda *arrays: xp.stack(arrays), *parts)
 
-    def merged(
-        self, carry: list[Carry], other: list[Carry], chosen: Sequence[int]
-    ) -> list[Carry]:
+    def merged(self, carry: list[Carry], other: list[Carry], chosen: Sequence[int]) -> list[Carry]:
         """The carry with that of the `other` for the networks of these numbers."""
         return [other[k] if k in chosen else mine for k, mine in enumerate(carry)]
 
@@ -315,8 +314,8 @@ class OneByOne:
         rows = []
         for number in range(first, first + count):
             epoch, losses = batches.epoch(number), []
-            keys = batches.keys(epoch, 0, batches.steps or 0)
-            for place in range(batches.steps or 0):
+            keys = batches.keys(epoch, 0, self.networks.per_epoch)
+            for place in range(self.networks.per_epoch):
                 key = None if keys is None else keys[place, ...]
                 batch = batches.samples(epoch, place, 1)
                 self.carries[k], loss = step(self.carries[k], batch, key)

@@ -1,6 +1,6 @@
 """fit_many: the training loop of many networks at once.
 
-`fit` is what each of them has to equal; what is checked before training is checked by its `prepare`.
+`fit` is what each of them has to equal; what is checked before training, its `prepare` checks.
 """
 
 import warnings
@@ -49,10 +49,10 @@ def fit_many(
 ) -> ModelStack:
     """Train many networks on the same X and y at once, with one call of `fit` for all.
 
-    What is given as a list varies over the networks: the seed, and any number of the optimizer, the
-    loss or a layer, such as `Adam(learning_rate=[0.1, 0.01])`. Network k is the one that `fit` makes
-    of the k-th entries alone: it starts from its own seed, sees its own order of the samples and
-    draws its own dropout.
+    What is given as a list varies over the networks: the seed, and any number of the optimizer,
+    the loss or a layer, such as `Adam(learning_rate=[0.1, 0.01])`. Network k is the one that `fit`
+    makes of the k-th entries alone: it starts from its own seed, sees its own order of the samples
+    and draws its own dropout.
 
     Parameters
     ----------
@@ -94,8 +94,8 @@ def fit_many(
     the others go on, and one warning names it. Ctrl-C ends training with all networks as they were
     after a whole epoch, and a warning.
 
-    With "loops" a network has the same bits, whichever others are trained beside it and however many
-    threads there are.
+    With "loops" a network has the same bits whichever others are trained beside it, however many
+    threads there are, and as `fit` with engine="loops" where only the seeds vary.
 
     Examples
     --------
@@ -120,17 +120,20 @@ def fit_many(
     one = {name: with_numbers(part, name, mine) for name, part in parts.items()}
 
     def problem(seed: int) -> Problem:
-        return prepare(
+        made = prepare(
             one["net"], X, y, loss=one["loss"], optimizer=one["optimizer"], batch_size=batch_size,
             validation=validation, seed=seed, metrics=metrics, sample_weight=sample_weight,
             shuffle=shuffle, backend=backend, dtype=dtype, compute_dtype=compute_dtype,
         )  # fmt: skip
+        # Network 0 may do without what others draw.
+        draws = made.batches.draws or any(path.startswith("net.") for path in varied)
+        return replace(made, batches=replace(made.batches, draws=draws))
 
     first = problem(seeds[0])
     if isinstance(first.batches, StreamedBatches) or not _is_in_memory(first):
         raise TypeError(
-            "fit_many: X: expected arrays, got what is read batch by batch. To fix it: give arrays, "
-            "or train each network with fit"
+            "fit_many: X: expected arrays, got what is read batch by batch. To fix it: give "
+            "arrays, or train each network with fit"
         )
     # What is held out depends on the seed.
     own = isinstance(validation, Real) and shuffle is not False and len(set(seeds)) > 1
@@ -146,7 +149,7 @@ def fit_many(
 def _check_shared(**arguments: Any) -> None:
     """ValueError for a list where an argument has to be one for all networks."""
     for name, value in arguments.items():
-        if isinstance(value, list | tuple) or getattr(value, "ndim", 0):
+        if isinstance(value, list | tuple) or getattr(value, "ndim", 0) > 0:
             raise ValueError(
                 f"fit_many: {name}: expected one for all networks, got {len(value)} in a list. "
                 "To fix it: give one; what can vary are seed=, and numbers of the optimizer, the "
@@ -163,7 +166,7 @@ def _seeds(seed: Any, networks: Any, varied: dict[str, Any]) -> list[int]:
             f"fit_many: networks: expected a whole number of 1 or more, got {networks!r}"
         )
     single = hasattr(seed, "__index__") and not getattr(seed, "ndim", 0)
-    listed = [] if single else [each for each in seed]
+    listed = [] if single else list(seed)
     sizes = {path: len(each) for path, each in varied.items()}
     sizes |= {} if single else {"seed": len(listed)}
     sizes |= {} if networks is None else {"networks": int(networks)}
@@ -206,7 +209,7 @@ class _Training:
 
     def train(self) -> None:
         """Epoch after epoch, until all are done or no network is left."""
-        pace, steps, epoch = Pace(self.problem.batches.steps), self.problem.batches.steps or 1, 0
+        pace, steps, epoch = Pace(self.networks.per_epoch), self.networks.per_epoch, 0
         while epoch < self.epochs and self.alive:
             count = 1 if self.measured else max(1, pace.steps // steps)
             count = min(count, self.epochs - epoch)
@@ -308,14 +311,15 @@ class _Training:
             metrics=problem.metrics, columns=problem.columns, seeds=tuple(self.networks.seeds),
         )  # fmt: skip
 
-
     def _column(self, parts: list[Any]) -> Any:
-        """A measure as (networks, epochs) on the host; NaN where a network was no longer trained."""
+        """A measure as (networks, epochs), on the host; NaN where a network had stopped."""
         library = host()
         xp = library.xp
-        whole = xp.concat([library.asarray(part, dtype="float64") for part in parts], axis=1)
-        lengths = library.asarray(self.lengths)[:, None]
-        return xp.where(xp.arange(whole.shape[1]) < lengths, whole, float("nan"))
+        whole: Any = xp.concat([library.asarray(p, dtype="float64") for p in parts], axis=1)
+        for k, length in enumerate(self.lengths):
+            if length < whole.shape[1]:
+                whole[k, length:] = float("nan")
+        return whole
 
 
 def _mean(values: list[float]) -> float:

@@ -9,7 +9,7 @@ from backends import Backend, random
 from tinynn import tree
 from tinynn.config import Each
 from tinynn.data import Samples, Subset
-from tinynn.training.batches import DRAW, SHUFFLE, Batches
+from tinynn.training.batches import DRAW, SHUFFLE, Batches, Epoch
 from tinynn.training.problem import Problem
 from tinynn.training.step import TrainingStep
 from tinynn.training.varied import of_network, step_with
@@ -46,6 +46,12 @@ class Networks:
     def backend(self) -> Backend:
         """Where everything is."""
         return self.first.backend
+
+    @property
+    def per_epoch(self) -> int:
+        """The number of steps in an epoch."""
+        batches = self.first.batches
+        return -(-batches.dataset.size // batches.size)
 
     def problem(self, k: int) -> Problem:
         """That of network k, but for its start and its batches' order."""
@@ -86,7 +92,7 @@ class Networks:
                 raise ValueError("an initializer draws otherwise for many networks")
         except Exception:  # an initializer of the user's own; what is wrong in it shows here
             made = tree.map(lambda *arrays: xp.stack(arrays), *map(init, self.seeds))
-        return made  # type: ignore[no-any-return]
+        return made
 
     # Their data.
 
@@ -138,7 +144,7 @@ class Networks:
         batches = self.first.batches
         if not batches.draws:
             return None
-        shape = (batches.steps, 2)
+        shape = (self.per_epoch, 2)
         return vmap(lambda key: random.bits(random.fold_in(key, epoch), shape, 0))(self._keys[1])
 
     def losses(self, losses: Any, epoch: int) -> Any:
@@ -148,7 +154,7 @@ class Networks:
         """
         xp, batches, weight = self.backend.xp, self.first.batches, self.whole.sample_weight
         if weight is None or not batches.averages:
-            return batches.loss_of_epoch(losses, batches.epoch(0) if weight is None else None)
+            return batches.loss_of_epoch(losses, Epoch(0, None))
         count, size, rest = losses.shape[1], batches.size, batches.rest
         means = []
         for place in range(count):
@@ -161,7 +167,6 @@ class Networks:
                 sums = xp.concat((sums, last), axis=-1)
             means.append(xp.sum(losses[:, place, :] * sums, axis=-1) / xp.sum(sums, axis=-1))
         return xp.stack(means, axis=1)
-
 
     def _taken(self, array: Any, rows: Any) -> Any:
         """The entries of a vector at these places, in their shape."""
