@@ -15,6 +15,8 @@ from backends import Backend, BackendUnavailable
 from backends.lowering import Taken
 from tinynn import tree
 from tinynn.compiler import compile
+from tinynn.compiler.engines import kind_of
+from tinynn.compiler.loop import Scanned
 from tinynn.compiler.loops import worth_compiling
 from tinynn.compiler.networks import NetworkLoops
 from tinynn.compiler.pipelines import applied, portable
@@ -27,7 +29,7 @@ from tinynn.training.varied import NumberedStep, with_numbers
 from tinynn.transforms import vmap
 from tinynn.transforms.graph import Graph
 
-ENGINES = ("auto", "loops", "calls", "eager")
+ENGINES = ("auto", "loops", "jit", "calls", "eager")
 # Bytes of samples that are put in order for one call: of a network, and of all.
 _NEAR, _AHEAD = 2**20, 2**26
 
@@ -39,6 +41,8 @@ def select(networks: Networks, engine: str, epochs: int) -> Any:
         raise ValueError(f"fit_many: engine: expected one of {known}, got {engine!r}")
     if engine == "eager":
         return OneByOne(networks)
+    if engine == "jit":
+        kind_of(engine, networks.backend)  # an error where there is no such compiler
     try:
         together = Together(networks)
         if engine == "loops" or (engine == "auto" and together.suits_loops(epochs)):
@@ -47,9 +51,8 @@ def select(networks: Networks, engine: str, epochs: int) -> Any:
             except (BackendUnavailable, CannotEmit) as error:
                 if engine == "loops":
                     _warn(f'the networks are trained with engine="calls" instead: {error}')
-        calls = Calls(together)
-        calls.try_out()
-        return calls
+        jit = engine == "jit" or (engine == "auto" and networks.backend.repeat is not None)
+        return (Jit if jit else Calls)(together)
     except Exception as error:  # what is wrong in itself shows where it runs as it is written
         _warn(f"the networks are trained one by one, without compiling: {error}")
     return OneByOne(networks)
@@ -215,20 +218,50 @@ class Loops(_Stacked):
         return self.backend.xp.reshape(self.native.flat(array), array.shape)
 
 
-class Calls(_Stacked):
-    """The library's own calls, each acting on all networks at once: the step under `vmap`."""
+class _Batched(_Stacked):
+    """The base of engines in which each call acts on all networks: the step under `vmap`."""
+
+    def __init__(self, together: Together) -> None:
+        self.networks, self.backend = together.networks, together.backend
+        self.batches = together.batches
+        shared = self.networks.orders(0) is None
+        self.step = vmap(together.step, (0, None if shared else 0, 0))
+
+    def run(self, epoch: int, count: int, alive: Sequence[int]) -> Any:
+        """Carry out so many epochs: the losses of their steps, (networks, epochs, steps)."""
+        xp = self.backend.xp
+        return xp.stack([self._epoch(epoch + place) for place in range(count)], axis=1)
+
+    def _epoch(self, epoch: int) -> Any:
+        """Carry out an epoch: the losses of its steps, (networks, steps)."""
+        raise NotImplementedError
+
+    def _samples(self, orders: Any, first: int, stop: int) -> Samples:
+        """The samples at these places of an epoch: (networks, samples, ...), or (samples, ...)."""
+        xp, whole = self.backend.xp, self.networks.whole
+        stop = min(stop, self.batches.dataset.size)
+        if orders is None:
+            return whole.between(first, stop)
+        rows = orders[:, first:stop]
+        flat = xp.reshape(rows, (-1,))
+
+        def taken(array: Any) -> Any:
+            return xp.reshape(xp.take(array, flat, axis=0), (*rows.shape, *array.shape[1:]))
+
+        return tree.map(taken, whole)
+
+
+class Calls(_Batched):
+    """The library's own calls, each acting on all networks at once."""
 
     name = "calls"
 
     def __init__(self, together: Together) -> None:
-        self.networks, self.backend = together.networks, together.backend
-        self.batches, self._carry = together.batches, together.start
-        shared = self.networks.orders(0) is None
-        self.step = compile(vmap(together.step, (0, None if shared else 0, 0)))
-
-    def try_out(self) -> None:
-        """Compile the step; what it cannot do is an error now."""
-        self.step(self._carry, *self._batch(self.networks.orders(0), self.networks.keys(0), 0))
+        super().__init__(together)
+        self._carry = together.start
+        self.program = compile(self.step)
+        # Compiled now, so that what cannot be is an error now.
+        self.program(self._carry, *self._batch(self.networks.orders(0), self.networks.keys(0), 0))
 
     def load(self, carry: Carry) -> None:
         """Continue from this carry."""
@@ -238,33 +271,78 @@ class Calls(_Stacked):
         """What all networks carry on."""
         return self._carry
 
-    def run(self, epoch: int, count: int, alive: Sequence[int]) -> Any:
-        """Carry out so many epochs: the losses of their steps, (networks, epochs, steps)."""
-        xp = self.backend.xp
-        return xp.stack([self._epoch(epoch + place) for place in range(count)], axis=1)
-
     def _epoch(self, epoch: int) -> Any:
         orders, keys = self.networks.orders(epoch), self.networks.keys(epoch)
         losses = []
         for place in range(self.networks.per_epoch):
-            self._carry, loss = self.step(self._carry, *self._batch(orders, keys, place))
+            self._carry, loss = self.program(self._carry, *self._batch(orders, keys, place))
             losses.append(loss)
         return self.backend.xp.stack(losses, axis=1)
 
     def _batch(self, orders: Any, keys: Any, place: int) -> tuple[Samples, Any]:
-        """The samples of a step, (networks, rows, ...) or shared (rows, ...), and its keys."""
-        xp, size, whole = self.backend.xp, self.batches.size, self.networks.whole
-        key = None if keys is None else keys[:, place, ...]
-        first, stop = place * size, min((place + 1) * size, self.batches.dataset.size)
-        if orders is None:
-            return whole.between(first, stop), key
-        rows = orders[:, first:stop]
-        flat = xp.reshape(rows, (-1,))
+        """The samples of a step, and its keys."""
+        size = self.batches.size
+        samples = self._samples(orders, place * size, (place + 1) * size)
+        return samples, None if keys is None else keys[:, place, ...]
 
-        def taken(array: Any) -> Any:
-            return xp.reshape(xp.take(array, flat, axis=0), (*rows.shape, *array.shape[1:]))
 
-        return tree.map(taken, whole), key
+class Jit(_Batched):
+    """The library's own compiler, which has the loop over the steps of an epoch."""
+
+    name = "jit"
+
+    def __init__(self, together: Together) -> None:
+        super().__init__(together)
+        self.structure = tree.flatten(together.start)[1]
+        self.full, rest = divmod(self.batches.dataset.size, self.batches.size)
+        self.loop = self._program(together.start, self.batches.size)
+        self.last = self._program(together.start, rest, again=False) if rest else None
+        if self.last:
+            self.last.share(self.loop)
+        self.load(together.start)
+
+    def _program(self, start: Carry, size: int, again: bool = True) -> Scanned:
+        samples = self._samples(self.networks.orders(0), 0, size)
+        keys = self.networks.keys(0)
+        key = None if keys is None else keys[:, 0, ...]
+        graph = checked(self.step, self.backend, start, samples, key, again=again)
+        return Scanned(graph, len(tree.leaves(start)), self.backend, [])
+
+    def load(self, carry: Carry) -> None:
+        """Continue from this carry."""
+        self.loop.load(tree.leaves(carry))
+        if self.last:
+            self.last.bind()
+
+    def carry(self) -> Carry:
+        """A copy of what all networks carry on."""
+        return self.structure.unflatten(self.loop.values())
+
+    def _epoch(self, epoch: int) -> Any:
+        xp, size = self.backend.xp, self.batches.size
+        orders, keys = self.networks.orders(epoch), self.networks.keys(epoch)
+        losses = [self._steps(self.loop, orders, keys, 0, self.full, size)]
+        if self.last:
+            rest = self.batches.rest
+            losses.append(self._steps(self.last, orders, keys, self.full, 1, rest))
+        return xp.matrix_transpose(xp.concat(losses) if self.last else losses[0])
+
+    def _steps(
+        self, loop: Scanned, orders: Any, keys: Any, first: int, count: int, size: Any
+    ) -> Any:
+        """The losses of steps of batches of this size: (steps, networks)."""
+        xp, start = self.backend.xp, first * self.batches.size
+        samples = self._samples(orders, start, start + count * size)
+        axis = 0 if orders is None else 1
+
+        def cut(array: Any) -> Any:  # the steps in front
+            shape = (*array.shape[:axis], count, size, *array.shape[axis + 1 :])
+            return xp.moveaxis(xp.reshape(array, shape), axis, 0)
+
+        streams = [cut(a) for a in tree.leaves(samples)]
+        if keys is not None:
+            streams.append(xp.moveaxis(keys[:, first : first + count, :], 1, 0))
+        return loop.run(tuple(streams))
 
 
 class OneByOne:

@@ -71,9 +71,10 @@ def fit_many(
         "loops": the compiled training loop of a single network, carried out for each; on the CPU
         networks are spread over threads (pip install tinynn-xp[numba]), as many as
         OMP_NUM_THREADS says, on CUDA a thread block each, in one launch. "calls": the library's
-        functions, each acting on all networks, of the step under `vmap`. "eager": one network after
-        another, as `fit` with engine="eager". "auto" takes loops where they can be compiled and pay
-        for it, else calls. What cannot be compiled is trained one by one, and a warning says why.
+        functions, each acting on all networks, of the step under `vmap`; "jit": the same by the
+        library's own compiler, where it has one. "eager": one network after another, as `fit` with
+        engine="eager". "auto" takes loops where they can be compiled and pay for it, else jit, else
+        calls. What cannot be compiled is trained one by one, and a warning says why.
 
     Returns
     -------

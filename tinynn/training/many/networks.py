@@ -1,6 +1,6 @@
 """Networks: all that many networks are trained with, and what each of them has of its own."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -14,6 +14,8 @@ from tinynn.training.problem import Problem
 from tinynn.training.step import TrainingStep
 from tinynn.training.varied import of_network, step_with
 from tinynn.transforms import vmap
+
+_FEW = 8  # networks, for which drawing one after another costs less than for all at once
 
 
 @dataclass(frozen=True)
@@ -86,12 +88,14 @@ class Networks:
         def init(key: Any) -> Any:
             return net.init(key, *inputs, dtype=self.dtype)
 
+        if len(self) <= _FEW:
+            return _each(init, self.seeds, xp)
         try:
             made = vmap(init)(xp.stack([random.key(seed, self.backend) for seed in self.seeds]))
             if not _is_equal(tree.map(lambda a: a[0, ...], made), init(self.seeds[0]), xp):
                 raise ValueError("an initializer draws otherwise for many networks")
         except Exception:  # an initializer of the user's own; what is wrong in it shows here
-            made = tree.map(lambda *arrays: xp.stack(arrays), *map(init, self.seeds))
+            made = _each(init, self.seeds, xp)
         return made
 
     # Their data.
@@ -116,7 +120,17 @@ class Networks:
     def _keys(self) -> tuple[Any, Any]:
         """The keys of the networks' orders and of their draws: (networks, 2)."""
         keys = self.backend.xp.stack([each.key for each in self.batches])
-        return tuple(vmap(lambda k: tuple(random.fold_in(k, n) for n in (SHUFFLE, DRAW)))(keys))
+
+        def both(key: Any) -> Any:
+            return random.fold_in(key, SHUFFLE), random.fold_in(key, DRAW)
+
+        return self._each_key(both, keys)
+
+    def _each_key(self, draw: Callable[[Any], Any], keys: Any) -> Any:
+        """What a function of one key gives for each; one after another where they are few."""
+        if len(self) > _FEW:  # under vmap nothing goes through the library's compiler
+            return vmap(draw)(keys)
+        return _each(draw, [keys[k, :] for k in range(len(self))], self.backend.xp)
 
     def orders(self, epoch: int, permutations: Any = None) -> Any:
         """The numbers of the samples in the order of an epoch: (networks, samples).
@@ -127,8 +141,16 @@ class Networks:
         batches, own = self.first.batches, self.own
         if not batches.shuffle:
             return own
-        keys = vmap(lambda key: random.fold_in(key, epoch))(self._keys[0])
-        orders = (permutations or _permutations)(keys, batches.dataset.size)
+        size = batches.dataset.size
+        if permutations is None:
+
+            def order(key: Any) -> Any:
+                return random.permutation(random.fold_in(key, epoch), size)
+
+            orders = self._each_key(order, self._keys[0])
+        else:
+            keys = self._each_key(lambda key: random.fold_in(key, epoch), self._keys[0])
+            orders = permutations(keys, size)
         return orders if own is None else self._chosen(own, orders)
 
     def _chosen(self, own: Any, orders: Any) -> Any:
@@ -145,7 +167,11 @@ class Networks:
         if not batches.draws:
             return None
         shape = (self.per_epoch, 2)
-        return vmap(lambda key: random.bits(random.fold_in(key, epoch), shape, 0))(self._keys[1])
+
+        def draw(key: Any) -> Any:
+            return random.bits(random.fold_in(key, epoch), shape, 0)
+
+        return self._each_key(draw, self._keys[1])
 
     def losses(self, losses: Any, epoch: int) -> Any:
         """The loss of each network in epochs from that of their steps: (networks, epochs, steps).
@@ -174,8 +200,9 @@ class Networks:
         return xp.reshape(xp.take(array, xp.reshape(rows, (-1,))), rows.shape)
 
 
-def _permutations(keys: Any, n: int) -> Any:
-    return vmap(lambda key: random.permutation(key, n))(keys)
+def _each(f: Callable[[Any], Any], values: Sequence[Any], xp: Any) -> Any:
+    """What a function gives for each value, stacked."""
+    return tree.map(lambda *arrays: xp.stack(arrays), *map(f, values))
 
 
 def _is_equal(left: Any, right: Any, xp: Any) -> bool:
