@@ -90,7 +90,7 @@ class JAX(Backend):
             if turns == 1:
                 return once(kept, None)
             kept, outs = jax.lax.scan(once, kept, None, turns)
-            return kept, outs.reshape(-1)
+            return kept, outs.reshape(-1, *outs.shape[2:])
 
         return jax.jit(loop, static_argnums=2, donate_argnums=0)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 from backends.expressions import Expression
 
@@ -96,6 +96,18 @@ class Lowering:
         return self.context() if self.quiet else nullcontext()
 
 
+class Taken(NamedTuple):
+    """Data of many networks in a kernel of loops: of number k, the rows `rows[k]` of `array`.
+
+    Attributes:
+        array: (samples, ...), of all networks.
+        rows: (networks, count) integers, in range.
+    """
+
+    array: Any
+    rows: Any
+
+
 @dataclass(frozen=True)
 class LoopCompiler:
     """A compiler of explicit loops for a library's arrays.
@@ -103,7 +115,11 @@ class LoopCompiler:
     Attributes:
         build: from the source of `run(steps, times, *pointers)`, and the dtypes of what is pointed
             to, to the function `run(steps, times, *arrays)`. No two arrays may overlap. Where
-            threads share a kernel, it is given `threads=`, how many, and `shared_bytes=`, too.
+            threads share a kernel, it is given `threads=`, how many, and `shared_bytes=`, too. The
+            function has a method `each(networks, apart, steps, times, *arrays)`, which carries it
+            out for each of the networks of these numbers: the memory of number k starts k times
+            `apart` elements, a number for each array, behind that of number 0; what is `Taken` is
+            gathered first. In "cuda" the source is then of a `Function` whose `networks` is True.
         flat: the elements of an array as a vector that lies in one piece, its own memory if it can.
         products: the dtypes, by name, of whose matrices the source may leave the product to the
             library's BLAS: product_float32(m, n, k, *a, *b, *out) for (m, k) by (k, n). A matrix
@@ -120,6 +136,8 @@ class LoopCompiler:
         shared_bytes: the memory that the threads of a kernel may share.
         automatic: whether engine="auto" takes loops for one network, where measurements on hardware
             show that they win; if not, only engine="loops" does.
+        permutations: from keys of `backends.random`, (keys, 2), and n to what its `permutation`
+            gives for each, (keys, n), where that can be had faster; else None.
     """
 
     build: Callable[..., Callable[..., None]]
@@ -129,3 +147,4 @@ class LoopCompiler:
     threads: int = 1
     shared_bytes: int = 0
     automatic: bool = True
+    permutations: Callable[[Any, int], Any] | None = None

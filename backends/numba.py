@@ -25,9 +25,10 @@ from typing import Any
 import llvmlite.binding as llvm
 import numpy as np
 
-from backends import openblas
-from backends.lowering import LoopCompiler
+from backends import openblas, threads
+from backends.lowering import LoopCompiler, Taken
 from backends.numba_arithmetic import VECTORS
+from backends.numba_random import permutations
 
 # What a kernel's source finds in its module beside the functions of `math`.
 _NUMPY = "bool_ ceil float32 float64 floor int8 int16 int32 int64 rint trunc uint8 uint16 uint32"
@@ -225,7 +226,7 @@ def _address(name: str) -> int | None:
 
 
 class _Kernel:
-    """Machine code in memory: `kernel(steps, times, *arrays)`."""
+    """Machine code in memory: `kernel(steps, times, *arrays)`, and for many networks `each`."""
 
     def __init__(self, code: bytes, dtypes: Sequence[str]) -> None:
         name, called, binary = code.split(b"\n", 2)
@@ -242,11 +243,45 @@ class _Kernel:
         self._room = ctypes.c_void_p(), ctypes.c_void_p()
 
     def __call__(self, steps: int, times: int, *arrays: Any) -> None:
-        for array, dtype in zip(arrays, self._dtypes, strict=True):
-            if array.dtype != dtype or not array.flags.c_contiguous:
-                raise TypeError(f"a kernel expected a contiguous array of {dtype}")
+        self._check(arrays)
         room = map(ctypes.addressof, self._room)
         self._call(*room, steps, times, *[array.ctypes.data for array in arrays])
 
+    def each(
+        self, networks: Sequence[int], apart: Sequence[int], steps: int, times: int, *arrays: Any
+    ) -> None:
+        """The kernel for each of these networks, spread over the threads; see `LoopCompiler`."""
+        self._check([a.array if isinstance(a, Taken) else a for a in arrays])
+        room = list(map(ctypes.addressof, self._room))  # which a kernel without errors leaves alone
+        # Of what is taken, nothing is known yet.
+        starts = [0 if isinstance(a, Taken) else a.ctypes.data for a in arrays]
+        sizes = [0 if isinstance(a, Taken) else a.itemsize for a in arrays]
+        memory = [(s, n * a) for s, n, a in zip(starts, sizes, apart, strict=True)]
+        taken = [(i, each) for i, each in enumerate(arrays) if isinstance(each, Taken)]
+        rooms: list[list[np.ndarray]] = []  # for what is taken, those that no thread is using
 
-NATIVE = LoopCompiler(build, np.ravel, openblas.products())
+        def one(place: int) -> None:
+            network = networks[place]
+            places = [start + network * step for start, step in memory]
+            room_ = rooms.pop() if rooms else [_room(each) for _, each in taken]
+            for (i, each), array in zip(taken, room_, strict=True):
+                # "clip" writes straight to where it is told; all are in range.
+                each.array.take(each.rows[network], axis=0, out=array, mode="clip")
+                places[i] = array.ctypes.data
+            self._call(*room, steps, times, *places)
+            rooms.append(room_)
+
+        threads.shared(one, len(networks))
+
+    def _check(self, arrays: Sequence[Any]) -> None:
+        for array, dtype in zip(arrays, self._dtypes, strict=True):
+            if array.dtype != dtype or not array.flags.c_contiguous:
+                raise TypeError(f"a kernel expected a contiguous array of {dtype}")
+
+
+def _room(taken: Taken) -> np.ndarray:
+    """Memory for what one network takes."""
+    return np.empty((taken.rows.shape[1], *taken.array.shape[1:]), taken.array.dtype)
+
+
+NATIVE = LoopCompiler(build, np.ravel, openblas.products(), permutations=permutations)

@@ -1,7 +1,7 @@
 """How wide must the hidden layer be? A thousand networks learn XOR at once, for every width.
 
-`vmap` turns a function that trains one network from one seed into one that trains a batch of them,
-each operation acting on all at once. Drawn: the share of the networks that learned XOR.
+`fit_many` trains networks of one architecture together, each from its own seed. Drawn: the share of
+the networks that learned XOR.
 
 Run it on any library you have: python examples/many_networks.py --backend torch --out widths.png
 """
@@ -11,30 +11,13 @@ from pathlib import Path
 import click
 
 import backends
-from backends import random
-from tinynn import grad, vmap
+from tinynn import fit_many
 from tinynn.functional import tanh
 from tinynn.layers import Linear, Sequential
-from tinynn.losses import BinaryCrossEntropy
 from tinynn.optim import Adam
-from tinynn.trace import namespace
 
 X = [[0, 0], [0, 1], [1, 0], [1, 1]]
 Y = [[0], [1], [1], [0]]
-
-
-def trained(key, x, y, width, steps):
-    """Whether the network that starts from this key has learned all four rows: 0 or 1."""
-    net = Sequential(Linear(width), tanh, Linear(1))
-    loss, optimizer = BinaryCrossEntropy(), Adam(learning_rate=0.1)
-    params = net.init(key, x)[0]
-    state = optimizer.init(params)
-    for _ in range(steps):
-        gradient = grad(lambda params: loss(net(params, x), y))(params)
-        params, state = optimizer.update(gradient, state, params)
-    xp = namespace(key)
-    right = xp.equal(net(params, x) > 0, y > 0.5)
-    return xp.astype(xp.all(right), x.dtype)
 
 
 def main(backend, networks=1000, widths=range(1, 9), steps=200):
@@ -43,9 +26,14 @@ def main(backend, networks=1000, widths=range(1, 9), steps=200):
     x, y = (backend.asarray(table, dtype="float32") for table in (X, Y))
     shares = {}
     for width in widths:
-        keys = random.bits(random.key(width, backend), (networks, 2))
-        learned = vmap(lambda key, width=width: trained(key, x, y, width, steps))(keys)
-        shares[width] = float(backend.to_host(backend.xp.mean(learned)))
+        net = Sequential(Linear(width), tanh, Linear(1))
+        stack = fit_many(
+            net, x, y, networks=networks, loss="binary_cross_entropy", optimizer=Adam(0.1),
+            epochs=steps, batch_size=None,
+        )  # fmt: skip
+        right = (stack.predict(x) > 0) == (y > 0.5)  # (networks, 4, 1)
+        learned = backend.xp.all(right, axis=(1, 2))
+        shares[width] = sum(backend.to_host(learned).tolist()) / networks
         print(f"{width} hidden: {shares[width]:6.1%} of {networks} networks learned XOR")
     return shares
 

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from tinynn.explanation import explain
     from tinynn.training.fit import fit
     from tinynn.training.imported import from_onnx
+    from tinynn.training.many import ModelStack, fit_many
     from tinynn.training.model import Model
     from tinynn.transforms.cond import cond, while_loop
     from tinynn.transforms.record import record
@@ -58,10 +59,12 @@ if TYPE_CHECKING:
 # Imported on first use, since a program that takes derivatives needs none of it.
 _MODULES = {
     "Model": "tinynn.training",
+    "ModelStack": "tinynn.training",
     "compile": "tinynn.compiler",
     "cond": "tinynn.transforms.cond",
     "explain": "tinynn.explanation",
     "fit": "tinynn.training",
+    "fit_many": "tinynn.training",
     "from_onnx": "tinynn.training.imported",
     "record": "tinynn.transforms.record",
     "scan": "tinynn.transforms.scan",
@@ -92,8 +95,8 @@ def load(
     backend: str | backends.Backend | None = None,
     custom: Mapping[str, Any] | None = None,
     dtype: Any = None,
-) -> "Model":
-    """Read a model that `Model.save` wrote, table preparation included.
+) -> Any:
+    """Read a `Model` that `Model.save` wrote, table preparation included, or a `ModelStack`.
 
     The arguments are those of `tinynn.training.load`.
     """
@@ -111,6 +114,7 @@ def _preparation(config: Mapping[str, Any]) -> Any:
 __version__ = "0.1.0"
 __all__ = [
     "Model",
+    "ModelStack",
     "Namespace",
     "checkpoint",
     "compile",
@@ -119,6 +123,7 @@ __all__ = [
     "custom_vjp",
     "explain",
     "fit",
+    "fit_many",
     "from_onnx",
     "grad",
     "hessian",

@@ -16,7 +16,16 @@ from typing import Any, Self
 
 from backends import scoped
 
-__all__ = ["Configured", "from_config", "label", "require", "require_count", "to_config"]
+__all__ = [
+    "Configured",
+    "Each",
+    "from_config",
+    "is_off",
+    "label",
+    "require",
+    "require_count",
+    "to_config",
+]
 
 
 def label(value: Any) -> str:
@@ -103,9 +112,55 @@ def _check_arguments(cls: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
             )
 
 
+class Each(tuple[float, ...]):
+    """A number that is not the same for all of many networks: one for each of them.
+
+    A setting that is a number holds one where it was given a list or a vector of numbers:
+    `tinynn.fit_many` trains a network with each.
+
+    >>> from tinynn.optim import Adam
+    >>> Adam(learning_rate=[0.1, 0.01]).learning_rate
+    (0.1, 0.01)
+    """
+
+    __slots__ = ()
+
+    @classmethod
+    def of(cls, value: Any) -> "Each | None":
+        """The numbers of a list or vector of them; None for anything else."""
+        listed = isinstance(value, list | tuple) or getattr(value, "ndim", 0) == 1
+        if not listed or not len(value):
+            return None
+        if not isinstance(value, list | tuple):
+            value = [float(value[i]) for i in range(len(value))]
+        numeric = all(isinstance(n, numbers.Real) and not isinstance(n, bool) for n in value)
+        return cls(map(float, value)) if numeric else None
+
+
+def is_off(value: Any) -> bool:
+    """True for a number that is 0, which a part may be left out for; numbers of many never are."""
+    return isinstance(value, int | float) and value == 0.0
+
+
 def require(owner: Any, name: str, holds: Callable[[Any], bool], expected: str) -> None:
-    """ValueError, naming the owner, its setting and what was expected, unless `holds(setting)`."""
+    """ValueError, naming the owner, its setting and what was expected, unless `holds(setting)`.
+
+    A setting that is a float may be one for each of many networks: see `Each`.
+    """
     setting = getattr(owner, name)
+    field = getattr(owner, "__dataclass_fields__", {}).get(name)
+    each = Each.of(setting) if field is not None and field.type in (float, "float") else None
+    if each is None:
+        _require(owner, name, setting, holds, expected)
+        return
+    for number in each:
+        _require(owner, name, number, holds, f"{expected}, or as many as networks")
+    object.__setattr__(owner, name, each)
+
+
+def _require(
+    owner: Any, name: str, setting: Any, holds: Callable[[Any], bool], expected: str
+) -> None:
     try:
         if holds(setting):
             return

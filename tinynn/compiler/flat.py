@@ -42,18 +42,22 @@ class Storage:
 
     __hash__ = None  # type: ignore[assignment]
 
-    def stored(self, xp: Any, values: Sequence[Any]) -> list[Any]:
-        """The arrays that hold copies of these values."""
+    def stored(self, xp: Any, values: Sequence[Any], lead: tuple[int, ...] = ()) -> list[Any]:
+        """The arrays that hold copies of these values; `lead`: the axes that all have before."""
         copies = [xp.asarray(value, copy=True) for value in values]
-        flat = [xp.concat([xp.reshape(copies[p], (-1,)) for p in row]) for row in self.rows]
+        flat = [
+            xp.concat([xp.reshape(copies[p], (*lead, -1)) for p in row], axis=len(lead))
+            for row in self.rows
+        ]
         return flat + [copies[place] for place in self.others]
 
-    def values(self, xp: Any, kept: Sequence[Any]) -> list[Any]:
-        """The values that these arrays hold, in memory of theirs."""
+    def values(self, xp: Any, kept: Sequence[Any], lead: tuple[int, ...] = ()) -> list[Any]:
+        """The values that these arrays hold, in memory of theirs; `lead` as in `stored`."""
         out = dict(zip(self.others, kept[len(self.rows) :], strict=True))
         for row, vector in zip(self.rows, kept, strict=False):
             for place, start, shape in zip(row, self.starts, self.shapes, strict=True):
-                out[place] = xp.reshape(vector[start : start + prod(shape)], shape)
+                part = vector[..., start : start + prod(shape)]
+                out[place] = xp.reshape(part, (*lead, *shape))
         return [out[place] for place in sorted(out)]
 
 

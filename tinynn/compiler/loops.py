@@ -11,6 +11,7 @@ from typing import Any
 from backends.lowering import LoopCompiler
 from tinynn.compiler.codegen.emitter import LoopEmitter
 from tinynn.compiler.codegen.gather import check_indices
+from tinynn.compiler.codegen.language import Function
 from tinynn.compiler.codegen.renderers import RENDERERS
 from tinynn.compiler.codegen.schedule import is_item
 from tinynn.compiler.flat import packed
@@ -24,6 +25,9 @@ from tinynn.transforms.graph import Graph, Node
 # What a call costs in a library that costs nothing in loops, and what loops cost to be compiled, in
 # seconds: the least and the most that was measured.
 _CALL, _ELEMENT = 0.25e-6, 0.1e-9
+# Of many networks, whose arrays lie in no cache between two calls, an element costs more; and they
+# are compiled when they are expected to gain, not only when they are sure to.
+_ELEMENT_OF_MANY, _EXPECTED = 1e-9, 0.5
 _COMPILING, _COMPILING_CALL = 2.5, 0.06
 # Elements, and multiplications of a product: beyond them the work takes longer than the calls, and
 # a library that has several threads for it may be faster.
@@ -32,8 +36,10 @@ _LARGEST, _LARGEST_PRODUCT = 2**18, 2**22
 _SLOWER = {"pow": 1.5e-9, "log2": 0.4e-9, "log10": 0.4e-9}
 
 
-def worth_compiling(graph: Graph, steps: int) -> bool:
+def worth_compiling(graph: Graph, steps: int, networks: int = 1) -> bool:
     """True if so many steps of a program take longer in calls than compiling loops does.
+
+    networks: for how many a call acts at once.
 
     It decides from the program's size, not from timing, so that the answer is the same every time.
     """
@@ -47,9 +53,12 @@ def worth_compiling(graph: Graph, steps: int) -> bool:
     ):
         return False
     sizes = [(size(node), times) for node, times in calls]
-    saved = sum(times * (_CALL + count * _ELEMENT) for count, times in sizes)
-    saved -= sum(times * size(node) * _SLOWER.get(node.name, 0.0) for node, times in calls)
-    return steps * saved > _COMPILING + len(calls) * _COMPILING_CALL
+    element = _ELEMENT if networks == 1 else networks * _ELEMENT_OF_MANY
+    saved = sum(times * (_CALL + count * element) for count, times in sizes)
+    slower = sum(times * size(node) * _SLOWER.get(node.name, 0.0) for node, times in calls)
+    compiling = _COMPILING + len(calls) * _COMPILING_CALL
+    expected = 1.0 if networks == 1 else _EXPECTED
+    return steps * (saved - networks * slower) > compiling * expected
 
 
 def _calls(graph: Graph, times: int = 1) -> Iterator[tuple[Node, int]]:
@@ -85,7 +94,7 @@ class Loops(Loop):
         self.graph = graph = emitter.graph
         self.inputs, self.streams = graph.inputs[:kept], graph.inputs[kept:]
         self.wanted = graph.outputs[kept]
-        self.function = emitter.function()
+        self.function = self.finished(emitter.function())
         self._render = RENDERERS[native.language]
         self.lines = self.written()
         self.source = source_of(self.lines)
@@ -100,6 +109,10 @@ class Loops(Loop):
         scratch = self.function.arguments[given:]
         self._memory = [self._zeros(each.size, backend.dtypes()[each.dtype]) for each in scratch]
         self.kept: list[Any] = []
+
+    def finished(self, function: Function) -> Function:
+        """The function that is rendered."""
+        return function
 
     def compiler(self) -> LoopCompiler:
         """The library's compiler of loops; CannotEmit if it has none."""
@@ -143,12 +156,15 @@ class Loops(Loop):
         steps, data = batches
         with self.backend.scope():
             outs = self._room(steps * times)
-            outside = self._emitter.constants.values()
-            constants = [self._flat(c.value) for c in outside]
+            constants, outside = self.constants(), self._emitter.constants.values()
             given = zip(map(id, [*self.streams, *outside]), [*data, *constants], strict=True)
             check_indices(self._emitter.work.gathers, dict(given), self.backend.to_host)
             self._function(steps, times, outs, *self.kept, *data, *constants, *self._memory)
         return outs
+
+    def constants(self) -> list[Any]:
+        """The arrays from outside, as the function is given them."""
+        return [self._flat(each.value) for each in self._emitter.constants.values()]
 
     def _room(self, count: int) -> Any:
         """New memory for what is wanted of so many steps."""

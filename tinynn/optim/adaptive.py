@@ -4,7 +4,7 @@ from dataclasses import KW_ONLY, dataclass
 from types import SimpleNamespace
 from typing import Any
 
-from tinynn.config import require
+from tinynn.config import is_off, require
 from tinynn.trace import namespace
 
 from .base import Array, Number, Optimizer, Slots, previous
@@ -58,7 +58,7 @@ class RMSprop(Optimizer):
 
     def slot_names(self) -> tuple[str, ...]:
         centered = ("sum",) if self.centered else ()
-        return ("sum_of_squares", *centered, *(("velocity",) if self.momentum != 0.0 else ()))
+        return ("sum_of_squares", *centered, *(("velocity",) if not is_off(self.momentum) else ()))
 
     def step_scalars(self, values: Any, step: Array) -> Any:
         root = sqrt(1.0 - values.decay)

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any, ClassVar, TypeAlias
 
 from tinynn import tree
-from tinynn.config import Configured, label, require
+from tinynn.config import Configured, Each, label, require
 from tinynn.trace import backend_of, namespace
 
 from .patterns import ALL, as_patterns, first_match, require_matches, require_patterns
@@ -68,9 +68,11 @@ class GradientTransformation(Configured):
             if name not in _RANGES or isinstance(value, Schedule) or is_plain_schedule(value):
                 continue
             holds, expected = _RANGES[name]
-            good = is_number(value) and holds(value)
+            each = Each.of(value)  # of many networks
+            good = all(is_number(n) and holds(n) for n in ((value,) if each is None else each))
             require(self, name, lambda _, good=good: good, f"{expected}, or a schedule")  # type: ignore[misc]
-            object.__setattr__(self, name, float(value))  # NumPy's numbers would change dtypes
+            # NumPy's numbers would change dtypes.
+            object.__setattr__(self, name, float(value) if each is None else each)
         if hasattr(self, "mask"):
             require_patterns(self, "mask")
 

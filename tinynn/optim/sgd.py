@@ -3,7 +3,7 @@
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
-from tinynn.config import require
+from tinynn.config import is_off, require
 from tinynn.trace import namespace
 
 from .base import Array, Number, Optimizer, Slots
@@ -44,11 +44,14 @@ class SGD(Optimizer):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(
-            self, "nesterov", lambda used: not used or self.momentum != 0.0, "used with momentum"
+            self,
+            "nesterov",
+            lambda used: not (used and is_off(self.momentum)),
+            "used with momentum",
         )
 
     def slot_names(self) -> tuple[str, ...]:
-        return ("velocity",) if self.momentum != 0.0 else ()
+        return () if is_off(self.momentum) else ("velocity",)
 
     def update_leaf(
         self, gradient: Array, parameter: Array, slots: Slots, scalars: Any

@@ -13,7 +13,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -72,7 +72,7 @@ def pack(
 
     Parameters
     ----------
-    kind : what the file holds, "model" or "checkpoint"
+    kind : what the file holds, "model", "stack" or "checkpoint"
     tensors : names and host arrays (with `dtype.name`, `shape` and `tobytes()`), in order
     description : what JSON can hold
 
@@ -112,7 +112,7 @@ def pack(
 
 
 def unpack(
-    blob: bytes, path: str | os.PathLike[str], kind: str = "model"
+    blob: bytes, path: str | os.PathLike[str], kind: str | Sequence[str] = "model"
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors and the description of a file's bytes, once the digest has been checked.
 
@@ -142,7 +142,8 @@ def unpack(
         header = json.loads(blob[8 : 8 + size])
         description = json.loads(header.pop("__metadata__")["tinynn"])
         layout, found = description["format"], description.get("kind")
-        if layout == FORMAT and found == kind:  # the header has kept the tensors' order
+        kinds = (kind,) if isinstance(kind, str) else tuple(kind)
+        if layout == FORMAT and found in kinds:  # the header has kept the tensors' order
             return {name: _tensor(**tensors[name]) for name in header}, description
     except (safetensors.SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ModelFileError(
@@ -151,7 +152,7 @@ def unpack(
         ) from error
     if layout == FORMAT:
         hint = "give it to fit(resume=...)" if found == "checkpoint" else "give it to tinynn.load"
-        raise ModelFileError(f"{path}: expected a {kind}, got a {found}. To fix it: {hint}.")
+        raise ModelFileError(f"{path}: expected a {kinds[0]}, got a {found}. To fix it: {hint}.")
     raise ModelFileError(
         f"{path}: expected a model file of format {FORMAT}, got format {layout}. "
         "It was written by another version of tinynn: read it with that one."
@@ -169,7 +170,7 @@ def _what(blob: bytes) -> str:
 
 
 def read(
-    path: str | os.PathLike[str], kind: str = "model"
+    path: str | os.PathLike[str], kind: str | Sequence[str] = "model"
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors and the description of the file at `path`; errors as `unpack`."""
     return unpack(Path(path).read_bytes(), path, kind)

@@ -1,4 +1,4 @@
-"""Reading the models that `Model.save` wrote."""
+"""Reading the models that `Model.save` wrote, and the stacks of them that `ModelStack.save` did."""
 
 import os
 import reprlib
@@ -12,6 +12,7 @@ from tinynn.data import host
 from tinynn.metrics import KNOWN
 from tinynn.training import files
 from tinynn.training.history import History
+from tinynn.training.many.stack import HISTORY, ModelStack
 from tinynn.training.model import Model, Preparation, non_finite, placed
 
 
@@ -21,8 +22,10 @@ def load(
     custom: Mapping[str, Any] | None = None,
     dtype: Any = None,
     preparation: Callable[[Mapping[str, Any]], Preparation] | None = None,
-) -> Model:
+) -> Any:
     """Read a model that `Model.save` wrote, onto any backend (None: the host's library).
+
+    A file that `ModelStack.save` wrote gives a `ModelStack`.
 
     `dtype` is that of the floating-point parameters, if not the file's. `custom` gives the layers,
     functions, losses and metrics that are the user's own, by name. Nothing is ever imported by a
@@ -39,20 +42,46 @@ def load(
 
     """
     home = host() if backend is None else backends.get(backend)
-    tensors, description = files.read(path, kind="model")
+    tensors, description = files.read(path, kind=("model", "stack"))
     own = dict(custom or {})
-    _check_description(path, description)
+    many = description["kind"] == "stack"
+    _check_description(path, description, _STACK if many else _MODEL)
     try:
         net = layers.from_config(description["network"], {**_imported(), **own})
         loss = losses.from_config(description["loss"], own)
         metrics = config.from_config(description["metrics"], {**KNOWN, **own})
-        history, columns = History(description["history"]), tuple(description["columns"])
-        extra, of_state = dict(description["extra"]), set(description["state"])
-        prepared = _preparation(description["preparation"], preparation)
+        of_state = set(description["state"])
+        rest: dict[str, Any] = {"columns": tuple(description["columns"])}
+        if not many:
+            rest |= {
+                "history": History(description["history"]),
+                "extra": dict(description["extra"]),
+                "preparation": _preparation(description["preparation"], preparation),
+            }
     except (TypeError, RecursionError) as error:
         raise files.damaged(path, "a model", error) from error
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+    if many:
+        rest |= {name: tuple(description[name]) for name in ("epochs", "seeds")}
+        shown = {name: tensors.pop(f"{HISTORY}{name}", None) for name in description["history"]}
+        rest["history"] = {name: _shown(path, name, tensor) for name, tensor in shown.items()}
+    params, state = _trees(path, tensors, of_state, home, dtype)
+    kind: Any = ModelStack if many else Model
+    return kind(net, params, state, loss=loss, metrics=metrics, **rest)
+
+
+def _shown(path: Any, name: str, tensor: files.Tensor | None) -> Any:
+    """A measure of a stack's history, on the host."""
+    if tensor is None:
+        raise files.damaged(path, "a model", f"the history has no {name!r}")
+    return host().asarray(files.values_of(tensor, host()), dtype=tensor.dtype)
+
+
+def _trees(
+    path: Any, tensors: Mapping[str, files.Tensor], of_state: set[str], home: Backend, dtype: Any
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The parameters and the state that a file's arrays make."""
     params: dict[str, Any] = {}
     state: dict[str, Any] = {}
     with home.scope():
@@ -67,10 +96,7 @@ def load(
             place[last] = placed(at, home, values, tensor.dtype, dtype)
         if bad := non_finite(home, [*tree.paths(params), *tree.paths(state)]):
             raise files.damaged(path, "a model", f"parameter {bad!r} holds NaN or infinity")
-    return Model(
-        net, params, state, history=history, loss=loss, metrics=metrics, columns=columns,
-        extra=extra, preparation=prepared,
-    )  # fmt: skip
+    return params, state
 
 
 def _imported() -> Mapping[str, Any]:
@@ -89,35 +115,50 @@ def _preparation(config: Any, build: Callable[[Any], Preparation] | None) -> Pre
     return build(config)
 
 
-def _check_description(path: str | os.PathLike[str], description: dict[str, Any]) -> None:
+def _is_config(value: Any) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("class", value.get("function")), str)
+
+
+def _is_list_of(value: Any, holds: Callable[[Any], bool]) -> bool:
+    return isinstance(value, list) and all(map(holds, value))
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) or _is_list_of(value, _is_number)
+
+
+# What each part of a file's description has to be, of any file, of a model's and of a stack's.
+_PARTS: dict[str, Callable[[Any], bool]] = {
+    "network": _is_config,
+    "loss": lambda value: value is None or _is_config(value),
+    "metrics": lambda value: _is_list_of(value, _is_config),
+    "columns": lambda value: _is_list_of(value, _is_text),
+    "state": lambda value: _is_list_of(value, _is_text),
+}
+_MODEL: dict[str, Callable[[Any], bool]] = _PARTS | {
+    "history": lambda value: (
+        isinstance(value, dict) and all(_is_list_of(v, _is_number) for v in value.values())
+    ),
+    "extra": lambda value: isinstance(value, dict),
+    "preparation": lambda value: value is None or isinstance(value, dict),
+}
+_STACK: dict[str, Callable[[Any], bool]] = _PARTS | {
+    "history": lambda value: _is_list_of(value, _is_text),
+    "epochs": lambda value: _is_list_of(value, _is_number),
+    "seeds": lambda value: _is_list_of(value, _is_number),
+}
+
+
+def _check_description(
+    path: str | os.PathLike[str],
+    description: dict[str, Any],
+    sound: Mapping[str, Callable[[Any], bool]],
+) -> None:
     """ModelFileError unless each part of a file's description is of the kind that `save` writes."""
-
-    def is_config(value: Any) -> bool:
-        return isinstance(value, dict) and isinstance(
-            value.get("class", value.get("function")), str
-        )
-
-    def is_list_of(value: Any, holds: Callable[[Any], bool]) -> bool:
-        return isinstance(value, list) and all(map(holds, value))
-
-    def is_text(value: Any) -> bool:
-        return isinstance(value, str)
-
-    def is_number(value: Any) -> bool:
-        return isinstance(value, int | float) or is_list_of(value, is_number)
-
-    sound: dict[str, Callable[[Any], bool]] = {
-        "network": is_config,
-        "loss": lambda value: value is None or is_config(value),
-        "metrics": lambda value: is_list_of(value, is_config),
-        "history": lambda value: (
-            isinstance(value, dict) and all(is_list_of(v, is_number) for v in value.values())
-        ),
-        "columns": lambda value: is_list_of(value, is_text),
-        "state": lambda value: is_list_of(value, is_text),
-        "extra": lambda value: isinstance(value, dict),
-        "preparation": lambda value: value is None or isinstance(value, dict),
-    }
     for name, holds in sound.items():
         if name not in description or not holds(description[name]):
             got = reprlib.repr(description[name]) if name in description else "nothing"

@@ -28,6 +28,7 @@ from tinynn.training.batches import HOLD_OUT, Batches, StreamedBatches
 from tinynn.training.evaluation import check_targets, matched
 from tinynn.training.memory import memory_suffices
 from tinynn.training.step import Carry, TrainingStep
+from tinynn.training.varied import check_single
 
 _BATCH = 32  # samples a step where nobody says
 
@@ -104,7 +105,8 @@ def prepare(
     _check_net(net)
     check_whole(batch_size=batch_size, seed=seed)
     _check_validation(validation)
-    optimizer, measured = _optimizer(optimizer), _metrics(metrics)
+    optimizer, measured = optimizer_of(optimizer), _metrics(metrics)
+    check_single(net=net, loss=loss, optimizer=optimizer)
     source = source_of("fit: X", X) if y is None else X
     if isinstance(source, Passes):
         _check_beside_batches(batch_size, shuffle, validation)
@@ -176,7 +178,8 @@ def _check_net(net: Any) -> None:
         )
 
 
-def _optimizer(optimizer: Any) -> Any:
+def optimizer_of(optimizer: Any) -> Any:
+    """The optimizer that is meant: one, its name, or None for `Adam()`."""
     if optimizer is None or isinstance(optimizer, str):
         from tinynn import optim  # two dozen dataclasses, which take their time to be made
 

@@ -252,6 +252,8 @@ class Function:
         shared: memory of its own that the threads share, and that does not outlive a call.
         body: what it does.
         threads: how many threads carry it out, a power of two; 1 needs no barriers.
+        networks: whether it is carried out for many networks at once, a block of threads each: the
+            arguments of number k start k times so many elements behind those of number 0.
     """
 
     name: str
@@ -260,6 +262,7 @@ class Function:
     shared: tuple[Buffer, ...]
     body: tuple[Statement, ...]
     threads: int = 1
+    networks: bool = False
 
     @property
     def shared_bytes(self) -> int:

@@ -62,22 +62,10 @@ class Compiled:
 
     def _program(self, size: int, carry: Carry, *, again: bool = True) -> Loop:
         """The program for batches of this size; `again`: record it twice, to see it is the same."""
-        if unrecorded := set(getattr(self.step.optimizer, "needs", ())) - {"value"}:
-            raise RecordingError(
-                f"the optimizer needs {', '.join(sorted(unrecorded))}, which a recorded step lacks"
-            )
+        check_needs(self.step.optimizer)
         batch = self.batches.dataset.between(0, size)
         key = self.batches.keys(Epoch(0, None), 0, 1)[0, ...] if self.batches.draws else None
-        try:
-            graph = recorded(self.step, self.backend, carry, batch, key)
-            twin = recorded(self.step, self.backend, carry, batch, key) if again else graph
-        except TypeError as error:  # a library refuses arrays that are not its own
-            raise RecordingError(str(error)) from error
-        if again and (where := difference(graph, twin, self.backend.to_host)):
-            raise RecordingError(
-                f"it is not the same in each call: {where}. It draws random numbers of its own, or "
-                "counts its calls; draw with scope.random, and keep what changes in scope.state"
-            )
+        graph = checked(self.step, self.backend, carry, batch, key, again=again)
         return self.kind(graph, len(tree.leaves(carry)), self.backend, slots_of(carry))
 
     def _last_program(self, size: int, carry: Carry) -> Loop:
@@ -172,6 +160,29 @@ def recorded(step: Any, backend: Any, *arguments: Any) -> Graph:
     with lowering.recording() if lowering else nullcontext():
         decompositions = lowering.decompositions if lowering else None
         return record(step, *arguments, decompositions=decompositions)
+
+
+def check_needs(optimizer: Any) -> None:
+    """RecordingError for an optimizer that needs more than a recorded step gives it."""
+    if unrecorded := set(getattr(optimizer, "needs", ())) - {"value"}:
+        raise RecordingError(
+            f"the optimizer needs {', '.join(sorted(unrecorded))}, which a recorded step lacks"
+        )
+
+
+def checked(step: Any, backend: Any, *arguments: Any, again: bool = True) -> Graph:
+    """A step as a graph; RecordingError if it is another one when it is recorded `again`."""
+    try:
+        graph = recorded(step, backend, *arguments)
+        twin = recorded(step, backend, *arguments) if again else graph
+    except TypeError as error:  # a library refuses arrays that are not its own
+        raise RecordingError(str(error)) from error
+    if again and (where := difference(graph, twin, backend.to_host)):
+        raise RecordingError(
+            f"it is not the same in each call: {where}. It draws random numbers of its own, or "
+            "counts its calls; draw with scope.random, and keep what changes in scope.state"
+        )
+    return graph
 
 
 def slots_of(carry: Carry) -> list[list[int]]:

@@ -67,8 +67,11 @@ reinterpret_cast short signed sizeof static static_assert static_cast struct swi
 throw true try typedef typeid typename union unsigned using virtual void volatile wchar_t
 EOF INFINITY NAN NULL RAND_MAX assert blockDim blockIdx gridDim threadIdx warpSize
 combined floor_divide floor_mod memory point power"""
+# Given to a kernel of many networks: which they are, and how many elements lie between theirs.
+_OF_NETWORKS = ("networks", "apart")
 #: Names that mean something in a kernel's source.
-RESERVED = {*_WORDS.split(), *(f"{name}_of_{dtype}" for name in REDUCTIONS for dtype in BYTES)}
+RESERVED = {*_WORDS.split(), *_OF_NETWORKS}
+RESERVED |= {f"{name}_of_{dtype}" for name in REDUCTIONS for dtype in BYTES}
 # Each thread's number is put down, and halves of them are taken into the others.
 _COMBINED = """\
 __device__ {t} {name}({t} mine, void* room) {{
@@ -102,6 +105,8 @@ class _Renderer:
     def lines(self) -> Iterator[str]:
         function = self.function
         given = [f"const long long {number.name}" for number in function.numbers]
+        if function.networks:
+            given += [f"const long long* __restrict__ {name}" for name in _OF_NETWORKS]
         given += [f"{_TYPES[b.dtype]}* __restrict__ {b.name}" for b in function.arguments]
         head = f'extern "C" __global__ void __launch_bounds__({function.threads})'
         block = list(self._block(function.body, 1))
@@ -113,7 +118,12 @@ class _Renderer:
         yield "}"
 
     def _memory(self) -> Iterator[str]:
-        """The shared memory: what a reduction over the threads needs, and the rest in one piece."""
+        """The memory of this block's network; and what threads share: that of reductions, and the
+        rest in one piece.
+        """
+        if self.function.networks:
+            for i, each in enumerate(self.function.arguments):
+                yield f"  {each.name} += networks[blockIdx.x] * apart[{i}];"
         if any(isinstance(each, Combine) for each in walk(self.function.body)):
             yield f"  __shared__ double combined[{self.function.threads}];"
         if self.function.shared:

@@ -1,0 +1,6 @@
+"""Many networks trained in one program: `fit_many`, and the `ModelStack` it returns."""
+
+from tinynn.training.many.fitting import fit_many
+from tinynn.training.many.stack import ModelStack
+
+__all__ = ["ModelStack", "fit_many"]

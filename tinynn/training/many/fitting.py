@@ -1,0 +1,331 @@
+"""fit_many: the training loop of many networks at once.
+
+`fit` is what each of them has to equal; what is checked before training, its `prepare` checks.
+"""
+
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from math import isfinite
+from numbers import Real
+from typing import Any
+
+from backends import Backend
+from tinynn import tree
+from tinynn.data import host
+from tinynn.metrics import MetricLike
+from tinynn.training import progress as bars
+from tinynn.training.batches import StreamedBatches
+from tinynn.training.evaluation import evaluate, numbers
+from tinynn.training.fit import Pace
+from tinynn.training.many.engines import select
+from tinynn.training.many.networks import Networks
+from tinynn.training.many.stack import ModelStack
+from tinynn.training.memory import memory_suffices
+from tinynn.training.problem import Problem, check_whole, optimizer_of, prepare
+from tinynn.training.varied import numbers_of, of_network, with_numbers
+
+
+def fit_many(
+    net: Any,
+    X: Any,
+    y: Any = None,
+    *,
+    networks: int | None = None,
+    seed: int | Sequence[int] = 0,
+    loss: Any = None,
+    optimizer: Any = None,
+    epochs: int = 20,
+    batch_size: int | str | None = "auto",
+    validation: Any = None,
+    metrics: Iterable[str | MetricLike] = (),
+    sample_weight: Any = None,
+    shuffle: bool | None = None,
+    progress: bool | None = None,
+    backend: str | Backend | None = None,
+    dtype: Any = None,
+    compute_dtype: Any = None,
+    engine: str = "auto",
+) -> ModelStack:
+    """Train many networks on the same X and y at once, with one call of `fit` for all.
+
+    What is given as a list varies over the networks: the seed, and any number of the optimizer,
+    the loss or a layer, such as `Adam(learning_rate=[0.1, 0.01])`. Network k is the one that `fit`
+    makes of the k-th entries alone: it starts from its own seed, sees its own order of the samples
+    and draws its own dropout.
+
+    Parameters
+    ----------
+    net, X, y, loss, optimizer, epochs, batch_size, metrics, sample_weight, shuffle, progress
+        As `fit` takes them; X and y are arrays, frames or lists, and no batches.
+    networks
+        How many; needed where nothing is a list.
+    seed
+        A seed for each network, or one number s: s, s + 1 and so on where `networks` is given, the
+        same for all networks where it is not.
+    validation
+        As `fit` takes it. A fraction is held out by the seed, so that each network has its own.
+    backend, dtype, compute_dtype
+        As `fit` takes them.
+    engine
+        "loops": the compiled training loop of a single network, carried out for each; on the CPU
+        networks are spread over threads (pip install tinynn-xp[numba]), as many as
+        OMP_NUM_THREADS says, on CUDA a thread block each, in one launch. "calls": the library's
+        functions, each acting on all networks, of the step under `vmap`; "jit": the same by the
+        library's own compiler, where it has one. "eager": one network after another, as `fit` with
+        engine="eager". "auto" takes loops where they can be compiled and pay for it, else jit, else
+        calls. What cannot be compiled is trained one by one, and a warning says why.
+
+    Returns
+    -------
+    ModelStack
+        The networks, in order.
+
+    Raises
+    ------
+    ValueError
+        Before training, for lists of two lengths, or a list where one value is needed; and as
+        `fit`.
+    TypeError, MixedArrays, BackendUnavailable, ShapeError
+        As `fit`.
+
+    Notes
+    -----
+    A network whose loss is no longer finite stays as it was after the last epoch in which it was;
+    the others go on, and one warning names it. Ctrl-C ends training with all networks as they were
+    after a whole epoch, and a warning.
+
+    With "loops" a network has the same bits whichever others are trained beside it, however many
+    threads there are, and as `fit` with engine="loops" where only the seeds vary.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from tinynn.layers import Linear
+    >>> from tinynn.optim import SGD
+    >>> x = np.asarray([[0.0], [1.0], [2.0], [3.0]])
+    >>> y = 2 * x[:, 0] + 1
+    >>> stack = fit_many(Linear(1), x, y, optimizer=SGD([0.001, 0.1]), epochs=100)
+    >>> len(stack), stack.predict(x).shape
+    (2, (2, 4, 1))
+    >>> bool(stack[1].history["loss"][-1] < stack[0].history["loss"][-1])
+    True
+    """
+    _check_shared(networks=networks, epochs=epochs, batch_size=batch_size)
+    check_whole(epochs=epochs)
+    optimizer = optimizer_of(optimizer)
+    varied = numbers_of(net=net, loss=loss, optimizer=optimizer)
+    seeds = _seeds(seed, networks, varied)
+    mine = of_network(varied, 0)
+    parts = {"net": net, "loss": loss, "optimizer": optimizer}
+    one = {name: with_numbers(part, name, mine) for name, part in parts.items()}
+
+    def problem(seed: int) -> Problem:
+        made = prepare(
+            one["net"], X, y, loss=one["loss"], optimizer=one["optimizer"], batch_size=batch_size,
+            validation=validation, seed=seed, metrics=metrics, sample_weight=sample_weight,
+            shuffle=shuffle, backend=backend, dtype=dtype, compute_dtype=compute_dtype,
+        )  # fmt: skip
+        # Network 0 may do without what others draw.
+        draws = made.batches.draws or any(path.startswith("net.") for path in varied)
+        return replace(made, batches=replace(made.batches, draws=draws))
+
+    first = problem(seeds[0])
+    if isinstance(first.batches, StreamedBatches) or not _is_in_memory(first):
+        raise TypeError(
+            "fit_many: X: expected arrays, got what is read batch by batch. To fix it: give "
+            "arrays, or train each network with fit"
+        )
+    # What is held out depends on the seed.
+    own = isinstance(validation, Real) and shuffle is not False and len(set(seeds)) > 1
+    problems = [first, *map(problem, seeds[1:])] if own else [first]
+    all_ = Networks(problems, seeds, varied)
+    with first.backend.scope(), bars.shown(progress, epochs, first.batches.dataset.size) as bar:
+        with memory_suffices(first.backend, first.batches.size):
+            training = _Training(all_, select(all_, engine, epochs), epochs, bar)
+            training.train()
+        return training.stack()
+
+
+def _check_shared(**arguments: Any) -> None:
+    """ValueError for a list where an argument has to be one for all networks."""
+    for name, value in arguments.items():
+        if isinstance(value, list | tuple) or getattr(value, "ndim", 0) > 0:
+            raise ValueError(
+                f"fit_many: {name}: expected one for all networks, got {len(value)} in a list. "
+                "To fix it: give one; what can vary are seed=, and numbers of the optimizer, the "
+                "loss and the layers, such as Adam(learning_rate=[0.1, 0.01])"
+            )
+
+
+def _seeds(seed: Any, networks: Any, varied: dict[str, Any]) -> list[int]:
+    """The seed of each network; ValueError unless all arguments are of one number of networks."""
+    if networks is not None and (
+        not hasattr(networks, "__index__") or isinstance(networks, bool) or networks < 1
+    ):
+        raise ValueError(
+            f"fit_many: networks: expected a whole number of 1 or more, got {networks!r}"
+        )
+    single = hasattr(seed, "__index__") and not getattr(seed, "ndim", 0)
+    listed = [] if single else list(seed)
+    sizes = {path: len(each) for path, each in varied.items()}
+    sizes |= {} if single else {"seed": len(listed)}
+    sizes |= {} if networks is None else {"networks": int(networks)}
+    if not sizes:
+        raise ValueError(
+            "fit_many: networks: expected how many there are to be, got no list that says it. To "
+            "fix it: give networks=8, or a list, such as seed=[0, 1, 2] or "
+            "optimizer=Adam(learning_rate=[0.1, 0.01])"
+        )
+    if len(set(sizes.values())) != 1 or min(sizes.values()) < 1:
+        said = ", ".join(f"{size} in {name}" for name, size in sizes.items())
+        raise ValueError(
+            f"fit_many: expected one number of networks, 1 or more, got {said}. To fix it: give "
+            "lists of one length"
+        )
+    count = next(iter(sizes.values()))
+    if single:
+        listed = [int(seed) + k if networks is not None else int(seed) for k in range(count)]
+    for each in listed:
+        check_whole(seed=each)
+    return [int(each) for each in listed]
+
+
+def _is_in_memory(problem: Problem) -> bool:
+    dataset: Any = problem.batches.dataset
+    return bool(getattr(getattr(dataset, "dataset", dataset), "in_memory", False))
+
+
+class _Training:
+    """The loop over the epochs of all networks."""
+
+    def __init__(self, networks: Networks, engine: Any, epochs: int, bar: bars.Bar) -> None:
+        self.networks, self.engine, self.epochs, self.bar = networks, engine, epochs, bar
+        self.problem, self.backend = networks.first, networks.backend
+        self.measured = len(self.problem.measures) > 1
+        self.alive = list(range(len(networks)))
+        self.lengths = [0] * len(networks)  # the epochs of each
+        self.columns: dict[str, list[Any]] = {name: [] for name in self.problem.measures}
+        self.carry = engine.carry()
+
+    def train(self) -> None:
+        """Epoch after epoch, until all are done or no network is left."""
+        pace, steps, epoch = Pace(self.networks.per_epoch), self.networks.per_epoch, 0
+        while epoch < self.epochs and self.alive:
+            count = 1 if self.measured else max(1, pace.steps // steps)
+            count = min(count, self.epochs - epoch)
+            try:
+                with pace, self.backend.quiet():
+                    losses = self._losses(epoch, count)
+            except KeyboardInterrupt:
+                if epoch == 0:  # there is no whole epoch to go back to
+                    raise
+                _warn(f"epoch {epoch}: interrupted: the networks are as they were after this epoch")
+                break
+            epoch += count
+            self._keep(losses, epoch)
+        if lost := [k for k in range(len(self.networks)) if k not in self.alive]:
+            named = ", ".join(f"{k} (after epoch {self.lengths[k]})" for k in lost[:10])
+            more = f" and {len(lost) - 10} more" if len(lost) > 10 else ""
+            _warn(
+                f"the loss is no longer finite in {len(lost)} of {len(self.networks)} networks, "
+                f"which stay as they were: {named}{more}. Lower their learning rates, clip the "
+                "gradients, or scale X"
+            )
+
+    def _losses(self, epoch: int, count: int) -> Any:
+        """Carry out some epochs: the losses of each network, (networks, epochs), on the host.
+
+        Networks whose losses are not finite go back to where they were, and are alive no more.
+        """
+        before, engine = self.carry, self.engine
+        losses = self.networks.losses(engine.run(epoch, count, self.alive), epoch)
+        after = engine.carry()
+        rows, sound = self._read(losses, after)
+        ends = dict.fromkeys(self.alive, count)
+        for k in [k for k in self.alive if not sound[k]]:
+            bad = (e for e, loss in enumerate(rows[k, :].tolist()) if not isfinite(loss))
+            ends[k] = next(bad, count - 1)  # if none, the last step of all
+        for end in sorted({end for end in ends.values() if end < count}):
+            chosen = [k for k, each in ends.items() if each == end]
+            engine.load(before)
+            if end:
+                engine.run(epoch, end, chosen)
+            after = engine.merged(after, engine.carry(), chosen)
+        if len(self.alive) < len(self.networks):
+            gone = [k for k in range(len(self.networks)) if k not in ends]
+            after = engine.merged(after, before, gone)
+        if min(ends.values()) < count or len(self.alive) < len(self.networks):
+            engine.load(after)
+        self.carry = after
+        for k, end in ends.items():
+            self.lengths[k] = epoch + end
+        self.alive = [k for k, end in ends.items() if end == count]
+        return rows
+
+    def _read(self, losses: Any, carry: Any) -> tuple[Any, list[bool]]:
+        """The losses on the host, and whether those and the parameters of a network are finite."""
+        xp = self.backend.xp
+        arrays = [losses, *tree.leaves(self.engine.parts(carry)[0])]
+        finite = [xp.all(xp.reshape(xp.isfinite(a), (a.shape[0], -1)), axis=1) for a in arrays]
+        flags = xp.astype(xp.all(xp.stack(finite), axis=0), losses.dtype)
+        rows = self.backend.to_host(xp.concat((losses, flags[:, None]), axis=1))
+        return rows[:, :-1], [bool(flag) for flag in rows[:, -1].tolist()]
+
+    def _keep(self, losses: Any, epoch: int) -> None:
+        """Put what was measured to the history, and show it."""
+        self.columns["loss"].append(losses)
+        last = losses[:, -1].tolist()
+        row = {"epoch": epoch, "loss": _mean([last[k] for k in self.alive])}
+        if self.measured:
+            table = self._measured()
+            for place, name in enumerate(self.problem.measures[1:]):
+                column = [[each[place]] for each in table]
+                self.columns[name].append(column)
+                row[name] = _mean([column[k][0] for k in self.alive])
+        self.bar.batch(self.problem.batches.dataset.size * losses.shape[1])
+        self.bar.epoch(row)
+
+    def _measured(self) -> list[list[float]]:
+        """The measures of each network besides its training loss."""
+        networks, names, scalars = self.networks, self.problem.measures[1:], []
+        for k in self.alive:
+            problem, step = networks.problem(k), networks.steps[k]
+            held, carry = problem.validation, self.engine.network(self.carry, k)
+            dataset = problem.batches.dataset if held is None else held
+            scalars += evaluate(
+                step.net, carry.params, carry.state, dataset, None if held is None else step.loss,
+                problem.metrics, self.backend,
+            )  # fmt: skip
+        read, width = numbers(self.backend, scalars), len(names)
+        known = {k: read[i * width : (i + 1) * width] for i, k in enumerate(self.alive)}
+        return [known.get(k, [float("nan")] * width) for k in range(len(networks))]
+
+    def stack(self) -> ModelStack:
+        """The trained networks."""
+        problem, step, numbers = self.problem, self.problem.step, self.networks.numbers
+        net, loss = (with_numbers(getattr(step, name), name, numbers) for name in ("net", "loss"))
+        params, state = self.engine.parts(self.carry)
+        history = {name: self._column(parts) for name, parts in self.columns.items()}
+        return ModelStack(
+            net, params, state, history=history, epochs=tuple(self.lengths), loss=loss,
+            metrics=problem.metrics, columns=problem.columns, seeds=tuple(self.networks.seeds),
+        )  # fmt: skip
+
+    def _column(self, parts: list[Any]) -> Any:
+        """A measure as (networks, epochs), on the host; NaN where a network had stopped."""
+        library = host()
+        xp = library.xp
+        whole: Any = xp.concat([library.asarray(p, dtype="float64") for p in parts], axis=1)
+        for k, length in enumerate(self.lengths):
+            if length < whole.shape[1]:
+                whole[k, length:] = float("nan")
+        return whole
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values) if values else float("nan")
+
+
+def _warn(what: str) -> None:
+    warnings.warn(f"fit_many: {what}.", RuntimeWarning, stacklevel=5)

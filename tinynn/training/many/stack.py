@@ -1,0 +1,190 @@
+"""ModelStack: the networks that `fit_many` returns."""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import KW_ONLY, dataclass, field
+from functools import cached_property
+from typing import Any, overload
+
+from backends import Backend
+from tinynn import config, layers, losses, tree
+from tinynn.metrics import KNOWN, MetricLike, name_of
+from tinynn.training import files
+from tinynn.training.history import History
+from tinynn.training.model import Model, check_finite, check_nesting
+from tinynn.training.varied import numbers_of, of_network, with_numbers
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ModelStack(Sequence[Model]):
+    """Networks of one architecture: a sequence of models, which predict together.
+
+    Attributes
+    ----------
+    net
+        The layers; a number that varies is one for each network.
+    params, state
+        As of a `Model`; arrays have an axis of the networks in front.
+    history
+        What training showed, by name: (networks, epochs) arrays of the host, NaN for epochs that a
+        network was not trained in.
+    epochs
+        How many each network was trained.
+    loss, metrics
+        What `Model.evaluate` measures.
+    columns
+        Names of the features, if they came as a data frame.
+    seeds
+        Those that the networks started from.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import tinynn
+    >>> from tinynn.layers import Linear
+    >>> x = np.asarray([[0.0], [1.0], [2.0], [3.0]])
+    >>> stack = tinynn.fit_many(Linear(1), x, 2 * x[:, 0] + 1, networks=3, epochs=5)
+    >>> stack
+    <ModelStack of 3, Linear(1), numpy:cpu>
+    >>> stack.predict(x).shape, stack.ensemble(x).shape, stack[0].predict(x).shape
+    ((3, 4, 1), (4, 1), (4, 1))
+    """
+
+    net: Any
+    params: Any
+    state: Any
+    _: KW_ONLY
+    history: dict[str, Any] = field(default_factory=dict)
+    epochs: tuple[int, ...] = ()
+    loss: Any = None
+    metrics: tuple[MetricLike, ...] = ()
+    columns: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = ()
+
+    def __len__(self) -> int:
+        return int(tree.leaves(self.params)[0].shape[0])
+
+    def __iter__(self) -> Iterator[Model]:
+        return iter(self.models)
+
+    @overload
+    def __getitem__(self, index: int) -> Model: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Model]: ...
+    def __getitem__(self, index: int | slice) -> Model | Sequence[Model]:
+        return self.models[index]
+
+    def __repr__(self) -> str:
+        return f"<ModelStack of {len(self)}, {config.label(self.net)}, {self.backend!r}>"
+
+    @cached_property
+    def models(self) -> tuple[Model, ...]:
+        """Each network as a `Model`."""
+        return tuple(map(self._model, range(len(self))))
+
+    def _model(self, k: int) -> Model:
+        numbers = of_network(numbers_of(net=self.net, loss=self.loss), k)
+        params, state = tree.map(lambda a: a[k, ...], (self.params, self.state))
+        return Model(
+            with_numbers(self.net, "net", numbers), params, state, history=self._history(k),
+            loss=with_numbers(self.loss, "loss", numbers), metrics=self.metrics,
+            columns=self.columns,
+        )  # fmt: skip
+
+    def _history(self, k: int) -> History:
+        """The history of network k."""
+        if not self.history:
+            return History()
+        count = self.epochs[k]
+        rows = {name: values[k, :count].tolist() for name, values in self.history.items()}
+        return History({"epoch": list(range(1, count + 1)), **rows})
+
+    @property
+    def backend(self) -> Backend:
+        """The backend of the parameters."""
+        return self.models[0].backend
+
+    def predict(self, X: Any, batch_size: int | None = None) -> Any:
+        """The outputs of every network for X: (networks, samples, ...), as `Model.predict` gives.
+
+        Raises as `Model.predict`.
+        """
+        return self._stacked([model.predict(X, batch_size) for model in self.models])
+
+    def predict_proba(self, X: Any, batch_size: int | None = None) -> Any:
+        """The probabilities of every network for X: (networks, samples, classes).
+
+        Raises TypeError for a loss that says nothing of probabilities.
+        """
+        return self._stacked([model.predict_proba(X, batch_size) for model in self.models])
+
+    def ensemble(self, X: Any, batch_size: int | None = None) -> Any:
+        """The answer of all networks together for X: (samples, ...).
+
+        The mean of their probabilities where the loss is one of classes, else of their outputs.
+        Networks that were never trained, since their loss was not finite from the start, count.
+        """
+        knows = isinstance(self.loss, losses.Loss) and (
+            type(self.loss).probabilities is not losses.Loss.probabilities
+        )
+        each = self.predict_proba(X, batch_size) if knows else self.predict(X, batch_size)
+        xp = self.backend.xp
+        return tree.map(lambda a: xp.mean(a, axis=0), each)
+
+    def _stacked(self, outputs: list[Any]) -> Any:
+        xp = self.backend.xp
+        return tree.map(lambda *each: xp.stack(each), *outputs)
+
+    @property
+    def best(self) -> Model:
+        """The model of the lowest validation loss after its last epoch.
+
+        Raises ValueError if there is none, since there was no validation.
+        """
+        if "validation_loss" not in self.history:
+            raise ValueError(
+                "best: expected a history with a validation loss, got "
+                f"{', '.join(self.history) or 'none'}. To fix it: give fit_many validation=0.2 or "
+                "(X, y), or choose by another measure of stack.history"
+            )
+        values = self.history["validation_loss"].tolist()
+        last = [row[count - 1] if count else float("nan") for row, count in zip(
+            values, self.epochs, strict=True)]  # fmt: skip
+        known = [k for k, value in enumerate(last) if value == value]
+        if not known:
+            raise ValueError("best: expected a network with a validation loss, got NaN in all")
+        return self.models[min(known, key=last.__getitem__)]
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """The names of what `Model.evaluate` measures."""
+        return (*(("loss",) if self.loss is not None else ()), *map(name_of, self.metrics))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write all networks to one file, whole or not at all; `tinynn.load` reads it.
+
+        Raises as `Model.save`.
+        """
+        check_nesting(self.params)
+        check_nesting(self.state)
+        backend = self.backend
+        description = {
+            "network": layers.to_config(self.net),
+            "loss": losses.to_config(self.loss),
+            "metrics": config.to_config(list(self.metrics), KNOWN),
+            "columns": list(self.columns),
+            "state": [name for name, _ in tree.paths(self.state)],
+            "history": list(self.history),
+            "epochs": list(self.epochs),
+            "seeds": list(self.seeds),
+        }
+        named = [*tree.paths(self.params), *tree.paths(self.state)]
+        with backend.scope():
+            check_finite(backend, named, "save")
+            arrays = [(name, backend.to_host(array)) for name, array in named]
+        shown = [(f"{HISTORY}{name}", values) for name, values in self.history.items()]
+        files.write(path, files.pack([*arrays, *shown], description, "stack"))
+
+
+#: Before the names of a file's arrays that hold the history; no parameter's begins with a dot.
+HISTORY = ".history."
