@@ -18,17 +18,21 @@ from .activations import (
     softplus,
     tanh,
 )
+from .attention import attention
 from .convolution import conv, conv_transpose
+from .embeddings import embedding, rotary, sinusoidal
 from .pooling import adaptive_avg_pool, adaptive_max_pool, avg_pool, max_pool, pad, upsample
 
 __all__ = [
     "adaptive_avg_pool",
     "adaptive_max_pool",
+    "attention",
     "avg_pool",
     "conv",
     "conv_transpose",
     "dropout",
     "elu",
+    "embedding",
     "gelu",
     "leaky_relu",
     "linear",
@@ -37,8 +41,10 @@ __all__ = [
     "one_hot",
     "pad",
     "relu",
+    "rotary",
     "sigmoid",
     "silu",
+    "sinusoidal",
     "softmax",
     "softplus",
     "tanh",
