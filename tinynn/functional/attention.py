@@ -5,9 +5,9 @@ from typing import Any, TypeAlias
 
 from backends import scoped
 from tinynn.functional.errors import DtypeError, ShapeError
-from tinynn.functional.lengths import shape_of, valid_steps, without_padding
+from tinynn.functional.lengths import counted, shape_of, valid_steps, without_padding
 from tinynn.rules.special import stop_gradient
-from tinynn.trace import backend_of, namespace
+from tinynn.trace import namespace
 from tinynn.trace.scopes import composite
 from tinynn.transforms.derived import checkpoint
 from tinynn.transforms.scan import scan
@@ -105,8 +105,8 @@ def attention(
         q, k, v = (xp.permute_dims(a, (0, 2, 1, 3)) for a in (q, k, v))
     if seen is not None:
         seen = xp.reshape(seen, (seen.shape[0], *(1,) * (q.ndim - 3), seen.shape[1]))
-    form = _plain if block is None else _in_blocks
-    out = form(q, k, v, seen, pairs, causal, block)
+    given = (q, k, v, seen, pairs, causal)
+    out = _plain(*given) if block is None else _in_blocks(*given, block)
     if groups > 1:
         out = xp.permute_dims(out, (0, 3, 1, 2, 4))
         return xp.reshape(out, (*out.shape[:2], heads * groups, out.shape[4]))
@@ -114,7 +114,7 @@ def attention(
 
 
 def _plain(
-    q: Array, k: Array, v: Array, seen: Array | None, pairs: Array | None, causal: bool, block: Any
+    q: Array, k: Array, v: Array, seen: Array | None, pairs: Array | None, causal: bool
 ) -> Array:
     xp = namespace(q, k)
     scores = xp.matmul(q, xp.matrix_transpose(k))
@@ -146,13 +146,10 @@ def _in_blocks(
         rows["pairs"] = _cut(xp, pairs, -2, block, rows["q"].shape[0])
     if seen is not None:
         columns["seen"] = _cut(xp, seen, -1, block)
-    backend = backend_of(q)
-    with backend.scope():
-        places = backend.xp.arange(max(times, keys) + block, device=backend.device)
     if causal:
-        rows["row"] = _cut(xp, places[:times], 0, block)
+        rows["row"] = _cut(xp, counted(q, times), 0, block)
     if causal or keys % block:  # what fills the last block up is seen by nobody
-        columns["column"] = _cut(xp, places[:keys], 0, block, fill=keys + times)
+        columns["column"] = _cut(xp, counted(q, keys), 0, block, fill=keys + times)
 
     def of_queries(row: Any, columns: Any) -> Any:
         if "pairs" in row:
@@ -215,11 +212,9 @@ def _steps(xp: Any, seen: Array | None) -> Array | None:
 
 def _ahead(q: Array, times: int, keys: int) -> Array:
     """(times, keys): True where the key is not ahead of the query."""
-    backend = backend_of(q)
-    with backend.scope():
-        xp = backend.xp
-        rows, columns = (xp.arange(n, device=backend.device) for n in (times, keys))
-        return xp.expand_dims(columns, axis=0) <= xp.expand_dims(rows, axis=1)
+    rows, columns = counted(q, times), counted(q, keys)
+    xp = namespace(rows)
+    return xp.less_equal(columns, xp.expand_dims(rows, axis=1))
 
 
 def _finite(top: Array) -> Array:
@@ -243,9 +238,9 @@ def _check_shapes(q: Array, k: Array, v: Array, block: int | None) -> None:
     fits = k.shape[0] == q.shape[0] and tuple(v.shape[:3]) == tuple(k.shape[:3])
     if not fits or k.shape[3] != q.shape[3] or not k.shape[1]:
         raise ShapeError(
-            "attention: expected k of the batch and width of q, of one key or more, and v of the "
-            f"batch, keys and heads of k, got q {shape_of(q)}, k {shape_of(k)} and v {shape_of(v)}. "
-            "To fix it: make them from inputs of one batch"
+            "attention: expected k of the batch and width of q, of one key or more, and v of "
+            f"the batch, keys and heads of k, got {', '.join(map(shape_of, (q, k, v)))}. To fix "
+            "it: make them from inputs of one batch"
         )
     if not k.shape[2] or q.shape[2] % k.shape[2]:
         raise ShapeError(
@@ -282,4 +277,3 @@ def _masks(
     if of_pairs:
         return seen, mask
     return mask if seen is None else xp.logical_and(mask, seen), None
-

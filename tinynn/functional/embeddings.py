@@ -4,7 +4,7 @@ from typing import Any, TypeAlias
 
 from backends import scoped
 from tinynn.functional.errors import DtypeError, ShapeError
-from tinynn.functional.lengths import shape_of
+from tinynn.functional.lengths import counted, shape_of
 from tinynn.trace import backend_of, namespace
 from tinynn.trace.scopes import composite
 
@@ -48,7 +48,7 @@ def embedding(ids: Array, weight: Array) -> Array:
         )
     require_integers("embedding", ids)
     xp = namespace(ids, weight)
-    index = xp.astype(ids, _places(ids, 1).dtype)
+    index = xp.astype(ids, counted(ids, 1).dtype)
     known = xp.logical_and(xp.greater_equal(index, 0), xp.less(index, weight.shape[0]))
     # An index out of range is an error here and another row there: no library is given one.
     index = xp.reshape(xp.where(known, index, xp.zeros_like(index)), (-1,))
@@ -103,7 +103,7 @@ def rotary(x: Array, positions: Array | None = None, *, base: float = 10_000.0) 
             "rotary: expected input of shape (batch, time, heads, width) of an even width, got "
             f"{shape_of(x)}. To fix it: choose a width that is twice a whole number"
         )
-    positions = _places(x, x.shape[1]) if positions is None else positions
+    positions = counted(x, x.shape[1]) if positions is None else positions
     half = x.shape[3] // 2
     angles = _angles(positions, half, base, x.dtype)
     xp = namespace(x, angles)
@@ -152,12 +152,6 @@ def sinusoidal(positions: Array, width: int, *, base: float = 10_000.0, dtype: A
     xp = namespace(angles)
     pairs = xp.stack([xp.sin(angles), xp.cos(angles)], axis=-1)
     return xp.reshape(pairs, (*positions.shape, width))
-
-
-def _places(like: Array, count: int) -> Array:
-    backend = backend_of(like)
-    with backend.scope():
-        return backend.xp.arange(count, device=backend.device)
 
 
 def _angles(positions: Array, count: int, base: float, dtype: Any) -> Array:

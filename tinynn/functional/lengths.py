@@ -24,10 +24,7 @@ def valid_steps(owner: Any, lengths: Array, batch: int, steps: int) -> Array:
             f"{owner}: expected lengths of an integer dtype, got {lengths.dtype}. To fix it: "
             "xp.astype(lengths, xp.int64)"
         )
-    backend = backend_of(lengths)
-    with backend.scope():
-        # Not in the dtype of the lengths: 300 steps are more than uint8 can count.
-        times = backend.xp.arange(steps, device=backend.device)
+    times = counted(lengths, steps)  # of a wide dtype: 300 steps are more than uint8 can count
     return xp.less(times, xp.expand_dims(xp.astype(lengths, times.dtype), axis=1))
 
 
@@ -58,6 +55,13 @@ def without_padding(x: Array, valid: Array | None) -> Array:
     xp = namespace(x, valid)
     rows = xp.reshape(valid, (*valid.shape, *(1,) * (x.ndim - 2)))
     return xp.where(rows, x, xp.zeros_like(x))
+
+
+def counted(like: Array, count: int) -> Array:
+    """0, 1, 2, ... on the device of an array."""
+    backend = backend_of(like)
+    with backend.scope():
+        return backend.xp.arange(count, device=backend.device)
 
 
 def shape_of(x: Any) -> str:

@@ -17,7 +17,19 @@ from .forward import Forward, run
 from .linear import Linear
 from .normalization import BatchNorm, LayerNorm
 from .scope import Scope, Variable
-from .sequences import GRU, LSTM, RNN, Bidirectional
+from .sequences import (
+    GRU,
+    LSTM,
+    RNN,
+    Bidirectional,
+    Embedding,
+    EmbeddingBag,
+    MultiHeadAttention,
+    PositionEmbedding,
+    SinusoidalEncoding,
+    TransformerDecoderBlock,
+    TransformerEncoderBlock,
+)
 from .sequential import Sequential
 from .spatial import (
     AdaptiveAvgPool,
@@ -59,6 +71,8 @@ __all__ = [
     "ConvTranspose3d",
     "Dropout",
     "DtypeError",
+    "Embedding",
+    "EmbeddingBag",
     "Flatten",
     "Forward",
     "GlobalAvgPool",
@@ -70,10 +84,15 @@ __all__ = [
     "MaxPool1d",
     "MaxPool2d",
     "MaxPool3d",
+    "MultiHeadAttention",
     "Pad",
+    "PositionEmbedding",
     "Scope",
     "Sequential",
     "ShapeError",
+    "SinusoidalEncoding",
+    "TransformerDecoderBlock",
+    "TransformerEncoderBlock",
     "Upsample",
     "Variable",
     "from_config",
@@ -92,6 +111,13 @@ _LAYERS = (
     LSTM,
     RNN,
     Bidirectional,
+    Embedding,
+    EmbeddingBag,
+    MultiHeadAttention,
+    PositionEmbedding,
+    SinusoidalEncoding,
+    TransformerDecoderBlock,
+    TransformerEncoderBlock,
     AdaptiveAvgPool,
     AdaptiveMaxPool,
     AvgPool1d,

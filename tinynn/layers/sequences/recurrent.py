@@ -114,10 +114,11 @@ class RNN(_Recurrent):
     -----
     The input is x, (batch, time, inputs), or a pair (x, lengths), or these as two inputs, as `fit`
     gives them. The lengths are (batch,), of an integer dtype: steps from `lengths` on are padding.
-    A mask, (batch, time) booleans that are True at valid steps, does as well. Padding steps leave the carry as it is, so the output there is that of the last valid step (zeros where
-    `reverse` has had none yet), and their values change nothing. A length above the number of steps
-    counts as that number. The first carry is zeros. The output is (batch, features), of
-    `return_sequences` (batch, time, features).
+    A mask, (batch, time) booleans that are True at valid steps, does as well. Padding steps leave
+    the carry as it is, so the output there is that of the last valid step (zeros where `reverse`
+    has had none yet), and their values change nothing. A length above the number of steps counts as
+    that number. The first carry is zeros. The output is (batch, features), of `return_sequences`
+    (batch, time, features).
 
     Parameters: weight (inputs, features), recurrent_weight (features, features) and bias
     (features,), the sum of PyTorch's two.
