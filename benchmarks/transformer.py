@@ -1,17 +1,14 @@
 """A transformer block's training step, beside PyTorch and JAX.
 
 pip install torch jax
+export OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
+export XLA_FLAGS="--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
 python benchmarks/transformer.py [--rounds N] [--length N]
 
 Width 64, 4 heads, batch 16, hidden layer 256, gelu, normalised first; mean squared error, and SGD.
-float32, one thread, times of the processor. The weights are the same for all, and so have to be losses and new weights.
+float32, one thread; times are those of the processor, since others may use it as well. The weights
+are the same for all, and so have to be losses and new weights.
 """
-
-import os
-
-for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ[name] = "1"
-os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
 
 from collections.abc import Callable
 from time import process_time
