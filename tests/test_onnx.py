@@ -28,6 +28,7 @@ from tinynn.layers import (
     LayerNorm,
     Linear,
     Sequential,
+    sequences,
     spatial,
 )
 from tinynn.onnx import OnnxError
@@ -95,6 +96,7 @@ def test_every_layer(name, shape, tmp_path):
 def test_no_layer_is_left_out():
     kinds = {type(layer) for layer in LAYERS.values()} | {Sequential}
     others = {getattr(tinynn.layers, name) for name in spatial.__all__}  # test_convolution.py
+    others |= {getattr(tinynn.layers, name) for name in sequences.__all__}  # test_transformer.py
     refused = set(RECURRENT)
     assert kinds | others | refused == set(tinynn.layers._LAYERS)
 

@@ -18,7 +18,7 @@ from .activations import (
     softplus,
     tanh,
 )
-from .attention import attention
+from .dot_product import attention
 from .convolution import conv, conv_transpose
 from .embeddings import embedding, rotary, sinusoidal
 from .pooling import adaptive_avg_pool, adaptive_max_pool, avg_pool, max_pool, pad, upsample
