@@ -18,8 +18,8 @@ from .activations import (
     softplus,
     tanh,
 )
-from .dot_product import attention
 from .convolution import conv, conv_transpose
+from .dot_product import attention
 from .embeddings import embedding, rotary, sinusoidal
 from .pooling import adaptive_avg_pool, adaptive_max_pool, avg_pool, max_pool, pad, upsample
 
