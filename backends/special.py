@@ -25,18 +25,49 @@ def erf(x: Array, xp: Namespace) -> Array:
     """The error function of real floating `x`, of any shape, to a few units in the last place.
 
     Source: W. J. Cody, "Rational Chebyshev approximations for the error function", Mathematics of
-    Computation 23 (1969), 631-637.
+    Computation 23 (1969), 631-637; in float32 the one ratio of Eigen's `generic_fast_erf_float`,
+    which needs neither an exponential nor a case: its relative error is below 4e-7.
 
     >>> import numpy as np
     >>> erf(np.asarray([0.0, 1.0]), np).round(6)
     array([0.      , 0.842701])
     """
+    if x.dtype == xp.float32:
+        x = xp.minimum(xp.maximum(x, _full(xp, x, -_ERF32_END)), _full(xp, x, _ERF32_END))
+        y = x * _ratio(x * x, _ERF32)
+        return xp.minimum(xp.maximum(y, _full(xp, x, -1.0)), _full(xp, x, 1.0))
     size = xp.abs(x)
     near = xp.where(size <= 0.46875, x, xp.zeros_like(x))
     far = xp.clip(size, 0.46875, 6.0)  # erf(6) rounds to 1
     erfc = xp.exp(-far * far) * _ratio(far, _ERFC)
     return xp.where(size <= 0.46875, near * _ratio(near * near, _ERF), xp.sign(x) * (1.0 - erfc))
 
+
+def _full(xp: Namespace, x: Array, value: float) -> Array:
+    """A 0-d array of that value, of the dtype and device of `x`."""
+    return xp.asarray(value, dtype=x.dtype, device=x.device)
+
+
+# erf(x) / x in x^2, highest power first, for |x| up to the end, where erf rounds to 1.
+_ERF32_END = 3.832506856900711
+_ERF32 = (
+    (
+        0.00022905065861350646,
+        0.0034082910107109506,
+        0.050955695062380861,
+        0.18520832239976145,
+        1.128379143519084,
+    ),
+    (
+        -1.1791602954361697e-7,
+        0.000023547966471313185,
+        0.0010179625278914885,
+        0.014070470171167667,
+        0.11098505178285362,
+        0.49746925110067538,
+        1.0,
+    ),
+)
 
 # Cody's coefficients, highest power first: erf for |x| <= 0.46875, in x^2 (times x), and erfc
 # above, in |x| (times exp(-x^2)).

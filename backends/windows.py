@@ -33,7 +33,7 @@ def conv(
     [[[3.0], [6.0]]]
     """
     whole = _padded(xp, x, settings)
-    *kernel, inputs, outputs = weight.shape
+    kernel, outputs = weight.shape[:-2], weight.shape[-1]
     out, groups = settings.lengths(whole.shape[1:-1], tuple(kernel)), settings.groups
     if not (prod(out) and prod(x.shape) and prod(weight.shape)):
         return xp.zeros((x.shape[0], *out, outputs), dtype=x.dtype)

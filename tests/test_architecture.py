@@ -26,7 +26,7 @@ ARROWS: dict[str, set[str]] = {
     "rules": {"trace"},
     "transforms": {"trace", "rules", "tree"},
     "compiler": {"trace", "rules", "transforms", "tree"},
-    "functional": {"trace", "rules"},
+    "functional": {"trace", "rules", "transforms"},
     "initializers": {"trace", "rules", "functional", "config"},
     "losses": {"trace", "rules", "transforms", "functional", "config"},
     "metrics": {"trace", "functional", "losses", "config"},

@@ -23,7 +23,8 @@ VARIANCES = {
 
 
 def test_every_initializer_is_tested_here() -> None:
-    assert set(initializers.__all__) == {*VARIANCES, "orthogonal", "zeros", "ones", "Constant"}
+    others = {"orthogonal", "zeros", "ones", "Constant", "Normal"}
+    assert set(initializers.__all__) == {*VARIANCES} | others
 
 
 @pytest.mark.parametrize("name", VARIANCES)
@@ -74,6 +75,14 @@ def test_orthogonal(shape: tuple[int, ...], backend: backends.Backend, float_dty
 def test_orthogonal_needs_two_axes() -> None:
     with pytest.raises(ValueError, match=r"two axes or more, got \(3,\)"):
         initializers.orthogonal(random.key(0, "numpy"), (3,), np.float32)
+
+
+def test_normal_has_one_deviation_for_every_shape() -> None:
+    key = random.key(0, "numpy")
+    for shape in ((20_000,), (100, 200)):
+        w = initializers.Normal(0.02)(key, shape, np.float64)
+        assert abs(w.mean()) < 4 * 0.02 / math.sqrt(w.size)
+        np.testing.assert_allclose(w.std(), 0.02, rtol=0.03)
 
 
 def test_constants(backend: backends.Backend, float_dtype: Any) -> None:

@@ -28,6 +28,7 @@ from tinynn.layers import (
     LayerNorm,
     Linear,
     Sequential,
+    sequences,
     spatial,
 )
 from tinynn.onnx import OnnxError
@@ -101,6 +102,7 @@ def test_no_layer_is_left_out():
     kinds = {type(layer) for layer in LAYERS.values()} | {Sequential}
     others = {getattr(tinynn.layers, name) for name in spatial.__all__}  # test_convolution.py
     others |= {getattr(tinynn.layers, name) for name in ELSEWHERE}
+    others |= {getattr(tinynn.layers, name) for name in sequences.__all__}  # test_transformer.py
     refused = set(RECURRENT)
     assert kinds | others | refused == set(tinynn.layers._LAYERS)
 
@@ -239,7 +241,17 @@ def test_rows_of_the_table(tmp_path):
     model = Model(calls, {})
     assert_same(exported(model, tmp_path, x), model, x, rows=(2, 7, 256))
     names = {name.partition(" ")[0] for name in calls(x)}
-    other = {"erf", "first_maximum", "relu", "sigmoid", "logsumexp", "stop_gradient", "item", "getitem", "fill"}
+    other = {
+        "erf",
+        "first_maximum",
+        "relu",
+        "sigmoid",
+        "logsumexp",
+        "stop_gradient",
+        "item",
+        "getitem",
+        "fill",
+    }
     other |= {"conv"}  # tests/test_convolution.py
     assert ROWS.keys() - other <= names, "a row without a test"
 

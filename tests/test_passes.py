@@ -1,6 +1,7 @@
 """The passes: what each leaves of a program, and that it computes the same."""
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -117,7 +118,7 @@ def test_derivatives_of_slices_are_put_together_once(cuts: tuple[int, ...], orde
 
     def f(x: Any) -> Any:
         xp = namespace(x)
-        pairs = list(zip(cuts, cuts[1:], strict=False))[::order]
+        pairs = list(pairwise(cuts))[::order]
         return sum(xp.sum(xp.exp((i + 1) * x[:, a:b])) for i, (a, b) in enumerate(pairs))
 
     graph = graph_of(tinynn.grad(f), x)

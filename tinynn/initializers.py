@@ -15,6 +15,7 @@ from tinynn.trace import backend_of, namespace
 
 __all__ = [
     "Constant",
+    "Normal",
     "glorot_normal",
     "glorot_uniform",
     "he_normal",
@@ -129,6 +130,21 @@ class Constant:
         backend = backend_of(key)
         with backend.scope():
             return backend.xp.full(shape, self.value, dtype=dtype, device=backend.device)
+
+
+@dataclass(frozen=True)
+class Normal:
+    """Normal of mean 0 and a given standard deviation, whatever the shape.
+
+    >>> import backends, numpy as np
+    >>> Normal(0.02)(backends.random.key(0, "numpy"), (2, 3), np.float32).shape
+    (2, 3)
+    """
+
+    deviation: float = 1.0
+
+    def __call__(self, key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
+        return _normal(key, shape, dtype, self.deviation**2)
 
 
 def zeros(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:

@@ -99,10 +99,11 @@ def difference(first: Graph, second: Graph, read: Callable[[Any], Any]) -> str:
     def alike(a: Any, b: Any) -> bool:
         if isinstance(a, Constant) and isinstance(b, Constant):
             alike = (a.shape, a.dtype) == (b.shape, b.dtype)
-            return a.value is b.value or (alike and bool((read(a.value) == read(b.value)).all()))
+            same = alike and (a.value is b.value or _same(read(a.value), read(b.value)).all())
+            return bool(same)
         if isinstance(a, Node) or isinstance(b, Node):
             return places.get(id(a)) == places.get(id(b))
-        return type(a) is type(b) and a == b
+        return type(a) is type(b) and bool(_same(a, b))
 
     def same_kwarg(a: Any, b: Any) -> bool:
         if isinstance(a, Graph) and isinstance(b, Graph):
@@ -118,6 +119,11 @@ def difference(first: Graph, second: Graph, read: Callable[[Any], Any]) -> str:
     if not all(map(alike, first.outputs, second.outputs)):
         return "the results"
     return "" if len(first.nodes) == len(second.nodes) else "the number of calls"
+
+
+def _same(a: Any, b: Any) -> Any:
+    """Whether they are equal, or both NaN."""
+    return (a == b) | ((a != a) & (b != b))
 
 
 def is_call(value: Any) -> bool:

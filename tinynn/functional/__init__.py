@@ -34,17 +34,21 @@ from .activations import (
     threshold,
 )
 from .convolution import conv, conv_transpose
+from .dot_product import attention
+from .embeddings import embedding, rotary, sinusoidal
 from .pooling import adaptive_avg_pool, adaptive_max_pool, avg_pool, max_pool, pad, upsample
 
 __all__ = [
     "adaptive_avg_pool",
     "adaptive_max_pool",
+    "attention",
     "avg_pool",
     "celu",
     "conv",
     "conv_transpose",
     "dropout",
     "elu",
+    "embedding",
     "gelu",
     "glu",
     "hard_shrink",
@@ -61,9 +65,11 @@ __all__ = [
     "pad",
     "relu",
     "relu6",
+    "rotary",
     "selu",
     "sigmoid",
     "silu",
+    "sinusoidal",
     "soft_shrink",
     "softmax",
     "softplus",

@@ -22,7 +22,19 @@ from .normalization import BatchNorm, GroupNorm, InstanceNorm, LayerNorm, RMSNor
 from .reparametrization import SpectralNorm, WeightNorm
 from .reshaping import Flatten, Permute, Reshape
 from .scope import Scope, Variable
-from .sequences import GRU, LSTM, RNN, Bidirectional
+from .sequences import (
+    GRU,
+    LSTM,
+    RNN,
+    Bidirectional,
+    Embedding,
+    EmbeddingBag,
+    MultiHeadAttention,
+    PositionEmbedding,
+    SinusoidalEncoding,
+    TransformerDecoderBlock,
+    TransformerEncoderBlock,
+)
 from .spatial import (
     AdaptiveAvgPool,
     AdaptiveMaxPool,
@@ -67,6 +79,8 @@ __all__ = [
     "Cutout",
     "Dropout",
     "DtypeError",
+    "Embedding",
+    "EmbeddingBag",
     "Flatten",
     "Forward",
     "GaussianNoise",
@@ -83,10 +97,12 @@ __all__ = [
     "MaxPool2d",
     "MaxPool3d",
     "MixtureOfExperts",
+    "MultiHeadAttention",
     "PReLU",
     "Pad",
     "Parallel",
     "Permute",
+    "PositionEmbedding",
     "RMSNorm",
     "RandomCrop",
     "RandomFlip",
@@ -96,8 +112,11 @@ __all__ = [
     "Scope",
     "Sequential",
     "ShapeError",
+    "SinusoidalEncoding",
     "SpectralNorm",
     "SqueezeExcite",
+    "TransformerDecoderBlock",
+    "TransformerEncoderBlock",
     "Upsample",
     "Variable",
     "WeightNorm",

@@ -244,7 +244,8 @@ def checkpoint(f: Callable[..., Any]) -> Callable[..., Any]:
     Parameters
     ----------
     f
-        A function of trees of floating-point arrays that returns one array.
+        A function of trees of arrays that returns a tree of floating-point arrays. Arrays that
+        gradients are asked for are among its arguments; it closes over none of them.
 
     Examples
     --------
@@ -257,13 +258,42 @@ def checkpoint(f: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(f)
     def recomputed(*args: Any) -> Any:
         leaves, structure = tree.flatten(args)
+        results: list[Any] = []
 
         def body(*leaves: Any) -> Any:
-            return f(*structure.unflatten(leaves))
+            outs, results[:] = _flattened(f(*structure.unflatten(leaves)))
+            return tuple(outs) if len(outs) != 1 else outs[0]
 
-        def rule(g: Any, y: Any, *leaves: Any) -> Any:
-            return vjp(body, *leaves)[1](g)
-
-        return custom_vjp(rule)(body)(*leaves)
+        outs = _with_rule(Recomputed(body), Effect.NONE)(body)(*leaves)
+        return results[0].unflatten(list(outs) if isinstance(outs, tuple) else [outs])
 
     return recomputed
+
+
+def _flattened(value: Any) -> tuple[list[Any], list[Any]]:
+    leaves, structure = tree.flatten(value)
+    return leaves, [structure]
+
+
+class Recomputed(Rule):
+    """Derivatives of the body, run again for them."""
+
+    def __init__(self, body: Callable[..., Any]) -> None:
+        self.body = body
+
+    def _of(self, places: Any, args: Any) -> Callable[..., Any]:
+        """The body as a function of the arguments at these places."""
+
+        def alone(*moving: Any) -> Any:
+            given = dict(zip(places, moving, strict=True))
+            return self.body(*[given.get(i, a) for i, a in enumerate(args)])
+
+        return alone
+
+    def vjps(self, positions: Any, xp: Any, g: Any, y: Any, args: Any, kwargs: Any) -> list[Any]:
+        alone, moving = self._of(positions, args), [args[i] for i in positions]
+        return list(vjp(alone, *moving)[1](tuple(g) if isinstance(g, list) else g))
+
+    def jvp(self, f: Any, xp: Any, tangents: Tangents, y: Any, args: Any, kwargs: Any) -> Any:
+        moving = tuple(args[i] for i in tangents)
+        return jvp(self._of(list(tangents), args), moving, tuple(tangents.values()))[1]

@@ -1,5 +1,20 @@
-"""Layers over sequences: arrays of shape (batch, time, features)."""
+"""Layers over sequences: arrays of shape (batch, time, features), or of tokens' ids."""
 
+from .attention import MultiHeadAttention
+from .embedding import Embedding, EmbeddingBag, PositionEmbedding, SinusoidalEncoding
 from .recurrent import GRU, LSTM, RNN, Bidirectional
+from .transformer import TransformerDecoderBlock, TransformerEncoderBlock
 
-__all__ = ["GRU", "LSTM", "RNN", "Bidirectional"]
+__all__ = [
+    "GRU",
+    "LSTM",
+    "RNN",
+    "Bidirectional",
+    "Embedding",
+    "EmbeddingBag",
+    "MultiHeadAttention",
+    "PositionEmbedding",
+    "SinusoidalEncoding",
+    "TransformerDecoderBlock",
+    "TransformerEncoderBlock",
+]

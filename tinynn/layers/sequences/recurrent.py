@@ -5,7 +5,8 @@ from typing import Any, ClassVar
 
 from tinynn import functional
 from tinynn.config import require, require_count
-from tinynn.functional.errors import DtypeError, ShapeError
+from tinynn.functional.errors import ShapeError
+from tinynn.functional.lengths import shape_of, valid_rows, without_padding
 from tinynn.initializers import Initializer, glorot_uniform, orthogonal, zeros
 from tinynn.layers.base import Layer
 from tinynn.layers.scope import Array, Scope, Tree
@@ -13,10 +14,6 @@ from tinynn.trace import namespace
 from tinynn.transforms.scan import scan
 
 Carry = tuple[Array, ...]
-
-
-def _shape(x: Any) -> Any:
-    return tuple(x.shape) if hasattr(x, "shape") else type(x).__name__
 
 
 @dataclass(frozen=True)
@@ -42,23 +39,14 @@ class _Recurrent(Layer):
         raise NotImplementedError
 
     def forward(self, scope: Scope, *inputs: Tree) -> Array:
-        x, lengths = self._checked(inputs[0] if len(inputs) == 1 else inputs)
+        x, seen = self._checked(inputs[0] if len(inputs) == 1 else inputs)
         width = self.gates * self.features
         weight = scope.param("weight", self.weight_init, (int(x.shape[-1]), width))
         recurrent = scope.param("recurrent_weight", self.recurrent_init, (self.features, width))
         bias = scope.param("bias", self.bias_init, (width,)) if self.bias else None
         own = self.bias and self.recurrent_bias
         recurrent_bias = scope.param("recurrent_bias", self.bias_init, (width,)) if own else None
-        x, valid = scope.as_float(x), None
-        if lengths is not None:
-            xp = namespace(x, lengths)
-            # Not in the dtype of the lengths: 300 steps are more than uint8 can count.
-            times = xp.arange(x.shape[1], device=lengths.device)
-            lengths = xp.astype(lengths, times.dtype)
-            valid = xp.expand_dims(xp.expand_dims(times, axis=1) < lengths, axis=2)
-            # A NaN in the padding would reach the gradient of the weight as 0 * NaN.
-            x = xp.where(xp.moveaxis(valid, 0, 1), x, xp.zeros_like(x))
-        x = functional.linear(x, weight, bias)
+        x = functional.linear(without_padding(scope.as_float(x), seen), weight, bias)
         xp = namespace(x, recurrent)
         x = xp.moveaxis(x, 1, 0)
 
@@ -71,7 +59,10 @@ class _Recurrent(Layer):
 
         # Made of x, so that a recording for every size of the batch knows whose size it has.
         start = xp.zeros_like(x[0, :, : self.features])
-        rows = (x,) if valid is None else (x, valid)
+        rows: tuple[Array, ...] = (x,)
+        if seen is not None:
+            turned = namespace(seen).moveaxis(seen, 0, 1)
+            rows = (x, namespace(seen).expand_dims(turned, axis=2))
         carry, ys = scan(body, (start,) * self.carries, rows, reverse=self.reverse)
         return namespace(ys).moveaxis(ys, 0, 1) if self.return_sequences else carry[0]
 
@@ -87,21 +78,11 @@ class _Recurrent(Layer):
         if getattr(x, "ndim", 0) != 3 or not x.shape[1]:
             raise ShapeError(
                 f"{self}: expected input of shape (batch, time, features), of one step or more, "
-                f"got {_shape(x)}. To fix it: reshape the data; one feature needs an axis, too"
+                f"got {shape_of(x)}. To fix it: reshape the data; one feature needs an axis, too"
             )
         if lengths is None:
             return x, None
-        if _shape(lengths) != (x.shape[0],):
-            raise ShapeError(
-                f"{self}: expected lengths of shape (batch,), here ({x.shape[0]},), got "
-                f"{_shape(lengths)}. To fix it: give the number of valid steps of each sequence"
-            )
-        if not namespace(lengths).isdtype(lengths.dtype, "integral"):
-            raise DtypeError(
-                f"{self}: expected lengths of an integer dtype, got {lengths.dtype}. To fix it: "
-                "xp.astype(lengths, xp.int64)"
-            )
-        return x, lengths
+        return x, valid_rows(self, lengths, x.shape[0], x.shape[1])
 
     def _part(self, x: Array, number: int) -> Array:
         return x[:, number * self.features : (number + 1) * self.features]
@@ -133,10 +114,11 @@ class RNN(_Recurrent):
     -----
     The input is x, (batch, time, inputs), or a pair (x, lengths), or these as two inputs, as `fit`
     gives them. The lengths are (batch,), of an integer dtype: steps from `lengths` on are padding.
-    They leave the carry as it is, so the output there is that of the last valid step (zeros where
-    `reverse` has had none yet), and their values change nothing. A length above the number of steps
-    counts as that number. The first carry is zeros. The output is (batch, features), of
-    `return_sequences` (batch, time, features).
+    A mask, (batch, time) booleans that are True at valid steps, does as well. Padding steps leave
+    the carry as it is, so the output there is that of the last valid step (zeros where `reverse`
+    has had none yet), and their values change nothing. A length above the number of steps counts as
+    that number. The first carry is zeros. The output is (batch, features), of `return_sequences`
+    (batch, time, features).
 
     Parameters: weight (inputs, features), recurrent_weight (features, features) and bias
     (features,), the sum of PyTorch's two.
