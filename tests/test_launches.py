@@ -17,6 +17,8 @@ from backends import Backend
 from tests.cudacpu import counters
 from tinynn.functional import relu
 from tinynn.layers import Linear, Sequential
+from tinynn.training.many import engines as many
+from tinynn.training.many.networks import Networks
 
 pytestmark = [pytest.mark.only("cupy"), pytest.mark.reads_scalars]  # of labels, before training
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -85,6 +87,16 @@ def test_a_chunk_of_steps_in_loops_is_one_launch(bench: Any, name: str) -> None:
         chunk = bench.asked(run)
         assert (chunk.kernels, chunk.launches) == (1, 1)
         assert (chunk.mallocs, chunk.sent, chunk.reads, chunk.waits) == (0, 0, 0, 0)
+
+
+def test_a_chunk_of_many_networks_is_one_launch(bench: Any) -> None:
+    problem = bench.problem_of(work_of(bench, "w2"))
+    made = many.Loops(many.Together(Networks([problem], range(3), {})))
+    for networks in ([0, 1, 2], [2, 0]):
+        made.run(0, 4, networks)
+        chunk = bench.asked(lambda networks=networks: made.run(0, 4, networks))
+        assert (chunk.kernels, chunk.launches) == (1, 1)
+        assert (chunk.sent, chunk.reads, chunk.waits) == (0, 0, 0)
 
 
 @pytest.mark.parametrize("name", NAMES)

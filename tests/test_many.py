@@ -1,82 +1,61 @@
 """fit_many: network k is what fit makes of the k-th entries alone."""
 
+import warnings
+
 import numpy as np
 import pytest
 
 import tinynn
 from tinynn import fit, fit_many, tree
-from tinynn.functional import relu, tanh
+from tinynn.functional import tanh
 from tinynn.layers import BatchNorm, Dropout, Layer, Linear, Sequential
 from tinynn.losses import Huber
 from tinynn.optim import SGD, Adam, AdamW, CosineDecay
 from tinynn.trace import namespace
+from tinynn.training import prepare
+from tinynn.training.many import engines
+from tinynn.training.many.networks import Networks
 
 pytestmark = pytest.mark.reads_scalars  # the checks of data and loss read one boolean each, as fit
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(11, 3)), RNG.normal(size=(11, 1))
-LABELS = np.arange(11) % 3
-
-
-def data(backend, labels=False):
-    return backend.asarray(X, dtype="float32"), backend.asarray(LABELS if labels else Y[:, 0] * 1.0)
+NET = Sequential(Linear(4), tanh, Dropout(0.5), Linear(1))
 
 
 def arrays(backend, model):
     return [backend.to_host(a) for a in tree.leaves((model.params, model.state))]
 
 
-def compiles_loops(backend):
-    """Loops are compiled on CuPy; NumPy's have tests of their own, since they take seconds."""
-    return ("calls", *(("loops",) if backend.name == "cupy" else ()))
-
-
-NETS = {
-    "dropout": (Sequential(Linear(4), tanh, Dropout(0.5), Linear(1)), Adam([0.1, 0.01])),
-    "statistics": (Sequential(Linear(4), BatchNorm(), relu, Linear(1)), SGD([0.1, 0.01])),
-}
-
-
-@pytest.mark.parametrize("name", NETS)
-def test_network_k_equals_fit_alone(backend, name):
-    (x, y), (net, optimizer) = data(backend), NETS[name]
-    rates, kind = optimizer.learning_rate, type(optimizer)
-    held = backend.asarray(X[:4], dtype="float32"), y[:4]
-    given = {
-        "epochs": 2,
-        "batch_size": 4,
-        "validation": held,
-        "metrics": "mae",
-        "loss": "squared_error",
-    }
-    for engine in compiles_loops(backend):
-        stack = fit_many(net, x, y, seed=[3, 8], optimizer=optimizer, engine=engine, **given)
-        for model, seed, rate in zip(stack, (3, 8), rates, strict=True):
-            alone = fit(net, x, y, seed=seed, optimizer=kind(rate), engine="eager", **given)
+def test_network_k_equals_fit_alone_and_all_answer_together(backend, tmp_path):
+    x = backend.asarray(X, dtype="float32")
+    y = backend.asarray((X[:, 0] > 0).astype("float32"))
+    given = {"epochs": 2, "batch_size": 4, "loss": "binary_cross_entropy", "metrics": "accuracy"}
+    held, seeds, rates = (x[:4, ...], y[:4]), (3, 8), (0.1, 0.01)
+    # Loops are compiled on CuPy; NumPy's have a test of their own, since they take seconds.
+    for engine in ("auto", *(("loops",) if backend.name == "cupy" else ())):
+        stack = fit_many(
+            NET, x, y, seed=seeds, optimizer=Adam(rates), validation=held, engine=engine, **given
+        )
+        for model, seed, rate in zip(stack, seeds, rates, strict=True):
+            alone = fit(
+                NET, x, y, seed=seed, optimizer=Adam(rate), validation=held, engine="eager", **given
+            )
             assert list(model.history) == list(alone.history)
-            for measure in alone.history:
-                np.testing.assert_allclose(
-                    model.history[measure], alone.history[measure], rtol=1e-4
-                )
+            for name, values in alone.history.items():
+                np.testing.assert_allclose(model.history[name], values, rtol=1e-4)
             for ours, theirs in zip(arrays(backend, model), arrays(backend, alone), strict=True):
                 assert ours.dtype == theirs.dtype
                 np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4)
-
-
-def test_what_a_stack_answers(backend, tmp_path):
-    x, labels = data(backend, labels=True)
-    net = Sequential(Linear(5), relu, Linear(3))
-    stack = fit_many(net, x, labels, networks=3, epochs=2, seed=4, validation=0.3, shuffle=False)
-    assert (len(stack), stack.seeds, len(list(stack)), len(stack[1:])) == (3, (4, 5, 6), 3, 2)
-    assert stack.predict(x).shape == (3, 11, 3)
+    assert (len(stack), stack.seeds, len(list(stack)), len(stack[1:])) == (2, seeds, 2, 1)
+    assert stack.predict(x).shape == (2, 11, 1)
     each = [backend.to_host(model.predict_proba(x)) for model in stack]
     together = backend.to_host(stack.ensemble(x))
     np.testing.assert_allclose(together, np.mean(each, axis=0), rtol=1e-5)
-    np.testing.assert_allclose(together.sum(axis=1), 1.0, rtol=1e-5)
     last = [model.history["validation_loss"][-1] for model in stack]
     assert stack.best is stack[int(np.argmin(last))]
     stack.save(tmp_path / "stack")
     again = tinynn.load(tmp_path / "stack", backend)
-    assert (len(again), again.epochs, again.seeds) == (3, stack.epochs, stack.seeds)
+    assert (len(again), again.epochs, again.seeds) == (2, stack.epochs, seeds)
     for ours, theirs in zip(again, stack, strict=True):
         assert ours.history == theirs.history
         for one, other in zip(arrays(backend, ours), arrays(backend, theirs), strict=True):
@@ -88,13 +67,25 @@ def test_what_a_stack_answers(backend, tmp_path):
 
 @pytest.mark.parametrize("engine", ["eager", "calls"])
 def test_a_fraction_is_held_out_by_each_seed(engine):
-    net, given = Linear(1), {"epochs": 2, "batch_size": 3, "validation": 0.3, "metrics": "mae"}
-    weights = np.linspace(0.5, 2.0, 11)
-    stack = fit_many(net, X, Y, seed=[1, 2], sample_weight=weights, engine=engine, **given)
+    net, given = (
+        Sequential(Linear(3), BatchNorm(), Linear(1)),
+        {"validation": 0.3, "metrics": "mae"},
+    )
+    given |= {"epochs": 2, "batch_size": 3, "sample_weight": np.linspace(0.5, 2.0, 11)}
+    stack = fit_many(net, X, Y, seed=[1, 2], engine=engine, **given)
     for model, seed in zip(stack, (1, 2), strict=True):
-        alone = fit(net, X, Y, seed=seed, sample_weight=weights, engine="eager", **given)
+        alone = fit(net, X, Y, seed=seed, engine="eager", **given)
         for name, values in alone.history.items():
-            np.testing.assert_allclose(model.history[name], values, rtol=1e-10)
+            np.testing.assert_allclose(model.history[name], values, rtol=1e-8)
+        np.testing.assert_allclose(model.state["1"]["mean"], alone.state["1"]["mean"], rtol=1e-8)
+
+
+def test_many_start_as_few_do():
+    few, many = (fit_many(NET, X, Y, networks=n, epochs=1, engine="calls") for n in (2, 12))
+    for name, array in tree.paths(few.params):
+        rest = dict(tree.paths(many.params))[name]
+        np.testing.assert_allclose(rest[:2, ...], array, rtol=1e-12)
+    assert len(np.unique(rest[:, 0])) == 12
 
 
 def of(k, given):
@@ -120,6 +111,61 @@ def test_numbers_vary(name):
         np.testing.assert_allclose(model.params["weight"], alone.params["weight"], rtol=1e-9)
         assert model.loss == alone.loss
     assert stack.seeds == (0, 0)
+
+
+# Loops on NumPy.
+
+
+@pytest.mark.only("numpy")
+@pytest.mark.usefixtures("compiler_of_loops")
+def test_loops_give_the_bits_of_fit_on_any_number_of_threads(monkeypatch):
+    given = {"epochs": 3, "batch_size": 4, "validation": 0.3, "sample_weight": X[:, 0] ** 2}
+    stacks = []
+    for threads in ("1", "3"):
+        monkeypatch.setenv("NUMBA_NUM_THREADS", threads)
+        stacks.append(fit_many(NET, X, Y, networks=3, engine="loops", **given))
+    for seed, (one, three) in enumerate(zip(*stacks, strict=True)):
+        alone = fit(NET, X, Y, seed=seed, engine="loops", **given)
+        rows = [tree.leaves((model.params, model.state)) for model in (one, three, alone)]
+        for ours, theirs, expected in zip(*rows, strict=True):
+            np.testing.assert_array_equal(ours, expected)
+            np.testing.assert_array_equal(theirs, expected)
+        for name, values in alone.history.items():
+            np.testing.assert_allclose(one.history[name], values, rtol=1e-12)
+
+
+@pytest.mark.only("numpy")
+@pytest.mark.usefixtures("compiler_of_loops")
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_loops_with_numbers_that_vary_and_one_that_diverges(shuffle):
+    rates = [0.1, 1e30, 0.01]
+    given = {"epochs": 90, "batch_size": 4, "shuffle": shuffle}
+    x, y = X[:8], Y[:8]
+    with pytest.warns(RuntimeWarning, match=r"in 1 of 3 networks, .*: 1 \(after epoch \d"):
+        stack = fit_many(Linear(1), x, y, optimizer=SGD(rates), engine="loops", **given)
+    for k in (0, 2):
+        alone = fit(Linear(1), x, y, optimizer=SGD(rates[k]), engine="eager", **given)
+        np.testing.assert_allclose(stack[k].params["weight"], alone.params["weight"], rtol=1e-12)
+        np.testing.assert_allclose(stack[k].history["loss"], alone.history["loss"], rtol=1e-12)
+    assert stack.epochs == (90, len(stack[1].history["loss"]), 90)
+    known = fit(
+        Linear(1), x, y, optimizer=SGD(1e30), engine="eager", **given | {"epochs": stack.epochs[1]}
+    )
+    np.testing.assert_allclose(stack[1].history["loss"], known.history["loss"], rtol=1e-9)
+    np.testing.assert_allclose(stack[1].params["weight"], known.params["weight"], rtol=1e-9)
+    assert np.isfinite(stack[1].params["weight"]).all()
+
+
+def test_long_sweeps_take_loops_by_themselves(monkeypatch):
+    seen = []
+    monkeypatch.setattr(engines, "Loops", lambda together: seen.append("loops") or 1 / 0)
+    for epochs, way in ((1, []), (10**7, ["loops"])):
+        problem = prepare(Linear(1), X, Y)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            made = engines.select(Networks([problem], range(9), {}), "auto", epochs)
+        assert seen == way
+        assert made.name == ("eager" if way else "calls")
 
 
 class Sometimes(Layer):
@@ -170,7 +216,8 @@ BAD = [
     ({"seed": [1.5]}, "seed: expected a whole number"),
     ({"networks": 2, "epochs": [1, 2]}, "epochs: expected one for all networks, got 2"),
     ({"networks": 2, "batch_size": [1, 2]}, "what can vary are seed="),
-    ({"networks": 2, "engine": "jit"}, "engine: expected one of"),
+    ({"networks": 2, "engine": "fast"}, "engine: expected one of 'auto', 'loops', "),
+    ({"networks": 2, "engine": "jit"}, "no compiler of its own"),
 ]
 
 
