@@ -9,14 +9,12 @@ from backends.decompositions import first_maximum, logsumexp, mean, relu, sigmoi
 from backends.expressions import OUT, Attribute, Call, Expression, Kwarg, Ones, X, Y
 from backends.lowering import Lowering, OutTemplate, Template, entries
 
-_ONE = """abs acos acosh asin asinh atan atanh bitwise_invert ceil conj cos cosh exp expm1 floor
-isfinite isinf isnan log log1p log2 log10 logical_not negative positive reciprocal sign signbit sin
-sinh sqrt square tan tanh trunc"""
-_TWO = """add atan2 bitwise_and bitwise_left_shift bitwise_or bitwise_right_shift bitwise_xor
-copysign divide equal floor_divide greater greater_equal hypot less less_equal logaddexp logical_and
-logical_or logical_xor multiply nextafter not_equal pow remainder subtract"""
-
-
+# The elementwise functions of the standard are ufuncs, under its names.
+_UFUNCS = {
+    name: f
+    for name, f in vars(np).items()
+    if isinstance(f, np.ufunc) and f.nout == 1 and f.signature is None
+}
 _AXIS, _KEEPDIMS = Kwarg("axis"), Kwarg("keepdims", False)
 _DOT = X.method("dot", Y, OUT)
 
@@ -61,8 +59,7 @@ def _entries(array: Any) -> Sequence[Any]:
 
 
 INTO = {
-    **{name: OutTemplate(Call(name, X, OUT)) for name in _ONE.split()},
-    **{name: OutTemplate(Call(name, X, Y, OUT)) for name in _TWO.split()},
+    **{name: OutTemplate(Call(name, *(X, Y)[: f.nin], OUT)) for name, f in _UFUNCS.items()},
     # A number would cost four times as much as a buffer of it.
     "maximum": OutTemplate(Call("maximum", X, Y, out=OUT), broadcast_scalars=True),
     "minimum": OutTemplate(Call("minimum", X, Y, out=OUT), broadcast_scalars=True),
