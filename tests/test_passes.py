@@ -13,7 +13,7 @@ from backends import Backend
 from tests.checks import assert_close, assert_equal
 from tests.programs import Program, transformed
 from tinynn import tree
-from tinynn.compiler import passes, pipelines, suited
+from tinynn.compiler import passes, pipelines, pushed, suited
 from tinynn.functional import relu
 from tinynn.trace import namespace
 from tinynn.transforms.graph import Graph
@@ -24,7 +24,10 @@ EACH = (
     passes.algebra,
     passes.shapes_merged,
     passes.common_subexpressions,
+    passes.parts_joined,
     pipelines.simplified,
+    pushed.entries_computed_in_steps,
+    pushed.slices_pushed,
     suited.products,
     suited.slopes_of_relu,
     suited.sums_of_rows,
@@ -35,7 +38,7 @@ EACH = (
 @pytest.mark.parametrize("each", EACH, ids=lambda each: each.__name__)
 def test_a_pass_changes_no_result(each: Callable[[Graph], Graph]) -> None:
     for seed in range(12):
-        program = Program(seed)
+        program = Program(seed, scans=seed % 2 == 1)
         f, given = transformed(program, backends.get("numpy"))
         graph = record(f, *given)
         values = tree.leaves(given)
