@@ -9,9 +9,11 @@ time.
 
 import warnings
 from contextlib import nullcontext, suppress
+from math import inf, prod
 from typing import Any
 
 from backends import BackendUnavailable
+from tinynn import tree
 from tinynn.training.engines.eager import Eager
 from tinynn.training.problem import Problem
 from tinynn.training.progress import Bar
@@ -22,6 +24,8 @@ ENGINES = ("auto", "eager", "calls", "loops", "jit")
 
 # Recording and emitting cost about as much as this many steps of a small network without them.
 _WORTH_IT = 200
+# Of a large network a program saves more in each step: one more for so many numbers in parameters.
+_LARGE = 2**18
 
 
 def select(
@@ -61,7 +65,9 @@ def select(
     )
     # A stream that does not know its length is taken for a long one.
     steps = None if batches.steps is None else epochs * batches.steps
-    if engine == "eager" or (engine == "auto" and steps is not None and steps < _WORTH_IT):
+    sizes = (prod(leaf.shape) for leaf in tree.leaves(problem.start.params))
+    counted = inf if steps is None else steps * (1 + sum(sizes) // _LARGE)
+    if engine == "eager" or (engine == "auto" and counted < _WORTH_IT):
         return Eager(*arguments)
     compiled = "calls" if batches.backend.repeat is None else "jit"
     computed = problem.step.compute_dtype
