@@ -197,7 +197,7 @@ def _cut(xp: Any, x: Array, axis: int, block: int, count: int = 0, fill: Any = N
         return xp.broadcast_to(xp.expand_dims(x, axis=0), (count, *x.shape))
     count = -(-length // block)
     if count * block > length:
-        one = x[(*(slice(None),) * axis, slice(1))]  # of x, so that the batch stays its batch
+        one = x[(*(slice(None),) * axis, slice(1), ...)]  # of x, so that the batch stays its batch
         one = xp.zeros_like(one) if fill is None else xp.full_like(one, fill)
         shape = (*x.shape[:axis], count * block - length, *x.shape[axis + 1 :])
         x = xp.concat([x, xp.broadcast_to(one, shape)], axis=axis)
