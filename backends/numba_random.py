@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from backends import threads
-from backends.random import PARITY, ROTATIONS
+from backends.numpy_random import PARITY, ROTATIONS
 
 
 def _source() -> str:
