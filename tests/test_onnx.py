@@ -13,7 +13,7 @@ import tinynn
 from tests.checks import assert_close
 from tests.command_line import run, train_model, write_flowers
 from tests.networks import networks
-from tests.onnx_files import assert_same, exported, session
+from tests.onnx_files import assert_same, exported, made, session
 from tinynn import functional, losses, tree
 from tinynn.functional import activations
 from tinynn.layers import (
@@ -35,7 +35,6 @@ from tinynn.onnx.rows import ROWS
 from tinynn.trace import namespace
 from tinynn.training import Model
 
-RECURRENT = (RNN, GRU, LSTM, Bidirectional)  # a scan has no row
 DRAW = np.random.default_rng(7)
 X = DRAW.normal(size=(4, 5))
 IDS = DRAW.integers(0, 7, size=(4, 3))
@@ -65,18 +64,6 @@ HEADS: dict[str, tuple[Any, int]] = {
 }
 
 
-def made(net: Any, x: Any, **about: Any) -> Model:
-    """A model of float32, with parameters and state that are not what they are made as."""
-    inputs = x if isinstance(x, tuple) else (x,)
-    params, state = net.init(3, *inputs, dtype="float32")
-    draw = np.random.default_rng(5)
-
-    def moved(a: Any) -> Any:
-        return a + draw.random(a.shape, dtype=np.float32) if a.dtype == np.float32 else a
-
-    return Model(net, tree.map(moved, params), tree.map(moved, state), **about)
-
-
 @pytest.mark.parametrize("name", networks())
 def test_networks_of_a_users_own_layers(name, tmp_path):
     x = INPUTS.get(name, X)
@@ -95,19 +82,8 @@ def test_every_layer(name, shape, tmp_path):
 def test_no_layer_is_left_out():
     kinds = {type(layer) for layer in LAYERS.values()} | {Sequential}
     others = {getattr(tinynn.layers, name) for name in spatial.__all__}  # test_convolution.py
-    refused = set(RECURRENT)
-    assert kinds | others | refused == set(tinynn.layers._LAYERS)
-
-
-@pytest.mark.parametrize("kind", RECURRENT)
-def test_recurrent_layers_are_refused_by_name(kind, tmp_path):
-    layer = Bidirectional(GRU(2)) if kind is Bidirectional else kind(2)
-    x = np.ones((4, 3, 2))
-    model = made(layer, x)
-    path = tmp_path / "recurrent.onnx"
-    with pytest.raises(OnnxError, match="scan"):
-        model.to_onnx(path, x)
-    assert not path.exists()
+    recurrent = {RNN, GRU, LSTM, Bidirectional}  # test_onnx_loops.py
+    assert kinds | others | recurrent == set(tinynn.layers._LAYERS)
 
 
 @pytest.mark.parametrize("name", sorted(ACTIVATIONS))
@@ -236,7 +212,7 @@ def test_rows_of_the_table(tmp_path):
     assert_same(exported(model, tmp_path, x), model, x, rows=(2, 7, 256))
     names = {name.partition(" ")[0] for name in calls(x)}
     other = {"erf", "relu", "sigmoid", "logsumexp", "stop_gradient", "item", "getitem", "fill"}
-    other |= {"conv"}  # tests/test_convolution.py
+    other |= {"conv", "scan", "cond", "while_loop"}  # there, and in test_convolution.py
     assert ROWS.keys() - other <= names, "a row without a test"
 
 
