@@ -18,6 +18,18 @@ ELSEWHERE = (
 )
 
 
+def made(net: Any, x: Any, **about: Any) -> Model:
+    """A model of float32, with parameters and state that are not what they are made as."""
+    inputs = x if isinstance(x, tuple) else (x,)
+    params, state = net.init(3, *inputs, dtype="float32")
+    draw = np.random.default_rng(5)
+
+    def moved(a: Any) -> Any:
+        return a + draw.random(a.shape, dtype=np.float32) if a.dtype == np.float32 else a
+
+    return Model(net, tree.map(moved, params), tree.map(moved, state), **about)
+
+
 def session(path: Path) -> Any:
     """The file in onnxruntime, on one thread."""
     runtime = pytest.importorskip("onnxruntime")

@@ -13,15 +13,11 @@ import tinynn
 from tests.checks import assert_close
 from tests.command_line import run, train_model, write_flowers
 from tests.networks import networks
-from tests.onnx_files import ELSEWHERE, assert_same, exported, session
+from tests.onnx_files import ELSEWHERE, assert_same, exported, made, session
 from tinynn import functional, losses, tree
 from tinynn.functional import activations
 from tinynn.layers import (
-    GRU,
-    LSTM,
-    RNN,
     BatchNorm,
-    Bidirectional,
     Dropout,
     Flatten,
     Layer,
@@ -36,7 +32,6 @@ from tinynn.onnx.rows import ROWS
 from tinynn.trace import namespace
 from tinynn.training import Model
 
-RECURRENT = (RNN, GRU, LSTM, Bidirectional)  # a scan has no row
 DRAW = np.random.default_rng(7)
 X = DRAW.normal(size=(4, 5))
 IDS = DRAW.integers(0, 7, size=(4, 3))
@@ -71,18 +66,6 @@ HEADS = {
 ESTIMATES = {"counts": (losses.Poisson(), 2), "means": (losses.GaussianNLL(), 4)}
 
 
-def made(net: Any, x: Any, **about: Any) -> Model:
-    """A model of float32, with parameters and state that are not what they are made as."""
-    inputs = x if isinstance(x, tuple) else (x,)
-    params, state = net.init(3, *inputs, dtype="float32")
-    draw = np.random.default_rng(5)
-
-    def moved(a: Any) -> Any:
-        return a + draw.random(a.shape, dtype=np.float32) if a.dtype == np.float32 else a
-
-    return Model(net, tree.map(moved, params), tree.map(moved, state), **about)
-
-
 @pytest.mark.parametrize("name", networks())
 def test_networks_of_a_users_own_layers(name, tmp_path):
     x = INPUTS.get(name, X)
@@ -102,20 +85,9 @@ def test_no_layer_is_left_out():
     kinds = {type(layer) for layer in LAYERS.values()} | {Sequential}
     others = {getattr(tinynn.layers, name) for name in spatial.__all__}  # test_convolution.py
     others |= {getattr(tinynn.layers, name) for name in ELSEWHERE}
-    others |= {getattr(tinynn.layers, name) for name in sequences.__all__}  # test_transformer.py
-    refused = set(RECURRENT)
-    assert kinds | others | refused == set(tinynn.layers._LAYERS)
-
-
-@pytest.mark.parametrize("kind", RECURRENT)
-def test_recurrent_layers_are_refused_by_name(kind, tmp_path):
-    layer = Bidirectional(GRU(2)) if kind is Bidirectional else kind(2)
-    x = np.ones((4, 3, 2))
-    model = made(layer, x)
-    path = tmp_path / "recurrent.onnx"
-    with pytest.raises(OnnxError, match="scan"):
-        model.to_onnx(path, x)
-    assert not path.exists()
+    # test_transformer.py and test_onnx_loops.py
+    others |= {getattr(tinynn.layers, name) for name in sequences.__all__}
+    assert kinds | others == set(tinynn.layers._LAYERS)
 
 
 @pytest.mark.parametrize("name", sorted(ACTIVATIONS))
@@ -241,18 +213,10 @@ def test_rows_of_the_table(tmp_path):
     model = Model(calls, {})
     assert_same(exported(model, tmp_path, x), model, x, rows=(2, 7, 256))
     names = {name.partition(" ")[0] for name in calls(x)}
-    other = {
-        "erf",
-        "first_maximum",
-        "relu",
-        "sigmoid",
-        "logsumexp",
-        "stop_gradient",
-        "item",
-        "getitem",
-        "fill",
-    }
-    other |= {"conv"}  # tests/test_convolution.py
+    other = set(
+        """erf fill first_maximum getitem item logsumexp relu sigmoid stop_gradient""".split()
+    )
+    other |= {"conv", "scan", "cond", "while_loop"}  # test_convolution.py, test_onnx_loops.py
     assert ROWS.keys() - other <= names, "a row without a test"
 
 

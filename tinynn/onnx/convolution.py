@@ -6,24 +6,25 @@ from tinynn.onnx.emitter import Emitter, OnnxError
 from tinynn.transforms.graph import Node
 
 
-def conv(out: Emitter, node: Node) -> str:
-    """`tinynn.rules.convolution.conv`: channels last there, first in ONNX."""
+def conv(out: Emitter, node: Node, bias: Node | None = None) -> str:
+    """`tinynn.rules.convolution.conv`: channels last there, first in ONNX; perhaps with a bias."""
     settings, weight = node.kwargs, node.args[1]
     axes = len(settings["stride"])
-    x = out.emit("Transpose", [out.value(node.args[0], node.dtype)], perm=_first(axes))
-    w = out.value(weight, node.dtype)
+    x = out.transpose(out.value(node.args[0], node.dtype), _first(axes))
+    added = [] if bias is None else [out.value(bias, node.dtype)]
     *kernel, inputs, outputs = [int(n) for n in weight.shape]
     shared = {"group": settings["groups"], "dilations": list(settings["dilation"])}
     if max(settings["input_dilation"]) == 1:
-        w = out.emit("Transpose", [w], perm=[axes + 1, axes, *range(axes)])
+        w = out.turned(weight, node.dtype, [axes + 1, axes, *range(axes)])
         ends = zip(*settings["padding"], strict=True)
         if any(min(pair) < 0 for pair in settings["padding"]):
             raise OnnxError("expected padding of zero or more, got negative padding, which cuts")
         pads = [n for side in ends for n in side]
-        y = out.emit("Conv", [x, w], strides=list(settings["stride"]), pads=pads, **shared)
+        y = out.emit("Conv", [x, w, *added], strides=list(settings["stride"]), pads=pads, **shared)
     else:
-        y = _transposed(out, settings, x, w, (kernel, inputs, outputs), shared)
-    return out.emit("Transpose", [y], perm=[0, *range(2, axes + 2), 1])
+        w = out.value(weight, node.dtype)
+        y = _transposed(out, settings, [x, w, *added], (kernel, inputs, outputs), shared)
+    return out.transpose(y, [0, *range(2, axes + 2), 1])
 
 
 def _first(axes: int) -> list[int]:
@@ -31,10 +32,10 @@ def _first(axes: int) -> list[int]:
 
 
 def _transposed(
-    out: Emitter, settings: Any, x: str, w: str, sizes: Any, shared: dict[str, Any]
+    out: Emitter, settings: Any, given: list[str], sizes: Any, shared: dict[str, Any]
 ) -> str:
     """ConvTranspose wants its kernel turned round, and counts what is cut, not what is added."""
-    kernel, inputs, outputs = sizes
+    (kernel, inputs, outputs), (x, w, *added) = sizes, given
     axes, groups = len(kernel), settings["groups"]
     reach = [(k - 1) * d for k, d in zip(kernel, settings["dilation"], strict=True)]
     low = [r - a for r, (a, _) in zip(reach, settings["padding"], strict=True)]
@@ -49,9 +50,9 @@ def _transposed(
     ends = [out.integers([n] * axes) for n in (-1, -(2**31))]
     w = out.emit("Slice", [w, *ends, out.integers(spatial), out.integers([-1] * axes)])
     w = out.emit("Reshape", [w, out.integers([*kernel, inputs, groups, outputs // groups])])
-    w = out.emit("Transpose", [w], perm=[axes + 1, axes, axes + 2, *spatial])
+    w = out.transpose(w, [axes + 1, axes, axes + 2, *spatial])
     w = out.emit("Reshape", [w, out.integers([groups * inputs, outputs // groups, *kernel])])
     return out.emit(
-        "ConvTranspose", [x, w], strides=list(steps), pads=low + [max(n, 0) for n in high],
+        "ConvTranspose", [x, w, *added], strides=list(steps), pads=low + [max(n, 0) for n in high],
         output_padding=more, **shared,
     )  # fmt: skip

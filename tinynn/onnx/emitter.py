@@ -1,11 +1,11 @@
 """Emitter: the ONNX graph under construction, and the names of its values."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any
 
 from backends import Backend
-from tinynn.transforms.graph import Constant, Dim, Input, Node
+from tinynn.transforms.graph import Constant, Dim, Graph, Input, Node
 
 #: The standard's dtypes: their numbers in ONNX.
 DTYPES = {
@@ -23,6 +23,11 @@ DTYPES = {
 }
 INT64 = DTYPES["int64"]
 PRODUCER = "tinynn"
+#: Operators that compute each element from those at the same place.
+ELEMENTWISE = set(
+    "Abs Add And Cast Ceil Cos Div Elu Equal Erf Exp Floor Gelu Greater LeakyRelu Less Log Max Min "
+    "Mul Neg Not Or Pow Reciprocal Relu Round Sigmoid Sign Sin Softplus Sqrt Sub Tanh Where".split()
+)
 LAST = "tinynn"  # what stands last in a file of ours, so that one that was cut short is known
 
 
@@ -47,9 +52,15 @@ class Emitter:
     Args:
         backend: where the arrays of the recorded graph are.
         known: the name of an array of parameters or state, by its id.
+        calls: writes the calls of a graph, for those inside of `scan` and `cond`.
     """
 
-    def __init__(self, backend: Backend, known: dict[int, str]) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        known: dict[int, str],
+        calls: Callable[["Emitter", Graph], None] = lambda out, graph: None,
+    ) -> None:
         self.onnx = library()
         self.backend = backend
         self.nodes: list[Any] = []
@@ -61,6 +72,9 @@ class Emitter:
         self._place = ""
         self.float_dtype = DTYPES["float32"]  # of the network's output
         self._batch: tuple[str, int, Dim] | None = None
+        self._calls = calls
+        self._scalars: set[str] = set()
+        self._turned: dict[str, tuple[str, list[int]]] = {}  # of a Transpose: of what, and how
 
     # --- names
 
@@ -121,10 +135,12 @@ class Emitter:
             return name
         return self.emit("Cast", [name], to=self.dtype(dtype))
 
-    def _initializer(self, constant: Constant) -> str:
+    def _initializer(self, constant: Constant, order: Sequence[int] | None = None) -> str:
         name = self.unique(self._known.get(id(constant.value), "constant"))
         self.dtype(constant.dtype)  # refuse one that ONNX lacks
         host = self.backend.to_host(constant.value)
+        if order is not None:
+            host = host.transpose(order).copy()
         self.initializers.append(self.onnx.numpy_helper.from_array(host, name))
         return name
 
@@ -141,6 +157,8 @@ class Emitter:
         key = (dtype, shape, repr(values))
         if key not in self._numbers:
             name = self._numbers[key] = self.unique("constant")
+            if not shape:
+                self._scalars.add(name)
             self.initializers.append(self.onnx.helper.make_tensor(name, dtype, shape, values))
         return self._numbers[key]
 
@@ -154,23 +172,108 @@ class Emitter:
         self, operator: str, inputs: Sequence[str], domain: str = "", **attributes: Any
     ) -> str:
         """A call of an operator with one result, whose name is returned."""
-        name = self.unique(f"{self._place}{operator}")
+        if operator in ELEMENTWISE:
+            sources = [self._turned.get(name, (name, None)) for name in inputs]
+            orders = [order for name, order in sources if name not in self._scalars]
+            if orders and orders[0] is not None and orders.count(orders[0]) == len(orders):
+                # Turned afterwards, where it may meet the Transpose that undoes it.
+                made = self.emit(operator, [name for name, _ in sources], domain, **attributes)
+                return self.transpose(made, orders[0])
+        return self.emit_all(operator, inputs, 1, domain, **attributes)[0]
+
+    def emit_all(
+        self,
+        operator: str,
+        inputs: Sequence[str],
+        count: int,
+        domain: str = "",
+        **attributes: Any,
+    ) -> list[str]:
+        """A call of an operator with so many results, whose names are returned."""
+        names = [self.unique(f"{self._place}{operator}") for _ in range(count)]
         made = self.onnx.helper.make_node(
-            operator, list(inputs), [name], name=name, domain=domain, **attributes
+            operator, list(inputs), names, name=names[0], domain=domain, **attributes
         )
         self.nodes.append(made)
-        return name
+        return names
+
+    def transpose(self, name: str, order: Sequence[int]) -> str:
+        """The axes in another order; one that was turned already is turned but once."""
+        source, before = self._turned.get(name, (name, list(range(len(order)))))
+        order = [before[axis] for axis in order]
+        if order == sorted(order):
+            return source
+        made = self.emit_all("Transpose", [source], 1, perm=order)[0]
+        self._turned[made] = source, order
+        return made
+
+    def turned(self, value: Any, dtype: Any, order: Sequence[int]) -> str:
+        """The name of an argument with its axes in another order; known arrays are stored so."""
+        if not isinstance(value, Constant) or value.dtype != dtype:
+            return self.transpose(self.value(value, dtype), order)
+        key = id(value), tuple(order)
+        if key not in self._numbers:
+            self._numbers[key] = self._initializer(value, order)
+        return self._numbers[key]
+
+    def inlined(
+        self, graph: Graph, given: Sequence[str], rest: Sequence[Input] = ()
+    ) -> list[tuple[str, Node]]:
+        """The calls of a graph, written here: the names of its results, and these.
+
+        given: the names of its first inputs; the others, `rest`, have one.
+        """
+        first = graph.inputs[: len(graph.inputs) - len(rest)]
+        self.names |= dict(zip(map(id, first), given, strict=True))
+        self._calls(self, graph)
+        return [(self.value(each), each) for each in graph.outputs]
+
+    def body(
+        self,
+        name: str,
+        entries: Sequence[Input],
+        write: Callable[[], list[tuple[str, Node]]],
+        unused: Sequence[tuple[int, tuple[int, ...]]] = (),
+        front: bool = False,
+    ) -> Any:
+        """A graph inside of a call: `write` writes its calls and gives the results.
+
+        entries: its inputs; unused: dtypes and shapes of others that stand behind them, or in
+        front, and that nothing reads.
+        """
+        around, self.nodes = self.nodes, []
+        inputs = [self.declared(self.add_input(each), each) for each in entries]
+        make = self.onnx.helper.make_tensor_value_info
+        others = [make(self.unique("step"), dtype, shape) for dtype, shape in unused]
+        outputs = [
+            self.declared(self.emit_all("Identity", [given], 1)[0], value)
+            for given, value in write()
+        ]
+        inputs = [*others, *inputs] if front else [*inputs, *others]
+        made = self.onnx.helper.make_graph(self.nodes, name, inputs, outputs)
+        self.nodes = around
+        return made
+
+    def declared(self, name: str, value: Node) -> Any:
+        """Name, dtype and shape of an input or output; lengths that follow the batch have names."""
+        shape = [str(n) if type(n) is not int else n for n in value.shape]
+        return self.onnx.helper.make_tensor_value_info(name, self.dtype(value.dtype), shape)
 
     def rename(self, name: str, new: str) -> None:
         """Let the result of a call have another name, one that was reserved."""
-        for node in self.nodes:
-            for names in (node.input, node.output):
-                for place, each in enumerate(names):
-                    if each == name:
-                        names[place] = new
+        _rename(self.nodes, name, new)
         for key, known in self.names.items():
             if known == name:
                 self.names[key] = new
+
+    def needed(self, outputs: Sequence[str]) -> list[Any]:
+        """The calls that these values need, in order."""
+        wanted, kept = set(outputs), []
+        for node in reversed(self.nodes):
+            if not wanted.isdisjoint(node.output):
+                kept.append(node)
+                wanted.update(_read(node))
+        return kept[::-1]
 
     # --- shapes
 
@@ -200,3 +303,23 @@ class Emitter:
         if length.factor != 1:
             size = self.emit("Mul", [size, self.integers([length.factor])])
         return self.emit("Add", [size, self.integers([length.offset])]) if length.offset else size
+
+
+def _graphs(node: Any) -> list[Any]:
+    return [a.g for a in node.attribute if a.HasField("g")]
+
+
+def _rename(nodes: Any, name: str, new: str) -> None:
+    for node in nodes:
+        for names in (node.input, node.output):
+            for place, each in enumerate(names):
+                if each == name:
+                    names[place] = new
+        for graph in _graphs(node):
+            _rename(graph.node, name, new)
+
+
+def _read(node: Any) -> set[str]:
+    """The names of what a call reads, inside of its graphs too."""
+    inside = [_read(each) for graph in _graphs(node) for each in graph.node]
+    return set(node.input).union(*inside)

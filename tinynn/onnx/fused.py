@@ -2,18 +2,27 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from math import sqrt
 from typing import Any, NamedTuple
 
+from tinynn.functional.windows import per_axis, resolved
+from tinynn.onnx import convolution
+from tinynn.onnx.emitter import Emitter
+from tinynn.trace.scopes import Composite
 from tinynn.transforms.graph import Constant, Graph, Input, Node
 
 
 class Fused(NamedTuple):
-    """One operator in place of a call and of calls that only it needs."""
+    """Operators in place of a call and of calls that only it needs."""
 
-    operator: str
     args: tuple[Any, ...]
-    attributes: dict[str, Any]
+    write: Callable[[Emitter], str]
+
+
+def _one(operator: str, args: tuple[Any, ...], attributes: dict[str, Any]) -> Fused:
+    """One operator of these arguments."""
+    return Fused(args, lambda out: out.emit(operator, list(map(out.value, args)), **attributes))
 
 
 def _is(value: Any, *names: str) -> bool:
@@ -31,7 +40,7 @@ def _gemm(node: Node) -> Fused | None:
         return None
     if (len(x.shape), len(weight.shape), len(bias.shape)) != (2, 2, 1):
         return None
-    return Fused("Gemm", (x, weight, bias), {}) if bias.shape[0] == weight.shape[1] else None
+    return _one("Gemm", (x, weight, bias), {}) if bias.shape[0] == weight.shape[1] else None
 
 
 def _softmax(node: Node) -> Fused | None:
@@ -47,7 +56,7 @@ def _softmax(node: Node) -> Fused | None:
         return None
     of = most.args[0]
     of = of.args[0] if _is(of, "stop_gradient") else of
-    return Fused("Softmax", (x,), {"axis": most.kwargs["axis"]}) if of is x else None
+    return _one("Softmax", (x,), {"axis": most.kwargs["axis"]}) if of is x else None
 
 
 def _log_softmax(node: Node) -> Fused | None:
@@ -57,7 +66,7 @@ def _log_softmax(node: Node) -> Fused | None:
     x, total = node.args
     if total.args[0] is not x or not _along_one_axis(total):
         return None
-    return Fused("LogSoftmax", (x,), {"axis": total.kwargs["axis"]})
+    return _one("LogSoftmax", (x,), {"axis": total.kwargs["axis"]})
 
 
 def _softplus(node: Node) -> Fused | None:
@@ -65,7 +74,7 @@ def _softplus(node: Node) -> Fused | None:
     if not _is(node, "logaddexp") or not _is(node.args[1], "zeros_like"):
         return None
     x, zeros = node.args
-    return Fused("Softplus", (x,), {}) if zeros.args[0] is x else None
+    return _one("Softplus", (x,), {}) if zeros.args[0] is x else None
 
 
 def _gelu(node: Node) -> Fused | None:
@@ -76,7 +85,7 @@ def _gelu(node: Node) -> Fused | None:
     if (half, one) != (0.5, 1.0) or not _is(part, "erf") or not _is(part.args[0], "multiply"):
         return None
     inner, factor = part.args[0].args
-    return Fused("Gelu", (x,), {}) if inner is x and factor == sqrt(0.5) else None
+    return _one("Gelu", (x,), {}) if inner is x and factor == sqrt(0.5) else None
 
 
 def _leaky_relu(node: Node) -> Fused | None:
@@ -86,7 +95,7 @@ def _leaky_relu(node: Node) -> Fused | None:
         return None
     slope, low = node.args[2].args
     given = low is x and type(slope) is float
-    return Fused("LeakyRelu", (x,), {"alpha": slope}) if given else None
+    return _one("LeakyRelu", (x,), {"alpha": slope}) if given else None
 
 
 def _elu(node: Node) -> Fused | None:
@@ -99,7 +108,7 @@ def _elu(node: Node) -> Fused | None:
         return None
     positive, zeros, low = power.args[0].args
     same = positive is node.args[0] and _is(zeros, "zeros_like") and low is x
-    return Fused("Elu", (x,), {"alpha": alpha}) if same else None
+    return _one("Elu", (x,), {"alpha": alpha}) if same else None
 
 
 def _kept_where_positive(node: Node) -> Node | None:
@@ -137,13 +146,13 @@ def _layer_norm(node: Node) -> Fused | None:
     last = {"axis": -1, "keepdims": True}
     if not squared or mean.kwargs != last or variance.kwargs != last or type(epsilon) is not float:
         return None
-    return Fused("LayerNormalization", (x, weight, bias), {"axis": -1, "epsilon": epsilon})
+    return _one("LayerNormalization", (x, weight, bias), {"axis": -1, "epsilon": epsilon})
 
 
 def _batch_norm(node: Node) -> Fused | None:
     """(x - mean) / deviation * weight + bias, of a matrix and vectors that are known."""
     parts = _scaled(node)
-    if parts is None or len(node.shape) != 2:
+    if parts is None or len(node.shape) < 2:
         return None
     (x, mean), deviation, weight, bias = parts[0].args, *parts[1:]
     if not isinstance(mean, Constant) or not isinstance(deviation, Constant):
@@ -151,7 +160,29 @@ def _batch_norm(node: Node) -> Fused | None:
     if not mean.shape == deviation.shape == weight.shape:
         return None
     variance = replace(deviation, value=deviation.value * deviation.value)
-    return Fused("BatchNormalization", (x, weight, bias, mean, variance), {"epsilon": 0.0})
+    arrays = (x, weight, bias, mean, variance)
+    return Fused(arrays, partial(_channels_first, "BatchNormalization", arrays, {"epsilon": 0.0}))
+
+
+def _channels_first(
+    operator: str, args: tuple[Any, ...], attributes: dict[str, Any], out: Emitter
+) -> str:
+    """An operator that has the channels in the second axis, where here they are last."""
+    x, *others = args
+    rank = len(x.shape)
+    turned = out.transpose(out.value(x), [0, rank - 1, *range(1, rank - 1)])
+    made = out.emit(operator, [turned, *map(out.value, others)], **attributes)
+    return out.transpose(made, [0, *range(2, rank), 1])
+
+
+def _conv(node: Node) -> Fused | None:
+    """A convolution and a bias."""
+    if not _is(node, "add") or not _is(node.args[0], "conv"):
+        return None
+    made, bias = node.args
+    if not isinstance(bias, Node) or len(bias.shape) != 1 or bias.dtype != made.dtype:
+        return None
+    return Fused((*made.args, bias), lambda out: convolution.conv(out, made, bias))
 
 
 def _along_one_axis(node: Node) -> bool:
@@ -160,6 +191,7 @@ def _along_one_axis(node: Node) -> bool:
 
 PATTERNS: tuple[Callable[[Node], Fused | None], ...] = (
     _gemm,
+    _conv,
     _softmax,
     _log_softmax,
     _softplus,
@@ -172,10 +204,10 @@ PATTERNS: tuple[Callable[[Node], Fused | None], ...] = (
 
 
 def fused(graph: Graph) -> dict[int, Fused]:
-    """One operator for calls of the graph, by the id of the call whose result it gives."""
-    found: dict[int, Fused] = {}
+    """Operators for calls of the graph, by the id of the call whose result they give."""
+    found: dict[int, Fused] = _pools(graph)
     for node in graph.nodes:
-        if node.dtype is None or not graph.space.isdtype(node.dtype, "real floating"):
+        if not _is_float(graph, node) or id(node) in found:
             continue  # few runtimes have these operators for other numbers
         for pattern in PATTERNS:
             made = pattern(node)
@@ -183,6 +215,56 @@ def fused(graph: Graph) -> dict[int, Fused]:
                 found[id(node)] = made
                 break
     return found
+
+
+def _is_float(graph: Graph, node: Node) -> bool:
+    return node.dtype is not None and graph.space.isdtype(node.dtype, "real floating")
+
+
+def _pools(graph: Graph) -> dict[int, Fused]:
+    """One operator for all calls that a pool is made of."""
+    groups: dict[Any, list[Node]] = {}
+    for node in graph.nodes:
+        for frame in node.origin.frames:
+            if type(frame) is Composite and frame.name in ("max_pool", "avg_pool"):
+                groups.setdefault(frame, []).append(node)
+    found: dict[int, Fused] = {}
+    for frame, nodes in groups.items():
+        inside = {id(node) for node in nodes}
+        outside = [a for node in nodes for a in node.parents if id(a) not in inside]
+        given = {id(a): a for a in outside if not isinstance(a, Constant)}
+        if len(given) == 1 and _is_float(graph, nodes[-1]):
+            (x,) = given.values()
+            made = _pool(frame, x, nodes[-1])
+            found |= {} if made is None else {id(nodes[-1]): made}
+    return found
+
+
+def _pool(frame: Composite, x: Node, y: Node) -> Fused | None:
+    """The operator of a pool; None where another transformation has changed its calls."""
+    settings = dict(zip(("window",), frame.args, strict=False)) | frame.kwargs
+    last, axes = settings.get("channels", "last") == "last", len(x.shape) - 2
+    lengths = tuple(x.shape[1:-1] if last else x.shape[2:])
+    if axes < 1 or any(type(n) is not int for n in lengths):
+        return None
+    name = frame.name
+    window = per_axis(name, "window", settings.get("window", 2), axes)
+    given = settings.get("stride")
+    stride = window if given is None else per_axis(name, "stride", given, axes)
+    dilation = per_axis(name, "dilation", settings.get("dilation", 1), axes)
+    ends = resolved(name, settings.get("padding", "valid"), lengths, window, stride, dilation)
+    moved = zip(lengths, ends, window, stride, dilation, strict=True)
+    out = [(n + sum(e) - (k - 1) * d - 1) // s + 1 for n, e, k, s, d in moved]
+    if tuple(y.shape[1:-1] if last else y.shape[2:]) != tuple(out) or y.dtype != x.dtype:
+        return None
+    pads = [n for side in zip(*ends, strict=True) for n in side]
+    attributes = {"kernel_shape": window, "strides": stride, "pads": pads}
+    if name == "max_pool":
+        attributes["dilations"] = dilation
+    operator = "MaxPool" if name == "max_pool" else "AveragePool"
+    return Fused((x,), partial(_channels_first, operator, (x,), attributes)) if last else _one(
+        operator, (x,), attributes
+    )  # fmt: skip
 
 
 def needed(graph: Graph, instead: dict[int, Fused]) -> list[Node]:

@@ -35,7 +35,7 @@ def transposed(order: Callable[[Node, int], Any]) -> Row:
     def row(out: Emitter, node: Node) -> str:
         rank = len(node.args[0].shape)
         perm = [axis % rank for axis in order(node, rank)]
-        return out.emit("Transpose", [out.value(node.args[0])], perm=perm)
+        return out.transpose(out.value(node.args[0]), perm)
 
     return row
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from math import log, prod
 from typing import Any
 
-from tinynn.onnx import convolution, moves
+from tinynn.onnx import control, convolution, moves
 from tinynn.onnx.emitter import DTYPES, INT64, Emitter, OnnxError
 from tinynn.onnx.moves import Row, axes_of
 from tinynn.transforms.graph import Dim, Node
@@ -316,6 +316,9 @@ ROWS: dict[str, Row] = {
     "take_along_axis": moves.take_along,
     "getitem": moves.getitem,
     "conv": convolution.conv,
+    "scan": control.scan,
+    "cond": control.cond,
+    "while_loop": control.while_loop,
     "vecdot": _vecdot,
     "outer": _outer,
 }

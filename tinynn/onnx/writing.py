@@ -69,7 +69,8 @@ def pack(
 
     with backend.scope():
         graph = record(forward, x, batch_axes=0)
-        emitter = Emitter(backend, {id(array): name for name, array in _named(params, state)})
+        known = {id(array): name for name, array in _named(params, state)}
+        emitter = Emitter(backend, known, _write_calls)
         emitter.reserve([*names, "label", "prediction"])
         inputs = _write_inputs(emitter, graph, preparation)
         _write_calls(emitter, graph)
@@ -89,7 +90,7 @@ def _write_inputs(
 ) -> list[Any]:
     """The declarations of the inputs: what the network takes, or a table's columns."""
     if preparation is None:
-        return [_declared(emitter, emitter.add_input(each), each) for each in graph.inputs]
+        return [emitter.declared(emitter.add_input(each), each) for each in graph.inputs]
     (given,) = graph.inputs
     emitter.float_dtype = emitter.dtype(given.dtype)
     columns = Columns(emitter, preparation["columns"], emitter.float_dtype)
@@ -109,8 +110,7 @@ def _write_calls(emitter: Emitter, graph: Graph) -> None:
         emitter.at(node)
         one = instead.get(id(node))
         if one is not None:
-            args = [emitter.value(a) for a in one.args]
-            emitter.names[id(node)] = emitter.emit(one.operator, args, **one.attributes)
+            emitter.names[id(node)] = one.write(emitter)
             continue
         row = ROWS.get(node.name)
         if row is None:
@@ -134,7 +134,8 @@ def _file(
 ) -> bytes:
     """The whole file, checked."""
     onnx, helper = emitter.onnx, emitter.onnx.helper
-    body = helper.make_graph(emitter.nodes, "tinynn", inputs, outputs, emitter.initializers)
+    nodes = emitter.needed([each.name for each in outputs])
+    body = helper.make_graph(nodes, "tinynn", inputs, outputs, emitter.initializers)
     model = helper.make_model(
         body,
         producer_name=PRODUCER,
@@ -169,11 +170,4 @@ def _output(emitter: Emitter, names: list[str], name: str, value: Any) -> Any:
     if given in names or all(given not in node.output for node in emitter.nodes):
         given = emitter.emit("Identity", [given])  # it is an input, or an output already
     emitter.rename(given, name)
-    return _declared(emitter, name, value)
-
-
-def _declared(emitter: Emitter, name: str, value: Node) -> Any:
-    """Name, dtype and shape of an input or output; lengths that follow the batch have a name."""
-    shape = [str(n) if type(n) is not int else n for n in value.shape]
-    kind = emitter.dtype(value.dtype)
-    return emitter.onnx.helper.make_tensor_value_info(name, kind, shape)
+    return emitter.declared(name, value)

@@ -50,9 +50,10 @@ def _example(model: Any, X: Any) -> Any:
     try:
         layers.run(model.net, model.params, model.state, x)
     except Exception as error:
+        said = str(error).partition(". To fix it")[0]
         raise layers.ShapeError(
             f"to_onnx: expected rows that show what the network takes, got none, and it does not "
-            f"take the shape (batch, {x.shape[1]}): {error}. To fix it: give some as X, "
+            f"take the shape (batch, {x.shape[1]}): {said}. To fix it: give some as X, "
             "model.to_onnx(path, X)"
         ) from error
     return x
