@@ -294,6 +294,13 @@ def conformance(session: nox.Session, library: str) -> None:
 
 
 @nox.session(default=False)
+def faults(session: nox.Session) -> None:
+    """A thousand kills of runs that write checkpoints: each run ends with the bits of one alone."""
+    install(session, "test", "numpy")
+    session.run("python", "-m", "tests.faults", *session.posargs, env=ONE_THREAD)
+
+
+@nox.session(default=False)
 def search_backends(session: nox.Session) -> None:
     """Searches over estimators in the processes of joblib's loky, of Dask and of Ray."""
     install(session, "test", "search_backends")

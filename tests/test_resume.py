@@ -421,7 +421,7 @@ def test_a_crash_while_writing_leaves_the_old_checkpoint(
 
     with monkeypatch.context() as patch:
         patch.setattr(os, step, crash)
-        with pytest.raises(OSError, match="disk full"):
+        with pytest.warns(RuntimeWarning, match="cannot be written .disk full.: training goes on"):
             fit(NET, x, y, epochs=4, batch_size=5, checkpoint=kept, resume=True)
     assert kept.read_bytes() == before
     assert [path.name for path in kept.parent.iterdir()] == ["file"]

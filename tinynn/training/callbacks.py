@@ -20,9 +20,28 @@ from typing import Any
 from tinynn import tree
 from tinynn.config import Configured, require, require_count
 from tinynn.training.history import single
+from tinynn.training.problem import several
 from tinynn.training.state import Run
 
 Callback = Callable[[Run], Any]
+
+
+def checked(given: Any) -> list[Callback]:
+    """The callbacks as a list, each checked to be callable."""
+    callbacks = list(several(given))
+    for callback in callbacks:
+        if not callable(callback) or isinstance(callback, type):
+            raise TypeError(
+                "fit: callbacks: expected functions of the run, or callbacks such as "
+                f"EarlyStopping(), got {callback!r}"
+            )
+    return callbacks
+
+
+def tell(callbacks: Iterable[Callback], moment: str, run: Run) -> None:
+    """Call `start` or `finish` of the callbacks that have it."""
+    for callback in callbacks:
+        getattr(callback, moment, lambda run: None)(run)
 
 
 def states(callbacks: Iterable[Callback]) -> dict[str, Any]:

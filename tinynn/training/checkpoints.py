@@ -1,6 +1,7 @@
 """Checkpoints: a training run's state in one file, from which it continues bit for bit."""
 
 import os
+import warnings
 from collections.abc import Mapping
 from datetime import timedelta
 from math import isfinite
@@ -13,7 +14,7 @@ from tinynn.config import label
 from tinynn.training import files
 from tinynn.training.batches import StreamedBatches
 from tinynn.training.history import History
-from tinynn.training.problem import Problem
+from tinynn.training.problem import Problem, check_whole
 from tinynn.training.state import Run, TrainingState
 from tinynn.training.step import Carry
 
@@ -27,23 +28,28 @@ class Checkpointer:
         The file; each checkpoint takes the place of the one before.
     every
         Epochs between checkpoints, or a timedelta, after which one is written within an epoch too.
+    keep
+        How many checkpoints there are at most: the newest, and earlier ones beside it.
     """
 
-    def __init__(self, path: str | os.PathLike[str], every: int | timedelta) -> None:
+    def __init__(self, path: str | os.PathLike[str], every: int | timedelta, keep: int = 1) -> None:
+        check_whole(keep=keep)
         whole = isinstance(every, int) and not isinstance(every, bool) and every > 0
         if not whole and not (isinstance(every, timedelta) and every > timedelta(0)):
             raise ValueError(
                 f"fit: every: expected a number of epochs of 1 or more, or a timedelta, got "
                 f"{every!r}. To fix it: give every=1, or every=timedelta(minutes=10)"
             )
-        self.path, self.every = Path(path), every
+        self.path, self.every, self.keep = Path(path), every, keep
         self._written, self._place = monotonic(), (0, 0)
+        self._sound = True  # the file at `path`, if there is one
         files.check_target(self.path)
 
     def go_on(self, path: str | os.PathLike[str], state: TrainingState) -> None:
-        """Note that a run goes on from this state, which is that of the file at `path`."""
+        """Note that a run goes on from this state, of the file at `path` or one kept beside it."""
         if os.path.realpath(path) == os.path.realpath(self.path):
             self._place = (state.epoch, state.step)
+            self._sound = files.is_sound(self.path)
 
     def is_due(self, run: Run) -> bool:
         """True if a checkpoint is to be written now."""
@@ -57,12 +63,34 @@ class Checkpointer:
         losses = [problem.backend.to_host(loss) for loss in state.losses]
         totals = [state.history.last.get("loss", 0.0), *(float(loss.sum()) for loss in losses)]
         if place > self._place and all(map(isfinite, totals)):
-            save(self.path, state, problem)
-            self._written, self._place = monotonic(), place
+            self._written = monotonic()  # after a failure too: it is tried again when it is due
+            try:
+                # A broken file takes the place of none that is whole.
+                save(self.path, state, problem, keep=self.keep if self._sound else 1)
+            except OSError as error:
+                warnings.warn(
+                    f"fit: epoch {state.epoch}: the checkpoint {self.path} cannot be written "
+                    f"({error}): training goes on, and the file is as it was.",
+                    RuntimeWarning,
+                    stacklevel=6,
+                )
+            else:
+                self._place, self._sound = place, True
 
 
-def save(path: str | os.PathLike[str], state: TrainingState, problem: Problem) -> None:
-    """Write a training state to one file, whole or not at all."""
+def save(
+    path: str | os.PathLike[str], state: TrainingState, problem: Problem, *, keep: int = 1
+) -> None:
+    """Write a training state to one file, whole or not at all.
+
+    Parameters
+    ----------
+    path, state, problem
+        The file, the state, and the problem that it is of.
+    keep
+        How many there are to be at most: the file that was there becomes `path` with ".1" behind
+        its name, that one ".2", and so on.
+    """
     arrays, others = [], {}
     kept = {"carry": state.carry, "losses": list(state.losses), "callbacks": state.callbacks}
     for name, leaf in tree.paths(kept):
@@ -78,11 +106,14 @@ def save(path: str | os.PathLike[str], state: TrainingState, problem: Problem) -
         "history": state.history,
         "values": others,
     }
-    files.write(path, files.pack(arrays, description, kind="checkpoint"))
+    files.write(path, files.pack(arrays, description, kind="checkpoint"), keep=keep)
 
 
 def restore(path: str | os.PathLike[str], problem: Problem) -> TrainingState:
     """The state that `save` wrote, on the problem's backend.
+
+    Where the file is broken and an earlier one was kept, the state is that one's, and a warning
+    says so.
 
     Raises
     ------
@@ -98,7 +129,7 @@ def restore(path: str | os.PathLike[str], problem: Problem) -> TrainingState:
             f"fit: resume: expected a checkpoint, got {path}, which does not exist. To fix it: "
             "give its path, or resume=True to begin where there is none"
         )
-    tensors, description = files.read(path, kind="checkpoint")
+    path, tensors, description = _newest_whole(path)
     try:
         _check_same(path, description["problem"], _identity(problem))
         backend = problem.backend
@@ -118,6 +149,28 @@ def restore(path: str | os.PathLike[str], problem: Problem) -> TrainingState:
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise files.damaged(path, "a checkpoint", error) from error
+
+
+def _newest_whole(
+    path: str | os.PathLike[str],
+) -> tuple[Path, dict[str, files.Tensor], dict[str, Any]]:
+    """The newest checkpoint that can be read, and what it holds."""
+    newest = Path(path)
+    try:
+        return newest, *files.read(newest, kind="checkpoint")
+    except files.ModelFileError as error:
+        for earlier in files.earlier(newest):
+            try:
+                found = files.read(earlier, kind="checkpoint")
+            except (files.ModelFileError, OSError):
+                continue
+            warnings.warn(
+                f"fit: resume: {error} The run goes on from {earlier}, the one before.",
+                RuntimeWarning,
+                stacklevel=7,
+            )
+            return earlier, *found
+        raise
 
 
 def _identity(problem: Problem) -> dict[str, Any]:

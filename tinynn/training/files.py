@@ -13,8 +13,9 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -123,14 +124,13 @@ def unpack(
     """
     import safetensors  # for reading alone, and it takes its time
 
-    start = blob.find(_MARK) + len(_MARK)
-    if start < len(_MARK) or len(blob) < start + 64:
+    named, digest = _digests(blob)
+    if not named:
         raise ModelFileError(
             f"{path}: expected a model file of tinynn, got {_what(blob)}. "
             "Give the path of a file that Model.save wrote, or save the model again."
         )
-    blank = b"".join([blob[:start], _ZEROS.encode(), blob[start + 64 :]])
-    if hashlib.sha256(blank).hexdigest().encode() != blob[start : start + 64]:
+    if named != digest:
         raise ModelFileError(
             f"{path}: expected the bytes that Model.save wrote, got {len(blob)} bytes whose "
             "digest is another: the file was cut short or changed. Save or copy it again."
@@ -159,6 +159,15 @@ def unpack(
     )
 
 
+def _digests(blob: bytes) -> tuple[bytes, bytes]:
+    """The digest that a file's bytes name, and the one that they have; empty if none is named."""
+    start = blob.find(_MARK) + len(_MARK)
+    if start < len(_MARK) or len(blob) < start + 64:
+        return b"", b""
+    blank = b"".join([blob[:start], _ZEROS.encode(), blob[start + 64 :]])
+    return blob[start : start + 64], hashlib.sha256(blank).hexdigest().encode()
+
+
 def _tensor(dtype: str, shape: list[int], data: bytearray) -> Tensor:
     name, code = _BY_SAFETENSORS[dtype]
     values = memoryview(data).cast(code, tuple(shape)) if data else None  # type: ignore[call-overload]
@@ -184,10 +193,19 @@ def values_of(tensor: Tensor, backend: Backend) -> Any:
     return backend.to_host(backend.xp.zeros(tensor.shape, device=backend.device))
 
 
-def write(path: str | os.PathLike[str], blob: bytes) -> None:
+def write(path: str | os.PathLike[str], blob: bytes, *, keep: int = 1) -> None:
     """Put `blob` at `path` whole or not at all: a crash leaves the old file or the new one.
 
     The bytes are written to a new file in the same folder, fsynced, and renamed in one step.
+
+    Parameters
+    ----------
+    path
+        The file.
+    blob
+        The bytes.
+    keep
+        How many files there are to be at most, those included that `earlier` finds.
 
     Raises
     ------
@@ -204,12 +222,59 @@ def write(path: str | os.PathLike[str], blob: bytes) -> None:
             os.fsync(file.fileno())
         with suppress(OSError):  # the new file has the permissions of the old one
             shutil.copymode(target, beside)
+        if keep > 1 and target.exists():
+            _move_up(target, keep)
         os.replace(beside, target)
     except BaseException:
         with suppress(OSError):
             beside.unlink()
         raise
     _settle(target.parent)
+
+
+def earlier(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """The files that were at `path` before, the newest first, as far as they were kept."""
+    target = Path(os.path.realpath(path))
+    for number in count(1):
+        before = _numbered(target, number)
+        if not before.is_file():
+            return
+        yield before
+
+
+def is_sound(path: str | os.PathLike[str]) -> bool:
+    """True if the file at `path` has the digest that it was written with."""
+    try:
+        blob = Path(path).read_bytes()
+    except OSError:
+        return False
+    named, digest = _digests(blob)
+    return bool(named) and named == digest
+
+
+def _numbered(target: Path, number: int) -> Path:
+    return target.with_name(f"{target.name}.{number}")
+
+
+def _move_up(target: Path, keep: int) -> None:
+    """Give each earlier file the next number, and the file at `target` the first.
+
+    At every moment there is a file at `target`.
+    """
+    for number in range(keep - 2, 0, -1):
+        if _numbered(target, number).is_file():
+            os.replace(_numbered(target, number), _numbered(target, number + 1))
+    beside = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(8)}.tmp")
+    try:
+        try:
+            os.link(target, beside)
+        except OSError:  # a file system without links
+            shutil.copy2(target, beside)
+        os.replace(beside, _numbered(target, 1))
+    except BaseException:
+        with suppress(OSError):
+            beside.unlink()
+        raise
 
 
 def check_target(path: str | os.PathLike[str]) -> Path:

@@ -6,6 +6,7 @@ boolean or two while X and y are checked, and one small array of numbers an epoc
 """
 
 import os
+import signal
 import warnings
 from collections.abc import Iterable
 from dataclasses import replace
@@ -20,12 +21,13 @@ from tinynn import tree
 from tinynn.metrics import MetricLike, direction
 from tinynn.training import engines
 from tinynn.training import progress as bars
-from tinynn.training.callbacks import Callback, restore_states, states
+from tinynn.training.callbacks import Callback, checked, restore_states, states, tell
 from tinynn.training.checkpoints import Checkpointer, restore
 from tinynn.training.evaluation import evaluate, numbers
 from tinynn.training.memory import OutOfMemoryError, memory_suffices
 from tinynn.training.model import Model
-from tinynn.training.problem import Problem, check_whole, prepare, several
+from tinynn.training.problem import Problem, check_whole, prepare
+from tinynn.training.signals import TERMINATED, Signals
 from tinynn.training.state import Run, TrainingState
 from tinynn.training.step import is_same_tree
 
@@ -56,6 +58,7 @@ def fit(
     engine: str = "auto",
     checkpoint: str | os.PathLike[str] | None = None,
     every: int | timedelta = 1,
+    keep: int = 1,
     resume: str | os.PathLike[str] | bool = False,
 ) -> Model:
     """Train a network on X and y.
@@ -133,6 +136,9 @@ def fit(
         A file that the state of the run is written to, whole or not at all.
     every
         Epochs from one checkpoint to the next, or a timedelta.
+    keep
+        How many checkpoints are kept: the newest at `checkpoint`, the ones before beside it with
+        ".1", ".2", and so on, behind its name.
     resume
         A checkpoint to go on from, with the other arguments as they were; True takes that of
         `checkpoint` if the file is there. With an engine that is named, k epochs and then k more
@@ -149,7 +155,12 @@ def fit(
     Notes
     -----
     Ctrl-C ends training with the model as it was after the last whole epoch, and a warning; in
-    the first epoch it is passed on. A loss that is no longer finite ends it likewise.
+    the first epoch it is passed on. A loss that is no longer finite ends it likewise. With a
+    checkpoint, Ctrl-C and SIGTERM let the steps that are being carried out end, a second at most,
+    and the state is written as it is then; after SIGTERM the process exits with status 143. A
+    second signal acts at once.
+
+    A checkpoint that cannot be written, on a full disk for one, is warned of, and training goes on.
 
     Examples
     --------
@@ -164,8 +175,8 @@ def fit(
     if engine not in engines.ENGINES:
         known = ", ".join(map(repr, engines.ENGINES))
         raise ValueError(f"fit: engine: expected one of {known}, got {engine!r}")
-    called = _callbacks(callbacks)
-    checkpointer = None if checkpoint is None else Checkpointer(checkpoint, every)
+    called = checked(callbacks)
+    checkpointer = None if checkpoint is None else Checkpointer(checkpoint, every, keep)
     problem = prepare(
         net, X, y, loss=loss, optimizer=optimizer, batch_size=batch_size, validation=validation,
         seed=seed, metrics=metrics, sample_weight=sample_weight, shuffle=shuffle, params=params,
@@ -216,7 +227,7 @@ def train(
     """
     start = TrainingState(problem.start) if state is None else state
     run = _run(problem, epochs, start)
-    _carry_out(run, problem, engine, _callbacks(callbacks), progress)
+    _carry_out(run, problem, engine, checked(callbacks), progress)
     return run
 
 
@@ -243,7 +254,7 @@ def _carry_out(
             if checkpointer:
                 checkpointer.go_on(source, run.state)
         problem.check_passes(run.epochs - run.epoch)
-        _tell(called, "start", run)
+        tell(called, "start", run)
         restore_states(called, run)
         with bars.shown(progress, run.epochs, samples) as bar:
             by = engines.select(
@@ -255,8 +266,9 @@ def _carry_out(
                 bar=bar,
             )
             run.state.engine = by.name
-            _Training(run, problem, by, called, bar, checkpointer).train()
-        _tell(called, "finish", run)
+            with Signals(checkpointer is not None) as signals:
+                _Training(run, problem, by, called, bar, checkpointer, signals).train()
+        tell(called, "finish", run)
 
 
 class _Training:
@@ -270,9 +282,10 @@ class _Training:
         callbacks: list[Callback],
         bar: bars.Bar,
         checkpointer: Checkpointer | None,
+        signals: Signals,
     ) -> None:
         self.run, self.problem, self.engine, self.bar = run, problem, engine, bar
-        self.callbacks, self.checkpointer = callbacks, checkpointer
+        self.callbacks, self.checkpointer, self.signals = callbacks, checkpointer, signals
         self.pace = Pace(problem.batches.steps)
         # Epochs are carried out together where nothing looks at each of them.
         quiet = not callbacks and len(run.measures) == 1 and checkpointer is None
@@ -281,13 +294,15 @@ class _Training:
 
     def train(self) -> None:
         """Epoch after epoch, until all are done or something ends them."""
-        run = self.run
-        while run.epoch < run.epochs and not run.stopped:
+        run, whole = self.run, True
+        while run.epoch < run.epochs and not run.stopped and not self.signals.received:
             before = run.state.carry
             whole = run.state.step == 0
             try:
                 with memory_suffices(self.problem.backend, self.problem.batches.size):
                     count = self._epochs() if self.fused and whole else self._epoch()
+                if count == 0:  # a signal came, and the state is written as it is
+                    break
                 self._after_epoch()
             except (KeyboardInterrupt, OutOfMemoryError) as error:
                 if run.epoch == 0 or not whole:  # there is no whole epoch to go back to
@@ -299,8 +314,21 @@ class _Training:
                 break
             if not isfinite(run.history.last["loss"]):
                 self._diverged(before, count, whole)
-        if self.checkpointer:  # also of a run that ends between two checkpoints
+        if self.checkpointer and run.state.step == 0:  # also if it ends between two checkpoints
             self._checkpoint(run.state)
+        if self.signals.received:
+            self._interrupted(self.signals.received, whole)
+
+    def _interrupted(self, received: signal.Signals, whole: bool) -> None:
+        """End the run, whose state is written, as the signal asks for."""
+        run = self.run
+        if received == signal.SIGTERM:
+            raise SystemExit(TERMINATED)
+        if run.state.step and (run.epoch == 0 or not whole):
+            raise KeyboardInterrupt  # there is no whole epoch to go back to
+        run.state.step, run.state.losses = 0, []
+        _warn(run, "interrupted: the model is as it was after this epoch")
+        run.stop()
 
     def _epochs(self) -> int:
         """Carry out several epochs that are all alike; their losses go to the history."""
@@ -327,7 +355,7 @@ class _Training:
         return numbers_
 
     def _epoch(self) -> int:
-        """Carry out one epoch, or the rest of it, chunk by chunk."""
+        """Carry out one epoch, or the rest of it, chunk by chunk; 0 if a signal ends it before."""
         state, batches, backend = self.run.state, self.problem.batches, self.problem.backend
         epoch = batches.epoch(state.epoch)
         while True:
@@ -339,8 +367,10 @@ class _Training:
                 break
             state.step += count
             due = self.checkpointer and self.checkpointer.is_due(self.run)
-            if due and batches.available(epoch, state.step, 1):
+            if (due or self.signals.received) and batches.available(epoch, state.step, 1):
                 self._checkpoint(replace(state, carry=self.engine.snapshot()[0]))
+                if self.signals.received:
+                    return 0
         carry = self._snapshot()
         with backend.quiet():
             losses = backend.xp.concat(state.losses)
@@ -424,18 +454,6 @@ class Pace:
             self.steps = max(1, self.steps // 2)
 
 
-def _callbacks(given: Any) -> list[Callback]:
-    """The callbacks as a list, each checked to be callable."""
-    callbacks = list(several(given))
-    for callback in callbacks:
-        if not callable(callback) or isinstance(callback, type):
-            raise TypeError(
-                "fit: callbacks: expected functions of the run, or callbacks such as "
-                f"EarlyStopping(), got {callback!r}"
-            )
-    return callbacks
-
-
 def _directions(problem: Problem) -> dict[str, bool | None]:
     """True for each measure of which larger is better; None if unknown."""
     held = problem.validation is not None
@@ -463,12 +481,6 @@ def _check_left(run: Run, source: Any) -> None:
             f"fit: resume: {source}: expected a checkpoint within {run.epochs} epochs, got one "
             f"after {run.epoch}. To fix it: give epochs= as many as there are to be in all"
         )
-
-
-def _tell(callbacks: Iterable[Callback], moment: str, run: Run) -> None:
-    """Call `start` or `finish` of the callbacks that have it."""
-    for callback in callbacks:
-        getattr(callback, moment, lambda run: None)(run)
 
 
 def _warn(run: Run, what: str) -> None:

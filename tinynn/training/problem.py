@@ -225,7 +225,7 @@ def check_whole(**numbers: Any) -> None:
         whole = hasattr(value, "__index__") and not isinstance(value, bool)
         if name == "seed":
             fits, expected = whole, "a whole number"
-        elif name == "epochs":
+        elif name in ("epochs", "keep"):
             fits, expected = whole and value > 0, "a whole number of 1 or more"
         else:
             fits = value is None or value == "auto" or (whole and value > 0)

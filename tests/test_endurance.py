@@ -1,0 +1,180 @@
+"""Runs that are killed: what is left on disk is always a run that can go on, to the same bits.
+
+Faults strike in children that are forked, at a call of the file system that the seed chooses or at
+any moment: tests/faults.py has them, and carries out thousands.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from backends import Backend
+from tests import faults
+from tests.faults import EPOCHS, train
+from tinynn.training import ModelFileError, files, fit
+from tinynn.training.signals import Signals
+
+forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="faults strike in forked processes")
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The bytes of the checkpoint of a run that nothing happens to."""
+    path = tmp_path_factory.mktemp("alone") / "run"
+    train(path)
+    return path.read_bytes()
+
+
+@forks
+def test_killed_at_each_call_of_the_file_system(tmp_path: Path, alone: bytes) -> None:
+    path, calls = tmp_path / "run", 0
+    while faults.killed(faults.at_call, calls, faults.kill, train, path, keep=2):
+        assert path.exists() <= files.is_sound(path)
+        calls += 1
+        path.unlink(missing_ok=True)
+    assert calls >= 3 * EPOCHS, "a file is opened, fsynced and renamed for each checkpoint"
+    assert path.read_bytes() == alone
+
+
+@forks
+@pytest.mark.parametrize("seed", range(3))
+def test_killed_again_and_again(tmp_path: Path, seed: int, alone: bytes) -> None:
+    path, draw, kills = tmp_path / "run", np.random.default_rng(seed), 0
+    while faults.killed(faults.after, float(draw.uniform(0.0, 0.1 * (1 + kills))), train, path):
+        kills += 1  # later and later, so that there is an end
+    assert kills, "the run was over before"
+    assert path.read_bytes() == alone
+    assert [each.name for each in tmp_path.iterdir()] == ["run"], "nothing else is left"
+
+
+@pytest.mark.parametrize("error", faults.ERRORS, ids=lambda error: error.strerror)
+def test_a_disk_that_fails_for_a_while(tmp_path: Path, error: OSError, alone: bytes) -> None:
+    path = tmp_path / "run"
+    with pytest.warns(RuntimeWarning, match="cannot be written .*training goes on"):
+        faults.at_call(4, error, train, path)
+    assert path.read_bytes() == alone
+
+
+def test_earlier_checkpoints_are_kept(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    train(path, keep=3)
+    found = [files.read(each, "checkpoint")[1]["epoch"] for each in (path, *files.earlier(path))]
+    assert found == [EPOCHS, EPOCHS - 1, EPOCHS - 2]
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_a_broken_checkpoint_gives_way_to_the_one_before(tmp_path: Path, alone: bytes) -> None:
+    path = tmp_path / "run"
+    train(path, epochs=EPOCHS - 2, keep=2)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-9])
+    with pytest.warns(RuntimeWarning, match=r"cut short.*goes on from .*run\.1, the one before"):
+        train(path, epochs=EPOCHS - 2, keep=2)
+    assert path.read_bytes() == whole
+    before = [files.read(each, "checkpoint")[1]["epoch"] for each in files.earlier(path)]
+    assert before == [EPOCHS - 3], "the broken file took the place of none that is whole"
+    train(path, keep=2)
+    assert path.read_bytes() == alone
+
+
+def test_a_broken_checkpoint_alone_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    train(path, epochs=1)
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(ModelFileError, match="cut short"):
+        train(path)
+
+
+@pytest.mark.parametrize("keep", [0, -1, True, 1.5, "all"])
+def test_how_many_to_keep(tmp_path: Path, keep: Any) -> None:
+    with pytest.raises(ValueError, match="fit: keep: expected a whole number of 1 or more"):
+        train(tmp_path / "run", keep=keep)
+
+
+SCRIPT = """
+import os, signal, sys, warnings
+from pathlib import Path
+from tests.faults import train
+import tests.faults
+print("begins", flush=True)
+warnings.simplefilter("error")
+train(Path(sys.argv[1]), pause=0.02)
+print("is over", flush=True)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="there are no such signals")
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 1)])
+def test_a_signal_ends_a_run_with_its_state_written(
+    tmp_path: Path, number: int, status: int, alone: bytes
+) -> None:
+    path = tmp_path / "run"
+    child = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, str(path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert child.stdout is not None
+    assert child.stdout.readline() == b"begins\n"
+    while not path.exists():
+        assert child.poll() is None
+    child.send_signal(number)
+    out, err = child.communicate(timeout=60)
+    assert child.returncode == status, err.decode()
+    assert b"is over" not in out
+    train(path)
+    assert path.read_bytes() == alone
+
+
+def test_signals_are_left_alone_where_they_are_anothers() -> None:
+    heard: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: heard.append(number))
+    try:
+        with Signals() as signals:
+            signal.raise_signal(signal.SIGINT)
+            assert heard == [signal.SIGINT]
+            assert signals.received is None
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_a_second_signal_acts_at_once() -> None:
+    with Signals() as signals:
+        signal.raise_signal(signal.SIGINT)
+        assert signals.received == signal.SIGINT
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_other_threads_train_without_signals(tmp_path: Path, alone: bytes) -> None:
+    thread = threading.Thread(target=train, args=(tmp_path / "run",))
+    thread.start()
+    thread.join()
+    assert (tmp_path / "run").read_bytes() == alone
+
+
+@pytest.mark.only("numpy", "torch", "array_api_strict", "jax", "cupy")
+def test_ctrl_c_gives_the_last_epoch_and_keeps_the_place(backend: Backend, tmp_path: Path) -> None:
+    x = backend.asarray(np.linspace(0.0, 1.0, 24, dtype="float32").reshape(12, 2))
+    arguments: dict[str, Any] = {"engine": "eager", "loss": "squared_error", "batch_size": 3}
+    path = tmp_path / "run"
+
+    def interrupt(run: Any) -> None:
+        if run.epoch == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.warns(RuntimeWarning, match="epoch 2: interrupted: the model is as it was"):
+        model = fit(faults.NET, x, x[:, 0], epochs=5, checkpoint=path, callbacks=[interrupt],
+                    **arguments)  # fmt: skip
+    assert model.history["epoch"] == [1, 2]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = fit(faults.NET, x, x[:, 0], epochs=5, checkpoint=path, resume=True, **arguments)
+    assert model.history["epoch"] == [1, 2, 3, 4, 5]

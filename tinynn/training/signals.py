@@ -1,0 +1,55 @@
+"""Signals that end a run: it stops after the current chunk, at a place to go on from."""
+
+import signal
+import threading
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+#: Exit status of a process that SIGTERM ended, as shells have it: 128 and the signal's number.
+TERMINATED = 128 + signal.SIGTERM
+
+
+class Signals:
+    """A context in which the first SIGINT or SIGTERM is noted, and the second acts at once.
+
+    Only handlers that nobody has changed are replaced, and in the main thread alone, where Python
+    delivers signals.
+
+    Parameters
+    ----------
+    wanted
+        False: change nothing.
+
+    Attributes
+    ----------
+    received
+        The signal that was noted, or None.
+    """
+
+    def __init__(self, wanted: bool = True) -> None:
+        self.received: signal.Signals | None = None
+        self._wanted = wanted and threading.current_thread() is threading.main_thread()
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Self:
+        usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+        for number, handler in usual.items():
+            if self._wanted and signal.getsignal(number) == handler:
+                self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._restore()
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.received = signal.Signals(number)
+        self._restore()  # the next one acts as it would without us
+
+    def _restore(self) -> None:
+        while self._before:
+            signal.signal(*self._before.popitem())
