@@ -110,6 +110,10 @@ SCAN = """
     (lambda w: scan(lambda c, x: (xp.tanh(xp.matmul(c, w) * x), xp.matmul(c, w)), {a}[0, ...], \
 {a}))(xp.matmul({a}.mT, {a}))[1]
     scan(lambda c, x: (scan(lambda d, y: (xp.sin(d + y), None), c, x)[0], c), xp.mean({b}), {a})[1]
+    cond(xp.sum({a}) > xp.sum({b}), lambda a, b: (xp.sin(a), b), lambda a, b: (a * a, xp.sum(a) \
++ b), {a}, {b})[0] | xp.sum({a}) - xp.sum({b})
+    scan(lambda c, x: (cond(xp.sum(c) > 0, xp.cos, lambda c: c + xp.sum({b}), c), c * x), \
+{a}[0, ...], {a})[1] | xp.sum({a}[0, ...])
     scan(lambda c, x: (c[:, ::-1] * xp.exp(-x[:, :1]) + x[1:, :], c[:, 1:]), {a}[0, 1:, :], {a})[1]
 """
 
@@ -198,6 +202,7 @@ class Program:
         known = {
             "xp": xp,
             "scan": tinynn.scan,
+            "cond": tinynn.cond,
             **{name: place(value) for name, value in self.constants.items()},
         }
         exec(compile(self.source, f"<program {self.seed}>", "exec"), known)
@@ -282,7 +287,7 @@ class Program:
 
     def _carried_out(self, text: str) -> list[Any]:
         """What the expression gives, at each point."""
-        known = {"xp": np, "scan": tinynn.scan, **self.constants}
+        known = {"xp": np, "scan": tinynn.scan, "cond": tinynn.cond} | self.constants
         return [eval(text, known | point) for point in self._points]
 
 

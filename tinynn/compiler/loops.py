@@ -62,11 +62,12 @@ def worth_compiling(graph: Graph, steps: int, networks: int = 1) -> bool:
 
 
 def _calls(graph: Graph, times: int = 1) -> Iterator[tuple[Node, int]]:
-    """The calls of a graph and of the scans in it, and how often each is carried out."""
+    """The calls of a graph and of those in it, and how often each is carried out at most."""
     for node in graph.nodes:
-        if node.name == "scan":
-            yield from _calls(node.kwargs["body"], times * node.kwargs["length"])
-        elif not is_item(node):
+        graphs = [value for value in node.kwargs.values() if isinstance(value, Graph)]
+        for inside in graphs:
+            yield from _calls(inside, times * node.kwargs.get("length", 1))
+        if not graphs and not is_item(node):
             yield node, times
 
 

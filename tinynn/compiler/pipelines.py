@@ -26,7 +26,7 @@ from tinynn.compiler.passes import (
     shapes_merged,
 )
 from tinynn.compiler.pushed import entries_computed_in_steps, slices_pushed
-from tinynn.compiler.scans import scans_batched, scans_of
+from tinynn.compiler.scans import branches_simplified, scans_batched, scans_of
 from tinynn.compiler.suited import (
     products,
     slopes_of_relu,
@@ -51,9 +51,9 @@ SIMPLIFYING: tuple[Pass, ...] = (
 def simplified(graph: Graph) -> Graph:
     """The graph after the passes of `SIMPLIFYING`, over again until nothing changes.
 
-    So are the bodies of its scans, out of which then goes what need not be done in each step.
+    So are the graphs that its calls run; out of scans goes what need not be done in each step.
     """
-    graph = _repeated(pruned(graph))
+    graph = _repeated(branches_simplified(pruned(graph), simplified))
     return _repeated(scans_batched(graph, simplified)) if scans_of(graph) else graph
 
 

@@ -27,12 +27,26 @@ def scans_of(graph: Graph) -> list[Node]:
     return [node for node in graph.nodes if node.name == "scan"]
 
 
+def branches_simplified(graph: Graph, simplified: Callable[[Graph], Graph]) -> Graph:
+    """The graph after passes over the graphs of its branches and loops without end."""
+
+    def visit(node: Node, build: Builder) -> Any:
+        graphs = {key: value for key, value in node.kwargs.items() if isinstance(value, Graph)}
+        if not graphs or node.name == "scan":
+            return node
+        return replace(node, kwargs=node.kwargs | {k: simplified(g) for k, g in graphs.items()})
+
+    return rewritten(graph, visit)
+
+
 def scans_batched(graph: Graph, simplified: Callable[[Graph], Graph]) -> Graph:
     """The graph whose scans do step by step what has to wait for the carry.
 
     Args:
         simplified: the passes for a body.
     """
+    if graph.batch is not None:  # lengths that follow the batch do not multiply
+        return graph
     # The last one first: what it does not read, others need not give.
     for place in reversed(range(len(scans_of(graph)))):
         node = scans_of(graph)[place]

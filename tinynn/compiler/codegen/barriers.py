@@ -18,6 +18,7 @@ from tinynn.compiler.codegen.language import (
     Comment,
     Expression,
     Gemm,
+    If,
     Index,
     Load,
     Loop,
@@ -85,7 +86,8 @@ def _placed(
             each = Loop(each.variable, each.start, each.stop, each.step, tuple(body))
             open = open | after
         else:
-            mine = set(accesses([each], {}))
+            head = If(each.condition, (), ()) if isinstance(each, If) else each
+            mine = set(accesses([head], {}))
             if any(one.meets(other) for one in mine for other in open):
                 place = len(out)
                 while place and isinstance(out[place - 1], Comment):
@@ -93,6 +95,11 @@ def _placed(
                 out.insert(place, Barrier())
                 open = set()
             open = open | mine
+            if isinstance(each, If):
+                (then, one), (otherwise, other) = (
+                    _placed(branch, open) for branch in (each.then, each.otherwise)
+                )
+                each, open = If(each.condition, tuple(then), tuple(otherwise)), one | other
         out.append(each)
     return out, open
 
@@ -117,6 +124,10 @@ def accesses(
         elif isinstance(each, Parallel):
             inside = {variable: (0, count - 1) for variable, count in each.axes}
             yield from accesses(each.body, {**ranges, **inside}, each.axes)
+        elif isinstance(each, If):
+            for load in _loads(each.condition):
+                yield _access(load, ranges, axes, writes=False)
+            yield from accesses((*each.then, *each.otherwise), ranges, axes)
         elif isinstance(each, Gemm):
             for matrix in (each.left, each.right, each.out):
                 yield Access(matrix.buffer.name, 0, None, matrix is each.out)

@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from tinynn.compiler.codegen import gather
+from tinynn.compiler.codegen.control import Branches, Scan
 from tinynn.compiler.codegen.gemm import Products
 from tinynn.compiler.codegen.language import (
     Assign,
@@ -16,8 +17,15 @@ from tinynn.compiler.codegen.language import (
 )
 from tinynn.compiler.codegen.nest import Nest, merged, places
 from tinynn.compiler.codegen.scalars import number
-from tinynn.compiler.codegen.scan import Scan
-from tinynn.compiler.codegen.schedule import Group, Schedule, check, looked, pointwise, reduces
+from tinynn.compiler.codegen.schedule import (
+    CONTROL,
+    Group,
+    Schedule,
+    check,
+    looked,
+    pointwise,
+    reduces,
+)
 from tinynn.compiler.codegen.views import View, contiguous
 from tinynn.compiler.codegen.workspace import Workspace
 from tinynn.compiler.plan import is_view, root
@@ -88,7 +96,11 @@ class Block:
         for node in self.graph.nodes:
             if node.name in ("pack", "concat"):
                 self._parts(node)
-        self._scans = {id(n): Scan(self, n) for n in self.graph.nodes if n.name == "scan"}
+        self._control = {
+            id(node): Scan(self, node) if node.name == "scan" else Branches(self, node)
+            for node in self.graph.nodes
+            if node.name in CONTROL
+        }
 
     def _parts(self, node: Node) -> None:
         """Place the arguments of a `pack` or `concat` in its memory."""
@@ -163,8 +175,8 @@ class Block:
             self.statements += self._products.statements(node)
         elif node.name in ("take", "scatter_add"):
             self.statements += gather.statements(self, node)
-        elif node.name == "scan":
-            self.statements += self._scans[id(node)].statements()
+        elif node.name in CONTROL:
+            self.statements += self._control[id(node)].statements()
         else:
             self.home(node)
             for value, view in self._moves[id(node)]:

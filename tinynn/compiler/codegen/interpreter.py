@@ -23,6 +23,7 @@ from tinynn.compiler.codegen.language import (
     Expression,
     Function,
     Gemm,
+    If,
     Index,
     Load,
     Loop,
@@ -85,6 +86,8 @@ class _Thread:
                     end = self.variables[stop] if isinstance(stop, Variable) else stop
                     for self.variables[variable] in range(start, end, step):
                         yield from self.block(body)
+                case If(condition, then, otherwise):
+                    yield from self.block(then if self.value(condition) else otherwise)
                 case Parallel(axes, body):
                     for point in self._mine(axes):
                         self.variables.update(point)

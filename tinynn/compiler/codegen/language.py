@@ -209,6 +209,15 @@ class Loop:
 
 
 @dataclass(frozen=True)
+class If:
+    """One of two blocks of statements, by a condition that is the same for all threads."""
+
+    condition: Expression
+    then: tuple["Statement", ...]
+    otherwise: tuple["Statement", ...]
+
+
+@dataclass(frozen=True)
 class Parallel:
     """The body once for each point of an index space, by any thread, in any order.
 
@@ -237,7 +246,7 @@ class Barrier:
 
 
 Statement: TypeAlias = (
-    Comment | Assign | Store | Accumulate | Gemm | Loop | Parallel | Combine | Barrier
+    Comment | Assign | Store | Accumulate | Gemm | Loop | If | Parallel | Combine | Barrier
 )
 
 
@@ -292,6 +301,8 @@ def walk(statements: Iterable[Statement]) -> Iterator[Statement]:
         yield each
         if isinstance(each, Loop | Parallel):
             yield from walk(each.body)
+        elif isinstance(each, If):
+            yield from walk((*each.then, *each.otherwise))
 
 
 def names(function: Function) -> set[str]:

@@ -108,16 +108,20 @@ def copy_of(value: Node) -> Node:
     return Node(COPIED, (value,), {}, value.shape, value.dtype, value.origin)
 
 
+#: Calls that run graphs, whose statements are among those of the graph around.
+CONTROL = frozenset(["scan", "cond"])
+
+
 def is_item(node: Any) -> bool:
-    """True for one of the results of a scan."""
-    return is_call(node) and node.function is ITEM and node.args[0].name == "scan"
+    """True for one of the results of such a call."""
+    return is_call(node) and node.function is ITEM and node.args[0].name in CONTROL
 
 
 def check(node: Node) -> None:
     """CannotEmit for a call that has no row."""
     if node.effect is not Effect.NONE:
         raise cannot(node, f": it {node.effect}")
-    if node.name == "scan":
+    if node.name in CONTROL:
         return
     row = node.name in OPERATIONS or node.name == "astype" or node.function is FILL
     known = (pointwise(node) and row) or reduces(node) or is_view(node) or node.name in _WHOLE
@@ -147,7 +151,7 @@ class Schedule:
     Attributes:
         groups: in order of execution.
         place: for the id of each call, how many groups come after its own.
-        items: the results of a scan that are read, by their number; by the scan's id.
+        items: the results of a call in `CONTROL` that are read, by their number; by its id.
     """
 
     def __init__(self, graph: Graph, parallel: bool = False) -> None:
@@ -165,7 +169,7 @@ class Schedule:
         self.place: dict[int, int] = {}
         late: list[Group] = []
         for node in reversed(calls):
-            if not is_item(node):  # it lies where the scan has put it
+            if not is_item(node):  # it lies where that call has put it
                 self._put(node, late)
         for group in late:
             group.nodes.reverse()

@@ -21,6 +21,7 @@ from tinynn.compiler.codegen.language import (
     Expression,
     Function,
     Gemm,
+    If,
     Load,
     Loop,
     Parallel,
@@ -155,6 +156,12 @@ class _Renderer:
                 name = variable.name
                 yield f"for ({kind} {name} = {start}; {name} < {end}; {more}) {{"
                 yield from self._block(body, 1)
+                yield "}"
+            case If(condition, then, otherwise):
+                yield f"if ({self._text(condition)}) {{"
+                yield from self._block(then, 1)
+                yield "} else {"
+                yield from self._block(otherwise, 1)
                 yield "}"
             case Parallel(axes, body):
                 yield from self._points(axes)

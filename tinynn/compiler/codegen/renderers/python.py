@@ -20,6 +20,7 @@ from tinynn.compiler.codegen.language import (
     Expression,
     Function,
     Gemm,
+    If,
     Load,
     Loop,
     Matrix,
@@ -73,6 +74,15 @@ class _Renderer:
             if isinstance(each, Loop):
                 yield "    " * depth + f"for {each.variable.name} in range({_bounds(each)}):"
                 yield from self._block(each.body, depth + 1)
+            elif isinstance(each, If):
+                for head, branch in (
+                    (f"if {self._text(each.condition)}:", each.then),
+                    ("else:", each.otherwise),
+                ):
+                    yield "    " * depth + head
+                    yield from self._block(branch, depth + 1)
+                    if all(isinstance(inside, Comment) for inside in branch):
+                        yield "    " * (depth + 1) + "pass"
             else:
                 yield "    " * depth + self._line(each)
 

@@ -1,14 +1,16 @@
-"""A scan as a loop over its steps, around the statements of its body.
+"""Calls that run graphs: a scan is a loop around the statements of its body, `cond` both branches.
 
-The carry lies in memory that the body changes in place where it may. What goes through the entries
-of an array reads them, and writes them, at the step's number. The derivative of a scan is a scan.
+The carry of a scan lies in memory that the body changes in place where it may. What goes through
+the entries of an array reads them, and writes them, at the step's number. The derivative of a scan
+is a scan, that of a branch a branch.
 """
 
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from tinynn.compiler.codegen.language import INDEX, Assign, Index, Loop, Statement, Variable
+from tinynn.compiler.codegen.language import INDEX, Assign, If, Index, Loop, Statement, Variable
+from tinynn.compiler.codegen.operations import start_of
 from tinynn.compiler.codegen.scalars import cannot
 from tinynn.compiler.codegen.schedule import copy_of
 from tinynn.compiler.codegen.views import View
@@ -69,8 +71,8 @@ class Scan:
         body = self._ordered(list(ys))
         carry, rest = body.inputs[: self.carries], iter(body.inputs[self.carries :])
         homes = dict(zip(map(id, carry), self.carried, strict=True))
-        consts = [self._reads(next(rest), given) for given in self.parts.consts]
-        xs = [self._reads(next(rest), given) for given in self.parts.xs]
+        consts = [_reads(block, next(rest), given) for given in self.parts.consts]
+        xs = [_reads(block, next(rest), given) for given in self.parts.xs]
         homes |= {id(value): view for value, view in consts}
         homes |= {id(value): view.entry(place) for value, view in xs}
         body = _copied_out(applied(body, into_loops(self.carries, homes)), self.carries)
@@ -91,13 +93,55 @@ class Scan:
         inputs = [*own.carry, *own.consts, *own.xs]
         return pruned(replace(body, inputs=inputs, outputs=outputs))
 
-    def _reads(self, value: Node, given: Node) -> tuple[Node, View]:
-        """An input of the body, and where what is given for it lies."""
-        first = root(given)
-        checked = self.work.checked.get(id(first))
-        if checked is not None and size(given) == size(first):  # the body sees all of it
-            self.work.checked[id(value)] = checked
-        return value, self.block.view(given)
+
+class Branches:
+    """Writes a call of `cond` for a block.
+
+    Args:
+        block: the statements that it is among.
+        node: the call.
+    """
+
+    def __init__(self, block: Any, node: Node) -> None:
+        self.block, self.node = block, node
+        self.items: dict[int, Node] = block.schedule.items.get(id(node), {})
+
+    def statements(self) -> list[Statement]:
+        """Both branches, and what comes before them."""
+        before: list[Statement] = []
+        places = []
+        for item in self.items.values():
+            dtype = self.block.work.scalars.dtype(item.dtype)
+            if size(item) == 1:  # a variable, which has to be there after the branches
+                held = self.block.work.variable("s0", dtype)
+                before.append(Assign(held, start_of("any" if dtype == "bool" else "sum", dtype)))
+                self.block.homes[id(item)] = View.of(held, item.shape)
+            places.append(self.block.home(item))
+        condition = self.block.one(self.node.args[0])
+        then, otherwise = (
+            self._branch(self.node.kwargs[key], places) for key in ("then", "otherwise")
+        )
+        return [*before, If(condition, then, otherwise)]
+
+    def _branch(self, graph: Graph, places: list[View]) -> tuple[Statement, ...]:
+        homes = {}
+        for value, given in zip(graph.inputs, self.node.args[1:], strict=True):
+            value, homes[id(value)] = _reads(self.block, value, given)
+        outputs = [graph.outputs[n] for n in self.items]
+        graph = _copied_out(
+            applied(pruned(replace(graph, outputs=outputs)), into_loops(0, homes)), 0
+        )
+        given = list(zip(graph.outputs, places, strict=True))
+        return tuple(type(self.block)(self.block.work, graph, 0, homes, given).statements)
+
+
+def _reads(block: Any, value: Node, given: Node) -> tuple[Node, View]:
+    """An input of a graph, and where what is given for it lies."""
+    first = root(given)
+    checked = block.work.checked.get(id(first))
+    if checked is not None and size(given) == size(first):  # the graph sees all of it
+        block.work.checked[id(value)] = checked
+    return value, block.view(given)
 
 
 def _copied_out(body: Graph, carries: int) -> Graph:
