@@ -97,6 +97,17 @@ def test_second_order_is_that_of_differences(name: str, backend: Backend, float6
     assert_matches_differences(steepness, (prediction,), backend)
 
 
+@pytest.mark.only("numpy")
+@pytest.mark.parametrize("name", CASES)
+def test_compiled_it_is_the_same(name: str, backend: Backend) -> None:
+    loss, prediction, target = on(backend, name, "float64")
+    direct = tinynn.value_and_grad(loss)
+    compiled = tinynn.compile(lambda p: direct(p, target))
+    for given in (prediction, 0.5 * prediction):
+        for found, wanted in zip(compiled(given), direct(given, target), strict=True):
+            assert_close(found, wanted, backend, rtol=1e-12)
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_weights_of_zero_are_no_loss(name: str, backend: Backend) -> None:
     loss, prediction, target = on(backend, name, "float32")

@@ -173,7 +173,7 @@ def ctc_loss(
     steps = xp.moveaxis(log_softmax(logits), 1, 0)
     index = like.broadcast_to(states[None, :, :], (time, batch, count))
     steps = namespace(steps, index).take_along_axis(steps, index, axis=2)
-    low = -xp.finfo(logits.dtype).max / 8  # finite, as infinity has no slope
+    low = -float(xp.finfo(logits.dtype).max) / 8  # finite, as infinity has no slope
     nothing = xp.full_like(steps[0, ...], low)
     first = _places(dtype, 0, count, logits) < 2
     start = namespace(steps, first).where(first, steps[0, ...], nothing)
