@@ -251,10 +251,12 @@ def test_losses_that_say_more_or_less_than_others():
     assert quantiles.shape == (60, 2)
     assert (quantiles[:, 0] < quantiles[:, 1]).mean() > 0.9
     for loss, y in (("focal", Y), ("binary_focal", Y % 2), ("hinge", Y % 2)):
-        model = NetworkClassifier(**given, loss=loss, early_stopping=True).fit(X, y)
-        assert model.score(X, y) > 0.5
+        model = NetworkClassifier(**given, loss=loss).fit(X, y)
+        assert model.score(X, y) > 0.6
         assert hasattr(model, "predict_proba") is (loss != "hinge")
-    assert NetworkClassifier(**given, loss="multiclass_hinge").fit(X, Y).score(X, Y) > 0.5
+    assert NetworkClassifier(**given, loss="multiclass_hinge").fit(X, Y).score(X, Y) > 0.6
+    stopped = NetworkClassifier(**QUICK, loss="hinge", early_stopping=True).fit(X, Y % 2)
+    assert max(stopped.validation_scores_) <= 1.0  # accuracies
 
 
 def test_an_output_activation_and_a_loss_of_ones_own():
