@@ -14,6 +14,7 @@ from tests.checks import assert_close
 from tests.gradients import assert_matches_differences, placed
 from tests.loss_cases import BITS, CASES, LABELS, NUMBERS, SHARES, SPELLED, TIMES, P
 from tinynn import losses
+from tinynn.functional import sigmoid, softmax
 from tinynn.functional.errors import DtypeError, ShapeError
 from tinynn.layers import Linear, Sequential
 from tinynn.losses import (
@@ -27,6 +28,7 @@ from tinynn.losses import (
     LogCosh,
     Loss,
     MulticlassHinge,
+    Poisson,
     Quantile,
     SmoothL1,
     SoftmaxFocal,
@@ -35,7 +37,7 @@ from tinynn.losses import (
     ctc_loss,
 )
 from tinynn.trace import namespace
-from tinynn.training import fit
+from tinynn.training import Model, fit
 
 WEIGHTS = np.asarray([1.0, 0.0, 2.0, 0.5, 1.0, 3.0])
 #: A kink of a hinge or of a hardest triplet has no second derivative worth the name; there is none
@@ -336,6 +338,18 @@ def test_description_round_trip(name: str) -> None:
     assert losses.from_config(json.loads(json.dumps(losses.to_config(loss)))) == loss
 
 
+def test_ends_of_networks_that_do_not_suit() -> None:
+    for loss, last, fix in (
+        (BinaryFocal(), sigmoid, "loss.probabilities"),
+        (SoftmaxFocal(), softmax, "NegativeLogLikelihood"),
+        (KLDivergence(), softmax, "loss.probabilities"),
+        (SquaredHinge(), sigmoid, "a hinge is of numbers of any size"),
+        (MulticlassHinge(), softmax, "a hinge is of numbers of any size"),
+    ):
+        assert fix in str(losses.activation_conflict(loss, last))
+    assert losses.activation_conflict(Quantile(), sigmoid) is None
+
+
 # In training.
 
 X = np.random.default_rng(0).normal(size=(24, 3))
@@ -361,6 +375,21 @@ def test_training_by_name(backend: Backend) -> None:
         assert math.isfinite(model.history["loss"][0]), name
         assert math.isfinite(model.evaluate(x, y)["loss"]), name
         assert tuple(model.outputs(x).shape) == (24, width)
+
+
+def test_predict_gives_what_outputs_stand_for(backend: Backend) -> None:
+    x, weight = backend.asarray(X, dtype="float32"), backend.asarray(P[:3, :2], dtype="float32")
+    given = {"weight": weight, "bias": backend.asarray(np.zeros(2), dtype="float32")}
+    outputs = X @ P[:3, :2]
+    for loss, expected in (
+        (GaussianNLL(), outputs[:, :1]),
+        (Poisson(), np.exp(outputs)),
+        (Quantile((0.1, 0.9)), outputs),
+        (SoftmaxFocal(), outputs),
+    ):
+        model = Model(Linear(2), given, loss=loss)
+        assert_close(model.predict(x), expected, backend, rtol=1e-4)
+        assert_close(model.outputs(x), outputs, backend, rtol=1e-4)
 
 
 @pytest.mark.reads_scalars
