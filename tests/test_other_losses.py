@@ -250,6 +250,16 @@ def test_ctc_is_one_loop_in_a_program(backend: Backend) -> None:
     assert_close(graph.run([logits])[0], expected("ctc"), backend, rtol=2e-5)
 
 
+def test_ctc_loss_has_checks_of_its_own(backend: Backend) -> None:
+    logits, labels = backend.asarray(TIMES, dtype="float32"), backend.asarray(SPELLED)
+    with pytest.raises(ShapeError, match=r"ctc_loss: expected labels of shape \(6, length\)"):
+        ctc_loss(logits, labels[:5, :])
+    with pytest.raises(ShapeError, match="with more than 4 classes, the blank among them"):
+        ctc_loss(logits, labels, blank=4)
+    with pytest.raises(DtypeError, match="ctc_loss: expected input_lengths of integers"):
+        ctc_loss(logits, labels, logits[:, 0, 0])
+
+
 def test_labels_as_one_hot_are_the_same(backend: Backend) -> None:
     p, labels = backend.asarray(P, dtype="float32"), backend.asarray(LABELS)
     hot = backend.asarray(np.eye(4, dtype=int)[LABELS])
@@ -282,6 +292,7 @@ CHECKS: list[tuple[Loss, Any, Any, str]] = [
     (CTC(), P, SPELLED, r"shape \(batch, time, classes\) with more than 0 classes"),
     (CTC(), TIMES, LABELS, r"labels of shape \(6, length\)"),
     (CTC(), TIMES, SPELLED + 1, "labels from 0 to 3 other than the blank 0, and padding below 0"),
+    (CTC(), TIMES, np.where(SPELLED == 3, -1, SPELLED)[:, ::-1].copy(), "padding below 0 after"),
     (CTC(blank=1), TIMES, SPELLED, "other than the blank 1"),
     (CTC(), TIMES, (SPELLED, np.zeros(6, dtype=int)), "input_lengths from 1 to 5"),
     (CTC(), TIMES, (SPELLED, np.full(6, 2)), r"too long .* or zero_infinity=True"),
