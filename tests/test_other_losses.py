@@ -14,6 +14,7 @@ from tests.checks import assert_close
 from tests.gradients import assert_matches_differences, placed
 from tests.loss_cases import BITS, CASES, LABELS, NUMBERS, SHARES, SPELLED, TIMES, P
 from tinynn import losses
+from tinynn.functional import sigmoid, softmax
 from tinynn.functional.errors import DtypeError, ShapeError
 from tinynn.layers import Linear, Sequential
 from tinynn.losses import (
@@ -27,6 +28,7 @@ from tinynn.losses import (
     LogCosh,
     Loss,
     MulticlassHinge,
+    Poisson,
     Quantile,
     SmoothL1,
     SoftmaxFocal,
@@ -35,7 +37,7 @@ from tinynn.losses import (
     ctc_loss,
 )
 from tinynn.trace import namespace
-from tinynn.training import fit
+from tinynn.training import Model, fit
 
 WEIGHTS = np.asarray([1.0, 0.0, 2.0, 0.5, 1.0, 3.0])
 #: A kink of a hinge or of a hardest triplet has no second derivative worth the name; there is none
@@ -95,6 +97,17 @@ def test_second_order_is_that_of_differences(name: str, backend: Backend, float6
         return namespace(slope).sum(slope * slope + slope)
 
     assert_matches_differences(steepness, (prediction,), backend)
+
+
+@pytest.mark.only("numpy")
+@pytest.mark.parametrize("name", CASES)
+def test_compiled_it_is_the_same(name: str, backend: Backend) -> None:
+    loss, prediction, target = on(backend, name, "float64")
+    direct = tinynn.value_and_grad(loss)
+    compiled = tinynn.compile(lambda p: direct(p, target))
+    for given in (prediction, 0.5 * prediction):
+        for found, wanted in zip(compiled(given), direct(given, target), strict=True):
+            assert_close(found, wanted, backend, rtol=1e-12)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -237,6 +250,16 @@ def test_ctc_is_one_loop_in_a_program(backend: Backend) -> None:
     assert_close(graph.run([logits])[0], expected("ctc"), backend, rtol=2e-5)
 
 
+def test_ctc_loss_has_checks_of_its_own(backend: Backend) -> None:
+    logits, labels = backend.asarray(TIMES, dtype="float32"), backend.asarray(SPELLED)
+    with pytest.raises(ShapeError, match=r"ctc_loss: expected labels of shape \(6, length\)"):
+        ctc_loss(logits, labels[:5, :])
+    with pytest.raises(ShapeError, match="with more than 4 classes, the blank among them"):
+        ctc_loss(logits, labels, blank=4)
+    with pytest.raises(DtypeError, match="ctc_loss: expected input_lengths of integers"):
+        ctc_loss(logits, labels, logits[:, 0, 0])
+
+
 def test_labels_as_one_hot_are_the_same(backend: Backend) -> None:
     p, labels = backend.asarray(P, dtype="float32"), backend.asarray(LABELS)
     hot = backend.asarray(np.eye(4, dtype=int)[LABELS])
@@ -269,6 +292,7 @@ CHECKS: list[tuple[Loss, Any, Any, str]] = [
     (CTC(), P, SPELLED, r"shape \(batch, time, classes\) with more than 0 classes"),
     (CTC(), TIMES, LABELS, r"labels of shape \(6, length\)"),
     (CTC(), TIMES, SPELLED + 1, "labels from 0 to 3 other than the blank 0, and padding below 0"),
+    (CTC(), TIMES, np.where(SPELLED == 3, -1, SPELLED)[:, ::-1].copy(), "padding below 0 after"),
     (CTC(blank=1), TIMES, SPELLED, "other than the blank 1"),
     (CTC(), TIMES, (SPELLED, np.zeros(6, dtype=int)), "input_lengths from 1 to 5"),
     (CTC(), TIMES, (SPELLED, np.full(6, 2)), r"too long .* or zero_infinity=True"),
@@ -325,6 +349,18 @@ def test_description_round_trip(name: str) -> None:
     assert losses.from_config(json.loads(json.dumps(losses.to_config(loss)))) == loss
 
 
+def test_ends_of_networks_that_do_not_suit() -> None:
+    for loss, last, fix in (
+        (BinaryFocal(), sigmoid, "loss.probabilities"),
+        (SoftmaxFocal(), softmax, "NegativeLogLikelihood"),
+        (KLDivergence(), softmax, "loss.probabilities"),
+        (SquaredHinge(), sigmoid, "a hinge is of numbers of any size"),
+        (MulticlassHinge(), softmax, "a hinge is of numbers of any size"),
+    ):
+        assert fix in str(losses.activation_conflict(loss, last))
+    assert losses.activation_conflict(Quantile(), sigmoid) is None
+
+
 # In training.
 
 X = np.random.default_rng(0).normal(size=(24, 3))
@@ -350,6 +386,21 @@ def test_training_by_name(backend: Backend) -> None:
         assert math.isfinite(model.history["loss"][0]), name
         assert math.isfinite(model.evaluate(x, y)["loss"]), name
         assert tuple(model.outputs(x).shape) == (24, width)
+
+
+def test_predict_gives_what_outputs_stand_for(backend: Backend) -> None:
+    x, weight = backend.asarray(X, dtype="float32"), backend.asarray(P[:3, :2], dtype="float32")
+    given = {"weight": weight, "bias": backend.asarray(np.zeros(2), dtype="float32")}
+    outputs = X @ P[:3, :2]
+    for loss, expected in (
+        (GaussianNLL(), outputs[:, :1]),
+        (Poisson(), np.exp(outputs)),
+        (Quantile((0.1, 0.9)), outputs),
+        (SoftmaxFocal(), outputs),
+    ):
+        model = Model(Linear(2), given, loss=loss)
+        assert_close(model.predict(x), expected, backend, rtol=1e-4)
+        assert_close(model.outputs(x), outputs, backend, rtol=1e-4)
 
 
 @pytest.mark.reads_scalars

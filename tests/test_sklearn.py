@@ -28,7 +28,7 @@ import tinynn
 from tests.sample_estimators import mean_absolute, twice
 from tinynn.functional import relu, tanh
 from tinynn.layers import BatchNorm, Dropout, Linear, Sequential
-from tinynn.losses import Huber, SoftmaxCrossEntropy
+from tinynn.losses import Huber, Quantile, SoftmaxCrossEntropy
 from tinynn.optim import AdamW, CosineDecay
 from tinynn.sklearn import NetworkClassifier, NetworkRegressor
 from tinynn.training import ModelFileError
@@ -238,6 +238,25 @@ def test_losses_of_classes(loss):
 def test_losses_of_numbers(loss):
     given = {"loss": loss, "learning_rate_init": 0.05, "random_state": 0, "tol": 1e-3}
     assert NetworkRegressor((16,), **given).fit(X, NUMBERS).score(X, NUMBERS) > 0.8
+
+
+def test_losses_that_say_more_or_less_than_others():
+    given = {**QUICK, "max_iter": 200, "learning_rate_init": 0.02}
+    small = NUMBERS / 10
+    model = NetworkRegressor(**given, loss="gaussian_nll")
+    for y in (small, np.stack([small, -small], axis=1)):
+        assert model.fit(X, y).predict(X).shape == y.shape
+        assert model.score(X, y) > 0.3
+    quantiles = NetworkRegressor(**given, loss=Quantile((0.1, 0.9))).fit(X, small).predict(X)
+    assert quantiles.shape == (60, 2)
+    assert (quantiles[:, 0] < quantiles[:, 1]).mean() > 0.9
+    for loss, y in (("focal", Y), ("binary_focal", Y % 2), ("hinge", Y % 2)):
+        model = NetworkClassifier(**given, loss=loss).fit(X, y)
+        assert model.score(X, y) > 0.6
+        assert hasattr(model, "predict_proba") is (loss != "hinge")
+    assert NetworkClassifier(**given, loss="multiclass_hinge").fit(X, Y).score(X, Y) > 0.6
+    stopped = NetworkClassifier(**QUICK, loss="hinge", early_stopping=True).fit(X, Y % 2)
+    assert max(stopped.validation_scores_) <= 1.0  # accuracies
 
 
 def test_an_output_activation_and_a_loss_of_ones_own():

@@ -62,51 +62,31 @@ class CTC(Loss):
         return labels
 
     def check_shapes(self, prediction: Shape, target: Shape) -> None:
-        if len(prediction) != 3 or prediction[2] <= self.blank:
-            raise ShapeError(
-                f"{self}: expected predictions of shape (batch, time, classes) with more than "
-                f"{self.blank} classes, got {tuple(prediction)}"
-            )
-        if len(target) != 2 or target[0] != prediction[0]:
-            raise ShapeError(
-                f"{self}: expected labels of shape ({prediction[0]}, length) for predictions of "
-                f"shape {tuple(prediction)}, got {tuple(target)}. To fix it: pad shorter ones by -1"
-            )
+        _check_shapes(self, tuple(prediction), tuple(target), self.blank)
 
     def values(self, prediction: Array, target: Any) -> Array:
-        given = self._parts(target)
+        given = _parts(target)
         return ctc_loss(prediction, *given, blank=self.blank, zero_infinity=self.zero_infinity)
 
-    def _parts(self, target: Any) -> list[Array]:
-        """The labels and the lengths that are given, of the right dtypes and shapes."""
-        parts = list(target) if isinstance(target, tuple | list) else [target]
-        rows = tuple(parts[0].shape[:1])
-        for name, each in zip(("labels", "input_lengths", "target_lengths"), parts, strict=False):
-            if not namespace(each).isdtype(each.dtype, "integral"):
-                raise DtypeError(
-                    f"{self}: expected {name} of integers, got {each.dtype}. To fix it: convert "
-                    "them, xp.astype(y, xp.int32)"
-                )
-            if each is not parts[0] and tuple(each.shape) != rows:
-                raise ShapeError(
-                    f"{self}: expected {name} of shape {rows}, one for each sample, got "
-                    f"{tuple(each.shape)}"
-                )
-        return parts
-
     def check_target(self, prediction: Array, target: Any) -> None:
-        labels, *lengths = self._parts(target)
+        labels, *lengths = parts = _parts(target)
+        _check_parts(self, parts)
         time, classes = prediction.shape[1:]
         inputs, targets, valid = _lengths(time, labels, *lengths)
         xp = namespace(labels)
-        if not holds((inputs >= 1) & (inputs <= time)):
-            raise ValueError(f"{self}: expected input_lengths from 1 to {time}, got others")
-        if not holds((targets >= 0) & (targets <= labels.shape[1])):
-            raise ValueError(
-                f"{self}: expected target_lengths from 0 to {labels.shape[1]}, got others"
-            )
+        for name, each, low, high in (
+            ("input_lengths", inputs, 1, time),
+            ("target_lengths", targets, 0, labels.shape[1]),
+        ):
+            if not holds((each >= low) & (each <= high)):
+                raise ValueError(
+                    f"{self}: expected {name} from {low} to {high}, got lengths from "
+                    f"{int(xp.min(each))} to {int(xp.max(each))}. To fix it: count the valid "
+                    "entries of each sequence"
+                )
         sound = (labels >= 0) & (labels < classes) & (labels != self.blank)
-        if not holds(xp.logical_or(xp.logical_not(valid), sound)):
+        padding = labels < 0 if len(lengths) < 2 else xp.logical_not(valid)
+        if not holds(xp.where(valid, sound, padding)):
             raise ValueError(
                 f"{self}: expected labels from 0 to {classes - 1} other than the blank "
                 f"{self.blank}, and padding below 0 after them, got others. To fix it: let the "
@@ -151,12 +131,20 @@ def ctc_loss(
     array
         (batch,), of the dtype of the logits.
 
+    Raises
+    ------
+    ShapeError, DtypeError
+        Shapes do not fit, or labels or lengths are no integers. Their values are not looked at.
+
     Examples
     --------
     >>> import numpy as np
     >>> ctc_loss(np.zeros((1, 3, 2)), np.asarray([[1, 1]])).round(4).tolist()
     [2.0794]
     """
+    lengths = [each for each in (input_lengths, target_lengths) if each is not None]
+    _check_shapes("ctc_loss", tuple(logits.shape), tuple(labels.shape), blank)
+    _check_parts("ctc_loss", [labels, *lengths])
     xp, batch, time = namespace(logits), logits.shape[0], logits.shape[1]
     inputs, targets, valid = _lengths(time, labels, input_lengths, target_lengths)
     dtype, like = inputs.dtype, namespace(labels)
@@ -173,7 +161,7 @@ def ctc_loss(
     steps = xp.moveaxis(log_softmax(logits), 1, 0)
     index = like.broadcast_to(states[None, :, :], (time, batch, count))
     steps = namespace(steps, index).take_along_axis(steps, index, axis=2)
-    low = -xp.finfo(logits.dtype).max / 8  # finite, as infinity has no slope
+    low = -float(xp.finfo(logits.dtype).max) / 8  # finite, as infinity has no slope
     nothing = xp.full_like(steps[0, ...], low)
     first = _places(dtype, 0, count, logits) < 2
     start = namespace(steps, first).where(first, steps[0, ...], nothing)
@@ -216,3 +204,38 @@ def _lengths(
     if inputs is None:
         inputs = xp.full_like(targets, time)
     return xp.astype(inputs, places.dtype), targets, places < targets[:, None]
+
+
+def _parts(target: Any) -> list[Array]:
+    """The labels, and the lengths that are given."""
+    return list(target) if isinstance(target, tuple | list) else [target]
+
+
+def _check_shapes(owner: Any, logits: Shape, labels: Shape, blank: int) -> None:
+    if len(logits) != 3 or not logits[1] or logits[2] <= blank:
+        raise ShapeError(
+            f"{owner}: expected predictions of shape (batch, time, classes) with more than {blank} "
+            f"classes, the blank among them, got {logits}. To fix it: let the network give logits "
+            "for each time"
+        )
+    if len(labels) != 2 or labels[0] != logits[0]:
+        raise ShapeError(
+            f"{owner}: expected labels of shape ({logits[0]}, length) for predictions of shape "
+            f"{logits}, got {labels}. To fix it: pad shorter ones by -1"
+        )
+
+
+def _check_parts(owner: Any, parts: list[Array]) -> None:
+    """DtypeError or ShapeError for labels and lengths that are no integers, one for each row."""
+    rows = tuple(parts[0].shape[:1])
+    for name, each in zip(("labels", "input_lengths", "target_lengths"), parts, strict=False):
+        if not namespace(each).isdtype(each.dtype, "integral"):
+            raise DtypeError(
+                f"{owner}: expected {name} of integers, got {each.dtype}. To fix it: convert "
+                "them, xp.astype(y, xp.int32)"
+            )
+        if each is not parts[0] and tuple(each.shape) != rows:
+            raise ShapeError(
+                f"{owner}: expected {name} of shape {rows}, one for each sample, got "
+                f"{tuple(each.shape)}. To fix it: give the number of valid entries of each"
+            )

@@ -132,7 +132,7 @@ class Triplet(_OfEmbeddings):
         apart = _distances(vectors)
         xp = namespace(apart, positive, negative)
         if self.mining == "hard":
-            far = xp.full_like(apart, xp.finfo(apart.dtype).max)
+            far = xp.full_like(apart, float(xp.finfo(apart.dtype).max))
             farthest = xp.max(xp.where(positive, apart, xp.zeros_like(apart)), axis=1)
             nearest = xp.min(xp.where(negative, apart, far), axis=1)
             short = self.margin + farthest - nearest
@@ -188,7 +188,7 @@ class InfoNCE(_OfEmbeddings):
         xp = namespace(vectors)
         near = xp.matmul(vectors, xp.matrix_transpose(vectors)) / self.temperature
         xp = namespace(near, positive, negative)
-        low = xp.full_like(near, -xp.finfo(near.dtype).max)
+        low = xp.full_like(near, -float(xp.finfo(near.dtype).max))
         total = logsumexp(xp.where(xp.logical_or(positive, negative), near, low), axis=1)
         count = xp.sum(xp.astype(positive, near.dtype), axis=1)
         mean = xp.sum(xp.where(positive, near, xp.zeros_like(near)), axis=1)
@@ -202,5 +202,5 @@ def _distances(vectors: Array) -> Array:
     products = xp.matmul(vectors, xp.matrix_transpose(vectors))
     apart = squares[:, None] + squares[None, :] - 2.0 * products
     # The root has no slope at 0, where rounding may lead below it, too.
-    least = xp.full_like(apart, xp.finfo(apart.dtype).smallest_normal ** 0.5)
+    least = xp.full_like(apart, float(xp.finfo(apart.dtype).smallest_normal) ** 0.5)
     return xp.sqrt(xp.maximum(apart, least))

@@ -94,7 +94,7 @@ class SoftmaxFocal(SoftmaxCrossEntropy):
         xp = namespace(log_p)
         off = -xp.expm1(log_p)
         # Of 0 a power below 1 has no slope.
-        least = xp.finfo(off.dtype).smallest_normal ** 0.5
+        least = float(xp.finfo(off.dtype).smallest_normal) ** 0.5
         return xp.maximum(off, xp.full_like(off, least)) ** self.gamma * log_p
 
 
@@ -199,7 +199,7 @@ class MulticlassHinge(OfOneClass):
     def scores(self, prediction: Array) -> Array:
         xp = namespace(prediction)
         first = one_hot(xp.argmax(prediction, axis=-1), prediction.shape[-1], xp.bool)
-        low = xp.full_like(prediction, -xp.finfo(prediction.dtype).max)
+        low = xp.full_like(prediction, -float(xp.finfo(prediction.dtype).max))
         second = xp.max(xp.where(first, low, prediction), axis=-1, keepdims=True)
         other = xp.where(first, second, xp.max(prediction, axis=-1, keepdims=True))
         return -_positive(1.0 + other - prediction)

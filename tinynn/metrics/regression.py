@@ -133,7 +133,7 @@ class MeanAbsolutePercentageError(_OfNumbers, Mean):
         estimates, target = self.numbers(prediction, target)
         xp = namespace(estimates, target)
         size = xp.abs(target)
-        least = xp.full_like(size, xp.finfo(size.dtype).eps)
+        least = xp.full_like(size, float(xp.finfo(size.dtype).eps))
         return xp.abs(estimates - target) / xp.maximum(size, least)
 
 

@@ -7,7 +7,7 @@ from sklearn.base import ClassifierMixin
 from sklearn.utils.metaestimators import available_if
 
 import backends
-from tinynn.losses import BinaryCrossEntropy, Loss
+from tinynn.losses import NAMES, BinaryCrossEntropy, Loss
 from tinynn.sklearn import arrays, labels
 from tinynn.sklearn.base import NetworkEstimator, chosen_loss
 from tinynn.sklearn.labels import MULTILABEL, ONE, SEVERAL
@@ -21,9 +21,16 @@ from tinynn.sklearn.outputs import (
 from tinynn.trace import namespace
 
 
+def _is_told(loss: Any) -> bool:
+    """True unless the loss is a function, which says nothing of classes."""
+    return loss is None or isinstance(loss, str | Loss)
+
+
 def _knows_probabilities(estimator: Any) -> bool:
     loss = estimator.loss
-    return loss is None or isinstance(loss, str | Loss)
+    kind: Any = NAMES.get(loss) if isinstance(loss, str) else type(loss)  # a name may be wrong
+    without = kind is not None and getattr(kind, "probabilities", None) is Loss.probabilities
+    return _is_told(loss) and not without
 
 
 class NetworkClassifier(ClassifierMixin, NetworkEstimator):  # type: ignore[misc]
@@ -302,7 +309,7 @@ class NetworkClassifier(ClassifierMixin, NetworkEstimator):  # type: ignore[misc
 
     def _metric(self) -> str | None:
         # A function does not say what outputs mean, and of several columns there is no one score.
-        told = self._kind != SEVERAL and _knows_probabilities(self)
+        told = self._kind != SEVERAL and _is_told(self.loss)
         return "accuracy" if told else None
 
     def _check_outputs(self, shape: tuple[int, ...]) -> None:
