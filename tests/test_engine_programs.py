@@ -9,7 +9,7 @@ from tests.engines import Interpreted, assert_engine_agrees
 from tests.programs import Program
 from tests.seeds import fourier, parts, seeds, shown
 from tinynn.compiler.engines import kind_of
-from tinynn.compiler.loop import Loop
+from tinynn.compiler.train_loop import TrainLoop
 
 # How many programs each library gets; compiling loops or a scan takes seconds.
 SEEDS = {"numpy": 48, "array_api_strict": 12, "torch": 24, "jax": 2, "dpnp": 4, "cupy": 12}
@@ -45,7 +45,7 @@ def test_programs_train_alike_in_the_interpreter(backend: Backend) -> None:
     assert_half_are_said(backend, Interpreted, INTERPRETED)
 
 
-def assert_half_are_said(backend: Backend, kind: type[Loop], count: int) -> None:
+def assert_half_are_said(backend: Backend, kind: type[TrainLoop], count: int) -> None:
     """Half of the programs, at least, have loops; of a few that the environment names, maybe none.
 
     Those that do give what they give as written.

@@ -12,7 +12,7 @@ from backends import Backend
 from tests.checks import assert_close, assert_equal
 from tests.programs import Program, transformed
 from tinynn import tree
-from tinynn.compiler import passes, pipelines, suited
+from tinynn.compiler import passes, pipelines, target_passes
 from tinynn.functional import relu
 from tinynn.trace import namespace
 from tinynn.transforms.graph import Graph
@@ -24,9 +24,9 @@ EACH = (
     passes.shapes_merged,
     passes.common_subexpressions,
     pipelines.simplified,
-    suited.products,
-    suited.slopes_of_relu,
-    suited.without_rows_of_one,
+    target_passes.products,
+    target_passes.slopes_of_relu,
+    target_passes.without_rows_of_one,
 )
 
 
@@ -102,7 +102,7 @@ def test_a_batch_of_one_without_its_axis(
     f: Callable[..., Any], shapes: dict[str, tuple[int, ...]]
 ) -> None:
     graph = graph_of(lambda x: f(x, namespace(x)), ROW)
-    flat = pipelines.simplified(suited.without_rows_of_one(graph))
+    flat = pipelines.simplified(target_passes.without_rows_of_one(graph))
     found = {node.name: node.shape for node in flat.nodes}
     assert {name: found.get(name) for name in shapes} == shapes
     assert flat.outputs[0].shape == f(ROW, np).shape

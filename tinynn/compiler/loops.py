@@ -12,12 +12,12 @@ from backends.lowering import LoopCompiler
 from tinynn.compiler.codegen.emitter import LoopEmitter
 from tinynn.compiler.codegen.gather import check_indices
 from tinynn.compiler.codegen.renderers import RENDERERS
-from tinynn.compiler.flat import packed
-from tinynn.compiler.loop import Loop
+from tinynn.compiler.flatten_params import packed
+from tinynn.compiler.liveness import is_view
 from tinynn.compiler.pipelines import applied, portable
-from tinynn.compiler.plan import is_view
 from tinynn.compiler.renderer import Line, source_of
 from tinynn.compiler.rewrite import CannotEmit, size
+from tinynn.compiler.train_loop import TrainLoop
 from tinynn.transforms.graph import Graph
 
 # What a call costs in a library that costs nothing in loops, and what loops cost to be compiled, in
@@ -47,8 +47,8 @@ def worth_compiling(graph: Graph, steps: int) -> bool:
     return steps * saved > _COMPILING + len(sizes) * _COMPILING_CALL
 
 
-class Loops(Loop):
-    """A `Loop` that calls nothing: the arguments and the attributes are the same.
+class Loops(TrainLoop):
+    """A `TrainLoop` that calls nothing: the arguments and the attributes are the same.
 
     Raises CannotEmit if a function of the step has no form for single numbers, or this backend's
     loops cannot be compiled; BackendUnavailable if what compiles them is not installed.

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from math import prod
 from typing import Any
 
-from tinynn.compiler import words
+from tinynn.compiler import identifiers
 from tinynn.compiler.codegen import gather
 from tinynn.compiler.codegen.barriers import with_barriers
 from tinynn.compiler.codegen.gemm import Products
@@ -34,8 +34,8 @@ from tinynn.compiler.codegen.renderers import RESERVED
 from tinynn.compiler.codegen.scalars import Scalars, number
 from tinynn.compiler.codegen.schedule import Group, Schedule, check, looked, pointwise, reduces
 from tinynn.compiler.codegen.views import View, contiguous
+from tinynn.compiler.liveness import is_view, root
 from tinynn.compiler.pipelines import applied, into_loops
-from tinynn.compiler.plan import is_view, root
 from tinynn.compiler.rewrite import CannotEmit, is_call, size
 from tinynn.transforms import graph as graphs
 from tinynn.transforms.graph import Graph, Input, Node
@@ -85,7 +85,7 @@ class LoopEmitter:
             check(node)
         self.schedule = Schedule(graph, self.parallel)
         self.scalars = Scalars(backend, graph.space)
-        self._names = words.Names()
+        self._names = identifiers.Names()
         self._names.taken |= _OURS | RESERVED
         self.kept, self.streams = graph.inputs[:kept], graph.inputs[kept:]
         self.wanted = graph.outputs[kept]
@@ -109,7 +109,7 @@ class LoopEmitter:
     # Memory.
 
     def _place_inputs(self) -> None:
-        labels = [words.of_input(i.label) for i in self.graph.inputs]
+        labels = [identifiers.of_input(i.label) for i in self.graph.inputs]
         self._given = [
             self._holder(label, node) for label, node in zip(labels, self.graph.inputs, strict=True)
         ]
