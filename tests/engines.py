@@ -10,9 +10,9 @@ from backends import Backend
 from backends.lowering import LoopCompiler
 from tests.programs import ROUNDING, Program
 from tinynn.compiler.codegen import interpreter
-from tinynn.compiler.loop import Loop
 from tinynn.compiler.loops import Loops
 from tinynn.compiler.rewrite import CannotEmit
+from tinynn.compiler.train_loop import TrainLoop
 from tinynn.trace import namespace
 from tinynn.transforms.record import record
 
@@ -99,7 +99,7 @@ def as_written(step: Step, kept: list[Any], rows: Any, factors: Any) -> tuple[li
     return kept, wanted
 
 
-def assert_engine_agrees(program: Program, backend: Backend, kind: type[Loop]) -> bool:
+def assert_engine_agrees(program: Program, backend: Backend, kind: type[TrainLoop]) -> bool:
     """False if the engine has no form for the program; else its results are the step's."""
     step, kept, rows, factors = training(program, backend)
     params, wanted = as_written(step, kept, rows, factors)

@@ -18,7 +18,7 @@ from tests.programs import Program, transformed
 from tests.seeds import fourier, parts, seeds, shown
 from tinynn import tree
 from tinynn.compiler import RecordingError
-from tinynn.compiler.loop import InPlace
+from tinynn.compiler.train_loop import InPlace
 from tinynn.data import Samples
 from tinynn.functional import relu, sigmoid
 from tinynn.layers import Linear, Sequential

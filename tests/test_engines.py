@@ -13,7 +13,7 @@ from tests.checks import assert_close
 from tests.engines import compilers_of
 from tinynn import tree
 from tinynn.compiler.engines import kind_of
-from tinynn.compiler.loop import Scanned
+from tinynn.compiler.train_loop import Scanned
 from tinynn.functional import (
     elu,
     gelu,

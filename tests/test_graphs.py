@@ -11,10 +11,10 @@ import tinynn
 from backends import Backend
 from tests.checks import assert_close, assert_equal
 from tinynn import tree
-from tinynn.compiler import RecordingError, first_nonfinite, passes, pipelines, suited
+from tinynn.compiler import RecordingError, first_nonfinite, passes, pipelines, target_passes
 from tinynn.compiler.codegen.schedule import inputs_copied, views_copied
 from tinynn.compiler.engines import kind_of
-from tinynn.compiler.flat import packed
+from tinynn.compiler.flatten_params import packed
 from tinynn.compiler.rewrite import CannotEmit
 from tinynn.functional import relu, sigmoid
 from tinynn.layers import Linear, Sequential
@@ -61,9 +61,9 @@ def effects_of(graph: Graph) -> list[str]:
 EACH: list[Callable[[Graph], Graph]] = [
     *pipelines.SIMPLIFYING,
     pipelines.simplified,
-    suited.products,
-    suited.slopes_of_relu,
-    suited.without_rows_of_one,
+    target_passes.products,
+    target_passes.slopes_of_relu,
+    target_passes.without_rows_of_one,
     views_copied,
     lambda graph: inputs_copied(graph, 1),
     lambda graph: pipelines.applied(graph, pipelines.portable()),

@@ -107,7 +107,7 @@ def test_a_batch_of_one_without_its_axis(
     f: Callable[..., Any], shapes: dict[str, tuple[int, ...]]
 ) -> None:
     graph = graph_of(lambda x: f(x, namespace(x)), ROW)
-    flat = pipelines.simplified(suited.without_rows_of_one(graph))
+    flat = pipelines.simplified(target_passes.without_rows_of_one(graph))
     found = {node.name: node.shape for node in flat.nodes}
     assert {name: found.get(name) for name in shapes} == shapes
     assert flat.outputs[0].shape == f(ROW, np).shape

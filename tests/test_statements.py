@@ -8,9 +8,8 @@ import pytest
 import backends
 from backends.expressions import OUT, Arg, Attribute, Call, Kwarg, Overwrite, X, Y, filled
 from tinynn.compiler.calls import CallEmitter
-from tinynn.compiler.pieces import tiled
+from tinynn.compiler.liveness import Stage
 from tinynn.compiler.pipelines import applied, into_buffers
-from tinynn.compiler.plan import When
 from tinynn.compiler.renderer import rendered, source_of, text
 from tinynn.compiler.statements import (
     Assign,
@@ -26,6 +25,7 @@ from tinynn.compiler.statements import (
     Variable,
     Write,
 )
+from tinynn.compiler.tiling import tiled
 from tinynn.trace import namespace
 from tinynn.trace.core import HOLE
 from tinynn.transforms.record import record
@@ -119,7 +119,7 @@ def test_pieces_take_the_place_of_vectors_and_of_nothing_else() -> None:
     kept = dict(zip(map(id, graph.inputs), graph.outputs, strict=True))
     emitter = CallEmitter(graph, backend, [], kept, lowering=backend.lowering)
     (loop,) = tiled(emitter, length // 4)
-    (cut,) = emitter.statements[When.ONCE]
+    (cut,) = emitter.statements[Stage.ONCE]
     assert isinstance(loop, For)
     assert isinstance(cut, Cut)
     assert [v.name for v in cut.vectors] == ["out", "axis", "t0", "multiply_1"]

@@ -12,8 +12,8 @@ from typing import Any
 
 from backends.expressions import OUT, Arg, Kwarg, Ones
 from backends.lowering import OutTemplate, form_of
-from tinynn.compiler import words
-from tinynn.compiler.plan import Plan, When, is_view
+from tinynn.compiler import identifiers
+from tinynn.compiler.liveness import Liveness, Stage, is_view
 from tinynn.compiler.rewrite import RESHAPES, elementwise, is_number, size
 from tinynn.compiler.statements import (
     Assign,
@@ -40,7 +40,7 @@ from tinynn.transforms.graph import (
 )
 
 _PLAIN = (bool, int, str)
-_PREFIXES = {When.ONCE: "c", When.SERIES: "s", When.BATCH: "d", When.STEP: "v"}
+_PREFIXES = {Stage.ONCE: "c", Stage.SERIES: "s", Stage.BATCH: "d", Stage.STEP: "v"}
 
 
 @dataclass(eq=False, repr=False)
@@ -134,9 +134,9 @@ class CallEmitter:
         self.loop = bool(kept)
         self._forms: dict[int, tuple[Expression, OutTemplate] | None] = {}
         fresh = lambda node: self._into(node) is not None  # noqa: E731
-        self.plan = Plan(graph, streams, counters, fresh, self.loop)
-        self.names = words.Names(self.lowering.library if self.lowering else None)
-        self.statements: dict[When, list[Statement]] = {when: [] for when in When}
+        self.liveness = Liveness(graph, streams, counters, fresh, self.loop)
+        self.names = identifiers.Names(self.lowering.library if self.lowering else None)
+        self.statements: dict[Stage, list[Statement]] = {when: [] for when in Stage}
         self.values: dict[int, Value] = {}
         self.collected = {
             key: Buffer(name, kept=True, anew=True) for key, name in (collected or {}).items()
@@ -161,7 +161,7 @@ class CallEmitter:
     # Inputs, constants and numbers.
 
     def _input(self, node: Input) -> None:
-        name = self.names.new(words.of_input(node.label))
+        name = self.names.new(identifiers.of_input(node.label))
         if not self.lowering or id(node) not in self.kept:
             self.values[id(node)] = Value(Variable(name, node.shape))
             return
@@ -192,7 +192,7 @@ class CallEmitter:
     def _number(self, value: float, dtype: Any, shape: tuple[int, ...] = ()) -> Variable:
         """A number as an array, made once: it saves the library a conversion in every call."""
         array = self.graph.space.xp.full(shape, value, dtype=dtype, device=self.backend.device)
-        name = words.of_number(value) + ("s" if shape else "")
+        name = identifiers.of_number(value) + ("s" if shape else "")
         return self._bind(name, array, ("number", repr(value), str(dtype), tuple(shape)))
 
     def _lay_out(self, node: Node) -> None:
@@ -202,31 +202,31 @@ class CallEmitter:
         self.values[id(node)] = Value(vector, vector)
         start = 0
         for value, label in zip(node.parents, node.kwargs["labels"], strict=True):
-            name = self.names.new(f"{words.of_input(label)}_grad")
+            name = self.names.new(f"{identifiers.of_input(label)}_grad")
             place = Buffer(name, value.shape, value.dtype, kept=True)
-            self._add(When.ONCE, Assign(place, _part_of(vector, start, value.shape)))
+            self._add(Stage.ONCE, Assign(place, _part_of(vector, start, value.shape)))
             self._places[id(node), start] = place
             self._targets.setdefault(id(value), place)  # it may be in two vectors
             start += size(value)
 
     # Calls.
 
-    def _add(self, when: When, statement: Statement) -> None:
+    def _add(self, when: Stage, statement: Statement) -> None:
         self.statements[when].append(statement)
 
     def _node(self, place: int, node: Node) -> None:
-        when = self.plan.when[id(node)]
+        when = self.liveness.when[id(node)]
         if node.function is PACK:
             return self._fill_up(node)
-        if when is When.SERIES and id(node) in self.counters:
+        if when is Stage.SERIES and id(node) in self.counters:
             self.values[id(node)] = Value(Variable(self.names.new("count"), node.shape))
             return None
-        if when is not When.STEP:
+        if when is not Stage.STEP:
             return self._new(node, when)
         if is_view(node) and self._hoisted(node):
             return None
         form = self._into(node)
-        if form is None or (not self.loop and id(node) in self.plan.outputs):
+        if form is None or (not self.loop and id(node) in self.liveness.outputs):
             return self._new(node, when)
         buffer = self._buffer(place, node, form[1])
         self.values[id(node)] = Value(buffer, buffer)
@@ -238,7 +238,7 @@ class CallEmitter:
         for value in node.parents:
             if self.values[id(value)].buffer is not self._places[id(node), start]:
                 out = _part_of(vector, start, value.shape)
-                self._add(When.STEP, self.copied(self.operand(value), out, node))
+                self._add(Stage.STEP, self.copied(self.operand(value), out, node))
             start += size(value)
 
     def copied(self, value: Any, out: Expression, node: Node | None = None) -> Write:
@@ -246,14 +246,14 @@ class CallEmitter:
         form = self.lowering.into["copy"].call
         return Write(filled(form, lambda leaf: out if leaf is OUT else value), out, node)
 
-    def _new(self, node: Node, when: When) -> None:
+    def _new(self, node: Node, when: Stage) -> None:
         """`name = call(...)`: a new array."""
         call = self._call(node)
-        if when is When.BATCH and node.name == "matrix_transpose":
+        if when is Stage.BATCH and node.name == "matrix_transpose":
             name = self.names.new(f"{self.operand(node.args[0]).name}_T")
         else:
             name = self.names.numbered(_PREFIXES[when])
-        once = when is When.ONCE
+        once = when is Stage.ONCE
         kind = Buffer(name, node.shape, node.dtype, kept=True) if once else None
         variable = kind or Variable(name, node.shape)
         self.values[id(node)] = Value(variable, kind, contiguous=False)
@@ -297,10 +297,10 @@ class CallEmitter:
             return False
         wanted = parent.variable.name + ("_T" if "transpose" in node.name else "")
         if node.function is PART:
-            wanted = words.of_input(node.kwargs["label"])
+            wanted = identifiers.of_input(node.kwargs["label"])
         view = Variable(self.names.new(wanted), node.shape)
         contiguous = parent.contiguous and (node.name in RESHAPES or node.function is PART)
-        self._add(When.ONCE, Assign(view, self._call(node), node))
+        self._add(Stage.ONCE, Assign(view, self._call(node), node))
         self.values[id(node)] = Value(view, parent.buffer, contiguous)
         return True
 
@@ -368,7 +368,7 @@ class CallEmitter:
         buffer = value.buffer if value and value.whole else None
         if buffer is None or buffer.kept or (a.shape, a.dtype) != (node.shape, node.dtype):
             return None
-        return buffer if self.plan.dies_at(a, place) and self._alone(node, buffer) else None
+        return buffer if self.liveness.dies_at(a, place) and self._alone(node, buffer) else None
 
     def _allocated(self, node: Node, name: str) -> Buffer:
         array = self.lowering.empty(node.shape, dtype=node.dtype, device=self.backend.device)
@@ -388,7 +388,7 @@ class CallEmitter:
             return True
         return (
             elementwise(node)
-            and self.plan.dies_at(old, place)
+            and self.liveness.dies_at(old, place)
             and self._alone(node, buffer)
             and (old.shape, old.dtype) == (node.shape, node.dtype)
         )
@@ -402,9 +402,9 @@ class CallEmitter:
             buffer = value.buffer if value else None
             if buffer is None or buffer.kept or buffer in done:
                 continue
-            if mine and mine.buffer is buffer and not self.plan.dies_at(node, place):
+            if mine and mine.buffer is buffer and not self.liveness.dies_at(node, place):
                 continue
-            if self.plan.dies_at(a, place):
+            if self.liveness.dies_at(a, place):
                 done.add(buffer)
                 self._free.setdefault((buffer.shape, buffer.dtype), []).append(buffer)
 
@@ -421,15 +421,15 @@ class CallEmitter:
             several = len(late) > 1
             left, right = Tuple(targets, bare=True), Tuple(sources, bare=True)
             one = Assign(targets[0], sources[0])
-            self._add(When.STEP, Assign(left, right) if several else one)
+            self._add(Stage.STEP, Assign(left, right) if several else one)
             return
         if len(late) > 1 and any(self._reads_kept(self.kept[id(n)]) for n in late):
             asarray = self.names.bind("asarray", self.graph.space.xp.asarray)
             for i, source in enumerate(sources):
                 sources[i] = Variable(self.names.new("kept"))
-                self._add(When.STEP, Assign(sources[i], Call(asarray, source, copy=True)))
+                self._add(Stage.STEP, Assign(sources[i], Call(asarray, source, copy=True)))
         for out, source in zip(targets, sources, strict=True):
-            self._add(When.STEP, self.copied(source, out))
+            self._add(Stage.STEP, self.copied(source, out))
 
     def _done(self, node: Input) -> bool:
         new, mine = self.kept[id(node)], self.values[id(node)].buffer

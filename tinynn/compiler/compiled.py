@@ -10,8 +10,8 @@ from typing import Any
 from backends.lowering import none_followed
 from tinynn import tree
 from tinynn.compiler.finite import check_outputs
+from tinynn.compiler.liveness import Stage, root
 from tinynn.compiler.pipelines import applied, for_library
-from tinynn.compiler.plan import When, root
 from tinynn.compiler.program import Program
 from tinynn.compiler.renderer import rendered, source_of
 from tinynn.compiler.statements import Blank, Call, Def, Return, Section, Statement, Tuple
@@ -146,14 +146,14 @@ class Specialization:
         outs = [
             self._output(o, copy) for o, copy in zip(self.graph.outputs, self._shared, strict=True)
         ]
-        once = emitter.statements[When.ONCE]
-        body: list[Statement] = [Section(emitter.statements[When.STEP]), Return(Tuple(outs))]
+        once = emitter.statements[Stage.ONCE]
+        body: list[Statement] = [Section(emitter.statements[Stage.STEP]), Return(Tuple(outs))]
         return [*once, *([Blank()] if once else []), Def("program", given, body)]
 
     def _output(self, value: Any, shared: bool) -> Any:
         """An array that is made once and kept, or shared only by our doing, is given as a copy."""
         output = self._emitter.operand(value)
-        made = isinstance(value, Node) and self._emitter.plan.when.get(id(value)) is When.ONCE
+        made = isinstance(value, Node) and self._emitter.liveness.when.get(id(value)) is Stage.ONCE
         if not made and not shared:
             return output
         return Call(self._emitter.names.bind("copied", self._copied), output)

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from tinynn.compiler.loop import Functional, InPlace, Loop, Scanned
+from tinynn.compiler.train_loop import Functional, InPlace, Scanned, TrainLoop
 
 
-def kind_of(engine: str, backend: Any) -> type[Loop]:
+def kind_of(engine: str, backend: Any) -> type[TrainLoop]:
     """The kind of program that an engine of `fit` runs; "auto" takes the library's fastest.
 
     Raises ValueError for "jit" where the library has no compiler that takes a loop.

@@ -17,7 +17,6 @@ from tinynn.compiler.codegen.schedule import is_item
 from tinynn.compiler.flat import packed
 from tinynn.compiler.loop import Loop
 from tinynn.compiler.pipelines import applied, portable
-from tinynn.compiler.plan import is_view
 from tinynn.compiler.renderer import Line, source_of
 from tinynn.compiler.rewrite import CannotEmit, size
 from tinynn.transforms.graph import Graph, Node
@@ -71,8 +70,8 @@ def _calls(graph: Graph, times: int = 1) -> Iterator[tuple[Node, int]]:
             yield node, times
 
 
-class Loops(Loop):
-    """A `Loop` that calls nothing: the arguments and the attributes are the same.
+class Loops(TrainLoop):
+    """A `TrainLoop` that calls nothing: the arguments and the attributes are the same.
 
     Raises CannotEmit if a function of the step has no form for single numbers, or this backend's
     loops cannot be compiled; BackendUnavailable if what compiles them is not installed.

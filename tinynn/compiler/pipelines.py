@@ -5,10 +5,10 @@ repeats, merges or moves a node with an effect.
 
     program                      passes
     standard's calls, readers    portable()
-    calls into buffers           into_buffers(lowering); in training then `flat.packed`
-    loops                        portable(), `flat.packed`, into_loops(kept)
+    calls into buffers           into_buffers(lowering); in training then `flatten_params.packed`
+    loops                        portable(), `flatten_params.packed`, into_loops(kept)
 
-`flat.packed` is no pass, since it changes the inputs: all parameters are one vector after it.
+`flatten_params.packed` is no pass, since it changes the inputs: all parameters are then one vector.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -9,8 +9,8 @@ from dataclasses import replace
 from typing import Any
 
 from tinynn.compiler.calls import CallEmitter
+from tinynn.compiler.liveness import Stage, root
 from tinynn.compiler.pipelines import applied, into_buffers
-from tinynn.compiler.plan import When, root
 from tinynn.compiler.program import Program
 from tinynn.compiler.renderer import rendered, source_of
 from tinynn.compiler.rewrite import is_call
@@ -78,7 +78,7 @@ class Scan:
         )
         collected = [emitter.collected[id(y)] for y in self._ys]
         columns = [*map(emitter.operand, streams), *collected]
-        body: list[Statement] = [Section(emitter.statements[When.STEP])]
+        body: list[Statement] = [Section(emitter.statements[Stage.STEP])]
         for y, out in zip(self._ys, collected, strict=True):
             if emitter.operand(y) is not out:
                 body.append(emitter.copied(emitter.operand(y), out))
@@ -87,7 +87,7 @@ class Scan:
         if not rows:
             steps = Variable(emitter.names.bind("steps", range(length)))
             loop = For(Variable("_"), steps, body)
-        own = source_of(rendered([*emitter.statements[When.ONCE], Def(name, rows, [loop])]))
+        own = source_of(rendered([*emitter.statements[Stage.ONCE], Def(name, rows, [loop])]))
         self.source = emitter.sources() + own
         self._memory = [self._empty(value.shape, value.dtype) for value in self._stay]
         names = [emitter.operand(value).name for value in self._stay]
@@ -174,7 +174,7 @@ def _function(name: str, graph: Graph, backend: Any) -> tuple[Callable[..., list
     emitter = ProgramEmitter(graph, backend, [], {}, lowering=backend.lowering, reserved=[name])
     given = [emitter.operand(value) for value in graph.inputs]
     result = Return(List([emitter.operand(value) for value in graph.outputs]))
-    step: list[Statement] = [Section(emitter.statements[When.STEP]), result]
-    own = source_of(rendered([*emitter.statements[When.ONCE], Def(name, given, step)]))
+    step: list[Statement] = [Section(emitter.statements[Stage.STEP]), result]
+    own = source_of(rendered([*emitter.statements[Stage.ONCE], Def(name, given, step)]))
     program = Program(name, own, backend.lowering.library)
     return program(emitter.names.bound)[name], emitter.sources() + own

@@ -80,7 +80,7 @@ class LoopEmitter:
         self.step = Block(self.work, graph, kept, self._homes, [(self.wanted, out)])
 
     def _place_inputs(self) -> None:
-        labels = [words.of_input(i.label) for i in self.graph.inputs]
+        labels = [identifiers.of_input(i.label) for i in self.graph.inputs]
         self._given = [
             self._holder(label, node) for label, node in zip(labels, self.graph.inputs, strict=True)
         ]

@@ -25,7 +25,7 @@ from tinynn.compiler.codegen.language import (
 )
 from tinynn.compiler.codegen.nest import places
 from tinynn.compiler.codegen.scalars import cannot
-from tinynn.compiler.plan import root
+from tinynn.compiler.liveness import root
 from tinynn.compiler.rewrite import size
 from tinynn.transforms.graph import Input, Node
 

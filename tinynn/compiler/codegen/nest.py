@@ -26,7 +26,7 @@ from tinynn.compiler.codegen.operations import start_of
 from tinynn.compiler.codegen.scalars import Argument, cast, number
 from tinynn.compiler.codegen.schedule import Group, reduces
 from tinynn.compiler.codegen.views import Shape, View, contiguous
-from tinynn.compiler.plan import root
+from tinynn.compiler.liveness import root
 from tinynn.compiler.rewrite import CannotEmit
 from tinynn.rules.kinds import axes_of
 from tinynn.transforms.graph import FILL, Node

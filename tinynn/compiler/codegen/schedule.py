@@ -12,7 +12,7 @@ from typing import Any
 from tinynn.compiler.codegen.operations import OPERATIONS, REDUCTIONS
 from tinynn.compiler.codegen.scalars import cannot
 from tinynn.compiler.codegen.views import Shape, View, contiguous, seen
-from tinynn.compiler.plan import is_view, root
+from tinynn.compiler.liveness import is_view, root
 from tinynn.compiler.rewrite import Builder, elementwise, is_call, rewritten
 from tinynn.rules.kinds import axes_of
 from tinynn.trace import Effect

@@ -7,8 +7,8 @@ from math import prod
 from typing import Any
 
 from tinynn import tree
-from tinynn.compiler.loop import Loop
 from tinynn.compiler.rewrite import difference
+from tinynn.compiler.train_loop import TrainLoop
 from tinynn.data import Samples
 from tinynn.training.batches import Batches, Epoch
 from tinynn.training.progress import Bar
@@ -32,7 +32,7 @@ class Compiled:
         batches: Batches,
         carry: Carry,
         bar: Bar,
-        kind: type[Loop],
+        kind: type[TrainLoop],
         name: str,
     ) -> None:
         self.step, self.batches, self.bar, self.kind = step, batches, bar, kind
@@ -60,7 +60,7 @@ class Compiled:
                 "wanted, give arrays that it does not follow"
             )
 
-    def _program(self, size: int, carry: Carry, *, again: bool = True) -> Loop:
+    def _program(self, size: int, carry: Carry, *, again: bool = True) -> TrainLoop:
         """The program for batches of this size; `again`: record it twice, to see it is the same."""
         check_needs(self.step.optimizer)
         batch = self.batches.dataset.between(0, size)
@@ -68,7 +68,7 @@ class Compiled:
         graph = checked(self.step, self.backend, carry, batch, key, again=again)
         return self.kind(graph, len(tree.leaves(carry)), self.backend, slots_of(carry))
 
-    def _last_program(self, size: int, carry: Carry) -> Loop:
+    def _last_program(self, size: int, carry: Carry) -> TrainLoop:
         """The program for a smaller last batch, which shares what lives on with the other."""
         last = self._program(size, carry, again=False)
         last.share(self.loop)

@@ -34,7 +34,7 @@ from tinynn.compiler.codegen.language import (
 )
 from tinynn.compiler.codegen.operations import OPERATIONS, Operation, taken_in
 from tinynn.compiler.codegen.renderers.parts import index_text
-from tinynn.compiler.words import Names, of_number
+from tinynn.compiler.identifiers import Names, of_number
 
 #: Names that mean something in a kernel's source.
 RESERVED = {*dir(math), *dir(builtins), *keyword.kwlist, *BYTES, "bool_", "plus", "plus_product"}

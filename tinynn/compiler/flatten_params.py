@@ -15,7 +15,7 @@ from tinynn.compiler.rewrite import elementwise, is_call, rewritten
 from tinynn.transforms.graph import PACK, PART, Graph, Input, Node
 
 
-class Storage:
+class ParamLayout:
     """How the values that live on are kept: each in an array of its own, or side by side.
 
     Args:
@@ -38,7 +38,7 @@ class Storage:
         self.starts, self.total = [0, *ends[:-1]], ends[-1] if ends else 0
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Storage) and vars(self) == vars(other)
+        return isinstance(other, ParamLayout) and vars(self) == vars(other)
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -65,7 +65,7 @@ class _Differ(Exception):
     """The parameters are not all treated alike."""
 
 
-def packed(graph: Graph, rows: Sequence[list[int]], kept: int) -> tuple[Graph, Storage]:
+def packed(graph: Graph, rows: Sequence[list[int]], kept: int) -> tuple[Graph, ParamLayout]:
     """The graph with one vector in place of each row of inputs, and how they are stored then.
 
     Where the parameters are not all treated alike, the graph as it was, an array for each.
@@ -77,20 +77,20 @@ def packed(graph: Graph, rows: Sequence[list[int]], kept: int) -> tuple[Graph, S
     """
     inputs = [[graph.inputs[place] for place in row] for row in rows]
     if not inputs or len(inputs[0]) < 2 or len({n.dtype for row in inputs for n in row}) != 1:
-        return graph, Storage(kept)
-    storage = Storage(kept, rows, [tuple(node.shape) for node in inputs[0]])
+        return graph, ParamLayout(kept)
+    storage = ParamLayout(kept, rows, [tuple(node.shape) for node in inputs[0]])
     packer = _Packer(graph, inputs, storage)
     try:
         new = [packer.row(tuple(graph.outputs[place] for place in row)) for row in rows]
     except _Differ:
-        return graph, Storage(kept)
+        return graph, ParamLayout(kept)
     return packer.graph_of(new), storage
 
 
 class _Packer:
     """Finds what happens to all parameters alike."""
 
-    def __init__(self, graph: Graph, rows: list[list[Input]], storage: Storage) -> None:
+    def __init__(self, graph: Graph, rows: list[list[Input]], storage: ParamLayout) -> None:
         self.graph, self.storage = graph, storage
         self.shapes = [node.shape for node in rows[0]]
         self.labels = [node.label for node in rows[0]]

@@ -12,7 +12,7 @@ from tinynn.transforms.graph import Constant, Graph, Input, Node
 FOREVER = 1 << 60
 
 
-class When(IntEnum):
+class Stage(IntEnum):
     """How often a value is computed."""
 
     ONCE = 0
@@ -57,7 +57,7 @@ def counted(inputs: list[Input], graph: Graph) -> dict[int, float]:
     return steps
 
 
-class Plan:
+class Liveness:
     """When each value of a graph is computed, and when it is read for the last time.
 
     Args:
@@ -79,11 +79,11 @@ class Plan:
         self.graph = graph
         # Between the steps of a loop arrays from outside stay as they are, between calls they may
         # be changed in place.
-        self.constants = When.ONCE if loop else When.STEP
+        self.constants = Stage.ONCE if loop else Stage.STEP
         # For every value, the values whose memory it may look at.
         self.seen: dict[int, set[int]] = {}
-        self.when: dict[int, When] = {id(i): When.STEP for i in graph.inputs}
-        self.when.update({id(i): When.BATCH for i in streams})
+        self.when: dict[int, Stage] = {id(i): Stage.STEP for i in graph.inputs}
+        self.when.update({id(i): Stage.BATCH for i in streams})
         self.last: dict[int, int] = {}
         for place, node in enumerate(graph.nodes):
             self.when[id(node)] = self._when(node, id(node) in counters)
@@ -97,18 +97,18 @@ class Plan:
         for each in self.outputs:
             self.last[each] = FOREVER
 
-    def _when(self, node: Node, counter: bool) -> When:
+    def _when(self, node: Node, counter: bool) -> Stage:
         """The latest of what it depends on. A series meets the data in each step only."""
         if node.effect is not Effect.NONE:
-            return When.STEP
+            return Stage.STEP
         if counter:
-            return When.SERIES
-        times = set(map(self._of, node.parents)) - {When.ONCE}
-        if times == {When.SERIES} and not each_alone(node):
-            return When.STEP
-        return When.ONCE if not times else times.pop() if len(times) == 1 else When.STEP
+            return Stage.SERIES
+        times = set(map(self._of, node.parents)) - {Stage.ONCE}
+        if times == {Stage.SERIES} and not each_alone(node):
+            return Stage.STEP
+        return Stage.ONCE if not times else times.pop() if len(times) == 1 else Stage.STEP
 
-    def _of(self, node: Node) -> When:
+    def _of(self, node: Node) -> Stage:
         return self.constants if isinstance(node, Constant) else self.when[id(node)]
 
     def sees(self, node: Node) -> set[int]:

@@ -10,7 +10,7 @@ from itertools import groupby
 from typing import Any
 
 from tinynn.compiler.calls import CallEmitter
-from tinynn.compiler.plan import When
+from tinynn.compiler.liveness import Stage
 from tinynn.compiler.rewrite import elementwise, size
 from tinynn.compiler.statements import Cut, For, Statement, Tuple, Variable, Write, filled
 
@@ -26,7 +26,7 @@ def tiled(emitter: CallEmitter, length: int) -> list[Statement]:
     length : int
         The number of elements of a piece; 0 leaves vectors whole.
     """
-    step = emitter.statements[When.STEP]
+    step = emitter.statements[Stage.STEP]
     if not length:
         return step
     out: list[Statement] = []
@@ -63,7 +63,7 @@ def _looped(emitter: CallEmitter, run: Sequence[Any], length: int) -> For:
     pieces = {v: Variable(emitter.names.new(f"{v.name}_i")) for v in vectors}
     target = Variable(emitter.names.new("pieces"))
     cut = Cut(target, list(vectors), _passing(emitter, run), length)
-    emitter.statements[When.ONCE].append(cut)
+    emitter.statements[Stage.ONCE].append(cut)
     body = [
         Write(filled(each.call, lambda v: pieces.get(v, v)), pieces[each.out], each.node)
         for each in run
@@ -79,6 +79,6 @@ def _passing(emitter: CallEmitter, run: Sequence[Any]) -> set[Variable]:
     for each in run:
         read_first |= {emitter.operand(a) for a in each.node.parents} - written
         written.add(each.out)
-        if each.out.kept or not emitter.plan.dies_at(each.node, last):
+        if each.out.kept or not emitter.liveness.dies_at(each.node, last):
             needed.add(each.out)
     return written - read_first - needed

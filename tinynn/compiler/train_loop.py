@@ -15,11 +15,10 @@ from typing import Any, ClassVar
 import backends
 from backends.lowering import entries
 from tinynn.compiler.compiled import Compiled
-from tinynn.compiler.flat import Storage, packed
+from tinynn.compiler.flatten_params import ParamLayout, packed
+from tinynn.compiler.liveness import Stage, counted
 from tinynn.compiler.passes import scaled
-from tinynn.compiler.pieces import tiled
 from tinynn.compiler.pipelines import applied, into_buffers, portable
-from tinynn.compiler.plan import When, counted
 from tinynn.compiler.program import Program
 from tinynn.compiler.renderer import Line, rendered, source_of
 from tinynn.compiler.rewrite import CannotEmit
@@ -36,6 +35,7 @@ from tinynn.compiler.statements import (
     Variable,
 )
 from tinynn.compiler.subprograms import ProgramEmitter
+from tinynn.compiler.tiling import tiled
 from tinynn.transforms import vmap
 from tinynn.transforms.graph import Graph, Node, pruned
 from tinynn.transforms.record import RecordingError
@@ -43,7 +43,7 @@ from tinynn.transforms.record import RecordingError
 _SMALL = 1024  # elements
 
 
-class Loop(ABC):
+class TrainLoop(ABC):
     """A program that repeats a step over batches.
 
     Args:
@@ -62,7 +62,7 @@ class Loop(ABC):
 
     def __init__(self, graph: Graph, kept: int, backend: Any, rows: Sequence[list[int]]) -> None:
         self.backend, self.rows, self.count = backend, rows, kept
-        self.storage = Storage(kept)
+        self.storage = ParamLayout(kept)
         graph, self.scale = _without_scale(self.prepared_graph(graph), self.count)
         self.graph, self.inputs = graph, graph.inputs[: self.count]
         self.streams, self.wanted = graph.inputs[self.count :], graph.outputs[self.count]
@@ -126,7 +126,7 @@ class Loop(ABC):
         """The arrays that live on, in the shapes of the inputs."""
         return self.kept
 
-    def share(self, other: "Loop") -> None:
+    def share(self, other: "TrainLoop") -> None:
         """Share the carried arrays with another program of the same network."""
         if self.storage != other.storage:
             raise RecordingError("the steps for batches of two sizes keep different values")
@@ -158,7 +158,7 @@ class Loop(ABC):
     @cached_property
     def _prepare_all(self) -> Any:
         """`prepare` for all batches at once; recording that pays from the second time on."""
-        outputs = list(self.read_in_steps(When.BATCH))
+        outputs = list(self.read_in_steps(Stage.BATCH))
         graph = pruned(replace(self.graph, inputs=self.streams, outputs=outputs))
 
         def prepare(*batch: Any) -> tuple[Any, ...]:
@@ -180,38 +180,38 @@ class Loop(ABC):
     def ahead(self) -> list[Statement]:
         """What runs before the steps: once, and the functions whose results the steps take."""
         statements = self.emitter.statements
-        once: list[Statement] = statements[When.ONCE]
+        once: list[Statement] = statements[Stage.ONCE]
         once = [*once, Blank()] if once else []
         if not self.looks_ahead:
             return once
-        batch = [*statements[When.BATCH], Return(self.prepared())]
+        batch = [*statements[Stage.BATCH], Return(self.prepared())]
         once += [Def("prepare", self._operands(self.streams), batch), Blank()]
         if series := self.series():
-            body = [*statements[When.SERIES], Return(Tuple(series))]
+            body = [*statements[Stage.SERIES], Return(Tuple(series))]
             once += [Def("series", self._operands(self._counters()), body), Blank()]
         return once
 
     def prepared(self) -> Tuple:
         """What a step takes of each batch."""
-        nodes = self.read_in_steps(When.BATCH) if self.looks_ahead else self.streams
+        nodes = self.read_in_steps(Stage.BATCH) if self.looks_ahead else self.streams
         return Tuple(self._operands(nodes))
 
     def series(self) -> list[Any]:
         """What a step takes of what follows from its number alone."""
-        return self._operands(self.read_in_steps(When.SERIES)) if self.looks_ahead else []
+        return self._operands(self.read_in_steps(Stage.SERIES)) if self.looks_ahead else []
 
     def _operands(self, nodes: Sequence[Node]) -> list[Any]:
         return [self.emitter.operand(node) for node in nodes]
 
-    def read_in_steps(self, when: When) -> list[Node]:
+    def read_in_steps(self, when: Stage) -> list[Node]:
         """What the steps read of the values that are computed so often."""
-        plan = self.emitter.plan
+        liveness = self.emitter.liveness
         read = {id(output) for output in self.graph.outputs} - self.counts.keys()
         for node in self.graph.nodes:
-            if plan.when[id(node)] is When.STEP:
+            if liveness.when[id(node)] is Stage.STEP:
                 read.update(id(a) for a in node.parents)
         values = [*self.graph.inputs, *self.graph.nodes]
-        return [n for n in values if id(n) in read and plan.when[id(n)] is when]
+        return [n for n in values if id(n) in read and liveness.when[id(n)] is when]
 
     # Counters.
 
@@ -242,7 +242,7 @@ class Loop(ABC):
         return outs if self.scale == 1 else outs * self.scale
 
 
-class InPlace(Loop):
+class InPlace(TrainLoop):
     """Parameters, optimizer state and every result in memory that is there from the start."""
 
     def prepared_graph(self, graph: Graph) -> Graph:
@@ -277,7 +277,7 @@ class InPlace(Loop):
         return self.wanted_of(outs)
 
 
-class Functional(Loop):
+class Functional(TrainLoop):
     """The standard's own calls: every step makes new arrays of what lives on."""
 
     def written(self) -> list[Line]:
@@ -288,7 +288,7 @@ class Functional(Loop):
         body.append(Assign(self.prepared(), batch))
         if series:
             body.append(Assign(Tuple(series, bare=True), counted))
-        body.append(Section(self.emitter.statements[When.STEP]))
+        body.append(Section(self.emitter.statements[Stage.STEP]))
         body.append(Return(Tuple([Tuple(names), self.emitter.operand(self.wanted)], bare=True)))
         return rendered([*ahead, Def("step", [kept, batch, counted], body)])
 
