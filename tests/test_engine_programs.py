@@ -9,7 +9,6 @@ from tests.engines import Interpreted, InterpretedSerially, assert_engine_agrees
 from tests.programs import Program
 from tests.seeds import fourier, parts, seeds, shown
 from tinynn.compiler.engines import kind_of
-from tinynn.compiler.train_loop import TrainLoop
 
 # How many programs each library gets; compiling loops or a scan takes seconds.
 SEEDS = {"numpy": 48, "array_api_strict": 12, "torch": 24, "jax": 2, "dpnp": 4, "cupy": 12}
@@ -51,7 +50,7 @@ def test_programs_train_alike_in_the_interpreter(backend: Backend) -> None:
 @pytest.mark.only("numpy")
 @pytest.mark.parametrize("kind", [Interpreted, InterpretedSerially])
 def test_programs_with_scans_train_alike_in_the_interpreter(
-    backend: Backend, kind: type[Loop], part: int
+    backend: Backend, kind: type[TrainLoop], part: int
 ) -> None:
     assert_half_are_said(backend, kind, SCANS, scans=True, part=part)
 
@@ -63,7 +62,11 @@ def test_programs_with_scans_train_alike_in_loops(backend: Backend) -> None:
 
 
 def assert_half_are_said(
-    backend: Backend, kind: type[Loop], count: int, scans: bool = False, part: int | None = None
+    backend: Backend,
+    kind: type[TrainLoop],
+    count: int,
+    scans: bool = False,
+    part: int | None = None,
 ) -> None:
     """Half of the programs, at least, have loops; of a few that the environment names, maybe none.
 

@@ -13,7 +13,7 @@ from backends import Backend
 from tests.checks import assert_close, assert_equal
 from tests.programs import Program, transformed
 from tinynn import tree
-from tinynn.compiler import passes, pipelines, pushed, suited
+from tinynn.compiler import passes, pipelines, pushed, target_passes
 from tinynn.functional import relu
 from tinynn.trace import namespace
 from tinynn.transforms.graph import Graph
@@ -28,10 +28,10 @@ EACH = (
     pipelines.simplified,
     pushed.entries_computed_in_steps,
     pushed.slices_pushed,
-    suited.products,
-    suited.slopes_of_relu,
-    suited.sums_of_rows,
-    suited.without_rows_of_one,
+    target_passes.products,
+    target_passes.slopes_of_relu,
+    target_passes.sums_of_rows,
+    target_passes.without_rows_of_one,
 )
 
 
@@ -144,7 +144,7 @@ def test_slices_that_overlap_are_added() -> None:
 
 def test_sums_over_all_axes_but_the_last_are_sums_of_rows() -> None:
     x = np.arange(24.0).reshape(2, 3, 4)
-    graph = suited.sums_of_rows(graph_of(lambda x: namespace(x).sum(x, axis=(0, 1)), x))
+    graph = target_passes.sums_of_rows(graph_of(lambda x: namespace(x).sum(x, axis=(0, 1)), x))
     assert [(node.name, node.shape) for node in graph.nodes] == [("reshape", (6, 4)), ("sum", (4,))]
     np.testing.assert_allclose(graph.run([x])[0], x.sum((0, 1)))
 

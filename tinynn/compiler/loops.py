@@ -14,11 +14,12 @@ from tinynn.compiler.codegen.gather import check_indices
 from tinynn.compiler.codegen.language import Function
 from tinynn.compiler.codegen.renderers import RENDERERS
 from tinynn.compiler.codegen.schedule import is_item
-from tinynn.compiler.flat import packed
-from tinynn.compiler.loop import Loop
+from tinynn.compiler.flatten_params import packed
+from tinynn.compiler.liveness import is_view
 from tinynn.compiler.pipelines import applied, portable
 from tinynn.compiler.renderer import Line, source_of
 from tinynn.compiler.rewrite import CannotEmit, size
+from tinynn.compiler.train_loop import TrainLoop
 from tinynn.transforms.graph import Graph, Node
 
 # What a call costs in a library that costs nothing in loops, and what loops cost to be compiled, in

@@ -27,7 +27,7 @@ from tinynn.compiler.passes import (
 )
 from tinynn.compiler.pushed import entries_computed_in_steps, slices_pushed
 from tinynn.compiler.scans import branches_simplified, scans_batched, scans_of
-from tinynn.compiler.suited import (
+from tinynn.compiler.target_passes import (
     products,
     slopes_of_relu,
     sums_of_rows,

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from tinynn.compiler.codegen.views import View, seen
-from tinynn.compiler.plan import is_view
+from tinynn.compiler.liveness import is_view
 from tinynn.compiler.rewrite import Builder, elementwise, is_call, rewritten, size
 from tinynn.trace import Effect
 from tinynn.transforms.graph import FILL, Graph, Input, Node

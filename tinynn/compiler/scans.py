@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
+from tinynn.compiler.liveness import is_view
 from tinynn.compiler.passes import is_itself
-from tinynn.compiler.plan import is_view
 from tinynn.compiler.rewrite import Builder, elementwise, is_call, rewritten
 from tinynn.rules.kinds import axes_of
 from tinynn.transforms.graph import FILL, ITEM, Graph, Input, Node, pruned

@@ -28,7 +28,7 @@ from tinynn.compiler.codegen.schedule import (
 )
 from tinynn.compiler.codegen.views import View, contiguous
 from tinynn.compiler.codegen.workspace import Workspace
-from tinynn.compiler.plan import is_view, root
+from tinynn.compiler.liveness import is_view, root
 from tinynn.compiler.rewrite import CannotEmit, is_call, size
 from tinynn.transforms.graph import Graph, Input, Node
 

@@ -14,8 +14,8 @@ from tinynn.compiler.codegen.operations import start_of
 from tinynn.compiler.codegen.scalars import cannot
 from tinynn.compiler.codegen.schedule import copy_of
 from tinynn.compiler.codegen.views import View
+from tinynn.compiler.liveness import is_view, root
 from tinynn.compiler.pipelines import applied, into_loops
-from tinynn.compiler.plan import is_view, root
 from tinynn.compiler.rewrite import is_call, size
 from tinynn.transforms.graph import Graph, Node, pruned
 from tinynn.transforms.scan_pullback import Parts

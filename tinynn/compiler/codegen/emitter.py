@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from math import prod
 from typing import Any
 
-from tinynn.compiler import words
+from tinynn.compiler import identifiers
 from tinynn.compiler.codegen.barriers import with_barriers
 from tinynn.compiler.codegen.block import Block
 from tinynn.compiler.codegen.language import (

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from tinynn.compiler import words
+from tinynn.compiler import identifiers
 from tinynn.compiler.codegen.language import Buffer, Parallel, Statement, Variable, nested
 from tinynn.compiler.codegen.renderers import RESERVED
 from tinynn.compiler.codegen.scalars import Scalars
@@ -40,7 +40,7 @@ class Workspace:
         self.scratch: list[Buffer] = []
         self.gathers: list[tuple[Node, int]] = []
         self.checked: dict[int, Node] = {}
-        self._names = words.Names()
+        self._names = identifiers.Names()
         self._names.taken |= _OURS | RESERVED
 
     def new(self, wanted: str) -> str:

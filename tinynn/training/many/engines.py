@@ -16,11 +16,11 @@ from backends.lowering import Taken
 from tinynn import tree
 from tinynn.compiler import compile
 from tinynn.compiler.engines import kind_of
-from tinynn.compiler.loop import Scanned
 from tinynn.compiler.loops import worth_compiling
 from tinynn.compiler.networks import NetworkLoops
 from tinynn.compiler.pipelines import applied, portable
 from tinynn.compiler.rewrite import CannotEmit
+from tinynn.compiler.train_loop import Scanned
 from tinynn.data import Samples
 from tinynn.training.engines.compiled import check_needs, checked, slots_of
 from tinynn.training.many.networks import Networks
