@@ -33,6 +33,13 @@ Array: TypeAlias = Any
 def relu(x: Array) -> Array:
     """max(x, 0); its slope at 0 is 0.
 
+    Parameters
+    ----------
+    x
+        (...) floats.
+
+    Examples
+    --------
     >>> import numpy as np
     >>> relu(np.asarray([-1.0, 2.0])).tolist()
     [0.0, 2.0]
@@ -43,6 +50,13 @@ def relu(x: Array) -> Array:
 def sigmoid(x: Array) -> Array:
     """1 / (1 + exp(-x)), without overflow.
 
+    Parameters
+    ----------
+    x
+        (...) floats.
+
+    Examples
+    --------
     >>> import numpy as np
     >>> sigmoid(np.asarray([-1000.0, 0.0, 1000.0])).tolist()
     [0.0, 0.5, 1.0]
@@ -55,6 +69,15 @@ def sigmoid(x: Array) -> Array:
 def leaky_relu(x: Array, slope: float = 0.01) -> Array:
     """x where positive, slope * x elsewhere.
 
+    Parameters
+    ----------
+    x
+        (...) floats.
+    slope
+        Where x is negative.
+
+    Examples
+    --------
     >>> import numpy as np
     >>> leaky_relu(np.asarray([-1.0, 2.0])).tolist()
     [-0.01, 2.0]
@@ -67,6 +90,15 @@ def leaky_relu(x: Array, slope: float = 0.01) -> Array:
 def elu(x: Array, alpha: float = 1.0) -> Array:
     """x where positive, alpha * (exp(x) - 1) elsewhere (Clevert et al. 2015, arXiv:1511.07289).
 
+    Parameters
+    ----------
+    x
+        (...) floats.
+    alpha
+        Minus the limit for small x.
+
+    Examples
+    --------
     >>> import numpy as np
     >>> elu(np.asarray([0.0, 2.0])).tolist()
     [0.0, 2.0]
@@ -83,6 +115,13 @@ def elu(x: Array, alpha: float = 1.0) -> Array:
 def gelu(x: Array) -> Array:
     """x times the normal distribution function of x, exactly (arXiv:1606.08415).
 
+    Parameters
+    ----------
+    x
+        (...) floats.
+
+    Examples
+    --------
     >>> import numpy as np
     >>> gelu(np.asarray([0.0, 1.0])).round(6).tolist()
     [0.0, 0.841345]
@@ -95,6 +134,13 @@ def gelu(x: Array) -> Array:
 def silu(x: Array) -> Array:
     """x * sigmoid(x) (arXiv:1702.03118).
 
+    Parameters
+    ----------
+    x
+        (...) floats.
+
+    Examples
+    --------
     >>> import numpy as np
     >>> silu(np.asarray([0.0, 1.0])).round(6).tolist()
     [0.0, 0.731059]
@@ -107,6 +153,13 @@ def silu(x: Array) -> Array:
 def softplus(x: Array) -> Array:
     """log(1 + exp(x)), without overflow.
 
+    Parameters
+    ----------
+    x
+        (...) floats.
+
+    Examples
+    --------
     >>> import numpy as np
     >>> softplus(np.asarray([-1000.0, 0.0, 1000.0])).round(6).tolist()
     [0.0, 0.693147, 1000.0]
@@ -119,6 +172,13 @@ def softplus(x: Array) -> Array:
 def tanh(x: Array) -> Array:
     """The hyperbolic tangent.
 
+    Parameters
+    ----------
+    x
+        (...) floats.
+
+    Examples
+    --------
     >>> import numpy as np
     >>> tanh(np.asarray([0.0, 1000.0])).tolist()
     [0.0, 1.0]
@@ -131,6 +191,15 @@ def tanh(x: Array) -> Array:
 def softmax(x: Array, axis: int = -1) -> Array:
     """exp(x) / sum(exp(x)) along the axis, without overflow; each slice sums to one.
 
+    Parameters
+    ----------
+    x
+        (...) floats.
+    axis
+        Of the classes.
+
+    Examples
+    --------
     >>> import numpy as np
     >>> softmax(np.asarray([[1000.0, 1000.0]])).tolist()
     [[0.5, 0.5]]
@@ -146,6 +215,15 @@ def softmax(x: Array, axis: int = -1) -> Array:
 def log_softmax(x: Array, axis: int = -1) -> Array:
     """log(softmax(x)) along the axis, without overflow or log(0).
 
+    Parameters
+    ----------
+    x
+        (...) floats.
+    axis
+        Of the classes.
+
+    Examples
+    --------
     >>> import numpy as np
     >>> log_softmax(np.asarray([[0.0, 1000.0]])).tolist()
     [[-1000.0, 0.0]]
@@ -158,8 +236,22 @@ def log_softmax(x: Array, axis: int = -1) -> Array:
 def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
     """The affine map x @ weight + bias.
 
-    x: (..., inputs), weight: (inputs, outputs), bias: (outputs,). Returns (..., outputs).
+    Parameters
+    ----------
+    x
+        (..., inputs) floats.
+    weight
+        (inputs, outputs).
+    bias
+        (outputs,); None adds nothing.
 
+    Returns
+    -------
+    array
+        (..., outputs).
+
+    Examples
+    --------
     >>> import numpy as np
     >>> linear(np.ones((1, 2)), np.ones((2, 3)), np.zeros(3)).tolist()
     [[2.0, 2.0, 2.0]]
@@ -174,10 +266,23 @@ def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
 def dropout(x: Array, rate: float, key: Array, first_row: int | None = None) -> Array:
     """Each entry of x set to 0 with probability `rate`, the rest scaled by 1 / (1 - rate).
 
-    key: (2,) of backends.random, on x's device. The same key drops the same entries everywhere.
-    first_row: the number of x's first row in the whole batch, to draw by row.
     Source: Srivastava et al. 2014, in its "inverted" form.
 
+    Parameters
+    ----------
+    x
+        (batch, ...) floats.
+    rate
+        The probability of a 0, at least 0 and below 1.
+    key
+        (2,) of `backends.random`, on the device of x. The same key drops the same entries
+        everywhere.
+    first_row
+        The number of x's first row in the whole batch, to draw by row; None draws for x as a
+        whole.
+
+    Examples
+    --------
     >>> import backends, numpy as np
     >>> key = backends.random.key(0, backends.of(np.ones(1)))
     >>> sorted(set(dropout(np.ones(100), 0.5, key).tolist()))
@@ -193,8 +298,22 @@ def dropout(x: Array, rate: float, key: Array, first_row: int | None = None) -> 
 def one_hot(labels: Array, classes: int, dtype: Any) -> Array:
     """1 at each label, 0 elsewhere; a label out of range gives a row of zeros.
 
-    labels: (...), integers or booleans. Returns (..., classes) of `dtype`.
+    Parameters
+    ----------
+    labels
+        (...), integers or booleans.
+    classes
+        The length of the new axis.
+    dtype
+        Of the result.
 
+    Returns
+    -------
+    array
+        (..., classes).
+
+    Examples
+    --------
     >>> import numpy as np
     >>> one_hot(np.asarray([0, 2]), 3, np.float32).tolist()
     [[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]

@@ -110,6 +110,17 @@ def _labels(metric: Metric, prediction: Array, target: Array, answers: Array) ->
 class Accuracy(_OfClasses, Mean):
     """The share of correct predictions; in a multilabel task each label counts as one.
 
+    Parameters
+    ----------
+    name
+        In histories; None is its own.
+    task
+        "binary", "multiclass" or "multilabel"; None takes that of the loss of training.
+    threshold
+        From which output on a label is 1; None takes that of the loss of training.
+
+    Examples
+    --------
     >>> import numpy as np
     >>> logits = np.asarray([[2.0, 1.0], [0.0, 3.0], [1.0, 0.0], [0.0, 1.0]])
     >>> print(Accuracy()(logits, np.asarray([0, 1, 0, 0])))
@@ -129,6 +140,19 @@ class TopKAccuracy(_OfClasses, Mean):
 
     Of equal outputs the first counts as the larger, as `Accuracy` takes it.
 
+    Parameters
+    ----------
+    k
+        How many outputs count, 1 or more.
+    name
+        In histories; None is its own.
+    task
+        "binary", "multiclass" or "multilabel"; None takes that of the loss of training.
+    threshold
+        From which output on a label is 1; None takes that of the loss of training.
+
+    Examples
+    --------
     >>> import numpy as np
     >>> logits = np.asarray([[3.0, 2.0, 1.0], [3.0, 2.0, 1.0]])
     >>> print(TopKAccuracy(2)(logits, np.asarray([1, 2])))
@@ -217,6 +241,17 @@ class Precision(_Counts):
 
     Of a binary task it is that of class 1, else the mean over the classes, or labels ("macro").
 
+    Parameters
+    ----------
+    name
+        In histories; None is its own.
+    task
+        "binary", "multiclass" or "multilabel"; None takes that of the loss of training.
+    threshold
+        From which output on a label is 1; None takes that of the loss of training.
+
+    Examples
+    --------
     >>> import numpy as np
     >>> metric = Precision(task="binary", threshold=0.5)
     >>> print(metric(np.asarray([0.9, 0.8, 0.2]), np.asarray([1, 0, 1])))
@@ -235,6 +270,17 @@ class Recall(_Counts):
 
     Of a binary task it is that of class 1, else the mean over the classes, or labels ("macro").
 
+    Parameters
+    ----------
+    name
+        In histories; None is its own.
+    task
+        "binary", "multiclass" or "multilabel"; None takes that of the loss of training.
+    threshold
+        From which output on a label is 1; None takes that of the loss of training.
+
+    Examples
+    --------
     >>> import numpy as np
     >>> metric = Recall(task="binary", threshold=0.5)
     >>> print(metric(np.asarray([0.9, 0.8, 0.2, 0.7]), np.asarray([1, 0, 1, 0])))
@@ -253,6 +299,17 @@ class F1(_Counts):
 
     Of a binary task it is that of class 1, else the mean over the classes, or labels ("macro").
 
+    Parameters
+    ----------
+    name
+        In histories; None is its own.
+    task
+        "binary", "multiclass" or "multilabel"; None takes that of the loss of training.
+    threshold
+        From which output on a label is 1; None takes that of the loss of training.
+
+    Examples
+    --------
     >>> import numpy as np
     >>> metric = F1(task="binary", threshold=0.5)
     >>> print(metric(np.asarray([0.9, 0.8, 0.2, 0.1]), np.asarray([1, 0, 1, 0])))
@@ -269,8 +326,15 @@ class F1(_Counts):
 class LogLoss(Mean):
     """The mean cross-entropy, in nats, without class weights and label smoothing.
 
-    loss: the cross-entropy whose predictions are measured; None takes the loss of training.
+    Parameters
+    ----------
+    name
+        In histories; None is its own.
+    loss
+        The cross-entropy whose predictions are measured; None takes the loss of training.
 
+    Examples
+    --------
     >>> import numpy as np
     >>> from tinynn.losses import SoftmaxCrossEntropy
     >>> print(LogLoss(loss=SoftmaxCrossEntropy())(np.zeros((2, 4)), np.asarray([0, 3])).round(6))

@@ -91,6 +91,13 @@ class Adjustable(StatefulSchedule):
 
     The optimizer's state holds it: `set_learning_rate` and `Run.learning_rate` set it there.
 
+    Parameters
+    ----------
+    initial
+        The value until it is set.
+
+    Examples
+    --------
     >>> import numpy as np
     >>> rate = Adjustable(0.1)
     >>> state = rate.init(np.asarray(0.0))
@@ -124,6 +131,13 @@ class Adjustable(StatefulSchedule):
 class Constant(Schedule):
     """The same value at every step.
 
+    Parameters
+    ----------
+    value
+        At every step.
+
+    Examples
+    --------
     >>> Constant(0.1)(7)
     0.1
     """
@@ -143,6 +157,15 @@ class PiecewiseConstant(Schedule):
 
     values[0] before step boundaries[0], values[1] from there on and before boundaries[1], ...
 
+    Parameters
+    ----------
+    values
+        One more than there are boundaries.
+    boundaries
+        Steps, increasing, at each of which the next value begins.
+
+    Examples
+    --------
     >>> [PiecewiseConstant((0.1, 0.01), boundaries=(100,))(step) for step in (0, 99, 100)]
     [0.1, 0.1, 0.01]
     """
@@ -179,8 +202,21 @@ def _piecewise(step: Any, boundaries: Sequence[float], values: Sequence[float]) 
 class ExponentialDecay(Schedule):
     """Exponential decay, initial * rate ** (step / steps), and no less than `minimum`.
 
-    staircase: the exponent in whole numbers, so that the value falls every `steps` steps.
+    Parameters
+    ----------
+    initial
+        The value at step 0.
+    rate
+        What it is multiplied by in `steps` steps.
+    steps
+        How many.
+    staircase
+        The exponent in whole numbers, so that the value falls every `steps` steps.
+    minimum
+        No value is below it.
 
+    Examples
+    --------
     >>> ExponentialDecay(0.8, rate=0.5, steps=10)(20)
     0.2
     """
@@ -211,8 +247,19 @@ class ExponentialDecay(Schedule):
 class PolynomialDecay(Schedule):
     """From `initial` to `end` in `steps` steps, as (1 - step / steps) ** power; `end` after them.
 
-    power: 1 is a straight line.
+    Parameters
+    ----------
+    initial
+        The value at step 0.
+    steps
+        From `initial` to `end`.
+    end
+        The value after them.
+    power
+        The exponent; 1 is a straight line.
 
+    Examples
+    --------
     >>> PolynomialDecay(0.5, steps=10)(5)
     0.25
     """
@@ -251,11 +298,25 @@ def _cosine(xp: Any, part: Any, start: Any, end: Any) -> Any:
 class CosineDecay(Schedule):
     """From `initial` to `end` along half a cosine in `steps` steps; `end` after them.
 
-    restarts: how often it begins anew, each time for `growth` times as many steps (rounded).
     `Warmup` puts a warm-up before it.
 
     Source: Loshchilov and Hutter 2016, arXiv:1608.03983.
 
+    Parameters
+    ----------
+    initial
+        The value at step 0.
+    steps
+        From `initial` to `end`; of the first cycle, if there are several.
+    end
+        The value after them.
+    restarts
+        How often it begins anew.
+    growth
+        Each cycle has so many times the steps of the one before, rounded.
+
+    Examples
+    --------
     >>> [round(CosineDecay(0.4, steps=10, restarts=1)(step), 3) for step in (0, 5, 9, 10, 15, 20)]
     [0.4, 0.2, 0.01, 0.4, 0.2, 0.0]
     """
@@ -290,11 +351,25 @@ class CosineDecay(Schedule):
 class OneCycle(Schedule):
     """From peak / start_divisor up to `peak`, and down to peak / end_divisor, along cosines.
 
-    steps: of both parts together. rising: the share of them that goes up.
     As PyTorch's OneCycleLR, whose final_div_factor is end_divisor / start_divisor.
 
     Source: Smith and Topin 2017, arXiv:1708.07120.
 
+    Parameters
+    ----------
+    peak
+        The largest value.
+    steps
+        Of both parts together.
+    rising
+        The share of the steps that goes up, between 0 and 1.
+    start_divisor
+        It starts at `peak` divided by this.
+    end_divisor
+        It ends at `peak` divided by this.
+
+    Examples
+    --------
     >>> [round(OneCycle(0.1, steps=11, rising=0.5)(step), 5) for step in (0, 10)]
     [0.004, 0.0]
     """
@@ -329,6 +404,15 @@ class OneCycle(Schedule):
 class InverseScaling(Schedule):
     """Decay as initial / (step + 1) ** power, scikit-learn's "invscaling".
 
+    Parameters
+    ----------
+    initial
+        The value at step 0.
+    power
+        The exponent, 0 or more.
+
+    Examples
+    --------
     >>> InverseScaling(0.1)(3)
     0.05
     """
@@ -351,8 +435,17 @@ class Warmup(Schedule):
 
     The rise takes `steps` steps; the other schedule counts its own from 0.
 
-    after: a schedule, or a number that it stays at.
+    Parameters
+    ----------
+    after
+        A schedule, or a number that it stays at.
+    steps
+        Of the rise.
+    start
+        The value at step 0.
 
+    Examples
+    --------
     >>> [round(Warmup(CosineDecay(0.4, steps=10), steps=4)(step), 3) for step in (0, 2, 4, 9)]
     [0.0, 0.2, 0.4, 0.2]
     """
@@ -388,8 +481,25 @@ class ReduceOnPlateau(StatefulSchedule):
     For learning rates alone. Unlike other schedules it has a state, which is kept in the
     optimizer's, and `Optimizer.update` has to be given `value=`, the loss.
 
-    initial: a number or a schedule.
+    Parameters
+    ----------
+    initial
+        A number or a schedule.
+    factor
+        What the value is multiplied by, above 0 and at most 1.
+    patience
+        Looks without improvement that are put up with.
+    threshold
+        The relative improvement that counts as one.
+    cooldown
+        Looks after a reduction that are not counted.
+    every
+        Steps from one look to the next.
+    minimum
+        The value is not reduced below it.
 
+    Examples
+    --------
     >>> import numpy as np
     >>> plateau, loss = ReduceOnPlateau(0.1, factor=0.5, patience=1), np.asarray(3.0)
     >>> state = plateau.init(loss)

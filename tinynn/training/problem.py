@@ -100,7 +100,10 @@ def prepare(
     dtype: Any = None,
     compute_dtype: Any = None,
 ) -> Problem:
-    """Check the arguments of `fit` that say what is trained on what, and bring them together."""
+    """Check the arguments of `fit` that say what is trained on what, and bring them together.
+
+    `fit` has the parameters.
+    """
     _check_net(net)
     check_whole(batch_size=batch_size, seed=seed)
     _check_validation(validation)
