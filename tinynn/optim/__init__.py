@@ -19,7 +19,6 @@ from .composed import Accumulate, Averaged, Chain, Groups, Masked, averaged_para
 from .lbfgs import LBFGS
 from .rates import learning_rates, set_learning_rate
 from .schedules import (
-    Adjustable,
     Constant,
     CosineDecay,
     ExponentialDecay,
@@ -27,12 +26,12 @@ from .schedules import (
     OneCycle,
     PiecewiseConstant,
     PolynomialDecay,
-    ReduceOnPlateau,
     Schedule,
     StatefulSchedule,
     Warmup,
 )
 from .sgd import SGD
+from .stateful import Adjustable, ReduceOnPlateau
 from .transformations import (
     L1,
     L2,

@@ -8,7 +8,8 @@ from tinynn.trace import namespace
 
 from .base import State
 from .composed import Accumulate, Averaged, Chain, Groups
-from .schedules import Adjustable, StatefulSchedule
+from .schedules import StatefulSchedule
+from .stateful import Adjustable
 
 
 def learning_rates(optimizer: Any, state: State) -> dict[str, Any]:
