@@ -95,7 +95,10 @@ def load(
 ) -> "Model":
     """Read a model that `Model.save` wrote, table preparation included.
 
-    The arguments are those of `tinynn.training.load`.
+    Parameters
+    ----------
+    path, backend, custom, dtype
+        As `tinynn.training.load` has them.
     """
     from tinynn.training import load as read
 

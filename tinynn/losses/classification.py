@@ -86,6 +86,8 @@ class BinaryCrossEntropy(_Classification):
 
     Parameters
     ----------
+    reduction : {"mean", "sum", "half_sum"}
+        As `Loss` has it.
     class_weight : None, "balanced", a mapping of class to weight, or two numbers
         How much 0 and 1 count, for all outputs alike; "balanced" is computed by `fit_to`.
     label_smoothing : float in [0, 1]
@@ -226,6 +228,8 @@ class NegativeLogLikelihood(_OfOneClass):
 
     Parameters
     ----------
+    reduction : {"mean", "sum", "half_sum"}
+        As `Loss` has it.
     class_weight : None, "balanced", a mapping of class to weight, or one number for each class
         "balanced" is computed by `fit_to`.
 
@@ -267,6 +271,8 @@ class SoftmaxCrossEntropy(_OfOneClass):
 
     Parameters
     ----------
+    reduction : {"mean", "sum", "half_sum"}
+        As `Loss` has it.
     class_weight : None, "balanced", a mapping of class to weight, or one number for each class
         "balanced" is computed by `fit_to`.
     label_smoothing : float in [0, 1]

@@ -22,12 +22,23 @@ def load(
     dtype: Any = None,
     preparation: Callable[[Mapping[str, Any]], Preparation] | None = None,
 ) -> Model:
-    """Read a model that `Model.save` wrote, onto any backend (None: the host's library).
+    """Read a model that `Model.save` wrote, onto any backend.
 
-    `dtype` is that of the floating-point parameters, if not the file's. `custom` gives the layers,
-    functions, losses and metrics that are the user's own, by name. Nothing is ever imported by a
-    name from a file. `preparation` makes the model's preparation of what the file says of it;
-    `tinynn.load` gives that of `tinynn.tabular`.
+    Nothing is ever imported by a name from a file.
+
+    Parameters
+    ----------
+    path
+        The file.
+    backend
+        Where the model is to be; None is the host's own library.
+    custom
+        Name -> the layers, functions, losses and metrics that are the user's own.
+    dtype
+        Of the floating-point parameters; None is the file's.
+    preparation
+        Makes the model's preparation of what the file says of it; `tinynn.load` gives that of
+        `tinynn.tabular`.
 
     Raises
     ------
