@@ -56,6 +56,13 @@ def get(name: str | Backend) -> Backend:
     Without a device it is the library's default one. A Backend passes through.
     BackendUnavailable says what is missing and the command that fixes it.
 
+    Parameters
+    ----------
+    name
+        A library, with a device or without; a Backend passes through.
+
+    Examples
+    --------
     >>> import backends
     >>> backends.get("numpy")
     numpy:cpu
@@ -68,12 +75,19 @@ def get(name: str | Backend) -> Backend:
 
 
 def of(*arrays: Array) -> Backend:
-    """The backend of these arrays: their library and device.
+    r"""The backend of these arrays: their library and device.
 
     Arrays of a library that is not registered get the defaults, if they have
     `__array_namespace__`. MixedArrays if libraries or devices differ, TypeError for what is no
     array or of a type that does not keep to the standard, as masked arrays.
 
+    Parameters
+    ----------
+    \*arrays
+        One or more.
+
+    Examples
+    --------
     >>> import backends, numpy as np
     >>> backends.of(np.zeros(3), np.ones(2))
     numpy:cpu
@@ -105,6 +119,13 @@ def is_array(x: object) -> bool:
 
     `of` takes such a value, or says why it does not.
 
+    Parameters
+    ----------
+    x
+        Anything.
+
+    Examples
+    --------
     >>> import backends, numpy as np
     >>> backends.is_array(np.zeros(3)), backends.is_array([0.0])
     (True, False)

@@ -32,6 +32,11 @@ def scope_of(array: Any) -> AbstractContextManager[Any]:
     """A context in which operators on plain arrays work on the device of this array.
 
     An array of a transformation is in the scope of that one already.
+
+    Parameters
+    ----------
+    array
+        Of any library, or of a transformation.
     """
     known = _KINDS[type(array)]
     return known.of_array(array).scope() if isinstance(known, type) else _NO_SCOPE
@@ -44,6 +49,13 @@ def scoped(function: F) -> F:
     arguments, in dicts, lists and tuples too. It costs a look at a type, where the library finds
     the device by itself.
 
+    Parameters
+    ----------
+    function
+        Of arrays, and of what holds some.
+
+    Examples
+    --------
     >>> import numpy as np
     >>> scoped(lambda x: x + 1)(np.asarray([1, 2]))
     array([2, 3])

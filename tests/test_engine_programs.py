@@ -9,6 +9,7 @@ from tests.engines import Interpreted, InterpretedSerially, assert_engine_agrees
 from tests.programs import Program
 from tests.seeds import fourier, parts, seeds, shown
 from tinynn.compiler.engines import kind_of
+from tinynn.compiler.train_loop import TrainLoop
 
 # How many programs each library gets; compiling loops or a scan takes seconds.
 SEEDS = {"numpy": 48, "array_api_strict": 12, "torch": 24, "jax": 2, "dpnp": 4, "cupy": 12}

@@ -98,7 +98,10 @@ def load(
 ) -> Any:
     """Read a `Model` that `Model.save` wrote, table preparation included, or a `ModelStack`.
 
-    The arguments are those of `tinynn.training.load`.
+    Parameters
+    ----------
+    path, backend, custom, dtype
+        As `tinynn.training.load` has them.
     """
     from tinynn.training import load as read
 

@@ -53,6 +53,17 @@ def glorot_uniform(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
 
     Source: Glorot and Bengio 2010.
 
+    Parameters
+    ----------
+    key
+        (2,) int32, a key of `backends.random`, on the device wanted.
+    shape
+        (inputs, outputs), or more axes, of which the last is the outputs.
+    dtype
+        The library's, or its name: float32 or float64.
+
+    Examples
+    --------
     >>> import backends, numpy as np
     >>> key = backends.random.key(0, "numpy")
     >>> w = glorot_uniform(key, (2, 4), np.float32)
@@ -64,31 +75,81 @@ def glorot_uniform(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
 
 @scoped
 def glorot_normal(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
-    """Normal of variance 2 / (inputs + outputs) (Glorot and Bengio 2010)."""
+    """Normal of variance 2 / (inputs + outputs) (Glorot and Bengio 2010).
+
+    Parameters
+    ----------
+    key
+        (2,) int32, a key of `backends.random`, on the device wanted.
+    shape
+        (inputs, outputs), or more axes, of which the last is the outputs.
+    dtype
+        The library's, or its name: float32 or float64.
+    """
     return _normal(key, shape, dtype, 2.0 / max(1, sum(_fans(shape))))
 
 
 @scoped
 def he_uniform(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
-    """Uniform of variance 2 / inputs, for relu and the like (He et al. 2015, arXiv:1502.01852)."""
+    """Uniform of variance 2 / inputs, for relu and the like (He et al. 2015, arXiv:1502.01852).
+
+    Parameters
+    ----------
+    key
+        (2,) int32, a key of `backends.random`, on the device wanted.
+    shape
+        (inputs, outputs), or more axes, of which the last is the outputs.
+    dtype
+        The library's, or its name: float32 or float64.
+    """
     return _uniform(key, shape, dtype, 2.0 / max(1, _fans(shape)[0]))
 
 
 @scoped
 def he_normal(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
-    """Normal of variance 2 / inputs (He et al. 2015, arXiv:1502.01852)."""
+    """Normal of variance 2 / inputs (He et al. 2015, arXiv:1502.01852).
+
+    Parameters
+    ----------
+    key
+        (2,) int32, a key of `backends.random`, on the device wanted.
+    shape
+        (inputs, outputs), or more axes, of which the last is the outputs.
+    dtype
+        The library's, or its name: float32 or float64.
+    """
     return _normal(key, shape, dtype, 2.0 / max(1, _fans(shape)[0]))
 
 
 @scoped
 def lecun_uniform(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
-    """Uniform of variance 1 / inputs (LeCun et al. 1998, "Efficient BackProp")."""
+    """Uniform of variance 1 / inputs (LeCun et al. 1998, "Efficient BackProp").
+
+    Parameters
+    ----------
+    key
+        (2,) int32, a key of `backends.random`, on the device wanted.
+    shape
+        (inputs, outputs), or more axes, of which the last is the outputs.
+    dtype
+        The library's, or its name: float32 or float64.
+    """
     return _uniform(key, shape, dtype, 1.0 / max(1, _fans(shape)[0]))
 
 
 @scoped
 def lecun_normal(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
-    """Normal of variance 1 / inputs (LeCun et al. 1998, "Efficient BackProp")."""
+    """Normal of variance 1 / inputs (LeCun et al. 1998, "Efficient BackProp").
+
+    Parameters
+    ----------
+    key
+        (2,) int32, a key of `backends.random`, on the device wanted.
+    shape
+        (inputs, outputs), or more axes, of which the last is the outputs.
+    dtype
+        The library's, or its name: float32 or float64.
+    """
     return _normal(key, shape, dtype, 1.0 / max(1, _fans(shape)[0]))
 
 
@@ -96,10 +157,20 @@ def lecun_normal(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
 def orthogonal(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
     """Columns (or, where there are fewer, rows) that are orthonormal, uniformly distributed.
 
-    shape: (..., outputs), at least two axes; the axes in front are taken as one. The factorisation
-    is the library's own, so backends agree to rounding, not to the bit.
+    The factorisation is the library's own, so backends agree to rounding, not to the bit.
     Source: Saxe et al. 2013, arXiv:1312.6120; the signs after Mezzadri 2007, math-ph/0609050.
 
+    Parameters
+    ----------
+    key
+        (2,) int32, a key of `backends.random`, on the device wanted.
+    shape
+        (..., outputs), at least two axes; the axes in front are taken as one.
+    dtype
+        The library's, or its name: float32 or float64.
+
+    Examples
+    --------
     >>> import backends, numpy as np
     >>> q = orthogonal(backends.random.key(0, "numpy"), (4, 2), np.float64)
     >>> bool(np.allclose(q.T @ q, np.eye(2)))
@@ -119,6 +190,13 @@ def orthogonal(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
 class Constant:
     """Every entry the same value.
 
+    Parameters
+    ----------
+    value
+        Of every entry.
+
+    Examples
+    --------
     >>> import backends, numpy as np
     >>> Constant(0.5)(backends.random.key(0, "numpy"), (2,), np.float32).tolist()
     [0.5, 0.5]
@@ -148,10 +226,30 @@ class Normal:
 
 
 def zeros(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
-    """Every entry 0."""
+    """Every entry 0.
+
+    Parameters
+    ----------
+    key
+        (2,) int32, a key of `backends.random`, on the device wanted.
+    shape
+        Any.
+    dtype
+        The library's, or its name: float32 or float64.
+    """
     return Constant(0.0)(key, shape, dtype)
 
 
 def ones(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
-    """Every entry 1."""
+    """Every entry 1.
+
+    Parameters
+    ----------
+    key
+        (2,) int32, a key of `backends.random`, on the device wanted.
+    shape
+        Any.
+    dtype
+        The library's, or its name: float32 or float64.
+    """
     return Constant(1.0)(key, shape, dtype)

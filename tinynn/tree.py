@@ -107,6 +107,13 @@ def _open(tree: Any) -> tuple[Any, Any] | None:
 def flatten(tree: Any) -> tuple[list[Any], Structure]:
     """The leaves of a tree in order, and the structure that rebuilds the tree from them.
 
+    Parameters
+    ----------
+    tree
+        Dicts, lists, tuples, named tuples and None, with leaves of any kind.
+
+    Examples
+    --------
     >>> leaves, structure = flatten({"w": 1, "layers": [2, (3, None)]})
     >>> leaves
     [1, 2, 3]
@@ -128,19 +135,38 @@ def _flatten(tree: Any, out: list[Any]) -> Structure:
 
 
 def children(tree: Any) -> dict[str, Any] | None:
-    """The children of a container by name; None for a leaf."""
+    """The children of a container by name; None for a leaf.
+
+    Parameters
+    ----------
+    tree
+        A tree, or a leaf.
+    """
     opened = _open(tree)
     return None if opened is None else {str(k): v for k, v in zip(*opened, strict=True)}
 
 
 def leaves(tree: Any) -> list[Any]:
-    """The leaves of a tree, in order."""
+    """The leaves of a tree, in order.
+
+    Parameters
+    ----------
+    tree
+        As `flatten` takes it.
+    """
     return flatten(tree)[0]
 
 
 def paths(tree: Any) -> list[tuple[str, Any]]:
     """Every leaf of a tree with its path, such as "0.weight".
 
+    Parameters
+    ----------
+    tree
+        As `flatten` takes it.
+
+    Examples
+    --------
     >>> paths({"0": {"weight": 1.5, "bias": 2.5}})
     [('0.weight', 1.5), ('0.bias', 2.5)]
     """
@@ -155,10 +181,21 @@ def paths(tree: Any) -> list[tuple[str, Any]]:
 
 
 def map(f: Callable[..., Any], tree: Any, *rest: Any) -> Any:
-    """Apply `f` leaf by leaf to trees of one structure, and return a tree of that structure.
+    r"""Apply `f` leaf by leaf to trees of one structure, and return a tree of that structure.
 
     Raises ValueError, naming the first place where the structures differ.
 
+    Parameters
+    ----------
+    f
+        A function of as many leaves as there are trees.
+    tree
+        As `flatten` takes it.
+    \*rest
+        Trees of the same structure.
+
+    Examples
+    --------
     >>> map(lambda a, b: a + b, {"w": 1, "b": [2]}, {"w": 10, "b": [20]})
     {'w': 11, 'b': [22]}
     """

@@ -267,7 +267,15 @@ class DataAdapter:
 
 
 def to_scalar(backend: Backend, scalar: Any) -> Any:
-    """A 0-d array as a Python number; training reads single values only through this."""
+    """A 0-d array as a Python number; training reads single values only through this.
+
+    Parameters
+    ----------
+    backend
+        Where the array is.
+    scalar
+        () of any dtype.
+    """
     return backend.to_host(scalar).item()
 
 

@@ -76,7 +76,15 @@ class Source(Dataset, Protocol):
 
 
 class ArrayDataset:
-    """A dataset of arrays in memory, or of memory-mapped files."""
+    """A dataset of arrays in memory, or of memory-mapped files.
+
+    Parameters
+    ----------
+    samples
+        All of them.
+    backend
+        Where they are.
+    """
 
     has_all_targets = in_memory = True
 
@@ -111,6 +119,17 @@ class SparseDataset:
     """A dataset of the rows of a SciPy sparse matrix, given batch by batch.
 
     Where the backend has no products with sparse matrices, a batch is dense.
+
+    Parameters
+    ----------
+    matrix
+        (samples, features), in CSR form.
+    dtype
+        The name of the dtype that the batches get.
+    rest
+        y and weights of all samples; their x is not looked at.
+    backend
+        Where the batches are to be.
     """
 
     has_all_targets, in_memory = True, False
@@ -197,7 +216,17 @@ class GivenDataset:
 
 
 class Subset:
-    """Some samples of a dataset, chosen by number; nothing is copied."""
+    """Some samples of a dataset, chosen by number; nothing is copied.
+
+    Parameters
+    ----------
+    dataset
+        What the samples are of.
+    indices
+        (samples,) their numbers, on the device.
+    backend
+        Where they are.
+    """
 
     in_memory = False
 
@@ -213,7 +242,15 @@ class Subset:
 
 
 class Slice:
-    """The samples of a dataset from number `start` up to `stop`."""
+    """The samples of a dataset from number `start` up to `stop`.
+
+    Parameters
+    ----------
+    dataset
+        What the samples are of.
+    start, stop
+        Numbers of samples.
+    """
 
     def __init__(self, dataset: Dataset, start: int, stop: int) -> None:
         self.dataset, self.start, self.size = dataset, start, stop - start
@@ -227,7 +264,15 @@ class Slice:
 
 
 def held_out_count(count: int, fraction: float) -> int:
-    """The number of samples that a fraction holds out: at least one, and never all."""
+    """The number of samples that a fraction holds out: at least one, and never all.
+
+    Parameters
+    ----------
+    count
+        Samples in all, 2 or more.
+    fraction
+        Of them, to hold out.
+    """
     return min(max(round(count * fraction), 1), count - 1)
 
 
@@ -268,7 +313,14 @@ def held_out(
 def target_like(target: Array, prediction: Array, xp: Any) -> Array:
     """Reshape a target to (samples, 1) or (samples,) like the prediction: nothing broadcasts.
 
-    `prediction` may be of any number of samples.
+    Parameters
+    ----------
+    target
+        (samples,) or (samples, ...).
+    prediction
+        Of any number of samples.
+    xp
+        The namespace of both.
     """
     if target.ndim == 1 and tuple(prediction.shape[1:]) == (1,):
         return xp.reshape(target, (-1, 1))

@@ -20,7 +20,13 @@ def is_sparse(value: Any) -> bool:
 
 
 def is_dataset(value: Any) -> bool:
-    """True for a dataset, which gives samples by number; a frame's column is none."""
+    """True for a dataset, which gives samples by number; a frame's column is none.
+
+    Parameters
+    ----------
+    value
+        Anything.
+    """
     methods = hasattr(value, "between") and hasattr(value, "take") and hasattr(value, "size")
     return methods and not hasattr(value, "dtype")
 
@@ -40,7 +46,13 @@ def refuse_odd_array(at: str, array: Any) -> None:
 
 
 def columns_of(value: Any) -> tuple[Any, ...]:
-    """The column names of a data frame; empty for anything else."""
+    """The column names of a data frame; empty for anything else.
+
+    Parameters
+    ----------
+    value
+        Anything.
+    """
     frame = _frame(value)
     return () if frame is None or _is_lazy(frame) else tuple(frame.columns)
 

@@ -49,6 +49,13 @@ Array: TypeAlias = Any
 def relu(x: Array) -> Array:
     """max(x, 0); its slope at 0 is 0.
 
+    Parameters
+    ----------
+    x
+        (...) floats.
+
+    Examples
+    --------
     >>> import numpy as np
     >>> relu(np.asarray([-1.0, 2.0])).tolist()
     [0.0, 2.0]
@@ -59,6 +66,13 @@ def relu(x: Array) -> Array:
 def sigmoid(x: Array) -> Array:
     """1 / (1 + exp(-x)), without overflow.
 
+    Parameters
+    ----------
+    x
+        (...) floats.
+
+    Examples
+    --------
     >>> import numpy as np
     >>> sigmoid(np.asarray([-1000.0, 0.0, 1000.0])).tolist()
     [0.0, 0.5, 1.0]
@@ -71,8 +85,15 @@ def sigmoid(x: Array) -> Array:
 def leaky_relu(x: Array, slope: Array | float = 0.01) -> Array:
     """x where positive, slope * x elsewhere.
 
-    slope: a number, or an array that broadcasts with x.
+    Parameters
+    ----------
+    x
+        (...) floats.
+    slope
+        Where x is negative: a number, or an array that broadcasts with x.
 
+    Examples
+    --------
     >>> import numpy as np
     >>> leaky_relu(np.asarray([-1.0, 2.0])).tolist()
     [-0.01, 2.0]
@@ -85,6 +106,15 @@ def leaky_relu(x: Array, slope: Array | float = 0.01) -> Array:
 def elu(x: Array, alpha: float = 1.0) -> Array:
     """x where positive, alpha * (exp(x) - 1) elsewhere (Clevert et al. 2015, arXiv:1511.07289).
 
+    Parameters
+    ----------
+    x
+        (...) floats.
+    alpha
+        Minus the limit for small x.
+
+    Examples
+    --------
     >>> import numpy as np
     >>> elu(np.asarray([0.0, 2.0])).tolist()
     [0.0, 2.0]
@@ -101,8 +131,15 @@ def elu(x: Array, alpha: float = 1.0) -> Array:
 def gelu(x: Array, approximate: bool = False) -> Array:
     """x times the normal distribution function of x (Hendrycks and Gimpel, arXiv:1606.08415).
 
-    approximate: by a tanh, as GPT-2 has it, at most 5e-4 away; otherwise exactly.
+    Parameters
+    ----------
+    x
+        (...) floats.
+    approximate
+        By a tanh, as GPT-2 has it, at most 5e-4 away; otherwise exactly.
 
+    Examples
+    --------
     >>> import numpy as np
     >>> gelu(np.asarray([0.0, 1.0])).round(6).tolist()
     [0.0, 0.841345]
@@ -117,6 +154,13 @@ def gelu(x: Array, approximate: bool = False) -> Array:
 def silu(x: Array) -> Array:
     """x * sigmoid(x) (arXiv:1702.03118).
 
+    Parameters
+    ----------
+    x
+        (...) floats.
+
+    Examples
+    --------
     >>> import numpy as np
     >>> silu(np.asarray([0.0, 1.0])).round(6).tolist()
     [0.0, 0.731059]
@@ -129,6 +173,13 @@ def silu(x: Array) -> Array:
 def softplus(x: Array) -> Array:
     """log(1 + exp(x)), without overflow.
 
+    Parameters
+    ----------
+    x
+        (...) floats.
+
+    Examples
+    --------
     >>> import numpy as np
     >>> softplus(np.asarray([-1000.0, 0.0, 1000.0])).round(6).tolist()
     [0.0, 0.693147, 1000.0]
@@ -141,6 +192,13 @@ def softplus(x: Array) -> Array:
 def tanh(x: Array) -> Array:
     """The hyperbolic tangent.
 
+    Parameters
+    ----------
+    x
+        (...) floats.
+
+    Examples
+    --------
     >>> import numpy as np
     >>> tanh(np.asarray([0.0, 1000.0])).tolist()
     [0.0, 1.0]
@@ -349,6 +407,15 @@ def glu(x: Array, axis: int = -1) -> Array:
 def softmax(x: Array, axis: int = -1) -> Array:
     """exp(x) / sum(exp(x)) along the axis, without overflow; each slice sums to one.
 
+    Parameters
+    ----------
+    x
+        (...) floats.
+    axis
+        Of the classes.
+
+    Examples
+    --------
     >>> import numpy as np
     >>> softmax(np.asarray([[1000.0, 1000.0]])).tolist()
     [[0.5, 0.5]]
@@ -364,6 +431,15 @@ def softmax(x: Array, axis: int = -1) -> Array:
 def log_softmax(x: Array, axis: int = -1) -> Array:
     """log(softmax(x)) along the axis, without overflow or log(0).
 
+    Parameters
+    ----------
+    x
+        (...) floats.
+    axis
+        Of the classes.
+
+    Examples
+    --------
     >>> import numpy as np
     >>> log_softmax(np.asarray([[0.0, 1000.0]])).tolist()
     [[-1000.0, 0.0]]
@@ -376,8 +452,22 @@ def log_softmax(x: Array, axis: int = -1) -> Array:
 def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
     """The affine map x @ weight + bias.
 
-    x: (..., inputs), weight: (inputs, outputs), bias: (outputs,). Returns (..., outputs).
+    Parameters
+    ----------
+    x
+        (..., inputs) floats.
+    weight
+        (inputs, outputs).
+    bias
+        (outputs,); None adds nothing.
 
+    Returns
+    -------
+    array
+        (..., outputs).
+
+    Examples
+    --------
     >>> import numpy as np
     >>> linear(np.ones((1, 2)), np.ones((2, 3)), np.zeros(3)).tolist()
     [[2.0, 2.0, 2.0]]
@@ -392,10 +482,23 @@ def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
 def dropout(x: Array, rate: float, key: Array, first_row: int | None = None) -> Array:
     """Each entry of x set to 0 with probability `rate`, the rest scaled by 1 / (1 - rate).
 
-    key: (2,) of backends.random, on x's device. The same key drops the same entries everywhere.
-    first_row: the number of x's first row in the whole batch, to draw by row.
     Source: Srivastava et al. 2014, in its "inverted" form.
 
+    Parameters
+    ----------
+    x
+        (batch, ...) floats.
+    rate
+        The probability of a 0, at least 0 and below 1.
+    key
+        (2,) of `backends.random`, on the device of x. The same key drops the same entries
+        everywhere.
+    first_row
+        The number of x's first row in the whole batch, to draw by row; None draws for x as a
+        whole.
+
+    Examples
+    --------
     >>> import backends, numpy as np
     >>> key = backends.random.key(0, backends.of(np.ones(1)))
     >>> sorted(set(dropout(np.ones(100), 0.5, key).tolist()))
@@ -411,8 +514,22 @@ def dropout(x: Array, rate: float, key: Array, first_row: int | None = None) -> 
 def one_hot(labels: Array, classes: int, dtype: Any) -> Array:
     """1 at each label, 0 elsewhere; a label out of range gives a row of zeros.
 
-    labels: (...), integers or booleans. Returns (..., classes) of `dtype`.
+    Parameters
+    ----------
+    labels
+        (...), integers or booleans.
+    classes
+        The length of the new axis.
+    dtype
+        Of the result.
 
+    Returns
+    -------
+    array
+        (..., classes).
+
+    Examples
+    --------
     >>> import numpy as np
     >>> one_hot(np.asarray([0, 2]), 3, np.float32).tolist()
     [[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]

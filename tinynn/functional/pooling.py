@@ -208,6 +208,17 @@ def adaptive_avg_pool(x: Array, size: int | Sequence[int] = 1, *, channels: str 
 
     Window i reaches from floor(i * length / size) to ceil((i + 1) * length / size), as in PyTorch.
 
+    Parameters
+    ----------
+    x
+        (batch, spatial axes..., channels), or as `channels` says.
+    size
+        Windows along each axis; a number for all axes.
+    channels
+        "last" or "first": where the axis of the channels is.
+
+    Examples
+    --------
     >>> import numpy as np
     >>> adaptive_avg_pool(np.asarray([[[1.0], [3.0], [2.0]]]), 2).tolist()
     [[[2.0], [2.5]]]
@@ -224,6 +235,17 @@ def adaptive_avg_pool(x: Array, size: int | Sequence[int] = 1, *, channels: str 
 def adaptive_max_pool(x: Array, size: int | Sequence[int] = 1, *, channels: str = "last") -> Array:
     """The largest of the windows of `adaptive_avg_pool`; the gradient goes to the first of equals.
 
+    Parameters
+    ----------
+    x
+        (batch, spatial axes..., channels), or as `channels` says.
+    size
+        Windows along each axis; a number for all axes.
+    channels
+        "last" or "first": where the axis of the channels is.
+
+    Examples
+    --------
     >>> import numpy as np
     >>> adaptive_max_pool(np.asarray([[[1.0], [3.0], [2.0]]]), 2).tolist()
     [[[3.0], [3.0]]]
@@ -241,8 +263,19 @@ def adaptive_max_pool(x: Array, size: int | Sequence[int] = 1, *, channels: str 
 def pad(x: Array, padding: Any, value: float = 0.0, *, channels: str = "last") -> Array:
     """`x` with elements of that value around its spatial axes; negative numbers cut.
 
-    padding: a number for both ends of all axes, or a pair (before, after) for each.
+    Parameters
+    ----------
+    x
+        (batch, spatial axes..., channels), or as `channels` says.
+    padding
+        A number for both ends of all axes, or a pair (before, after) for each.
+    value
+        Of the new elements.
+    channels
+        "last" or "first": where the axis of the channels is.
 
+    Examples
+    --------
     >>> import numpy as np
     >>> pad(np.ones((1, 2, 1)), ((1, 0),)).tolist()
     [[[0.0], [1.0], [1.0]]]
@@ -266,6 +299,19 @@ def upsample(
     Linear is PyTorch's `align_corners=False`: element i of the result lies at
     (i + 0.5) / scale - 0.5 of x, no further out than the first and last.
 
+    Parameters
+    ----------
+    x
+        (batch, spatial axes..., channels), or as `channels` says.
+    scale
+        A whole number for each axis, or for all.
+    method
+        "nearest" or "linear".
+    channels
+        "last" or "first": where the axis of the channels is.
+
+    Examples
+    --------
     >>> import numpy as np
     >>> x = np.asarray([[[0.0], [4.0]]])
     >>> upsample(x).ravel().tolist(), upsample(x, method="linear").ravel().tolist()

@@ -142,6 +142,13 @@ def to_config(net: Any) -> Any:
 
     Raises ValueError for what `from_config` could not find again, such as a lambda.
 
+    Parameters
+    ----------
+    net
+        A layer, or a plain function of `tinynn.functional`.
+
+    Examples
+    --------
     >>> to_config(Sequential(Flatten(), functional.relu))
     {'class': 'Sequential', 'layers': [{'class': 'Flatten'}, {'function': 'relu'}]}
     """
@@ -151,9 +158,15 @@ def to_config(net: Any) -> Any:
 def from_config(description: Any, custom: Mapping[str, Any] | None = None) -> Any:
     """Build the network that `to_config` described.
 
-    custom: name -> class or function, for layers and functions of your own. Nothing is imported
-    by name; a name that is neither of tinynn nor in `custom` raises ValueError.
+    Parameters
+    ----------
+    description
+        As `to_config` gives it.
+    custom
+        Name -> class or function, for layers and functions of your own.
 
+    Examples
+    --------
     >>> from_config({"class": "Linear", "features": 3}) == Linear(3)
     True
     """

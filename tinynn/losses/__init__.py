@@ -111,6 +111,13 @@ def get(name: str) -> Loss:
 
     Raises ValueError for a name that is not known; the message has the nearest one and all.
 
+    Parameters
+    ----------
+    name
+        Of a loss: "mse".
+
+    Examples
+    --------
     >>> get("mse")
     SquaredError()
     """
@@ -120,6 +127,13 @@ def get(name: str) -> Loss:
 def to_config(loss: Any) -> Any:
     """Describe a loss by its hyperparameters as JSON can hold them; a plain function by its name.
 
+    Parameters
+    ----------
+    loss
+        A loss, or a plain function.
+
+    Examples
+    --------
     >>> to_config(Huber(2.0))
     {'class': 'Huber', 'reduction': 'mean', 'delta': 2.0}
     """
@@ -129,6 +143,15 @@ def to_config(loss: Any) -> Any:
 def from_config(description: Any, custom: Mapping[str, Any] | None = None) -> Any:
     """Build the loss that `to_config` described; `custom` names classes and functions of your own.
 
+    Parameters
+    ----------
+    description
+        As `to_config` gives it.
+    custom
+        Name -> class or function, for those of your own; None for none.
+
+    Examples
+    --------
     >>> from_config({"class": "Huber", "delta": 2.0}) == Huber(2.0)
     True
     """

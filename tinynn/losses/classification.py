@@ -156,6 +156,8 @@ class BinaryCrossEntropy(OfLabels):
 
     Parameters
     ----------
+    reduction : {"mean", "sum", "half_sum"}
+        As `Loss` has it.
     class_weight : None, "balanced", a mapping of class to weight, or two numbers
         How much 0 and 1 count, for all outputs alike; "balanced" is computed by `fit_to`.
     label_smoothing : float in [0, 1]
@@ -267,6 +269,8 @@ class NegativeLogLikelihood(OfOneClass):
 
     Parameters
     ----------
+    reduction : {"mean", "sum", "half_sum"}
+        As `Loss` has it.
     class_weight : None, "balanced", a mapping of class to weight, or one number for each class
         "balanced" is computed by `fit_to`.
 
@@ -327,6 +331,8 @@ class SoftmaxCrossEntropy(OfSoftmax):
 
     Parameters
     ----------
+    reduction : {"mean", "sum", "half_sum"}
+        As `Loss` has it.
     class_weight : None, "balanced", a mapping of class to weight, or one number for each class
         "balanced" is computed by `fit_to`.
     label_smoothing : float in [0, 1]

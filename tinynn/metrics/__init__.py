@@ -117,6 +117,11 @@ MetricLike = Metric | Callable[[Any, Any], Any]
 def get(metric: Any) -> MetricLike:
     """The metric of this name; a metric or a function is returned as it is.
 
+    Parameters
+    ----------
+    metric
+        A name, a metric, or a function of (prediction, target).
+
     Raises
     ------
     ValueError
@@ -171,6 +176,13 @@ def prepare(metric: str | MetricLike, loss: Any, prediction: Any, target: Any) -
 def name_of(metric: MetricLike) -> str:
     """The name of a metric in histories.
 
+    Parameters
+    ----------
+    metric
+        A metric, or a function of (prediction, target).
+
+    Examples
+    --------
     >>> name_of(Accuracy()), name_of(Accuracy(name="right"))
     ('accuracy', 'right')
     """
@@ -185,6 +197,13 @@ def direction(metric: str | MetricLike) -> bool | None:
 
     A name that is not known has no direction either, but for "loss".
 
+    Parameters
+    ----------
+    metric
+        A metric, its name, or a function of (prediction, target).
+
+    Examples
+    --------
     >>> direction("f1"), direction(MeanAbsoluteError()), direction("loss"), direction(max)
     (True, False, False, None)
     """

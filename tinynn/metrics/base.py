@@ -144,6 +144,11 @@ class Mean(Metric):
 
     The state is the sum of the values and the sum of their weights, each of which is exact
     integers for values that are booleans and have no weights.
+
+    Parameters
+    ----------
+    name
+        In histories; None is its own.
     """
 
     def values(self, prediction: Array, target: Array) -> Array:

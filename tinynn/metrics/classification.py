@@ -120,6 +120,17 @@ def _labels(metric: Metric, prediction: Array, target: Array, answers: Array) ->
 class Accuracy(OfClasses, Mean):
     """The share of correct predictions; in a multilabel task each label counts as one.
 
+    Parameters
+    ----------
+    name
+        In histories; None is its own.
+    task
+        "binary", "multiclass" or "multilabel"; None takes that of the loss of training.
+    threshold
+        From which output on a label is 1; None takes that of the loss of training.
+
+    Examples
+    --------
     >>> import numpy as np
     >>> logits = np.asarray([[2.0, 1.0], [0.0, 3.0], [1.0, 0.0], [0.0, 1.0]])
     >>> print(Accuracy()(logits, np.asarray([0, 1, 0, 0])))
@@ -139,6 +150,19 @@ class TopKAccuracy(OfClasses, Mean):
 
     Of equal outputs the first counts as the larger, as `Accuracy` takes it.
 
+    Parameters
+    ----------
+    k
+        How many outputs count, 1 or more.
+    name
+        In histories; None is its own.
+    task
+        "binary", "multiclass" or "multilabel"; None takes that of the loss of training.
+    threshold
+        From which output on a label is 1; None takes that of the loss of training.
+
+    Examples
+    --------
     >>> import numpy as np
     >>> logits = np.asarray([[3.0, 2.0, 1.0], [3.0, 2.0, 1.0]])
     >>> print(TopKAccuracy(2)(logits, np.asarray([1, 2])))
@@ -241,9 +265,15 @@ class Precision(_Counts):
 
     Parameters
     ----------
-    average : {"macro", "micro", "weighted"}
-        Of several classes or labels: the mean over them, the number of all counts together, or the
-        mean weighed by the number of their samples.
+    name
+        In histories; None is its own.
+    task
+        "binary", "multiclass" or "multilabel"; None takes that of the loss of training.
+    threshold
+        From which output on a label is 1; None takes that of the loss of training.
+    average
+        Of several classes or labels: "macro" is the mean over them, "micro" the number of all
+        counts together, "weighted" the mean weighed by the number of their samples.
 
     Examples
     --------
@@ -267,9 +297,15 @@ class Recall(_Counts):
 
     Parameters
     ----------
-    average : {"macro", "micro", "weighted"}
-        Of several classes or labels: the mean over them, the number of all counts together, or the
-        mean weighed by the number of their samples.
+    name
+        In histories; None is its own.
+    task
+        "binary", "multiclass" or "multilabel"; None takes that of the loss of training.
+    threshold
+        From which output on a label is 1; None takes that of the loss of training.
+    average
+        Of several classes or labels: "macro" is the mean over them, "micro" the number of all
+        counts together, "weighted" the mean weighed by the number of their samples.
 
     Examples
     --------
@@ -293,9 +329,15 @@ class F1(_Counts):
 
     Parameters
     ----------
-    average : {"macro", "micro", "weighted"}
-        Of several classes or labels: the mean over them, the number of all counts together, or the
-        mean weighed by the number of their samples.
+    name
+        In histories; None is its own.
+    task
+        "binary", "multiclass" or "multilabel"; None takes that of the loss of training.
+    threshold
+        From which output on a label is 1; None takes that of the loss of training.
+    average
+        Of several classes or labels: "macro" is the mean over them, "micro" the number of all
+        counts together, "weighted" the mean weighed by the number of their samples.
 
     Examples
     --------
@@ -315,8 +357,15 @@ class F1(_Counts):
 class LogLoss(Mean):
     """The mean cross-entropy, in nats, without class weights and label smoothing.
 
-    loss: the cross-entropy whose predictions are measured; None takes the loss of training.
+    Parameters
+    ----------
+    name
+        In histories; None is its own.
+    loss
+        The cross-entropy whose predictions are measured; None takes the loss of training.
 
+    Examples
+    --------
     >>> import numpy as np
     >>> from tinynn.losses import SoftmaxCrossEntropy
     >>> print(LogLoss(loss=SoftmaxCrossEntropy())(np.zeros((2, 4)), np.asarray([0, 3])).round(6))

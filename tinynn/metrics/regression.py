@@ -65,6 +65,13 @@ class _MeanError(_OfNumbers, Mean):
 class MeanAbsoluteError(_MeanError):
     """The mean absolute difference of predictions and targets, over samples and outputs.
 
+    Parameters
+    ----------
+    name
+        In histories; None is its own.
+
+    Examples
+    --------
     >>> import numpy as np
     >>> print(MeanAbsoluteError()(np.asarray([1.0, 2.0]), np.asarray([1.0, 4.0])))
     1.0
@@ -78,6 +85,13 @@ class MeanAbsoluteError(_MeanError):
 class MeanSquaredError(_MeanError):
     """The mean squared difference of predictions and targets, over samples and outputs.
 
+    Parameters
+    ----------
+    name
+        In histories; None is its own.
+
+    Examples
+    --------
     >>> import numpy as np
     >>> print(MeanSquaredError()(np.asarray([1.0, 2.0]), np.asarray([1.0, 4.0])))
     2.0
@@ -237,6 +251,13 @@ class R2(_OfNumbers):
     errors), merged as in Chan, Golub and LeVeque 1979, "Updating Formulae and a Pairwise Algorithm
     for Computing Sample Variances": no large sums are subtracted from each other.
 
+    Parameters
+    ----------
+    name
+        In histories; None is its own.
+
+    Examples
+    --------
     >>> import numpy as np
     >>> print(R2()(np.asarray([1.0, 2.0, 4.0]), np.asarray([1.0, 2.0, 3.0])))
     0.5

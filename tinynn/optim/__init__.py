@@ -19,7 +19,6 @@ from .composed import Accumulate, Averaged, Chain, Groups, Masked, averaged_para
 from .lbfgs import LBFGS
 from .rates import learning_rates, set_learning_rate
 from .schedules import (
-    Adjustable,
     Constant,
     CosineDecay,
     ExponentialDecay,
@@ -27,12 +26,12 @@ from .schedules import (
     OneCycle,
     PiecewiseConstant,
     PolynomialDecay,
-    ReduceOnPlateau,
     Schedule,
     StatefulSchedule,
     Warmup,
 )
 from .sgd import SGD
+from .stateful import Adjustable, ReduceOnPlateau
 from .transformations import (
     L1,
     L2,
@@ -116,6 +115,13 @@ def get(name: str) -> Optimizer:
 
     Raises ValueError for a name that is not known, with the closest that is.
 
+    Parameters
+    ----------
+    name
+        Of an optimizer, in lower case: "adam".
+
+    Examples
+    --------
     >>> get("nesterov")
     SGD(momentum=0.9, nesterov=True)
     """
@@ -132,6 +138,13 @@ def get(name: str) -> Optimizer:
 def to_config(optimizer: Any) -> Any:
     """Describe an optimizer, a transformation or a schedule as JSON can hold it.
 
+    Parameters
+    ----------
+    optimizer
+        An optimizer, a transformation or a schedule.
+
+    Examples
+    --------
     >>> to_config(SGD(CosineDecay(0.1, steps=9)))["learning_rate"]["class"]
     'CosineDecay'
     """
@@ -141,6 +154,15 @@ def to_config(optimizer: Any) -> Any:
 def from_config(description: Any, custom: Mapping[str, Any] | None = None) -> Any:
     """Build what `to_config` described; `custom` names classes and functions of your own.
 
+    Parameters
+    ----------
+    description
+        As `to_config` gives it.
+    custom
+        Name -> class or function, for those of your own; None for none.
+
+    Examples
+    --------
     >>> from_config({"class": "Adam", "learning_rate": 0.1}) == Adam(0.1)
     True
     """

@@ -33,10 +33,18 @@ from .schedules import COUNT
 
 @dataclass(frozen=True, init=False)
 class Chain(Optimizer):
-    """Transformations of gradients in order, followed by an optimizer.
+    r"""Transformations of gradients in order, followed by an optimizer.
 
     Its state holds theirs, by their places: "0", "1", ...
 
+    Parameters
+    ----------
+    \*parts
+        Transformations, and an optimizer as the last one; without one, the chain is a
+        transformation.
+
+    Examples
+    --------
     >>> import numpy as np
     >>> from tinynn.optim import SGD, ClipByValue
     >>> params = {"w": np.asarray([1.0])}
@@ -79,8 +87,15 @@ class Chain(Optimizer):
 class Masked(GradientTransformation):
     """A transformation of only those gradients whose parameters' paths match a pattern.
 
-    mask: a pattern, or several, in fnmatch's words. One that matches nothing is an error.
+    Parameters
+    ----------
+    transformation
+        What is done to them.
+    mask
+        A pattern, or several, in fnmatch's words. One that matches nothing is an error.
 
+    Examples
+    --------
     >>> import numpy as np
     >>> from tinynn.optim import L2
     >>> params = {"weight": np.ones(1), "bias": np.ones(1)}
@@ -128,9 +143,15 @@ class Masked(GradientTransformation):
 class Groups(Optimizer):
     """An optimizer for each group of parameters; a path belongs to its first matching pattern.
 
-    groups: pattern -> optimizer, or None for parameters that stay as they are, to the bit. Every
-    parameter must match a pattern, and every pattern be the first to match one.
+    Parameters
+    ----------
+    groups
+        A mapping of pattern -> optimizer, or None for parameters that stay as they are, to
+        the bit. Every parameter must match a pattern, and every pattern be the first to match
+        one.
 
+    Examples
+    --------
     >>> import numpy as np
     >>> from tinynn.optim import SGD
     >>> params = {"0": {"weight": np.ones(1)}, "1": {"weight": np.ones(1)}}
@@ -217,6 +238,15 @@ def freeze(optimizer: Optimizer, patterns: Patterns) -> Groups:
 
     Frozen parameters stay the same to the bit.
 
+    Parameters
+    ----------
+    optimizer
+        What trains the others.
+    patterns
+        A pattern of paths, or several, in fnmatch's words.
+
+    Examples
+    --------
     >>> from tinynn.optim import SGD
     >>> freeze(SGD(0.1), "0.*")
     Groups({'0.*': None, '*': SGD(learning_rate=0.1)})
@@ -232,6 +262,15 @@ class Accumulate(Optimizer):
 
     The optimizer counts its own steps. What it needs, such as the loss, is the last call's.
 
+    Parameters
+    ----------
+    optimizer
+        What makes the step.
+    steps
+        Calls for each of its steps.
+
+    Examples
+    --------
     >>> import numpy as np
     >>> from tinynn.optim import SGD
     >>> params, optimizer = [np.zeros(1)], Accumulate(SGD(1.0), steps=2)
@@ -289,10 +328,19 @@ class Averaged(Optimizer):
     The mean is
     a = decay * a + (1 - decay) * w after each step, from the first parameters on.
 
-    `averaged_params(state)` gives it. decay: a number or a schedule.
+    `averaged_params(state)` gives it.
 
     Source: Polyak and Juditsky 1992; the exponential form is PyTorch's `get_ema_multi_avg_fn`.
 
+    Parameters
+    ----------
+    optimizer
+        What trains the parameters.
+    decay
+        What remains of the mean in each step: a number or a schedule.
+
+    Examples
+    --------
     >>> import numpy as np
     >>> from tinynn.optim import SGD
     >>> params, optimizer = [np.zeros(1)], Averaged(SGD(1.0), decay=0.75)
@@ -336,6 +384,11 @@ def averaged_params(state: State) -> Any:
 
     The state is that of `Averaged`, or of an optimizer that has one inside. Raises ValueError for
     any other.
+
+    Parameters
+    ----------
+    state
+        The optimizer's.
     """
     found = _average_in(state)
     if found is None:

@@ -32,11 +32,22 @@ class LBFGS(Optimizer):
     `value_tolerance` relative to it (or to 1), or no better point is found. `state["value"]` is
     the loss at the new parameters, `state["evaluations"]` how often it was evaluated.
 
-    max_evaluations: of one line search.
-
     Source: Liu and Nocedal 1989; line search, first step, scaling and tolerances are those of
     L-BFGS-B 3.0, which SciPy's `minimize` has.
 
+    Parameters
+    ----------
+    history_size
+        Changes of the gradient that are kept.
+    gradient_tolerance
+        Converged where no entry of the gradient is above it.
+    value_tolerance
+        Converged where the loss falls by less, relative to it or to 1.
+    max_evaluations
+        Of the loss, in one line search.
+
+    Examples
+    --------
     >>> import numpy as np
     >>> from tinynn import value_and_grad
     >>> params, state = LBFGS().minimize(

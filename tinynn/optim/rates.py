@@ -8,7 +8,8 @@ from tinynn.trace import namespace
 
 from .base import State
 from .composed import Accumulate, Averaged, Chain, Groups
-from .schedules import Adjustable, StatefulSchedule
+from .schedules import StatefulSchedule
+from .stateful import Adjustable
 
 
 def learning_rates(optimizer: Any, state: State) -> dict[str, Any]:
@@ -17,6 +18,15 @@ def learning_rates(optimizer: Any, state: State) -> dict[str, Any]:
     The names are those of the states: "" for an optimizer by itself, the place in a `Chain`, the
     pattern in `Groups`. A rate is a number where it is fixed, else a 0-d array.
 
+    Parameters
+    ----------
+    optimizer
+        An optimizer, others within it or not.
+    state
+        Its state.
+
+    Examples
+    --------
     >>> import numpy as np
     >>> from tinynn.optim import Adam, CosineDecay
     >>> optimizer = Adam(CosineDecay(0.5, steps=100))
@@ -31,6 +41,17 @@ def set_learning_rate(optimizer: Any, state: State, value: float | Mapping[str, 
 
     Raises ValueError for a rate that is no `Adjustable`, and for a name that is not there.
 
+    Parameters
+    ----------
+    optimizer
+        An optimizer whose learning rate is `Adjustable`.
+    state
+        Its state, which stays as it is.
+    value
+        The rate for all, or a mapping of name -> rate.
+
+    Examples
+    --------
     >>> import numpy as np
     >>> from tinynn.optim import SGD, Adjustable
     >>> optimizer, params = SGD(Adjustable(1.0)), [np.ones(1)]

@@ -30,7 +30,8 @@ _NUMBERS = SimpleNamespace(
 )
 
 
-def _functions(step: Any) -> Any:
+def functions_for(step: Any) -> Any:
+    """The functions that compute with this step, an array or a number."""
     return namespace(step) if hasattr(step, "dtype") else _NUMBERS
 
 
@@ -39,11 +40,12 @@ def is_number(value: Any) -> bool:
     return type(value) is not bool and isinstance(value, numbers.Real) and math.isfinite(value)
 
 
-def _is_count(value: Any) -> bool:
+def is_count(value: Any) -> bool:
+    """True for a whole number of 1 or more."""
     return is_number(value) and value == int(value) and value >= 1
 
 
-COUNT = (_is_count, "a whole number of 1 or more")
+COUNT = (is_count, "a whole number of 1 or more")
 NUMBER = (is_number, "a finite number")
 NOT_NEGATIVE = (lambda value: is_number(value) and value >= 0, "a number of 0 or more")
 FACTOR = (lambda value: is_number(value) and 0 < value <= 1, "a number above 0 and at most 1")
@@ -86,44 +88,16 @@ class StatefulSchedule(Schedule):
 
 
 @dataclass(frozen=True)
-class Adjustable(StatefulSchedule):
-    """A learning rate that can be set while training goes on, from a callback for one.
-
-    The optimizer's state holds it: `set_learning_rate` and `Run.learning_rate` set it there.
-
-    >>> import numpy as np
-    >>> rate = Adjustable(0.1)
-    >>> state = rate.init(np.asarray(0.0))
-    >>> float(rate(7, state)), float(rate(7, rate.at(0.05, state)))
-    (0.1, 0.05)
-    """
-
-    initial: float
-
-    def __post_init__(self) -> None:
-        require(self, "initial", *NOT_NEGATIVE)
-
-    def init(self, like: Array) -> dict[str, Array]:
-        """The state to start from; a 0-d array of the dtype and on the device of `like`."""
-        return self.at(self.initial, {"value": like})
-
-    def at(self, value: float, state: dict[str, Array]) -> dict[str, Array]:
-        """The state in which it has this value."""
-        if not NOT_NEGATIVE[0](value):
-            raise ValueError(f"Adjustable: expected a number of 0 or more, got {value!r}")
-        like = state["value"]
-        xp = namespace(like)
-        return {"value": xp.full((), float(value), dtype=like.dtype, device=like.device)}
-
-    def __call__(self, step: Any, state: dict[str, Array] | None = None) -> Any:
-        """The value in this state; `initial` without one."""
-        return self.initial if state is None else state["value"]
-
-
-@dataclass(frozen=True)
 class Constant(Schedule):
     """The same value at every step.
 
+    Parameters
+    ----------
+    value
+        At every step.
+
+    Examples
+    --------
     >>> Constant(0.1)(7)
     0.1
     """
@@ -134,7 +108,7 @@ class Constant(Schedule):
         require(self, "value", *NUMBER)
 
     def __call__(self, step: Any) -> Any:
-        return _functions(step).zeros_like(step) + self.value
+        return functions_for(step).zeros_like(step) + self.value
 
 
 @dataclass(frozen=True)
@@ -143,6 +117,15 @@ class PiecewiseConstant(Schedule):
 
     values[0] before step boundaries[0], values[1] from there on and before boundaries[1], ...
 
+    Parameters
+    ----------
+    values
+        One more than there are boundaries.
+    boundaries
+        Steps, increasing, at each of which the next value begins.
+
+    Examples
+    --------
     >>> [PiecewiseConstant((0.1, 0.01), boundaries=(100,))(step) for step in (0, 99, 100)]
     [0.1, 0.1, 0.01]
     """
@@ -167,7 +150,7 @@ class PiecewiseConstant(Schedule):
 
 def _piecewise(step: Any, boundaries: Sequence[float], values: Sequence[float]) -> Any:
     """values[i], i being how many boundaries the step has reached."""
-    xp = _functions(step)
+    xp = functions_for(step)
     zero = xp.zeros_like(step)  # compilers know it, and what is added to it
     value = zero + values[0]
     for boundary, after in zip(boundaries, values[1:], strict=True):
@@ -179,8 +162,21 @@ def _piecewise(step: Any, boundaries: Sequence[float], values: Sequence[float]) 
 class ExponentialDecay(Schedule):
     """Exponential decay, initial * rate ** (step / steps), and no less than `minimum`.
 
-    staircase: the exponent in whole numbers, so that the value falls every `steps` steps.
+    Parameters
+    ----------
+    initial
+        The value at step 0.
+    rate
+        What it is multiplied by in `steps` steps.
+    steps
+        How many.
+    staircase
+        The exponent in whole numbers, so that the value falls every `steps` steps.
+    minimum
+        No value is below it.
 
+    Examples
+    --------
     >>> ExponentialDecay(0.8, rate=0.5, steps=10)(20)
     0.2
     """
@@ -199,7 +195,7 @@ class ExponentialDecay(Schedule):
         require(self, "minimum", *NOT_NEGATIVE)
 
     def __call__(self, step: Any) -> Any:
-        xp = _functions(step)
+        xp = functions_for(step)
         exponent = step / self.steps
         if self.staircase:
             exponent = xp.floor(exponent)
@@ -211,8 +207,19 @@ class ExponentialDecay(Schedule):
 class PolynomialDecay(Schedule):
     """From `initial` to `end` in `steps` steps, as (1 - step / steps) ** power; `end` after them.
 
-    power: 1 is a straight line.
+    Parameters
+    ----------
+    initial
+        The value at step 0.
+    steps
+        From `initial` to `end`.
+    end
+        The value after them.
+    power
+        The exponent; 1 is a straight line.
 
+    Examples
+    --------
     >>> PolynomialDecay(0.5, steps=10)(5)
     0.25
     """
@@ -230,7 +237,7 @@ class PolynomialDecay(Schedule):
         require(self, "power", lambda p: is_number(p) and p > 0, "a number above 0")
 
     def __call__(self, step: Any) -> Any:
-        xp = _functions(step)
+        xp = functions_for(step)
         left = 1.0 - _part(xp, step, self.steps)
         if self.power != 1.0:
             left = left**self.power
@@ -251,11 +258,25 @@ def _cosine(xp: Any, part: Any, start: Any, end: Any) -> Any:
 class CosineDecay(Schedule):
     """From `initial` to `end` along half a cosine in `steps` steps; `end` after them.
 
-    restarts: how often it begins anew, each time for `growth` times as many steps (rounded).
     `Warmup` puts a warm-up before it.
 
     Source: Loshchilov and Hutter 2016, arXiv:1608.03983.
 
+    Parameters
+    ----------
+    initial
+        The value at step 0.
+    steps
+        From `initial` to `end`; of the first cycle, if there are several.
+    end
+        The value after them.
+    restarts
+        How often it begins anew.
+    growth
+        Each cycle has so many times the steps of the one before, rounded.
+
+    Examples
+    --------
     >>> [round(CosineDecay(0.4, steps=10, restarts=1)(step), 3) for step in (0, 5, 9, 10, 15, 20)]
     [0.4, 0.2, 0.01, 0.4, 0.2, 0.0]
     """
@@ -271,11 +292,11 @@ class CosineDecay(Schedule):
         require(self, "initial", *NUMBER)
         require(self, "end", *NUMBER)
         require(self, "steps", *COUNT)
-        require(self, "restarts", lambda n: n == 0 or _is_count(n), "a whole number of 0 or more")
+        require(self, "restarts", lambda n: n == 0 or is_count(n), "a whole number of 0 or more")
         require(self, "growth", lambda g: is_number(g) and g >= 1, "a number of 1 or more")
 
     def __call__(self, step: Any) -> Any:
-        xp = _functions(step)
+        xp = functions_for(step)
         lengths = [round(self.steps * self.growth**turn) for turn in range(self.restarts + 1)]
         starts = [0, *accumulate(lengths[:-1])]
         if self.restarts:  # sums of whole numbers, since a logarithm may miss a boundary
@@ -290,11 +311,25 @@ class CosineDecay(Schedule):
 class OneCycle(Schedule):
     """From peak / start_divisor up to `peak`, and down to peak / end_divisor, along cosines.
 
-    steps: of both parts together. rising: the share of them that goes up.
     As PyTorch's OneCycleLR, whose final_div_factor is end_divisor / start_divisor.
 
     Source: Smith and Topin 2017, arXiv:1708.07120.
 
+    Parameters
+    ----------
+    peak
+        The largest value.
+    steps
+        Of both parts together.
+    rising
+        The share of the steps that goes up, between 0 and 1.
+    start_divisor
+        It starts at `peak` divided by this.
+    end_divisor
+        It ends at `peak` divided by this.
+
+    Examples
+    --------
     >>> [round(OneCycle(0.1, steps=11, rising=0.5)(step), 5) for step in (0, 10)]
     [0.004, 0.0]
     """
@@ -314,7 +349,7 @@ class OneCycle(Schedule):
             require(self, name, lambda d: is_number(d) and d >= 1, "a number of 1 or more")
 
     def __call__(self, step: Any) -> Any:
-        xp = _functions(step)
+        xp = functions_for(step)
         top, last = self.rising * self.steps - 1.0, self.steps - 1.0
         low, end = self.peak / self.start_divisor, self.peak / self.end_divisor
         if last <= top:
@@ -329,6 +364,15 @@ class OneCycle(Schedule):
 class InverseScaling(Schedule):
     """Decay as initial / (step + 1) ** power, scikit-learn's "invscaling".
 
+    Parameters
+    ----------
+    initial
+        The value at step 0.
+    power
+        The exponent, 0 or more.
+
+    Examples
+    --------
     >>> InverseScaling(0.1)(3)
     0.05
     """
@@ -351,8 +395,17 @@ class Warmup(Schedule):
 
     The rise takes `steps` steps; the other schedule counts its own from 0.
 
-    after: a schedule, or a number that it stays at.
+    Parameters
+    ----------
+    after
+        A schedule, or a number that it stays at.
+    steps
+        Of the rise.
+    start
+        The value at step 0.
 
+    Examples
+    --------
     >>> [round(Warmup(CosineDecay(0.4, steps=10), steps=4)(step), 3) for step in (0, 2, 4, 9)]
     [0.0, 0.2, 0.4, 0.2]
     """
@@ -369,111 +422,11 @@ class Warmup(Schedule):
         require(self, "start", *NUMBER)
 
     def __call__(self, step: Any) -> Any:
-        xp = _functions(step)
+        xp = functions_for(step)
         after: Any = self.after if isinstance(self.after, Schedule) else Constant(self.after)
         first, later = after(0), after(xp.maximum(step - float(self.steps), 0.0))
         rising = self.start + (first - self.start) * (step / self.steps)
         return xp.where(step < self.steps, rising, later)
-
-
-@dataclass(frozen=True)
-class ReduceOnPlateau(StatefulSchedule):
-    """A value that starts at `initial` and is multiplied by `factor` when the loss stops falling.
-
-    It looks at the mean of the losses of every `every` steps: with as many as an epoch has, at the
-    epoch's. It has fallen if it is below the least one so far by more than `threshold`, relative to
-    that. After more than `patience` looks without, and again after `cooldown` further ones, the
-    value is reduced, not below `minimum`. PyTorch's ReduceLROnPlateau, in its relative mode.
-
-    For learning rates alone. Unlike other schedules it has a state, which is kept in the
-    optimizer's, and `Optimizer.update` has to be given `value=`, the loss.
-
-    initial: a number or a schedule.
-
-    >>> import numpy as np
-    >>> plateau, loss = ReduceOnPlateau(0.1, factor=0.5, patience=1), np.asarray(3.0)
-    >>> state = plateau.init(loss)
-    >>> for _ in range(3):
-    ...     state = plateau.observe(state, loss)
-    >>> float(plateau(np.asarray(3.0), state))
-    0.05
-    """
-
-    needs: ClassVar[frozenset[str]] = frozenset({"value"})
-
-    initial: "float | Schedule"
-    _: KW_ONLY
-    factor: float = 0.1
-    patience: int = 10
-    threshold: float = 1e-4
-    cooldown: int = 0
-    every: int = 1
-    minimum: float = 0.0
-
-    def __post_init__(self) -> None:
-        expected = "a number of 0 or more, or a schedule without a state"
-        require(self, "initial", lambda a: is_plain_schedule(a) or NOT_NEGATIVE[0](a), expected)
-        require(self, "factor", lambda f: is_number(f) and 0 < f < 1, "a number above 0, below 1")
-        for name in ("patience", "cooldown"):
-            require(self, name, lambda n: n == 0 or _is_count(n), "a whole number of 0 or more")
-        require(self, "every", *COUNT)
-        for name in ("threshold", "minimum"):
-            require(self, name, *NOT_NEGATIVE)
-
-    def init(self, like: Array) -> dict[str, Array]:
-        """The state to start from; 0-d arrays of the dtype and on the device of `like`."""
-        xp = namespace(like)
-
-        def number(value: float) -> Array:
-            return xp.full((), value, dtype=like.dtype, device=like.device)
-
-        return {
-            "scale": number(1.0),
-            "best": number(math.inf),
-            "bad": number(0.0),
-            "cooldown": number(0.0),
-            "sum": number(0.0),
-            "count": number(0.0),
-        }
-
-    def observe(self, state: dict[str, Array], value: Array) -> dict[str, Array]:
-        """The state after one more loss."""
-        xp = namespace(value, *state.values())
-        if value.dtype != state["sum"].dtype:
-            value = xp.astype(value, state["sum"].dtype)
-        total, count = xp.add(state["sum"], value), state["count"] + 1.0
-        zero = xp.zeros_like(total)
-        fell = total / self.every < state["best"] * (1.0 - self.threshold)
-        bad = xp.where(fell, zero, state["bad"] + 1.0)
-        cooling = state["cooldown"] > 0.0
-        bad = xp.where(cooling, zero, bad)
-        cooldown = xp.where(cooling, state["cooldown"] - 1.0, state["cooldown"])
-        reduced = bad > float(self.patience)
-        seen = {
-            "scale": xp.where(reduced, state["scale"] * self.factor, state["scale"]),
-            "best": xp.where(fell, total / self.every, state["best"]),
-            "bad": xp.where(reduced, zero, bad),
-            "cooldown": xp.where(reduced, zero + float(self.cooldown), cooldown),
-            "sum": zero,
-            "count": zero,
-        }
-        if self.every == 1:
-            return seen
-        waiting = state | {"sum": total, "count": count}
-        looked = count >= float(self.every)
-        return {name: xp.where(looked, seen[name], waiting[name]) for name in state}
-
-    def __call__(self, step: Any, state: dict[str, Array] | None = None) -> Any:
-        """The value at this step in this state; `initial`'s without one."""
-        xp = _functions(step)
-        first = self.initial(step) if isinstance(self.initial, Schedule) else self.initial
-        if state is None:
-            return first
-        value = first * state["scale"]
-        if not self.minimum:
-            return value
-        # PyTorch's: what is below the minimum from the start is left there.
-        return xp.where(state["scale"] < 1.0, xp.maximum(value, self.minimum), value)
 
 
 def is_plain_schedule(value: Any) -> bool:

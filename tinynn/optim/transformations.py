@@ -15,6 +15,13 @@ from .base import Array, AtStep, GradientTransformation, Number, Slots, State, c
 class ClipByValue(GradientTransformation):
     """Clip each entry of a gradient to [-limit, limit].
 
+    Parameters
+    ----------
+    limit
+        The largest absolute value of an entry: a number, or a schedule of it.
+
+    Examples
+    --------
     >>> import numpy as np
     >>> gradients, _ = ClipByValue(1.0).update([np.asarray([-3.0, 0.5])], {}, [np.zeros(2)])
     >>> gradients[0].tolist()
@@ -34,6 +41,13 @@ class ClipByValue(GradientTransformation):
 class ClipByNorm(GradientTransformation):
     """Scale each gradient down to the norm `limit` where its own is larger.
 
+    Parameters
+    ----------
+    limit
+        The largest norm of a gradient: a number, or a schedule of it.
+
+    Examples
+    --------
     >>> import numpy as np
     >>> gradients, _ = ClipByNorm(5.0).update([np.asarray([6.0, 8.0])], {}, [np.zeros(2)])
     >>> gradients[0].round(5).tolist()
@@ -55,6 +69,13 @@ class ClipByGlobalNorm(GradientTransformation):
 
     Source: Pascanu et al. 2012, arXiv:1211.5063; the 1e-6 that guards the division is PyTorch's.
 
+    Parameters
+    ----------
+    limit
+        The largest norm of all gradients together: a number, or a schedule of it.
+
+    Examples
+    --------
     >>> import numpy as np
     >>> gradients, _ = ClipByGlobalNorm(5.0).update([np.asarray([6.0, 8.0])], {}, [np.zeros(2)])
     >>> gradients[0].round(5).tolist()
@@ -90,6 +111,13 @@ class L1(GradientTransformation):
 
     `Masked(L1(0.1), "*.weight")` leaves the others out.
 
+    Parameters
+    ----------
+    strength
+        0 or more: a number, or a schedule of it.
+
+    Examples
+    --------
     >>> import numpy as np
     >>> gradients, _ = L1(0.5).update([np.zeros(2)], {}, [np.asarray([-3.0, 3.0])])
     >>> gradients[0].tolist()
@@ -114,6 +142,13 @@ class L2(GradientTransformation):
     `Masked(L2(0.1), "*.weight")` leaves the others out. After the moments, as in
     `Chain(ScaleByAdam(), L2(0.1), SGD(0.01))`, it is the weight decay of AdamW.
 
+    Parameters
+    ----------
+    strength
+        0 or more: a number, or a schedule of it.
+
+    Examples
+    --------
     >>> import numpy as np
     >>> gradients, _ = L2(0.5).update([np.zeros(2)], {}, [np.asarray([-3.0, 3.0])])
     >>> gradients[0].tolist()
@@ -132,6 +167,13 @@ class L2(GradientTransformation):
 class Scale(GradientTransformation):
     """Multiply each gradient by a factor.
 
+    Parameters
+    ----------
+    factor
+        A number, or a schedule of it.
+
+    Examples
+    --------
     >>> import numpy as np
     >>> Scale(0.5).update([np.ones(2)], {}, [np.zeros(2)])[0][0].tolist()
     [0.5, 0.5]
@@ -151,6 +193,15 @@ class Momentum(GradientTransformation):
 
     v = decay * v + g in place of g; nesterov: g + decay * v. optax calls it `trace`.
 
+    Parameters
+    ----------
+    decay
+        What remains of the sum in each step: a number, or a schedule of it.
+    nesterov
+        Give g + decay * v in place of v.
+
+    Examples
+    --------
     >>> import numpy as np
     >>> momentum, params = Momentum(0.5), [np.zeros(1)]
     >>> gradients, state = momentum.update([np.ones(1)], momentum.init(params), params)
@@ -181,6 +232,19 @@ class ScaleByAdam(GradientTransformation):
     That is the running mean over the root of the running mean square:
     `Chain(ScaleByAdam(), SGD(0.001))` is `Adam(0.001)`.
 
+    Parameters
+    ----------
+    beta1
+        The decay of the running mean: a number, or a schedule of it.
+    beta2
+        The decay of the running mean square: a number, or a schedule of it.
+    epsilon
+        What is added to the root: a number, or a schedule of it.
+    amsgrad
+        Divide by the root of the largest mean square so far.
+
+    Examples
+    --------
     >>> import numpy as np
     >>> adam, params = ScaleByAdam(), [np.zeros(1)]
     >>> adam.update([np.asarray([-7.0])], adam.init(params), params)[0][0].round(6).tolist()

@@ -72,5 +72,11 @@ def scatter_add(x: Any, indices: Any, updates: Any, *, axis: int = 0) -> Any:
 
 @differentiable(CONSTANT)
 def stop_gradient(x: Any) -> Any:
-    """Return `x`, treated as a constant by every derivative."""
+    """Return `x`, treated as a constant by every derivative.
+
+    Parameters
+    ----------
+    x
+        (...) of any dtype.
+    """
     return x

@@ -25,6 +25,11 @@ __all__ = [
 def from_config(config: Mapping[str, Any]) -> TablePreparation:
     """Build the preparation that `TablePreparation.to_config` described.
 
+    Parameters
+    ----------
+    config
+        As that method gives it.
+
     Raises
     ------
     ValueError

@@ -82,7 +82,11 @@ def fit_table(
         The column to predict. Texts, booleans and few whole numbers are classes, others are
         numbers; rows in which it is missing are left out.
     net
-        The network; None makes hidden layers of the widths `hidden`, with relu and `dropout`.
+        The network; None makes hidden layers with relu.
+    hidden
+        The widths of those layers.
+    dropout
+        The share of their outputs that is dropped in training; 0 for none.
     loss
         A name; None is "cross_entropy" for classes and "squared_error" for numbers.
     label_smoothing

@@ -23,14 +23,23 @@ def load(
     dtype: Any = None,
     preparation: Callable[[Mapping[str, Any]], Preparation] | None = None,
 ) -> Any:
-    """Read a model that `Model.save` wrote, onto any backend (None: the host's library).
+    """Read a model that `Model.save` wrote, or a stack that `ModelStack.save` did, onto any backend.
 
-    A file that `ModelStack.save` wrote gives a `ModelStack`.
+    Nothing is ever imported by a name from a file.
 
-    `dtype` is that of the floating-point parameters, if not the file's. `custom` gives the layers,
-    functions, losses and metrics that are the user's own, by name. Nothing is ever imported by a
-    name from a file. `preparation` makes the model's preparation of what the file says of it;
-    `tinynn.load` gives that of `tinynn.tabular`.
+    Parameters
+    ----------
+    path
+        The file.
+    backend
+        Where the model is to be; None is the host's own library.
+    custom
+        Name -> the layers, functions, losses and metrics that are the user's own.
+    dtype
+        Of the floating-point parameters; None is the file's.
+    preparation
+        Makes the model's preparation of what the file says of it; `tinynn.load` gives that of
+        `tinynn.tabular`.
 
     Raises
     ------

@@ -101,7 +101,14 @@ def prepare(
     dtype: Any = None,
     compute_dtype: Any = None,
 ) -> Problem:
-    """Check the arguments of `fit` that say what is trained on what, and bring them together."""
+    """Check the arguments of `fit` that say what is trained on what, and bring them together.
+
+    Parameters
+    ----------
+    net, X, y, loss, optimizer, batch_size, validation, seed, metrics, sample_weight, shuffle, params
+    state, backend, dtype, compute_dtype
+        As `tinynn.fit` has them.
+    """
     _check_net(net)
     check_whole(batch_size=batch_size, seed=seed)
     _check_validation(validation)

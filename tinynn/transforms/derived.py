@@ -83,6 +83,13 @@ def _basis(x: Any) -> Any:
 def hessian(f: Callable[..., Any], argnum: int = 0) -> Callable[..., Any]:
     """A function that returns all second derivatives of a scalar function of one array.
 
+    Parameters
+    ----------
+    f
+        A function that returns a 0-d array.
+    argnum
+        Which argument is the array, by its place.
+
     Returns
     -------
     callable

@@ -185,6 +185,13 @@ class _GlobalPool(Layer):
 class GlobalAvgPool(_GlobalPool):
     """The mean of each channel over all spatial axes: the output is (batch, channels).
 
+    Parameters
+    ----------
+    channels
+        "last" or "first": where the axis of the channels is.
+
+    Examples
+    --------
     >>> import numpy as np
     >>> GlobalAvgPool()({}, np.ones((2, 8, 8, 4))).shape
     (2, 4)
@@ -199,6 +206,13 @@ class GlobalMaxPool(_GlobalPool):
 
     Equal elements share the gradient, as in a maximum over an axis.
 
+    Parameters
+    ----------
+    channels
+        "last" or "first": where the axis of the channels is.
+
+    Examples
+    --------
     >>> import numpy as np
     >>> GlobalMaxPool()({}, np.ones((2, 8, 8, 4))).shape
     (2, 4)
@@ -250,6 +264,15 @@ class AdaptiveAvgPool(_AdaptivePool):
 class AdaptiveMaxPool(_AdaptivePool):
     """The largest of the windows of `AdaptiveAvgPool`.
 
+    Parameters
+    ----------
+    size
+        Windows along each axis; a number for all axes.
+    channels
+        "last" or "first": where the axis of the channels is.
+
+    Examples
+    --------
     >>> import numpy as np
     >>> AdaptiveMaxPool((2, 1))({}, np.ones((2, 8, 7, 4))).shape
     (2, 2, 1, 4)
