@@ -12,7 +12,7 @@ from tinynn.compiler.rewrite import difference
 from tinynn.data import Samples
 from tinynn.training.batches import Batches, Epoch
 from tinynn.training.progress import Bar
-from tinynn.training.step import Carry, TrainingStep
+from tinynn.training.step import RECORDED_NEEDS, Carry, TrainingStep
 from tinynn.transforms.graph import Graph
 from tinynn.transforms.record import RecordingError, record
 
@@ -62,7 +62,7 @@ class Compiled:
 
     def _program(self, size: int, carry: Carry, *, again: bool = True) -> Loop:
         """The program for batches of this size; `again`: record it twice, to see it is the same."""
-        if unrecorded := set(getattr(self.step.optimizer, "needs", ())) - {"value"}:
+        if unrecorded := set(getattr(self.step.optimizer, "needs", ())) - RECORDED_NEEDS:
             raise RecordingError(
                 f"the optimizer needs {', '.join(sorted(unrecorded))}, which a recorded step lacks"
             )
