@@ -106,7 +106,7 @@ def test_gradient_is_that_of_differences(
     assert_matches_differences(weighed(name), (x,), backend)
 
 
-@pytest.mark.only("jax")
+@pytest.mark.only("jax-x64")
 @pytest.mark.parametrize("name", EVERY)
 def test_gradient_is_that_of_jax(name: str, backend: backends.Backend) -> None:
     x = backend.asarray(DATA)
@@ -120,7 +120,7 @@ def test_gradient_is_that_of_torch(name: str, backend: backends.Backend, float_d
     assert_matches_library(weighed(name), torch_gradient, (x,), backend)
 
 
-@pytest.mark.only("jax")
+@pytest.mark.only("jax-x64")
 @pytest.mark.parametrize("name", sorted(EVERY.keys() - NOT_OF_JAX))
 def test_agrees_with_jax_nn(name: str, backend: backends.Backend) -> None:
     """At the kinks too."""

@@ -29,7 +29,7 @@ class Flatten(Layer):
 
 @dataclass(frozen=True)
 class Reshape(Layer):
-    """Give each sample another shape, (batch, ...) -> (batch, *shape). No parameters.
+    """Give each sample another shape; the axis of the batch stays. No parameters.
 
     Parameters
     ----------

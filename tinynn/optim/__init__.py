@@ -18,6 +18,7 @@ from .base import GradientTransformation, Optimizer
 from .composed import Accumulate, Averaged, Chain, Groups, Masked, averaged_params, freeze
 from .lbfgs import LBFGS
 from .rates import learning_rates, set_learning_rate
+from .scaling import LossScaling, loss_scale
 from .schedules import (
     Constant,
     CosineDecay,
@@ -66,6 +67,7 @@ __all__ = [
     "Groups",
     "InverseScaling",
     "Lion",
+    "LossScaling",
     "Masked",
     "Momentum",
     "NAdam",
@@ -85,6 +87,7 @@ __all__ = [
     "from_config",
     "get",
     "learning_rates",
+    "loss_scale",
     "set_learning_rate",
     "to_config",
 ]

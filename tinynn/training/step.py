@@ -7,10 +7,14 @@ from typing import Any, NamedTuple
 from tinynn import tree
 from tinynn.data import Samples
 from tinynn.layers import run
+from tinynn.optim import loss_scale
+from tinynn.trace import namespace
 from tinynn.trace.scopes import scopes
 from tinynn.transforms import value_and_grad
 
 Tree = Any
+#: Of what optimizers need, the part that a recorded step can give.
+RECORDED_NEEDS = frozenset({"value", "loss_scale"})
 
 
 class Carry(NamedTuple):
@@ -90,8 +94,16 @@ class TrainingStep:
 
     def gradients(self, carry: Carry, batch: Samples, key: Any) -> tuple[Any, Tree, Tree]:
         """(loss, new state, gradients by the parameters)."""
-        differentiated = value_and_grad(self.objective, has_aux=True)
-        (value, state), gradients = differentiated(carry.params, carry.state, batch, key)
+        needs = getattr(self.optimizer, "needs", ())
+        scale = loss_scale(carry.optimizer_state) if "loss_scale" in needs else None
+
+        def objective(params: Tree) -> tuple[Any, tuple[Any, Tree]]:
+            value, state = self.objective(params, carry.state, batch, key)
+            return value if scale is None else value * scale, (value, state)
+
+        (_, (value, state)), gradients = value_and_grad(objective, has_aux=True)(carry.params)
+        if scale is not None:
+            gradients = tree.map(lambda g: namespace(g, scale).divide(g, scale), gradients)
         if self.reduce_gradients is not None:
             gradients = self.reduce_gradients(gradients)
         return value, state, gradients
@@ -115,6 +127,8 @@ class TrainingStep:
 
         have = {"value": value, "value_and_grad": again}
         needs = getattr(self.optimizer, "needs", ())
+        if "loss_scale" in needs:
+            have["loss_scale"] = loss_scale(carry.optimizer_state)
         return {name: have[name] for name in ("value", *needs)} if needs else {}
 
 

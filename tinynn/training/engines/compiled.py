@@ -12,7 +12,7 @@ from tinynn.compiler.train_loop import TrainLoop
 from tinynn.data import Samples
 from tinynn.training.batches import Batches, Epoch
 from tinynn.training.progress import Bar
-from tinynn.training.step import Carry, TrainingStep
+from tinynn.training.step import RECORDED_NEEDS, Carry, TrainingStep
 from tinynn.transforms.graph import Graph
 from tinynn.transforms.record import RecordingError, record
 
@@ -164,7 +164,7 @@ def recorded(step: Any, backend: Any, *arguments: Any) -> Graph:
 
 def check_needs(optimizer: Any) -> None:
     """RecordingError for an optimizer that needs more than a recorded step gives it."""
-    if unrecorded := set(getattr(optimizer, "needs", ())) - {"value"}:
+    if unrecorded := set(getattr(optimizer, "needs", ())) - RECORDED_NEEDS:
         raise RecordingError(
             f"the optimizer needs {', '.join(sorted(unrecorded))}, which a recorded step lacks"
         )
