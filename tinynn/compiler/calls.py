@@ -64,7 +64,7 @@ class Buffer(Variable):
 
 @dataclass(eq=False)
 class Value:
-    """Where a program has a value of the graph.
+    """A value of the graph, as a program has it.
 
     Attributes
     ----------
@@ -442,7 +442,7 @@ class CallEmitter:
 
 
 def _argument(leaf: Any, args: list[Any], node: Node) -> Any:
-    """What stands in a template's place for an argument or a keyword."""
+    """The operand in a template's place for an argument or a keyword."""
     if isinstance(leaf, Arg):
         return args[leaf.place]
     if isinstance(leaf, Kwarg):

@@ -26,9 +26,12 @@ _MANY = 32
 class Compiled:
     """A function that is recorded once for every signature, and runs as a program after that.
 
-    Attributes:
-        source: the newest program, as Python; None before the first call.
-        graph: the calls it makes, as a graph.
+    Attributes
+    ----------
+    source
+        The newest program, as Python; None before the first call.
+    graph
+        The calls it makes, as a graph.
     """
 
     def __init__(self, f: Callable[..., Any], check_finite: bool = False) -> None:
@@ -82,8 +85,10 @@ class Compiled:
 class Specialization:
     """The program for one signature.
 
-    Attributes:
-        outside: the arrays from outside that it reads.
+    Attributes
+    ----------
+    outside
+        The arrays from outside that it reads.
     """
 
     def __init__(self, f: Callable[..., Any], args: Any, check: bool, followed: bool) -> None:
@@ -135,7 +140,7 @@ class Specialization:
 
     @property
     def current(self) -> bool:
-        """Whether the arrays from outside are the ones that were recorded."""
+        """True if the arrays from outside are the ones that were recorded."""
         return not self._wrapped or all(constant.current for constant in self._wrapped)
 
     def _statements(self) -> list[Statement]:
@@ -165,7 +170,7 @@ class Specialization:
         return self.structure.unflatten(self.run([plain(leaves[place]) for place in self.places]))
 
     def is_followed(self, given: list[Any]) -> bool:
-        """Whether the library follows these inputs, or what the program reads from outside."""
+        """True if the library follows these inputs, or what the program reads from outside."""
         return self._followed is not None and self._followed([*given, *self.outside])
 
     def run(self, given: list[Any]) -> Any:
@@ -179,7 +184,7 @@ class Specialization:
         return outs
 
     def _checked(self, *given: Any) -> tuple[Any, ...]:
-        """What the program gives, call by call; FloatingPointError if that is not finite."""
+        """The program's results, call by call; FloatingPointError if they are not finite."""
         outs = check_outputs(self.graph, given)
         pairs = zip(outs, self._shared, strict=True)
         return tuple(self._copied(out) if shared else out for out, shared in pairs)
@@ -199,9 +204,12 @@ class Specialization:
 def _shared_anew(before: list[Any], outputs: list[Any]) -> list[bool]:
     """Which outputs the passes have made the memory of an argument, or of an output before them.
 
-    Args:
-        before: the values whose memory they were when the function was recorded.
-        outputs: what they are now.
+    Parameters
+    ----------
+    before
+        The values whose memory they were when the function was recorded.
+    outputs
+        What they are now.
     """
     after, shared = list(map(root, outputs)), []
     for place, mine in enumerate(after):
@@ -212,12 +220,12 @@ def _shared_anew(before: list[Any], outputs: list[Any]) -> list[bool]:
     return shared
 
 
-# What tells of a kind of arrays whether they are followed.
+# For each kind of arrays, a function that is true of those that are followed.
 _FOLLOWERS: dict[type, Callable[[Any], bool]] = {}
 
 
 def _is_followed(leaves: Any) -> bool:
-    """Whether the arrays' library follows what is done with them, for derivatives of its own."""
+    """True if the arrays' library follows what is done with them, for derivatives of its own."""
     values = [plain(leaf) for leaf in leaves]
     array = next((value for value in values if hasattr(value, "dtype")), None)
     if array is None:
@@ -234,7 +242,7 @@ def _is_input(leaf: Any) -> bool:
 
 
 def _signature(leaf: Any) -> Any:
-    """What a program depends on: of arrays and floats not the values, of everything else those."""
+    """The key of an argument: of arrays and floats not the values, of everything else those."""
     leaf = plain(leaf)
     if hasattr(leaf, "dtype"):
         return type(leaf), leaf.dtype, leaf.shape, str(getattr(leaf, "device", ""))

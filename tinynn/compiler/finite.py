@@ -10,11 +10,16 @@ from tinynn.transforms.graph import Constant, Graph, Input, Node
 def first_nonfinite(graph: Graph, values: Sequence[Any]) -> Node | None:
     """The first operation with a non-finite result, among those that made an output non-finite.
 
-    Args:
-        graph: a recorded function.
-        values: an array for each of its inputs, in order.
+    Parameters
+    ----------
+    graph
+        A recorded function.
+    values
+        An array for each of its inputs, in order.
 
-    Returns:
+    Returns
+    -------
+    Node or None
         The node, whose `origin` names the layer and the line; an Input or Constant where NaN or
         infinity came from outside; None if the outputs are finite. What is infinite on the way and
         does no harm, as exp(1000) in 1 / (1 + exp(1000)), is not named.

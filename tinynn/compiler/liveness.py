@@ -22,7 +22,7 @@ class Stage(IntEnum):
 
 
 def is_view(node: Any) -> bool:
-    """Whether the result is the memory of its first argument, looked at in another way."""
+    """True if the result is the memory of its first argument, looked at in another way."""
     if not is_call(node) or not isinstance(node.args[0] if node.args else None, Node):
         return False
     return node.name in VIEWS or (node.name == "getitem" and not _picks(node.kwargs["key"]))
@@ -40,7 +40,7 @@ def _picks(key: Any) -> bool:
 
 
 def each_alone(node: Node) -> bool:
-    """Whether the scalar call can be vectorised: a vector of arguments gives the results."""
+    """True if the scalar call can be vectorised: a vector of arguments gives the results."""
     return node.shape == () and (elementwise(node) or node.name == "astype")
 
 
@@ -60,12 +60,18 @@ def counted(inputs: list[Input], graph: Graph) -> dict[int, float]:
 class Liveness:
     """When each value of a graph is computed, and when it is read for the last time.
 
-    Args:
-        graph: the program of one step.
-        streams: the inputs that are given anew for every batch.
-        counters: the nodes that are a counter's value after a step.
-        fresh: whether a call's result is memory of its own. Any other may be its argument's.
-        loop: whether the program repeats its step, or is called once at a time.
+    Parameters
+    ----------
+    graph
+        The program of one step.
+    streams
+        The inputs that are given anew for every batch.
+    counters
+        The nodes that are a counter's value after a step.
+    fresh
+        True if a call's result is memory of its own. Any other may be its argument's.
+    loop
+        True if the program repeats its step, or is called once at a time.
     """
 
     def __init__(
@@ -116,5 +122,5 @@ class Liveness:
         return self.seen.get(id(node), {id(node)})
 
     def dies_at(self, node: Node, place: int) -> bool:
-        """Whether the value's memory is not read after the call at this place."""
+        """True if the value's memory is not read after the call at this place."""
         return all(self.last.get(each, -1) <= place for each in self.sees(node))

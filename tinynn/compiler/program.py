@@ -25,7 +25,7 @@ class Program:
         return _names(self._code)
 
     def __call__(self, bound: dict[str, Any]) -> dict[str, Any]:
-        """What the source defines; names that are not bound are taken from the library."""
+        """The names that the source defines; what is not bound comes from the library."""
         scope = dict(bound)
         for name in self.names:
             if name not in scope and hasattr(self._library, name):

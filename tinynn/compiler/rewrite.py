@@ -1,4 +1,4 @@
-"""What passes are made of: walking a graph and building the next one."""
+"""The parts of passes: walking a graph and building the next one."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -55,8 +55,10 @@ def rewritten(graph: Graph, visit: Visit, instead: Mapping[int, Node] | None = N
     Where it makes nothing new, the graph itself. A node with an effect is not visited: it stays, in
     its order, with its new arguments.
 
-    Args:
-        instead: calls that take the place of inputs or constants, by the id of those.
+    Parameters
+    ----------
+    instead
+        Calls that take the place of inputs or constants, by the id of those.
     """
     builder = Builder(graph.space)
     new: dict[int, Any] = dict(instead or {})  # what takes the place of values, by their id
@@ -86,10 +88,12 @@ def _with_new(node: Node, new: Mapping[int, Any]) -> Node:
 
 
 def difference(first: Graph, second: Graph, read: Callable[[Any], Any]) -> str:
-    """Where two recordings of one function differ, in words; empty if they do not.
+    """The place where two recordings of one function differ, in words; empty if they do not.
 
-    Args:
-        read: an array's values on the host.
+    Parameters
+    ----------
+    read
+        An array's values on the host.
     """
     places: dict[int, Any] = {}
     for graph in (first, second):
@@ -127,17 +131,17 @@ def _same(a: Any, b: Any) -> Any:
 
 
 def is_call(value: Any) -> bool:
-    """Whether it is the result of a call, no input, constant or number."""
+    """True if it is the result of a call, no input, constant or number."""
     return isinstance(value, Node) and not isinstance(value, _GIVEN)
 
 
 def is_number(value: Any) -> bool:
-    """Whether it is a Python number, known for good: none that follows the batch."""
+    """True if it is a Python number, known for good: none that follows the batch."""
     return isinstance(value, _NUMBERS) and not isinstance(value, _NO_NUMBERS)
 
 
 def elementwise(node: Any) -> bool:
-    """Whether each element of the result depends on the elements at its place alone."""
+    """True if each element of the result depends on the elements at its place alone."""
     if not is_call(node) or node.effect is not Effect.NONE:
         return False
     return batching.batcher_of(node.function) is batching.elementwise

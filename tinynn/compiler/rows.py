@@ -23,9 +23,12 @@ from tinynn.transforms.record import record
 class Mixing:
     """Where rows of one batch meet.
 
-    Attributes:
-        where: the call, its layer and the line of the user's code.
-        certain: rows do meet there; else nobody can tell.
+    Attributes
+    ----------
+    where
+        The call, its layer and the line of the user's code.
+    certain
+        Rows do meet there; else nobody can tell.
     """
 
     where: str
@@ -87,7 +90,7 @@ def _axis(node: Node) -> int | None:
 
 
 def _is_alone(node: Node, axes: dict[int, int]) -> bool | None:
-    """Whether a row of the result follows from the same row of the arguments; None: unknown.
+    """True if a row of the result follows from the same row of the arguments; None: unknown.
 
     Notes the axis of the rows in the result.
     """
@@ -121,7 +124,7 @@ Given = list["int | None"]
 
 
 def _along_rows(node: Node, given: Given) -> bool | None:
-    """Whether the call keeps rows apart as far as its result's shape does not tell."""
+    """True if the call keeps rows apart as far as its result's shape does not tell."""
     batcher = batching.batcher_of(node.function)
     check = _CHECKS.get(node.function.name) or _OF_BATCHERS.get(batcher)
     return None if check is None else check(node, given)

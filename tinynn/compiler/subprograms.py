@@ -33,8 +33,10 @@ from tinynn.transforms.record import recorded
 class ProgramEmitter(CallEmitter):
     """An emitter whose programs call programs of their own where a call runs graphs.
 
-    Attributes:
-        nested: those programs.
+    Attributes
+    ----------
+    nested
+        Those programs.
     """
 
     nested: tuple[Any, ...] = ()
@@ -58,8 +60,10 @@ class ProgramEmitter(CallEmitter):
 class Scan:
     """A scan for arrays of one set of shapes: `scan(*consts, *carry, *xs)`.
 
-    Attributes:
-        source: the loop, as Python.
+    Attributes
+    ----------
+    source
+        The loop, as Python.
     """
 
     def __init__(self, name: str, backend: Any, node: Node) -> None:
@@ -118,8 +122,10 @@ class Scan:
 class Branches:
     """A call that runs some of its graphs: `cond`, `while_loop`.
 
-    Attributes:
-        source: the graphs' programs, as Python.
+    Attributes
+    ----------
+    source
+        The graphs' programs, as Python.
     """
 
     def __init__(self, name: str, backend: Any, node: Node) -> None:

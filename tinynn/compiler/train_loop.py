@@ -46,18 +46,27 @@ _SMALL = 1024  # elements
 class TrainLoop(ABC):
     """A program that repeats a step over batches.
 
-    Args:
-        graph: one step. Its first outputs are the new values of its first inputs, in order; one
-            more output is a 0-d array that is wanted of every step.
-        kept: how many inputs live on from step to step; the others come with each batch.
-        backend: where it runs.
-        rows: the places, among the inputs that live on, of the parameters, and of what an
-            optimizer keeps of each of them.
+    Parameters
+    ----------
+    graph
+        One step. Its first outputs are the new values of its first inputs, in order; one
+        more output is a 0-d array that is wanted of every step.
+    kept
+        How many inputs live on from step to step; the others come with each batch.
+    backend
+        Where it runs.
+    rows
+        The places, among the inputs that live on, of the parameters, and of what an
+        optimizer keeps of each of them.
 
-    Attributes:
-        graph: the step after all passes.
-        source: the program, as Python.
-        lines: the same, line by line, each with the value of the graph that a step computes in it.
+    Attributes
+    ----------
+    graph
+        The step after all passes.
+    source
+        The program, as Python.
+    lines
+        The same, line by line, each with the value of the graph that a step computes in it.
     """
 
     def __init__(self, graph: Graph, kept: int, backend: Any, rows: Sequence[list[int]]) -> None:
@@ -95,20 +104,22 @@ class TrainLoop(ABC):
         self.kept[:] = self.storage.stored(self.graph.space.xp, values)
         self.bind()
 
-    def copies(self, room: Sequence[Any] | None = None) -> list[Any]:
+    def copies(self, reuse: Sequence[Any] | None = None) -> list[Any]:
         """Copies of what lives on, as it is kept.
 
-        Args:
-            room: earlier copies that are not needed any more, to be overwritten.
+        Parameters
+        ----------
+        reuse
+            Earlier copies that are not needed any more, to be overwritten.
         """
-        if room is None or self.backend.lowering is None:
+        if reuse is None or self.backend.lowering is None:
             return list(map(self._copied, self._shaped()))
-        for old, new in zip(room, self._shaped(), strict=True):
+        for old, new in zip(reuse, self._shaped(), strict=True):
             old[...] = new
-        return list(room)
+        return list(reuse)
 
     def values(self, copies: Sequence[Any] | None = None) -> list[Any]:
-        """What lives on, as it is now or was when it was copied, in the order of `load`."""
+        """The values that live on, as they are now or were when copied, in the order of `load`."""
         copies = self.copies() if copies is None else copies
         return self.storage.values(self.graph.space.xp, copies)
 
@@ -141,10 +152,19 @@ class TrainLoop(ABC):
     def batches(
         self, size: int, rows: Sequence[Any], each: Sequence[Any], together: bool = False
     ) -> Any:
-        """What `run` takes: arrays cut into batches of `size`, and arrays of an entry a step.
+        """The argument of `run`: arrays cut into batches of `size`, and arrays of an entry a step.
 
-        together: whether what follows from each batch alone is computed for all of them at once,
-            which pays from the second time on.
+        Parameters
+        ----------
+        size
+            Of a batch.
+        rows
+            Arrays with a row for each sample.
+        each
+            Arrays with an entry for each step.
+        together
+            Compute what follows from each batch alone for all of them at once, which pays from the
+            second time on.
         """
         stacked = [*_stacked(self.graph.space.xp, size, rows), *each]
         if together and all(map(backends.is_array, stacked)):  # not of batches of sparse rows
@@ -167,18 +187,18 @@ class TrainLoop(ABC):
         return Compiled(vmap(prepare))
 
     def _entries(self, array: Any) -> Sequence[Any]:
-        """What an array holds for each step."""
+        """The entries of an array, one for each step."""
         lowering = self.backend.lowering
         return lowering.entries(array) if lowering else entries(array)
 
     @abstractmethod
     def run(self, batches: Any, times: int = 1) -> Any:
-        """A step for each of the batches, over and over; what was wanted of each: (steps,)."""
+        """A step for each of the batches, over and over; the output of each: (steps,)."""
 
     # Parts of the program.
 
     def ahead(self) -> list[Statement]:
-        """What runs before the steps: once, and the functions whose results the steps take."""
+        """Statements before the steps: what runs once, and functions whose results steps take."""
         statements = self.emitter.statements
         once: list[Statement] = statements[Stage.ONCE]
         once = [*once, Blank()] if once else []
@@ -192,19 +212,19 @@ class TrainLoop(ABC):
         return once
 
     def prepared(self) -> Tuple:
-        """What a step takes of each batch."""
+        """The values that a step takes of each batch."""
         nodes = self.read_in_steps(Stage.BATCH) if self.looks_ahead else self.streams
         return Tuple(self._operands(nodes))
 
     def series(self) -> list[Any]:
-        """What a step takes of what follows from its number alone."""
+        """The values that follow from the number of a step alone, as it takes them."""
         return self._operands(self.read_in_steps(Stage.SERIES)) if self.looks_ahead else []
 
     def _operands(self, nodes: Sequence[Node]) -> list[Any]:
         return [self.emitter.operand(node) for node in nodes]
 
     def read_in_steps(self, when: Stage) -> list[Node]:
-        """What the steps read of the values that are computed so often."""
+        """The values of a stage that steps read."""
         liveness = self.emitter.liveness
         read = {id(output) for output in self.graph.outputs} - self.counts.keys()
         for node in self.graph.nodes:
@@ -219,7 +239,7 @@ class TrainLoop(ABC):
         return [n for n in self.graph.nodes if id(n) in self.counts]
 
     def counted(self, count: int) -> list[Any]:
-        """What follows from the number of the step alone, for each of the steps."""
+        """The values that follow from the number of the step alone, for each of the steps."""
         if "series" not in self.scope:
             return [()] * count
         xp, vectors = self.graph.space.xp, []
@@ -238,7 +258,7 @@ class TrainLoop(ABC):
             self.kept[place] = self.graph.space.xp.asarray(after)
 
     def wanted_of(self, outs: Any) -> Any:
-        """What was wanted of every step, from what the program gave."""
+        """The output of every step, from what the program gave."""
         return outs if self.scale == 1 else outs * self.scale
 
 
@@ -308,7 +328,7 @@ class Scanned(Functional):
 
     counts_ahead = looks_ahead = False
     # How often the batches are gone through in one call: each of these is compiled apart.
-    turns = (512, 16, 1)
+    repeats = (512, 16, 1)
     # Loops by all that they are made of, since compiling one takes a second, and the scopes that
     # keep what is known by its id alive.
     _compiled: ClassVar[dict[Any, tuple[Any, dict[str, Any]]]] = {}
@@ -323,7 +343,7 @@ class Scanned(Functional):
         return super().prepared_graph(graph)
 
     def bind(self) -> None:
-        """What lives on is given in each call."""
+        """Make the function that is given, in each call, what lives on."""
         bound = self.emitter.names.bound
         parts = [(name, self._identity(bound[name])) for name in sorted(bound)]
         key = (self.backend, self.source, *parts)
@@ -349,12 +369,12 @@ class Scanned(Functional):
 
     def run(self, batches: Any, times: int = 1) -> Any:
         outs = []
-        for turns in self.turns:
-            for _ in range(times // turns):
-                kept, out = self._repeat(tuple(self.kept), batches, turns)
+        for repeats in self.repeats:
+            for _ in range(times // repeats):
+                kept, out = self._repeat(tuple(self.kept), batches, repeats)
                 self.kept[:] = kept
                 outs.append(out)
-            times %= turns
+            times %= repeats
         return self.wanted_of(self.graph.space.xp.concat(outs))
 
 
