@@ -382,7 +382,7 @@ def test_arrays_of_two_devices(backend: Backend, x: Any, y: Any, model: Model) -
         ({"validation": "some"}, "validation: expected .* got 'some'"),
         ({"seed": 1.5}, r"seed: expected a whole number, got 1\.5"),
         ({"seed": 2**64}, "seed"),
-        ({"loss": "hinge"}, "loss: expected one of squared_error.*got 'hinge'"),
+        ({"loss": "quality"}, "loss: expected one of squared_error.*got 'quality'"),
         ({"metrics": ["acuracy"]}, "metrics: expected one of accuracy.*got 'acuracy'"),
         ({"optimizer": "adm"}, r"optim\.get: expected .*'adm'.*did you mean 'adam'"),
         ({"loss": SquaredError}, "loss: expected a loss .*its name, .* got <class"),

@@ -70,16 +70,16 @@ def expected(name: str, weight: Any = None) -> float:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_values_are_those_of_the_definition(name: str, backend: Backend, float_dtype: Any) -> None:
-    loss, prediction, target = on(backend, name, float_dtype)
-    rtol = 2e-5 if backend.dtype_name(float_dtype) == "float32" else 1e-12
-    case = CASES[name]
-    values = case.values(loss, case.prediction, case.target)
-    assert_close(loss.values(prediction, target), values, backend, dtype=float_dtype, rtol=rtol)
-    for weight in (None, WEIGHTS[: len(values)]):
-        rest = () if weight is None else (backend.asarray(weight, dtype=float_dtype),)
-        found = loss(prediction, target, *rest)
-        assert_close(found, expected(name, weight), backend, dtype=float_dtype, rtol=rtol)
+def test_values_are_those_of_the_definition(name: str, backend: Backend) -> None:
+    case, exact = CASES[name], backend.name == "numpy"  # torch's are below, in float64
+    values = case.values(case.loss, case.prediction, case.target)
+    for dtype, rtol in (("float32", 2e-5), *[("float64", 1e-12)] * exact):
+        loss, prediction, target = on(backend, name, dtype)
+        assert_close(loss.values(prediction, target), values, backend, dtype=dtype, rtol=rtol)
+        for weight in (None, WEIGHTS[: len(values)]):
+            rest = () if weight is None else (backend.asarray(weight, dtype=dtype),)
+            found = loss(prediction, target, *rest)
+            assert_close(found, expected(name, weight), backend, dtype=dtype, rtol=rtol)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -110,7 +110,7 @@ def test_compiled_it_is_the_same(name: str, backend: Backend) -> None:
             assert_close(found, wanted, backend, rtol=1e-12)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", ["focal, weighed", "kl", "quantiles", "triplet", "ctc"])
 def test_weights_of_zero_are_no_loss(name: str, backend: Backend) -> None:
     loss, prediction, target = on(backend, name, "float32")
     nothing = backend.asarray(np.zeros(len(CASES[name].prediction)), dtype="float32")

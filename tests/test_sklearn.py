@@ -382,7 +382,7 @@ WRONG = {
     "activation": ("rellu", "expected one of elu, .*got 'rellu'"),
     "solver": (Dropout, "expected 'adam', 'sgd', 'lbfgs'"),
     "network": (Linear, "expected a layer, such as"),
-    "loss": ("hinge", "expected None, one of"),
+    "loss": ("quality", "expected None, one of"),
     "alpha": (-1, "expected a number of 0 or more, got -1"),
     "batch_size": (0, "expected 'auto', a whole number of 1 or more"),
     "learning_rate": (0.1, "a schedule is for learning_rate_init"),
