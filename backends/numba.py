@@ -26,9 +26,8 @@ import llvmlite.binding as llvm
 import numpy as np
 
 from backends import openblas, threads
-from backends.lowering import LoopCompiler, Taken
+from backends.lowering import Taken
 from backends.numba_arithmetic import VECTORS
-from backends.numba_random import permutations
 
 # What a kernel's source finds in its module beside the functions of `math`.
 _NUMPY = "bool_ ceil float32 float64 floor int8 int16 int32 int64 rint trunc uint8 uint16 uint32"
@@ -282,6 +281,3 @@ class _Kernel:
 def _room(taken: Taken) -> np.ndarray:
     """Memory for what one network takes."""
     return np.empty((taken.rows.shape[1], *taken.array.shape[1:]), taken.array.dtype)
-
-
-NATIVE = LoopCompiler(build, np.ravel, openblas.products(), permutations=permutations)

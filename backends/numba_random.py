@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from backends import threads
-from backends.numpy_random import PARITY, ROTATIONS
+from backends import openblas, threads
+from backends.lowering import LoopCompiler
+from backends.numba import build
+from backends.random import PARITY, ROTATIONS
 
 
 def _source() -> str:
@@ -47,8 +49,6 @@ def _source() -> str:
 
 @cache
 def _kernel() -> Any:
-    from backends.numba import build
-
     return build(_source(), ("int64", "int32"))
 
 
@@ -62,3 +62,6 @@ def permutations(keys: Any, n: int) -> Any:
     _kernel().each(range(len(keys)), (n, 2), n, 1, words, keys)
     threads.shared(lambda k: words[k].sort(), len(keys))
     return words & 0xFFFFFFFF
+
+
+NATIVE = LoopCompiler(build, np.ravel, openblas.products(), permutations=permutations)

@@ -126,7 +126,7 @@ class NumPy(Backend):
         if find_spec("numba") is None:  # itself half a second, and not always needed
             reason = "compiling loops needs numba, which is not installed"
             raise BackendUnavailable("numpy", reason, "pip install tinynn-xp[numba]")
-        from backends.numba import NATIVE
+        from backends.numba_random import NATIVE
 
         return NATIVE
 
