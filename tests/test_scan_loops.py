@@ -17,7 +17,7 @@ from tests.engines import Interpreted, InterpretedSerially
 from tinynn import initializers, tree
 from tinynn.compiler import pipelines
 from tinynn.compiler.codegen import barriers, interpreter
-from tinynn.compiler.codegen.language import Barrier, Loop, walk
+from tinynn.compiler.codegen.language import Barrier, If, Loop, walk
 from tinynn.compiler.loops import Loops, worth_compiling
 from tinynn.compiler.pushed import entries_computed_in_steps, slices_pushed
 from tinynn.layers import GRU, LSTM, RNN, Bidirectional, Layer, Linear, Scope, Sequential
@@ -88,6 +88,47 @@ def test_recurrent_networks_train_in_loops(
 def test_a_recurrent_network_trains_in_machine_code(backend: Backend) -> None:
     net = Sequential(GRU(2, return_sequences=True, reverse=True), LSTM(2), Linear(2))
     assert_trains_alike(backend, net, X)
+
+
+def branching(w: Any, xs: Any) -> Any:
+    """A step with a branch in a scan and one outside, and with a carry of each rank."""
+
+    def loss(w: Any) -> Any:
+        xp = namespace(w, xs)
+
+        def step(carry: Any, x: Any) -> Any:
+            h, count = carry
+            h = tinynn.cond(xp.sum(h) > 0, lambda h: xp.tanh(h * w), lambda h: xp.sin(h + x), h)
+            return (h, count + xp.sum(x)), h[:1, ...]
+
+        (h, count), ys = tinynn.scan(step, (xs[0, ...], xp.sum(w)), xs)
+        total = xp.sum(h) + xp.sum(ys) * count
+        return tinynn.cond(total > 0, lambda a: a * 2.0, lambda a: -a, total)
+
+    value, slope = tinynn.value_and_grad(loss)(w)
+    return w - 0.01 * slope, value
+
+
+@pytest.mark.only("numpy", "cupy")
+@pytest.mark.reads_scalars
+@pytest.mark.usefixtures("compiler_of_loops")
+@pytest.mark.parametrize(
+    "kind", [Loops, Interpreted, InterpretedSerially], ids=lambda k: k.__name__
+)
+def test_branches(backend: Backend, kind: type[Loops]) -> None:
+    if kind is not Loops and not isinstance(backend, type(NUMPY)):
+        pytest.skip("the interpreter takes NumPy's arrays")
+    w, xs = DRAW.normal(size=(4,)), DRAW.normal(size=(3, 5, 4))
+    with backend.scope():
+        placed = backend.asarray(w), backend.asarray(xs[0])
+        loops = kind(record(branching, *placed), 1, backend, [])
+        loops.load(placed[:1])
+        losses = loops.run(loops.steps(3, [backend.asarray(xs)]))
+    for x, loss in zip(xs, backend.to_host(losses), strict=True):
+        w, value = branching(w, x)
+        np.testing.assert_allclose(loss, value, rtol=1e-9)
+    np.testing.assert_allclose(backend.to_host(loops.values()[0]), w, rtol=1e-9)
+    assert sum(isinstance(each, If) for each in walk(loops.function.body)) >= 3
 
 
 @dataclass(frozen=True)
