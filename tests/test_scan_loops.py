@@ -212,6 +212,22 @@ def test_a_thousand_steps_take_no_longer_than_ten(backend: Backend) -> None:
 
 
 @pytest.mark.only("numpy")
+def test_recording_does_not_warn_of_numbers_that_are_none(backend: Backend) -> None:
+    """A recording carries out one step, of whose results all are alike."""
+
+    def f(h: Any, xs: Any) -> Any:
+        xp = namespace(h, xs)
+        ys = tinynn.scan(lambda h, x: (h + x, h * x), h, xs)[1]
+        return xp.sum(h / xp.std(ys, axis=0))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        expected = tinynn.grad(f)(H[:, :2], XS)
+        found = tinynn.compile(tinynn.grad(f))(H[:, :2], XS)
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
+
+
+@pytest.mark.only("numpy")
 def test_long_sequences_are_worth_compiling(backend: Backend) -> None:
     step, given = step_of(NETS["GRU"], np.ones((4, 100, 3)))
     graph = pipelines.simplified(record(step, *given))
