@@ -323,6 +323,17 @@ def test_products_that_need_not_wait_are_one(backend: Backend) -> None:
 
 
 @pytest.mark.only("numpy")
+def test_what_would_take_much_memory_stays_in_the_steps(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tinynn.compiler.scans._MOST", 50)
+    graph = simplified(tinynn.grad(recurrence, (0, 1)), W, U, H, XS)
+    # But for the sum of products whose factors both scans keep of all steps anyhow.
+    assert products(graph).count("once") == 1
+    assert products(graph).count("in each step") > 4
+
+
+@pytest.mark.only("numpy")
 def test_what_nobody_reads_is_not_computed(backend: Backend) -> None:
     def f(h: Any, xs: Any) -> Any:
         xp = namespace(h, xs)
