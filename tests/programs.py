@@ -275,7 +275,10 @@ class Program:
             return
         if any(np.min(np.abs(m), initial=1.0) < CLEAR for m in margins):
             return
-        if max(np.max(np.abs(value)) for value in values) > LARGEST:
+        largest = max(np.max(np.abs(value)) for value in values)
+        if "scan" in text and largest > 4 * LARGEST:  # the rounding of its steps would be seen
+            return
+        if largest > LARGEST:
             text = f"{self.draw.choice(('xp.tanh', 'xp.sin'))}({text})"
             values = self._carried_out(text)
         name = f"v{len(self.lines)}"

@@ -13,7 +13,7 @@ from tinynn.compiler.train_loop import TrainLoop
 
 # How many programs each library gets; compiling loops or a scan takes seconds.
 SEEDS = {"numpy": 48, "array_api_strict": 12, "torch": 24, "jax": 2, "dpnp": 4, "cupy": 12}
-LOOPS, INTERPRETED, SCANS = 16, 64, 24
+LOOPS, INTERPRETED, SCANS = 16, 64, 12
 # What loops have no words for, or the derivatives of it.
 NOT_IN_LOOPS = frozenset(
     """take take_along_axis sort flip roll stack cumulative_sum cumulative_prod tril triu repeat inv

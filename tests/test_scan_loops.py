@@ -17,7 +17,7 @@ from tests.engines import Interpreted, InterpretedSerially
 from tinynn import initializers, tree
 from tinynn.compiler import pipelines
 from tinynn.compiler.codegen import barriers, interpreter
-from tinynn.compiler.codegen.language import Barrier, Loop, walk
+from tinynn.compiler.codegen.language import Barrier, If, Loop, walk
 from tinynn.compiler.loops import Loops, worth_compiling
 from tinynn.compiler.pushed import entries_computed_in_steps, slices_pushed
 from tinynn.layers import GRU, LSTM, RNN, Bidirectional, Layer, Linear, Scope, Sequential
@@ -88,6 +88,47 @@ def test_recurrent_networks_train_in_loops(
 def test_a_recurrent_network_trains_in_machine_code(backend: Backend) -> None:
     net = Sequential(GRU(2, return_sequences=True, reverse=True), LSTM(2), Linear(2))
     assert_trains_alike(backend, net, X)
+
+
+def branching(w: Any, xs: Any) -> Any:
+    """A step with a branch in a scan and one outside, and with a carry of each rank."""
+
+    def loss(w: Any) -> Any:
+        xp = namespace(w, xs)
+
+        def step(carry: Any, x: Any) -> Any:
+            h, count = carry
+            h = tinynn.cond(xp.sum(h) > 0, lambda h: xp.tanh(h * w), lambda h: xp.sin(h + x), h)
+            return (h, count + xp.sum(x)), h[:1, ...]
+
+        (h, count), ys = tinynn.scan(step, (xs[0, ...], xp.sum(w)), xs)
+        total = xp.sum(h) + xp.sum(ys) * count
+        return tinynn.cond(total > 0, lambda a: a * 2.0, lambda a: -a, total)
+
+    value, slope = tinynn.value_and_grad(loss)(w)
+    return w - 0.01 * slope, value
+
+
+@pytest.mark.only("numpy", "cupy")
+@pytest.mark.reads_scalars
+@pytest.mark.usefixtures("compiler_of_loops")
+@pytest.mark.parametrize(
+    "kind", [Loops, Interpreted, InterpretedSerially], ids=lambda k: k.__name__
+)
+def test_branches(backend: Backend, kind: type[Loops]) -> None:
+    if kind is not Loops and not isinstance(backend, type(NUMPY)):
+        pytest.skip("the interpreter takes NumPy's arrays")
+    w, xs = DRAW.normal(size=(4,)), DRAW.normal(size=(3, 5, 4))
+    with backend.scope():
+        placed = backend.asarray(w), backend.asarray(xs[0])
+        loops = kind(record(branching, *placed), 1, backend, [])
+        loops.load(placed[:1])
+        losses = loops.run(loops.steps(3, [backend.asarray(xs)]))
+    for x, loss in zip(xs, backend.to_host(losses), strict=True):
+        w, value = branching(w, x)
+        np.testing.assert_allclose(loss, value, rtol=1e-9)
+    np.testing.assert_allclose(backend.to_host(loops.values()[0]), w, rtol=1e-9)
+    assert sum(isinstance(each, If) for each in walk(loops.function.body)) >= 3
 
 
 @dataclass(frozen=True)
@@ -168,6 +209,22 @@ def test_a_thousand_steps_take_no_longer_than_ten(backend: Backend) -> None:
     assert sizes[10] == sizes[1000]
     assert lines[1000] <= lines[10]  # large products are calls of BLAS
     assert times[1000] < 2 * times[10]
+
+
+@pytest.mark.only("numpy")
+def test_recording_does_not_warn_of_numbers_that_are_none(backend: Backend) -> None:
+    """A recording carries out one step, of whose results all are alike."""
+
+    def f(h: Any, xs: Any) -> Any:
+        xp = namespace(h, xs)
+        ys = tinynn.scan(lambda h, x: (h + x, h * x), h, xs)[1]
+        return xp.sum(h / xp.std(ys, axis=0))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        expected = tinynn.grad(f)(H[:, :2], XS)
+        found = tinynn.compile(tinynn.grad(f))(H[:, :2], XS)
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
 
 
 @pytest.mark.only("numpy")
@@ -263,6 +320,17 @@ def test_products_that_need_not_wait_are_one(backend: Backend) -> None:
     assert products(graph).count("in each step") == 2
     graph = simplified(tinynn.grad(recurrence, (0, 1, 2, 3)), W, U, H[0], XS[:, 0])
     assert products(graph).count("in each step") <= 4
+
+
+@pytest.mark.only("numpy")
+def test_what_would_take_much_memory_stays_in_the_steps(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tinynn.compiler.scans._MOST", 50)
+    graph = simplified(tinynn.grad(recurrence, (0, 1)), W, U, H, XS)
+    # But for products of what is kept of all steps anyhow.
+    assert products(graph).count("once") == 2
+    assert products(graph).count("in each step") == 6
 
 
 @pytest.mark.only("numpy")

@@ -13,13 +13,16 @@ from typing import Any
 
 from tinynn.compiler.liveness import is_view
 from tinynn.compiler.passes import is_itself
-from tinynn.compiler.rewrite import Builder, elementwise, is_call, rewritten
+from tinynn.compiler.rewrite import Builder, elementwise, is_call, rewritten, size
 from tinynn.rules.kinds import axes_of
 from tinynn.transforms.graph import FILL, ITEM, Graph, Input, Node, pruned
 from tinynn.transforms.scan_pullback import Parts
 from tinynn.transforms.subgraph import substituted
 
 Shape = tuple[int, ...]
+
+# Elements: more than that are not kept of all steps at once. Such steps are large by themselves.
+_MOST = 2**24
 
 
 def scans_of(graph: Graph) -> list[Node]:
@@ -120,7 +123,6 @@ class _Steps:
         self._look()
         for place, value in ys.items():
             self.results[place] = self._stacked(value)
-        self._by_place = ys
 
     def _alive(self, carry: list[_Carried], read: set[int], ys: list[Any]) -> list[_Carried]:
         """What is carried and read: by others than its own next value."""
@@ -185,6 +187,9 @@ class _Steps:
 
     def _is_stacked(self, value: Any) -> bool:
         return id(value) in self._batched or any(each is value for each, _ in self._ys)
+
+    def _may_be_stacked(self, value: Any) -> bool:
+        return self._is_stacked(value) or self.length * size(value) <= _MOST
 
     def _once(self, value: Any) -> Any:
         """A value that is the same in every step, outside."""
@@ -295,7 +300,8 @@ class _Steps:
     def _take_out_products(self) -> None:
         new: dict[int, Any] = {}
         for node in self.body.nodes:
-            if self._is_product(node) and id(node) not in self._late:
+            waits = id(node) in self._late or not self._may_be_stacked(node)
+            if self._is_product(node) and not waits:
                 outer = self._for_all(node)
                 if outer is not None:
                     self._take_out(node, outer, self.xs, new)
@@ -326,6 +332,8 @@ class _Steps:
             return None
         left, right = _turned(node.args[0]), node.args[1]
         if left is None or not {id(left), id(right)} <= self._varying:
+            return None
+        if not (self._may_be_stacked(left) and self._may_be_stacked(right)):
             return None
         x, y = (self._flat(self._stacked(value)) for value in (left, right))
         turned = self._new(self.after, "matrix_transpose", x, x.shape[::-1], x)
@@ -360,7 +368,7 @@ class _Steps:
                 continue
             value = pairs[0][0]
             shared = sum(other is item for other in self.results.values())
-            if count[id(value)] != 1 or shared != 1:
+            if count[id(value)] != 1 or shared != 1 or not self._may_be_stacked(value.args[0]):
                 continue
             self._ys.remove(pairs[0])
             rows = self._stacked(value.args[0])

@@ -7,6 +7,7 @@ run above the recording, so their calls are recorded as well.
 
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from functools import cache
 from inspect import Parameter, signature
 from pathlib import Path
@@ -18,6 +19,7 @@ from tinynn.trace import (
     Function,
     Namespace,
     Traced,
+    backend_of,
     example,
     namespace,
     plain,
@@ -57,6 +59,7 @@ class Record(Transformation):
         self.nodes: list[Node] = []
         self.decomposed: set[str] = set()
         self.outside: dict[int, Constant] = {}
+        self.quiet, self.until_end = False, ExitStack()
 
     def process(self, function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         self.require_open(function)
@@ -75,11 +78,18 @@ class Record(Transformation):
             if function.example is None or any(type(value) is Traced for value in values):
                 result = carry_out(function, values, kwargs)
             else:
+                self.invented(values)
                 result = function.example(*values, **kwargs)
         finally:
             scopes.recording, scopes.supposed = around
         node = self.written(function, tuple(map(self.node, args)), kwargs, result)
         return self.wrapped(result, node, function.space or self.space)
+
+    def invented(self, values: list[Any]) -> None:
+        """Do not warn from now on: numbers are not what they will be."""
+        if not self.quiet:
+            self.quiet = True
+            self.until_end.enter_context(backend_of(*values).quiet())
 
     def node(self, value: Any) -> Any:
         """The node of a value in the graph."""
@@ -287,7 +297,8 @@ def recorded(
     around = scopes.recording, scopes.supposed
     scopes.recording, scopes.supposed = trace, supposed or scopes.supposed
     try:
-        result = f(*watched)
+        with trace.until_end:
+            result = f(*watched)
     finally:
         trace.open = False
         scopes.recording, scopes.supposed = around

@@ -80,6 +80,7 @@ def scan(
 
     Notes
     -----
+    A recording carries out the first step alone, since all that it needs of the others is shapes.
     A gradient through it keeps the intermediate results of all steps; of `checkpoint(f)` it keeps
     the carries, and computes the rest again. The names are those of `jax.lax.scan`.
 

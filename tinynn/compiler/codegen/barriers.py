@@ -77,7 +77,7 @@ def _placed(
     for each in statements:
         if isinstance(each, Barrier | Combine):
             open = set()
-        elif isinstance(each, Loop) and any(isinstance(s, _SHARED) for s in walk(each.body)):
+        elif isinstance(each, Loop) and _has_order(each):
             body, after = _placed(each.body, open)
             # The next turn follows the last statement of this one.
             if _placed(body, after)[0] != body:
@@ -102,6 +102,16 @@ def _placed(
                 each, open = If(each.condition, tuple(then), tuple(otherwise)), one | other
         out.append(each)
     return out, open
+
+
+def _has_order(loop: Loop) -> bool:
+    """True if threads have to wait for each other between statements inside, or may have to."""
+    if not any(isinstance(inside, _SHARED) for inside in walk(loop.body)):
+        return False
+    if any(isinstance(inside, Barrier | Combine) for inside in walk(loop.body)):
+        return True
+    every = set(accesses([loop], {}))
+    return any(one.meets(other) for one in every for other in every)
 
 
 Axes = tuple[tuple[Variable, int], ...]

@@ -73,8 +73,7 @@ class Scan:
         homes = dict(zip(map(id, carry), self.carried, strict=True))
         consts = [_reads(block, next(rest), given) for given in self.parts.consts]
         xs = [_reads(block, next(rest), given) for given in self.parts.xs]
-        homes |= {id(value): view for value, view in consts}
-        homes |= {id(value): view.entry(place) for value, view in xs}
+        homes |= dict(consts) | {key: view.entry(place) for key, view in xs}
         body = _copied_out(applied(body, into_loops(self.carries, homes)), self.carries)
         given = list(zip(body.outputs[self.carries :], ys.values(), strict=True))
         changed = {view.base for view in (*self.carried, *ys.values())}
@@ -123,25 +122,22 @@ class Branches:
         )
         return [*before, If(condition, then, otherwise)]
 
-    def _branch(self, graph: Graph, places: list[View]) -> tuple[Statement, ...]:
-        homes = {}
-        for value, given in zip(graph.inputs, self.node.args[1:], strict=True):
-            value, homes[id(value)] = _reads(self.block, value, given)
-        outputs = [graph.outputs[n] for n in self.items]
-        graph = _copied_out(
-            applied(pruned(replace(graph, outputs=outputs)), into_loops(0, homes)), 0
-        )
+    def _branch(self, graph: Graph, places: Sequence[View]) -> tuple[Statement, ...]:
+        operands = zip(graph.inputs, self.node.args[1:], strict=True)
+        homes = dict(_reads(self.block, inner, given) for inner, given in operands)
+        graph = pruned(replace(graph, outputs=[graph.outputs[n] for n in self.items]))
+        graph = _copied_out(applied(graph, into_loops(0, homes)), 0)
         given = list(zip(graph.outputs, places, strict=True))
         return tuple(type(self.block)(self.block.work, graph, 0, homes, given).statements)
 
 
-def _reads(block: Any, value: Node, given: Node) -> tuple[Node, View]:
-    """An input of a graph, and where what is given for it lies."""
+def _reads(block: Any, value: Node, given: Node) -> tuple[int, View]:
+    """The id of an input of a graph, and where what is given for it lies."""
     first = root(given)
     checked = block.work.checked.get(id(first))
     if checked is not None and size(given) == size(first):  # the graph sees all of it
         block.work.checked[id(value)] = checked
-    return value, block.view(given)
+    return id(value), block.view(given)
 
 
 def _copied_out(body: Graph, carries: int) -> Graph:
