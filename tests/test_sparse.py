@@ -74,6 +74,4 @@ def test_a_first_layer_of_another_kind_sees_dense_batches(backend):
     given = {"epochs": 3, "batch_size": 10, "seed": 1, "backend": backend}
     model = fit(net, scipy_sparse.csr_array(DENSE), TARGET, **given)
     dense = fit(net, backend.asarray(DENSE), TARGET, **given)
-    assert_close(
-        model.params["1"]["weight"], backend.to_host(dense.params["1"]["weight"]), backend
-    )
+    assert_close(model.params["1"]["weight"], backend.to_host(dense.params["1"]["weight"]), backend)

@@ -15,7 +15,8 @@ from tinynn.compiler.pipelines import applied, for_library
 from tinynn.compiler.plan import When, root
 from tinynn.compiler.subprograms import ProgramWriter
 from tinynn.compiler.words import Line, bare, commented, indented, listed, source_of
-from tinynn.trace import BASE, Traced, backend_of, plain
+from tinynn.trace import Traced, backend_of, plain
+from tinynn.trace.core import BASE
 from tinynn.transforms.graph import Constant, Graph, Input, Node
 from tinynn.transforms.record import RecordingError, record
 
@@ -25,9 +26,10 @@ _MANY = 32
 class Compiled:
     """A function that is recorded once for every signature, and runs as a program after that.
 
-    Attributes:
-        source: the newest program, as Python; None before the first call.
-        graph: the calls it makes, as a graph.
+    Parameters
+    ----------
+    f, check_finite
+        As `compile` has them.
     """
 
     def __init__(self, f: Callable[..., Any], check_finite: bool = False) -> None:

@@ -10,15 +10,22 @@ from tinynn.transforms.graph import Constant, Graph, Input, Node
 def first_nonfinite(graph: Graph, values: Sequence[Any]) -> Node | None:
     """The first operation with a non-finite result, among those that made an output non-finite.
 
-    Args:
-        graph: a recorded function.
-        values: an array for each of its inputs, in order.
+    Parameters
+    ----------
+    graph
+        A recorded function.
+    values
+        An array for each of its inputs, in order.
 
-    Returns:
-        The node, whose `origin` names the layer and the line; an Input or Constant where NaN or
-        infinity came from outside; None if the outputs are finite. What is infinite on the way and
-        does no harm, as exp(1000) in 1 / (1 + exp(1000)), is not named.
+    Returns
+    -------
+    Node or None
+        Its `origin` names the layer and the line; an Input or Constant where NaN or infinity came
+        from outside; None if the outputs are finite. What is infinite on the way and does no harm,
+        as exp(1000) in 1 / (1 + exp(1000)), is not named.
 
+    Examples
+    --------
     >>> import numpy as np
     >>> from tinynn.transforms.record import record
     >>> f = lambda x: x.__array_namespace__().log(x) + 1
