@@ -24,8 +24,7 @@ from tests.rule_rows import (
     within,
 )
 from tinynn.rules import convolution, special
-from tinynn.trace import getitem
-from tinynn.trace.core import to_device
+from tinynn.trace.core import getitem, to_device
 
 JAX_SIGN = "JAX takes the sign of a complex number for a constant"
 JAX_ACOSH = "JAX has the other branch where the real part is negative"

@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import re
+from enum import Enum
 
 import pytest
 
@@ -29,7 +30,7 @@ def documented(value: object, home: object) -> set[str]:
 def parameters(value: object) -> set[str]:
     """The names in a signature; of a class with none of its own there are none to document."""
     inherited = inspect.isclass(value) and (
-        issubclass(value, BaseException) or getattr(value, "_is_protocol", False)
+        issubclass(value, BaseException | Enum) or getattr(value, "_is_protocol", False)
     )
     try:
         found = {} if inherited else inspect.signature(value).parameters

@@ -15,7 +15,8 @@ import tinynn
 from tests.checks import assert_equal
 from tests.transfers import Transfers
 from tinynn import Namespace, grad
-from tinynn.trace import BASE, Traced, plain
+from tinynn.trace import Traced, plain
+from tinynn.trace.core import BASE
 from tinynn.trace.standard import CREATION, FUNCTIONS, INSPECTION
 
 

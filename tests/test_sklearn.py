@@ -6,6 +6,7 @@ import subprocess
 import sys
 import warnings
 from functools import partial
+from inspect import signature
 from pathlib import Path
 
 import numpy as np
@@ -443,3 +444,13 @@ def test_divergence_is_an_error():
             model.fit(X, NUMBERS)
     with pytest.raises(NotFittedError):
         model.predict(X)
+
+
+def test_the_two_estimators_have_the_same_parameters():
+    """scikit-learn reads them off each signature, so that they are written twice."""
+    classifier, regressor = (
+        {name: each.default for name, each in signature(kind).parameters.items()}
+        for kind in (NetworkClassifier, NetworkRegressor)
+    )
+    assert classifier.pop("class_weight") is None
+    assert classifier == regressor

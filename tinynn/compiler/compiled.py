@@ -26,6 +26,11 @@ _MANY = 32
 class Compiled:
     """A function that is recorded once for every signature, and runs as a program after that.
 
+    Parameters
+    ----------
+    f, check_finite
+        As `compile` has them.
+
     Attributes
     ----------
     source

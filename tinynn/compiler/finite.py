@@ -20,10 +20,12 @@ def first_nonfinite(graph: Graph, values: Sequence[Any]) -> Node | None:
     Returns
     -------
     Node or None
-        The node, whose `origin` names the layer and the line; an Input or Constant where NaN or
-        infinity came from outside; None if the outputs are finite. What is infinite on the way and
-        does no harm, as exp(1000) in 1 / (1 + exp(1000)), is not named.
+        Its `origin` names the layer and the line; an Input or Constant where NaN or infinity came
+        from outside; None if the outputs are finite. What is infinite on the way and does no harm,
+        as exp(1000) in 1 / (1 + exp(1000)), is not named.
 
+    Examples
+    --------
     >>> import numpy as np
     >>> from tinynn.transforms.record import record
     >>> f = lambda x: x.__array_namespace__().log(x) + 1

@@ -24,6 +24,7 @@ def read(
 
     Parameters
     ----------
+    path : the file
     output : the name of the output to be computed; None: "output" if there is one, else the last
         one, which of scikit-learn's classifiers are the probabilities
 

@@ -13,8 +13,8 @@ from typing import Any
 from tinynn.rules import special
 from tinynn.rules.complex import device_of
 from tinynn.rules.kinds import Elementwise, Reduction, rule_of
-from tinynn.trace import Function, getitem
-from tinynn.trace.core import put_back, to_device
+from tinynn.trace import Function
+from tinynn.trace.core import getitem, put_back, to_device
 
 Batcher = Callable[..., Any]
 BATCHING: dict[Any, Batcher] = {}

@@ -9,8 +9,7 @@ from typing import Any
 from tinynn.rules.complex import device_of
 from tinynn.rules.kinds import CONSTANT, RULES, Composed, Linear
 from tinynn.rules.special import scatter_add
-from tinynn.trace import getitem
-from tinynn.trace.core import put_back, to_device
+from tinynn.trace.core import getitem, put_back, to_device
 
 
 def _at(axis: int, key: Any) -> tuple[Any, ...]:

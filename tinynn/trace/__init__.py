@@ -1,7 +1,6 @@
 """The differentiable array, the differentiable namespace over another, and the trace."""
 
 from tinynn.trace.core import (
-    BASE,
     Effect,
     Function,
     Trace,
@@ -9,7 +8,6 @@ from tinynn.trace.core import (
     bottom,
     constant,
     example,
-    getitem,
     is_readable,
     plain,
     regrouped,
@@ -17,7 +15,6 @@ from tinynn.trace.core import (
 from tinynn.trace.namespace import Namespace, backend_of, namespace
 
 __all__ = [
-    "BASE",
     "Effect",
     "Function",
     "Namespace",
@@ -27,7 +24,6 @@ __all__ = [
     "bottom",
     "constant",
     "example",
-    "getitem",
     "is_readable",
     "namespace",
     "plain",

@@ -58,6 +58,17 @@ class Traced(Operators):
     """An array of the standard around a value, which is an array or another Traced.
 
     Every operator, method and namespace function on it ends in `Trace.process`.
+
+    Parameters
+    ----------
+    value
+        An array, or another Traced.
+    trace
+        The application of a transformation that follows it.
+    slot
+        What that transformation knows of it.
+    space
+        The `Namespace` whose functions take it.
     """
 
     __slots__ = ("slot", "space", "trace", "value")
@@ -209,19 +220,22 @@ class Effect(StrEnum):
 class Function:
     """A function of arrays that traces see as one step.
 
-    Args:
-        name: the standard's name of it, or the user's own.
-        raw: what it does to plain arrays: positional arrays, keyword kwargs.
-        space: the namespace whose function it is; None: that of the arrays it is given.
-        call: how it is called. None: all that is given by position is arrays.
-        effect: what it does besides its result. A call with an effect is recorded even if
-            none of its arguments is of the recording, and no pass removes, repeats, merges or
-            moves it across another one. It must not keep or change its arguments.
-
-    Attributes:
-        body: `raw`, as it was given.
-        raw: what to call with plain arrays. It is `body`, unless calls have to be recorded for
-            their effect.
+    Parameters
+    ----------
+    name
+        The standard's name of it, or the user's own.
+    raw
+        What it does to plain arrays: positional arrays, keyword kwargs. The attribute `body` is
+        this; the attribute `raw` is what to call with plain arrays, which is the same unless calls
+        have to be recorded for their effect.
+    space
+        The namespace whose function it is; None: that of the arrays it is given.
+    call
+        How it is called. None: all that is given by position is arrays.
+    effect
+        What it does besides its result. A call with an effect is recorded even if none of its
+        arguments is of the recording, and no pass removes, repeats, merges or moves it across
+        another one. It must not keep or change its arguments.
     """
 
     #: What a recording calls in its place: it gives results of the same shapes and dtypes, sooner.
@@ -321,19 +335,37 @@ def _array_or_none(value: Any) -> bool:
 
 
 def plain(value: Any) -> Any:
-    """The value without the wrapper that changes nothing."""
+    """The value without the wrapper that changes nothing.
+
+    Parameters
+    ----------
+    value
+        Anything.
+    """
     return value.value if type(value) is Traced and value.trace is BASE else value
 
 
 def bottom(value: Any) -> Any:
-    """The library's array under every wrapper."""
+    """The library's array under every wrapper.
+
+    Parameters
+    ----------
+    value
+        Anything.
+    """
     while type(value) is Traced:
         value = value.value
     return value
 
 
 def example(value: Any) -> Any:
-    """A plain array like this one, as its user sees it: the first entry of every batch."""
+    """A plain array like this one, as its user sees it: the first entry of every batch.
+
+    Parameters
+    ----------
+    value
+        An array, wrapped or not.
+    """
     entries = 0
     while type(value) is Traced:
         entries += value.trace.batches
@@ -347,7 +379,13 @@ def example(value: Any) -> Any:
 
 
 def is_readable(value: Any) -> bool:
-    """True if a program may branch on this array: its value is known, and one for all."""
+    """True if a program may branch on this array: its value is known, and one for all.
+
+    Parameters
+    ----------
+    value
+        An array, wrapped or not.
+    """
     while type(value) is Traced:
         if value.trace.hides:
             return False
@@ -356,7 +394,15 @@ def is_readable(value: Any) -> bool:
 
 
 def constant(value: Any, space: Any) -> Any:
-    """An array, or a tuple of them, as Traced that no transformation follows."""
+    """An array, or a tuple of them, as Traced that no transformation follows.
+
+    Parameters
+    ----------
+    value
+        An array, a tuple or list of them, or anything else, which stays as it is.
+    space
+        The `Namespace` that the Traced are of.
+    """
     if type(value) is Traced:
         return value
     if isinstance(value, tuple | list):
@@ -365,7 +411,15 @@ def constant(value: Any, space: Any) -> Any:
 
 
 def regrouped(results: Any, items: list[Any]) -> Any:
-    """The items in a tuple, named tuple or list like `results`."""
+    """The items in a tuple, named tuple or list like `results`.
+
+    Parameters
+    ----------
+    results
+        A tuple, named tuple or list.
+    items
+        As many as it has.
+    """
     kind = type(results)
     return kind(*items) if hasattr(results, "_fields") else kind(items)
 

@@ -212,14 +212,22 @@ def _holds_traced(items: Any) -> bool:
 
 
 def namespace(*arrays: Any) -> Any:
-    """The namespace whose functions take all these arrays; Python scalars and None are passed over.
+    r"""The namespace whose functions take all these arrays.
 
     Differentiable arrays among them: the `Namespace` over their library. Plain arrays only: their
     library's own.
 
-    Raises:
-        TypeError: something is not an array.
-        ValueError: the arrays are of two libraries or on two devices.
+    Raises
+    ------
+    TypeError
+        Something is not an array.
+    ValueError
+        The arrays are of two libraries or on two devices.
+
+    Parameters
+    ----------
+    \*arrays
+        One or more; numbers and None among them are passed over.
     """
     for a in arrays:
         if type(a) is Traced:
@@ -230,5 +238,11 @@ def namespace(*arrays: Any) -> Any:
 
 
 def backend_of(*arrays: Any) -> backends.Backend:
-    """The backend, library and device, on which these arrays live, under any transformation."""
+    r"""The backend, library and device, on which these arrays live, under any transformation.
+
+    Parameters
+    ----------
+    \*arrays
+        One or more; numbers and None among them are passed over.
+    """
     return backends.of(*[bottom(a) for a in arrays if type(a) not in _SCALARS])

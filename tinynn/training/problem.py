@@ -105,8 +105,9 @@ def prepare(
 
     Parameters
     ----------
-    net, X, y, loss, optimizer, batch_size, validation, seed, metrics, sample_weight, shuffle, params
-    state, backend, dtype, compute_dtype
+    net, X, y, loss, optimizer, batch_size, validation, seed, metrics, sample_weight, shuffle
+        As `tinynn.fit` has them.
+    params, state, backend, dtype, compute_dtype
         As `tinynn.fit` has them.
     """
     _check_net(net)

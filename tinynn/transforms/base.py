@@ -7,7 +7,6 @@ from typing import Any
 from tinynn import tree
 from tinynn.rules.kinds import CONSTANT, Composed, Rule, rule_of
 from tinynn.trace import (
-    BASE,
     Function,
     Namespace,
     Trace,
@@ -15,6 +14,7 @@ from tinynn.trace import (
     constant,
     namespace,
 )
+from tinynn.trace.core import BASE
 from tinynn.trace.scopes import Composite, scopes
 
 #: One call, once it was carried out: (rule, function, space, values, slots, result, kwargs),
