@@ -135,12 +135,13 @@ class Emitter:
             return name
         return self.emit("Cast", [name], to=self.dtype(dtype))
 
-    def _initializer(self, constant: Constant, order: Sequence[int] | None = None) -> str:
-        name = self.unique(self._known.get(id(constant.value), "constant"))
+    def _initializer(
+        self, constant: Constant, change: Callable[[Any], Any] = lambda host: host
+    ) -> str:
+        other = f"{self._place[:-1]}.constant" if self._place else "constant"
+        name = self.unique(self._known.get(id(constant.value), other))
         self.dtype(constant.dtype)  # refuse one that ONNX lacks
-        host = self.backend.to_host(constant.value)
-        if order is not None:
-            host = host.transpose(order).copy()
+        host = change(self.backend.to_host(constant.value)).copy()
         self.initializers.append(self.onnx.numpy_helper.from_array(host, name))
         return name
 
@@ -208,12 +209,16 @@ class Emitter:
         return made
 
     def turned(self, value: Any, dtype: Any, order: Sequence[int]) -> str:
-        """The name of an argument with its axes in another order; known arrays are stored so."""
+        """The name of an argument with its axes in another order; a known array is stored so."""
         if not isinstance(value, Constant) or value.dtype != dtype:
             return self.transpose(self.value(value, dtype), order)
-        key = id(value), tuple(order)
+        return self.stored(value, tuple(order), lambda host: host.transpose(order))
+
+    def stored(self, constant: Constant, key: Any, change: Callable[[Any], Any]) -> str:
+        """A known array, changed on the host before it is stored; `key` says how."""
+        key = id(constant), key
         if key not in self._numbers:
-            self._numbers[key] = self._initializer(value, order)
+            self._numbers[key] = self._initializer(constant, change)
         return self._numbers[key]
 
     def inlined(

@@ -6,6 +6,7 @@ from functools import partial
 from math import sqrt
 from typing import Any, NamedTuple
 
+from tinynn.functional.errors import ShapeError
 from tinynn.functional.windows import per_axis, resolved
 from tinynn.onnx import convolution
 from tinynn.onnx.emitter import Emitter
@@ -252,7 +253,10 @@ def _pool(frame: Composite, x: Node, y: Node) -> Fused | None:
     given = settings.get("stride")
     stride = window if given is None else per_axis(name, "stride", given, axes)
     dilation = per_axis(name, "dilation", settings.get("dilation", 1), axes)
-    ends = resolved(name, settings.get("padding", "valid"), lengths, window, stride, dilation)
+    try:
+        ends = resolved(name, settings.get("padding", "valid"), lengths, window, stride, dilation)
+    except ShapeError:  # one more axis, which vmap has put there
+        return None
     moved = zip(lengths, ends, window, stride, dilation, strict=True)
     out = [(n + sum(e) - (k - 1) * d - 1) // s + 1 for n, e, k, s, d in moved]
     if tuple(y.shape[1:-1] if last else y.shape[2:]) != tuple(out) or y.dtype != x.dtype:
