@@ -66,7 +66,7 @@ class Emitter:
         self.nodes: list[Any] = []
         self.initializers: list[Any] = []
         self.names: dict[int, Any] = {}  # of values: by their id. Of several results: a list
-        self._known = known
+        self.known = known
         self._taken: set[str] = set()
         self._numbers: dict[Any, str] = {}
         self._place = ""
@@ -139,7 +139,7 @@ class Emitter:
         self, constant: Constant, change: Callable[[Any], Any] = lambda host: host
     ) -> str:
         other = f"{self._place[:-1]}.constant" if self._place else "constant"
-        name = self.unique(self._known.get(id(constant.value), other))
+        name = self.unique(self.known.get(id(constant.value), other))
         self.dtype(constant.dtype)  # refuse one that ONNX lacks
         host = change(self.backend.to_host(constant.value)).copy()
         self.initializers.append(self.onnx.numpy_helper.from_array(host, name))
@@ -271,14 +271,14 @@ class Emitter:
             if known == name:
                 self.names[key] = new
 
-    def needed(self, outputs: Sequence[str]) -> list[Any]:
-        """The calls that these values need, in order."""
+    def needed(self, outputs: Sequence[str]) -> tuple[list[Any], list[Any]]:
+        """The calls and the stored arrays that these values need, in order."""
         wanted, kept = set(outputs), []
         for node in reversed(self.nodes):
             if not wanted.isdisjoint(node.output):
                 kept.append(node)
                 wanted.update(_read(node))
-        return kept[::-1]
+        return kept[::-1], [each for each in self.initializers if each.name in wanted]
 
     # --- shapes
 

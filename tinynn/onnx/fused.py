@@ -1,6 +1,6 @@
 """Calls of a graph that ONNX has one operator for: fewer nodes, which runtimes carry out faster."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from math import sqrt
@@ -10,6 +10,7 @@ from tinynn.functional.errors import ShapeError
 from tinynn.functional.windows import per_axis, resolved
 from tinynn.onnx import convolution
 from tinynn.onnx.emitter import Emitter
+from tinynn.onnx.recurrent import recurrent
 from tinynn.trace.scopes import Composite
 from tinynn.transforms.graph import Constant, Graph, Input, Node
 
@@ -204,9 +205,13 @@ PATTERNS: tuple[Callable[[Node], Fused | None], ...] = (
 )
 
 
-def fused(graph: Graph) -> dict[int, Fused]:
-    """Operators for calls of the graph, by the id of the call whose result they give."""
+def fused(graph: Graph, known: Mapping[int, str]) -> dict[int, Fused]:
+    """Operators for calls of the graph, by the id of the call whose result they give.
+
+    known: the name of an array of parameters, by its id.
+    """
     found: dict[int, Fused] = _pools(graph)
+    found |= {key: Fused(*pair) for key, pair in recurrent(graph, known).items()}
     for node in graph.nodes:
         if not _is_float(graph, node) or id(node) in found:
             continue  # few runtimes have these operators for other numbers
