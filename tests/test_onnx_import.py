@@ -136,6 +136,9 @@ CASES = {
     "reducemean": ("ReduceMean", 8, 0),
     "reducel2": ("ReduceL2", 9, 0),
     "where": ("Where", 2, 0),
+    "gru": ("GRU", 0, 6),  # all with the reset gate before the product
+    "lstm": ("LSTM", 5, 1),  # peepholes
+    "rnn": ("RNN", 6, 0),
     "mod": ("Mod", 15, 4),  # the sign of the dividend
 }
 
@@ -308,6 +311,37 @@ def test_a_file_of_one_batch_size_takes_others(tmp_path):
     path = write(tmp_path / "made.onnx", nodes, arrays, [1, 3, 4])
     model = read_as_it_runs(path, drawn(1, 3, 4))
     assert model.predict(drawn(7, 3, 4)).shape == (7, 2)
+
+
+@pytest.mark.only("torch")
+@pytest.mark.parametrize("kind", ["RNN", "GRU", "LSTM"])
+@pytest.mark.parametrize("both", [False, True])
+def test_recurrent_networks_of_pytorch(variant, kind, both, tmp_path):
+    torch = pytest.importorskip("torch")
+
+    class Labels(torch.nn.Module):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.steps = getattr(torch.nn, kind)(
+                3, 5, num_layers=2, batch_first=True, bidirectional=both
+            )
+            self.head = torch.nn.Linear(10 if both else 5, 2)
+
+        def forward(self, x: Any) -> Any:
+            y, _ = self.steps(x)
+            return self.head(y if both else y[:, -1])
+
+    path = tmp_path / "torch.onnx"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            Labels().eval(), (torch.zeros(2, 6, 3),), path, dynamo=False, input_names=["input"],
+            dynamic_axes={"input": {0: "batch"}},
+        )  # fmt: skip
+    model = read_as_it_runs(path, drawn(4, 6, 3))
+    layer = getattr(layers, kind)(5, return_sequences=True)
+    wanted = layers.Bidirectional(layer) if both else layer
+    assert [each for each in model.net.layers if isinstance(each, type(wanted))] == [wanted] * 2
 
 
 @pytest.mark.parametrize(

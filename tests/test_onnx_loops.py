@@ -35,7 +35,19 @@ def test_recurrent_layers(name, padded, tmp_path):
     runs = exported(model, tmp_path, given)
     assert_same(runs, model, given)
     scans = [n for n in onnx.load(tmp_path / "model.onnx").graph.node if n.op_type == "Scan"]
-    assert len(scans) == 1 + (name in ("both ways", "two layers"))
+    layers_of_it = 1 + (name in ("both ways", "two layers"))
+    # As operators of their own, except with lengths and where the network is but the layer.
+    assert len(scans) == (layers_of_it if padded or name in ("rnn", "gru", "lstm") else 0)
+
+
+@pytest.mark.parametrize("kind", [RNN, GRU, LSTM])
+@pytest.mark.parametrize("options", [{}, {"return_sequences": True, "reverse": True}])
+def test_a_recurrent_layer_is_one_operator(kind, options, tmp_path):
+    for bias in (True, False):
+        net = Sequential(Linear(4), kind(3, bias=bias, **options), Linear(2))
+        found = operators(net, DRAW.normal(size=(4, 6, 2)), tmp_path)
+        assert found.count(kind.__name__) == 1
+        assert "Scan" not in found
 
 
 def test_loops_and_branches_of_a_users_own(tmp_path):
@@ -92,4 +104,5 @@ def test_a_pool_under_a_transformation_is_what_it_was_made_of(tmp_path):
     def net(x: Any) -> Any:
         return tinynn.vmap(lambda one: functional.max_pool(one[None, ...])[0, ...])(x)
 
-    assert "MaxPool" not in operators(Sequential(net), DRAW.normal(size=(4, 6, 2)), tmp_path)
+    x = DRAW.normal(size=(4, 6, 2))
+    assert "MaxPool" not in operators(Sequential(Linear(2), net), x, tmp_path)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from tinynn import tree
 from tinynn.layers import Linear, Sequential
+from tinynn.onnx import operators
 from tinynn.onnx.emitter import OnnxError
 from tinynn.onnx.network import Call, GraphNetwork
 from tinynn.onnx.source import Source, Step
@@ -104,11 +105,11 @@ class Builder:
         arrays: the names in the file of those that these are made of
         values: the names here of what it takes, instead of inputs
         """
-        names = step.inputs if inputs is None else inputs
-        args = tuple(map(self.value, names)) if values is None else values
+        if values is None:
+            values = tuple(map(self.value, step.inputs if inputs is None else inputs))
         tied = self._children.get((str(layer), tuple(arrays))) if arrays else None
         name = self.unique(_title(step, arrays))
-        self.calls[name] = made = Call(name, layer, args, child=tied or "")
+        self.calls[name] = made = Call(name, layer, values, child=tied or "")
         if params and not tied:
             self.params[name] = params
             self._children[str(layer), tuple(arrays)] = name
@@ -116,6 +117,19 @@ class Builder:
             self.state[name] = state
         self._values[step.outputs[0]] = name
         return made
+
+    def then(self, step: Step, function: Any, value: Value) -> Value:
+        """A function of one value; two that undo each other are left out."""
+        before = self.calls.get(value)
+        if before is not None and _undoes(function, before.layer):
+            return before.args[0]
+        name = self.unique(f"{step.operator}_{function.func.__name__}")
+        self.calls[name] = Call(name, function, (value,))
+        return name
+
+    def bind(self, name: str, value: Value) -> None:
+        """Let a value of the file be one that is there."""
+        self._values[name] = value
 
     def results(self, step: Step, function: Callable[[int], Any], count: int) -> None:
         """The results of a call that gives several: `function(place)` of the call's own."""
@@ -213,13 +227,27 @@ class Builder:
 
     # --- the end
 
+    def _needed(self, output: Value) -> list[Call]:
+        """The calls that the output needs; the arrays of others are left out."""
+        wanted, kept = {output}, []
+        for call in reversed(self.calls.values()):
+            if call.name in wanted:
+                kept.append(call)
+                wanted.update(arg for arg in call.args if isinstance(arg, str))
+        names = wanted | {call.child for call in kept}
+        self.params, self.state = (
+            {name: part[name] for name in part if name in names}
+            for part in (self.params, self.state)
+        )
+        return kept[::-1]
+
     def finish(self) -> tuple[Any, dict[str, Any], dict[str, Any]]:
         """The network, its parameters and its state."""
         output = self.value(self.source.output)
         self.params, self.state = (
             tree.map(lambda a: a.copy(), part) for part in (self.params, self.state)
         )  # as views of turned arrays they would be slower, and not as they are read again
-        calls = list(self.calls.values())
+        calls = self._needed(output)
         if not calls or not isinstance(output, str):
             raise OnnxError(
                 "expected a network with layers, got none of them. To fix it: name another output"
@@ -240,6 +268,16 @@ class Builder:
             inputs, tuple(calls), output, arrays=tuple(arrays), buffers=tuple(buffers)
         )
         return net, self.params, self.state
+
+
+def _undoes(function: Any, before: Any) -> bool:
+    """Whether one function of shapes undoes the one before it."""
+    made, last = getattr(function, "func", None), getattr(before, "func", None)
+    if made is last is operators.permute_dims:
+        axes, other = function.keywords["axes"], before.keywords["axes"]
+        return [other[axis] for axis in axes] == list(range(len(axes)))
+    undone = made is operators.squeeze and last is operators.unsqueeze
+    return undone and function.keywords == before.keywords
 
 
 def _title(step: Step, arrays: Sequence[str]) -> str:

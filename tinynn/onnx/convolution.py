@@ -3,7 +3,7 @@
 from typing import Any
 
 from tinynn.onnx.emitter import Emitter, OnnxError
-from tinynn.transforms.graph import Node
+from tinynn.transforms.graph import Constant, Node
 
 
 def conv(out: Emitter, node: Node, bias: Node | None = None) -> str:
@@ -12,7 +12,7 @@ def conv(out: Emitter, node: Node, bias: Node | None = None) -> str:
     axes = len(settings["stride"])
     x = out.transpose(out.value(node.args[0], node.dtype), _first(axes))
     added = [] if bias is None else [out.value(bias, node.dtype)]
-    *kernel, inputs, outputs = [int(n) for n in weight.shape]
+    kernel = [int(n) for n in weight.shape[:-2]]
     shared = {"group": settings["groups"], "dilations": list(settings["dilation"])}
     if max(settings["input_dilation"]) == 1:
         w = out.turned(weight, node.dtype, [axes + 1, axes, *range(axes)])
@@ -22,8 +22,8 @@ def conv(out: Emitter, node: Node, bias: Node | None = None) -> str:
         pads = [n for side in ends for n in side]
         y = out.emit("Conv", [x, w, *added], strides=list(settings["stride"]), pads=pads, **shared)
     else:
-        w = out.value(weight, node.dtype)
-        y = _transposed(out, settings, [x, w, *added], (kernel, inputs, outputs), shared)
+        w = _turned_round(out, weight, node.dtype, settings["groups"])
+        y = _transposed(out, settings, [x, w, *added], kernel, shared)
     return out.transpose(y, [0, *range(2, axes + 2), 1])
 
 
@@ -31,12 +31,29 @@ def _first(axes: int) -> list[int]:
     return [0, axes + 1, *range(1, axes + 1)]
 
 
+def _turned_round(out: Emitter, weight: Any, dtype: Any, groups: int) -> str:
+    """The kernel of ConvTranspose: turned round, and the inputs of all groups in front."""
+    *kernel, inputs, outputs = [int(n) for n in weight.shape]
+    axes = len(kernel)
+    order = [axes + 1, axes, axes + 2, *range(axes)]
+    shapes = [*kernel, inputs, groups, outputs // groups], [groups * inputs, -1, *kernel]
+    if isinstance(weight, Constant) and weight.dtype == dtype:
+        back = (slice(None, None, -1),) * axes
+        return out.stored(
+            weight, ("turned round", groups),
+            lambda host: host[back].reshape(shapes[0]).transpose(order).reshape(shapes[1]),
+        )  # fmt: skip
+    ends = [out.integers([n] * axes) for n in (-1, -(2**31))]
+    steps = [out.integers(range(axes)), out.integers([-1] * axes)]
+    w = out.emit("Slice", [out.value(weight, dtype), *ends, *steps])
+    w = out.transpose(out.emit("Reshape", [w, out.integers(shapes[0])]), order)
+    return out.emit("Reshape", [w, out.integers(shapes[1])])
+
+
 def _transposed(
-    out: Emitter, settings: Any, given: list[str], sizes: Any, shared: dict[str, Any]
+    out: Emitter, settings: Any, given: list[str], kernel: list[int], shared: dict[str, Any]
 ) -> str:
-    """ConvTranspose wants its kernel turned round, and counts what is cut, not what is added."""
-    (kernel, inputs, outputs), (x, w, *added) = sizes, given
-    axes, groups = len(kernel), settings["groups"]
+    """ConvTranspose counts what is cut, not what is added."""
     reach = [(k - 1) * d for k, d in zip(kernel, settings["dilation"], strict=True)]
     low = [r - a for r, (a, _) in zip(reach, settings["padding"], strict=True)]
     high = [r - b for r, (_, b) in zip(reach, settings["padding"], strict=True)]
@@ -46,13 +63,7 @@ def _transposed(
         m >= max(s, d) for m, s, d in zip(more, steps, settings["dilation"], strict=True)
     ):  # fmt: skip
         raise OnnxError("expected a convolution that ONNX's ConvTranspose can be, got another one")
-    spatial = list(range(axes))
-    ends = [out.integers([n] * axes) for n in (-1, -(2**31))]
-    w = out.emit("Slice", [w, *ends, out.integers(spatial), out.integers([-1] * axes)])
-    w = out.emit("Reshape", [w, out.integers([*kernel, inputs, groups, outputs // groups])])
-    w = out.transpose(w, [axes + 1, axes, axes + 2, *spatial])
-    w = out.emit("Reshape", [w, out.integers([groups * inputs, outputs // groups, *kernel])])
     return out.emit(
-        "ConvTranspose", [x, w, *added], strides=list(steps), pads=low + [max(n, 0) for n in high],
+        "ConvTranspose", given, strides=list(steps), pads=low + [max(n, 0) for n in high],
         output_padding=more, **shared,
     )  # fmt: skip

@@ -66,7 +66,7 @@ class Emitter:
         self.nodes: list[Any] = []
         self.initializers: list[Any] = []
         self.names: dict[int, Any] = {}  # of values: by their id. Of several results: a list
-        self._known = known
+        self.known = known
         self._taken: set[str] = set()
         self._numbers: dict[Any, str] = {}
         self._place = ""
@@ -135,12 +135,13 @@ class Emitter:
             return name
         return self.emit("Cast", [name], to=self.dtype(dtype))
 
-    def _initializer(self, constant: Constant, order: Sequence[int] | None = None) -> str:
-        name = self.unique(self._known.get(id(constant.value), "constant"))
+    def _initializer(
+        self, constant: Constant, change: Callable[[Any], Any] = lambda host: host
+    ) -> str:
+        other = f"{self._place[:-1]}.constant" if self._place else "constant"
+        name = self.unique(self.known.get(id(constant.value), other))
         self.dtype(constant.dtype)  # refuse one that ONNX lacks
-        host = self.backend.to_host(constant.value)
-        if order is not None:
-            host = host.transpose(order).copy()
+        host = change(self.backend.to_host(constant.value)).copy()
         self.initializers.append(self.onnx.numpy_helper.from_array(host, name))
         return name
 
@@ -208,12 +209,16 @@ class Emitter:
         return made
 
     def turned(self, value: Any, dtype: Any, order: Sequence[int]) -> str:
-        """The name of an argument with its axes in another order; known arrays are stored so."""
+        """The name of an argument with its axes in another order; a known array is stored so."""
         if not isinstance(value, Constant) or value.dtype != dtype:
             return self.transpose(self.value(value, dtype), order)
-        key = id(value), tuple(order)
+        return self.stored(value, tuple(order), lambda host: host.transpose(order))
+
+    def stored(self, constant: Constant, key: Any, change: Callable[[Any], Any]) -> str:
+        """A known array, changed on the host before it is stored; `key` says how."""
+        key = id(constant), key
         if key not in self._numbers:
-            self._numbers[key] = self._initializer(value, order)
+            self._numbers[key] = self._initializer(constant, change)
         return self._numbers[key]
 
     def inlined(
@@ -266,14 +271,14 @@ class Emitter:
             if known == name:
                 self.names[key] = new
 
-    def needed(self, outputs: Sequence[str]) -> list[Any]:
-        """The calls that these values need, in order."""
+    def needed(self, outputs: Sequence[str]) -> tuple[list[Any], list[Any]]:
+        """The calls and the stored arrays that these values need, in order."""
         wanted, kept = set(outputs), []
         for node in reversed(self.nodes):
             if not wanted.isdisjoint(node.output):
                 kept.append(node)
                 wanted.update(_read(node))
-        return kept[::-1]
+        return kept[::-1], [each for each in self.initializers if each.name in wanted]
 
     # --- shapes
 

@@ -1,14 +1,16 @@
 """Calls of a graph that ONNX has one operator for: fewer nodes, which runtimes carry out faster."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from math import sqrt
 from typing import Any, NamedTuple
 
+from tinynn.functional.errors import ShapeError
 from tinynn.functional.windows import per_axis, resolved
 from tinynn.onnx import convolution
 from tinynn.onnx.emitter import Emitter
+from tinynn.onnx.recurrent import recurrent
 from tinynn.trace.scopes import Composite
 from tinynn.transforms.graph import Constant, Graph, Input, Node
 
@@ -203,9 +205,13 @@ PATTERNS: tuple[Callable[[Node], Fused | None], ...] = (
 )
 
 
-def fused(graph: Graph) -> dict[int, Fused]:
-    """Operators for calls of the graph, by the id of the call whose result they give."""
+def fused(graph: Graph, known: Mapping[int, str]) -> dict[int, Fused]:
+    """Operators for calls of the graph, by the id of the call whose result they give.
+
+    known: the name of an array of parameters, by its id.
+    """
     found: dict[int, Fused] = _pools(graph)
+    found |= {key: Fused(*pair) for key, pair in recurrent(graph, known).items()}
     for node in graph.nodes:
         if not _is_float(graph, node) or id(node) in found:
             continue  # few runtimes have these operators for other numbers
@@ -252,7 +258,10 @@ def _pool(frame: Composite, x: Node, y: Node) -> Fused | None:
     given = settings.get("stride")
     stride = window if given is None else per_axis(name, "stride", given, axes)
     dilation = per_axis(name, "dilation", settings.get("dilation", 1), axes)
-    ends = resolved(name, settings.get("padding", "valid"), lengths, window, stride, dilation)
+    try:
+        ends = resolved(name, settings.get("padding", "valid"), lengths, window, stride, dilation)
+    except ShapeError:  # one more axis, which vmap has put there
+        return None
     moved = zip(lengths, ends, window, stride, dilation, strict=True)
     out = [(n + sum(e) - (k - 1) * d - 1) // s + 1 for n, e, k, s, d in moved]
     if tuple(y.shape[1:-1] if last else y.shape[2:]) != tuple(out) or y.dtype != x.dtype:

@@ -10,7 +10,7 @@ from typing import Any
 
 from tinynn import functional
 from tinynn.layers import BatchNorm, Dropout, LayerNorm
-from tinynn.onnx import operators, shape_readers, spatial_readers
+from tinynn.onnx import operators, recurrent_readers, shape_readers, spatial_readers
 from tinynn.onnx.builder import Builder
 from tinynn.onnx.emitter import DTYPES
 from tinynn.onnx.network import ChannelsFirst
@@ -357,4 +357,5 @@ READERS: dict[str, Row] = {
     "ZipMap": _nothing,
     **shape_readers.READERS,
     **spatial_readers.READERS,
+    **recurrent_readers.READERS,
 }  # fmt: skip

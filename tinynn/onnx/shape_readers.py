@@ -76,7 +76,12 @@ def target(step: Step) -> list[int]:
 
 def _transpose(build: Builder, step: Step) -> None:
     axes = step.attributes.get("perm") or tuple(reversed(range(step.rank())))
-    build.call(step, partial(operators.permute_dims, axes=tuple(axes)))
+    _unless_undone(build, step, partial(operators.permute_dims, axes=tuple(axes)))
+
+
+def _unless_undone(build: Builder, step: Step, function: Any) -> None:
+    """A function of shapes, left out where it undoes the one before it."""
+    build.bind(step.outputs[0], build.then(step, function, build.value(step.input(0))))
 
 
 def _axes(function: Any) -> Row:
@@ -84,7 +89,7 @@ def _axes(function: Any) -> Row:
         axes = step.integers("axes", 1)
         if axes is None:
             axes = [i for i, n in enumerate(step.shape()) if n == 1]
-        build.call(step, partial(function, axis=tuple(axes)), [step.input(0)])
+        _unless_undone(build, step, partial(function, axis=tuple(axes)))
 
     return row
 

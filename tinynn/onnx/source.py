@@ -9,6 +9,10 @@ from tinynn.onnx.emitter import OnnxError, library
 OPEN = 1_000_003
 #: What takes a shape as its second input, which the result's own shape says as well.
 SHAPED = ("Reshape", "Expand")
+#: What makes arrays of lengths that are its inputs.
+SIZED = ("ConstantOfShape", "Expand", "Tile", "Range", "Resize", "Pad", "OneHot")
+#: What makes zeros of zeros.
+PASSING = ("Slice", "Split", "Squeeze", "Unsqueeze", "Transpose", "Reshape", "Expand", "Identity")
 #: Attributes that say nothing, or what the shapes of other inputs say too.
 HARMLESS = {
     "kernel_shape", "consumed_inputs", "is_test", "storage_order", "stash_type", "broadcast",
@@ -45,7 +49,8 @@ class Step:
 
     def __init__(self, node: Any, source: "Source") -> None:
         value = library().helper.get_attribute_value
-        self.operator, self.name = node.op_type, node.name or node.output[0]
+        self.operator = node.op_type
+        self.name = node.name or next(filter(None, node.output), "")
         self.outputs, self._inputs = tuple(node.output), tuple(node.input)
         self.attributes = Attributes({a.name: value(a) for a in node.attribute})
         self.source, self._domain = source, node.domain
@@ -166,6 +171,7 @@ class Source:
                 )
         self.batch = OPEN
         self._kinds: dict[str, int] = {}
+        self._zeros: set[str] = set()  # as long as the batch
         self._shapes = self._inferred(model)
         self._fold(graph.node)
         self._made = {name: node for node in graph.node for name in node.output if name}
@@ -200,6 +206,10 @@ class Source:
     def follows(self, length: int | None) -> bool:
         """True for a length that is the batch's, or a multiple."""
         return bool(length) and self.batch == OPEN and length % OPEN == 0  # type: ignore[operator]
+
+    def is_zero(self, name: str) -> bool:
+        """True for an array of zeros, perhaps as long as the batch."""
+        return name in self._zeros or (name in self.constants and not self.constants[name].any())
 
     def _inferred(self, model: Any) -> dict[str, tuple[int | None, ...]]:
         """The shapes of all values that ONNX finds, for a batch of OPEN where it is left open."""
@@ -241,6 +251,15 @@ class Source:
         found = dict(self.constants)
         for node in nodes:
             given = [name for name in node.input if name]
+            if node.op_type in PASSING and given[0] in self._zeros:
+                self._zeros.update(node.output)
+                continue
+            if node.op_type in SIZED and any(
+                n in found and self._has_batch(found[n]) for n in given
+            ):
+                if _fills_zeros(node, self.constants):
+                    self._zeros.add(node.output[0])
+                continue
             if node.op_type == "Shape" and given[0] in self._shapes:
                 lengths = self._shapes[given[0]]
                 values = None if None in lengths else [_lengths(node, lengths)]
@@ -267,7 +286,8 @@ class Source:
         while wanted:
             name = wanted.pop()
             node = self._made.get(name)
-            if name in self.constants or name in self.inputs or (node and id(node) in seen):
+            known = name in self.constants or name in self.inputs or name in self._zeros
+            if known or (node and id(node) in seen):
                 continue
             if node is None:
                 raise OnnxError(
@@ -279,6 +299,14 @@ class Source:
             )
             wanted += [each for each in node.input[: 1 if shaped else None] if each]
         return seen
+
+
+def _fills_zeros(node: Any, constants: Any) -> bool:
+    if node.op_type == "ConstantOfShape":
+        value = [library().numpy_helper.to_array(a.t) for a in node.attribute]
+        return not any(each.any() for each in value)
+    first = constants.get(node.input[0])
+    return node.op_type in ("Expand", "Tile") and first is not None and not first.any()
 
 
 def _lengths(node: Any, lengths: Any) -> Any:

@@ -105,7 +105,7 @@ def _write_calls(emitter: Emitter, graph: Graph) -> None:
             f"to_onnx: {effect.origin.place or 'the network'}: expected calls that only compute, "
             f"got {effect.name}, which {effect.effect}. To fix it: leave it out in inference"
         )
-    instead = fused(graph)
+    instead = fused(graph, emitter.known)
     for node in needed(graph, instead):
         emitter.at(node)
         one = instead.get(id(node))
@@ -134,8 +134,8 @@ def _file(
 ) -> bytes:
     """The whole file, checked."""
     onnx, helper = emitter.onnx, emitter.onnx.helper
-    nodes = emitter.needed([each.name for each in outputs])
-    body = helper.make_graph(nodes, "tinynn", inputs, outputs, emitter.initializers)
+    nodes, arrays = emitter.needed([each.name for each in outputs])
+    body = helper.make_graph(nodes, "tinynn", inputs, outputs, arrays)
     model = helper.make_model(
         body,
         producer_name=PRODUCER,

@@ -16,8 +16,8 @@ def from_onnx(
 ) -> Model:
     """Read a network that another program exported to ONNX, as layers of tinynn's own.
 
-    What can be read is a chain of linear layers, activations and norms, as PyTorch and
-    scikit-learn export them: see docs/onnx.md. The model can be trained on, saved and exported.
+    A chain becomes a `Sequential`, a graph with branches a `tinynn.onnx.GraphNetwork`; docs/onnx.md
+    lists the operators. The model can be trained on, saved and exported.
 
     Parameters
     ----------
