@@ -362,16 +362,28 @@ def test_every_backend_gives_what_numpy_gives(backend: backends.Backend, float_d
 def test_compiled_training_is_eager_training_of_numpy(backend: backends.Backend) -> None:
     """With lengths, which `fit` gives as a second input, and dropout, drawn by row."""
 
-    def trained(ids: Any, lengths: Any, y: Any, engine: str) -> Any:
-        return fit(
-            Tokens(rate=0.2), (ids, lengths), y, loss=SquaredError(), optimizer=SGD(0.05),
-            epochs=2, batch_size=2, seed=1, progress=False, engine=engine,
-        ).params  # fmt: skip
-
     host = (IDS, LENGTHS, Y.astype("f4"))
     expected = dict(tree.paths(trained(*host, "eager")))
     for name, leaf in tree.paths(trained(*map(backend.asarray, host), compiled_by(backend))):
         assert_close(leaf, expected[name], backend, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.only("numpy")
+@pytest.mark.reads_scalars
+def test_an_engine_that_cannot_fuse_it_says_so_and_another_runs() -> None:
+    pytest.importorskip("numba", reason="Numba is not installed")
+    host = (IDS, LENGTHS, Y.astype("f4"))
+    with pytest.warns(RuntimeWarning, match='engine="calls" instead: .* cannot be written as'):
+        found = trained(*host, "loops")
+    for a, b in zip(tree.leaves(found), tree.leaves(trained(*host, "calls")), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def trained(ids: Any, lengths: Any, y: Any, engine: str) -> Any:
+    return fit(
+        Tokens(rate=0.2), (ids, lengths), y, loss=SquaredError(), optimizer=SGD(0.05), epochs=1,
+        batch_size=2, seed=1, dtype="float32", progress=False, engine=engine,
+    ).params  # fmt: skip
 
 
 @pytest.mark.only("numpy")
