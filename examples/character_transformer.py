@@ -79,7 +79,7 @@ def write(model, characters, start, length, temperature=0.7, seed=0):
     return written
 
 
-def main(backend, size=100_000, epochs=16, width=64, length=300, **settings):
+def main(backend, size=100_000, epochs=16, width=64, blocks=2, length=300, **settings):
     """The model, and a text that it has written."""
     backend = backends.get(backend)
     text, characters = read(size)
@@ -87,7 +87,7 @@ def main(backend, size=100_000, epochs=16, width=64, length=300, **settings):
     windows = (len(ids) - 1) // LENGTH
     X, y = (ids[i : i + windows * LENGTH].reshape(windows, LENGTH) for i in (0, 1))
     model = fit(
-        Characters(len(characters), width), backend.asarray(X), backend.asarray(y),
+        Characters(len(characters), width, blocks), backend.asarray(X), backend.asarray(y),
         loss=SoftmaxCrossEntropy(), optimizer=Chain(ClipByGlobalNorm(1.0), AdamW(0.003)),
         epochs=epochs, batch_size=32, validation=0.1, seed=1, **settings,
     )  # fmt: skip

@@ -13,6 +13,9 @@ import pytest
 from click.testing import CliRunner
 
 import backends
+from tests.checks import assert_close
+from tests.engines import compiled_by
+from tests.onnx_files import session
 from tinynn.functional import sigmoid
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -112,6 +115,30 @@ def test_many_networks_are_drawn(tmp_path: Path) -> None:
 def test_a_convolutional_network_learns_digits(backend: backends.Backend) -> None:
     (share,) = load("digits_cnn").main(backend, seeds=1, epochs=10, rows=400)
     assert share > 0.8
+
+
+@pytest.mark.reads_scalars
+def test_a_character_level_transformer_learns_and_writes(
+    backend: backends.Backend, tmp_path: Path
+) -> None:
+    """Small; a run that was stopped is the whole one, and the file for ONNX gives its scores."""
+    example, path = load("character_transformer"), tmp_path / "run.safetensors"
+    # XLA compiles the step of every run anew, for seconds.
+    engine = "eager" if backend.name == "array_api_strict" else compiled_by(backend)
+    settings = {"size": 2600, "width": 8, "blocks": 1, "length": 5, "progress": False}
+    settings["engine"] = engine
+    example.main(backend, epochs=1, checkpoint=path, **settings)
+    model, written = example.main(backend, epochs=2, checkpoint=path, resume=True, **settings)
+    losses = model.history["loss"]
+    assert losses[1] < losses[0]
+    assert len(written) == len("The ") + 5
+    if backend.repeat is None:
+        whole, again = example.main(backend, epochs=2, **settings)
+        assert (whole.history, again) == (model.history, written)
+    ids = np.arange(2 * example.LENGTH, dtype="int32").reshape(2, -1) % model.net.count
+    model.to_onnx(tmp_path / "model.onnx", backend.asarray(ids))
+    (scores,) = session(tmp_path / "model.onnx").run(["output"], {"input": ids})
+    assert_close(model.predict(backend.asarray(ids)), scores, backend, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in EXAMPLES.glob("*.py")))
