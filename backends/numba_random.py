@@ -12,7 +12,7 @@ import numpy as np
 from backends import openblas, threads
 from backends.lowering import LoopCompiler
 from backends.numba import build
-from backends.random import PARITY, ROTATIONS
+from backends.numpy_random import PARITY, ROTATIONS
 
 
 def _source() -> str:

@@ -16,7 +16,8 @@ from tinynn.compiler.program import Program
 from tinynn.compiler.renderer import rendered, source_of
 from tinynn.compiler.statements import Blank, Call, Def, Return, Section, Statement, Tuple
 from tinynn.compiler.subprograms import ProgramEmitter
-from tinynn.trace import BASE, Traced, backend_of, plain
+from tinynn.trace import Traced, backend_of, plain
+from tinynn.trace.core import BASE
 from tinynn.transforms.graph import Constant, Graph, Input, Node
 from tinynn.transforms.record import RecordingError, record
 

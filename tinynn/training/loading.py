@@ -23,7 +23,7 @@ def load(
     dtype: Any = None,
     preparation: Callable[[Mapping[str, Any]], Preparation] | None = None,
 ) -> Any:
-    """Read a model that `Model.save` wrote, or a stack that `ModelStack.save` did, onto any backend.
+    """Read a model, or a stack, that `Model.save` or `ModelStack.save` wrote, onto any backend.
 
     Nothing is ever imported by a name from a file.
 
