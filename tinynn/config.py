@@ -51,6 +51,8 @@ def label(value: Any) -> str:
         setting = getattr(value, field.name)
         if field.default is MISSING and field.default_factory is MISSING:
             shown += map(label, setting) if isinstance(setting, tuple) else [label(setting)]
+        elif hasattr(setting, "dtype"):  # of many networks, in their program
+            shown.append(f"{field.name}=...")
         elif setting != field.default:
             shown.append(f"{field.name}={label(setting)}")
     return f"{type(value).__name__}({', '.join(shown)})"

@@ -504,6 +504,11 @@ def dropout(x: Array, rate: float, key: Array, first_row: int | None = None) -> 
     >>> sorted(set(dropout(np.ones(100), 0.5, key).tolist()))
     [0.0, 2.0]
     """
+    if hasattr(rate, "dtype"):
+        raise TypeError(
+            "dropout: expected a number as rate, which is compared with random bits exactly, got "
+            "an array. To fix it: give a number"
+        )
     xp = namespace(x)
     keep = random.bernoulli(key, 1.0 - rate, tuple(x.shape), first_row)
     return xp.multiply(x, xp.astype(keep, x.dtype) / (1.0 - rate))

@@ -92,11 +92,12 @@ class Together:
     def suits_loops(self, epochs: int) -> bool:
         """True if there is a compiler of loops, and they pay for being compiled."""
         with suppress(BackendUnavailable):
-            native, steps = self.backend.native(), epochs * self.networks.per_epoch
-            if native is not None:
-                many = len(self.networks)
-                graph = applied(self.graph(self.batches.size, again=False), portable())
-                return native.threads > 1 or worth_compiling(graph, steps, many)
+            native = self.backend.native()
+            if native is None or native.threads > 1:  # a block of threads a network
+                return native is not None
+            graph = applied(self.graph(self.batches.size, again=False), portable())
+            steps = epochs * self.networks.per_epoch
+            return worth_compiling(graph, steps, len(self.networks))
         return False
 
 
@@ -403,4 +404,4 @@ class OneByOne:
 
 
 def _warn(what: str) -> None:
-    warnings.warn(f"fit_many: {what}", RuntimeWarning, stacklevel=5)
+    warnings.warn(f"fit_many: {what}", RuntimeWarning, stacklevel=4)

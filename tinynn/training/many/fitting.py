@@ -328,4 +328,4 @@ def _mean(values: list[float]) -> float:
 
 
 def _warn(what: str) -> None:
-    warnings.warn(f"fit_many: {what}.", RuntimeWarning, stacklevel=5)
+    warnings.warn(f"fit_many: {what}.", RuntimeWarning, stacklevel=4)
