@@ -46,6 +46,7 @@ from tinynn.optim import (
     RMSprop,
 )
 from tinynn.trace import namespace
+from tinynn.training import engines, prepare
 from tinynn.transforms.record import record
 
 SMALL = Sequential(Linear(5), relu, Linear(3))
@@ -427,3 +428,16 @@ def test_what_was_compiled_is_kept(backend: Backend, monkeypatch: pytest.MonkeyP
     assert loss(rate=0.2) != first
     assert loss(weights=np.linspace(0, 1, 41)[:, None]) != first  # what it holds is another array
     assert len(compiled) == 3
+
+
+def test_a_large_network_is_compiled_in_shorter_runs(backend):
+    x, y = (
+        backend.asarray(np.ones((2, 600), "float32")),
+        backend.asarray(np.ones((2, 1), "float32")),
+    )
+    chosen = {}
+    for width in (4, 600):
+        problem = prepare(Sequential(Linear(width), Linear(1)), x, y, loss="mse", batch_size=None)
+        chosen[width] = engines.select(problem, "auto", epochs=150).name
+    assert chosen[4] == "eager"
+    assert chosen[600] == ("calls" if backend.repeat is None else "jit")
