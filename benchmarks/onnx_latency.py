@@ -27,7 +27,7 @@ from tinynn.layers import (
 )
 from tinynn.training import Model
 
-CALLS = 500
+CALLS, WINDOWS = 20, 30
 DRAW = np.random.default_rng(0)
 X = DRAW.normal(size=(1, 64)).astype("float32")
 IMAGE = DRAW.normal(size=(1, 1, 16, 16)).astype("float32")
@@ -132,7 +132,7 @@ def opened(path: Path) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(path, options)
 
 
-def exported(case: str, folder: Path) -> list[onnxruntime.InferenceSession]:
+def exported(case: str, folder: Path) -> list[Path]:
     """Ours and PyTorch's, with the same numbers in them."""
     (net, module), (x, image) = CASES[case], INPUTS.get(case, (X, X))
     params, state = net.init(0, x)
@@ -150,7 +150,7 @@ def exported(case: str, folder: Path) -> list[onnxruntime.InferenceSession]:
             module, (torch.asarray(image),), theirs, input_names=["input"],
             output_names=["output"], dynamic_axes={"input": {0: "batch"}}, dynamo=False,
         )  # fmt: skip
-    return [opened(ours), opened(theirs)]
+    return [ours, theirs]
 
 
 def turned(case: str, name: str, array: np.ndarray) -> np.ndarray:
@@ -162,11 +162,17 @@ def turned(case: str, name: str, array: np.ndarray) -> np.ndarray:
     return array.T if array.ndim == 2 else array
 
 
-def microseconds(session: onnxruntime.InferenceSession, x: np.ndarray) -> float:
-    start = perf_counter()
-    for _ in range(CALLS):
-        session.run(["output"], {"input": x})
-    return (perf_counter() - start) / CALLS * 1e6
+def microseconds(path: Path, x: np.ndarray) -> tuple[float, np.ndarray]:
+    """The time of a call in a session of its own, since sessions of one file differ; the result."""
+    session = opened(path)
+    (output, *_) = session.run(["output"], {"input": x})
+    times = []
+    for _ in range(WINDOWS):  # short ones, that other work on the machine does not reach into
+        start = perf_counter()
+        for _ in range(CALLS):
+            session.run(["output"], {"input": x})
+        times.append(perf_counter() - start)
+    return min(times) / CALLS * 1e6, output
 
 
 @click.command()
@@ -174,12 +180,14 @@ def microseconds(session: onnxruntime.InferenceSession, x: np.ndarray) -> float:
 def main(rounds: int) -> None:
     print(f"{'':24} {'ours':>8} {'PyTorch':>8} {'ratio':>6}   microseconds a row, the least")
     for case in CASES:
+        times = []
         with tempfile.TemporaryDirectory() as folder:
-            sessions = exported(case, Path(folder))
-        pairs = list(zip(sessions, INPUTS.get(case, (X, X)), strict=True))
-        ours, theirs = (session.run(None, {"input": x})[0] for session, x in pairs)
-        np.testing.assert_allclose(ours, theirs, atol=1e-4)
-        times = np.min([[microseconds(*pair) for pair in pairs] for _ in range(rounds)], axis=0)
+            pairs = list(zip(exported(case, Path(folder)), INPUTS.get(case, (X, X)), strict=True))
+            for _ in range(rounds):
+                (ours, found), (theirs, wanted) = (microseconds(*pair) for pair in pairs)
+                np.testing.assert_allclose(found, wanted, atol=1e-4)
+                times.append((ours, theirs))
+        times = np.min(times, axis=0)
         print(f"{case:24} {times[0]:8.1f} {times[1]:8.1f} {times[0] / times[1]:6.2f}")
 
 
