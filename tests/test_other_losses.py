@@ -403,6 +403,7 @@ def test_predict_gives_what_outputs_stand_for(backend: Backend) -> None:
         assert_close(model.outputs(x), outputs, backend, rtol=1e-4)
 
 
+@pytest.mark.only("numpy", "torch")
 @pytest.mark.reads_scalars
 def test_training_with_views_and_with_lengths(backend: Backend) -> None:
     x = backend.asarray(X, dtype="float32")
