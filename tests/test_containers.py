@@ -288,5 +288,7 @@ def test_bad_settings_are_refused_at_once(make: Any) -> None:
 def test_what_is_no_layer() -> None:
     with pytest.raises(TypeError, match="Parallel: expected layer 1 to be a layer or a function"):
         Parallel(relu, 3)
-    with pytest.raises(TypeError, match=r"write Residual\(\*layers\)|Residual: expected layer 0"):
+    with pytest.raises(TypeError, match="Residual: expected layer 0 to be a layer or a function"):
         Residual("relu")
+    with pytest.raises(TypeError, match=r"write Residual\(Sequential\(\*layers\)\)"):
+        Residual([relu, Linear(2)])
