@@ -87,10 +87,10 @@ def loss_of(layer: Any) -> Callable[[Any, Any], Any]:
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_every_backend_gives_what_numpy_gives(
-    name: str, backend: backends.Backend, float_dtype: Any
-) -> None:
+def test_every_backend_gives_what_numpy_gives(name: str, backend: backends.Backend) -> None:
     """And the host's gradients are differences'."""
+    # In one dtype, the widest: training, below, is in float32.
+    float_dtype = "float64" if "float64" in backend.dtypes() else "float32"
     layer, host = LAYERS[name]
     begun = moved(layer.init(0, host)[0])
     params, x = placed((begun, host), backend, float_dtype)
@@ -288,5 +288,7 @@ def test_bad_settings_are_refused_at_once(make: Any) -> None:
 def test_what_is_no_layer() -> None:
     with pytest.raises(TypeError, match="Parallel: expected layer 1 to be a layer or a function"):
         Parallel(relu, 3)
-    with pytest.raises(TypeError, match=r"write Residual\(\*layers\)|Residual: expected layer 0"):
+    with pytest.raises(TypeError, match="Residual: expected layer 0 to be a layer or a function"):
         Residual("relu")
+    with pytest.raises(TypeError, match=r"write Residual\(Sequential\(\*layers\)\)"):
+        Residual([relu, Linear(2)])

@@ -14,16 +14,15 @@ from .scope import Array, Scope, Tree
 LayerLike: TypeAlias = Layer | Callable[[Array], Array]
 
 
-def _checked(owner: str, layers: tuple[Any, ...]) -> tuple[LayerLike, ...]:
-    """The layers; TypeError for what is none."""
+def _checked(owner: str, layers: tuple[Any, ...], several: str) -> tuple[LayerLike, ...]:
+    """The layers; TypeError for what is none. several: how to write a list of layers."""
     for index, layer in enumerate(layers):
         if isinstance(layer, type) or not callable(layer):
-            several = isinstance(layer, list | tuple)
             hint = "Flatten() for a layer, relu for a function"
             raise TypeError(
                 f"{owner}: expected layer {index} to be a layer or a function, "
                 f"got {label(layer)} ({type(layer).__name__}); "
-                f"write {f'{owner}(*layers)' if several else hint}"
+                f"write {several if isinstance(layer, list | tuple) else hint}"
             )
     return layers
 
@@ -56,7 +55,7 @@ class Sequential(Layer):
     layers: tuple[LayerLike, ...]
 
     def __init__(self, *layers: LayerLike) -> None:
-        object.__setattr__(self, "layers", _checked("Sequential", layers))
+        object.__setattr__(self, "layers", _checked("Sequential", layers, "Sequential(*layers)"))
 
     def forward(self, scope: Scope, *inputs: Tree) -> Any:
         for index, layer in enumerate(self.layers):
@@ -90,7 +89,7 @@ class Parallel(Layer):
     layers: tuple[LayerLike, ...]
 
     def __init__(self, *layers: LayerLike) -> None:
-        object.__setattr__(self, "layers", _checked("Parallel", layers))
+        object.__setattr__(self, "layers", _checked("Parallel", layers, "Parallel(*layers)"))
 
     def forward(self, scope: Scope, *inputs: Tree) -> tuple[Tree, ...]:
         return tuple(scope(str(i), layer, *inputs) for i, layer in enumerate(self.layers))
@@ -171,7 +170,8 @@ class Residual(Layer):
     shortcut: LayerLike | None = None
 
     def __post_init__(self) -> None:
-        _checked("Residual", (self.layer, *([] if self.shortcut is None else [self.shortcut])))
+        given = (self.layer,) if self.shortcut is None else (self.layer, self.shortcut)
+        _checked("Residual", given, "Residual(Sequential(*layers))")
 
     def forward(self, scope: Scope, x: Array) -> Array:
         y = scope("layer", self.layer, x)
