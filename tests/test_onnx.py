@@ -15,7 +15,7 @@ from tests.command_line import run, train_model, write_flowers
 from tests.networks import networks
 from tests.onnx_files import ELSEWHERE, assert_same, exported, made, session
 from tinynn import functional, losses, tree
-from tinynn.functional import activations
+from tinynn.functional import activations, piecewise
 from tinynn.layers import (
     BatchNorm,
     Dropout,
@@ -51,7 +51,7 @@ LAYERS: dict[str, Any] = {
     "flatten": Flatten(),
 }
 # Every functional that makes an array of one array.
-ACTIVATIONS = set(activations.__all__) - {"dropout", "linear", "one_hot"}
+ACTIVATIONS = {*activations.__all__, *piecewise.__all__}
 #: Losses of classes, whose head is exported, with the shape of what they take.
 HEADS = {
     "softmax": (losses.SoftmaxCrossEntropy(), 3),

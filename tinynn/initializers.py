@@ -214,6 +214,13 @@ class Constant:
 class Normal:
     """Normal of mean 0 and a given standard deviation, whatever the shape.
 
+    Parameters
+    ----------
+    deviation
+        The standard deviation.
+
+    Examples
+    --------
     >>> import backends, numpy as np
     >>> Normal(0.02)(backends.random.key(0, "numpy"), (2, 3), np.float32).shape
     (2, 3)

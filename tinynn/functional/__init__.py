@@ -5,37 +5,37 @@ All take arrays of any backend, or traced ones, and keep dtype, shape, library a
 
 from .activations import (
     celu,
-    dropout,
     elu,
     gelu,
     glu,
-    hard_shrink,
-    hard_sigmoid,
-    hard_silu,
-    hard_tanh,
     leaky_relu,
-    linear,
     log_sigmoid,
     log_softmax,
     mish,
-    one_hot,
     relu,
-    relu6,
     selu,
     sigmoid,
     silu,
-    soft_shrink,
     softmax,
     softplus,
     softsign,
     squareplus,
     tanh,
     tanh_shrink,
-    threshold,
 )
 from .convolution import conv, conv_transpose
+from .dense import dropout, linear, one_hot
 from .dot_product import attention
 from .embeddings import embedding, rotary, sinusoidal
+from .piecewise import (
+    hard_shrink,
+    hard_sigmoid,
+    hard_silu,
+    hard_tanh,
+    relu6,
+    soft_shrink,
+    threshold,
+)
 from .pooling import adaptive_avg_pool, adaptive_max_pool, avg_pool, max_pool, pad, upsample
 
 __all__ = [

@@ -368,6 +368,8 @@ class KLDivergence(OfSoftmax):
     ----------
     class_weight : None, "balanced", a mapping of class to weight, or one number for each class
         "balanced" is computed by `fit_to`.
+    reduction
+        "mean", "sum" or "half_sum" of the values: see `tinynn.losses.Loss`.
 
     References
     ----------

@@ -31,6 +31,8 @@ class CTC(Loss):
         The class that stands for no label.
     zero_infinity : bool
         The loss, and its gradient, of a target that is too long for its times: 0, else infinity.
+    reduction
+        "mean", "sum" or "half_sum" of the values: see `tinynn.losses.Loss`.
 
     Notes
     -----

@@ -57,6 +57,8 @@ class GaussianNLL(_Parts):
         Add the constant log(2 * pi) / 2.
     eps : float
         Smaller variances count as this one.
+    reduction
+        "mean", "sum" or "half_sum" of the values: see `tinynn.losses.Loss`.
 
     References
     ----------
@@ -113,6 +115,8 @@ class Quantile(_Parts):
     ----------
     quantiles : numbers between 0 and 1, in ascending order
         One number will do for a single quantile.
+    reduction
+        "mean", "sum" or "half_sum" of the values: see `tinynn.losses.Loss`.
 
     Notes
     -----

@@ -102,6 +102,8 @@ class Triplet(_OfEmbeddings):
     mining : {"hard", "all"}
         "hard" takes the farthest positive and the nearest negative of each anchor; "all" is the
         mean over all triplets of an anchor, whose number grows with the third power of the batch.
+    reduction
+        "mean", "sum" or "half_sum" of the values: see `tinynn.losses.Loss`.
 
     References
     ----------
@@ -161,6 +163,8 @@ class InfoNCE(_OfEmbeddings):
     ----------
     temperature : float
         Small numbers stress the nearest negatives.
+    reduction
+        "mean", "sum" or "half_sum" of the values: see `tinynn.losses.Loss`.
 
     References
     ----------

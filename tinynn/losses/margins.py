@@ -30,6 +30,8 @@ class BinaryFocal(BinaryCrossEntropy):
         The alpha of the paper is `class_weight=(1 - alpha, alpha)`.
     label_smoothing : float in [0, 1]
         With e, t becomes t * (1 - e) + e / 2.
+    reduction
+        "mean", "sum" or "half_sum" of the values: see `tinynn.losses.Loss`.
 
     References
     ----------
@@ -70,6 +72,8 @@ class SoftmaxFocal(SoftmaxCrossEntropy):
         The paper's alpha.
     label_smoothing : float in [0, 1]
         With e, the target t becomes t * (1 - e) + e / classes.
+    reduction
+        "mean", "sum" or "half_sum" of the values: see `tinynn.losses.Loss`.
 
     References
     ----------
@@ -109,6 +113,8 @@ class Hinge(OfLabels):
     ----------
     class_weight : None, "balanced", a mapping of class to weight, or two numbers
         How much 0 (or -1) and 1 count, for all outputs alike; "balanced" is computed by `fit_to`.
+    reduction
+        "mean", "sum" or "half_sum" of the values: see `tinynn.losses.Loss`.
 
     References
     ----------
@@ -154,6 +160,8 @@ class SquaredHinge(Hinge):
     ----------
     class_weight : None, "balanced", a mapping of class to weight, or two numbers
         How much 0 (or -1) and 1 count, for all outputs alike; "balanced" is computed by `fit_to`.
+    reduction
+        "mean", "sum" or "half_sum" of the values: see `tinynn.losses.Loss`.
 
     Examples
     --------
@@ -182,6 +190,8 @@ class MulticlassHinge(OfOneClass):
     ----------
     class_weight : None, "balanced", a mapping of class to weight, or one number for each class
         "balanced" is computed by `fit_to`.
+    reduction
+        "mean", "sum" or "half_sum" of the values: see `tinynn.losses.Loss`.
 
     References
     ----------

@@ -126,6 +126,11 @@ class Collected(Metric):
 
     The arrays of the state have a row for each sample, and grow batch by batch, so the number is
     exact, whatever it is: a median, or an order. It takes as much memory as the predictions.
+
+    Parameters
+    ----------
+    name
+        In histories; None is its own.
     """
 
     def init(self, prediction: Array, target: Array, sample_weight: Array | None = None) -> State:

@@ -412,6 +412,8 @@ class Perplexity(LogLoss):
     ----------
     loss
         The cross-entropy whose predictions are measured; None takes the loss of training.
+    name
+        In histories; None is its own.
 
     Examples
     --------

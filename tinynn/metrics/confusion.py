@@ -50,6 +50,12 @@ class ConfusionMatrix(_OfCounts):
     ----------
     normalize : None or {"true", "pred", "all"}
         Shares of each class, of each answer or of all samples instead of numbers.
+    name
+        In histories; None is its own.
+    task
+        "binary", "multiclass" or "multilabel"; None takes that of the loss of training.
+    threshold
+        From which output on a label is 1; None takes that of the loss of training.
 
     Examples
     --------
@@ -84,6 +90,15 @@ class BalancedAccuracy(_OfCounts):
 
     Classes without samples are left out.
 
+    Parameters
+    ----------
+    name
+        In histories; None is its own.
+    task
+        "binary", "multiclass" or "multilabel"; None takes that of the loss of training.
+    threshold
+        From which output on a label is 1; None takes that of the loss of training.
+
     Examples
     --------
     >>> import numpy as np
@@ -107,6 +122,15 @@ class MatthewsCorrelation(_OfCounts):
     0 if all samples are of one class, or all answers. Of several classes it is the form of
     Gorodkin 2004, "Comparing Two K-Category Assignments by a K-Category Correlation Coefficient".
 
+    Parameters
+    ----------
+    name
+        In histories; None is its own.
+    task
+        "binary", "multiclass" or "multilabel"; None takes that of the loss of training.
+    threshold
+        From which output on a label is 1; None takes that of the loss of training.
+
     Examples
     --------
     >>> import numpy as np
@@ -129,6 +153,15 @@ class MatthewsCorrelation(_OfCounts):
 @dataclass(frozen=True)
 class CohenKappa(_OfCounts):
     """Cohen's kappa: the share of correct answers beyond what chance gives, of what it leaves.
+
+    Parameters
+    ----------
+    name
+        In histories; None is its own.
+    task
+        "binary", "multiclass" or "multilabel"; None takes that of the loss of training.
+    threshold
+        From which output on a label is 1; None takes that of the loss of training.
 
     Examples
     --------

@@ -69,6 +69,8 @@ class MeanAbsoluteError(_MeanError):
     ----------
     name
         In histories; None is its own.
+    loss
+        The loss whose `estimate` is measured; None takes that of training.
 
     Examples
     --------
@@ -89,6 +91,8 @@ class MeanSquaredError(_MeanError):
     ----------
     name
         In histories; None is its own.
+    loss
+        The loss whose `estimate` is measured; None takes that of training.
 
     Examples
     --------
@@ -106,6 +110,13 @@ class RootMeanSquaredError(_OfNumbers):
     """The root of the mean squared difference of predictions and targets.
 
     With several outputs it is the mean over the roots of each, as in scikit-learn.
+
+    Parameters
+    ----------
+    name
+        In histories; None is its own.
+    loss
+        The loss whose `estimate` is measured; None takes that of training.
 
     Examples
     --------
@@ -133,6 +144,13 @@ class MeanAbsolutePercentageError(_OfNumbers, Mean):
 
     Targets of 0 count as the smallest number above it, as in scikit-learn.
 
+    Parameters
+    ----------
+    name
+        In histories; None is its own.
+    loss
+        The loss whose `estimate` is measured; None takes that of training.
+
     Examples
     --------
     >>> import numpy as np
@@ -157,6 +175,13 @@ class MedianAbsoluteError(_OfNumbers, Collected):
 
     With weights it is the number that has half of them on either side. With several outputs it is
     the mean over them. Its state holds the errors of all samples.
+
+    Parameters
+    ----------
+    name
+        In histories; None is its own.
+    loss
+        The loss whose `estimate` is measured; None takes that of training.
 
     Examples
     --------
@@ -204,6 +229,8 @@ class IntervalCoverage(Mean):
     ----------
     loss
         The quantile loss whose predictions are measured; None takes the loss of training.
+    name
+        In histories; None is its own.
 
     Examples
     --------
@@ -255,6 +282,8 @@ class R2(_OfNumbers):
     ----------
     name
         In histories; None is its own.
+    loss
+        The loss whose `estimate` is measured; None takes that of training.
 
     Examples
     --------

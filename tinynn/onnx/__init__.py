@@ -9,7 +9,7 @@ from .network import Call, ChannelsFirst, GraphNetwork
 from .reading import read
 from .writing import pack
 
-__all__ = ["KNOWN", "Call", "ChannelsFirst", "GraphNetwork", "OnnxError", "pack", "read"]
+__all__ = ["Call", "ChannelsFirst", "GraphNetwork", "OnnxError", "pack", "read"]
 
 #: What networks that were read consist of besides `tinynn.layers`, by name.
 KNOWN = {

@@ -22,16 +22,26 @@ class LossScaling(Optimizer):
     out, its state too, and the number divided by `factor`, down to 1 at least. After `interval`
     steps without that, it is multiplied by it.
 
-    optimizer: what makes the steps.
-    start: the number to begin with.
-    factor: what it changes by; powers of 2 lose no digit.
-    interval: of steps.
+    Parameters
+    ----------
+    optimizer
+        The optimizer that makes the steps.
+    start
+        The number to begin with.
+    factor
+        How much it changes; powers of 2 lose no digit.
+    interval
+        Steps without a gradient that is not finite, before it grows.
 
+    Notes
+    -----
     A loop of one's own gives `update` gradients that are divided already, and `loss_scale=`, which
     `loss_scale(state)` is. bfloat16, whose range is that of float32, needs none of this.
 
     Source: Micikevicius et al. 2017, arXiv:1710.03740.
 
+    Examples
+    --------
     >>> import numpy as np
     >>> from tinynn.optim import SGD
     >>> params, optimizer = [np.ones(1)], LossScaling(SGD(0.5), start=8.0)
@@ -108,6 +118,11 @@ def loss_scale(state: State) -> Any:
 
     The state is that of `LossScaling`, or of an optimizer that has one inside. Raises ValueError
     for any other.
+
+    Parameters
+    ----------
+    state
+        Of an optimizer that has, or wraps, a `LossScaling`.
     """
     found = _scale_in(state)
     if found is None:
