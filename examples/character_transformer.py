@@ -79,7 +79,7 @@ def write(model, characters, start, length, temperature=0.7, seed=0):
     return written
 
 
-def main(backend, size=100_000, epochs=10, width=64, blocks=2, length=300, **settings):
+def main(backend, size=100_000, epochs=6, width=64, blocks=2, length=300, **settings):
     """The model, and a text that it has written."""
     backend = backends.get(backend)
     text, characters = read(size)
