@@ -18,6 +18,7 @@ from tinynn.layers import (
     RNN,
     Bidirectional,
     DtypeError,
+    InputError,
     Linear,
     Sequential,
     ShapeError,
@@ -265,6 +266,8 @@ def test_a_saved_model_predicts_the_same(tmp_path: Path) -> None:
         ((X, LENGTHS[:3]), ShapeError, r"expected lengths of shape \(batch,\), here \(4,\), got"),
         ((X, 3), ShapeError, r"got int. To fix it: give the number of valid steps"),
         ((X, LENGTHS, LENGTHS), ShapeError, r"a pair \(x, lengths\), got 3 inputs"),
+        ((X, LENGTHS + 7), InputError, "expected lengths from 0 to 6, got lengths from 7 to"),
+        ((X, LENGTHS - 7), InputError, "expected lengths from 0 to 6, got lengths from -"),
         ((X, LENGTHS * 1.0), DtypeError, r"lengths of an integer dtype, got float64"),
     ],
 )

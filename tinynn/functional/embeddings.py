@@ -3,7 +3,8 @@
 from typing import Any, TypeAlias
 
 from backends import scoped
-from tinynn.functional.errors import DtypeError, ShapeError
+from tinynn.functional.errors import ShapeError
+from tinynn.functional.integers import require_integers
 from tinynn.functional.lengths import counted, shape_of
 from tinynn.trace import backend_of, namespace
 from tinynn.trace.scopes import composite
@@ -11,6 +12,8 @@ from tinynn.trace.scopes import composite
 __all__ = ["embedding", "rotary", "sinusoidal"]
 
 Array: TypeAlias = Any
+
+NUMBERED = "number the tokens from 0, and convert them, xp.astype(ids, xp.int32)"
 
 
 @composite
@@ -46,7 +49,7 @@ def embedding(ids: Array, weight: Array) -> Array:
             f"embedding: expected a weight of shape (count, width), got {shape_of(weight)}. To "
             "fix it: give a row for each id"
         )
-    require_integers("embedding", ids)
+    require_integers("embedding", "ids", ids, NUMBERED)
     xp = namespace(ids, weight)
     index = xp.astype(ids, counted(ids, 1).dtype)
     known = xp.logical_and(xp.greater_equal(index, 0), xp.less(index, weight.shape[0]))
@@ -54,16 +57,6 @@ def embedding(ids: Array, weight: Array) -> Array:
     index = xp.reshape(xp.where(known, index, xp.zeros_like(index)), (-1,))
     rows = xp.reshape(xp.take(weight, index, axis=0), (*ids.shape, weight.shape[1]))
     return xp.where(xp.expand_dims(known, axis=-1), rows, float("nan"))
-
-
-def require_integers(owner: Any, ids: Array) -> None:
-    """DtypeError unless these are integers."""
-    if not hasattr(ids, "dtype") or not namespace(ids).isdtype(ids.dtype, "integral"):
-        got = getattr(ids, "dtype", type(ids).__name__)
-        raise DtypeError(
-            f"{owner}: expected ids of an integer dtype, got {got}. To fix it: number the tokens "
-            "from 0, and convert them, xp.astype(ids, xp.int32)"
-        )
 
 
 @composite
@@ -156,7 +149,7 @@ def sinusoidal(positions: Array, width: int, *, base: float = 10_000.0, dtype: A
 
 def _angles(positions: Array, count: int, base: float, dtype: Any) -> Array:
     """Angles of places, their shape and (count,)."""
-    require_integers("positions", positions)
+    require_integers("rotary", "positions", positions, "xp.astype(positions, xp.int32)")
     backend = backend_of(positions)
     steps = backend.asarray([base ** (-i / count) for i in range(count)], dtype=dtype)
     xp = namespace(positions, steps)

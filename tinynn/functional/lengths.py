@@ -3,6 +3,7 @@
 from typing import Any, TypeAlias
 
 from tinynn.functional.errors import DtypeError, ShapeError
+from tinynn.functional.integers import require_integers, require_range
 from tinynn.trace import backend_of, namespace
 
 Array: TypeAlias = Any
@@ -11,7 +12,8 @@ Array: TypeAlias = Any
 def valid_steps(owner: Any, lengths: Array, batch: int, steps: int) -> Array:
     """Booleans, (batch, steps): True at the first `lengths` steps of each sequence.
 
-    owner: what messages begin with. Raises ShapeError, DtypeError.
+    owner: what messages begin with. Raises ShapeError, DtypeError, and InputError for lengths out
+    of range, where they can be read.
     """
     if shape_of(lengths) != f"({batch},)":
         raise ShapeError(
@@ -19,11 +21,9 @@ def valid_steps(owner: Any, lengths: Array, batch: int, steps: int) -> Array:
             f"{shape_of(lengths)}. To fix it: give the number of valid steps of each sequence"
         )
     xp = namespace(lengths)
-    if not xp.isdtype(lengths.dtype, "integral"):
-        raise DtypeError(
-            f"{owner}: expected lengths of an integer dtype, got {lengths.dtype}. To fix it: "
-            "xp.astype(lengths, xp.int64)"
-        )
+    require_integers(owner, "lengths", lengths, "xp.astype(lengths, xp.int64)")
+    fix = "give the number of valid steps of each sequence, at most the length of the time axis"
+    require_range(owner, "lengths", lengths, 0, steps, fix)
     times = counted(lengths, steps)  # of a wide dtype: 300 steps are more than uint8 can count
     return xp.less(times, xp.expand_dims(xp.astype(lengths, times.dtype), axis=1))
 

@@ -5,31 +5,23 @@ from typing import Any
 
 from tinynn import functional, tree
 from tinynn.config import require, require_count
-from tinynn.functional.embeddings import require_integers
-from tinynn.functional.errors import InputError, ShapeError
+from tinynn.functional.embeddings import NUMBERED
+from tinynn.functional.errors import ShapeError
+from tinynn.functional.integers import require_integers, require_range
 from tinynn.functional.lengths import counted, shape_of, valid_rows, without_padding
 from tinynn.initializers import Initializer, Normal
 from tinynn.layers.base import Layer
 from tinynn.layers.scope import Array, Scope, Tree
-from tinynn.trace import is_readable, namespace
+from tinynn.trace import namespace
 
 VECTORS, PLACES = Normal(), Normal(0.02)
 
 
 def _check_ids(layer: Any, ids: Array, count: int) -> None:
     """An error for what is no id; out of range, where the numbers can be read."""
-    require_integers(layer, ids)
-    if 0 in ids.shape or not is_readable(ids):
-        return
-    xp = namespace(ids)
-    if not xp.isdtype(ids.dtype, "signed integer"):  # some libraries lack min of the others
-        ids = xp.astype(ids, xp.int64)
-    low, high = int(xp.min(ids)), int(xp.max(ids))
-    if low < 0 or high >= count:
-        raise InputError(
-            f"{layer}: expected ids from 0 to {count - 1}, got ids from {low} to {high}. To fix "
-            "it: number the tokens from 0, or give the layer a larger count"
-        )
+    require_integers(layer, "ids", ids, NUMBERED)
+    fix = "number the tokens from 0, or give the layer a larger count"
+    require_range(layer, "ids", ids, 0, count - 1, fix)
 
 
 @dataclass(frozen=True)
@@ -126,7 +118,7 @@ class EmbeddingBag(Layer):
                 "pad the sequences to one length"
             )
         seen = valid_rows(self, valid[0], ids.shape[0], ids.shape[1]) if valid else None
-        require_integers(self, ids)
+        require_integers(self, "ids", ids, NUMBERED)
         ids = without_padding(ids, seen)
         _check_ids(self, ids, self.count)
         weight = scope.param("weight", self.weight_init, (self.count, self.width))

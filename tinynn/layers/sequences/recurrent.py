@@ -116,9 +116,10 @@ class RNN(_Recurrent):
     gives them. The lengths are (batch,), of an integer dtype: steps from `lengths` on are padding.
     A mask, (batch, time) booleans that are True at valid steps, does as well. Padding steps leave
     the carry as it is, so the output there is that of the last valid step (zeros where `reverse`
-    has had none yet), and their values change nothing. A length above the number of steps counts as
-    that number. The first carry is zeros. The output is (batch, features), of `return_sequences`
-    (batch, time, features).
+    has had none yet), and their values change nothing. Lengths out of range are an error where they
+    can be read, in `init` and in a pass that no recording follows; in a compiled program one above
+    the number of steps counts as that number. The first carry is zeros. The output is (batch,
+    features), of `return_sequences` (batch, time, features).
 
     Parameters: weight (inputs, features), recurrent_weight (features, features) and bias
     (features,), the sum of PyTorch's two.
