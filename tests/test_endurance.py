@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -100,10 +101,10 @@ def test_how_many_to_keep(tmp_path: Path, keep: Any) -> None:
 
 
 SCRIPT = """
-import os, signal, sys, warnings
+import signal, sys, warnings
 from pathlib import Path
 from tests.faults import train
-import tests.faults
+signal.signal(signal.SIGINT, signal.default_int_handler)
 print("begins", flush=True)
 warnings.simplefilter("error")
 train(Path(sys.argv[1]), pause=0.02)
@@ -144,6 +145,15 @@ def test_signals_are_left_alone_where_they_are_anothers() -> None:
         signal.signal(signal.SIGINT, before)
 
 
+@pytest.fixture
+def usual_ctrl_c() -> Iterator[None]:
+    """Python's own handler, whatever the parent of this process, or pytest-xdist, has set."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("usual_ctrl_c")
 def test_a_second_signal_acts_at_once() -> None:
     with Signals() as signals:
         signal.raise_signal(signal.SIGINT)
@@ -160,6 +170,7 @@ def test_other_threads_train_without_signals(tmp_path: Path, alone: bytes) -> No
     assert (tmp_path / "run").read_bytes() == alone
 
 
+@pytest.mark.usefixtures("usual_ctrl_c")
 @pytest.mark.only("numpy", "torch", "array_api_strict", "jax", "cupy")
 def test_ctrl_c_gives_the_last_epoch_and_keeps_the_place(backend: Backend, tmp_path: Path) -> None:
     x = backend.asarray(np.linspace(0.0, 1.0, 24, dtype="float32").reshape(12, 2))
