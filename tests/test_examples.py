@@ -97,6 +97,7 @@ def test_from_scratch_gives_its_printed_layer_back(backend: backends.Backend) ->
     assert backends.of(sigmoid(network.hidden)) == backend
 
 
+@pytest.mark.reads_scalars  # the check of the targets
 def test_many_networks_show_that_xor_needs_a_hidden_layer(backend: backends.Backend) -> None:
     shares = load("many_networks").main(backend, networks=40, widths=(1, 5), steps=100)
     assert shares[1] == 0.0
@@ -121,7 +122,7 @@ def test_a_convolutional_network_learns_digits(backend: backends.Backend) -> Non
 def test_a_character_level_transformer_learns_and_writes(
     backend: backends.Backend, tmp_path: Path
 ) -> None:
-    """Small; a run that was stopped is the whole one, and the file for ONNX gives its scores."""
+    """Small; a run that was stopped is the whole one."""
     example, path = load("character_transformer"), tmp_path / "run.safetensors"
     # XLA compiles the step of every run anew, for seconds.
     engine = "eager" if backend.name == "array_api_strict" else compiled_by(backend)
@@ -135,10 +136,19 @@ def test_a_character_level_transformer_learns_and_writes(
     if backend.repeat is None:
         whole, again = example.main(backend, epochs=2, **settings)
         assert (whole.history, again) == (model.history, written)
+
+
+@pytest.mark.only("numpy")  # where the packages of ONNX are installed
+def test_the_character_level_transformer_is_exported(
+    backend: backends.Backend, tmp_path: Path
+) -> None:
+    example = load("character_transformer")
+    settings = {"size": 2600, "width": 8, "blocks": 1, "length": 5, "progress": False}
+    model, _ = example.main(backend, epochs=1, **settings)
     ids = np.arange(2 * example.LENGTH, dtype="int32").reshape(2, -1) % model.net.count
-    model.to_onnx(tmp_path / "model.onnx", backend.asarray(ids))
+    model.to_onnx(tmp_path / "model.onnx", ids)
     (scores,) = session(tmp_path / "model.onnx").run(["output"], {"input": ids})
-    assert_close(model.predict(backend.asarray(ids)), scores, backend, rtol=1e-3, atol=1e-4)
+    assert_close(model.predict(ids), scores, backend, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in EXAMPLES.glob("*.py")))
