@@ -38,7 +38,7 @@ def write(path: Any, nodes: list[Any], arrays: dict[str, Any], opset: int = 21, 
     graph = onnx.helper.make_graph(
         nodes,
         "made",
-        [make("x", 1, ["batch", 4])],
+        [make("x", more.get("kind", 1), ["batch", 4])],
         [make("y", 1, ["batch", "features"])],
         [onnx.numpy_helper.from_array(a, name) for name, a in arrays.items()],
     )
@@ -185,6 +185,11 @@ AFTER = [node("MatMul", "n w", "y")]
         ([node("MatMul", "x w", "n"), node("Mod", "n f", "y", fmod=1)], {}, "fmod=0"),
         ([node("IsInf", "x", "b", detect_negative=0), node("Cast", "b", "n", to=1), *AFTER], {},
          "detect_negative to be 1"),
+        ([node("Unsqueeze", "x", "u", axes=[2]), node("Hardmax", "u", "y")], {"opset": 11},
+         "the last axis alone"),  # before opset 13 it is over all axes from one on
+        ([node("Unsqueeze", "x", "u", axes=[1, 2]), node("Resize", "u r", "y", mode="linear")],
+         {"opset": 10}, "linear between the centres"),
+        ([node("Celu", "x", "y", alpha=-1.0)], {}, "a positive alpha"),
         ([node("Add", "x l", "n"), *AFTER], {}, "fit each other"),
         ([node("Add", "w w", "y")], {}, "network with layers"),
         ([node("Relu", "z", "y")], {}, "z"),
@@ -193,11 +198,43 @@ AFTER = [node("MatMul", "n w", "y")]
 def test_what_is_not_read(nodes, more, words, tmp_path):
     arrays = W | {"f": np.asarray(0.5, dtype=np.float32), "l": np.ones(3, dtype=np.float32)}
     arrays |= {"t": np.asarray(True), "s": np.asarray([1.5, 1.0], dtype=np.float32)}
+    arrays |= {"r": np.asarray([1, 1, 1, 2], dtype=np.float32)}
     path = write(tmp_path / "made.onnx", nodes, arrays, **more)
     with pytest.raises(OnnxError, match=words) as caught:
         tinynn.from_onnx(path)
     assert "To fix it" in str(caught.value)
     assert "made.onnx" in str(caught.value)
+
+
+COUNT = [node("Shape", "x", "s"), node("Gather", "s zero", "n")]
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        [*COUNT, node("Cast", "n", "f", to=1), node("Div", "x f", "y")],
+        [*COUNT, node("Add", "n two", "m"), node("Cast", "m", "f", to=1), node("Mul", "x f", "y")],
+        [*COUNT, node("Greater", "n two", "m"), node("Where", "m x half", "y")],
+        [node("Slice", "x first last", "z"), node("Shape", "z", "s"), node("Cast", "s", "f", to=1),
+         node("ReduceSum", "f", "n", keepdims=0), node("Mul", "x n", "y")],
+    ],
+)  # fmt: skip
+def test_numbers_that_follow_from_the_batch_are_no_constants(nodes, tmp_path):
+    arrays = {"zero": np.asarray(0), "two": np.asarray(2), "half": np.asarray(0.5, np.float32)}
+    path = write(tmp_path / "made.onnx", nodes, arrays | {"first": np.asarray([0]),
+                                                          "last": np.asarray([-1])})  # fmt: skip
+    with pytest.raises(OnnxError, match=r"operator Shape \(s\): expected no number that follows"):
+        tinynn.from_onnx(path)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int64", "bool"])
+@pytest.mark.parametrize("operator", ["Reciprocal", "Neg", "Exp", "Softmax", "MatMul"])
+def test_integers_are_converted_before_they_are_computed_with(dtype, operator, tmp_path):
+    kind = {"uint8": 2, "int64": 7, "bool": 9}[dtype]
+    inputs = "f w" if operator == "MatMul" else "f"
+    nodes = [node("Cast", "x", "f", to=1), node(operator, inputs, "y")]
+    path = write(tmp_path / "made.onnx", nodes, W if operator == "MatMul" else {}, kind=kind)
+    read_as_it_runs(path, x=(np.arange(12).reshape(3, 4) % 7 * 4 + 1).astype(dtype))
 
 
 def test_parameters_of_half_precision(tmp_path):

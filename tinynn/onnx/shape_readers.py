@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from math import prod
 from operator import sub
 from typing import Any
 
@@ -21,12 +22,11 @@ def _flatten(build: Builder, step: Step) -> None:
     else:
         shape = step.shape()
         axis = axis + rank if axis < 0 else axis
-        if None in shape[axis:]:
+        if axis and None in shape[axis:]:
             raise step.fail("known lengths")
-        inner = 1
-        for length in shape[axis:]:
-            inner *= length or 0
-        build.call(step, partial(operators.reshape, shape=(-1, inner)))
+        inner = prod(length or 0 for length in shape[axis:])
+        wanted = (-1, inner) if axis else (1, -1)
+        build.call(step, partial(operators.reshape, shape=wanted))
 
 
 def _as_rows(build: Builder, step: Step) -> None:
@@ -185,6 +185,11 @@ def _gather(function: Any) -> Row:
     return row
 
 
+def _length_of_batch(build: Builder, step: Step) -> None:
+    """Shapes that do not follow the batch, and what is reshaped by it, are known already."""
+    raise step.fail("no number that follows from the size of the batch, but in shapes")
+
+
 def _trilu(build: Builder, step: Step) -> None:
     k, upper = step.integers("k", 1) or [0], bool(step.attributes.get("upper", 1))
     build.call(step, partial(operators.trilu, k=k[0], upper=upper), [step.input(0)])
@@ -214,6 +219,7 @@ READERS: dict[str, Row] = {
     "Gather": _gather(operators.gather),
     "GatherElements": _gather(operators.gather_elements),
     "Trilu": _trilu,
+    "Shape": _length_of_batch,
     "DepthToSpace": _to_space(operators.depth_to_space),
     "SpaceToDepth": _to_space(operators.space_to_depth),
 }
