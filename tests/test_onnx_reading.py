@@ -141,6 +141,30 @@ def test_factors_and_shifts_beside_a_product(tmp_path):
     assert model.net == Sequential(Linear(3), functional.relu, Linear(2))
 
 
+SQUARE = np.arange(16, dtype=np.float32).reshape(4, 4) / 16
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        [node("MatMul", "x w", "a"), node("Mul", "a c", "b"), node("MatMul", "b w", "y")],
+        [node("Gemm", "x w", "a"), node("Relu", "a", "b"), node("Gemm", "b w", "y", transB=1)],
+        [node("Gemm", "x w", "a"), node("Relu", "a", "b"), node("Gemm", "b w", "y", alpha=0.5)],
+        [node("Gemm", "x w c", "a"), node("Gemm", "a w c", "y", beta=0.5)],
+    ],
+)
+def test_one_array_as_different_weights(nodes, tmp_path):
+    arrays = {"w": SQUARE, "c": SQUARE[1]}
+    read_as_it_runs(write(tmp_path / "made.onnx", nodes, arrays))
+
+
+def test_a_norm_whose_scale_is_one_number(tmp_path):
+    arrays = {"w": SQUARE, "s": SQUARE[1, 1:2], "c": SQUARE[2]}
+    nodes = [node("LayerNormalization", "x s s", "n"), node("MatMul", "n w", "m"),
+             node("LayerNormalization", "m c s", "y")]  # fmt: skip
+    read_as_it_runs(write(tmp_path / "made.onnx", nodes, arrays))
+
+
 # --- what goes wrong
 
 
@@ -190,6 +214,7 @@ AFTER = [node("MatMul", "n w", "y")]
         ([node("Unsqueeze", "x", "u", axes=[1, 2]), node("Resize", "u r", "y", mode="linear")],
          {"opset": 10}, "linear between the centres"),
         ([node("Celu", "x", "y", alpha=-1.0)], {}, "a positive alpha"),
+        ([node("Cast", "x", "n", to=7), node("ReduceMean", "n", "y")], {}, "floating-point"),
         ([node("Add", "x l", "n"), *AFTER], {}, "fit each other"),
         ([node("Add", "w w", "y")], {}, "network with layers"),
         ([node("Relu", "z", "y")], {}, "z"),

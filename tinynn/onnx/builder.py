@@ -108,6 +108,8 @@ class Builder:
         if values is None:
             values = tuple(map(self.value, step.inputs if inputs is None else inputs))
         tied = self._children.get((str(layer), tuple(arrays))) if arrays else None
+        if tied and not _equal(self.params[tied], params or {}):
+            tied = None  # one was turned, or took a factor in
         name = self.unique(_title(step, arrays))
         self.calls[name] = made = Call(name, layer, values, child=tied or "")
         if params and not tied:
@@ -268,6 +270,13 @@ class Builder:
             inputs, tuple(calls), output, arrays=tuple(arrays), buffers=tuple(buffers)
         )
         return net, self.params, self.state
+
+
+def _equal(a: dict[str, Any], b: dict[str, Any]) -> bool:
+    """True for the same arrays by the same names."""
+    pairs = list(zip(tree.paths(a), tree.paths(b), strict=False))
+    same = all(m == n and x.shape == y.shape and (x == y).all() for (m, x), (n, y) in pairs)
+    return len(tree.paths(a)) == len(tree.paths(b)) and same
 
 
 def _undoes(function: Any, before: Any) -> bool:

@@ -230,8 +230,11 @@ def _nothing(build: Builder, step: Step) -> None:
 
 def _reduction(name: str) -> Row:
     function = operators.KNOWN[f"reduce_{name}"]
+    rounds = name in ("mean", "l2", "log_sum", "logsumexp")
 
     def row(build: Builder, step: Step) -> None:
+        if rounds and step.source.kind(step.outputs[0]) not in (0, *FLOATS):
+            raise step.fail("floating-point numbers")
         axes = step.integers("axes", 1)
         if not axes and step.attributes.get("noop_with_empty_axes"):
             build.alias(step, step.input(0))
@@ -283,9 +286,10 @@ def _batch_norm(build: Builder, step: Step) -> None:
 def _layer_norm(build: Builder, step: Step) -> None:
     weight, bias, axis = step.given(1), step.given(2), step.attributes.get("axis", -1)
     epsilon = step.scalar("epsilon", 1e-5)
-    last = axis == -1 or axis == step.rank() - 1
-    if weight is not None and weight.ndim == 1 and last and not (bias is None and step.input(2)):
-        bias = 0 * weight if bias is None else bias
+    last = axis in (-1, step.rank() - 1) and step.shape()[-1]
+    fits = weight is not None and weight.ndim == 1 and last in (None, weight.size)
+    if fits and not (bias is None and step.input(2)):
+        bias = 0 * weight + (0 if bias is None else bias)
         params = {"weight": weight, "bias": bias}
         build.call(step, LayerNorm(epsilon=epsilon), [step.input(0)], params,
                    arrays=step.inputs[1:])  # fmt: skip

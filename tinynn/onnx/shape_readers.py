@@ -96,7 +96,7 @@ def _axes(function: Any) -> Row:
 
 def _concat(build: Builder, step: Step) -> None:
     axis = step.attributes.get("axis", 1)
-    if len(step.inputs) == 2 and axis in (1, -1) and _two_classes(build, step):
+    if len(step.inputs) == 2 and axis in (-1, step.rank() - 1) and _two_classes(build, step):
         return
     build.call(step, partial(operators.concat, axis=axis))
 
@@ -119,7 +119,8 @@ def _two_classes(build: Builder, step: Step) -> bool:
     linear = build.calls.get(z)
     if linear is None or linear.layer != Linear(1, bias=linear.layer.bias) or linear.child:
         return False
-    if sum(z in call.args for call in build.calls.values()) != len(dropped) - 1:
+    users = [call for call in build.calls.values() if z in call.args or z == call.child]
+    if len(users) != len(dropped) - 1:
         return False
     for call in dropped:
         build.drop(call)
