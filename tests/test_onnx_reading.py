@@ -9,9 +9,20 @@ import numpy as np
 import pytest
 
 import tinynn
-from tests.onnx_files import session
+from tests.onnx_files import made, session
 from tinynn import functional
-from tinynn.layers import BatchNorm, Flatten, LayerNorm, Linear, Sequential
+from tinynn.layers import (
+    BatchNorm,
+    Embedding,
+    EmbeddingBag,
+    Flatten,
+    LayerNorm,
+    Linear,
+    MultiHeadAttention,
+    PositionEmbedding,
+    Sequential,
+    TransformerEncoderBlock,
+)
 from tinynn.onnx import OnnxError
 from tinynn.training import Model
 
@@ -120,6 +131,28 @@ def test_our_own_come_back_and_train_on(tmp_path):
     more = tinynn.fit(read.net, X, labels, params=read.params, state=read.state, epochs=1)
     more.save(tmp_path / "model.safetensors")
     assert (tinynn.load(tmp_path / "model.safetensors").predict(X) == more.predict(X)).all()
+
+
+IDS, LENGTHS = np.arange(24).reshape(4, 6) % 5, np.asarray([6, 3, 1, 2])
+
+
+@pytest.mark.parametrize(
+    ("net", "x"),
+    [
+        (Sequential(Embedding(5, 8), PositionEmbedding(6), TransformerEncoderBlock(2)), (IDS,)),
+        (EmbeddingBag(5, 3), (IDS, LENGTHS)),
+        (MultiHeadAttention(2, causal=True), (X[:48].reshape(4, 6, 8), LENGTHS)),
+    ],
+    ids=["transformer", "bag", "attention"],
+)
+def test_our_own_sequences_come_back(net, x, tmp_path):
+    model = made(net, x)
+    model.to_onnx(tmp_path / "model.onnx", x)
+    read = tinynn.from_onnx(tmp_path / "model.onnx")
+    for rows in (1, 4):
+        some = [each[:rows] for each in x]
+        some = some[0] if len(some) == 1 else tuple(some)
+        np.testing.assert_allclose(read.predict(some), model.predict(some), atol=1e-5, rtol=1e-5)
 
 
 def test_factors_and_shifts_beside_a_product(tmp_path):

@@ -68,14 +68,21 @@ class Builder:
                 "To fix it: name another output"
             )
         array = self.source.constants[name]
-        fixed = name not in self.source.trained or array.ndim == 0
-        if fixed and array.size == 1 and array.ndim <= 1:
+        if self._is_fixed(name) and array.size == 1 and array.ndim <= 1:
             return array.reshape(-1)[0].item()
+        return self.array(name)
+
+    def array(self, name: str) -> str:
+        """A constant of the file as an array of the network's own, be it a single number."""
         if name not in self._arrays:
+            array = self.source.constants[name]
             self._arrays[name] = made = self.unique(name)
-            trained = not fixed and array.dtype.kind == "f"
+            trained = not self._is_fixed(name) and array.dtype.kind == "f"
             (self.params if trained else self.state)[made] = array
         return self._arrays[name]
+
+    def _is_fixed(self, name: str) -> bool:
+        return name not in self.source.trained or self.source.constants[name].ndim == 0
 
     def alias(self, step: Step, name: str) -> None:
         """The result of a step is a value that is there."""

@@ -164,7 +164,9 @@ def _expand(build: Builder, step: Step) -> None:
     follows = [step.source.follows(n) for n in shape]
     wanted = tuple(-1 if own else int(n or 0) for own, n in zip(follows, shape, strict=True))
     like = step.source.inputs[:1] if any(follows) else []
-    build.call(step, partial(operators.expand, shape=wanted), [step.input(0), *like])
+    x = build.value(step.input(0)) if step.given(0) is None else build.array(step.input(0))
+    values = (x, *map(build.value, like))
+    build.call(step, partial(operators.expand, shape=wanted), values=values)
 
 
 def _tile(build: Builder, step: Step) -> None:

@@ -11,6 +11,8 @@ OPEN = 1_000_003
 OTHER, SMALL = 2_000_029, (1, 2)
 #: What takes a shape as its second input, which the result's own shape says as well.
 SHAPED = ("Reshape", "Expand")
+#: The places of first states among the inputs of RNN, GRU and LSTM.
+STATES = (5, 6)
 #: What makes arrays of lengths that are its inputs.
 SIZED = ("ConstantOfShape", "Expand", "Tile", "Range", "Resize", "Pad", "OneHot")
 #: What makes zeros of zeros.
@@ -312,7 +314,7 @@ class Source:
         while wanted:
             name = wanted.pop()
             node = self._made.get(name)
-            known = name in self.constants or name in self.inputs or name in self._zeros
+            known = name in self.constants or name in self.inputs
             if known or (node and id(node) in seen):
                 continue
             if node is None:
@@ -323,7 +325,8 @@ class Source:
             shaped = node.op_type in SHAPED and None not in (
                 self._shapes.get(node.output[0]) or (None,)
             )
-            wanted += [each for each in node.input[: 1 if shaped else None] if each]
+            given = enumerate(node.input[: 1 if shaped else None])
+            wanted += [n for i, n in given if n and not (i in STATES and n in self._zeros)]
         return seen
 
 
