@@ -191,6 +191,13 @@ def test_one_array_as_different_weights(nodes, tmp_path):
     read_as_it_runs(write(tmp_path / "made.onnx", nodes, arrays))
 
 
+def test_a_number_of_more_axes_than_the_input(tmp_path):
+    arrays = {"w": SQUARE, "c": SQUARE[1, 1].reshape(1, 1, 1)}
+    nodes = [node("Add", "x c", "a"), node("MatMul", "a w", "y")]
+    model = tinynn.from_onnx(write(tmp_path / "made.onnx", nodes, arrays))
+    np.testing.assert_allclose(model.predict(X), ((X + SQUARE[1, 1]) @ SQUARE)[None], rtol=1e-5)
+
+
 def test_a_norm_whose_scale_is_one_number(tmp_path):
     arrays = {"w": SQUARE, "s": SQUARE[1, 1:2], "c": SQUARE[2]}
     nodes = [node("LayerNormalization", "x s s", "n"), node("MatMul", "n w", "m"),

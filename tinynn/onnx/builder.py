@@ -184,8 +184,14 @@ class Builder:
                 self.calls[made[-1]] = Call(made[-1], function, (value, self._kept(step, constant)))
                 value = made[-1]
         self._values[step.outputs[0]] = value
-        if made and all(a is None or a.size in (1, *a.shape[-1:]) for a in (scale, shift)):
+        if made and all(a is None or self._is_of_features(a, name) for a in (scale, shift)):
             self._affine[made[-1]] = _Affine(name, scale, shift, tuple(made))
+
+    def _is_of_features(self, constant: Any, name: str) -> bool:
+        """True for a number, or one for each feature, which leaves a value's shape as it is."""
+        shape = self.source.shape(name)
+        ranked = constant.ndim == 0 or (shape is not None and constant.ndim <= len(shape))
+        return ranked and constant.size in (1, *constant.shape[-1:])
 
     def _kept(self, step: Step, constant: Any) -> Value:
         """A constant as a number, or as an array of the network's own."""
