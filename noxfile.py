@@ -321,6 +321,7 @@ def bench(session: nox.Session) -> None:
     session.run("python", "benchmarks/onnx_latency.py", env=ONE_THREAD)
     session.run("python", "benchmarks/recurrent.py", env=ONE_THREAD)
     session.run("python", "benchmarks/convolutional.py", env=ONE_THREAD)
+    session.run("python", "benchmarks/transformer.py", env=ONE_THREAD)
     session.run("python", "benchmarks/many_networks.py")
     session.run("python", "benchmarks/importing.py", env=ONE_THREAD)
 

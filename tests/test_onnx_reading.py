@@ -9,9 +9,20 @@ import numpy as np
 import pytest
 
 import tinynn
-from tests.onnx_files import session
+from tests.onnx_files import made, session
 from tinynn import functional
-from tinynn.layers import BatchNorm, Flatten, LayerNorm, Linear, Sequential
+from tinynn.layers import (
+    BatchNorm,
+    Embedding,
+    EmbeddingBag,
+    Flatten,
+    LayerNorm,
+    Linear,
+    MultiHeadAttention,
+    PositionEmbedding,
+    Sequential,
+    TransformerEncoderBlock,
+)
 from tinynn.onnx import OnnxError
 from tinynn.training import Model
 
@@ -38,7 +49,7 @@ def write(path: Any, nodes: list[Any], arrays: dict[str, Any], opset: int = 21, 
     graph = onnx.helper.make_graph(
         nodes,
         "made",
-        [make("x", 1, ["batch", 4])],
+        [make("x", more.get("kind", 1), ["batch", 4])],
         [make("y", 1, ["batch", "features"])],
         [onnx.numpy_helper.from_array(a, name) for name, a in arrays.items()],
     )
@@ -122,6 +133,28 @@ def test_our_own_come_back_and_train_on(tmp_path):
     assert (tinynn.load(tmp_path / "model.safetensors").predict(X) == more.predict(X)).all()
 
 
+IDS, LENGTHS = np.arange(24).reshape(4, 6) % 5, np.asarray([6, 3, 1, 2])
+
+
+@pytest.mark.parametrize(
+    ("net", "x"),
+    [
+        (Sequential(Embedding(5, 8), PositionEmbedding(6), TransformerEncoderBlock(2)), (IDS,)),
+        (EmbeddingBag(5, 3), (IDS, LENGTHS)),
+        (MultiHeadAttention(2, causal=True), (X[:48].reshape(4, 6, 8), LENGTHS)),
+    ],
+    ids=["transformer", "bag", "attention"],
+)
+def test_our_own_sequences_come_back(net, x, tmp_path):
+    model = made(net, x)
+    model.to_onnx(tmp_path / "model.onnx", x)
+    read = tinynn.from_onnx(tmp_path / "model.onnx")
+    for rows in (1, 4):
+        some = [each[:rows] for each in x]
+        some = some[0] if len(some) == 1 else tuple(some)
+        np.testing.assert_allclose(read.predict(some), model.predict(some), atol=1e-5, rtol=1e-5)
+
+
 def test_factors_and_shifts_beside_a_product(tmp_path):
     draw = np.random.default_rng(0)
     arrays = {
@@ -139,6 +172,37 @@ def test_factors_and_shifts_beside_a_product(tmp_path):
     ]  # fmt: skip
     model = read_as_it_runs(write(tmp_path / "made.onnx", nodes, arrays))
     assert model.net == Sequential(Linear(3), functional.relu, Linear(2))
+
+
+SQUARE = np.arange(16, dtype=np.float32).reshape(4, 4) / 16
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        [node("MatMul", "x w", "a"), node("Mul", "a c", "b"), node("MatMul", "b w", "y")],
+        [node("Gemm", "x w", "a"), node("Relu", "a", "b"), node("Gemm", "b w", "y", transB=1)],
+        [node("Gemm", "x w", "a"), node("Relu", "a", "b"), node("Gemm", "b w", "y", alpha=0.5)],
+        [node("Gemm", "x w c", "a"), node("Gemm", "a w c", "y", beta=0.5)],
+    ],
+)
+def test_one_array_as_different_weights(nodes, tmp_path):
+    arrays = {"w": SQUARE, "c": SQUARE[1]}
+    read_as_it_runs(write(tmp_path / "made.onnx", nodes, arrays))
+
+
+def test_a_number_of_more_axes_than_the_input(tmp_path):
+    arrays = {"w": SQUARE, "c": SQUARE[1, 1].reshape(1, 1, 1)}
+    nodes = [node("Add", "x c", "a"), node("MatMul", "a w", "y")]
+    model = tinynn.from_onnx(write(tmp_path / "made.onnx", nodes, arrays))
+    np.testing.assert_allclose(model.predict(X), ((X + SQUARE[1, 1]) @ SQUARE)[None], rtol=1e-5)
+
+
+def test_a_norm_whose_scale_is_one_number(tmp_path):
+    arrays = {"w": SQUARE, "s": SQUARE[1, 1:2], "c": SQUARE[2]}
+    nodes = [node("LayerNormalization", "x s s", "n"), node("MatMul", "n w", "m"),
+             node("LayerNormalization", "m c s", "y")]  # fmt: skip
+    read_as_it_runs(write(tmp_path / "made.onnx", nodes, arrays))
 
 
 # --- what goes wrong
@@ -185,6 +249,12 @@ AFTER = [node("MatMul", "n w", "y")]
         ([node("MatMul", "x w", "n"), node("Mod", "n f", "y", fmod=1)], {}, "fmod=0"),
         ([node("IsInf", "x", "b", detect_negative=0), node("Cast", "b", "n", to=1), *AFTER], {},
          "detect_negative to be 1"),
+        ([node("Unsqueeze", "x", "u", axes=[2]), node("Hardmax", "u", "y")], {"opset": 11},
+         "the last axis alone"),  # before opset 13 it is over all axes from one on
+        ([node("Unsqueeze", "x", "u", axes=[1, 2]), node("Resize", "u r", "y", mode="linear")],
+         {"opset": 10}, "linear between the centres"),
+        ([node("Celu", "x", "y", alpha=-1.0)], {}, "a positive alpha"),
+        ([node("Cast", "x", "n", to=7), node("ReduceMean", "n", "y")], {}, "floating-point"),
         ([node("Add", "x l", "n"), *AFTER], {}, "fit each other"),
         ([node("Add", "w w", "y")], {}, "network with layers"),
         ([node("Relu", "z", "y")], {}, "z"),
@@ -193,11 +263,43 @@ AFTER = [node("MatMul", "n w", "y")]
 def test_what_is_not_read(nodes, more, words, tmp_path):
     arrays = W | {"f": np.asarray(0.5, dtype=np.float32), "l": np.ones(3, dtype=np.float32)}
     arrays |= {"t": np.asarray(True), "s": np.asarray([1.5, 1.0], dtype=np.float32)}
+    arrays |= {"r": np.asarray([1, 1, 1, 2], dtype=np.float32)}
     path = write(tmp_path / "made.onnx", nodes, arrays, **more)
     with pytest.raises(OnnxError, match=words) as caught:
         tinynn.from_onnx(path)
     assert "To fix it" in str(caught.value)
     assert "made.onnx" in str(caught.value)
+
+
+COUNT = [node("Shape", "x", "s"), node("Gather", "s zero", "n")]
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        [*COUNT, node("Cast", "n", "f", to=1), node("Div", "x f", "y")],
+        [*COUNT, node("Add", "n two", "m"), node("Cast", "m", "f", to=1), node("Mul", "x f", "y")],
+        [*COUNT, node("Greater", "n two", "m"), node("Where", "m x half", "y")],
+        [node("Slice", "x first last", "z"), node("Shape", "z", "s"), node("Cast", "s", "f", to=1),
+         node("ReduceSum", "f", "n", keepdims=0), node("Mul", "x n", "y")],
+    ],
+)  # fmt: skip
+def test_numbers_that_follow_from_the_batch_are_no_constants(nodes, tmp_path):
+    arrays = {"zero": np.asarray(0), "two": np.asarray(2), "half": np.asarray(0.5, np.float32)}
+    path = write(tmp_path / "made.onnx", nodes, arrays | {"first": np.asarray([0]),
+                                                          "last": np.asarray([-1])})  # fmt: skip
+    with pytest.raises(OnnxError, match=r"operator Shape \(s\): expected no number that follows"):
+        tinynn.from_onnx(path)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int64", "bool"])
+@pytest.mark.parametrize("operator", ["Reciprocal", "Neg", "Exp", "Softmax", "MatMul"])
+def test_integers_are_converted_before_they_are_computed_with(dtype, operator, tmp_path):
+    kind = {"uint8": 2, "int64": 7, "bool": 9}[dtype]
+    inputs = "f w" if operator == "MatMul" else "f"
+    nodes = [node("Cast", "x", "f", to=1), node(operator, inputs, "y")]
+    path = write(tmp_path / "made.onnx", nodes, W if operator == "MatMul" else {}, kind=kind)
+    read_as_it_runs(path, x=(np.arange(12).reshape(3, 4) % 7 * 4 + 1).astype(dtype))
 
 
 def test_parameters_of_half_precision(tmp_path):

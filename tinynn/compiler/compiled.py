@@ -31,13 +31,6 @@ class Compiled:
     ----------
     f, check_finite
         As `compile` has them.
-
-    Attributes
-    ----------
-    source
-        The newest program, as Python; None before the first call.
-    graph
-        The calls it makes, as a graph.
     """
 
     def __init__(self, f: Callable[..., Any], check_finite: bool = False) -> None:
@@ -48,12 +41,12 @@ class Compiled:
 
     @property
     def source(self) -> str | None:
-        """The newest program, as Python."""
+        """The newest program, as Python; None before the first call."""
         return self._newest.source if self._newest else None
 
     @property
     def graph(self) -> Graph | None:
-        """The newest program, as a graph."""
+        """The calls of the newest program, as a graph; None before the first call."""
         return self._newest.graph if self._newest else None
 
     def __call__(self, *args: Any) -> Any:

@@ -68,14 +68,21 @@ class Builder:
                 "To fix it: name another output"
             )
         array = self.source.constants[name]
-        fixed = name not in self.source.trained or array.ndim == 0
-        if fixed and array.size == 1 and array.ndim <= 1:
+        if self._is_fixed(name) and array.size == 1 and array.ndim <= 1:
             return array.reshape(-1)[0].item()
+        return self.array(name)
+
+    def array(self, name: str) -> str:
+        """A constant of the file as an array of the network's own, be it a single number."""
         if name not in self._arrays:
+            array = self.source.constants[name]
             self._arrays[name] = made = self.unique(name)
-            trained = not fixed and array.dtype.kind == "f"
+            trained = not self._is_fixed(name) and array.dtype.kind == "f"
             (self.params if trained else self.state)[made] = array
         return self._arrays[name]
+
+    def _is_fixed(self, name: str) -> bool:
+        return name not in self.source.trained or self.source.constants[name].ndim == 0
 
     def alias(self, step: Step, name: str) -> None:
         """The result of a step is a value that is there."""
@@ -108,6 +115,8 @@ class Builder:
         if values is None:
             values = tuple(map(self.value, step.inputs if inputs is None else inputs))
         tied = self._children.get((str(layer), tuple(arrays))) if arrays else None
+        if tied and not _equal(self.params[tied], params or {}):
+            tied = None  # one was turned, or took a factor in
         name = self.unique(_title(step, arrays))
         self.calls[name] = made = Call(name, layer, values, child=tied or "")
         if params and not tied:
@@ -175,8 +184,14 @@ class Builder:
                 self.calls[made[-1]] = Call(made[-1], function, (value, self._kept(step, constant)))
                 value = made[-1]
         self._values[step.outputs[0]] = value
-        if made and all(a is None or a.size in (1, *a.shape[-1:]) for a in (scale, shift)):
+        if made and all(a is None or self._is_of_features(a, name) for a in (scale, shift)):
             self._affine[made[-1]] = _Affine(name, scale, shift, tuple(made))
+
+    def _is_of_features(self, constant: Any, name: str) -> bool:
+        """True for a number, or one for each feature, which leaves a value's shape as it is."""
+        shape = self.source.shape(name)
+        ranked = constant.ndim == 0 or (shape is not None and constant.ndim <= len(shape))
+        return ranked and constant.size in (1, *constant.shape[-1:])
 
     def _kept(self, step: Step, constant: Any) -> Value:
         """A constant as a number, or as an array of the network's own."""
@@ -268,6 +283,13 @@ class Builder:
             inputs, tuple(calls), output, arrays=tuple(arrays), buffers=tuple(buffers)
         )
         return net, self.params, self.state
+
+
+def _equal(a: dict[str, Any], b: dict[str, Any]) -> bool:
+    """True for the same arrays by the same names."""
+    pairs = list(zip(tree.paths(a), tree.paths(b), strict=False))
+    same = all(m == n and x.shape == y.shape and (x == y).all() for (m, x), (n, y) in pairs)
+    return len(tree.paths(a)) == len(tree.paths(b)) and same
 
 
 def _undoes(function: Any, before: Any) -> bool:

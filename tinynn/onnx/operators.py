@@ -322,6 +322,8 @@ def gather_elements(x: Array, indices: Array, *, axis: int = 0) -> Array:
     """The entries at indices along an axis, for each slice its own."""
     xp = namespace(x, indices)
     indices = xp.where(indices < 0, indices + x.shape[axis], indices)
+    axis = axis % x.ndim  # along the others there may be fewer indices than entries
+    x = x[tuple(slice(None if i == axis else n) for i, n in enumerate(indices.shape))]
     return xp.take_along_axis(x, indices, axis=axis)
 
 

@@ -150,6 +150,21 @@ def _along_an_axis(function: Any, log: bool = False) -> Row:
     return row
 
 
+def _celu(build: Builder, step: Step) -> None:
+    alpha = step.scalar("alpha", 1.0)
+    if alpha <= 0:
+        raise step.fail("a positive alpha")
+    build.call(step, partial(operators.celu, alpha=alpha))
+
+
+def _hardmax(build: Builder, step: Step) -> None:
+    rank, old = step.rank(), step.source.opset < 13
+    axis = step.attributes.get("axis", 1 if old else -1) % rank
+    if old and axis < rank - 1:
+        raise step.fail("the last axis alone")
+    build.call(step, partial(operators.hardmax, axis=axis))
+
+
 def _gelu(build: Builder, step: Step) -> None:
     approximate = step.text("approximate", "none") == "tanh"
     build.call(step, operators.gelu_tanh if approximate else functional.gelu)
@@ -182,14 +197,27 @@ def _dropout(build: Builder, step: Step) -> None:
 
 
 def _cast(build: Builder, step: Step) -> None:
-    """From a number to a float is what layers do by themselves."""
+    """From one float to another, or to that of a linear layer, is what layers do themselves."""
     to, of = step.attributes["to"], step.source.kind(step.input(0))
     if to not in NAMES:
         raise step.fail(f"one to {', '.join(NAMES.values())}")
-    if to in FLOATS and (of in FLOATS or step.input(0) in step.source.inputs):
+    if to in FLOATS and (of in FLOATS or _is_for_products(step)):
         build.alias(step, step.input(0))
     else:
         build.call(step, partial(operators.astype, dtype=NAMES[to]))
+
+
+def _is_for_products(step: Step) -> bool:
+    """True if all that takes the result is a linear layer."""
+    (made,) = step.outputs
+    users = [node for node in step.source.nodes if made in node.input]
+    return made != step.source.output and all(
+        node.op_type in ("Gemm", "MatMul")
+        and made == node.input[0]
+        and node.input[1] in step.source.constants
+        and not any(a.name == "transA" and a.i for a in node.attribute)
+        for node in users
+    )
 
 
 def _nothing(build: Builder, step: Step) -> None:
@@ -202,8 +230,11 @@ def _nothing(build: Builder, step: Step) -> None:
 
 def _reduction(name: str) -> Row:
     function = operators.KNOWN[f"reduce_{name}"]
+    rounds = name in ("mean", "l2", "log_sum", "logsumexp")
 
     def row(build: Builder, step: Step) -> None:
+        if rounds and step.source.kind(step.outputs[0]) not in (0, *FLOATS):
+            raise step.fail("floating-point numbers")
         axes = step.integers("axes", 1)
         if not axes and step.attributes.get("noop_with_empty_axes"):
             build.alias(step, step.input(0))
@@ -255,9 +286,10 @@ def _batch_norm(build: Builder, step: Step) -> None:
 def _layer_norm(build: Builder, step: Step) -> None:
     weight, bias, axis = step.given(1), step.given(2), step.attributes.get("axis", -1)
     epsilon = step.scalar("epsilon", 1e-5)
-    last = axis == -1 or axis == step.rank() - 1
-    if weight is not None and weight.ndim == 1 and last and not (bias is None and step.input(2)):
-        bias = 0 * weight if bias is None else bias
+    last = axis in (-1, step.rank() - 1) and step.shape()[-1]
+    fits = weight is not None and weight.ndim == 1 and last in (None, weight.size)
+    if fits and not (bias is None and step.input(2)):
+        bias = 0 * weight + (0 if bias is None else bias)
         params = {"weight": weight, "bias": bias}
         build.call(step, LayerNorm(epsilon=epsilon), [step.input(0)], params,
                    arrays=step.inputs[1:])  # fmt: skip
@@ -316,10 +348,10 @@ READERS: dict[str, Row] = {
     "LogSoftmax": _along_an_axis(functional.log_softmax, log=True),
     "Gelu": _gelu,
     "Selu": _function(operators.selu, alpha=("alpha", 1.6732632), gamma=("gamma", 1.0507010)),
-    "Celu": _function(operators.celu, alpha=("alpha", 1.0)),
+    "Celu": _celu,
     "HardSigmoid": _function(operators.hard_sigmoid, alpha=("alpha", 0.2), beta=("beta", 0.5)),
     "HardSwish": _function(operators.hard_swish),
-    "Hardmax": _function(operators.hardmax, axis=("axis", -1)),
+    "Hardmax": _hardmax,
     "Mish": _function(operators.mish),
     "Softsign": _function(operators.softsign),
     "Swish": _function(operators.swish, alpha=("alpha", 1.0)),

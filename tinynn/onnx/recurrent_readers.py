@@ -8,7 +8,7 @@ from tinynn.layers import GRU, LSTM, RNN, Bidirectional
 from tinynn.onnx import operators
 from tinynn.onnx.builder import Builder
 from tinynn.onnx.recurrent import OPERATORS
-from tinynn.onnx.source import Step
+from tinynn.onnx.source import STATES, Step
 
 USUAL = {
     RNN: ["Tanh"],
@@ -57,8 +57,10 @@ def _check(kind: Any, ways: int, step: Step) -> None:
         raise step.fail(f"the activations {', '.join(USUAL[kind])}")
     if kind is GRU and not step.attributes.get("linear_before_reset", 0):
         raise step.fail("the reset gate after the product, linear_before_reset=1")
-    step.attributes.get("hidden_size")
-    for place in (5, 6):
+    width = step.known(2, "weights").shape[2]
+    if step.attributes.get("hidden_size", width) != width:
+        raise step.fail(f"hidden_size to be {width}, as its weights have it")
+    for place in STATES:
         if step.input(place) and not step.source.is_zero(step.input(place)):
             raise step.fail("first states of zeros")
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from math import prod
 from operator import sub
 from typing import Any
 
@@ -21,12 +22,11 @@ def _flatten(build: Builder, step: Step) -> None:
     else:
         shape = step.shape()
         axis = axis + rank if axis < 0 else axis
-        if None in shape[axis:]:
+        if axis and None in shape[axis:]:
             raise step.fail("known lengths")
-        inner = 1
-        for length in shape[axis:]:
-            inner *= length or 0
-        build.call(step, partial(operators.reshape, shape=(-1, inner)))
+        inner = prod(length or 0 for length in shape[axis:])
+        wanted = (-1, inner) if axis else (1, -1)
+        build.call(step, partial(operators.reshape, shape=wanted))
 
 
 def _as_rows(build: Builder, step: Step) -> None:
@@ -96,7 +96,7 @@ def _axes(function: Any) -> Row:
 
 def _concat(build: Builder, step: Step) -> None:
     axis = step.attributes.get("axis", 1)
-    if len(step.inputs) == 2 and axis in (1, -1) and _two_classes(build, step):
+    if len(step.inputs) == 2 and axis in (-1, step.rank() - 1) and _two_classes(build, step):
         return
     build.call(step, partial(operators.concat, axis=axis))
 
@@ -119,7 +119,8 @@ def _two_classes(build: Builder, step: Step) -> bool:
     linear = build.calls.get(z)
     if linear is None or linear.layer != Linear(1, bias=linear.layer.bias) or linear.child:
         return False
-    if sum(z in call.args for call in build.calls.values()) != len(dropped) - 1:
+    users = [call for call in build.calls.values() if z in call.args or z == call.child]
+    if len(users) != len(dropped) - 1:
         return False
     for call in dropped:
         build.drop(call)
@@ -163,7 +164,9 @@ def _expand(build: Builder, step: Step) -> None:
     follows = [step.source.follows(n) for n in shape]
     wanted = tuple(-1 if own else int(n or 0) for own, n in zip(follows, shape, strict=True))
     like = step.source.inputs[:1] if any(follows) else []
-    build.call(step, partial(operators.expand, shape=wanted), [step.input(0), *like])
+    x = build.value(step.input(0)) if step.given(0) is None else build.array(step.input(0))
+    values = (x, *map(build.value, like))
+    build.call(step, partial(operators.expand, shape=wanted), values=values)
 
 
 def _tile(build: Builder, step: Step) -> None:
@@ -183,6 +186,11 @@ def _gather(function: Any) -> Row:
             build.call(step, call)
 
     return row
+
+
+def _length_of_batch(build: Builder, step: Step) -> None:
+    """Shapes that do not follow the batch, and what is reshaped by it, are known already."""
+    raise step.fail("no number that follows from the size of the batch, but in shapes")
 
 
 def _trilu(build: Builder, step: Step) -> None:
@@ -214,6 +222,7 @@ READERS: dict[str, Row] = {
     "Gather": _gather(operators.gather),
     "GatherElements": _gather(operators.gather_elements),
     "Trilu": _trilu,
+    "Shape": _length_of_batch,
     "DepthToSpace": _to_space(operators.depth_to_space),
     "SpaceToDepth": _to_space(operators.space_to_depth),
 }

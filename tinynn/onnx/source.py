@@ -7,8 +7,12 @@ from tinynn.onnx.emitter import OnnxError, library
 
 #: The size of the batch in shapes, where the file leaves it open: no other length is a multiple.
 OPEN = 1_000_003
+#: Other sizes, for which what follows from the size differs: large, and small ones to compare with.
+OTHER, SMALL = 2_000_029, (1, 2)
 #: What takes a shape as its second input, which the result's own shape says as well.
 SHAPED = ("Reshape", "Expand")
+#: The places of first states among the inputs of RNN, GRU and LSTM.
+STATES = (5, 6)
 #: What makes arrays of lengths that are its inputs.
 SIZED = ("ConstantOfShape", "Expand", "Tile", "Range", "Resize", "Pad", "OneHot")
 #: What makes zeros of zeros.
@@ -213,6 +217,19 @@ class Source:
 
     def _inferred(self, model: Any) -> dict[str, tuple[int | None, ...]]:
         """The shapes of all values that ONNX finds, for a batch of OPEN where it is left open."""
+        found = self._inferred_for(model, OPEN)
+        lengths = {n for shape in found.values() for n in shape if n}
+        if self.batch == OPEN and any(n > OPEN // 100 and n % OPEN for n in lengths):
+            # Such as that of x[1:], which is no multiple: what has another ratio is not known.
+            others = self._inferred_for(model, OTHER)
+            for name, shape in found.items():
+                found[name] = tuple(
+                    n if n is not None and m is not None and (n == m or n * OTHER == m * OPEN)
+                    else None for n, m in zip(shape, others[name], strict=True)
+                )  # fmt: skip
+        return found
+
+    def _inferred_for(self, model: Any, size: int) -> dict[str, tuple[int | None, ...]]:
         onnx = library()
         copy = onnx.ModelProto()
         copy.CopyFrom(model)
@@ -222,7 +239,7 @@ class Source:
                 if axes[0].HasField("dim_value"):
                     self.batch = axes[0].dim_value
                 else:
-                    axes[0].dim_value = OPEN
+                    axes[0].dim_value = size
         for kind in ("value_info", "output"):  # of the exporter's batch
             copy.graph.ClearField(kind)
         for node in copy.graph.node:
@@ -249,36 +266,47 @@ class Source:
     def _fold(self, nodes: Any) -> None:
         """More constants: what follows from constants, and from lengths other than the batch's."""
         found = dict(self.constants)
+        others: dict[str, list[Any]] = {}  # the same for batches of SMALL, where these differ
         for node in nodes:
             given = [name for name in node.input if name]
             if node.op_type in PASSING and given[0] in self._zeros:
                 self._zeros.update(node.output)
                 continue
-            if node.op_type in SIZED and any(
-                n in found and self._has_batch(found[n]) for n in given
-            ):
+            if node.op_type in SIZED and any(n in others for n in given):
                 if _fills_zeros(node, self.constants):
                     self._zeros.add(node.output[0])
                 continue
+            small: list[list[Any]] = []
             if node.op_type == "Shape" and given[0] in self._shapes:
                 lengths = self._shapes[given[0]]
                 values = None if None in lengths else [_lengths(node, lengths)]
+                if values and any(map(self.follows, lengths)):
+                    small = [[_lengths(node, self._scaled(lengths, size))] for size in SMALL]
             elif all(name in found for name in given) and _repeatable(node):
                 values = _evaluated(node, [found.get(n) for n in node.input], self.opset)
+                if any(name in others for name in given):
+                    small = [self._for_size(node, found, others, i) for i in range(len(SMALL))]
             else:
                 continue
-            for name, value in zip(node.output, values or (), strict=False):
+            for place, (name, value) in enumerate(zip(node.output, values or (), strict=False)):
                 if not hasattr(value, "dtype"):  # a sequence
                     continue
                 found[name] = value
-                if not self._has_batch(value):
+                if any(not _same(value, results[place]) for results in small):
+                    others[name] = [results[place] for results in small]
+                else:
                     self.constants[name] = value
                     if any(each in self.trained for each in given):
                         self.trained.add(name)
 
-    def _has_batch(self, value: Any) -> bool:
-        whole = value.dtype.kind == "i" and self.batch == OPEN
-        return bool(whole and ((value != 0) & (value % OPEN == 0)).any())
+    def _scaled(self, lengths: Any, size: int) -> list[int]:
+        """The lengths for another size of the batch."""
+        return [n // OPEN * size if self.follows(n) else n for n in lengths]
+
+    def _for_size(self, node: Any, found: Any, others: Any, place: int) -> list[Any]:
+        """The results of an operator for one of the small sizes of the batch."""
+        given = [others[n][place] if n in others else found.get(n) for n in node.input]
+        return _evaluated(node, given, self.opset)
 
     def _walked(self) -> set[int]:
         """The ids of the operators that the output needs."""
@@ -286,7 +314,7 @@ class Source:
         while wanted:
             name = wanted.pop()
             node = self._made.get(name)
-            known = name in self.constants or name in self.inputs or name in self._zeros
+            known = name in self.constants or name in self.inputs
             if known or (node and id(node) in seen):
                 continue
             if node is None:
@@ -297,8 +325,14 @@ class Source:
             shaped = node.op_type in SHAPED and None not in (
                 self._shapes.get(node.output[0]) or (None,)
             )
-            wanted += [each for each in node.input[: 1 if shaped else None] if each]
+            given = enumerate(node.input[: 1 if shaped else None])
+            wanted += [n for i, n in given if n and not (i in STATES and n in self._zeros)]
         return seen
+
+
+def _same(a: Any, b: Any) -> bool:
+    """True for two arrays of the same bytes."""
+    return bool(a.shape == b.shape and a.tobytes() == b.tobytes())
 
 
 def _fills_zeros(node: Any, constants: Any) -> bool:

@@ -151,6 +151,8 @@ def _max_pool(build: Builder, step: Step) -> None:
     if len(step.outputs) > 1 and step.outputs[1] in step.source.uses:
         raise step.fail("no use of its indices")
     window = _Window(step, step.attributes["kernel_shape"])
+    if window.auto.startswith("SAME") and set(window.dilation) != {1}:
+        raise step.fail("pads that are numbers, with dilations")  # runtimes have other ones
     padding = _padding(window.rounded_up())
     layer = _layer("MaxPool", window.axes, step)(
         _setting(window.kernel), stride=_setting(window.stride), padding=padding,
@@ -224,7 +226,11 @@ def _resize(build: Builder, step: Step) -> None:
 
 def _is_half_pixel(step: Step) -> bool:
     where = step.text("coordinate_transformation_mode", "half_pixel")
-    return step.operator == "Resize" and where in ("half_pixel", "pytorch_half_pixel")
+    return (
+        step.operator == "Resize"
+        and step.source.opset > 10
+        and where in ("half_pixel", "pytorch_half_pixel")
+    )
 
 
 def _repeats(step: Step) -> bool:
