@@ -124,6 +124,24 @@ def test_jvp_and_vmap(name: str, backend: backends.Backend) -> None:
     assert_close(change, ours, backend, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["prelu, first", "shortcut", "bilinear", "squeeze", "experts"])
+def test_the_first_layer_is_given_data_that_is_not_traced(
+    name: str, backend: backends.Backend
+) -> None:
+    layer, host = LAYERS[name]
+    x = backend.asarray(host.astype("f4"))
+    params, state = layer.init(0, x)
+
+    def squares(params: Any, x: Any) -> Any:
+        y = layer.apply(params, state, x)[0]
+        return namespace(y).sum(y * y)
+
+    alone = tinynn.grad(lambda p: squares(p, x))(params)
+    both = tinynn.grad(squares, argnums=(0, 1))(params, x)[0]
+    for found, expected in zip(tree.leaves(alone), tree.leaves(both), strict=True):
+        assert_close(found, backend.to_host(expected), backend, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("name", LAYERS)
 def test_onnx_gives_the_same(name: str, tmp_path: Path) -> None:
     layer, x = LAYERS[name]

@@ -185,9 +185,10 @@ def _step(carry: Any, column: Any, row: Any, keys: int) -> Any:
     top = stop_gradient(top)
     new = xp.maximum(top, xp.max(stop_gradient(scores), axis=-1, keepdims=True))
     base = _finite(new)
-    shrink, powers = xp.exp(top - base), xp.exp(scores - base)
-    total = total * shrink + xp.sum(powers, axis=-1, keepdims=True)
-    return new, total, out * shrink + xp.matmul(powers, v)
+    # By functions, as any of these may be the only one that is not traced.
+    shrink, powers = (xp.exp(xp.subtract(each, base)) for each in (top, scores))
+    total = xp.add(xp.multiply(total, shrink), xp.sum(powers, axis=-1, keepdims=True))
+    return new, total, xp.add(xp.multiply(out, shrink), xp.matmul(powers, v))
 
 
 def _cut(xp: Any, x: Array, axis: int, block: int, count: int = 0, fill: Any = None) -> Array:

@@ -81,6 +81,11 @@ def rotary(x: Array, positions: Array | None = None, *, base: float = 10_000.0) 
     array
         The shape and dtype of `x`.
 
+    Raises
+    ------
+    ShapeError, DtypeError
+        The width is odd, or the positions are no integers or not those of the steps.
+
     References
     ----------
     Su et al. 2021, arXiv:2104.09864.
@@ -97,6 +102,11 @@ def rotary(x: Array, positions: Array | None = None, *, base: float = 10_000.0) 
             f"{shape_of(x)}. To fix it: choose a width that is twice a whole number"
         )
     positions = counted(x, x.shape[1]) if positions is None else positions
+    if shape_of(positions) not in (f"({x.shape[1]},)", f"({x.shape[0]}, {x.shape[1]})"):
+        raise ShapeError(
+            f"rotary: expected positions of shape ({x.shape[1]},) or ({x.shape[0]}, {x.shape[1]}), "
+            f"got {shape_of(positions)}. To fix it: give the place of each step"
+        )
     half = x.shape[3] // 2
     sin, cos = _waves("rotary", positions, half, base, x.dtype)
     xp = namespace(x, sin)
