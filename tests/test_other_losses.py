@@ -332,6 +332,11 @@ def test_balanced_weights_are_those_of_classes_however_they_are_called(backend: 
         assert fitted.class_weight == (0.75, 1.5)
 
 
+def test_ctc_of_no_sequences_is_none(backend: Backend) -> None:
+    logits = backend.asarray(TIMES[:0].astype("float32"))
+    assert ctc_loss(logits, backend.asarray(SPELLED[:0])).shape == (0,)
+
+
 @pytest.mark.only("numpy")
 def test_a_vector_of_zeros_has_no_direction_in_float16_either() -> None:
     vectors = np.asarray([[0.0, 0.0], [1.0, 1.0]], dtype="float16")
