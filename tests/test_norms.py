@@ -282,7 +282,9 @@ def test_a_weight_of_zeros_stays_one_and_can_be_trained(
     loss, target = SquaredError(), backend.asarray(np.ones((x.shape[0], 4), "f4"))
     slopes = tinynn.grad(lambda p: loss(layer.apply(p, state, x)[0], target))(params)
     name = "weight_direction" if wrapper is WeightNorm else "weight"
-    assert_close(layer.apply(params, state, x)[0], np.zeros((x.shape[0], 4)), backend, dtype="float32")
+    assert_close(
+        layer.apply(params, state, x)[0], np.zeros((x.shape[0], 4)), backend, dtype="float32"
+    )
     slope = backend.to_host(slopes["layer"][name])
     assert np.isfinite(slope).all()
     assert slope.any()
