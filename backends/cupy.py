@@ -107,7 +107,11 @@ class CuPy(Backend):
             return threefry(key, x0, x1)
 
     def erf(self, x: Array) -> Array:
-        return _erf(x)
+        y = _erf(x)
+        if y.dtype == x.dtype:
+            return y
+        with self.scope():  # of float16 CuPy makes float64
+            return y.astype(x.dtype)
 
     def sigmoid(self, x: Array) -> Array:
         return _expit(x)

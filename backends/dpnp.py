@@ -114,7 +114,8 @@ class DPNP(Backend):
         self.device.wait()
 
     def erf(self, x: Array) -> Array:
-        return dpnp.scipy.special.erf(x)
+        # Of float16 dpnp makes float32.
+        return dpnp.astype(dpnp.scipy.special.erf(x), x.dtype, copy=False)
 
     def sigmoid(self, x: Array) -> Array:
         return dpnp.reciprocal(dpnp.exp(-x) + 1.0)  # exp(-x) = inf gives the right answer, 0

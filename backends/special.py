@@ -32,6 +32,8 @@ def erf(x: Array, xp: Namespace) -> Array:
     >>> erf(np.asarray([0.0, 1.0]), np).round(6)
     array([0.      , 0.842701])
     """
+    if x.dtype not in (xp.float32, xp.float64):  # of 16 bits, too few for the coefficients
+        return xp.astype(erf(xp.astype(x, xp.float32), xp), x.dtype)
     if x.dtype == xp.float32:
         x = xp.minimum(xp.maximum(x, _full(xp, x, -_ERF32_END)), _full(xp, x, _ERF32_END))
         y = x * _ratio(x * x, _ERF32)

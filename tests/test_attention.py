@@ -21,6 +21,7 @@ K = DRAW.normal(size=(BATCH, KEYS, KEY_HEADS, WIDTH))
 V = DRAW.normal(size=(BATCH, KEYS, KEY_HEADS, FEATURES))
 PAIRS = DRAW.random((BATCH, HEADS, TIMES, KEYS)) > 0.4
 PAIRS[0, 1, 2] = False  # a query that sees nothing
+FLOATS = tuple(a.astype("float32") for a in (Q, K, V))
 LENGTHS = np.asarray([4, 0])
 VALID = np.arange(KEYS) < LENGTHS[:, None]
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -151,6 +152,26 @@ def test_a_query_that_sees_nothing_gives_zeros(block: int | None) -> None:
     assert (functional.attention(Q, K, V, lengths=LENGTHS, block=block)[1] == 0.0).all()
 
 
+@pytest.mark.reads_scalars
+@pytest.mark.parametrize("block", [None, 4])
+def test_any_array_may_be_the_only_one_that_is_traced(
+    block: int | None, backend: backends.Backend
+) -> None:
+    q, k, v, lengths, pairs = map(backend.asarray, (*FLOATS, LENGTHS, PAIRS))
+    f = lambda q, k, v, lengths, pairs: functional.attention(  # noqa: E731
+        q, k, v, lengths=lengths, mask=pairs, block=block
+    )
+    given = (q, k, v, lengths, pairs)
+    all_of_it = tinynn.grad(lambda *three: weighed(f(*three, *given[3:])), argnums=(0, 1, 2))
+    for i, slope in enumerate(all_of_it(q, k, v)):
+        alone = tinynn.grad(lambda a, i=i: weighed(f(*given[:i], a, *given[i + 1 :])))
+        assert_close(alone(given[i]), backend.to_host(slope), backend, dtype="float32")
+    expected = backend.to_host(f(*given))
+    for i in (3, 4):
+        mapped = tinynn.vmap(lambda a, i=i: f(*given[:i], a, *given[i + 1 :]))
+        assert_close(mapped(given[i][None, ...])[0, ...], expected, backend, dtype="float32")
+
+
 @pytest.mark.only("jax")
 @pytest.mark.parametrize("name", ["causal", "keys"])
 def test_jvp_and_vmap_are_those_of_jax(name: str, backend: backends.Backend, float64: Any) -> None:
@@ -261,8 +282,12 @@ def test_rotary_turns_pairs_by_their_distance_alone() -> None:
     products = np.einsum("bthw,bshw->bhts", later, later)
     found = functional.rotary(x, np.stack([np.arange(6) + 3]))
     np.testing.assert_allclose(products, np.einsum("bthw,bshw->bhts", found, found), rtol=1e-9)
+    half = functional.rotary(x.astype("float16"), np.arange(6) + 1000)
+    np.testing.assert_allclose(half, later, atol=4e-3)
     with pytest.raises(ShapeError, match="of an even width"):
         functional.rotary(x[..., :3])
+    with pytest.raises(ShapeError, match=r"positions of shape \(6,\) or \(1, 6\), got \(5,\)"):
+        functional.rotary(x, np.arange(5))
     with pytest.raises(DtypeError, match="integer"):
         functional.rotary(x, np.arange(6) * 1.0)
 
@@ -275,6 +300,11 @@ def test_sinusoidal_is_the_formula_of_the_paper() -> None:
             angle = position / 10_000 ** (2 * i / 6)
             expected = [np.sin(angle), np.cos(angle)]
             np.testing.assert_allclose(found[position, 2 * i : 2 * i + 2], expected, rtol=1e-12)
+    late = np.arange(3000, 3003)
+    found, exact = (functional.sinusoidal(late, 6, dtype=d) for d in (np.float16, np.float64))
+    np.testing.assert_allclose(found, exact, atol=1e-3)
+    with pytest.raises(DtypeError, match="sinusoidal: expected positions of an integer dtype"):
+        functional.sinusoidal(late * 1.0, 6, dtype=np.float64)
     with pytest.raises(ValueError, match="an even width of 2 or more, got 3"):
         functional.sinusoidal(np.arange(7), 3, dtype=np.float64)
 

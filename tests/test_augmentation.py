@@ -185,6 +185,7 @@ def test_bad_input_names_the_layer(layer: Any, x: Any, message: str) -> None:
     "make",
     [
         lambda: RandomFlip(0),
+        lambda: RandomFlip("width"),
         lambda: RandomFlip(1, rate=2),
         lambda: GaussianNoise(-1),
         lambda: RandomShift(-1),

@@ -90,6 +90,14 @@ def test_erf(methods, backend):
         expected = [math.erf(value) for value in backend.to_host(x).tolist()]
         rtol = 1e-6 if name == "float32" else 2e-15
         assert_close(methods.erf(x), expected, backend, dtype=name, rtol=rtol, atol=0.0)
+    for name in {"float16", "bfloat16"} & set(backend.compute_dtypes()):
+        x = backend.asarray([-6e4, -20.0, -4.0, -0.5, 0.0, 0.25, 2.0, 300.0], dtype="float32")
+        x = backend.xp.astype(x, backend.compute_dtypes()[name])
+        expected = [-1.0, -1.0, -1.0, -0.5205, 0.0, 0.27633, 0.99532, 1.0]
+        y = methods.erf(x)
+        assert y.dtype == x.dtype
+        wide = backend.xp.astype(y, backend.xp.float32)
+        assert_close(wide, expected, backend, dtype="float32", rtol=6e-3, atol=0.0)
     special = methods.erf(backend.asarray([math.inf, -math.inf, math.nan]))
     assert_equal(special, [1.0, -1.0, math.nan], backend)
 

@@ -124,6 +124,24 @@ def test_jvp_and_vmap(name: str, backend: backends.Backend) -> None:
     assert_close(change, ours, backend, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["prelu, first", "shortcut", "bilinear", "squeeze", "experts"])
+def test_the_first_layer_is_given_data_that_is_not_traced(
+    name: str, backend: backends.Backend
+) -> None:
+    layer, host = LAYERS[name]
+    x = backend.asarray(host.astype("f4"))
+    params, state = layer.init(0, x)
+
+    def squares(params: Any, x: Any) -> Any:
+        y = layer.apply(params, state, x)[0]
+        return namespace(y).sum(y * y)
+
+    alone = tinynn.grad(lambda p: squares(p, x))(params)
+    both = tinynn.grad(squares, argnums=(0, 1))(params, x)[0]
+    for found, expected in zip(tree.leaves(alone), tree.leaves(both), strict=True):
+        assert_close(found, backend.to_host(expected), backend, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("name", LAYERS)
 def test_onnx_gives_the_same(name: str, tmp_path: Path) -> None:
     layer, x = LAYERS[name]
@@ -254,7 +272,9 @@ def test_empty_batches_keep_their_shape() -> None:
         (Concatenate(), X, "a tuple of arrays, got ndarray"),
         (Concatenate(), (X, X[:2]), r"alike but along axis -1, got shapes \(4, 6\), \(2, 6\)"),
         (Concatenate(), (X, IMAGES), "alike but along axis"),
+        (Concatenate(axis=2), (X, X), r"with an axis 2, got shapes \(4, 6\), \(4, 6\). To fix it"),
         (Bilinear(2), X, "two inputs, got 1"),
+        (Bilinear(2), (X, X, X), "two inputs, got 3"),
         (Bilinear(2), (X, X[:2]), "alike but in their features"),
         (SqueezeExcite(), X, r"spatial axes, got shape \(4, 6\)"),
         (PReLU(), X[0], r"\(batch, features\), got \(batch\)"),
@@ -270,6 +290,9 @@ def test_bad_input_names_the_layer(layer: Any, given: Any, message: str) -> None
     [
         lambda: Reshape((2, 0)),
         lambda: Reshape((-1, -1)),
+        lambda: Reshape((2.0, 3)),
+        lambda: Concatenate(axis="features"),
+        lambda: Lambda(relu, name=3),
         lambda: Permute((0, 1)),
         lambda: Lambda(3),
         lambda: Lambda(relu, name="a b"),

@@ -106,6 +106,20 @@ def test_gradient_is_that_of_differences(
     assert_matches_differences(weighed(name), (x,), backend)
 
 
+@pytest.mark.only("numpy")
+def test_squareplus_without_b_is_relu() -> None:
+    x = np.asarray([-2.0, 0.0, 3.0])
+    np.testing.assert_array_equal(functional.squareplus(x, 0.0), [0.0, 0.0, 3.0])
+
+
+@pytest.mark.only("numpy")
+def test_gelu_of_float16_is_its_own_of_float64() -> None:
+    x = np.asarray([-6e4, -20.0, -3.0, -0.1, 0.0, 1.0, 20.0, 6e4], dtype="float16")
+    found, exact = functional.gelu(x), functional.gelu(x.astype("float64"))
+    assert found.dtype == x.dtype
+    np.testing.assert_allclose(found, exact, rtol=2e-3, atol=1e-3)
+
+
 @pytest.mark.only("jax-x64")
 @pytest.mark.parametrize("name", EVERY)
 def test_gradient_is_that_of_jax(name: str, backend: backends.Backend) -> None:

@@ -14,6 +14,7 @@ from tests.engines import compiled_by
 from tests.gradients import placed
 from tests.onnx_files import assert_same, exported
 from tinynn import tree
+from tinynn.initializers import zeros
 from tinynn.layers import (
     BatchNorm,
     Conv2d,
@@ -271,6 +272,24 @@ def test_weights_begin_as_without_the_norm() -> None:
     np.testing.assert_allclose(WeightNorm(Linear(4))(params, x), Linear(4)(bare, x), rtol=1e-12)
 
 
+@pytest.mark.parametrize("wrapper", [WeightNorm, SpectralNorm])
+def test_a_weight_of_zeros_stays_one_and_can_be_trained(
+    wrapper: Any, backend: backends.Backend
+) -> None:
+    x = backend.asarray(IMAGES[:, 0, 0, :].astype("f4"))
+    layer = wrapper(Linear(4, weight_init=zeros))
+    params, state = layer.init(0, x)
+    loss, target = SquaredError(), backend.asarray(np.ones((x.shape[0], 4), "f4"))
+    slopes = tinynn.grad(lambda p: loss(layer.apply(p, state, x)[0], target))(params)
+    name = "weight_direction" if wrapper is WeightNorm else "weight"
+    assert_close(
+        layer.apply(params, state, x)[0], np.zeros((x.shape[0], 4)), backend, dtype="float32"
+    )
+    slope = backend.to_host(slopes["layer"][name])
+    assert np.isfinite(slope).all()
+    assert slope.any()
+
+
 @pytest.mark.only("numpy")
 def test_the_largest_singular_value_becomes_1() -> None:
     layer = SpectralNorm(Linear(4))
@@ -285,10 +304,10 @@ def test_the_largest_singular_value_becomes_1() -> None:
 
 @pytest.mark.only("numpy")
 def test_wrappers_stand_in_each_other() -> None:
-    layer, x = SpectralNorm(WeightNorm(Linear(4), parameter="weight")), IMAGES[:, 0, 0, :]
+    layer, x = SpectralNorm(WeightNorm(Linear(4)), parameter="weight_direction"), IMAGES[:, 0, 0, :]
     params, state = layer.init(0, x)
     assert set(params["layer"]["layer"]) == {"weight_direction", "weight_scale", "bias"}
-    assert state == {}  # no parameter of the name "weight" is left for it
+    assert set(state["layer"]["layer"]) == {"weight_direction_left", "weight_direction_right"}
     layer = WeightNorm(SpectralNorm(Linear(4)))
     params, state = layer.init(0, x)
     assert set(params["layer"]["layer"]) == {"weight_direction", "weight_scale", "bias"}
@@ -303,6 +322,13 @@ def test_wrappers_stand_in_each_other() -> None:
         (InstanceNorm(), IMAGES[:, 0, 0, :], "2 positions or more"),
         (RMSNorm(), IMAGES[0, 0, 0], r"\(batch, features\), got \(batch\)"),
         (BatchNorm(channels="first"), np.ones(3), r"got \(batch\)"),
+        (
+            WeightNorm(Linear(4), parameter="kernel"),
+            IMAGES,
+            r"'kernel' .* got weight \(6, 4\), bias",
+        ),
+        (SpectralNorm(WeightNorm(Linear(4))), IMAGES, r"'weight' of two axes or more, got weight_"),
+        (SpectralNorm(RMSNorm()), IMAGES, r"got weight \(6,\). To fix it"),
     ],
 )
 def test_bad_input_names_the_layer(layer: Any, x: Any, message: str) -> None:

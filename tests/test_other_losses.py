@@ -287,6 +287,8 @@ CHECKS: list[tuple[Loss, Any, Any, str]] = [
     (Quantile((0.1, 0.9)), P, NUMBERS[:, 0], r"of shape \(6, 2\)"),
     (InfoNCE(), P, np.arange(6), "expected labels of which some come twice"),
     (InfoNCE(), P, NUMBERS[:, 0], "expected integer labels"),
+    (InfoNCE(), P[:, None, :], np.arange(6), "expected labels of which some come twice"),
+    (Triplet(), P, np.zeros(6, dtype=int), "two kinds or more, got one for all samples"),
     (Triplet(), P, BITS, r"of shape \(6,\) for"),
     (Triplet(), P[:, 0], LABELS, r"or \(batch, views, features\), got \(6,\)"),
     (CTC(), P, SPELLED, r"shape \(batch, time, classes\) with more than 0 classes"),
@@ -319,6 +321,34 @@ def test_check_passes_what_is_right(name: str, backend: Backend) -> None:
     loss, prediction, target = on(backend, name, "float32")
     loss.check(prediction, target)
     loss.check(prediction[:1, ...], target)
+
+
+@pytest.mark.reads_scalars
+def test_balanced_weights_are_those_of_classes_however_they_are_called(backend: Backend) -> None:
+    p = backend.asarray(np.zeros(6, dtype="float32"))
+    for off in (0, -1):
+        target = backend.asarray(np.asarray([1, off, off, 1, off, off]))
+        fitted = Hinge(class_weight="balanced").fit_to(p, target)
+        assert fitted.class_weight == (0.75, 1.5)
+
+
+def test_ctc_of_no_sequences_is_none(backend: Backend) -> None:
+    logits = backend.asarray(TIMES[:0].astype("float32"))
+    assert ctc_loss(logits, backend.asarray(SPELLED[:0])).shape == (0,)
+
+
+@pytest.mark.only("numpy")
+def test_a_vector_of_zeros_has_no_direction_in_float16_either() -> None:
+    vectors = np.asarray([[0.0, 0.0], [1.0, 1.0]], dtype="float16")
+    assert CosineDistance().values(vectors, vectors).tolist() == [1.0, 0.0]
+    assert np.isfinite(tinynn.grad(lambda v: InfoNCE()(v, np.asarray([1, 1])))(vectors)).all()
+
+
+def test_distances_of_triplets_are_those_of_vectors_far_from_zero(backend: Backend) -> None:
+    near = np.random.default_rng(0).integers(-3, 4, (6, 4)).astype("float32") / 64
+    labels = backend.asarray(np.asarray([0, 0, 0, 1, 1, 1]))
+    values = [Triplet().values(backend.asarray(near + far), labels) for far in (0.0, 100.0)]
+    assert_close(values[1], backend.to_host(values[0]), backend, dtype="float32", rtol=1e-4)
 
 
 @pytest.mark.parametrize(

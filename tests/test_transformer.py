@@ -325,6 +325,11 @@ def test_a_cache_that_is_full_or_another_layers_is_named() -> None:
         layer(params, X, cache)
     with pytest.raises(ShapeError, match=r"expected a cache of \(3, 5, 2, 4\) for each step"):
         layer(params, X, MultiHeadAttention(4).cache(X, (3, 6, 8)))
+    compiled = tinynn.compile(lambda x, cache: layer(params, x, cache))
+    one, (y, cache) = X[:, :1], compiled(X[:, :1], cache)
+    np.testing.assert_allclose(y, layer(params, np.concatenate([X, one], axis=1))[:, 5:])
+    y, _ = compiled(one, cache)  # which has no room for it
+    assert np.isnan(y).all()
     with pytest.raises(InputError, match="expected one sequence of valid steps beside a cache"):
         layer(params, X, LENGTHS, cache)
     open_ = MultiHeadAttention(2)  # which sees all steps that are there

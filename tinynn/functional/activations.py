@@ -315,7 +315,8 @@ def squareplus(x: Array, b: float = 4.0) -> Array:
     positive = x > 0
     # b / (sum / 2) where x is negative: the difference of two large numbers would be 0 there
     total = xp.hypot(x, xp.zeros_like(x) + math.sqrt(b)) + xp.where(positive, x, -x)
-    return xp.where(positive, 0.5 * total, 0.5 * b / total)
+    # The sum is 0 at 0 alone, and only without b.
+    return xp.where(positive, 0.5 * total, 0.5 * b / xp.where(total == 0, 1.0, total))
 
 
 @composite

@@ -89,8 +89,8 @@ def attention(
     [0.0, 0.5, 1.0]
     """
     _check_shapes(q, k, v, block)
-    xp = namespace(q, k, v)
     seen, pairs = _masks(q, k, mask, lengths)
+    xp = namespace(q, k, v, seen, pairs)
     k, v = without_padding(k, seen), without_padding(v, seen)
     heads, groups = int(k.shape[2]), int(q.shape[2]) // int(k.shape[2])
     q = q * (1.0 / math.sqrt(q.shape[-1]) if scale is None else scale)
@@ -116,7 +116,7 @@ def attention(
 def _plain(
     q: Array, k: Array, v: Array, seen: Array | None, pairs: Array | None, causal: bool
 ) -> Array:
-    xp = namespace(q, k)
+    xp = namespace(q, k, v, seen, pairs)
     scores = xp.matmul(q, xp.matrix_transpose(k))
     order = _ahead(q, q.shape[-2], k.shape[-2]) if causal else None
     for allowed in (_steps(xp, seen), pairs, order):
@@ -138,7 +138,7 @@ def _in_blocks(
 
     Both forget what they compute in between: for the gradient it is computed again.
     """
-    xp, (times, keys) = namespace(q, k, v), (q.shape[-2], k.shape[-2])
+    xp, (times, keys) = namespace(q, k, v, seen, pairs), (q.shape[-2], k.shape[-2])
     rows, columns = {"q": _cut(xp, q, -2, block)}, {
         "k": _cut(xp, k, -2, block), "v": _cut(xp, v, -2, block)
     }  # fmt: skip
@@ -174,7 +174,7 @@ def _step(carry: Any, column: Any, row: Any, keys: int) -> Any:
     """The running maximum, sum and mixture of values, with one block of keys more."""
     top, total, out = carry
     q, k, v = row["q"], column["k"], column["v"]
-    xp = namespace(q, k, v, out)
+    xp = namespace(q, k, v, out, column.get("seen"), column.get("pairs"))
     scores = xp.matmul(q, xp.matrix_transpose(k))
     for allowed in (_steps(xp, column.get("seen")), column.get("pairs")):
         if allowed is not None:
@@ -185,9 +185,10 @@ def _step(carry: Any, column: Any, row: Any, keys: int) -> Any:
     top = stop_gradient(top)
     new = xp.maximum(top, xp.max(stop_gradient(scores), axis=-1, keepdims=True))
     base = _finite(new)
-    shrink, powers = xp.exp(top - base), xp.exp(scores - base)
-    total = total * shrink + xp.sum(powers, axis=-1, keepdims=True)
-    return new, total, out * shrink + xp.matmul(powers, v)
+    # By functions, as any of these may be the only one that is not traced.
+    shrink, powers = (xp.exp(xp.subtract(each, base)) for each in (top, scores))
+    total = xp.add(xp.multiply(total, shrink), xp.sum(powers, axis=-1, keepdims=True))
+    return new, total, xp.add(xp.multiply(out, shrink), xp.matmul(powers, v))
 
 
 def _cut(xp: Any, x: Array, axis: int, block: int, count: int = 0, fill: Any = None) -> Array:

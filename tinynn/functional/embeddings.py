@@ -81,6 +81,11 @@ def rotary(x: Array, positions: Array | None = None, *, base: float = 10_000.0) 
     array
         The shape and dtype of `x`.
 
+    Raises
+    ------
+    ShapeError, DtypeError
+        The width is odd, or the positions are no integers or not those of the steps.
+
     References
     ----------
     Su et al. 2021, arXiv:2104.09864.
@@ -97,11 +102,16 @@ def rotary(x: Array, positions: Array | None = None, *, base: float = 10_000.0) 
             f"{shape_of(x)}. To fix it: choose a width that is twice a whole number"
         )
     positions = counted(x, x.shape[1]) if positions is None else positions
+    if shape_of(positions) not in (f"({x.shape[1]},)", f"({x.shape[0]}, {x.shape[1]})"):
+        raise ShapeError(
+            f"rotary: expected positions of shape ({x.shape[1]},) or ({x.shape[0]}, {x.shape[1]}), "
+            f"got {shape_of(positions)}. To fix it: give the place of each step"
+        )
     half = x.shape[3] // 2
-    angles = _angles(positions, half, base, x.dtype)
-    xp = namespace(x, angles)
-    angles = xp.expand_dims(angles, axis=-2)  # of all heads alike
-    cos, sin, a, b = xp.cos(angles), xp.sin(angles), x[..., :half], x[..., half:]
+    sin, cos = _waves("rotary", positions, half, base, x.dtype)
+    xp = namespace(x, sin)
+    sin, cos = (xp.expand_dims(each, axis=-2) for each in (sin, cos))  # of all heads alike
+    a, b = x[..., :half], x[..., half:]
     return xp.concat([a * cos - b * sin, b * cos + a * sin], axis=-1)
 
 
@@ -141,16 +151,22 @@ def sinusoidal(positions: Array, width: int, *, base: float = 10_000.0, dtype: A
             f"sinusoidal: expected an even width of 2 or more, got {width}. To fix it: take one "
             "feature more or less"
         )
-    angles = _angles(positions, width // 2, base, dtype)
-    xp = namespace(angles)
-    pairs = xp.stack([xp.sin(angles), xp.cos(angles)], axis=-1)
-    return xp.reshape(pairs, (*positions.shape, width))
+    sin, cos = _waves("sinusoidal", positions, width // 2, base, dtype)
+    xp = namespace(sin)
+    return xp.reshape(xp.stack([sin, cos], axis=-1), (*positions.shape, width))
 
 
-def _angles(positions: Array, count: int, base: float, dtype: Any) -> Array:
-    """Angles of places, their shape and (count,)."""
-    require_integers("rotary", "positions", positions, "xp.astype(positions, xp.int32)")
+def _waves(
+    owner: str, positions: Array, count: int, base: float, dtype: Any
+) -> tuple[Array, Array]:
+    """Sines and cosines of places: each has their shape and (count,)."""
+    require_integers(owner, "positions", positions, "xp.astype(positions, xp.int32)")
     backend = backend_of(positions)
-    steps = backend.asarray([base ** (-i / count) for i in range(count)], dtype=dtype)
+    # 16 bits hold no angle of a late place to a part of a turn.
+    known = backend.dtypes()
+    wide = dtype if dtype in known.values() else known["float32"]
+    steps = backend.asarray([base ** (-i / count) for i in range(count)], dtype=wide)
     xp = namespace(positions, steps)
-    return xp.multiply(xp.expand_dims(xp.astype(positions, dtype), axis=-1), steps)
+    angles = xp.multiply(xp.expand_dims(xp.astype(positions, wide), axis=-1), steps)
+    waves = xp.sin(angles), xp.cos(angles)
+    return waves if wide == dtype else tuple(xp.astype(wave, dtype) for wave in waves)

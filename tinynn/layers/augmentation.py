@@ -63,7 +63,9 @@ class RandomFlip(Layer):
 
     def __post_init__(self) -> None:
         require(self, "rate", lambda rate: 0.0 <= rate <= 1.0, "a number in [0, 1]")
-        require(self, "axis", lambda axis: axis == int(axis) != 0, "a whole number other than 0")
+        require(
+            self, "axis", lambda i: isinstance(i, int) and i != 0, "a whole number other than 0"
+        )
 
     def forward(self, scope: Scope, x: Array) -> Array:
         if not -x.ndim < self.axis < x.ndim:

@@ -118,6 +118,9 @@ class Concatenate(Layer):
     _: KW_ONLY
     axis: int = -1
 
+    def __post_init__(self) -> None:
+        require(self, "axis", lambda axis: isinstance(axis, int), "a whole number")
+
     def forward(self, scope: Scope, *inputs: Tree) -> Array:
         arrays = inputs[0] if len(inputs) == 1 else inputs
         if not isinstance(arrays, tuple | list) or not all(hasattr(a, "shape") for a in arrays):
@@ -125,10 +128,14 @@ class Concatenate(Layer):
                 f"{self}: expected a tuple of arrays, got {type(arrays).__name__}. To fix it: put "
                 "it behind Parallel, or give it several inputs"
             )
+        if not all(-a.ndim <= self.axis < a.ndim for a in arrays):
+            raise ShapeError(
+                f"{self}: expected arrays with an axis {self.axis}, got shapes "
+                f"{', '.join(str(tuple(a.shape)) for a in arrays)}. To fix it: choose another axis"
+            )
         shapes = [list(a.shape) for a in arrays]
         for shape in shapes:
-            if len(shape) == len(shapes[0]) and -len(shape) <= self.axis < len(shape):
-                shape[self.axis] = 0
+            shape[self.axis] = 0
         if any(shape != shapes[0] for shape in shapes):
             raise ShapeError(
                 f"{self}: expected arrays that are alike but along axis {self.axis}, got shapes "
@@ -236,7 +243,8 @@ class Lambda(Layer):
     def __post_init__(self) -> None:
         require(self, "function", lambda f: callable(f) and not isinstance(f, type), "a function")
         if self.name is not None:
-            require(self, "name", lambda name: name.isidentifier(), "a name, letters and digits")
+            named = lambda name: isinstance(name, str) and name.isidentifier()  # noqa: E731
+            require(self, "name", named, "a name, letters and digits")
             object.__setattr__(self, "function", _Named(self.function, self.name))
 
     def __repr__(self) -> str:

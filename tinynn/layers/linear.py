@@ -100,7 +100,9 @@ class Bilinear(Layer):
         pair = inputs[0] if len(inputs) == 1 else inputs
         if not isinstance(pair, tuple | list) or len(pair) != 2:
             raise ShapeError(
-                f"{self}: expected two inputs, got {len(inputs)}. To fix it: give a pair of arrays"
+                f"{self}: expected two inputs, got "
+                f"{len(pair) if isinstance(pair, tuple | list) else 1}. To fix it: give a pair of "
+                "arrays"
             )
         shape = (*(features(self, x) for x in pair), self.features)
         a, b = (scope.as_float(x) for x in pair)

@@ -5,6 +5,7 @@ from typing import Any
 
 from backends import random
 from tinynn.config import require, require_count
+from tinynn.functional.errors import ShapeError
 from tinynn.initializers import Initializer
 from tinynn.rules.special import stop_gradient
 from tinynn.trace import namespace
@@ -24,14 +25,24 @@ class _Reparametrized(Layer):
         require(self, "parameter", lambda name: isinstance(name, str), "the name of a parameter")
 
     def forward(self, scope: Scope, *inputs: Tree) -> Tree:
-        return scope("layer", self.layer, *inputs, getter=self._get)
+        met: dict[str, bool] = {}  # the parameters, and which are made of others
 
-    def _get(
-        self, scope: Scope, name: str, init: Initializer, shape: tuple[int, ...], dtype: Any
-    ) -> Array:
-        if name != self.parameter or len(shape) < 2:
-            return scope.param(name, init, shape, dtype)
-        return scope.narrowed(self.made(scope, name, init, shape))
+        def get(
+            scope: Scope, name: str, init: Initializer, shape: tuple[int, ...], dtype: Any
+        ) -> Array:
+            meant = name == self.parameter and len(shape) > 1
+            met[f"{name} {shape}"] = meant
+            if not meant:
+                return scope.param(name, init, shape, dtype)
+            return scope.narrowed(self.made(scope, name, init, shape))
+
+        y = scope("layer", self.layer, *inputs, getter=get)
+        if not any(met.values()):
+            raise ShapeError(
+                f"{self}: expected a layer with a parameter {self.parameter!r} of two axes or "
+                f"more, got {', '.join(met) or 'none at all'}. To fix it: name another, parameter="
+            )
+        return y
 
     def made(self, scope: Scope, name: str, init: Initializer, shape: tuple[int, ...]) -> Array:
         """The weight, of parameters that the scope gives."""
@@ -53,7 +64,8 @@ class WeightNorm(_Reparametrized):
     -----
     The weight is scale * direction / norm(direction), the norm over all axes but the last, that of
     the outputs. Parameters of the layer, in place of "weight": weight_direction, which begins as
-    the weight would, and weight_scale (outputs,), which begins as its norm.
+    the weight would, and weight_scale (outputs,), which begins as its norm; a
+    norm of 0 counts as 1.
 
     References
     ----------
@@ -73,7 +85,8 @@ class WeightNorm(_Reparametrized):
         direction = scope.param(f"{name}_direction", init, shape, scope.dtype)
         xp = namespace(direction)
         axes = tuple(range(len(shape) - 1))
-        norm = xp.sqrt(xp.sum(direction * direction, axis=axes))
+        squares = xp.sum(direction * direction, axis=axes)
+        norm = xp.sqrt(xp.where(squares == 0, xp.ones_like(squares), squares))
         scale = scope.param(f"{name}_scale", lambda *_: norm, shape[-1:], scope.dtype)
         return namespace(direction, scale).multiply(direction, scale / norm)
 
@@ -137,7 +150,8 @@ class SpectralNorm(_Reparametrized):
             left.value, right.value = self._iterated(fixed, left.value, self.iterations)
         xp = namespace(matrix, left.value)
         largest = xp.sum(xp.matmul(left.value, matrix) * right.value)
-        return namespace(weight, largest).divide(weight, largest)
+        xp = namespace(weight, largest)
+        return xp.divide(weight, xp.where(largest == 0, xp.ones_like(largest), largest))
 
     def _iterated(self, matrix: Array, left: Array, times: int) -> tuple[Array, Array]:
         xp = namespace(matrix, left)

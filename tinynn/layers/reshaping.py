@@ -49,7 +49,9 @@ class Reshape(Layer):
         require(
             self,
             "shape",
-            lambda shape: all(n > 0 or n == -1 for n in shape) and shape.count(-1) <= 1,
+            lambda shape: (
+                all(type(n) is int and (n > 0 or n == -1) for n in shape) and shape.count(-1) <= 1
+            ),
             "a tuple of whole numbers of 1 or more, one of which may be -1",
         )
 

@@ -92,9 +92,13 @@ class OfLabels(_Classification):
         """The value of predictions for the target 0; `cost(-prediction)` is that for 1."""
         raise NotImplementedError
 
+    def truth(self, target: Array) -> Array:
+        """The target as numbers from 0 to 1, or as booleans."""
+        return target
+
     def shares(self, prediction: Array, target: Array) -> Array:
         """The target from 0 to 1, in the prediction's dtype and shape."""
-        return match_target(prediction, target)
+        return match_target(prediction, self.truth(target))
 
     def task(self, prediction: Array) -> str:
         return "multilabel" if prediction.ndim > 1 and prediction.shape[-1] > 1 else "binary"
@@ -126,7 +130,7 @@ class OfLabels(_Classification):
         self, prediction: Array, target: Array, sample_weight: Array | None
     ) -> list[float]:
         xp = namespace(target)
-        target = xp.reshape(target, (*target.shape, 1))
+        target = xp.reshape(self.truth(target), (*target.shape, 1))
         if xp.isdtype(target.dtype, "bool"):
             target = xp.astype(target, xp.int8)
         off = 1 - target

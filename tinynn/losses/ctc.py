@@ -153,7 +153,7 @@ def ctc_loss(
     labels = like.where(valid, like.astype(labels, dtype), like.full_like(inputs, blank)[:, None])
     # The labels with a blank around each: (batch, states).
     blanks = like.full_like(labels, blank)
-    states = like.reshape(like.stack([blanks, labels], axis=2), (batch, -1))
+    states = like.reshape(like.stack([blanks, labels], axis=2), (batch, 2 * labels.shape[1]))
     states = like.concat([states, like.full_like(inputs, blank)[:, None]], axis=1)
     count = states.shape[1]
     # A label may follow the one before without the blank between, unless they are the same.

@@ -11,7 +11,7 @@ from tinynn.functional.errors import ShapeError
 from tinynn.losses.base import Array, Loss, Shape, holds
 from tinynn.losses.classification import require_integers
 from tinynn.losses.regression import unit
-from tinynn.rules.special import logsumexp
+from tinynn.rules.special import logsumexp, stop_gradient
 from tinynn.trace import backend_of, namespace
 
 
@@ -77,7 +77,8 @@ class _OfEmbeddings(Loss):
         xp = namespace(target)
         in_order = xp.sort(xp.astype(target, xp.int64))
         same = in_order[1:] == in_order[:-1]
-        if prediction.ndim == 2 and holds(xp.logical_not(same)):
+        alone = prediction.ndim == 2 or prediction.shape[1] == 1
+        if alone and holds(xp.logical_not(same)):
             raise ValueError(
                 f"{self}: expected labels of which some come twice, got labels that all differ. To "
                 "fix it: give samples of one label that label, or let the network give several "
@@ -125,6 +126,14 @@ class Triplet(_OfEmbeddings):
         super().__post_init__()
         require(self, "margin", lambda margin: margin >= 0, "a number of 0 or more")
         require(self, "mining", ("hard", "all").__contains__, "one of hard, all")
+
+    def check_target(self, prediction: Array, target: Array) -> None:
+        super().check_target(prediction, target)
+        if holds(target == target[:1]):
+            raise ValueError(
+                f"{self}: expected labels of two kinds or more, got one for all samples, which "
+                "leaves no negatives. To fix it: give each class its label"
+            )
 
     def counts(self, positive: Array, negative: Array) -> Array:
         xp = namespace(positive)
@@ -202,6 +211,8 @@ class InfoNCE(_OfEmbeddings):
 def _distances(vectors: Array) -> Array:
     """The Euclidean distances of vectors, (n, features), from each other: (n, n)."""
     xp = namespace(vectors)
+    # Around their middle, as squares of what all have in common would leave no digits for the rest.
+    vectors = vectors - xp.mean(stop_gradient(vectors), axis=0, keepdims=True)
     squares = xp.sum(vectors * vectors, axis=1)
     products = xp.matmul(vectors, xp.matrix_transpose(vectors))
     apart = squares[:, None] + squares[None, :] - 2.0 * products

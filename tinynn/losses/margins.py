@@ -131,11 +131,8 @@ class Hinge(OfLabels):
     def cost(self, prediction: Array) -> Array:
         return _positive(1.0 + prediction)
 
-    def shares(self, prediction: Array, target: Array) -> Array:
-        xp = namespace(target)
-        if xp.isdtype(target.dtype, "bool"):
-            return super().shares(prediction, target)
-        return super().shares(prediction, target > 0)
+    def truth(self, target: Array) -> Array:
+        return target if namespace(target).isdtype(target.dtype, "bool") else target > 0
 
     def check_target(self, prediction: Array, target: Array) -> None:
         xp = namespace(target)

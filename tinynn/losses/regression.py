@@ -274,6 +274,7 @@ def huber(off: Array, delta: float) -> Array:
 def unit(x: Array, eps: float) -> Array:
     """x / max(norm(x), eps) along the last axis, (..., features), of norms of any size."""
     xp = namespace(x)
+    eps = max(eps, float(xp.finfo(x.dtype).smallest_normal))  # 1e-8 is 0 in float16
     # Divided by the largest entry first, so that no square overflows; it cancels out.
     largest = xp.max(xp.abs(stop_gradient(x)), axis=-1, keepdims=True)
     scale = xp.maximum(largest, xp.full_like(largest, eps))

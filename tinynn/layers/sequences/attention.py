@@ -112,7 +112,10 @@ class MultiHeadAttention(Layer):
         y = functional.attention(q, k, v, block=self.block, **options)
         y = namespace(y).reshape(y, (*y.shape[:2], self.heads * head))
         y = scope("out", self._linear(width), y)
-        return y if cache is None else (y, cache)
+        if cache is None:
+            return y
+        xp, steps = namespace(y, cache["index"]), int(cache["key"].shape[1])
+        return xp.where(cache["index"] > steps, float("nan"), y), cache
 
     def cache(self, like: Array, shape: tuple[int, int, int]) -> Cache:
         """An empty cache, for inputs of one step or several after those before.
@@ -128,7 +131,8 @@ class MultiHeadAttention(Layer):
         -------
         dict
             "key" and "value", (batch, time, heads, width), and "index", the number of steps that
-            they hold. Their shapes never change, so one compiled program serves every step.
+            they hold. Their shapes never change, so one compiled program serves every step. Steps
+            that it has no room for are an error, or give NaN where "index" cannot be read.
 
         Examples
         --------

@@ -63,6 +63,7 @@ class SqueezeExcite(Layer):
         means = scope.narrowed(xp.mean(scope.widened(x), axis=spatial))
         hidden = functional.relu(scope("squeeze", Linear(max(count // self.ratio, 1)), means))
         weights = functional.sigmoid(scope("excite", Linear(count), hidden))
+        xp = namespace(x, weights)  # of which x may be the data, and the weights be traced
         for i in spatial:
             weights = xp.expand_dims(weights, axis=i)
-        return x * weights
+        return xp.multiply(x, weights)

@@ -121,7 +121,7 @@ class ModelStack(Sequence[Model]):
     def ensemble(self, X: Any, batch_size: int | None = None) -> Any:
         """The answer of all networks together for X: (samples, ...).
 
-        The mean of their probabilities where the loss is one of classes, else of their outputs.
+        The mean of their probabilities where the loss is one of classes, else of their predictions.
         Networks that were never trained, since their loss was not finite from the start, count.
         """
         knows = isinstance(self.loss, losses.Loss) and (
