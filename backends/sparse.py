@@ -76,7 +76,7 @@ class SparseMatrix(np.lib.mixins.NDArrayOperatorsMixin):
                 "make a new array, x = x + 1"
             )
         if method == "__call__" and kwargs.keys() <= {"out"} and _is_product(ufunc, inputs):
-            return _product(*inputs, out[0])
+            return _product(inputs[0], inputs[1], out[0])
         return getattr(ufunc, method)(*map(_dense, inputs), **kwargs)
 
     def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:

@@ -71,6 +71,17 @@ def test_earlier_checkpoints_are_kept(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 3
 
 
+def test_killed_between_the_earlier_file_and_the_new_one(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    train(path, epochs=2, keep=3)
+    os.replace(tmp_path / "run.1", tmp_path / "run.2")
+    os.link(path, tmp_path / "run.1")  # as far as a write had come
+    train(path, epochs=3, keep=3)
+    found = [files.read(each, "checkpoint")[1]["epoch"] for each in (path, *files.earlier(path))]
+    assert found == [3, 2, 1]
+    assert len(list(tmp_path.iterdir())) == 3, "nothing else is left"
+
+
 def test_a_broken_checkpoint_gives_way_to_the_one_before(tmp_path: Path, alone: bytes) -> None:
     path = tmp_path / "run"
     train(path, epochs=EPOCHS - 2, keep=2)
