@@ -171,6 +171,21 @@ def test_other_threads_train_without_signals(tmp_path: Path, alone: bytes) -> No
     assert (tmp_path / "run").read_bytes() == alone
 
 
+def test_ctrl_c_before_the_first_step_gives_no_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Early(Signals):
+        def __enter__(self) -> Signals:
+            super().__enter__()
+            signal.raise_signal(signal.SIGINT)
+            return self
+
+    monkeypatch.setitem(train.__globals__["fit"].__globals__, "Signals", Early)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "run")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
 @pytest.mark.only("numpy", "torch", "array_api_strict", "jax", "cupy")
 def test_ctrl_c_gives_the_last_epoch_and_keeps_the_place(backend: Backend, tmp_path: Path) -> None:
     x = backend.asarray(np.linspace(0.0, 1.0, 24, dtype="float32").reshape(12, 2))

@@ -324,7 +324,7 @@ class _Training:
         run = self.run
         if received == signal.SIGTERM:
             raise SystemExit(TERMINATED)
-        if run.state.step and (run.epoch == 0 or not whole):
+        if run.epoch == 0 or (run.state.step and not whole):
             raise KeyboardInterrupt  # there is no whole epoch to go back to
         run.state.step, run.state.losses = 0, []
         _warn(run, "interrupted: the model is as it was after this epoch")
