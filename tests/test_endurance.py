@@ -110,6 +110,12 @@ def test_how_many_to_keep(tmp_path: Path, keep: Any) -> None:
         train(tmp_path / "run", keep=keep)
 
 
+@pytest.mark.parametrize("argument", [{"keep": 3}, {"every": 5}])
+def test_a_schedule_without_a_file(argument: Any) -> None:
+    with pytest.raises(ValueError, match=r"fit: (keep|every): expected checkpoint= beside it, got"):
+        fit(faults.NET, np.ones((4, 1)), np.ones(4), epochs=1, **argument)
+
+
 SCRIPT = """
 import os, signal, sys, warnings
 from pathlib import Path

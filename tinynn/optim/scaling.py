@@ -79,7 +79,7 @@ class LossScaling(Optimizer):
         backend = backend_of(first)
         return {
             # A product, since `start` may be an array: that of many networks.
-            "loss_scale": backend.asarray(1.0, dtype=first.dtype) * self.start,
+            "loss_scale": self.start * backend.asarray(1.0, dtype=first.dtype),
             "finite_steps": backend.asarray(0, dtype=backend.xp.int32),
             "optimizer": self.optimizer.init(params),
         }

@@ -78,6 +78,21 @@ class Checkpointer:
                 self._place, self._sound = place, True
 
 
+def checkpointer_of(
+    path: str | os.PathLike[str] | None, every: int | timedelta, keep: int
+) -> Checkpointer | None:
+    """The schedule that the arguments of `fit` ask for; ValueError for one without a file."""
+    if path is not None:
+        return Checkpointer(path, every, keep)
+    for name, value in {"every": every, "keep": keep}.items():
+        if value != 1:
+            raise ValueError(
+                f"fit: {name}: expected checkpoint= beside it, got {name}={value!r} alone, and no "
+                "checkpoint would be written. To fix it: give checkpoint=path"
+            )
+    return None
+
+
 def save(
     path: str | os.PathLike[str], state: TrainingState, problem: Problem, *, keep: int = 1
 ) -> None:
