@@ -207,8 +207,8 @@ def test_in_the_middle_of_an_epoch(
 
 
 def write_and_stop(write: Callable[..., None]) -> Callable[..., None]:
-    def wrapper(*args: Any) -> None:
-        write(*args)
+    def wrapper(*args: Any, **kwargs: Any) -> None:
+        write(*args, **kwargs)
         raise Stop
 
     return wrapper
