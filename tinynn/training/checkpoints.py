@@ -29,7 +29,7 @@ class Checkpointer:
     every
         Epochs between checkpoints, or a timedelta, after which one is written within an epoch too.
     keep
-        How many checkpoints there are at most: the newest, and earlier ones beside it.
+        How many checkpoints are kept: the newest, and earlier ones beside it.
     """
 
     def __init__(self, path: str | os.PathLike[str], every: int | timedelta, keep: int = 1) -> None:
@@ -103,7 +103,7 @@ def save(
     path, state, problem
         The file, the state, and the problem that it is of.
     keep
-        How many there are to be at most: the file that was there becomes `path` with ".1" behind
+        How many are kept: the file that was there becomes `path` with ".1" behind
         its name, that one ".2", and so on.
     """
     arrays, others = [], {}

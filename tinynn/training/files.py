@@ -205,7 +205,8 @@ def write(path: str | os.PathLike[str], blob: bytes, *, keep: int = 1) -> None:
     blob
         The bytes.
     keep
-        How many files there are to be at most, those included that `earlier` finds.
+        How many files are kept: this one, and those before it that `earlier` finds. Files of
+        higher numbers stay as they are.
 
     Raises
     ------
