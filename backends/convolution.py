@@ -76,12 +76,6 @@ def dilated(xp: Any, x: Array, dilation: Ints) -> Array:
 
 def padded(xp: Any, x: Array, padding: Pairs) -> Array:
     """`x`: (batch, *spatial, channels) with zeros around it; negative numbers cut."""
-    cut = [
-        slice(max(-low, 0), n - max(-high, 0))
-        for n, (low, high) in zip(x.shape[1:-1], padding, strict=True)
-    ]
-    if any(min(pair) < 0 for pair in padding):
-        x = x[(slice(None), *cut, ...)]
     for axis, pair in enumerate(padding, 1):
         ends = [
             xp.zeros((*x.shape[:axis], n, *x.shape[axis + 1 :]), dtype=x.dtype, device=x.device)
@@ -91,6 +85,12 @@ def padded(xp: Any, x: Array, padding: Pairs) -> Array:
         ]
         rows = [part for part in (ends[0], x, ends[1]) if part is not None]
         x = xp.concat(rows, axis=axis) if len(rows) > 1 else x
+    if any(min(pair) < 0 for pair in padding):  # zeros too, where more is cut than there was
+        cut = [
+            slice(max(-low, 0), n - max(-high, 0))
+            for n, (low, high) in zip(x.shape[1:-1], padding, strict=True)
+        ]
+        x = x[(slice(None), *cut, ...)]
     return x
 
 

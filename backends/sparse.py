@@ -12,8 +12,9 @@ _PRODUCTS = (np.dot, np.matmul)
 class SparseMatrix(np.lib.mixins.NDArrayOperatorsMixin):
     """A matrix (rows, columns) of SciPy's, of floats, that stands for a dense array of NumPy's.
 
-    Its product with a dense matrix costs as much as it has entries that are stored. For anything
-    else it becomes the dense array, once: whatever takes that takes this too.
+    Its product with a matrix or a vector, from either side, costs as much as it has entries that
+    are stored. For anything else it becomes the dense array, once: whatever takes that takes this
+    too. Nothing writes to it.
 
     Parameters
     ----------
@@ -34,11 +35,14 @@ class SparseMatrix(np.lib.mixins.NDArrayOperatorsMixin):
     def __init__(self, matrix: Any) -> None:
         self.matrix = matrix
         self.shape, self.dtype = tuple(map(int, matrix.shape)), matrix.dtype
+        self.size = self.shape[0] * self.shape[1]
 
     @cached_property
     def dense(self) -> np.ndarray:
-        """The array that it stands for."""
-        return np.asarray(self.matrix.toarray())
+        """The array that it stands for, which is read-only: `matrix` would not change with it."""
+        array = np.asarray(self.matrix.toarray())
+        array.flags.writeable = False
+        return array
 
     @property
     def mT(self) -> "SparseMatrix":
@@ -48,15 +52,14 @@ class SparseMatrix(np.lib.mixins.NDArrayOperatorsMixin):
     T = mT
 
     def dot(self, other: Any, out: np.ndarray | None = None) -> np.ndarray:
-        """The product with a dense matrix, in `out` if that is given."""
-        product = self.matrix @ np.asarray(other)
-        if out is None:
-            return product
-        np.copyto(out, product)
-        return out
+        """The product with a matrix or a vector, in `out` if that is given."""
+        if not _is_factor(other):
+            return np.asarray(np.dot(self.dense, other, out))
+        return _product(self, other, out)
 
     def __getitem__(self, key: Any) -> Any:
-        rows = key[0] if isinstance(key, tuple) and key[1:] == (Ellipsis,) else key
+        whole = isinstance(key, tuple) and len(key) == 2 and key[1] is Ellipsis
+        rows = key[0] if whole else key
         return SparseMatrix(self.matrix[rows]) if isinstance(rows, slice) else self.dense[key]
 
     def __len__(self) -> int:
@@ -66,22 +69,28 @@ class SparseMatrix(np.lib.mixins.NDArrayOperatorsMixin):
         return np.array(self.dense, dtype, copy=copy)
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
-        out = kwargs.get("out", (None,))[0]
-        if method == "__call__" and _is_product(ufunc, inputs):
-            return inputs[0].dot(inputs[1], out)
+        out = kwargs.get("out", (None,))
+        if any(type(array) is SparseMatrix for array in out):
+            raise TypeError(
+                f"{ufunc.__name__}: expected an array to write to, got a sparse matrix. To fix it: "
+                "make a new array, x = x + 1"
+            )
+        if method == "__call__" and kwargs.keys() <= {"out"} and _is_product(ufunc, inputs):
+            return _product(inputs[0], inputs[1], out[0])
         return getattr(ufunc, method)(*map(_dense, inputs), **kwargs)
 
     def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
         if _is_product(function, args):
-            return args[0].dot(*args[1:], **kwargs)
-        if function is np.reshape and _cuts(self, *args[1:], **kwargs):
-            return SparseBatches(self, *args[1:])
+            return _product(*args, **kwargs)
+        if function is np.reshape and len(args) == 2 and not kwargs and _cuts(self, args[1]):
+            return SparseBatches(self, args[1])
         args, kwargs = _dense(args), {name: _dense(value) for name, value in kwargs.items()}
         return function(*args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") and name != "__array_namespace__":
-            raise AttributeError(name)  # what Python and other libraries probe for
+        special = name.startswith("__") and name != "__array_namespace__"
+        if special or not hasattr(np.ndarray, name):  # what Python and other libraries probe for
+            raise AttributeError(f"a sparse matrix has no attribute {name!r}")
         return getattr(self.dense, name)
 
 
@@ -99,15 +108,36 @@ class SparseBatches:
 
 
 def _is_product(function: Any, args: Any) -> bool:
-    """Whether it is the product of a sparse matrix and a dense one."""
-    if function not in _PRODUCTS or type(args[0]) is not SparseMatrix:
+    """True if it is a product of matrices, one of which may be a vector."""
+    return function in _PRODUCTS and len(args) > 1 and all(map(_is_factor, args[:2]))
+
+
+def _is_factor(value: Any) -> bool:
+    return type(value) is SparseMatrix or np.ndim(value) in (1, 2)
+
+
+def _product(left: Any, right: Any, out: np.ndarray | None = None) -> np.ndarray:
+    """The product of two matrices, at least one of which is sparse, in `out` if that is given."""
+    product = _stored(left) @ _stored(right)
+    product = np.asarray(product.toarray() if hasattr(product, "toarray") else product)
+    if out is None:
+        return product
+    if out.shape != product.shape:
+        raise ValueError(f"matmul: expected an `out` of shape {product.shape}, got {out.shape}")
+    np.copyto(out, product)
+    return out
+
+
+def _stored(value: Any) -> Any:
+    """What SciPy multiplies."""
+    return value.matrix if type(value) is SparseMatrix else np.asarray(value)
+
+
+def _cuts(x: SparseMatrix, shape: Any) -> bool:
+    """True if the shape is that of all rows in batches of one size."""
+    if not isinstance(shape, tuple) or len(shape) != 3 or min(shape) < 0:
         return False
-    return type(args[1]) is not SparseMatrix and args[1].ndim == 2
-
-
-def _cuts(x: SparseMatrix, shape: Any, **kwargs: Any) -> bool:
-    """Whether the shape is that of the rows in batches."""
-    return not kwargs and len(shape) == 3 and shape[2] == x.shape[1] and -1 not in shape
+    return shape[2] == x.shape[1] and shape[0] * shape[1] == x.shape[0]
 
 
 def _dense(value: Any) -> Any:

@@ -36,6 +36,9 @@ def conv(x: Array, weight: Array, settings: Settings) -> Array:
 
 def _padded(x: Array, padding: Pairs | list[tuple[int, int]]) -> Array:
     ends = [n for pair in reversed(padding) for n in pair]
+    if min(ends) < 0 < max(ends):  # zeros are cut too, where more is cut than there was
+        x = torch.nn.functional.pad(x, [0, 0, *(max(n, 0) for n in ends)])
+        ends = [min(n, 0) for n in ends]
     return torch.nn.functional.pad(x, [0, 0, *ends])
 
 

@@ -116,6 +116,33 @@ def test_values_and_two_derivatives_are_pytorchs(
         assert_close(found, host(expected.detach()), backend, rtol=1e-10)
 
 
+@pytest.mark.parametrize(
+    ("length", "ends"), [(3, (-1, 2)), (1, (-2, 4)), (2, (4, -3)), (4, (-1, -1)), (2, (-3, 5))]
+)
+def test_negative_padding_cuts(length: int, ends: tuple[int, int], backend: Any) -> None:
+    """As in JAX: what is cut may be more than there was, and is then of the zeros behind."""
+    rng, (low, high) = np.random.default_rng(length), ends
+    x, weight = rng.normal(size=(2, length, 3)), rng.normal(size=(2, 3, 4))
+    wide = np.pad(x, ((0, 0), (max(low, 0), max(high, 0)), (0, 0)))
+    cut = wide[:, max(-low, 0) : wide.shape[1] - max(-high, 0)]
+    expected = cut[:, :-1] @ weight[0] + cut[:, 1:] @ weight[1]
+
+    def f(x: Any, weight: Any) -> Any:
+        return namespace(x).sum(conv(x, weight, padding=(ends,)))
+
+    here = placed([x, weight], backend, "float64")
+    assert_close(conv(*here, padding=(ends,)), expected, backend, rtol=1e-11)
+    by_x, by_weight = tinynn.grad(f, (0, 1))(*here)
+    sums = np.stack([cut[:, :-1].sum((0, 1)), cut[:, 1:].sum((0, 1))])
+    assert_close(by_weight, np.repeat(sums[:, :, None], 4, axis=2), backend, rtol=1e-11)
+    count = np.pad(np.ones(cut.shape[1] - 1), 1)  # results that an element takes part in
+    share = np.outer(count[1:], weight[0].sum(1)) + np.outer(count[:-1], weight[1].sum(1))
+    whole = np.zeros(wide.shape[1:])
+    whole[max(-low, 0) : wide.shape[1] - max(-high, 0)] = share
+    expected = np.broadcast_to(whole[max(low, 0) : max(low, 0) + length], x.shape)
+    assert_close(by_x, expected, backend, rtol=1e-11)
+
+
 RNG = np.random.default_rng(3)
 OPTIONS: dict[str, Any] = {
     "plain": ((2, 7, 6, 3), (3, 2, 3, 4), {}),

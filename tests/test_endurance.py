@@ -72,6 +72,17 @@ def test_earlier_checkpoints_are_kept(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 3
 
 
+def test_killed_between_the_earlier_file_and_the_new_one(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    train(path, epochs=2, keep=3)
+    os.replace(tmp_path / "run.1", tmp_path / "run.2")
+    os.link(path, tmp_path / "run.1")  # as far as a write had come
+    train(path, epochs=3, keep=3)
+    found = [files.read(each, "checkpoint")[1]["epoch"] for each in (path, *files.earlier(path))]
+    assert found == [3, 2, 1]
+    assert len(list(tmp_path.iterdir())) == 3, "nothing else is left"
+
+
 def test_a_broken_checkpoint_gives_way_to_the_one_before(tmp_path: Path, alone: bytes) -> None:
     path = tmp_path / "run"
     train(path, epochs=EPOCHS - 2, keep=2)
@@ -98,6 +109,12 @@ def test_a_broken_checkpoint_alone_is_an_error(tmp_path: Path) -> None:
 def test_how_many_to_keep(tmp_path: Path, keep: Any) -> None:
     with pytest.raises(ValueError, match="fit: keep: expected a whole number of 1 or more"):
         train(tmp_path / "run", keep=keep)
+
+
+@pytest.mark.parametrize("argument", [{"keep": 3}, {"every": 5}])
+def test_a_schedule_without_a_file(argument: Any) -> None:
+    with pytest.raises(ValueError, match=r"fit: (keep|every): expected checkpoint= beside it, got"):
+        fit(faults.NET, np.ones((4, 1)), np.ones(4), epochs=1, **argument)
 
 
 SCRIPT = """
@@ -168,6 +185,22 @@ def test_other_threads_train_without_signals(tmp_path: Path, alone: bytes) -> No
     thread.start()
     thread.join()
     assert (tmp_path / "run").read_bytes() == alone
+
+
+@pytest.mark.usefixtures("usual_ctrl_c")
+def test_ctrl_c_before_the_first_step_gives_no_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Early(Signals):
+        def __enter__(self) -> Signals:
+            super().__enter__()
+            signal.raise_signal(signal.SIGINT)
+            return self
+
+    monkeypatch.setitem(train.__globals__["fit"].__globals__, "Signals", Early)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "run")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 @pytest.mark.usefixtures("usual_ctrl_c")

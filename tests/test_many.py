@@ -80,6 +80,42 @@ def test_a_fraction_is_held_out_by_each_seed(engine):
         np.testing.assert_allclose(model.state["1"]["mean"], alone.state["1"]["mean"], rtol=1e-8)
 
 
+@pytest.mark.parametrize("engine", ["loops", "calls"])
+def test_one_seed_holds_out_the_same_from_batches_in_order(engine):
+    given = {"seed": 5, "validation": 0.3, "batch_size": None, "epochs": 2}
+    rates = [0.1, 0.01, 0.02]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # none is trained in another way
+        stack = fit_many(Linear(1), X, Y, optimizer=SGD(rates), engine=engine, **given)
+    for model, rate in zip(stack, rates, strict=True):
+        alone = fit(Linear(1), X, Y, optimizer=SGD(rate), engine="eager", **given)
+        for name, values in alone.history.items():
+            np.testing.assert_allclose(model.history[name], values, rtol=1e-8)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_ctrl_c_gives_the_last_whole_epoch(training):
+    """In a step, and while the networks are measured: in the second pass of the second epoch."""
+    passes, last = [], 5 if training else 7  # those of the checks and of `init` count
+
+    class Interrupt(Layer):
+        def forward(self, scope, x):
+            passes.append(scope.training)
+            if scope.training == training and passes.count(training) == last:
+                raise KeyboardInterrupt
+            return x
+
+    net = Sequential(Linear(1), Interrupt())
+    given = {"seed": [1, 2], "batch_size": None, "metrics": ("mae",), "engine": "eager"}
+    with pytest.warns(RuntimeWarning, match="epoch 1: interrupted: the networks are as they"):
+        stack = fit_many(net, X, Y, epochs=9, **given)
+    assert stack.epochs == (1, 1)
+    expected = fit_many(Sequential(Linear(1), lambda x: x), X, Y, epochs=1, **given)
+    np.testing.assert_array_equal(stack.params["0"]["weight"], expected.params["0"]["weight"])
+    for name, values in expected.history.items():
+        np.testing.assert_array_equal(stack.history[name], values)
+
+
 def test_many_start_as_few_do():
     few, many = (fit_many(NET, X, Y, networks=n, epochs=1, engine="calls") for n in (2, 12))
     for name, array in tree.paths(few.params):
@@ -219,6 +255,10 @@ BAD = [
     ({"seed": [1.5]}, "seed: expected a whole number"),
     ({"networks": 2, "epochs": [1, 2]}, "epochs: expected one for all networks, got 2"),
     ({"networks": 2, "batch_size": [1, 2]}, "what can vary are seed="),
+    ({"networks": 2, "shuffle": [True, False]}, "shuffle: expected one for all networks, got 2"),
+    ({"networks": 2, "seed": None}, "seed: expected a whole number, or a list of them, got None"),
+    ({"seed": [[1, 2]]}, "seed: expected a whole number"),
+    ({"seed": np.ones((2, 2), int)}, "seed: expected a whole number, or a list of them"),
     ({"networks": 2, "engine": "fast"}, "engine: expected one of 'auto', 'loops', "),
     ({"networks": 2, "engine": "jit"}, "no compiler of its own"),
 ]

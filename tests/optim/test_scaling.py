@@ -26,6 +26,7 @@ from tinynn.optim import (
     to_config,
 )
 from tinynn.training import fit
+from tinynn.training.many import fit_many
 
 pytestmark = pytest.mark.reads_scalars
 
@@ -96,6 +97,28 @@ def test_steps_that_overflow_are_left_out(backend: Backend) -> None:
         assert same.all() == left_out
         seen.append(float(loss_scale(state)))
     assert seen == [1.0, 1.0, 1.0, 2.0, 2.0]
+
+
+def test_a_scale_stays_finite(backend: Backend) -> None:
+    params = {"w": backend.asarray([1.0], dtype="float32")}
+    optimizer = LossScaling(SGD(0.5), start=2.0**125, interval=1)
+    state, seen = optimizer.init(params), []
+    for _ in range(4):
+        given = {"w": backend.asarray([0.0], dtype="float32")}
+        params, state = optimizer.update(given, state, params, loss_scale=loss_scale(state))
+        seen.append(float(loss_scale(state)))
+    assert seen == [2.0**126, 2.0**127, 2.0**127, 2.0**127]
+
+
+@pytest.mark.only("numpy")
+@pytest.mark.filterwarnings("error")
+def test_where_many_networks_start(backend: Backend) -> None:
+    options: dict[str, Any] = {"epochs": 2, "engine": "calls", "loss": SquaredError()}
+    optimizer = LossScaling(Adam(0.1), start=[2.0, 4.0])
+    stack = fit_many(NET, X, Y, optimizer=optimizer, **options)
+    plain = fit_many(NET, X, Y, optimizer=Adam(0.1), networks=1, **options)
+    for k in range(2):
+        np.testing.assert_allclose(stack[k].history["loss"], plain[0].history["loss"], rtol=1e-5)
 
 
 @pytest.mark.filterwarnings("ignore:(overflow|invalid)")  # array-api-strict tells of both

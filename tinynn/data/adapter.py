@@ -121,7 +121,9 @@ class DataAdapter:
 
         Floats get one dtype; integers and booleans stay what they are.
         """
+        at = f"{self.where}: {name}"
         if hostdata.is_sparse(value):
+            _check_filled(at, value.shape)
             self.dtype = self.dtype or self._sparse_dtype(value, name)
             matrix = value.tocsr()
             held = host().xp.astype(matrix.data, host().default_float, copy=False)
@@ -131,17 +133,12 @@ class DataAdapter:
                     "entries that are stored. To fix it: fill the gaps, or drop those rows"
                 )
             return matrix
-        at = f"{self.where}: {name}"
         x = _map_tree(lambda leaf, path: self._bring(leaf, name + path, columns), value)
         leaves = tree.leaves(x)
         if not leaves:
             raise ValueError(f"{at}: expected an array, got none. To fix it: give data.")
         for path, leaf in tree.paths(x):
-            if leaf.ndim == 0 or 0 in leaf.shape:
-                raise ValueError(
-                    f"{at}: expected at least one sample and one feature, got shape "
-                    f"{tuple(leaf.shape)}. To fix it: check how it was read."
-                )
+            _check_filled(at, leaf.shape)
             self._same_length(leaf, leaves[0].shape[0], name + _dotted(path))
         self.dtype = self.dtype or self._common_float(leaves, name)
         return tree.map(self._as_float, x)
@@ -264,6 +261,15 @@ class DataAdapter:
                 f"{self.where}: {name}: expected {size} entries, one for each row of X, "
                 f"got shape {tuple(array.shape)}. Give X and {name} the same rows."
             )
+
+
+def _check_filled(at: str, shape: tuple[int, ...]) -> None:
+    """ValueError for an array without samples or features."""
+    if not shape or 0 in shape:
+        raise ValueError(
+            f"{at}: expected at least one sample and one feature, got shape {tuple(shape)}. "
+            "To fix it: check how it was read."
+        )
 
 
 def to_scalar(backend: Backend, scalar: Any) -> Any:

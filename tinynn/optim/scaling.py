@@ -11,6 +11,9 @@ from .base import Optimizer, State, column, require_params
 from .composed import _own_state, _refuse_searches, _require_optimizer
 from .schedules import COUNT
 
+#: Float32 has numbers below 2**128.
+_MOST = 2.0**127
+
 
 @dataclass(frozen=True)
 class LossScaling(Optimizer):
@@ -20,7 +23,7 @@ class LossScaling(Optimizer):
     before it is differentiated, and divides the gradients, which have the wide dtype of the
     parameters, by it. Where one of them is not finite, the number was too large: the step is left
     out, its state too, and the number divided by `factor`, down to 1 at least. After `interval`
-    steps without that, it is multiplied by it.
+    steps without that, it is multiplied by it, up to 2**127 at most.
 
     Parameters
     ----------
@@ -63,8 +66,8 @@ class LossScaling(Optimizer):
     def __post_init__(self) -> None:
         _require_optimizer(self)
         _refuse_searches("LossScaling", self.optimizer, "compute in the dtype of the parameters")
-        require(self, "start", lambda start: 1.0 <= start < 2.0**127, "a number of 1 or more")
-        require(self, "factor", lambda factor: 1.0 < factor < 2.0**127, "a number above 1")
+        require(self, "start", lambda start: 1.0 <= start < _MOST, "a number from 1 to 2**127")
+        require(self, "factor", lambda factor: 1.0 < factor < _MOST, "a number from 1 to 2**127")
         require(self, "interval", *COUNT)
 
     @property
@@ -75,7 +78,8 @@ class LossScaling(Optimizer):
         first = require_params(self, params)[0]
         backend = backend_of(first)
         return {
-            "loss_scale": backend.asarray(self.start, dtype=first.dtype),
+            # A product, since `start` may be an array: that of many networks.
+            "loss_scale": self.start * backend.asarray(1.0, dtype=first.dtype),
             "finite_steps": backend.asarray(0, dtype=backend.xp.int32),
             "optimizer": self.optimizer.init(params),
         }
@@ -94,9 +98,13 @@ class LossScaling(Optimizer):
 
         scale, steps = state["loss_scale"], state["finite_steps"] + 1
         xp, due = namespace(finite, scale, steps), steps == self.interval
-        lower = xp.maximum(scale / self.factor, xp.ones_like(scale))
+        one = xp.ones_like(scale)
+        lower = xp.maximum(scale / self.factor, one)
+        # An infinite number would leave out every step from then on.
+        grows = xp.logical_and(due, scale <= _MOST / self.factor)
+        grown = scale * xp.where(grows, one * self.factor, one)
         return tree.map(chosen, moved, params), {
-            "loss_scale": xp.where(finite, xp.where(due, scale * self.factor, scale), lower),
+            "loss_scale": xp.where(finite, grown, lower),
             "finite_steps": xp.where(
                 xp.logical_or(due, xp.logical_not(finite)), xp.zeros_like(steps), steps
             ),

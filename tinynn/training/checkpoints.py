@@ -29,7 +29,7 @@ class Checkpointer:
     every
         Epochs between checkpoints, or a timedelta, after which one is written within an epoch too.
     keep
-        How many checkpoints there are at most: the newest, and earlier ones beside it.
+        How many checkpoints are kept: the newest, and earlier ones beside it.
     """
 
     def __init__(self, path: str | os.PathLike[str], every: int | timedelta, keep: int = 1) -> None:
@@ -78,6 +78,21 @@ class Checkpointer:
                 self._place, self._sound = place, True
 
 
+def checkpointer_of(
+    path: str | os.PathLike[str] | None, every: int | timedelta, keep: int
+) -> Checkpointer | None:
+    """The schedule that the arguments of `fit` ask for; ValueError for one without a file."""
+    if path is not None:
+        return Checkpointer(path, every, keep)
+    for name, value in {"every": every, "keep": keep}.items():
+        if value != 1:
+            raise ValueError(
+                f"fit: {name}: expected checkpoint= beside it, got {name}={value!r} alone, and no "
+                "checkpoint would be written. To fix it: give checkpoint=path"
+            )
+    return None
+
+
 def save(
     path: str | os.PathLike[str], state: TrainingState, problem: Problem, *, keep: int = 1
 ) -> None:
@@ -88,7 +103,7 @@ def save(
     path, state, problem
         The file, the state, and the problem that it is of.
     keep
-        How many there are to be at most: the file that was there becomes `path` with ".1" behind
+        How many are kept: the file that was there becomes `path` with ".1" behind
         its name, that one ".2", and so on.
     """
     arrays, others = [], {}

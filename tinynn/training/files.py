@@ -205,7 +205,8 @@ def write(path: str | os.PathLike[str], blob: bytes, *, keep: int = 1) -> None:
     blob
         The bytes.
     keep
-        How many files there are to be at most, those included that `earlier` finds.
+        How many files are kept: this one, and those before it that `earlier` finds. Files of
+        higher numbers stay as they are.
 
     Raises
     ------
@@ -261,6 +262,9 @@ def _move_up(target: Path, keep: int) -> None:
 
     At every moment there is a file at `target`.
     """
+    first = _numbered(target, 1)
+    if first.is_file() and first.samefile(target):  # a run was killed just before its new file came
+        return
     for number in range(keep - 2, 0, -1):
         if _numbered(target, number).is_file():
             os.replace(_numbered(target, number), _numbered(target, number + 1))
@@ -270,7 +274,7 @@ def _move_up(target: Path, keep: int) -> None:
             os.link(target, beside)
         except OSError:  # a file system without links
             shutil.copy2(target, beside)
-        os.replace(beside, _numbered(target, 1))
+        os.replace(beside, first)
     except BaseException:
         with suppress(OSError):
             beside.unlink()

@@ -22,7 +22,7 @@ from tinynn.metrics import MetricLike, direction
 from tinynn.training import engines
 from tinynn.training import progress as bars
 from tinynn.training.callbacks import Callback, checked, restore_states, states, tell
-from tinynn.training.checkpoints import Checkpointer, restore
+from tinynn.training.checkpoints import Checkpointer, checkpointer_of, restore
 from tinynn.training.evaluation import evaluate, numbers
 from tinynn.training.memory import OutOfMemoryError, memory_suffices
 from tinynn.training.model import Model
@@ -176,7 +176,7 @@ def fit(
         known = ", ".join(map(repr, engines.ENGINES))
         raise ValueError(f"fit: engine: expected one of {known}, got {engine!r}")
     called = checked(callbacks)
-    checkpointer = None if checkpoint is None else Checkpointer(checkpoint, every, keep)
+    checkpointer = checkpointer_of(checkpoint, every, keep)
     problem = prepare(
         net, X, y, loss=loss, optimizer=optimizer, batch_size=batch_size, validation=validation,
         seed=seed, metrics=metrics, sample_weight=sample_weight, shuffle=shuffle, params=params,
@@ -324,7 +324,7 @@ class _Training:
         run = self.run
         if received == signal.SIGTERM:
             raise SystemExit(TERMINATED)
-        if run.state.step and (run.epoch == 0 or not whole):
+        if run.epoch == 0 or (run.state.step and not whole):
             raise KeyboardInterrupt  # there is no whole epoch to go back to
         run.state.step, run.state.losses = 0, []
         _warn(run, "interrupted: the model is as it was after this epoch")

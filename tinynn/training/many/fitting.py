@@ -111,7 +111,7 @@ def fit_many(
     >>> bool(stack[1].history["loss"][-1] < stack[0].history["loss"][-1])
     True
     """
-    _check_shared(networks=networks, epochs=epochs, batch_size=batch_size)
+    _check_shared(networks=networks, epochs=epochs, batch_size=batch_size, shuffle=shuffle)
     check_whole(epochs=epochs)
     optimizer = optimizer_of(optimizer)
     varied = numbers_of(net=net, loss=loss, optimizer=optimizer)
@@ -164,9 +164,16 @@ def _seeds(seed: Any, networks: Any, varied: dict[str, Any]) -> list[int]:
         not hasattr(networks, "__index__") or isinstance(networks, bool) or networks < 1
     ):
         raise ValueError(
-            f"fit_many: networks: expected a whole number of 1 or more, got {networks!r}"
+            f"fit_many: networks: expected a whole number of 1 or more, got {networks!r}. To fix "
+            "it: give networks=8, or leave it out where a list says how many there are"
         )
     single = hasattr(seed, "__index__") and not getattr(seed, "ndim", 0)
+    several = isinstance(seed, Iterable) and not isinstance(seed, str)
+    if not single and (not several or getattr(seed, "ndim", 1) != 1):
+        raise ValueError(
+            f"fit_many: seed: expected a whole number, or a list of them, got {seed!r}. To fix it: "
+            "give seed=0, or seed=[0, 1, 2]"
+        )
     listed = [] if single else list(seed)
     sizes = {path: len(each) for path, each in varied.items()}
     sizes |= {} if single else {"seed": len(listed)}
@@ -214,16 +221,19 @@ class _Training:
         while epoch < self.epochs and self.alive:
             count = 1 if self.measured else max(1, pace.steps // steps)
             count = min(count, self.epochs - epoch)
+            whole = self.carry, self.lengths, self.alive
             try:
                 with pace, self.backend.quiet():
                     losses = self._losses(epoch, count)
+                table = self._measured() if self.measured else []
             except KeyboardInterrupt:
                 if epoch == 0:  # there is no whole epoch to go back to
                     raise
+                self.carry, self.lengths, self.alive = whole
                 _warn(f"epoch {epoch}: interrupted: the networks are as they were after this epoch")
                 break
             epoch += count
-            self._keep(losses, epoch)
+            self._keep(losses, table, epoch)
         if lost := [k for k in range(len(self.networks)) if k not in self.alive]:
             named = ", ".join(f"{k} (after epoch {self.lengths[k]})" for k in lost[:10])
             more = f" and {len(lost) - 10} more" if len(lost) > 10 else ""
@@ -258,8 +268,8 @@ class _Training:
         if min(ends.values()) < count or len(self.alive) < len(self.networks):
             engine.load(after)
         self.carry = after
-        for k, end in ends.items():
-            self.lengths[k] = epoch + end
+        reached = {k: epoch + end for k, end in ends.items()}
+        self.lengths = [reached.get(k, length) for k, length in enumerate(self.lengths)]
         self.alive = [k for k, end in ends.items() if end == count]
         return rows
 
@@ -272,17 +282,15 @@ class _Training:
         rows = self.backend.to_host(xp.concat((losses, flags[:, None]), axis=1))
         return rows[:, :-1], [bool(flag) for flag in rows[:, -1].tolist()]
 
-    def _keep(self, losses: Any, epoch: int) -> None:
+    def _keep(self, losses: Any, table: list[list[float]], epoch: int) -> None:
         """Put what was measured to the history, and show it."""
         self.columns["loss"].append(losses)
         last = losses[:, -1].tolist()
         row = {"epoch": epoch, "loss": _mean([last[k] for k in self.alive])}
-        if self.measured:
-            table = self._measured()
-            for place, name in enumerate(self.problem.measures[1:]):
-                column = [[each[place]] for each in table]
-                self.columns[name].append(column)
-                row[name] = _mean([column[k][0] for k in self.alive])
+        for place, name in enumerate(self.problem.measures[1:] if table else ()):
+            column = [[each[place]] for each in table]
+            self.columns[name].append(column)
+            row[name] = _mean([column[k][0] for k in self.alive])
         self.bar.batch(self.problem.batches.dataset.size * losses.shape[1])
         self.bar.epoch(row)
 

@@ -110,7 +110,10 @@ class Networks:
 
     @cached_property
     def own(self) -> Any:
-        """The numbers of the samples that each network trains on, (networks, samples), or None."""
+        """The numbers of the samples that each network trains on, (networks, samples), or None.
+
+        (1, samples) where they are the same for all.
+        """
         datasets: list[Any] = [each.batches.dataset for each in self.problems]
         if not isinstance(datasets[0], Subset):
             return None
@@ -138,9 +141,9 @@ class Networks:
         None where all networks go through them as they are. permutations: from keys (networks, 2)
         and n to `random.permutation` of each, where there is something faster.
         """
-        batches, own = self.first.batches, self.own
+        batches, own, xp = self.first.batches, self.own, self.backend.xp
         if not batches.shuffle:
-            return own
+            return own if own is None else xp.broadcast_to(own, (len(self), own.shape[1]))
         size = batches.dataset.size
         if permutations is None:
 
