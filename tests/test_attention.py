@@ -153,6 +153,7 @@ def test_a_query_that_sees_nothing_gives_zeros(block: int | None) -> None:
 
 
 @pytest.mark.reads_scalars
+@pytest.mark.only("numpy", "torch", "array_api_strict")
 @pytest.mark.parametrize("block", [None, 4])
 def test_any_array_may_be_the_only_one_that_is_traced(
     block: int | None, backend: backends.Backend

@@ -145,6 +145,7 @@ X = IMAGES[:8].astype("f4") - 10
 Y = DRAW.normal(size=(8, 2)).astype("f4")
 
 
+@pytest.mark.only("numpy", "torch", "array_api_strict", "cupy")
 @pytest.mark.reads_scalars
 def test_compiled_training_is_eager_training_of_numpy(backend: backends.Backend) -> None:
     kinds: dict[str, Any] = {

@@ -97,6 +97,8 @@ def test_from_scratch_gives_its_printed_layer_back(backend: backends.Backend) ->
     assert backends.of(sigmoid(network.hidden)) == backend
 
 
+# On JAX a step is compiled for each width; tests/test_many.py has one there.
+@pytest.mark.only("numpy", "torch", "array_api_strict", "dpnp", "cupy")
 @pytest.mark.reads_scalars  # the check of the targets
 def test_many_networks_show_that_xor_needs_a_hidden_layer(backend: backends.Backend) -> None:
     shares = load("many_networks").main(backend, networks=40, widths=(1, 5), steps=100)
@@ -118,6 +120,8 @@ def test_a_convolutional_network_learns_digits(backend: backends.Backend) -> Non
     assert share > 0.8
 
 
+# XLA compiles its step for most of a minute.
+@pytest.mark.only("numpy", "torch", "array_api_strict", "cupy")
 @pytest.mark.reads_scalars
 def test_a_character_level_transformer_learns_and_writes(
     backend: backends.Backend, tmp_path: Path

@@ -197,6 +197,7 @@ def test_every_backend_gives_what_numpy_gives(
         assert_equal(a, backend.to_host(b), backend)
 
 
+@pytest.mark.reads_scalars  # the range of the lengths
 def test_jvp_and_vmap(backend: backends.Backend) -> None:
     layer = Bidirectional(LSTM(3))  # the layer with the larger carry
     params, x, lengths = placed((drawn(layer), X, LENGTHS), backend, backend.default_float)
