@@ -169,6 +169,7 @@ def test_bidirectional_is_both_directions_side_by_side() -> None:
 # Every backend.
 
 
+@pytest.mark.reads_scalars  # the range of the lengths
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def test_every_backend_gives_what_numpy_gives(
     kind: Any, backend: backends.Backend, float_dtype: Any

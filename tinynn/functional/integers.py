@@ -20,7 +20,8 @@ def require_integers(owner: Any, name: str, numbers: Array, fix: str) -> None:
 def require_range(owner: Any, name: str, numbers: Array, low: int, high: int, fix: str) -> None:
     """InputError if one of these integers is out of range, where they can be read.
 
-    In a recording and under `vmap` there are no numbers to look at.
+    In a recording and under `vmap` there are no numbers to look at; so compiled steps read nothing
+    from a device, and eager ones two numbers.
     """
     if 0 in numbers.shape or not is_readable(numbers):
         return
