@@ -153,8 +153,8 @@ CONTRACTS = frozenset(
     test_rules test_scope test_training test_transforms test_views test_vmap""".split()
 )
 
-# What depends on the dtypes that JAX gives by itself. Without float64 the rest is, rule for rule, what
-# it is on array_api_strict-no_float64, and XLA compiles it for minutes.
+# What depends on the dtypes that JAX gives by itself. Without float64 the rest is, rule for rule,
+# what it is on array_api_strict-no_float64, and XLA compiles it for minutes.
 DTYPES = frozenset(
     f"tests.{name}"
     for name in """test_backend_functions test_bad_input test_data test_helpers test_initializers
