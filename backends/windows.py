@@ -39,7 +39,7 @@ def conv(
         return xp.zeros((x.shape[0], *out, outputs), dtype=x.dtype)
     if prod(out) < prod(kernel):
         return _by_output(xp, as_strided, whole, weight, out, settings, block)
-    w = _grouped(xp.reshape(weight, (-1, groups, outputs // groups)), xp)
+    w = _grouped(xp, xp.reshape(weight, (-1, groups, outputs // groups)))
     y = xp.empty((whole.shape[0], *out, outputs), dtype=x.dtype)
     rows = xp.reshape(y, (whole.shape[0], prod(out), groups, outputs // groups))
     steps = (out, settings.stride, tuple(kernel), settings.dilation)
@@ -89,7 +89,7 @@ def _by_output(
     steps = (tuple(kernel), settings.dilation, out, settings.stride)
     total = None
     for part, matrix in _matrices(xp, as_strided, x, groups, *steps, block):
-        rows = _grouped(xp.reshape(g[part], (-1, groups, outputs // groups)), xp)
+        rows = _grouped(xp, xp.reshape(g[part], (-1, groups, outputs // groups)))
         product = xp.matmul(xp.swapaxes(matrix, 1, 2), rows)
         total = product if total is None else xp.add(total, product, out=total)
     total = xp.reshape(total, (groups, *out, count, outputs // groups))
@@ -97,7 +97,7 @@ def _by_output(
     return xp.reshape(total, (count, *out, outputs))
 
 
-def _grouped(rows: Array, xp: Any) -> Array:
+def _grouped(xp: Any, rows: Array) -> Array:
     """(rows, groups, columns) as (groups, rows, columns)."""
     return xp.moveaxis(rows, 1, 0)
 

@@ -71,7 +71,7 @@ def after(seconds: float, run: Callable[..., Any], *args: Any, **kwargs: Any) ->
 
 
 def at_call(number: int, fault: Any, run: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
-    """Carry it out, with a fault at that call of the file system: before it, and in half of it."""
+    """Carry it out, with a fault in place of that call of the file system."""
     count = 0
     before = {name: getattr(os, name) for name in CALLS}
 

@@ -1,4 +1,4 @@
-"""Activations, and the few functions that dense layers are made of.
+"""Activations, of each element and over an axis.
 
 All take arrays of any backend, or traced ones, and keep dtype, shape, library and device.
 """
