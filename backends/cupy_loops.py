@@ -68,7 +68,7 @@ class _Kernel:
 
 
 def _gathered(taken: Taken) -> Any:
-    """What each network takes: (networks, count, ...)."""
+    """The samples that each network takes: (networks, count, ...)."""
     return taken.array.take(taken.rows, axis=0)
 
 

@@ -129,7 +129,7 @@ def _product(left: Any, right: Any, out: np.ndarray | None = None) -> np.ndarray
 
 
 def _stored(value: Any) -> Any:
-    """What SciPy multiplies."""
+    """The operands as SciPy multiplies them."""
     return value.matrix if type(value) is SparseMatrix else np.asarray(value)
 
 

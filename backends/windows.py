@@ -17,7 +17,7 @@ View = Callable[[Array, Ints, Ints], Array]
 
 
 def pay(weight: Array, groups: int) -> bool:
-    """Whether copies of windows pay: not where a group is one channel, a sum of few products."""
+    """True if copies of windows pay: not where a group is one channel, a sum of few products."""
     return weight.shape[-2] > 1 or groups == 1
 
 

@@ -65,7 +65,7 @@ def _repeated(graph: Graph) -> Graph:
 
 
 def _alike(nodes: list[Node], others: list[Node]) -> bool:
-    """Whether the calls are the same, with the same arguments."""
+    """True if the calls are the same, with the same arguments."""
     if nodes is others:
         return True
     return len(nodes) == len(others) and all(

@@ -126,7 +126,7 @@ def difference(first: Graph, second: Graph, read: Callable[[Any], Any]) -> str:
 
 
 def _same(a: Any, b: Any) -> Any:
-    """Whether they are equal, or both NaN."""
+    """True if they are equal, or both NaN."""
     return (a == b) | ((a != a) & (b != b))
 
 

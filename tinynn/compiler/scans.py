@@ -125,7 +125,7 @@ class _Steps:
             self.results[place] = self._stacked(value)
 
     def _alive(self, carry: list[_Carried], read: set[int], ys: list[Any]) -> list[_Carried]:
-        """What is carried and read: by others than its own next value."""
+        """The carried values that others than their own next value read."""
         alive = [each for each in carry if each.place in read]
         while True:
             wanted = [*ys, *[each.new for each in alive]]
@@ -309,7 +309,7 @@ class _Steps:
         self._substitute(new)
 
     def _sum_afterwards(self) -> None:
-        """What is only added up is added up after the scan."""
+        """Values that are only added up are added up after the scan."""
         count = self._users()
         for total in (self._product_of_all, self._sum_of_all):
             for each in list(self.carry):
@@ -424,7 +424,7 @@ def _used(graph: Graph) -> set[int]:
 
 
 def _added(each: _Carried) -> Any:
-    """What is added to a value that is carried, if that is all that becomes of it."""
+    """The term that is added to a carried value, if that is all that becomes of it."""
     if not is_call(each.new) or each.new.name != "add":
         return None
     a, b = each.new.args

@@ -147,7 +147,7 @@ class Concatenate(Layer):
 
 @dataclass(frozen=True)
 class Residual(Layer):
-    """What a layer makes of its input, added to it.
+    """A layer's output, added to its input.
 
     Parameters
     ----------

@@ -293,7 +293,7 @@ def _equal(a: dict[str, Any], b: dict[str, Any]) -> bool:
 
 
 def _undoes(function: Any, before: Any) -> bool:
-    """Whether one function of shapes undoes the one before it."""
+    """True if one function of shapes undoes the one before it."""
     made, last = getattr(function, "func", None), getattr(before, "func", None)
     if made is last is operators.permute_dims:
         axes, other = function.keywords["axes"], before.keywords["axes"]

@@ -21,7 +21,7 @@ OPERATORS: dict[type, tuple[str, list[int], dict[str, Any]]] = {
 
 
 def recurrent(graph: Graph, known: Mapping[int, str]) -> dict[int, tuple[tuple[Any, ...], Any]]:
-    """What takes the place of a layer's result, by its id: arguments, and a function that writes.
+    """The replacement of a layer's result, by its id: arguments, and a function that writes.
 
     known: the name of an array of parameters, by its id.
     """

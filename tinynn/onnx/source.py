@@ -353,7 +353,7 @@ def _lengths(node: Any, lengths: Any) -> Any:
 
 
 def _repeatable(node: Any) -> bool:
-    """Whether the reference evaluator can compute it: no draws, no subgraphs."""
+    """True if the reference evaluator can compute it: no draws, no subgraphs."""
     graphs = any(a.type in (5, 10) for a in node.attribute)  # GRAPH, GRAPHS
     return not graphs and not node.op_type.startswith("Random") and node.domain in ("", "ai.onnx")
 

@@ -135,7 +135,7 @@ def _conv_transpose(build: Builder, step: Step) -> None:
 
 
 def _cut(step: Step, window: _Window, more: list[int], wanted: Any) -> Pairs:
-    """What is cut from each axis, so that the result has the lengths that are asked for."""
+    """The cuts along each axis that give the result the lengths that are asked for."""
     pairs, lengths = [], _lengths(step)
     for axis, (n, s, r) in enumerate(zip(lengths, window.stride, window.reach, strict=True)):
         length = n * s if wanted is None else list(wanted)[-window.axes :][axis]
@@ -234,7 +234,7 @@ def _is_half_pixel(step: Step) -> bool:
 
 
 def _repeats(step: Step) -> bool:
-    """Whether the nearest element is the one whose copy it is, for whole factors."""
+    """True if the nearest element is the one whose copy it is, for whole factors."""
     where = step.text("coordinate_transformation_mode", "half_pixel")
     nearest = step.text("nearest_mode", "round_prefer_floor")
     if step.operator == "Upsample" or step.source.opset < 11:

@@ -109,7 +109,7 @@ def _trees(
 
 
 def _imported() -> Mapping[str, Any]:
-    """What networks out of ONNX files are made of."""
+    """The classes and functions that networks out of ONNX files are made of."""
     from tinynn.onnx import KNOWN  # few models are
 
     return KNOWN

@@ -1,4 +1,4 @@
-"""What all parts of a kernel share: names, memory of its own, and what the target can do."""
+"""The names and memory that all parts of a kernel share, and what the target can do."""
 
 import re
 from collections.abc import Iterable, Mapping

@@ -86,7 +86,7 @@ class Together:
         return checked(self.step, self.backend, self.one(self.start), batch, key, again=again)
 
     def one(self, carry: Carry) -> Carry:
-        """What network 0 carries on."""
+        """The carry of network 0."""
         return tree.map(lambda a: a[0, ...], carry)
 
     def suits_loops(self, epochs: int) -> bool:
@@ -108,7 +108,7 @@ class _Stacked:
     backend: Backend
 
     def network(self, carry: Carry, k: int) -> Carry:
-        """What network k carries on."""
+        """The carry of network k."""
         return tree.map(lambda a: a[k, ...], carry)
 
     def parts(self, carry: Carry) -> tuple[Any, Any]:
@@ -269,7 +269,7 @@ class Calls(_Batched):
         self._carry = carry
 
     def carry(self) -> Carry:
-        """What all networks carry on."""
+        """The carries of all networks."""
         return self._carry
 
     def _epoch(self, epoch: int) -> Any:
@@ -364,7 +364,7 @@ class OneByOne:
         self.carries = list(carry)
 
     def network(self, carry: list[Carry], k: int) -> Carry:
-        """What network k carries on."""
+        """The carry of network k."""
         return carry[k]
 
     def parts(self, carry: list[Carry]) -> tuple[Any, Any]:
@@ -378,7 +378,7 @@ class OneByOne:
         return [other[k] if k in chosen else mine for k, mine in enumerate(carry)]
 
     def carry(self) -> list[Carry]:
-        """What each network carries on."""
+        """The carry of each network."""
         return list(self.carries)
 
     def run(self, epoch: int, count: int, alive: Sequence[int]) -> Any:

@@ -46,7 +46,7 @@ class Networks:
 
     @property
     def backend(self) -> Backend:
-        """Where everything is."""
+        """The backend of the data."""
         return self.first.backend
 
     @property
@@ -130,7 +130,7 @@ class Networks:
         return self._each_key(both, keys)
 
     def _each_key(self, draw: Callable[[Any], Any], keys: Any) -> Any:
-        """What a function of one key gives for each; one after another where they are few."""
+        """The results of a function of one key for each; one after another where they are few."""
         if len(self) > _FEW:  # under vmap nothing goes through the library's compiler
             return vmap(draw)(keys)
         return _each(draw, [keys[k, :] for k in range(len(self))], self.backend.xp)
@@ -204,7 +204,7 @@ class Networks:
 
 
 def _each(f: Callable[[Any], Any], values: Sequence[Any], xp: Any) -> Any:
-    """What a function gives for each value, stacked."""
+    """The results of a function for each value, stacked."""
     return tree.map(lambda *arrays: xp.stack(arrays), *map(f, values))
 
 
