@@ -34,6 +34,7 @@ ARROWS: dict[str, set[str]] = {
     "optim": {"trace", "rules", "functional", "config", "tree"},
 }
 ARROWS["data"] = {"tree"}
+ARROWS["parallel"] = {"trace", "rules", "transforms", "data", "tree"}
 ARROWS["onnx"] = {"trace", "rules", "transforms", "functional", "initializers", "layers", "data"}
 ARROWS["onnx"] |= {"tree"}
 ARROWS["training"] = set(ARROWS)

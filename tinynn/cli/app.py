@@ -14,6 +14,7 @@ import click
 
 import backends
 import tinynn
+from tinynn import parallel
 from tinynn.cli import reading, writing
 from tinynn.cli.explaining import show_step
 from tinynn.cli.options import (
@@ -30,6 +31,26 @@ from tinynn.tabular.table import listed
 from tinynn.training import Run, files
 
 INTERRUPTED = 130  # as shells have it: 128 and the number of the signal
+
+
+def of_launcher() -> parallel.Communicator | None:
+    """The communicator of what started this process as one of several; None for one alone."""
+    try:
+        return parallel.communicator("auto")
+    except ImportError as error:
+        raise click.ClickException(str(error)) from error
+
+
+@contextmanager
+def others_end_too(together: parallel.Communicator | None) -> Iterator[None]:
+    """A context in which an error ends the processes that would wait for this one."""
+    try:
+        yield
+    except Exception as error:
+        # Where all have it, as ParallelError says, each ends by itself.
+        if together is not None and not isinstance(error, parallel.ParallelError):
+            together.abort(str(error))
+        raise
 
 
 @contextmanager
@@ -52,7 +73,7 @@ def plain_messages() -> Iterator[None]:
         except KeyboardInterrupt:
             click.echo("Interrupted.", err=True)
             raise click.exceptions.Exit(INTERRUPTED) from None
-        except (ValueError, OSError, backends.BackendUnavailable) as error:
+        except (ValueError, OSError, parallel.ParallelError, backends.BackendUnavailable) as error:
             raise click.ClickException(str(error)) from error
 
 
@@ -219,27 +240,36 @@ def train(
     differ from row to row are left out, and named. An existing --out is replaced if it is a model,
     and only by a whole new one. After Ctrl-C the model of the last whole epoch is saved, and the
     exit status is 130.
+
+    Started by mpiexec or torchrun, all processes train together, each on its rows of every batch;
+    the first one alone prints and writes.
     """
-    check_out(out, data, force, may_replace=is_model)
-    table = reading.read(data)
-    truth = data in reading.TRUTH_TABLES
-    target = target or ("out" if truth else None)
-    if target is None:
-        raise click.UsageError(f"Say --target: which column? {data} has {listed(table.names)}.")
-    start, interrupted = perf_counter(), interruptions()
-    model = fit_table(
-        table,
-        target,
-        validation=0.0 if truth else validation,
-        categories=category,
-        drop=(*drop, *id),
-        dates=date,
-        backend=backend,
-        progress=False if no_progress else None,
-        callbacks=[] if no_progress or sys.stderr.isatty() else [show_epoch],
-        report=click.echo,
-        **options,
-    )
+    communicator = of_launcher()
+    first = communicator is None or communicator.rank == 0
+    with others_end_too(communicator):
+        check_out(out, data, force, may_replace=is_model)
+        table = reading.read(data)
+        truth = data in reading.TRUTH_TABLES
+        target = target or ("out" if truth else None)
+        if target is None:
+            raise click.UsageError(f"Say --target: which column? {data} has {listed(table.names)}.")
+        start, interrupted = perf_counter(), interruptions()
+        model = fit_table(
+            table,
+            target,
+            validation=0.0 if truth else validation,
+            categories=category,
+            drop=(*drop, *id),
+            dates=date,
+            backend=backend,
+            progress=False if no_progress else None,
+            callbacks=[] if no_progress or sys.stderr.isatty() else [show_epoch],
+            communicator=communicator,
+            report=click.echo if first else lambda line: None,
+            **options,
+        )
+    if not first:
+        return
     seconds = perf_counter() - start
     epochs = len(model.history["epoch"])
     click.echo(f"trained {epochs} epochs on {backend!r} in {seconds:.1f} s")
@@ -326,6 +356,8 @@ def is_model(path: Path) -> bool:
 
 def show_epoch(run: Run) -> None:
     """Ten lines of progress where no bar can be shown."""
+    if run.rank:  # another process shows them
+        return
     if run.epoch % max(1, run.epochs // 10) and run.epoch != run.epochs:
         return
     row = run.history.last

@@ -36,6 +36,7 @@ from tinynn.compiler.statements import (
 )
 from tinynn.compiler.subprograms import ProgramEmitter
 from tinynn.compiler.tiling import tiled
+from tinynn.trace import Effect
 from tinynn.transforms import vmap
 from tinynn.transforms.graph import Graph, Node, pruned
 from tinynn.transforms.record import RecordingError
@@ -179,7 +180,9 @@ class TrainLoop(ABC):
     def _prepare_all(self) -> Any:
         """`prepare` for all batches at once; recording that pays from the second time on."""
         outputs = list(self.read_in_steps(Stage.BATCH))
-        graph = pruned(replace(self.graph, inputs=self.streams, outputs=outputs))
+        # Effects belong to the steps: nothing that follows from a batch alone needs one.
+        nodes = [node for node in self.graph.nodes if node.effect is Effect.NONE]
+        graph = pruned(replace(self.graph, inputs=self.streams, nodes=nodes, outputs=outputs))
 
         def prepare(*batch: Any) -> tuple[Any, ...]:
             return tuple(graph.run(batch))

@@ -65,6 +65,7 @@ def fit_table(
     backend: str | Backend | None = None,
     progress: bool | None = None,
     callbacks: Iterable[Any] = (),
+    communicator: Any = None,
     report: Callable[[str], object] | None = None,
 ) -> Model:
     """Train a network on a raw table, and return a model that predicts from raw tables.
@@ -105,7 +106,7 @@ def fit_table(
         Where to train; None is the host's own library.
     report
         Is called with lines on what was understood and reached; None warns of what matters.
-    progress, callbacks, seed, batch_size
+    progress, callbacks, seed, batch_size, communicator
         See `tinynn.fit`.
 
     Raises
@@ -152,6 +153,7 @@ def fit_table(
         seed=seed,
         progress=progress,
         callbacks=callbacks,
+        communicator=communicator,
     )
     _check_sound(model, answer)
     model.preparation = preparation

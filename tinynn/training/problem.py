@@ -24,9 +24,12 @@ from tinynn.data.streams import (
 from tinynn.layers import Sequential, ShapeError, run
 from tinynn.metrics import MetricLike, get, name_of
 from tinynn.metrics import prepare as prepare_metric
+from tinynn.parallel import Communicator
+from tinynn.parallel import communicator as find_communicator
 from tinynn.training.batches import HOLD_OUT, Batches, StreamedBatches
 from tinynn.training.evaluation import check_targets, matched
 from tinynn.training.memory import memory_suffices
+from tinynn.training.sharded import check_shared
 from tinynn.training.step import Carry, TrainingStep
 from tinynn.training.varied import check_single
 
@@ -53,6 +56,8 @@ class Problem:
         What the first step goes on from.
     columns
         The names of the features, if X was a frame.
+    communicator
+        Of the processes that train together, or None.
     """
 
     step: TrainingStep
@@ -62,6 +67,7 @@ class Problem:
     backend: Backend
     start: Carry
     columns: tuple[str, ...]
+    communicator: Communicator | None = None
 
     @property
     def measures(self) -> tuple[str, ...]:
@@ -100,6 +106,7 @@ def prepare(
     backend: str | Backend | None = None,
     dtype: Any = None,
     compute_dtype: Any = None,
+    communicator: str | Communicator | None = None,
 ) -> Problem:
     """Check the arguments of `fit` that say what is trained on what, and bring them together.
 
@@ -107,7 +114,7 @@ def prepare(
     ----------
     net, X, y, loss, optimizer, batch_size, validation, seed, metrics, sample_weight, shuffle
         As `tinynn.fit` has them.
-    params, state, backend, dtype, compute_dtype
+    params, state, backend, dtype, compute_dtype, communicator
         As `tinynn.fit` has them.
     """
     _check_net(net)
@@ -158,7 +165,9 @@ def prepare(
         )
         step = TrainingStep(net, loss, optimizer, compute_dtype=computed)
         carry = Carry(*start, optimizer.init(start[0]))
-    return Problem(step, batches, held, measured, home, carry, columns)
+    together = find_communicator(communicator)
+    check_shared(loss, size, together)
+    return Problem(step, batches, held, measured, home, carry, columns, together)
 
 
 # Arguments that are no data.

@@ -47,6 +47,7 @@ class Run:
 
     Arrays of the state are never changed in place, so a callback may keep them, and it may put
     others in their place. `measures` names what the history holds, `optimizer` is the run's.
+    `rank` is the number of this process among those that train together: 0 is the one that writes.
     """
 
     epochs: int
@@ -55,6 +56,7 @@ class Run:
     directions: dict[str, bool | None] = field(default_factory=dict, repr=False)
     stopped: bool = False
     optimizer: Any = field(default=None, repr=False)
+    rank: int = field(default=0, repr=False)
 
     @property
     def epoch(self) -> int:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import nullcontext
+from dataclasses import replace
 from itertools import zip_longest
 from math import prod
 from typing import Any
@@ -35,7 +36,8 @@ class Compiled:
         kind: type[TrainLoop],
         name: str,
     ) -> None:
-        self.step, self.batches, self.bar, self.kind = step, batches, bar, kind
+        self.batches, self.bar, self.kind = batches, bar, kind
+        self.step = replace(step, shard=batches.shard())
         self.name = name
         self.backend, self.xp, self.size = batches.backend, batches.backend.xp, batches.size
         self._refuse_followed((carry, batches.dataset.between(0, 1)))
@@ -60,17 +62,21 @@ class Compiled:
                 "wanted, give arrays that it does not follow"
             )
 
-    def _program(self, size: int, carry: Carry, *, again: bool = True) -> TrainLoop:
+    def _program(
+        self, size: int, carry: Carry, *, again: bool = True, step: TrainingStep | None = None
+    ) -> TrainLoop:
         """The program for batches of this size; `again`: record it twice, to see it is the same."""
-        check_needs(self.step.optimizer)
+        step = step or self.step
+        check_needs(step.optimizer)
         batch = self.batches.dataset.between(0, size)
         key = self.batches.keys(Epoch(0, None), 0, 1)[0, ...] if self.batches.draws else None
-        graph = checked(self.step, self.backend, carry, batch, key, again=again)
+        graph = checked(step, self.backend, carry, batch, key, again=again)
         return self.kind(graph, len(tree.leaves(carry)), self.backend, slots_of(carry))
 
     def _last_program(self, size: int, carry: Carry) -> TrainLoop:
         """The program for a smaller last batch, which shares what lives on with the other."""
-        last = self._program(size, carry, again=False)
+        step = replace(self.step, shard=self.batches.last_shard())
+        last = self._program(size, carry, again=False, step=step)
         last.share(self.loop)
         return last
 
@@ -93,7 +99,7 @@ class Compiled:
         losses = []
         for place, steps in self._pieces(first, count):
             piece = self.batches.samples(epoch, place, steps)
-            full, rest = divmod(piece.size, self.size)
+            full, rest = self.batches.divided(piece.size, place, steps)
             whole = piece.between(0, full * self.size)
             losses += self._steps(self.loop, whole, epoch, place, full)
             if rest:
@@ -102,7 +108,7 @@ class Compiled:
                     self.last.bind()
                 few = piece.between(full * self.size, piece.size)
                 losses += self._steps(self.last, few, epoch, place + full, 1)
-            self.bar.batch(piece.size)
+            self.bar.batch(piece.size * self.batches.processes)
         return losses[0] if len(losses) == 1 else self.xp.concat(losses)
 
     def run_epochs(self, count: int) -> Any:
@@ -112,7 +118,7 @@ class Compiled:
             whole = dataset.between(0, dataset.size)
             self.prepared = self.loop.batches(self.size, tree.leaves(whole), ())
         losses = self.loop.run(self.prepared, count)
-        self.bar.batch(dataset.size * count)
+        self.bar.batch(dataset.size * count * self.batches.processes)
         return self.xp.reshape(losses, (count, -1))
 
     def invalidate_data(self) -> None:

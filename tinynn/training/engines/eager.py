@@ -1,5 +1,6 @@
 """The eager engine: the step as it is written, batch by batch."""
 
+from dataclasses import replace
 from typing import Any
 
 from tinynn.training.batches import Batches, Epoch
@@ -13,7 +14,8 @@ class Eager:
     name, fuses_epochs = "eager", False
 
     def __init__(self, step: TrainingStep, batches: Batches, carry: Carry, bar: Bar) -> None:
-        self.step, self.batches, self.bar, self.carry = step, batches, bar, carry
+        self.batches, self.bar, self.carry = batches, bar, carry
+        self.step = replace(step, shard=batches.shard())
 
     def load(self, carry: Carry) -> None:
         """Continue from this carry."""
@@ -25,9 +27,12 @@ class Eager:
         for step in range(count):
             batch = self.batches.samples(epoch, first + step, 1)
             key = None if keys is None else keys[step, ...]
-            self.carry, loss = self.step(self.carry, batch, key)
+            by = self.step
+            if self.batches.is_last(first + step):
+                by = replace(by, shard=self.batches.last_shard())
+            self.carry, loss = by(self.carry, batch, key)
             losses.append(loss)
-            self.bar.batch(batch.size)
+            self.bar.batch(batch.size * self.batches.processes)
         return self.batches.backend.xp.stack(losses)
 
     def invalidate_data(self) -> None:
