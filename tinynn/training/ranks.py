@@ -22,7 +22,7 @@ from tinynn.training.checkpoints import identity
 from tinynn.training.problem import Problem
 from tinynn.training.state import Run
 
-_TEXT = 120  # characters of a value that an error shows
+_TEXT = 300  # characters of a value that an error shows
 _COMPARED = 2**26  # numbers of data in memory that are compared one and all
 _PLACES = 64  # samples of larger data that are compared
 
@@ -83,10 +83,11 @@ class Ranks:
         if self.communicator is not None:
             failed = [rank for rank, (bad,) in enumerate(self.gathered([error is not None])) if bad]
             self._agreed = bool(failed)
+            said = self._texts("" if error is None else f"{type(error).__name__}: {error}", failed)
             if failed and error is None:
                 raise ParallelError(
                     f"fit: {what}: expected all {self.communicator.size} processes to succeed, got "
-                    f"an error in rank {', '.join(map(str, failed))}. To fix it: see what it says"
+                    f"an error in rank {failed[0]}: {said[failed[0]]}"
                 )
         if error is not None:
             raise error
@@ -125,15 +126,20 @@ class Ranks:
                 self._refuse(name, shown.get(name, repr([*shown])), others[0])
 
     def _refuse(self, name: str, text: str, other: int) -> None:
-        codes = [*map(float, text[:_TEXT].ljust(_TEXT).encode("latin-1", "replace"))][:_TEXT]
-        rows = self.gathered(codes)
-        said = [bytes(map(int, rows[r])).decode("latin-1").strip() for r in (0, other)]
+        said = self._texts(text, [0, other])
         self._agreed = True
         raise ParallelError(
             f"fit: {name}: expected the same in all processes, got {said[0]} in rank 0 and "
-            f"{said[1]} in rank {other}. To fix it: start all with the same program, arguments, "
-            "seed and data; each takes its own rows by itself"
+            f"{said[other]} in rank {other}. To fix it: start all with the same program, "
+            "arguments, seed and data; each takes its own rows by itself"
         )
+
+    def _texts(self, text: str, ranks: list[int]) -> dict[int, str]:
+        """What these ranks say, cut to a few words."""
+        if not ranks:
+            return {}
+        rows = self.gathered([*map(float, text[:_TEXT].ljust(_TEXT).encode("latin-1", "replace"))])
+        return {rank: bytes(map(int, rows[rank])).decode("latin-1").strip() for rank in ranks}
 
 
 def compared(run: Run, problem: Problem) -> dict[str, Any]:
