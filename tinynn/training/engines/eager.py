@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
+from tinynn import tree
 from tinynn.training.batches import Batches, Epoch
 from tinynn.training.progress import Bar
 from tinynn.training.step import Carry, TrainingStep
@@ -23,9 +24,11 @@ class Eager:
 
     def run(self, epoch: Epoch, first: int, count: int) -> Any:
         """The losses of `count` steps of an epoch from step `first` on: (count,)."""
-        losses, keys = [], self.batches.keys(epoch, first, count)
+        backend, losses, keys = self.batches.backend, [], self.batches.keys(epoch, first, count)
         for step in range(count):
             batch = self.batches.samples(epoch, first + step, 1)
+            if backend.sharded:
+                batch = tree.map(backend.shard_rows, batch)
             key = None if keys is None else keys[step, ...]
             by = self.step
             if self.batches.is_last(first + step):
@@ -33,7 +36,7 @@ class Eager:
             self.carry, loss = by(self.carry, batch, key)
             losses.append(loss)
             self.bar.batch(batch.size * self.batches.processes)
-        return self.batches.backend.xp.stack(losses)
+        return backend.xp.stack(losses)
 
     def invalidate_data(self) -> None:
         """Forget what was computed from the data; here nothing is cached."""
