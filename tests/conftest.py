@@ -12,7 +12,7 @@ pytest.register_assert_rewrite("tests.checks")
 import backends  # noqa: E402 - the module above has to be registered before it is imported
 from tests.cudacpu import counters  # noqa: E402
 from tests.transfers import Transfers, watch  # noqa: E402
-from tests.variants import Variant, compile_quickly, requested  # noqa: E402
+from tests.variants import COMPILING, Variant, compile_quickly, requested  # noqa: E402
 
 # Fixtures here hold no state between examples; and one seed, so that a red run can be repeated.
 settings.register_profile(
@@ -22,6 +22,7 @@ settings.register_profile(
     max_examples=25,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
+settings.register_profile("compiling", settings.get_profile("tinynn"), max_examples=8)
 settings.load_profile("tinynn")
 
 VARIANTS = pytest.StashKey[list[Variant]]()
@@ -56,6 +57,8 @@ def pytest_configure(config: pytest.Config) -> None:
             raise pytest.UsageError(f"--backend {variant.id}: {error}") from error
     if any(variant.library == "jax" for variant in config.stash[VARIANTS]):
         compile_quickly()
+    if all(variant.library in COMPILING for variant in config.stash[VARIANTS]):
+        settings.load_profile("compiling")
 
 
 def pytest_report_header(config: pytest.Config) -> str:

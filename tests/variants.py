@@ -191,6 +191,10 @@ TABLE = (
 )
 DEFAULT = ("numpy", "array_api_strict")
 
+# Libraries that compile every function anew for every shape, or take long for each call. What is
+# alike on all libraries is drawn less often on them: tests/conftest.py, and tests/seeds.py.
+COMPILING = frozenset(("jax", "dpnp", "cupy"))
+
 
 def requested(names: list[str]) -> list[Variant]:
     """The variants that `--backend` names: a library, a row's id, or "library:device"."""
