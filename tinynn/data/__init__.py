@@ -1,6 +1,8 @@
 """Data: trees of arrays and streams of batches, on one backend."""
 
 from .adapter import DataAdapter, to_scalar
+from .blockdataset import BlockDataset
+from .blocks import Blocks, DataError
 from .dataset import (
     ArrayDataset,
     Dataset,
@@ -15,19 +17,28 @@ from .dataset import (
 )
 from .hostdata import columns_of, host, is_dataset
 from .sequences import pad_sequences
+from .sources import CSV, HDF5, NpyFolder, Parquet, Zarr
 from .streams import IndexedDataset, Stream
 
 __all__ = [
+    "CSV",
+    "HDF5",
     "ArrayDataset",
+    "BlockDataset",
+    "Blocks",
     "DataAdapter",
+    "DataError",
     "Dataset",
     "GivenDataset",
     "IndexedDataset",
+    "NpyFolder",
+    "Parquet",
     "Samples",
     "Source",
     "SparseDataset",
     "Stream",
     "Subset",
+    "Zarr",
     "columns_of",
     "held_out",
     "held_out_count",

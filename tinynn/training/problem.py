@@ -3,7 +3,7 @@
 import inspect
 import reprlib
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from numbers import Real
 from typing import Any
 
@@ -11,7 +11,18 @@ import backends
 from backends import Backend, MixedArrays, random
 from tinynn import losses, tree
 from tinynn.config import label
-from tinynn.data import DataAdapter, Dataset, Samples, Source, columns_of, held_out, is_dataset
+from tinynn.data import (
+    BlockDataset,
+    Blocks,
+    DataAdapter,
+    Dataset,
+    Samples,
+    Source,
+    columns_of,
+    held_out,
+    is_dataset,
+)
+from tinynn.data.fingerprint import fingerprint
 from tinynn.data.streams import (
     Passes,
     Stream,
@@ -24,7 +35,7 @@ from tinynn.data.streams import (
 from tinynn.layers import Sequential, ShapeError, run
 from tinynn.metrics import MetricLike, get, name_of
 from tinynn.metrics import prepare as prepare_metric
-from tinynn.training.batches import HOLD_OUT, Batches, StreamedBatches
+from tinynn.training.batches import HOLD_OUT, Batches, BlockBatches, StreamedBatches
 from tinynn.training.evaluation import check_targets, matched
 from tinynn.training.memory import memory_suffices
 from tinynn.training.step import Carry, TrainingStep
@@ -70,6 +81,11 @@ class Problem:
         if self.validation is None:
             return ("loss", *named)
         return ("loss", "validation_loss", *(f"validation_{name}" for name in named))
+
+    @cached_property
+    def fingerprint(self) -> Any:
+        """A value for JSON that other data to train on hardly have; None if they do not tell."""
+        return fingerprint(self.batches.dataset, self.backend)
 
     def check_passes(self, epochs: int) -> None:
         """ValueError for an iterator as data that so many epochs would go through twice."""
@@ -147,15 +163,15 @@ def prepare(
             other = _targets(given, prediction, home)
             check_targets(loss, prediction, other)
             held = given.with_targets(other.y)
-        for each in (dataset, held):
-            if isinstance(each, Stream):
+        for each in (train, held):
+            if isinstance(each, Stream | BlockDataset):
                 each.check = partial(check_targets, loss, prediction)
+        held = held.kept() if isinstance(held, BlockDataset) else held
         averages = getattr(loss, "reduction", "mean") == "mean"
         shuffled = shuffle and size < train.size
         rest = (home, size, key, shuffled, draws, averages)
-        batches = (
-            StreamedBatches(train, *rest) if isinstance(train, Stream) else Batches(train, *rest)
-        )
+        kinds = {Stream: StreamedBatches, BlockDataset: BlockBatches}
+        batches: Batches = kinds.get(type(train), Batches)(train, *rest)
         step = TrainingStep(net, loss, optimizer, compute_dtype=computed)
         carry = Carry(*start, optimizer.init(start[0]))
     return Problem(step, batches, held, measured, home, carry, columns)
@@ -246,6 +262,7 @@ def _check_validation(validation: Any) -> None:
     pair = isinstance(validation, tuple) and len(validation) in (2, 3)
     fraction = isinstance(validation, Real) and 0 < float(validation) < 1
     alone = is_dataset(validation) or is_stream(validation) or is_indexed(validation)
+    alone = alone or isinstance(validation, Blocks)
     if validation is not None and not (pair or fraction or alone):
         raise ValueError(
             "fit: validation: expected a fraction between 0 and 1, a tuple (X, y) or (X, y, "
@@ -304,6 +321,8 @@ def _split(
             "Give more samples, or validation=None."
         )
     draw = None if key is None else random.fold_in(key, HOLD_OUT)
+    if isinstance(dataset, BlockDataset):
+        return dataset.split(fraction, draw)
     return held_out(dataset, fraction, draw, _classes(dataset, home), home)
 
 
