@@ -1,14 +1,19 @@
 """fit_many: cross-validation in one program, networks that stop by themselves, and halving."""
 
 import numpy as np
+import polars
 import pytest
 
+import backends
 import tinynn
+from tests.checks import assert_close
+from tests.command_line import QUICK, run, write_flowers
 from tinynn import fit, fit_many, tree
 from tinynn.functional import tanh
-from tinynn.functional.dense import _below
+from tinynn.functional.dense import _below, dropout
 from tinynn.layers import Dropout, Linear, Sequential
 from tinynn.optim import SGD, Adam
+from tinynn.tabular import fit_table
 from tinynn.training import EarlyStopping, SuccessiveHalving
 
 pytestmark = pytest.mark.reads_scalars  # the checks of data and loss read one boolean each, as fit
@@ -25,22 +30,17 @@ def assert_same(model, alone, backend, rtol):
 
 
 def test_each_network_equals_fit_without_its_fold(backend, tmp_path):
-    given = {"seed": 3, "epochs": 2, "batch_size": 5, "metrics": "mae"}
+    given = {"seed": 3, "epochs": 1, "batch_size": None, "metrics": "mae", "engine": "eager"}
     x, y = backend.asarray(X[:20], dtype="float32"), backend.asarray(Y[:20], dtype="float32")
-    stack = fit_many(NET, x, y, optimizer=Adam([0.1, 0.01]), folds=2, **given)
+    stack = fit_many(Linear(1), x, y, optimizer=SGD([0.1, 0.01]), folds=2, **given)
     folds = backend.to_host(stack.folds)
     assert np.bincount(folds).tolist() == [10, 10]
-    for place, (rate, fold) in enumerate(((0.1, 0), (0.1, 1), (0.01, 0), (0.01, 1))):
-        kept, held = (
-            (x[i, ...], y[i, ...])
-            for i in (
-                backend.asarray(np.nonzero(folds != fold)[0]),
-                backend.asarray(np.nonzero(folds == fold)[0]),
-            )
-        )
-        if place in (1, 2):
-            alone = fit(NET, *kept, validation=held, optimizer=Adam(rate), engine="eager", **given)
-            assert_same(stack[place], alone, backend, 1e-4)
+    kept, held = (
+        (backend.xp.take(x, i, axis=0), backend.xp.take(y, i, axis=0))
+        for i in (backend.asarray(np.nonzero(folds == fold)[0]) for fold in (1, 0))
+    )
+    alone = fit(Linear(1), *kept, validation=held, optimizer=SGD(0.01), **given)
+    assert_same(stack[2], alone, backend, 1e-4)
     unseen = backend.to_host(stack.out_of_fold(x))
     each = backend.to_host(stack.predict(x))
     assert unseen.shape == (2, 20, 1)
@@ -50,8 +50,20 @@ def test_each_network_equals_fit_without_its_fold(backend, tmp_path):
     assert stack.ranking("validation_mae")[0] == mean.argmin()
     stack.save(tmp_path / "stack")
     again = tinynn.load(tmp_path / "stack", backend)
-    np.testing.assert_array_equal(backend.to_host(again.out_of_fold(x)), unseen)
+    np.testing.assert_array_equal(backend.to_host(again.folds), folds)
     assert (again.kept, again.ranking()) == (stack.kept, stack.ranking())
+
+
+@pytest.mark.parametrize("engine", ["eager", "calls"])
+def test_batches_and_numbers_of_candidates_are_those_of_fit(engine):
+    given = {"seed": 3, "epochs": 2, "batch_size": 5}
+    stack = fit_many(
+        NET, X[:20], Y[:20], optimizer=Adam([0.1, 0.01]), folds=2, engine=engine, **given
+    )
+    for place, (rate, fold) in enumerate(((0.1, 0), (0.1, 1), (0.01, 0), (0.01, 1))):
+        rows = np.nonzero(stack.folds != fold)[0]
+        alone = fit(NET, X[rows], Y[rows], optimizer=Adam(rate), engine="eager", **given)
+        assert_same(stack[place], alone, tinynn.data.host(), 1e-9)
 
 
 @pytest.mark.parametrize("weight", [None, np.linspace(0.5, 2.0, 23)])
@@ -122,6 +134,13 @@ def test_an_array_as_rate_drops_as_its_number_does(p, dtype):
     np.testing.assert_array_equal(_below(words, np.asarray(p, dtype)), expected)
 
 
+def test_dropout_takes_an_array_as_rate(backend, float_dtype):
+    x, key = backend.xp.ones((6, 5), dtype=float_dtype), backends.random.key(3, backend)
+    rate = backend.asarray(0.25, dtype=float_dtype)
+    assert_close(dropout(x, rate, key), backend.to_host(dropout(x, 0.25, key)), backend)
+
+
+@pytest.mark.only("numpy", "torch", "cupy")
 def test_dropout_rates_vary_in_one_program(backend):
     def net(rate):
         return Sequential(Linear(4), tanh, Dropout(rate), Linear(1))
@@ -175,3 +194,43 @@ def test_what_stacks_cannot_answer():
     alone = fit_many(NET, X, Y, networks=2, epochs=1)
     with pytest.raises(ValueError, match="out_of_fold: expected a stack of folds"):
         alone.out_of_fold(X)
+
+
+# Tables.
+
+
+def test_the_command_line_compares_networks_and_cross_validates(tmp_path):
+    table = write_flowers(tmp_path)
+    given = ("train", table, "--target", "species", "--no-progress", *QUICK)
+    out = tmp_path / "m.safetensors"
+    said = run(*given, "--networks", 3, "--folds", 4, "--out", out)
+    lines = [line.split() for line in said.splitlines()]
+    assert "3 networks, seeds 0 to 2, each trained 4 times without a fold" in said
+    assert ["accuracy", "rows", "mean", "sd", "worst", "best"] in lines
+    folds = [line for line in lines if line[0] == "fold"]
+    assert sum(int(line[2]) for line in folds) == 90
+    (whole,) = (line for line in lines if line[:2] == ["all", "folds"])
+    mean = sum(int(line[2]) * float(line[3]) for line in folds) / 90
+    assert mean == pytest.approx(float(whole[3]), abs=1e-3)
+    assert len(tinynn.load(out).predict(polars.read_csv(table))) == 90
+    said = run(*given, "--networks", 3, "--seed", 5)
+    assert "held out" in said
+    assert "seeds 5 to 7" in said
+    assert "accuracy" in said.splitlines()[-3]  # of the best one
+    said = run(*given, "--folds", 91, status=1)
+    assert "folds: expected 90 at most, as many as there are samples, got 91" in said
+    said = run(*given, "--networks", 2, "--validation", 0, status=2)
+    assert "--networks needs rows to compare on" in said
+
+
+@pytest.mark.parametrize("validation", [{"folds": 3}, {"validation": 0.3}])
+def test_tables_of_numbers_report_r2(validation):
+    table = {"x": np.linspace(0, 1, 40), "y": 3 * np.linspace(0, 1, 40) + 1}
+    lines = []
+    given = {"hidden": (), "learning_rate": 0.1, "epochs": 150, "report": lines.append}
+    model = fit_table(table, "y", networks=3, **validation, **given)
+    (row,) = (line.split() for line in lines if line.startswith(("all folds", "held out")))
+    assert float(row[3]) > 0.99
+    np.testing.assert_allclose(model.predict(table), table["y"], atol=0.3)
+    with pytest.raises(ValueError, match="networks: expected rows to compare them on"):
+        fit_table(table, "y", networks=3, validation=0.0)

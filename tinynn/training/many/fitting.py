@@ -165,7 +165,9 @@ def fit_many(
         each, numbers_of_folds = in_folds(first, folds, shuffle is False)
         problems = each * len(seeds)
         seeds = [seed for seed in seeds for _ in each]
-        varied = {path: Each(n for n in each for _ in range(folds)) for path, each in varied.items()}
+        varied = {
+            path: Each(n for n in each for _ in range(folds)) for path, each in varied.items()
+        }
     all_ = Networks(problems, seeds, varied)
     stopping = Stopping(early_stopping, halving, problems[0], len(seeds), folds or 1, epochs)
     size = all_.first.batches.dataset.size
@@ -325,9 +327,7 @@ class _Training:
         rows = self.backend.to_host(xp.concat((losses, flags[:, None]), axis=1))
         return rows[:, :-1], [bool(flag) for flag in rows[:, -1].tolist()]
 
-    def _keep(
-        self, losses: Any, table: list[list[float]], epoch: int
-    ) -> dict[str, list[float]]:
+    def _keep(self, losses: Any, table: list[list[float]], epoch: int) -> dict[str, list[float]]:
         """Put what was measured to the history, and show it; the last epoch's, by name."""
         self.columns["loss"].append(losses)
         last = losses[:, -1].tolist()

@@ -73,9 +73,7 @@ def in_folds(problem: Problem, folds: int, in_order: bool) -> tuple[list[Problem
     problems = [
         replace(
             problem,
-            batches=replace(
-                batches, dataset=Subset(filled, own, home), size=size, shuffle=shuffle
-            ),
+            batches=replace(batches, dataset=Subset(filled, own, home), size=size, shuffle=shuffle),
             validation=Subset(dataset, out, home),
         )
         for own, out in zip(kept, held, strict=True)

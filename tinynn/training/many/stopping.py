@@ -1,6 +1,6 @@
 """Networks that end before the others: early stopping of each, and successive halving."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from math import ceil, inf, isfinite
 from typing import Any
@@ -98,7 +98,12 @@ class Stopping:
         self._best_carry: Any = None
 
     def ended(
-        self, row: dict[str, Sequence[float]], epoch: int, alive: list[int], carry: Any, merged: Any
+        self,
+        row: Mapping[str, Sequence[float]],
+        epoch: int,
+        alive: list[int],
+        carry: Any,
+        merged: Any,
     ) -> set[int]:
         """The networks that end after this epoch.
 
@@ -120,9 +125,7 @@ class Stopping:
         self, values: Sequence[float], epoch: int, alive: list[int], carry: Any, merged: Any
     ) -> set[int]:
         assert self.early is not None
-        better = [
-            k for k in alive if self._sign * values[k] < self._best[k] - self.early.min_delta
-        ]
+        better = [k for k in alive if self._sign * values[k] < self._best[k] - self.early.min_delta]
         for k in better:
             self._best[k], self._best_epoch[k] = self._sign * values[k], epoch
         if self.early.restore_best and better:
