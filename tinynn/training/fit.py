@@ -18,7 +18,7 @@ from typing import Any
 
 from backends import Backend
 from tinynn import tree
-from tinynn.metrics import MetricLike, direction
+from tinynn.metrics import MetricLike
 from tinynn.training import engines
 from tinynn.training import progress as bars
 from tinynn.training.callbacks import Callback, checked, restore_states, states, tell
@@ -233,7 +233,7 @@ def train(
 
 def _run(problem: Problem, epochs: int, state: TrainingState) -> Run:
     optimizer = problem.step.optimizer
-    return Run(epochs, state, problem.measures, _directions(problem), optimizer=optimizer)
+    return Run(epochs, state, problem.measures, problem.directions, optimizer=optimizer)
 
 
 def _carry_out(
@@ -452,14 +452,6 @@ class Pace:
             self.steps *= 2
         elif took > 2 * _CHUNK:
             self.steps = max(1, self.steps // 2)
-
-
-def _directions(problem: Problem) -> dict[str, bool | None]:
-    """True for each measure of which larger is better; None if unknown."""
-    held = problem.validation is not None
-    named = zip(problem.measures[1 + held :], problem.metrics, strict=True)
-    known = {name: direction(metric) for name, metric in named}
-    return {"loss": False, "validation_loss": False, **known}
 
 
 def _source(resume: Any, checkpoint: Any) -> Any:

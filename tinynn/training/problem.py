@@ -22,7 +22,7 @@ from tinynn.data.streams import (
     source_of,
 )
 from tinynn.layers import Sequential, ShapeError, run
-from tinynn.metrics import MetricLike, get, name_of
+from tinynn.metrics import MetricLike, direction, get, name_of
 from tinynn.metrics import prepare as prepare_metric
 from tinynn.training.batches import HOLD_OUT, Batches, StreamedBatches
 from tinynn.training.evaluation import check_targets, matched
@@ -70,6 +70,14 @@ class Problem:
         if self.validation is None:
             return ("loss", *named)
         return ("loss", "validation_loss", *(f"validation_{name}" for name in named))
+
+    @property
+    def directions(self) -> dict[str, bool | None]:
+        """True for each measure of which larger is better; None if unknown."""
+        held = self.validation is not None
+        named = zip(self.measures[1 + held :], self.metrics, strict=True)
+        known = {name: direction(metric) for name, metric in named}
+        return {"loss": False, "validation_loss": False, **known}
 
     def check_passes(self, epochs: int) -> None:
         """ValueError for an iterator as data that so many epochs would go through twice."""
@@ -304,7 +312,7 @@ def _split(
             "Give more samples, or validation=None."
         )
     draw = None if key is None else random.fold_in(key, HOLD_OUT)
-    return held_out(dataset, fraction, draw, _classes(dataset, home), home)
+    return held_out(dataset, fraction, draw, classes_of(dataset, home), home)
 
 
 def _validation(
@@ -328,7 +336,7 @@ def _validation(
     return held
 
 
-def _classes(dataset: Source, home: Backend) -> Any:
+def classes_of(dataset: Source, home: Backend) -> Any:
     """The labels of the samples, if y is labels; else None."""
     y: Any = dataset.targets if dataset.has_all_targets else None
     single = hasattr(y, "ndim") and (y.ndim == 1 or tuple(y.shape[1:]) == (1,))
