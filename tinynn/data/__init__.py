@@ -14,15 +14,18 @@ from .dataset import (
     target_like,
 )
 from .hostdata import columns_of, host, is_dataset
+from .ragged import Bucketed, Ragged
 from .sequences import pad_sequences
 from .streams import IndexedDataset, Stream
 
 __all__ = [
     "ArrayDataset",
+    "Bucketed",
     "DataAdapter",
     "Dataset",
     "GivenDataset",
     "IndexedDataset",
+    "Ragged",
     "Samples",
     "Source",
     "SparseDataset",

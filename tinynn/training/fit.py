@@ -70,7 +70,8 @@ def fit(
     X
         (samples, ...), an array of any backend, nested lists, a data frame of numbers
         (pandas, polars, pyarrow and others, through narwhals) or a sparse matrix of
-        SciPy's; or a tuple or dict of these, for a network of several inputs. Everything
+        SciPy's; or a tuple or dict of these, for a network of several inputs; or sequences
+        that differ in length, `tinynn.data.Ragged`. Everything
         follows X: its library, device and floating dtype. Integers stay integers. Or a
         dataset of your own, which gives y too: see `tinynn.data.Dataset`; its first samples
         are checked, and `loss` has to be given. Or batches, as (X, y) or (X, y,

@@ -24,7 +24,7 @@ from tinynn.data.streams import (
 from tinynn.layers import Sequential, ShapeError, run
 from tinynn.metrics import MetricLike, direction, get, name_of
 from tinynn.metrics import prepare as prepare_metric
-from tinynn.training.batches import HOLD_OUT, Batches, StreamedBatches
+from tinynn.training.batches import HOLD_OUT, Batches, batches_of, examples
 from tinynn.training.evaluation import check_targets, matched
 from tinynn.training.memory import memory_suffices
 from tinynn.training.step import Carry, TrainingStep
@@ -160,10 +160,7 @@ def prepare(
                 each.check = partial(check_targets, loss, prediction)
         averages = getattr(loss, "reduction", "mean") == "mean"
         shuffled = shuffle and size < train.size
-        rest = (home, size, key, shuffled, draws, averages)
-        batches = (
-            StreamedBatches(train, *rest) if isinstance(train, Stream) else Batches(train, *rest)
-        )
+        batches = batches_of(train, home, size, key, shuffled, draws, averages)
         step = TrainingStep(net, loss, optimizer, compute_dtype=computed)
         carry = Carry(*start, optimizer.init(start[0]))
     return Problem(step, batches, held, measured, home, carry, columns)
@@ -415,19 +412,18 @@ def _try(
 ) -> tuple[Any, bool]:
     """(the output for a first batch, whether layers draw random numbers).
 
-    Every size of batch goes through the network, so that errors come before training.
+    Every shape of batch goes through the network, so that errors come before training.
     """
-    count = dataset.size
-    last = (count or size) % size or size
-    for rows in sorted({last, size}, key=lambda rows: rows == size):
+    for batch in reversed(examples(dataset, size)):
         try:
-            inputs = dataset.between(0, rows).inputs
-            out = run(net, *start, *inputs, key=int(seed), training=True, compute_dtype=computed)
+            out = run(
+                net, *start, *batch.inputs, key=int(seed), training=True, compute_dtype=computed
+            )
         except ShapeError as error:
-            if rows == last != size:
+            if batch.size != size:
                 error.add_note(
-                    f"fit: {count} samples in batches of {size} leave a last batch of "
-                    f"{last}: choose another batch_size."
+                    f"fit: {dataset.size} samples in batches of {size} leave a last batch of "
+                    f"{batch.size}: choose another batch_size."
                 )
             raise
     return out.output, out.draws
