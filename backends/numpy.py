@@ -133,6 +133,9 @@ class NumPy(Backend):
     def _place(self, data: np.ndarray, dtype: Any) -> Array:
         return data
 
+    def adopt(self, buffer: np.ndarray) -> Array:
+        return buffer
+
     def from_sparse(self, matrix: Any, dtype: Any) -> Array:
         return SparseMatrix(matrix.astype(dtype, copy=False))
 

@@ -9,6 +9,7 @@ import os
 import signal
 import warnings
 from collections.abc import Iterable
+from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
 from math import isfinite
@@ -18,6 +19,7 @@ from typing import Any
 
 from backends import Backend
 from tinynn import tree
+from tinynn.data import DataError
 from tinynn.metrics import MetricLike
 from tinynn.training import engines
 from tinynn.training import progress as bars
@@ -267,7 +269,7 @@ def _carry_out(
                 bar=bar,
             )
             run.state.engine = by.name
-            with Signals(checkpointer is not None) as signals:
+            with Signals(checkpointer is not None) as signals, closing(problem.batches):
                 _Training(run, problem, by, called, bar, checkpointer, signals).train()
         tell(called, "finish", run)
 
@@ -305,7 +307,7 @@ class _Training:
                 if count == 0:  # a signal came, and the state is written as it is
                     break
                 self._after_epoch()
-            except (KeyboardInterrupt, OutOfMemoryError) as error:
+            except (KeyboardInterrupt, OutOfMemoryError, DataError) as error:
                 if run.epoch == 0 or not whole:  # there is no whole epoch to go back to
                     raise
                 run.state.step, run.state.losses = 0, []
