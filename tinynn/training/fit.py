@@ -129,9 +129,9 @@ def fit(
         How the steps are carried out: "eager" as they are written; "calls" as a program
         that is recorded once, with the loop over the batches inside; "loops" as that
         program in explicit loops, for small networks: machine code on the CPU (pip install
-        tinynn-xp[numba]), one launch for many steps on CUDA; "jit" as one that the library
+        tinynn-xp[loops]), one launch for many steps on CUDA; "jit" as one that the library
         compiles itself, where it can; "auto" takes what is fastest from start to end:
-        "loops" for long runs alone, where Numba is installed and no callback may end them
+        "loops" for long runs alone, where llvmlite is installed and no callback may end them
         early. All give the same numbers, to rounding, from a loss and layers that depend on
         their arguments alone: what they compute from other arrays is computed once. A step
         that cannot be recorded runs eagerly, and a warning says why.
