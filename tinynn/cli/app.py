@@ -25,7 +25,7 @@ from tinynn.cli.options import (
     orders,
     widths,
 )
-from tinynn.tabular import TableError, fit_table, fitting
+from tinynn.tabular import TableError, comparing, fit_table, fitting
 from tinynn.tabular.table import listed
 from tinynn.training import Run, files
 
@@ -44,7 +44,7 @@ def plain_messages() -> Iterator[None]:
         # Of warnings about numbers those of `fit` are for the user; a library's are not.
         warnings.simplefilter("always", UserWarning)
         warnings.simplefilter("ignore", RuntimeWarning)
-        warnings.filterwarnings("always", message="fit: ", category=RuntimeWarning)
+        warnings.filterwarnings("always", message="fit(_many)?: ", category=RuntimeWarning)
         try:
             yield
         except BrokenPipeError:
@@ -177,6 +177,19 @@ def gain(advice: backends.Advice) -> str:
     help="The fraction of the rows to hold out and score; the same of each class.",
 )
 @click.option(
+    "--networks",
+    type=click.IntRange(1),
+    default=DEFAULTS["networks"],
+    show_default=True,
+    help="How many to train at once, each from a seed of its own; the best is saved.",
+)
+@click.option(
+    "--folds",
+    type=click.IntRange(2),
+    help="Cross-validate: score each network on each fold, trained without it. The model that is "
+    "saved is trained on all rows.",
+)
+@click.option(
     "--class-weight",
     type=click.Choice(["balanced"]),
     help="Let each class count the same in the loss, however many rows it has.",
@@ -207,6 +220,8 @@ def train(
     drop: tuple[str, ...],
     id: tuple[str, ...],
     date: dict[str, str],
+    networks: int,
+    folds: int | None,
     no_progress: bool,
     force: bool,
     **options: Any,
@@ -226,7 +241,10 @@ def train(
     target = target or ("out" if truth else None)
     if target is None:
         raise click.UsageError(f"Say --target: which column? {data} has {listed(table.names)}.")
+    if networks > 1 and folds is None and (truth or not validation):
+        raise click.UsageError("--networks needs rows to compare on: say --folds or --validation.")
     start, interrupted = perf_counter(), interruptions()
+    single = networks == 1 and folds is None
     model = fit_table(
         table,
         target,
@@ -236,7 +254,9 @@ def train(
         dates=date,
         backend=backend,
         progress=False if no_progress else None,
-        callbacks=[] if no_progress or sys.stderr.isatty() else [show_epoch],
+        networks=networks,
+        folds=folds,
+        callbacks=[] if no_progress or not single or sys.stderr.isatty() else [show_epoch],
         report=click.echo,
         **options,
     )
@@ -292,7 +312,7 @@ def predict(
         except TableError as error:  # the answers are there; not every table knows better
             click.echo(f"not scored: {error}", err=True)
         else:
-            click.echo(fitting.score(preparation, labels, y), err=True)
+            click.echo(comparing.score(preparation, labels, y), err=True)
 
 
 @app.command()

@@ -16,6 +16,7 @@ from .dataset import (
     target_like,
 )
 from .hostdata import columns_of, host, is_dataset
+from .ragged import Bucketed, Ragged
 from .sequences import pad_sequences
 from .sources import CSV, HDF5, NpyFolder, Parquet, Zarr
 from .streams import IndexedDataset, Stream
@@ -26,6 +27,7 @@ __all__ = [
     "ArrayDataset",
     "BlockDataset",
     "Blocks",
+    "Bucketed",
     "DataAdapter",
     "DataError",
     "Dataset",
@@ -33,6 +35,7 @@ __all__ = [
     "IndexedDataset",
     "NpyFolder",
     "Parquet",
+    "Ragged",
     "Samples",
     "Source",
     "SparseDataset",

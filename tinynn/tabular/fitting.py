@@ -15,11 +15,12 @@ from tinynn.layers import Dropout, Linear, Sequential
 from tinynn.optim import Adam
 from tinynn.tabular.cells import writable
 from tinynn.tabular.columns import Scale
+from tinynn.tabular.comparing import compared, score
 from tinynn.tabular.inference import Options, fit_target
 from tinynn.tabular.preparation import TablePreparation, described
 from tinynn.tabular.table import Table, TableError
 from tinynn.tabular.targets import Classes, Quantity
-from tinynn.training import Model, fit
+from tinynn.training import Model, fit, fit_many
 
 # The losses, each with what makes probabilities of a network's outputs; "identity" for numbers.
 LOSSES = {
@@ -61,6 +62,8 @@ def fit_table(
     drop: Collection[str] = (),
     dates: Mapping[str, str] | None = None,
     decimal: str | None = None,
+    networks: int = 1,
+    folds: int | None = None,
     seed: int = 0,
     backend: str | Backend | None = None,
     progress: bool | None = None,
@@ -101,6 +104,13 @@ def fit_table(
         The fraction of the rows to hold out and score; the same of each class.
     categories, drop, dates, decimal
         See `TablePreparation.fit`.
+    networks
+        How many to train at once, from one seed after another. The one of the lowest loss on the
+        rows that are held out is returned, and a table of the scores is reported.
+    folds
+        Cross-validation in place of `validation`: each network is trained once without each fold
+        and scored on it, with columns standardised as all rows have them; then one network is
+        trained on all rows, and returned.
     backend
         Where to train; None is the host's own library.
     report
@@ -131,35 +141,60 @@ def fit_table(
         raise ValueError(
             f"fit_table: validation: expected a fraction from 0 to below 1, got {validation!r}"
         )
+    _check_networks(networks, folds, validation, callbacks)
+    validation = validation if folds is None else 0.0
     loss, preparation, X, y, count = _prepared(
         table, target, options, loss, validation, seed, report
     )
     answer = preparation.target
     home = host() if backend is None else backends.get(backend)
     weights = _weights(answer, y[:count], class_weight)
-    training = home.asarray(X[:count, :]), home.asarray(y[:count])
+    inputs, targets = home.asarray(X[:count, :]), home.asarray(y[:count])
     held = (home.asarray(X[count:, :]), home.asarray(y[count:])) if len(y) > count else None
-    model = fit(
-        _network(answer, loss, hidden, dropout) if net is None else net,
-        *training,
-        loss=_loss(loss, label_smoothing),
-        optimizer=Adam(learning_rate),
-        epochs=default_epochs(count, batch_size) if epochs is None else epochs,
-        batch_size=batch_size,
-        validation=held,
-        metrics=["accuracy" if isinstance(answer, Classes) else "r2"],
-        sample_weight=None if weights is None else home.asarray(weights),
-        seed=seed,
-        progress=progress,
-        callbacks=callbacks,
+    given: dict[str, Any] = {
+        "loss": _loss(loss, label_smoothing),
+        "optimizer": Adam(learning_rate),
+        "epochs": default_epochs(count, batch_size) if epochs is None else epochs,
+        "batch_size": batch_size,
+        "metrics": ["accuracy" if isinstance(answer, Classes) else "r2"],
+        "sample_weight": None if weights is None else home.asarray(weights),
+        "progress": progress,
+    }
+    net = _network(answer, loss, hidden, dropout) if net is None else net
+    best: Model | None = None
+    if networks > 1 or folds is not None:
+        many: dict[str, Any] = {"networks": networks, "folds": folds}
+        stack = fit_many(net, inputs, targets, validation=held, seed=seed, **many, **given)
+        known = (inputs, y[:count]) if held is None else (held[0], y[count:])
+        if report:
+            for line in compared(stack, preparation, *known):
+                report(line)
+        best = stack.best if folds is None else None
+    model = best or fit(
+        net, inputs, targets, validation=held, seed=seed, callbacks=callbacks, **given
     )
     _check_sound(model, answer)
     model.preparation = preparation
-    if report:
-        x, y = (held[0], y[count:]) if held else (training[0], y)
+    if report and folds is None:
+        x, y = (held[0], y[count:]) if held else (inputs, y)
         answers = preparation.decode(home.to_host(model.outputs(x)))
         report(f"{'held-out' if held else 'training'} {score(preparation, answers, y)}")
     return model
+
+
+def _check_networks(networks: Any, folds: Any, validation: float, callbacks: Any) -> None:
+    """ValueError for many networks that nothing would tell apart, or that callbacks cannot see."""
+    many = networks != 1 or folds is not None
+    if many and folds is None and not validation:
+        raise ValueError(
+            "fit_table: networks: expected rows to compare them on, got validation=0. To fix it: "
+            "hold out a fraction, with validation=0.2, or give folds=5"
+        )
+    if many and folds is None and callbacks:
+        raise ValueError(
+            f"fit_table: callbacks: expected none beside {networks} networks, which are trained "
+            "all at once. To fix it: leave them out"
+        )
 
 
 def _prepared(
@@ -322,27 +357,6 @@ def _check_sound(model: Model, answer: Classes | Quantity) -> None:
             f"training diverged: expected a loss near {same:.3g} or below (that of one answer for "
             f"every row), got {last:.3g}. To fix it: lower the learning rate (--learning-rate)."
         )
-
-
-def score(preparation: TablePreparation, answers: Any, y: Any) -> str:
-    """The score of answers against targets as `targets` gives them, in words.
-
-    Parameters
-    ----------
-    answers : (rows,) what `decode` gave
-    y : (rows,) indices of classes, or standardised numbers
-
-    """
-    xp = host().xp
-    count = answers.shape[0]
-    truth = preparation.target.decode(y)
-    if isinstance(preparation.target, Classes):
-        right = int((answers == truth).sum())
-        return f"accuracy {right / count:.1%} ({right} of {count} rows)"
-    error = answers - truth
-    spread = float(((truth - truth.mean()) ** 2).sum())
-    r2 = f"{1 - float((error**2).sum()) / spread:.3f}" if spread else "undefined"
-    return f"R2 {r2}, mean absolute error {float(xp.abs(error).mean()):.4g} ({count} rows)"
 
 
 def _warn(message: str) -> None:

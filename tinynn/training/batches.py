@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from backends import Backend, random
 from tinynn import tree
-from tinynn.data import BlockDataset, Dataset, Samples, Stream
+from tinynn.data import BlockDataset, Bucketed, Dataset, Samples, Stream
 
 # What the seed's key is folded with.
 SHUFFLE, DRAW, HOLD_OUT, INIT = 2**30, 2**30 + 1, 2**30 + 2, 2**30 + 3
@@ -22,7 +22,8 @@ class Epoch(NamedTuple):
 
     Attributes:
         number: counted from 0.
-        order: the numbers of the samples in the order of this epoch; None where it is their own.
+        order: the numbers of the samples in the order of this epoch, or its batches if they have
+            shapes of their own; None where it is their own.
     """
 
     number: int
@@ -61,16 +62,28 @@ class Batches:
         """The size of a smaller last batch, 0 if there is none; None if it is not known yet."""
         return self.dataset.size % self.size
 
+    @property
+    def alike(self) -> bool:
+        """True if all batches but a smaller last one have one shape."""
+        return True
+
+    def examples(self) -> list[Samples]:
+        """A batch of each shape, as far as they are known before; full ones come first."""
+        return examples(self.dataset, self.size)
+
     def epoch(self, number: int) -> Epoch:
         """The epoch of this number, with its order."""
         return Epoch(number, self.order(number))
 
     def order(self, epoch: int) -> Any:
         """The numbers of the samples in the order of this epoch; None where it is their own."""
+        key = self._shuffled_by(epoch)
+        return None if key is None else random.permutation(key, self.dataset.size)
+
+    def _shuffled_by(self, epoch: int) -> Any:
         if not self.shuffle:
             return None
-        key = random.fold_in(random.fold_in(self.key, SHUFFLE), epoch)
-        return random.permutation(key, self.dataset.size)
+        return random.fold_in(random.fold_in(self.key, SHUFFLE), epoch)
 
     def keys(self, epoch: Epoch, first: int, count: int) -> Any:
         """A key for each of `count` steps from `first` on: (count, 2); None if no layer draws."""
@@ -120,6 +133,26 @@ class Batches:
 
     def _share(self, samples: Samples) -> Any:
         return self.backend.xp.sum(samples.sample_weight)
+
+
+@dataclass(frozen=True)
+class BucketedBatches(Batches):
+    """The batches of sequences in buckets, each padded to the length of its own."""
+
+    dataset: Bucketed
+
+    @property
+    def alike(self) -> bool:
+        return False
+
+    def order(self, epoch: int) -> Any:
+        return self.dataset.deal(self.size, self._shuffled_by(epoch))
+
+    def samples(self, epoch: Epoch, first: int, count: int) -> Samples:
+        """The samples of one step: those of two may have two shapes."""
+        if count != 1:
+            raise ValueError(f"expected batches in buckets to be taken one by one, got {count}")
+        return self.dataset.batch(epoch.order[first])
 
 
 @dataclass
@@ -272,3 +305,22 @@ class BlockBatches(ReadBatches):
         for reading in self._readings:
             reading.pieces.close()  # type: ignore[attr-defined]
         self._readings.clear()
+
+
+def batches_of(dataset: Dataset, *rest: Any) -> Batches:
+    """The batches of a dataset, by its kind."""
+    kinds: dict[type, type[Batches]] = {
+        Stream: StreamedBatches,
+        BlockDataset: BlockBatches,
+        Bucketed: BucketedBatches,
+    }
+    made = next((kinds[kind] for kind in kinds if isinstance(dataset, kind)), Batches)
+    return made(dataset, *rest)
+
+
+def examples(dataset: Any, size: int) -> list[Samples]:
+    """A batch of each shape that batches of `size` have, as far as they are known before."""
+    if isinstance(dataset, Bucketed):
+        return dataset.examples(size)
+    rest = (dataset.size or size) % size
+    return [dataset.between(0, rows) for rows in (size, rest) if rows]

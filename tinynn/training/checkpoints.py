@@ -12,7 +12,7 @@ from typing import Any
 from tinynn import tree
 from tinynn.config import label
 from tinynn.training import files
-from tinynn.training.batches import StreamedBatches
+from tinynn.training.batches import BucketedBatches, StreamedBatches
 from tinynn.training.history import History
 from tinynn.training.problem import Problem, check_whole
 from tinynn.training.state import Run, TrainingState
@@ -216,6 +216,11 @@ def _identity(problem: Problem) -> dict[str, Any]:
         "seed": problem.backend.to_host(batches.key).tolist(),
         "shuffle": batches.shuffle,
         "history": ["epoch", *problem.measures],
+        **(
+            {"buckets": list(batches.dataset.buckets)}
+            if isinstance(batches, BucketedBatches)
+            else {}
+        ),
     }
 
 

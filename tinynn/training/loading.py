@@ -12,7 +12,7 @@ from tinynn.data import host
 from tinynn.metrics import KNOWN
 from tinynn.training import files
 from tinynn.training.history import History
-from tinynn.training.many.stack import HISTORY, ModelStack
+from tinynn.training.many.stack import FOLDS, HISTORY, ModelStack
 from tinynn.training.model import Model, Preparation, non_finite, placed
 
 
@@ -72,7 +72,9 @@ def load(
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     if many:
-        rest |= {name: tuple(description[name]) for name in ("epochs", "seeds")}
+        rest |= {name: tuple(description[name]) for name in ("epochs", "seeds", "kept")}
+        if (folds := tensors.pop(FOLDS, None)) is not None:
+            rest["folds"] = home.asarray(files.values_of(folds, home), dtype=folds.dtype)
         shown = {name: tensors.pop(f"{HISTORY}{name}", None) for name in description["history"]}
         rest["history"] = {name: _shown(path, name, tensor) for name, tensor in shown.items()}
     params, state = _trees(path, tensors, of_state, home, dtype)
@@ -159,6 +161,7 @@ _STACK: dict[str, Callable[[Any], bool]] = _PARTS | {
     "history": lambda value: _is_list_of(value, _is_text),
     "epochs": lambda value: _is_list_of(value, _is_number),
     "seeds": lambda value: _is_list_of(value, _is_number),
+    "kept": lambda value: _is_list_of(value, _is_number),
 }
 
 
