@@ -36,8 +36,9 @@ class Answers:
         self, model: Model, tables: Iterable[Table], id: str | None, probabilities: bool
     ) -> None:
         self.model, self.tables, self.id, self.probabilities = model, tables, id, probabilities
-        self.preparation: Any = model.preparation
-        self.score, self.unscored, self.rows = Score(self.preparation), "", 0
+        preparation: Any = model.preparation
+        self.preparation = preparation
+        self.score, self.unscored, self.rows = Score(preparation), "", 0
         self._heard: set[str] = set()
 
     def __iter__(self) -> Iterator[bytes]:
