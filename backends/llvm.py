@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from ctypes.util import find_library
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from backends.llvm_arithmetic import VECTORS
 from backends.lowering import Taken
 
 _LONG = 3000  # lines of a source
+_PACKED = "tinynn_packed"
 
 
 def build(source: str, dtypes: Sequence[str]) -> Callable[..., None]:
@@ -37,6 +39,11 @@ def build(source: str, dtypes: Sequence[str]) -> Callable[..., None]:
         code = _compiled(source)
         _write(file, code)
     return _Kernel(code, dtypes)
+
+
+def bind(kernel: "_Kernel", steps: int, times: int, arrays: Sequence[Any]) -> Callable[[], Any]:
+    """A function that carries the kernel out on these arrays; see `LoopCompiler`."""
+    return kernel.bound(steps, times, arrays)
 
 
 # What is kept.
@@ -99,14 +106,18 @@ def _compiled(source: str) -> bytes:
     from backends import llvm_functions  # which takes its time, and only here
 
     module = llvm.parse_assembly(source)
-    (name,) = [f.name for f in module.functions if not f.is_declaration]
+    (function,) = [f for f in module.functions if not f.is_declaration]
+    name, arrays = function.name, len(list(function.arguments)) - 2
     declared = [f.name for f in module.functions if f.is_declaration]
     machine = _machine()
     module.triple, module.data_layout = machine.triple, str(machine.target_data)
     functions = llvm.parse_assembly(llvm_functions.library(declared))
-    functions.triple, functions.data_layout = module.triple, module.data_layout
-    module.link_in(functions)
-    ours = [f for f in module.functions if not f.is_declaration and f.name != name]
+    packed = llvm.parse_assembly(_packed(name, arrays))
+    for each in (functions, packed):
+        each.triple, each.data_layout = module.triple, module.data_layout
+        module.link_in(each)
+    given = (name, _PACKED)
+    ours = [f for f in module.functions if not f.is_declaration and f.name not in given]
     vectors = [f for f in ours if f.name.startswith(VECTORS)]
     for function in ours:
         if function not in vectors:
@@ -130,6 +141,19 @@ def _compiled(source: str) -> bytes:
     called = [f.name for f in module.functions if f.is_declaration]
     called = [each for each in called if not each.startswith("llvm.")]
     return f"{name}\n{' '.join(called)}\n".encode() + machine.emit_object(module)
+
+
+def _packed(name: str, arrays: int) -> str:
+    """A function that calls a kernel with the arguments that lie at a place, eight bytes each."""
+    kinds = ["i64", "i64", *["ptr"] * arrays]
+    lines = [f"declare void @{name}({', '.join(kinds)})", f"define void @{_PACKED}(ptr %place) {{"]
+    for i, kind in enumerate(kinds):
+        lines += [
+            f"  %p{i} = getelementptr i64, ptr %place, i64 {i}",
+            f"  %a{i} = load {kind}, ptr %p{i}",
+        ]
+    given = ", ".join(f"{kind} %a{i}" for i, kind in enumerate(kinds))
+    return "\n".join([*lines, f"  call void @{name}({given}) noinline", "  ret void", "}", ""])
 
 
 def _machine() -> Any:
@@ -176,10 +200,21 @@ class _Kernel:
         self._dtypes = [np.dtype(each) for each in dtypes]
         call = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 2, *[ctypes.c_void_p] * len(dtypes))
         self._call = call(self._engine.get_function_address(name.decode()))
+        packed = self._engine.get_function_address(_PACKED)
+        self._packed = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(packed)
 
     def __call__(self, steps: int, times: int, *arrays: Any) -> None:
         self._check(arrays)
         self._call(steps, times, *[array.ctypes.data for array in arrays])
+
+    def bound(self, steps: int, times: int, arrays: Sequence[Any]) -> Callable[[], Any]:
+        """The kernel on these arrays, as a function of nothing."""
+        self._check(arrays)
+        numbers = [steps, times, *[array.ctypes.data for array in arrays]]
+        held = (ctypes.c_int64 * len(numbers))(*numbers)
+        go = partial(self._packed, ctypes.addressof(held))
+        go.kept = self, held, tuple(arrays)  # type: ignore[attr-defined]  # code and memory
+        return go
 
     def each(
         self, networks: Sequence[int], apart: Sequence[int], steps: int, times: int, *arrays: Any

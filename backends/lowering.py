@@ -126,6 +126,9 @@ class LoopCompiler:
             is its array, its first element's place, whether it lies transposed, and the number of
             elements from one row of memory to the next; `out` does not lie transposed. For each
             the number of multiplications from which on that is faster than loops.
+        bind: from a function that `build` gave and all its arguments to a function of none that
+            carries it out on them, sooner; TypeError for arrays that do not fit. None where that
+            would gain nothing.
         language: of the source. "llvm" is LLVM's, and may call the elementary functions of the
             standard and `erf` by names with their dtype, such as exp_float32; for floats and
             integers pow_, floor_divide_ and remainder_; for integers left_shift_ and right_shift_;
@@ -148,3 +151,4 @@ class LoopCompiler:
     shared_bytes: int = 0
     automatic: bool = True
     permutations: Callable[[Any, int], Any] | None = None
+    bind: Callable[..., Callable[[], Any]] | None = None

@@ -33,6 +33,7 @@ from tinynn.rules.special import stop_gradient
 from tinynn.trace import Namespace
 from tinynn.transforms import (
     checkpoint,
+    custom_elementwise,
     custom_jvp,
     custom_vjp,
     grad,
@@ -122,6 +123,7 @@ __all__ = [
     "checkpoint",
     "compile",
     "cond",
+    "custom_elementwise",
     "custom_jvp",
     "custom_vjp",
     "explain",
