@@ -46,7 +46,7 @@ QUICK_XLA = " ".join(
 
 def run_parallel(session: nox.Session, *command: str) -> None:
     """Run pytest, or what passes its arguments on to pytest, on all cores."""
-    # dpnp, JAX and Numba compile what they have not met before; what they keep serves every worker.
+    # dpnp, JAX and LLVM compile what they have not met before; what they keep serves every worker.
     kept = session.create_tmp()
     compiled = {
         "PYTHONUTF8": "1",  # the files that tests read are, on Windows as well
@@ -329,7 +329,7 @@ def bench(session: nox.Session) -> None:
 @nox.session(default=False)
 def bench_regression(session: nox.Session) -> None:
     """No small work takes 1.15 times what it took at the last release, or at `-- COMMIT`."""
-    session.install("-e", ".[cli,numba]")
+    session.install("-e", ".[cli,loops]")
     session.run("python", "benchmarks/regression.py", *session.posargs, env=ONE_THREAD)
 
 

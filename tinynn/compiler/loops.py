@@ -28,7 +28,7 @@ _CALL, _ELEMENT = 0.25e-6, 0.1e-9
 # Of many networks, whose arrays lie in no cache between two calls, an element costs more; and they
 # are compiled when they are expected to gain, not only when they are sure to.
 _ELEMENT_OF_MANY, _EXPECTED = 1e-9, 0.5
-_COMPILING, _COMPILING_CALL = 2.5, 0.06
+_COMPILING, _COMPILING_CALL = 0.4, 0.025
 # Elements, and multiplications of a product: beyond them the work takes longer than the calls, and
 # a library that has several threads for it may be faster.
 _LARGEST, _LARGEST_PRODUCT = 2**18, 2**22

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import backends
 from backends import Backend
 from tinynn import config, layers, losses, tree
-from tinynn.data import DataAdapter, Samples, host
+from tinynn.data import BlockDataset, DataAdapter, Samples, host
 from tinynn.data.streams import Stream, dataset_of, source_of
 from tinynn.layers import run
 from tinynn.metrics import KNOWN, MetricLike, name_of
@@ -255,7 +255,7 @@ class Model(Doubt):
             whole = Samples(first.x, dataset.targets, dataset.sample_weight)
             fitting = matched(whole, prediction, backend.xp)
             check_targets(self.loss, prediction, fitting)
-            if isinstance(dataset, Stream):
+            if isinstance(dataset, Stream | BlockDataset):
                 dataset = dataset.with_targets(fitting.y)
                 dataset.check = partial(check_targets, self.loss, prediction)
             measured = evaluate(

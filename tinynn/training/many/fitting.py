@@ -87,7 +87,7 @@ def fit_many(
         As `fit` takes them.
     engine
         "loops": the compiled training loop of a single network, carried out for each; on the CPU
-        networks are spread over threads (pip install tinynn-xp[numba]), as many as
+        networks are spread over threads (pip install tinynn-xp[loops]), as many as
         OMP_NUM_THREADS says, on CUDA a thread block each, in one launch. "calls": the library's
         functions, each acting on all networks, of the step under `vmap`; "jit": the same by the
         library's own compiler, where it has one. "eager": one network after another, as `fit` with
