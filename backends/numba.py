@@ -50,12 +50,12 @@ def _names(source: str) -> dict[str, Any]:
 def build(source: str, dtypes: Sequence[str]) -> Callable[..., None]:
     """The function `run` of a kernel's source, as machine code; see `LoopCompiler`."""
     file = folder() / f"{key(source, dtypes)}.o"
-    code = _read(file)
+    code = read_code(file)
     if code is None:
         code = _compiled(source, dtypes)
         if not _known(code):  # it calls functions that Numba brings
             code = _compiled(source, dtypes, linked=True)
-        _write(file, code)
+        write_code(file, code)
     return _Kernel(code, dtypes)
 
 
@@ -88,7 +88,7 @@ def key(source: str, dtypes: Sequence[str]) -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
-def _read(file: Path) -> bytes | None:
+def read_code(file: Path) -> bytes | None:
     """The machine code in a file; None if there is none, or it is damaged."""
     with suppress(OSError):
         digest, code = (data := file.read_bytes())[:32], data[32:]
@@ -97,7 +97,7 @@ def _read(file: Path) -> bytes | None:
     return None
 
 
-def _write(file: Path, code: bytes) -> None:
+def write_code(file: Path, code: bytes) -> None:
     """Keep it, whole or not at all, where that can be done."""
     with suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -175,7 +175,7 @@ def _alone(text: str, name: str) -> bytes:
     for function in ours:
         if function not in vectors:
             function.linkage = "internal"
-    machine = _machine()
+    machine = this_machine()
     options = llvm.create_pipeline_tuning_options(speed_level=3)
     options.loop_vectorization = options.slp_vectorization = True
     builder = llvm.create_pass_builder(machine, options)
@@ -193,7 +193,7 @@ def _alone(text: str, name: str) -> bytes:
     return f"{name}\n{' '.join(called)}\n".encode() + machine.emit_object(module)
 
 
-def _machine() -> Any:
+def this_machine() -> Any:
     """This machine, to the last of its instructions."""
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
@@ -231,7 +231,7 @@ class _Kernel:
         name, called, binary = code.split(b"\n", 2)
         if not _known(code):
             raise RuntimeError(f"a kernel calls {called.decode()}, not all of which are here")
-        self._engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _machine())
+        self._engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), this_machine())
         self._engine.add_object_file(llvm.ObjectFileRef.from_data(binary))
         self._engine.finalize_object()
         self._dtypes = [np.dtype(each) for each in dtypes]

@@ -8,8 +8,9 @@ memory: they are copied once for each column of the kernel, not once for each of
 memory order, and find long runs in it: over the batch, and over the width where nothing is cut.
 """
 
-from collections.abc import Iterator
-from itertools import product
+import threading
+from collections.abc import Callable, Iterator
+from itertools import product as combinations
 from math import prod
 from typing import Any, NamedTuple
 
@@ -19,7 +20,7 @@ from numpy.lib.stride_tricks import as_strided
 from backends.convolution import Array, Ints, Settings
 
 #: Of so many bytes at a time are the copies of windows, and what is to be added up.
-_BLOCK = 1 << 22
+_BLOCK = 1 << 21
 #: Products of fewer columns, as of one image that is narrow, are better made of whole images.
 _COLUMNS = 64
 #: What adding up costs, in multiplications.
@@ -37,6 +38,35 @@ def empty(shape: Ints, dtype: Any) -> Array:
     """A new array (batch, *spatial, channels) in this memory order."""
     places = order(len(shape) - 2)
     return np.empty([shape[i] for i in places], dtype).transpose(np.argsort(places))
+
+
+#: Of so many bytes at most is memory that is kept for copies.
+_KEEP = 1 << 23
+_kept = threading.local()
+
+
+def memory(name: str, shape: Any, dtype: Any) -> Array:
+    """Memory for a copy, which each thread keeps: new memory costs as much as what is done in it.
+
+    What was in the memory of this name is lost.
+    """
+    size = prod(shape) * dtype.itemsize
+    if size > _KEEP:
+        return np.empty(shape, dtype)
+    there = vars(_kept).get(name)
+    if there is None or there.nbytes < size:
+        there = vars(_kept)[name] = np.empty(size, np.uint8)
+    whole: Array = there[:size].view(dtype).reshape(shape)
+    return whole
+
+
+def in_order(name: str, x: Array) -> Array:
+    """`x`, or its copy in the memory of this name, in the order of its axes."""
+    if x.flags.c_contiguous:
+        return x
+    copy = memory(name, x.shape, x.dtype)
+    np.copyto(copy, x)
+    return copy
 
 
 class _Window(NamedTuple):
@@ -93,8 +123,23 @@ def lengths(x: Any, weight: Any, settings: Settings) -> Ints:
     return tuple(max(n, 0) for n in settings.lengths(tuple(whole), weight.shape[:-2]))
 
 
-def conv(x: Array, weight: Array, settings: Settings, out: Array | None = None) -> Array:
-    """The convolution of `backends.convolution.conv`, where `pays`.
+def multiplied(a: Array, b: Array, out: Array) -> None:
+    """The products of stacks of matrices, into as many, or added to one."""
+    if out.ndim > 2:
+        np.matmul(a, b, out=out)
+        return
+    for each in np.matmul(a, b):
+        np.add(out, each, out=out)
+
+
+def conv(
+    x: Array,
+    weight: Array,
+    settings: Settings,
+    out: Array | None = None,
+    product: Callable[[Array, Array, Array], None] = multiplied,
+) -> Array:
+    """The convolution of `backends.convolution.conv`, where `pays`, into `out` if it is given.
 
     >>> x, weight = np.asarray([[[1.0], [2.0], [4.0]]]), np.ones((2, 1, 1))
     >>> conv(x, weight, Settings((1,), ((0, 0),), (1,), (1,), 1)).tolist()
@@ -102,15 +147,15 @@ def conv(x: Array, weight: Array, settings: Settings, out: Array | None = None) 
     """
     spatial = lengths(x, weight, settings)
     if prod(spatial) < prod(weight.shape[:-2]):
-        y = _by_weight(x, weight, spatial, settings)
+        y = _by_weight(x, weight, spatial, settings, product)
         return y if out is None else _copied(y, out)
     shape = (x.shape[0], *spatial, weight.shape[-1])
     there = out is not None and _lies(out).flags.c_contiguous
     y = out if there else empty(shape, x.dtype)
     if max(settings.stride) == 1 and (max(settings.input_dilation) > 1 or _grows(x, spatial)):
-        _spread(x, weight, y, settings)
+        _spread(x, weight, y, settings, product)
     else:
-        _gathered(x, weight, y, _windows(weight.shape[:-2], spatial, settings))
+        _gathered(x, weight, y, _windows(weight.shape[:-2], spatial, settings), product)
     return y if there or out is None else _copied(y, out)
 
 
@@ -135,15 +180,15 @@ def _windows(kernel: Ints, out: Ints, settings: Settings) -> list[_Window]:
     return [_Window(*row) for row in rows]
 
 
-def _gathered(x: Array, weight: Array, y: Array, windows: list[_Window]) -> None:
+def _gathered(x: Array, weight: Array, y: Array, windows: list[_Window], product: Any) -> None:
     """For each row of the result the product of the weights with its windows."""
     matrix = weight.reshape(-1, weight.shape[-1]).T
     rows = _lies(y).reshape(y.shape[1], y.shape[-1], -1)
     for part, columns in _rows(x, windows):
-        np.matmul(matrix, columns, out=rows[part])
+        product(matrix, columns, rows[part])
 
 
-def _by_weight(x: Array, weight: Array, out: Ints, settings: Settings) -> Array:
+def _by_weight(x: Array, weight: Array, out: Ints, settings: Settings, product: Any) -> Array:
     """A result that is smaller than the kernel: the gradient by a weight, whose batch is the sum's.
 
     There the channels were the batch, and the kernel the cotangent.
@@ -157,12 +202,10 @@ def _by_weight(x: Array, weight: Array, out: Ints, settings: Settings) -> Array:
     x = np.moveaxis(x, 0, -1)
     x = np.moveaxis(x, -2, 0)
     g = _lies(np.moveaxis(weight, -2, 0))
-    g = np.ascontiguousarray(g).reshape(g.shape[0], g.shape[1], -1)
-    total: Any = None
+    g = in_order("cotangent", g).reshape(g.shape[0], g.shape[1], -1)
+    total = np.zeros((prod(out) * x.shape[-1], g.shape[1]), x.dtype)
     for part, columns in _rows(x, windows):
-        product_ = np.matmul(columns, g[part].transpose(0, 2, 1))
-        for each in product_:
-            total = each if total is None else np.add(total, each, out=total)
+        product(columns, g[part].transpose(0, 2, 1), total)
     return np.moveaxis(total.reshape(*out, x.shape[-1], -1), -2, 0)
 
 
@@ -174,7 +217,7 @@ def _rows(x: Array, windows: list[_Window]) -> Iterator[tuple[slice, Array]]:
     """
     first, *others = windows
     batch, channels = x.shape[0], x.shape[-1]
-    source = np.ascontiguousarray(_lies(x)) if others else _lies(x)  # which is read several times
+    source = in_order("image", _lies(x)) if others else _lies(x)  # which is read several times
     together = first.dilation == 1
     width = prod(w.results for w in others) * batch
     places, item = prod(w.kernel for w in others), x.dtype.itemsize
@@ -188,7 +231,7 @@ def _rows(x: Array, windows: list[_Window]) -> Iterator[tuple[slice, Array]]:
         if together:
             length = (n - 1) * first.stride + first.kernel
             band = _Window(1, length, 1, 1, band.low)
-        room = np.empty((band.results, band.kernel, places, channels, apart), x.dtype)
+        room = memory("windows", (band.results, band.kernel, places, channels, apart), x.dtype)
         for element in range(band.kernel):
             _lay_out(room[:, element, :, :, :width], source, band, element, others)
         steps = (room.strides[0] * (first.stride if together else 1), *room.strides[-2:])
@@ -204,7 +247,7 @@ def _lay_out(
     into, taken = first.inside(source.shape[0], element)
     room[: into.start] = 0
     room[into.stop :] = 0
-    for place, elements in enumerate(product(*[range(w.kernel) for w in others])):
+    for place, elements in enumerate(combinations(*[range(w.kernel) for w in others])):
         here, keys, them = room[into, place], [], []
         for axis, (w, n, e) in enumerate(zip(others, source.shape[2:], elements, strict=False), 2):
             inside, there = w.inside(n, e)
@@ -216,7 +259,7 @@ def _lay_out(
         here[(..., *keys, slice(None))] = source[(taken, slice(None), *them)]
 
 
-def _spread(x: Array, weight: Array, y: Array, settings: Settings) -> None:
+def _spread(x: Array, weight: Array, y: Array, settings: Settings, product: Any) -> None:
     """Every element of the input gives its share to all results that see it.
 
     First to all rows, for each column of the kernel apart, then to the columns.
@@ -224,7 +267,7 @@ def _spread(x: Array, weight: Array, y: Array, settings: Settings) -> None:
     *kernel, inputs, outputs = weight.shape
     places = prod(kernel[1:])
     matrix = np.ascontiguousarray(np.swapaxes(weight, -1, -2)).reshape(-1, inputs)
-    source = np.ascontiguousarray(_lies(x))
+    source = in_order("image", _lies(x))
     source = source.reshape(source.shape[0], inputs, -1)
     shape = (kernel[0], places * outputs, source.shape[-1])
     result = _lies(y)
@@ -233,13 +276,15 @@ def _spread(x: Array, weight: Array, y: Array, settings: Settings) -> None:
     count = max(_BLOCK // (prod(shape) * x.dtype.itemsize), 1)
     for start in range(0, len(source), count):
         part = source[start : start + count]
-        shares = np.matmul(matrix, part).reshape(len(part), *shape)
+        shares = memory("windows", (len(part), len(matrix), part.shape[-1]), x.dtype)
+        product(matrix, part, shares)
+        shares = shares.reshape(len(part), *shape)
         low = first.low - start * first.stride
         for element in range(kernel[0]):
             _add(sums, shares[:, element], [first._replace(low=low)], [element], 0)
     sums = sums.reshape(len(sums), places, outputs, *x.shape[2:-1], x.shape[0])
     result[...] = 0
-    for place, elements in enumerate(product(*map(range, kernel[1:]))):
+    for place, elements in enumerate(combinations(*map(range, kernel[1:]))):
         _add(result, sums[:, place], others, elements, 2)
 
 

@@ -1,5 +1,7 @@
 """The functions of compiled programs on NumPy: its own names, and what it lacks."""
 
+from functools import cache
+from importlib.util import find_spec
 from typing import Any
 
 import numpy
@@ -18,6 +20,27 @@ def __dir__() -> list[str]:
     return [*__all__, *dir(numpy)]
 
 
+#: Products of fewer columns fill no vectors of a processor.
+_COLUMNS = 16
+
+
 def conv(x: Any, weight: Any, out: Any, **settings: Any) -> Any:
-    """The convolution of `Backend.conv`, into an array."""
-    return numpy_convolution.conv(x, weight, Settings(**settings), out)
+    """The convolution of `Backend.conv`, into an array; products by Numba, if it is there."""
+    compiled = x.dtype.name in ("float32", "float64") and has_numba()
+    product = _product if compiled else numpy_convolution.multiplied
+    return numpy_convolution.conv(x, weight, Settings(**settings), out, product)
+
+
+@cache
+def has_numba() -> bool:
+    return find_spec("numba") is not None
+
+
+def _product(a: Any, b: Any, out: Any) -> None:
+    if b.shape[-1] < _COLUMNS:
+        numpy_convolution.multiplied(a, b, out)
+        return
+    from backends import numba_products  # which few programs need
+
+    b = b if b.strides[-1] == b.itemsize else numpy_convolution.in_order("columns", b)
+    numba_products.product(a, b, out)

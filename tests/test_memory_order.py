@@ -9,7 +9,7 @@ import pytest
 
 import backends
 import tinynn
-from backends import convolution, numpy_convolution
+from backends import convolution, numpy_convolution, numpy_functions
 from backends.convolution import Settings
 from backends.numpy_lowering import LOWERING
 from tinynn import functional, layers
@@ -58,6 +58,31 @@ def test_convolutions_are_those_of_the_standard(monkeypatch: pytest.MonkeyPatch)
             assert numpy_convolution.conv(x, weight, settings, out=room) is room
             np.testing.assert_array_equal(room, y)
         count += 1
+
+
+@pytest.mark.only("numpy")
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_products_in_machine_code_are_those_of_blas(dtype: str) -> None:
+    """Blocks of rows whole and not, vectors whole and not, any order of the first matrices."""
+    pytest.importorskip("numba", reason="its LLVM compiles the products")
+    from backends.numba_products import product
+
+    draw = np.random.default_rng(0)
+    for n, rows, sums, columns in ((1, 1, 1, 1), (3, 6, 5, 33), (2, 11, 7, 64), (2, 16, 3, 40)):
+        a = draw.normal(size=(n, sums, rows)).astype(dtype).transpose(0, 2, 1)
+        b = draw.normal(size=(n, sums, columns)).astype(dtype)
+        room = np.full((n, rows, columns + 1), 7.0, dtype)  # past a row nothing is written
+        kinds = {"rtol": 1e-4, "atol": 1e-5} if dtype == "float32" else {"rtol": 1e-12}
+        product(a, b, room[..., :columns])
+        np.testing.assert_allclose(room[..., :columns], a @ b, **kinds)
+        assert (room[..., columns] == 7.0).all()
+        product(a[0], b, room[..., :columns])
+        np.testing.assert_allclose(room[..., :columns], a[0] @ b, **kinds)
+        total = np.ones((rows, columns), dtype)
+        product(a, b, total)
+        np.testing.assert_allclose(total, 1.0 + (a @ b).sum(axis=0), **kinds)
+    with pytest.raises(ValueError, match="one run"):
+        product(a, b[..., ::2], room)
 
 
 @pytest.mark.only("numpy")
@@ -113,8 +138,11 @@ NET = layers.Sequential(
 
 
 @pytest.mark.only("numpy")
-@pytest.mark.parametrize("batch_size", [32, 2], ids=["long rows", "short rows"])
-def test_a_compiled_step_is_the_eager_one(batch_size: int) -> None:
+@pytest.mark.parametrize("kind", ["long rows", "without Numba", "short rows"])
+def test_a_compiled_step_is_the_eager_one(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if kind == "without Numba":
+        monkeypatch.setattr(numpy_functions, "has_numba", lambda: False)
+    batch_size = 2 if kind == "short rows" else 32
     draw = np.random.default_rng(0)
     # Whole numbers, so that elements of a window are equal now and then.
     x, y = draw.integers(-1, 2, (64, 12, 12, 2)).astype("f8"), np.arange(64) % 3
