@@ -5,13 +5,14 @@ import sys
 import textwrap
 import warnings
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import click
 import polars
 
 import backends
 from tinynn.tabular.comparing import Score
+from tinynn.tabular.preparation import TablePreparation
 from tinynn.tabular.table import Table, TableError
 from tinynn.tabular.targets import Classes
 from tinynn.training import Model
@@ -36,9 +37,8 @@ class Answers:
         self, model: Model, tables: Iterable[Table], id: str | None, probabilities: bool
     ) -> None:
         self.model, self.tables, self.id, self.probabilities = model, tables, id, probabilities
-        preparation: Any = model.preparation
-        self.preparation = preparation
-        self.score, self.unscored, self.rows = Score(preparation), "", 0
+        self.preparation = cast(TablePreparation, model.preparation)
+        self.score, self.unscored, self.rows = Score(self.preparation), "", 0
         self._heard: set[str] = set()
 
     def __iter__(self) -> Iterator[bytes]:

@@ -70,11 +70,12 @@ def dropout(x: Array, rate: Any, key: Array, first_row: int | None = None) -> Ar
     >>> sorted(set(dropout(np.ones(100), 0.5, key).tolist()))
     [0.0, 2.0]
     """
-    xp, shape = namespace(x), tuple(x.shape)
+    xp, shape = namespace(x, key), tuple(x.shape)
     if not hasattr(rate, "dtype"):
         keep = random.bernoulli(key, 1.0 - rate, shape, first_row)
         return xp.multiply(x, xp.astype(keep, x.dtype) / (1.0 - rate))
     kept = stop_gradient(1.0 - rate)
+    xp = namespace(x, key, kept)
     keep = _below(random.bits(key, shape, first_row), kept)
     return xp.multiply(x, xp.astype(keep, x.dtype) / xp.astype(kept, x.dtype))
 

@@ -12,9 +12,11 @@ from tinynn import config, layers, losses, tree
 from tinynn.data import host
 from tinynn.metrics import KNOWN, MetricLike, name_of
 from tinynn.training import files
+from tinynn.training.doubt import summed_up
 from tinynn.training.history import History
 from tinynn.training.model import Model, check_finite, check_nesting
 from tinynn.training.varied import numbers_of, of_network, with_numbers
+from tinynn.uncertainty import Moments
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -143,6 +145,16 @@ class ModelStack(Sequence[Model]):
             type(self.loss).probabilities is not losses.Loss.probabilities
         )
         return self.predict_proba(X, batch_size) if knows else self.predict(X, batch_size)
+
+    def uncertainty(self, X: Any, batch_size: int | None = None) -> Moments:
+        """What the networks say together, and how far they doubt it: a deep ensemble.
+
+        The mean and the variance of their predictions, with those that they predict themselves
+        under `GaussianNLL`; of classes the mean probabilities and the entropies. See
+        `tinynn.uncertainty.moments` and `class_information`.
+        """
+        outputs = self._stacked([model.outputs(X, batch_size) for model in self.models])
+        return summed_up(self.loss, outputs)
 
     def _stacked(self, outputs: list[Any]) -> Any:
         xp = self.backend.xp
