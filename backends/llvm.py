@@ -34,10 +34,10 @@ _PACKED = "tinynn_packed"
 def build(source: str, dtypes: Sequence[str]) -> Callable[..., None]:
     """The function `run` of a kernel's source, as machine code; see `LoopCompiler`."""
     file = folder() / f"{key(source, dtypes)}.o"
-    code = _read(file)
+    code = read_code(file)
     if code is None:
         code = _compiled(source)
-        _write(file, code)
+        write_code(file, code)
     return _Kernel(code, dtypes)
 
 
@@ -74,7 +74,7 @@ def key(source: str, dtypes: Sequence[str]) -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
-def _read(file: Path) -> bytes | None:
+def read_code(file: Path) -> bytes | None:
     """The machine code in a file; None if there is none, or it is damaged."""
     with suppress(OSError):
         digest, code = (data := file.read_bytes())[:32], data[32:]
@@ -83,7 +83,7 @@ def _read(file: Path) -> bytes | None:
     return None
 
 
-def _write(file: Path, code: bytes) -> None:
+def write_code(file: Path, code: bytes) -> None:
     """Keep it, whole or not at all, where that can be done."""
     with suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -109,7 +109,7 @@ def _compiled(source: str) -> bytes:
     (function,) = [f for f in module.functions if not f.is_declaration]
     name, arrays = function.name, len(list(function.arguments)) - 2
     declared = [f.name for f in module.functions if f.is_declaration]
-    machine = _machine()
+    machine = this_machine()
     module.triple, module.data_layout = machine.triple, str(machine.target_data)
     functions = llvm.parse_assembly(llvm_functions.library(declared))
     packed = llvm.parse_assembly(_packed(name, arrays))
@@ -156,7 +156,7 @@ def _packed(name: str, arrays: int) -> str:
     return "\n".join([*lines, f"  call void @{name}({given}) noinline", "  ret void", "}", ""])
 
 
-def _machine() -> Any:
+def this_machine() -> Any:
     """This machine, to the last of its instructions."""
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
@@ -194,7 +194,7 @@ class _Kernel:
         name, called, binary = code.split(b"\n", 2)
         if not _known(code):
             raise RuntimeError(f"a kernel calls {called.decode()}, not all of which are here")
-        self._engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _machine())
+        self._engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), this_machine())
         self._engine.add_object_file(llvm.ObjectFileRef.from_data(binary))
         self._engine.finalize_object()
         self._dtypes = [np.dtype(each) for each in dtypes]

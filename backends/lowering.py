@@ -33,6 +33,9 @@ class OutTemplate:
     may_alias : bool
         The result may take the place of an argument of its shape and dtype, in an elementwise
         function.
+    order : callable, optional
+        How the library would have the result in memory: of the arguments and the kwargs, the axes
+        from the outermost inwards, or None for the order of the axes.
     """
 
     call: Template
@@ -40,6 +43,7 @@ class OutTemplate:
     broadcast_scalars: bool = False
     keep_scalars: bool = False
     may_alias: bool = True
+    order: Callable[[Any, Any], tuple[int, ...] | None] | None = None
 
 
 def form_of(template: Template, args: Any, kwargs: Any) -> Expression | None:

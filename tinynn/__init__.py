@@ -73,7 +73,7 @@ _MODULES = {
 }
 _SUBPACKAGES = frozenset(
     "cli compiler data explanation functional initializers layers losses metrics onnx optim "
-    "sklearn tabular training tree".split()
+    "sklearn tabular training tree uncertainty".split()
 )
 
 

@@ -9,6 +9,7 @@ import os
 import signal
 import warnings
 from collections.abc import Iterable
+from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
 from math import isfinite
@@ -18,7 +19,8 @@ from typing import Any
 
 from backends import Backend
 from tinynn import tree
-from tinynn.metrics import MetricLike, direction
+from tinynn.data import DataError
+from tinynn.metrics import MetricLike
 from tinynn.training import engines
 from tinynn.training import progress as bars
 from tinynn.training.callbacks import Callback, checked, restore_states, states, tell
@@ -70,7 +72,8 @@ def fit(
     X
         (samples, ...), an array of any backend, nested lists, a data frame of numbers
         (pandas, polars, pyarrow and others, through narwhals) or a sparse matrix of
-        SciPy's; or a tuple or dict of these, for a network of several inputs. Everything
+        SciPy's; or a tuple or dict of these, for a network of several inputs; or sequences
+        that differ in length, `tinynn.data.Ragged`. Everything
         follows X: its library, device and floating dtype. Integers stay integers. Or a
         dataset of your own, which gives y too: see `tinynn.data.Dataset`; its first samples
         are checked, and `loss` has to be given. Or batches, as (X, y) or (X, y,
@@ -233,7 +236,7 @@ def train(
 
 def _run(problem: Problem, epochs: int, state: TrainingState) -> Run:
     optimizer = problem.step.optimizer
-    return Run(epochs, state, problem.measures, _directions(problem), optimizer=optimizer)
+    return Run(epochs, state, problem.measures, problem.directions, optimizer=optimizer)
 
 
 def _carry_out(
@@ -266,7 +269,7 @@ def _carry_out(
                 bar=bar,
             )
             run.state.engine = by.name
-            with Signals(checkpointer is not None) as signals:
+            with Signals(checkpointer is not None) as signals, closing(problem.batches):
                 _Training(run, problem, by, called, bar, checkpointer, signals).train()
         tell(called, "finish", run)
 
@@ -304,7 +307,7 @@ class _Training:
                 if count == 0:  # a signal came, and the state is written as it is
                     break
                 self._after_epoch()
-            except (KeyboardInterrupt, OutOfMemoryError) as error:
+            except (KeyboardInterrupt, OutOfMemoryError, DataError) as error:
                 if run.epoch == 0 or not whole:  # there is no whole epoch to go back to
                     raise
                 run.state.step, run.state.losses = 0, []
@@ -452,14 +455,6 @@ class Pace:
             self.steps *= 2
         elif took > 2 * _CHUNK:
             self.steps = max(1, self.steps // 2)
-
-
-def _directions(problem: Problem) -> dict[str, bool | None]:
-    """True for each measure of which larger is better; None if unknown."""
-    held = problem.validation is not None
-    named = zip(problem.measures[1 + held :], problem.metrics, strict=True)
-    known = {name: direction(metric) for name, metric in named}
-    return {"loss": False, "validation_loss": False, **known}
 
 
 def _source(resume: Any, checkpoint: Any) -> Any:
