@@ -51,7 +51,7 @@ QUICK_XLA = " ".join(
 )
 
 
-def run_parallel(session: nox.Session, *command: str) -> None:
+def run_parallel(session: nox.Session, *command: str, env: dict[str, str] | None = None) -> None:
     """Run pytest, or what passes its arguments on to pytest, on all cores."""
     # dpnp, JAX and LLVM compile what they have not met before; what they keep serves every worker.
     kept = session.create_tmp()
@@ -66,7 +66,8 @@ def run_parallel(session: nox.Session, *command: str) -> None:
         "XLA_FLAGS": os.environ.get("XLA_FLAGS", QUICK_XLA),
     }
     parallel = ("-n", "logical", "--maxprocesses", "8", "--dist", "worksteal")
-    session.run(*command, *parallel, "--durations=15", env=ONE_THREAD | compiled)
+    env = ONE_THREAD | compiled | (env or {})
+    session.run(*command, *parallel, "--durations=15", env=env)
 
 
 def run_tests(session: nox.Session, library: str, *paths: str) -> None:
@@ -117,6 +118,16 @@ def cupy(session: nox.Session) -> None:
     emulate = cupy_device(session)
     install(session, "test", "cupy" if emulate else "cupy_toolkit")
     run_parallel(session, *emulate, "pytest", "--backend", "cupy", *(session.posargs or ("tests",)))
+
+
+@nox.session(default=False)
+def programs(session: nox.Session) -> None:
+    """Thousands of drawn programs, derivatives and engines; `-- 5000:8000` are their seeds."""
+    install(session, "test", "numpy")
+    (drawn,) = session.posargs or ("0:3000",)
+    files = ("tests/test_programs.py", "tests/test_engine_programs.py")
+    env = {"TINYNN_PROGRAMS": drawn}
+    run_parallel(session, "pytest", "--backend", "numpy", *files, env=env)
 
 
 @nox.session

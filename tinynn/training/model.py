@@ -195,7 +195,9 @@ class Model(Doubt):
     def compile(self, X: Any) -> Predictor:
         """Compile the network for rows like X: a function of X that gives what `outputs` gives.
 
-        For a server that answers for one row, or for a few, at a time. The program for as many rows
+        For a server that answers for one row, or for a few, at a time. With
+        `pip install tinynn-xp[loops]` it is machine code on NumPy, as long as products are small,
+        which takes a part of a second to compile once. The program for as many rows
         as X has is made now, those for other sizes when they are needed. It is of the parameters as
         they are: of those that the model is given later it knows nothing (of what is changed in
         their memory it does), so compile again after training on.
