@@ -35,6 +35,7 @@ ARROWS: dict[str, set[str]] = {
 }
 ARROWS["uncertainty"] = {"trace", "transforms", "functional", "losses", "layers", "optim"}
 ARROWS["uncertainty"] |= {"config", "tree"}
+ARROWS["inspection"] = {"trace", "transforms", "layers", "config", "tree"}
 ARROWS["data"] = {"tree"}
 ARROWS["onnx"] = {"trace", "rules", "transforms", "functional", "initializers", "layers", "data"}
 ARROWS["onnx"] |= {"tree"}
