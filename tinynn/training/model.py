@@ -67,6 +67,8 @@ class Model:
     preparation
         What makes the network's inputs of raw data, as `tinynn.tabular` fits it, and is saved with
         the model; None where X is what the network takes.
+    optimizer
+        What it was trained with; None where that is not known, as after `load`.
 
     Examples
     --------
@@ -89,6 +91,7 @@ class Model:
     columns: tuple[str, ...] = ()
     extra: dict[str, Any] = field(default_factory=dict)
     preparation: Preparation | None = None
+    optimizer: Any = None
     _inference: Inference | None = field(default=None, init=False)
 
     def __repr__(self) -> str:
