@@ -33,6 +33,8 @@ ARROWS: dict[str, set[str]] = {
     "layers": {"trace", "rules", "transforms", "functional", "initializers", "config", "tree"},
     "optim": {"trace", "rules", "transforms", "functional", "config", "tree"},
 }
+ARROWS["uncertainty"] = {"trace", "transforms", "functional", "losses", "layers", "optim"}
+ARROWS["uncertainty"] |= {"config", "tree"}
 ARROWS["data"] = {"tree"}
 ARROWS["onnx"] = {"trace", "rules", "transforms", "functional", "initializers", "layers", "data"}
 ARROWS["onnx"] |= {"tree"}

@@ -33,6 +33,7 @@ from tinynn.rules.special import stop_gradient
 from tinynn.trace import Namespace
 from tinynn.transforms import (
     checkpoint,
+    custom_elementwise,
     custom_jvp,
     custom_vjp,
     grad,
@@ -75,7 +76,7 @@ _MODULES = {
 }
 _SUBPACKAGES = frozenset(
     "cli compiler data explanation functional initializers layers losses metrics onnx optim "
-    "sklearn tabular training tree".split()
+    "sklearn tabular training tree uncertainty".split()
 )
 
 
@@ -125,6 +126,7 @@ __all__ = [
     "checkpoint",
     "compile",
     "cond",
+    "custom_elementwise",
     "custom_jvp",
     "custom_vjp",
     "explain",

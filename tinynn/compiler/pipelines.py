@@ -29,6 +29,7 @@ from tinynn.compiler.pushed import entries_computed_in_steps, slices_pushed
 from tinynn.compiler.scans import branches_simplified, scans_batched, scans_of
 from tinynn.compiler.target_passes import (
     products,
+    slopes_of_maximum,
     slopes_of_relu,
     sums_of_rows,
     without_logsumexp,
@@ -95,7 +96,9 @@ def into_buffers(lowering: Any) -> list[Pass]:
     if "sign" in lowering.into:
         passes.append(slopes_of_relu)  # no booleans to convert
     if lowering.few_axes:
-        passes.append(sums_of_rows)  # a matrix has them in one product
+        passes.append(slopes_of_maximum)
+        # A matrix has them in one product.
+        passes.append(partial(sums_of_rows, lowering=lowering))
         passes.append(without_rows_of_one)  # broadcasting takes time where nothing is repeated
         passes.append(simplified)  # the reshapes it leaves
     return passes

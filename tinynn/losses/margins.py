@@ -176,6 +176,12 @@ class SquaredHinge(Hinge):
         hinge = super().cost(prediction)
         return hinge * hinge
 
+    def part(self, share: Array, cost: Array) -> Array:
+        # The square of the other answer's hinge may overflow: 0 * inf is no number.
+        xp = namespace(share, cost)
+        cost = xp.where(xp.equal(share, 0.0), xp.zeros_like(cost), cost)
+        return xp.multiply(share, cost)
+
 
 @dataclass(frozen=True)
 class MulticlassHinge(OfOneClass):

@@ -8,6 +8,7 @@ from tinynn import tree
 from tinynn.data import Samples
 from tinynn.layers import run
 from tinynn.optim import loss_scale
+from tinynn.optim.scaling import all_finite
 from tinynn.trace import namespace
 from tinynn.trace.scopes import scopes
 from tinynn.training.objective import objective_of
@@ -135,6 +136,13 @@ class TrainingStep:
         with scopes.at("update"):
             params, optimizer_state = self.optimizer.update(
                 gradients, carry.optimizer_state, carry.params, **extras
+            )
+        if "loss_scale" in extras:  # the optimizer left the step out, and so does the state
+            sound = all_finite(tree.leaves(gradients))
+            state = tree.map(
+                lambda new, old: namespace(sound, new, old).where(sound, new, old),
+                state,
+                carry.state,
             )
         return Carry(params, state, optimizer_state), value
 

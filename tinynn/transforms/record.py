@@ -69,6 +69,8 @@ class Record(Transformation):
         if function.name in self.decompositions and is_known(function):
             self.decomposed.add(function.name)
             return self.decompositions[function.name](self.space, *args, **kwargs)
+        if function.definition is not None:
+            return function.definition(*args, **kwargs)
         # Of an array that another transformation follows, only an example is computed with.
         values = [
             a if type(a) is not Traced else a.value if a.trace is self else example(a) for a in args
