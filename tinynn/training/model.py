@@ -69,6 +69,8 @@ class Model(Doubt):
     preparation
         What makes the network's inputs of raw data, as `tinynn.tabular` fits it, and is saved with
         the model; None where X is what the network takes.
+    optimizer
+        What it was trained with; None where that is not known, as after `load`.
     calibration
         The scores of the rows that `calibrate` was given, saved with the model; None before.
 
@@ -93,6 +95,7 @@ class Model(Doubt):
     columns: tuple[str, ...] = ()
     extra: dict[str, Any] = field(default_factory=dict)
     preparation: Preparation | None = None
+    optimizer: Any = None
     calibration: Calibration | None = None
     _inference: Inference | None = field(default=None, init=False)
 
