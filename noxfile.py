@@ -8,8 +8,10 @@ import ctypes
 import os
 import platform
 import re
+import shutil
 import socket
 import subprocess
+import sys
 import tarfile
 import zipfile
 from collections.abc import Iterator
@@ -19,8 +21,28 @@ import nox
 from nox.command import CommandFailed
 
 nox.needs_version = ">=2025.2.9"
-nox.options.default_venv_backend = "uv|venv"  # uv fills one in seconds, pip in most of a minute
 nox.options.reuse_venv = "yes"
+
+
+def quickest() -> str:
+    """uv, which fills an environment in seconds, where it reaches its index; else venv and pip.
+
+    pip takes most of a minute, and may have been told of an index or certificates that uv is not.
+    """
+    uv = shutil.which("uv", path=os.pathsep.join([str(Path(sys.executable).parent), os.defpath]))
+    if not uv:
+        return "venv"
+    ask = (uv, "pip", "install", "--dry-run", "--no-cache", "--no-deps", "--reinstall", "iniconfig")
+    try:
+        subprocess.run(
+            [*ask, "--python", sys.executable], check=True, capture_output=True, timeout=30
+        )
+    except (OSError, subprocess.SubprocessError):
+        return "venv"
+    return "uv"
+
+
+nox.options.default_venv_backend = quickest()
 
 # Sources are compiled once, not by every worker of every session and every command it starts.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
