@@ -133,7 +133,7 @@ def test_gradients_are_those_of_pytorch_by_hand(backend: Backend, name: str) -> 
 def test_machine_code_computes_in_float32_but_not_in_half(backend: Backend, variant: Any) -> None:
     if variant.id != "numpy":
         pytest.skip("loops write into arrays, which are read-only here")
-    pytest.importorskip("numba")
+    pytest.importorskip("llvmlite")
     shared: dict[str, Any] = {"epochs": 2, "dtype": "float64", "batch_size": 10}
     loops = fit(PLAIN, X, Y, compute_dtype="float32", engine="loops", **shared)
     eager = fit(PLAIN, X, Y, compute_dtype="float32", engine="eager", **shared)
