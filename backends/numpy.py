@@ -123,15 +123,18 @@ class NumPy(Backend):
         return threefry(key, x0, x1) if x0.size == 1 else None
 
     def native(self) -> LoopCompiler:
-        if find_spec("numba") is None:  # itself half a second, and not always needed
-            reason = "compiling loops needs numba, which is not installed"
-            raise BackendUnavailable("numpy", reason, "pip install tinynn-xp[numba]")
-        from backends.numba_random import NATIVE
+        if find_spec("llvmlite") is None:
+            reason = "compiling loops needs llvmlite, which is not installed"
+            raise BackendUnavailable("numpy", reason, "pip install tinynn-xp[loops]")
+        from backends.llvm_random import NATIVE
 
         return NATIVE
 
     def _place(self, data: np.ndarray, dtype: Any) -> Array:
         return data
+
+    def adopt(self, buffer: np.ndarray) -> Array:
+        return buffer
 
     def from_sparse(self, matrix: Any, dtype: Any) -> Array:
         return SparseMatrix(matrix.astype(dtype, copy=False))

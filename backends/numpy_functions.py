@@ -25,22 +25,22 @@ _COLUMNS = 16
 
 
 def conv(x: Any, weight: Any, out: Any, **settings: Any) -> Any:
-    """The convolution of `Backend.conv`, into an array; products by Numba, if it is there."""
-    compiled = x.dtype.name in ("float32", "float64") and has_numba()
+    """`Backend.conv` into an array; its products are machine code where llvmlite is installed."""
+    compiled = x.dtype.name in ("float32", "float64") and has_llvm()
     product = _product if compiled else numpy_convolution.multiplied
     return numpy_convolution.conv(x, weight, Settings(**settings), out, product)
 
 
 @cache
-def has_numba() -> bool:
-    return find_spec("numba") is not None
+def has_llvm() -> bool:
+    return find_spec("llvmlite") is not None
 
 
 def _product(a: Any, b: Any, out: Any) -> None:
     if b.shape[-1] < _COLUMNS:
         numpy_convolution.multiplied(a, b, out)
         return
-    from backends import numba_products  # which few programs need
+    from backends import llvm_products  # which few programs need
 
     b = b if b.strides[-1] == b.itemsize else numpy_convolution.in_order("columns", b)
-    numba_products.product(a, b, out)
+    llvm_products.product(a, b, out)

@@ -64,8 +64,8 @@ def test_convolutions_are_those_of_the_standard(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_products_in_machine_code_are_those_of_blas(dtype: str) -> None:
     """Blocks of rows whole and not, vectors whole and not, any order of the first matrices."""
-    pytest.importorskip("numba", reason="its LLVM compiles the products")
-    from backends.numba_products import product
+    pytest.importorskip("llvmlite", reason="LLVM compiles the products")
+    from backends.llvm_products import product
 
     draw = np.random.default_rng(0)
     for n, rows, sums, columns in ((1, 1, 1, 1), (3, 6, 5, 33), (2, 11, 7, 64), (2, 16, 3, 40)):
@@ -138,10 +138,10 @@ NET = layers.Sequential(
 
 
 @pytest.mark.only("numpy")
-@pytest.mark.parametrize("kind", ["long rows", "without Numba", "short rows"])
+@pytest.mark.parametrize("kind", ["long rows", "without llvmlite", "short rows"])
 def test_a_compiled_step_is_the_eager_one(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    if kind == "without Numba":
-        monkeypatch.setattr(numpy_functions, "has_numba", lambda: False)
+    if kind == "without llvmlite":
+        monkeypatch.setattr(numpy_functions, "has_llvm", lambda: False)
     batch_size = 2 if kind == "short rows" else 32
     draw = np.random.default_rng(0)
     # Whole numbers, so that elements of a window are equal now and then.

@@ -84,13 +84,15 @@ def applied(graph: Graph, passes: Sequence[Pass]) -> Graph:
 
 def portable() -> list[Pass]:
     """For the standard's own calls, on any library, and for readers of the graph."""
-    return [simplified]
+    return [
+        simplified,  # recorded derivatives hold zeros, ones and the same call twice
+    ]
 
 
 def into_buffers(lowering: Any) -> list[Pass]:
     """For a library that writes results into buffers, as its lowering says."""
     passes: list[Pass] = [
-        simplified,
+        simplified,  # fewer calls, each of which is one of the library
         products,  # sum(a * b) is one call without a buffer
     ]
     if "sign" in lowering.into:

@@ -62,13 +62,20 @@ def _softmax(node: Node) -> Fused | None:
 
 
 def _log_softmax(node: Node) -> Fused | None:
-    """x - logsumexp(x)."""
-    if not _is(node, "subtract") or not _is(node.args[1], "logsumexp"):
+    """z - log(sum(exp(z))), where z = x - max(x)."""
+    if not _is(node, "subtract") or not _is(node.args[1], "log"):
         return None
-    x, total = node.args
-    if total.args[0] is not x or not _along_one_axis(total):
+    shifted, total = node.args[0], node.args[1].args[0]
+    if not _is(shifted, "subtract") or not _is(total, "sum") or not _is(total.args[0], "exp"):
         return None
-    return _one("LogSoftmax", (x,), {"axis": total.kwargs["axis"]})
+    x, most = shifted.args
+    if total.args[0].args[0] is not shifted or not _is(most, "max"):
+        return None
+    if total.kwargs != most.kwargs or not _along_one_axis(most):
+        return None
+    of = most.args[0]
+    of = of.args[0] if _is(of, "stop_gradient") else of
+    return _one("LogSoftmax", (x,), {"axis": most.kwargs["axis"]}) if of is x else None
 
 
 def _softplus(node: Node) -> Fused | None:

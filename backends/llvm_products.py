@@ -3,8 +3,8 @@
 BLAS packs both matrices anew in each product, and for rows of images, which are many products of
 few rows each, its kernels for one processor often take no more than half of what another can do.
 This is the inner loop alone (Goto and van de Geijn 2008, doi:10.1145/1356052.1356053): up to eight
-rows by two vectors of the result in registers, for as long as the sum goes on. LLVM, which Numba
-brings, compiles it for this very processor.
+rows by two vectors of the result in registers, for as long as the sum goes on. LLVM compiles it for
+this very processor.
 """
 
 import ctypes
@@ -17,7 +17,7 @@ import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
 
-from backends import numba
+from backends.llvm import folder, key, read_code, this_machine, write_code
 
 _VECTORS = 2
 _INT, _BOOL = ir.IntType(64), ir.IntType(1)
@@ -71,12 +71,12 @@ def _registers() -> tuple[int, int]:
 def _compiled(dtype: str, rest: int, at_a_time: int, bytes_: int) -> Callable[..., None]:
     """The function for results whose number of rows leaves this rest."""
     source = str(_Kernel(dtype, at_a_time, bytes_).module(rest))
-    file = numba.folder() / f"{numba.key(source, [dtype])}.o"
-    code = numba.read_code(file)
+    file = folder() / f"{key(source, [dtype])}.o"
+    code = read_code(file)
     if code is None:
         code = _object(source)
-        numba.write_code(file, code)
-    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), numba.this_machine())
+        write_code(file, code)
+    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), this_machine())
     engine.add_object_file(llvm.ObjectFileRef.from_data(code.split(b"\n", 2)[2]))
     engine.finalize_object()
     kinds = [ctypes.c_void_p] * 3 + [ctypes.c_int64] * 12
@@ -86,8 +86,8 @@ def _compiled(dtype: str, rest: int, at_a_time: int, bytes_: int) -> Callable[..
 
 
 def _object(source: str) -> bytes:
-    """Machine code, as `numba` keeps it."""
-    machine, module = numba.this_machine(), llvm.parse_assembly(source)
+    """Machine code, as `backends.llvm` keeps it."""
+    machine, module = this_machine(), llvm.parse_assembly(source)
     options = llvm.create_pipeline_tuning_options(speed_level=2)
     builder = llvm.create_pass_builder(machine, options)
     builder.getModulePassManager().run(module, builder)
