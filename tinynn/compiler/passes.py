@@ -73,6 +73,8 @@ def constants_folded(graph: Graph) -> Graph:
             return node
         if node.name in likes:
             return _fill(node, build, likes[node.name])
+        if node.name == "full_like" and is_number(node.kwargs["fill_value"]):
+            return _fill(node, build, float(node.kwargs["fill_value"]))
         numbers = [known(a) for a in node.args]
         if not numbers or None in numbers:
             return node

@@ -10,7 +10,7 @@ from typing import Any
 from tinynn import config, functional, initializers
 from tinynn.functional.errors import DtypeError, InputError, ShapeError
 
-from .activations import PReLU
+from .activations import PReLU, Temperature
 from .augmentation import Cutout, GaussianNoise, RandomCrop, RandomFlip, RandomShift
 from .base import Layer
 from .containers import Concatenate, Lambda, Parallel, Residual, Sequential
@@ -117,6 +117,7 @@ __all__ = [
     "SpectralNorm",
     "SqueezeExcite",
     "Stacked",
+    "Temperature",
     "TransformerDecoderBlock",
     "TransformerEncoderBlock",
     "Upsample",

@@ -180,6 +180,8 @@ class BinaryCrossEntropy(OfLabels):
     0.346574
     """
 
+    convex = True
+
     _: KW_ONLY
     label_smoothing: float = 0.0
 
@@ -362,6 +364,8 @@ class SoftmaxCrossEntropy(OfSoftmax):
     >>> loss(np.zeros((2, 4)), np.asarray([0, 3])).round(6).tolist()
     1.386294
     """
+
+    convex = True
 
     _: KW_ONLY
     label_smoothing: float = 0.0

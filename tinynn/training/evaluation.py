@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from backends import Backend
-from tinynn.data import Dataset, Samples, target_like
+from tinynn.data import BlockDataset, Dataset, Samples, target_like
 from tinynn.data.streams import Stream
 from tinynn.layers import run
 from tinynn.metrics import Metric, MetricLike
@@ -53,9 +53,15 @@ def evaluate(
 
 
 def _passes(dataset: Any, inference: Inference, batch_size: int | None) -> Iterator[Samples]:
-    """The samples of each pass through the network; of a stream its batches."""
+    """The samples of each pass through the network; of a stream its batches, of blocks as read."""
     if isinstance(dataset, Stream):
         yield from dataset.batches()
+        return
+    if isinstance(dataset, BlockDataset):
+        most = batch_size or ROWS_AT_ONCE
+        for piece in dataset.batches():
+            for start in range(0, piece.size, most):
+                yield piece.between(start, min(start + most, piece.size))
         return
     for start, stop, _ in inference.parts(dataset, batch_size, ROWS_AT_ONCE):
         yield dataset.between(start, stop)

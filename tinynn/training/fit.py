@@ -9,6 +9,7 @@ import os
 import signal
 import warnings
 from collections.abc import Iterable
+from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
 from math import isfinite
@@ -18,7 +19,8 @@ from typing import Any
 
 from backends import Backend
 from tinynn import tree
-from tinynn.metrics import MetricLike, direction
+from tinynn.data import DataError
+from tinynn.metrics import MetricLike
 from tinynn.training import engines
 from tinynn.training import progress as bars
 from tinynn.training.callbacks import Callback, checked, restore_states, states, tell
@@ -86,7 +88,8 @@ def fit(
         A loss, its name, or any function of (prediction, target) that gives a mean; None
         takes the one that y can only mean, by the rules of `tinynn.losses.for_targets`.
     optimizer
-        An optimizer or its name; None is `Adam()`.
+        An optimizer or its name; None is `Adam()`. "auto" is Levenberg-Marquardt, L-BFGS or
+        Adam, by parameters, rows and loss: `Model.optimizer` says which.
     epochs
         How many there are to be in all, those of a run that is resumed included.
     batch_size
@@ -127,9 +130,9 @@ def fit(
         How the steps are carried out: "eager" as they are written; "calls" as a program
         that is recorded once, with the loop over the batches inside; "loops" as that
         program in explicit loops, for small networks: machine code on the CPU (pip install
-        tinynn-xp[numba]), one launch for many steps on CUDA; "jit" as one that the library
+        tinynn-xp[loops]), one launch for many steps on CUDA; "jit" as one that the library
         compiles itself, where it can; "auto" takes what is fastest from start to end:
-        "loops" for long runs alone, where Numba is installed and no callback may end them
+        "loops" for long runs alone, where llvmlite is installed and no callback may end them
         early. All give the same numbers, to rounding, from a loss and layers that depend on
         their arguments alone: what they compute from other arrays is computed once. A step
         that cannot be recorded runs eagerly, and a warning says why.
@@ -188,7 +191,7 @@ def fit(
     carry = run.state.carry
     return Model(
         net, carry.params, carry.state, history=run.history, loss=problem.step.loss,
-        metrics=problem.metrics, columns=problem.columns,
+        metrics=problem.metrics, columns=problem.columns, optimizer=problem.step.optimizer,
     )  # fmt: skip
 
 
@@ -234,7 +237,7 @@ def train(
 
 def _run(problem: Problem, epochs: int, state: TrainingState) -> Run:
     optimizer = problem.step.optimizer
-    return Run(epochs, state, problem.measures, _directions(problem), optimizer=optimizer)
+    return Run(epochs, state, problem.measures, problem.directions, optimizer=optimizer)
 
 
 def _carry_out(
@@ -267,7 +270,7 @@ def _carry_out(
                 bar=bar,
             )
             run.state.engine = by.name
-            with Signals(checkpointer is not None) as signals:
+            with Signals(checkpointer is not None) as signals, closing(problem.batches):
                 _Training(run, problem, by, called, bar, checkpointer, signals).train()
         tell(called, "finish", run)
 
@@ -305,7 +308,7 @@ class _Training:
                 if count == 0:  # a signal came, and the state is written as it is
                     break
                 self._after_epoch()
-            except (KeyboardInterrupt, OutOfMemoryError) as error:
+            except (KeyboardInterrupt, OutOfMemoryError, DataError) as error:
                 if run.epoch == 0 or not whole:  # there is no whole epoch to go back to
                     raise
                 run.state.step, run.state.losses = 0, []
@@ -315,6 +318,8 @@ class _Training:
                 break
             if not isfinite(run.history.last["loss"]):
                 self._diverged(before, count, whole)
+            elif has_converged(run.state.carry.optimizer_state, self.problem.backend):
+                run.stop()
         if self.checkpointer and run.state.step == 0:  # also if it ends between two checkpoints
             self._checkpoint(run.state)
         if self.signals.received:
@@ -437,6 +442,12 @@ class _Training:
         self.run.stop()
 
 
+def has_converged(optimizer_state: Any, backend: Backend) -> bool:
+    """True where an optimizer that can tell says that nothing more is to be gained."""
+    told = optimizer_state.get("converged") if isinstance(optimizer_state, dict) else None
+    return told is not None and bool(backend.to_host(told))
+
+
 class Pace:
     """The number of steps in one call, so that the bar moves and Ctrl-C is handled in time."""
 
@@ -453,14 +464,6 @@ class Pace:
             self.steps *= 2
         elif took > 2 * _CHUNK:
             self.steps = max(1, self.steps // 2)
-
-
-def _directions(problem: Problem) -> dict[str, bool | None]:
-    """True for each measure of which larger is better; None if unknown."""
-    held = problem.validation is not None
-    named = zip(problem.measures[1 + held :], problem.metrics, strict=True)
-    known = {name: direction(metric) for name, metric in named}
-    return {"loss": False, "validation_loss": False, **known}
 
 
 def _source(resume: Any, checkpoint: Any) -> Any:
