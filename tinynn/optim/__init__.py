@@ -32,6 +32,7 @@ from .schedules import (
     Warmup,
 )
 from .sgd import SGD
+from .sparse import KeepZeros
 from .stateful import Adjustable, ReduceOnPlateau
 from .transformations import (
     L1,
@@ -66,6 +67,7 @@ __all__ = [
     "GradientTransformation",
     "Groups",
     "InverseScaling",
+    "KeepZeros",
     "Lion",
     "LossScaling",
     "Masked",
