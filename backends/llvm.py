@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from ctypes.util import find_library
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -27,16 +28,22 @@ from backends.llvm_arithmetic import VECTORS
 from backends.lowering import Taken
 
 _LONG = 3000  # lines of a source
+_PACKED = "tinynn_packed"
 
 
 def build(source: str, dtypes: Sequence[str]) -> Callable[..., None]:
     """The function `run` of a kernel's source, as machine code; see `LoopCompiler`."""
     file = folder() / f"{key(source, dtypes)}.o"
-    code = _read(file)
+    code = read_code(file)
     if code is None:
         code = _compiled(source)
-        _write(file, code)
+        write_code(file, code)
     return _Kernel(code, dtypes)
+
+
+def bind(kernel: "_Kernel", steps: int, times: int, arrays: Sequence[Any]) -> Callable[[], Any]:
+    """A function that carries the kernel out on these arrays; see `LoopCompiler`."""
+    return kernel.bound(steps, times, arrays)
 
 
 # What is kept.
@@ -67,7 +74,7 @@ def key(source: str, dtypes: Sequence[str]) -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
-def _read(file: Path) -> bytes | None:
+def read_code(file: Path) -> bytes | None:
     """The machine code in a file; None if there is none, or it is damaged."""
     with suppress(OSError):
         digest, code = (data := file.read_bytes())[:32], data[32:]
@@ -76,7 +83,7 @@ def _read(file: Path) -> bytes | None:
     return None
 
 
-def _write(file: Path, code: bytes) -> None:
+def write_code(file: Path, code: bytes) -> None:
     """Keep it, whole or not at all, where that can be done."""
     with suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -99,14 +106,18 @@ def _compiled(source: str) -> bytes:
     from backends import llvm_functions  # which takes its time, and only here
 
     module = llvm.parse_assembly(source)
-    (name,) = [f.name for f in module.functions if not f.is_declaration]
+    (function,) = [f for f in module.functions if not f.is_declaration]
+    name, arrays = function.name, len(list(function.arguments)) - 2
     declared = [f.name for f in module.functions if f.is_declaration]
-    machine = _machine()
+    machine = this_machine()
     module.triple, module.data_layout = machine.triple, str(machine.target_data)
     functions = llvm.parse_assembly(llvm_functions.library(declared))
-    functions.triple, functions.data_layout = module.triple, module.data_layout
-    module.link_in(functions)
-    ours = [f for f in module.functions if not f.is_declaration and f.name != name]
+    packed = llvm.parse_assembly(_packed(name, arrays))
+    for each in (functions, packed):
+        each.triple, each.data_layout = module.triple, module.data_layout
+        module.link_in(each)
+    given = (name, _PACKED)
+    ours = [f for f in module.functions if not f.is_declaration and f.name not in given]
     vectors = [f for f in ours if f.name.startswith(VECTORS)]
     for function in ours:
         if function not in vectors:
@@ -132,7 +143,20 @@ def _compiled(source: str) -> bytes:
     return f"{name}\n{' '.join(called)}\n".encode() + machine.emit_object(module)
 
 
-def _machine() -> Any:
+def _packed(name: str, arrays: int) -> str:
+    """A function that calls a kernel with the arguments that lie at a place, eight bytes each."""
+    kinds = ["i64", "i64", *["ptr"] * arrays]
+    lines = [f"declare void @{name}({', '.join(kinds)})", f"define void @{_PACKED}(ptr %place) {{"]
+    for i, kind in enumerate(kinds):
+        lines += [
+            f"  %p{i} = getelementptr i64, ptr %place, i64 {i}",
+            f"  %a{i} = load {kind}, ptr %p{i}",
+        ]
+    given = ", ".join(f"{kind} %a{i}" for i, kind in enumerate(kinds))
+    return "\n".join([*lines, f"  call void @{name}({given}) noinline", "  ret void", "}", ""])
+
+
+def this_machine() -> Any:
     """This machine, to the last of its instructions."""
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
@@ -170,16 +194,27 @@ class _Kernel:
         name, called, binary = code.split(b"\n", 2)
         if not _known(code):
             raise RuntimeError(f"a kernel calls {called.decode()}, not all of which are here")
-        self._engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _machine())
+        self._engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), this_machine())
         self._engine.add_object_file(llvm.ObjectFileRef.from_data(binary))
         self._engine.finalize_object()
         self._dtypes = [np.dtype(each) for each in dtypes]
         call = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 2, *[ctypes.c_void_p] * len(dtypes))
         self._call = call(self._engine.get_function_address(name.decode()))
+        packed = self._engine.get_function_address(_PACKED)
+        self._packed = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(packed)
 
     def __call__(self, steps: int, times: int, *arrays: Any) -> None:
         self._check(arrays)
         self._call(steps, times, *[array.ctypes.data for array in arrays])
+
+    def bound(self, steps: int, times: int, arrays: Sequence[Any]) -> Callable[[], Any]:
+        """The kernel on these arrays, as a function of nothing."""
+        self._check(arrays)
+        numbers = [steps, times, *[array.ctypes.data for array in arrays]]
+        held = (ctypes.c_int64 * len(numbers))(*numbers)
+        go = partial(self._packed, ctypes.addressof(held))
+        go.kept = self, held, tuple(arrays)  # type: ignore[attr-defined]  # code and memory
+        return go
 
     def each(
         self, networks: Sequence[int], apart: Sequence[int], steps: int, times: int, *arrays: Any

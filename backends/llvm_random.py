@@ -11,7 +11,7 @@ import numpy as np
 from llvmlite import ir
 
 from backends import openblas, threads
-from backends.llvm import build
+from backends.llvm import bind, build
 from backends.llvm_arithmetic import Number
 from backends.lowering import LoopCompiler
 from backends.numpy_random import PARITY, ROTATIONS
@@ -91,5 +91,5 @@ def permutations(keys: Any, n: int) -> Any:
 
 
 NATIVE = LoopCompiler(
-    build, np.ravel, openblas.products(), language="llvm", permutations=permutations
+    build, np.ravel, openblas.products(), language="llvm", permutations=permutations, bind=bind
 )

@@ -5,7 +5,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from backends import special, windows
+from backends import numpy_convolution, special, windows
 from backends.base import Advice, Array, Backend, BackendUnavailable
 from backends.convolution import Settings
 from backends.lowering import LoopCompiler
@@ -151,11 +151,14 @@ class NumPy(Backend):
         return result
 
     def conv(self, x: Array, weight: Array, **settings: Any) -> Array:
-        if not windows.pay(weight, settings["groups"]):
+        given = Settings(**settings)
+        if numpy_convolution.pays(x, weight, given):
+            return numpy_convolution.conv(x, weight, given)
+        if not windows.pay(weight, given.groups):
             return super().conv(x, weight, **settings)
         # Half of a processor core's second cache, as most have it.
         view = np.lib.stride_tricks.as_strided
-        return windows.conv(np, view, x, weight, Settings(**settings), block=1 << 19)
+        return windows.conv(np, view, x, weight, given, block=1 << 19)
 
     def erf(self, x: Array) -> Array:
         if x.size <= _BLOCK:

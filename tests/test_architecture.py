@@ -31,7 +31,7 @@ ARROWS: dict[str, set[str]] = {
     "losses": {"trace", "rules", "transforms", "functional", "config"},
     "metrics": {"trace", "functional", "losses", "config"},
     "layers": {"trace", "rules", "transforms", "functional", "initializers", "config", "tree"},
-    "optim": {"trace", "rules", "functional", "config", "tree"},
+    "optim": {"trace", "rules", "transforms", "functional", "config", "tree"},
 }
 ARROWS["uncertainty"] = {"trace", "transforms", "functional", "losses", "layers", "optim"}
 ARROWS["uncertainty"] |= {"config", "tree"}

@@ -55,7 +55,7 @@ def test_parameters_state_and_losses_stay_wide(
 ) -> None:
     x, y = backend.asarray(X), backend.asarray(Y)
     engine = compiled_by(backend) if engine == "compiled" else engine
-    shared: dict[str, Any] = {"epochs": 6, "batch_size": 10, "engine": engine, "validation": (x, y)}
+    shared: dict[str, Any] = {"epochs": 3, "batch_size": 10, "engine": engine, "validation": (x, y)}
     model = fit(NET, x, y, compute_dtype=computed, **shared)
     for name, leaf in [*tree.paths(model.params), *tree.paths(model.state)]:
         assert_array(leaf, backend, dtype="float32")

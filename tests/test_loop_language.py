@@ -241,7 +241,7 @@ def test_a_barrier_that_is_missing_shows() -> None:
     assert count == 6
 
     def result(function: Function, seed: int) -> Any:
-        arrays = [loops._room(2), *loops.kept, *data, *loops._memory]
+        arrays = [loops._room(2), *loops.kept, *data, *loops.memory]
         memory = [array.tolist() for array in arrays]
         interpreter.run(function, (1, 2), *memory, seed=seed)
         return memory[:3]

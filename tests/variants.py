@@ -135,6 +135,18 @@ def x64(enabled: bool) -> Callable[[], AbstractContextManager[None]]:
     return setting
 
 
+@cache
+def compile_quickly() -> None:
+    """Let JAX write all its programs in one MLIR context.
+
+    It makes one for every function of every shape, which takes longer than to lower most of them.
+    """
+    from jax._src.interpreters import mlir
+
+    if hasattr(mlir, "make_ir_context"):  # private to JAX: without it, tests only take longer
+        mlir.make_ir_context = cache(mlir.make_ir_context)
+
+
 def two_cuda_devices() -> bool:
     try:
         backends.get("cupy:1")
@@ -178,6 +190,10 @@ TABLE = (
     Variant("cupy-device1", "cupy:1", here=two_cuda_devices, modules=CONTRACTS),
 )
 DEFAULT = ("numpy", "array_api_strict")
+
+# Libraries that compile every function anew for every shape, or take long for each call. What is
+# alike on all libraries is drawn less often on them: tests/conftest.py, and tests/seeds.py.
+COMPILING = frozenset(("jax", "dpnp", "cupy"))
 
 
 def requested(names: list[str]) -> list[Variant]:

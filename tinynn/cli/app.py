@@ -14,18 +14,19 @@ import click
 
 import backends
 import tinynn
-from tinynn.cli import reading, writing
+from tinynn.cli import parts, reading, writing
 from tinynn.cli.explaining import show_step
 from tinynn.cli.options import (
     DEFAULTS,
     backend_option,
     check_out,
     force_option,
+    memory_option,
     opened,
     orders,
     widths,
 )
-from tinynn.tabular import TableError, comparing, fit_table, fitting
+from tinynn.tabular import fit_table, fitting
 from tinynn.tabular.table import listed
 from tinynn.training import Run, files
 
@@ -209,6 +210,7 @@ def gain(advice: backends.Advice) -> str:
     "--seed", type=click.IntRange(0, 2**31 - 1), default=DEFAULTS["seed"], show_default=True
 )
 @click.option("--no-progress", is_flag=True, help="Show no progress.")
+@memory_option
 @force_option
 def train(
     data: str,
@@ -223,6 +225,7 @@ def train(
     networks: int,
     folds: int | None,
     no_progress: bool,
+    memory: int,
     force: bool,
     **options: Any,
 ) -> None:
@@ -233,10 +236,11 @@ def train(
     them; cells may be missing. Columns that never change, the index of a data frame and texts that
     differ from row to row are left out, and named. An existing --out is replaced if it is a model,
     and only by a whole new one. After Ctrl-C the model of the last whole epoch is saved, and the
-    exit status is 130.
+    exit status is 130. A .csv, .tsv or .parquet of more than a quarter of --memory is read in
+    parts, over and over; the rows that are held out are then drawn whatever their class.
     """
     check_out(out, data, force, may_replace=is_model)
-    table = reading.read(data)
+    table = parts.opened(data, memory)
     truth = data in reading.TRUTH_TABLES
     target = target or ("out" if truth else None)
     if target is None:
@@ -279,6 +283,7 @@ def train(
 @click.option("--out", type=click.Path(dir_okay=False), help="Write here, not to the output.")
 @click.option("--id", metavar="COLUMN", help="A column of DATA to put beside the answers.")
 @click.option("--probabilities", is_flag=True, help="Give the probability of every class.")
+@memory_option
 @force_option
 def predict(
     file: str,
@@ -287,32 +292,30 @@ def predict(
     out: str | None,
     id: str | None,
     probabilities: bool,
+    memory: int,
     force: bool,
 ) -> None:
     """Predict each row of DATA, a file or "-", with the model in FILE, as CSV.
 
     DATA needs the columns that the model was trained on; others do not matter. Missing cells and
     categories that training did not meet are counted in a warning. If DATA has the target too, the
-    answers are scored. An existing --out is replaced if it ends in .csv.
+    answers are scored. An existing --out is replaced if it ends in .csv. A large .csv, .tsv or
+    .parquet is read in parts, as `tinynn train` reads it.
     """
     check_out(out, data, force, may_replace=lambda path: path.suffix.lower() == ".csv")
     check_out(out, file, force, may_replace=lambda path: True)
     model = opened(file, backend)
-    table = reading.read(data)
-    answers, labels = writing.answers(model, table, id, probabilities)
+    answers = writing.Answers(model, parts.each(data, memory), id, probabilities)
     if out is None:
-        click.echo(answers, nl=False)
+        for text in answers:
+            click.echo(text, nl=False)
     else:
         files.write(out, answers)
-        click.echo(f"wrote {out} ({len(table)} rows)", err=True)
-    preparation: Any = model.preparation
-    if preparation.target.name in table.names:
-        try:
-            y = preparation.targets(table)
-        except TableError as error:  # the answers are there; not every table knows better
-            click.echo(f"not scored: {error}", err=True)
-        else:
-            click.echo(comparing.score(preparation, labels, y), err=True)
+        click.echo(f"wrote {out} ({answers.rows} rows)", err=True)
+    if answers.unscored:
+        click.echo(answers.unscored, err=True)
+    elif answers.score.count:
+        click.echo(answers.score, err=True)
 
 
 @app.command()

@@ -103,12 +103,12 @@ class Loops(TrainLoop):
         launch = {"threads": self.function.threads, "shared_bytes": self.function.shared_bytes}
         dtypes = [each.dtype for each in self.function.arguments]
         with backend.scope():
-            self._function = native.build(
+            self.kernel = native.build(
                 self.source, dtypes, **(launch if native.threads > 1 else {})
             )
         given = 1 + len(graph.inputs) + len(emitter.constants)
         scratch = self.function.arguments[given:]
-        self._memory = [self._zeros(each.size, backend.dtypes()[each.dtype]) for each in scratch]
+        self.memory = [self._zeros(each.size, backend.dtypes()[each.dtype]) for each in scratch]
         self.kept: list[Any] = []
 
     def finished(self, function: Function) -> Function:
@@ -160,7 +160,7 @@ class Loops(TrainLoop):
             constants, outside = self.constants(), self._emitter.constants.values()
             given = zip(map(id, [*self.streams, *outside]), [*data, *constants], strict=True)
             check_indices(self._emitter.work.gathers, dict(given), self.backend.to_host)
-            self._function(steps, times, outs, *self.kept, *data, *constants, *self._memory)
+            self.kernel(steps, times, outs, *self.kept, *data, *constants, *self.memory)
         return outs
 
     def constants(self) -> list[Any]:

@@ -32,6 +32,7 @@ from .sequences import (
     MultiHeadAttention,
     PositionEmbedding,
     SinusoidalEncoding,
+    Stacked,
     TransformerDecoderBlock,
     TransformerEncoderBlock,
 )
@@ -115,6 +116,7 @@ __all__ = [
     "SinusoidalEncoding",
     "SpectralNorm",
     "SqueezeExcite",
+    "Stacked",
     "Temperature",
     "TransformerDecoderBlock",
     "TransformerEncoderBlock",

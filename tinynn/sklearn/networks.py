@@ -84,7 +84,7 @@ def _activation(owner: str, given: Any) -> Any:
 
 def optimizer(parameters: Any, steps: int) -> Any:
     """The optimizer that the parameters describe, for so many steps an epoch."""
-    solver = parameters.solver
+    solver = parameters.solver_ if parameters.solver == "auto" else parameters.solver
     if not isinstance(solver, str):
         return solver
     if solver == "lbfgs":
@@ -123,6 +123,10 @@ class PenalizedStep(TrainingStep):
     """
 
     alpha: float = 0.0
+
+    def strengths(self, params: Any, batch: Samples) -> Any:
+        strength, count = self.alpha, _count(batch)
+        return tree.map(lambda leaf: strength / count if leaf.ndim >= 2 else 0.0, params)
 
     def objective(
         self, params: Any, state: Any, batch: Samples, key: Any, first_row: int = 0

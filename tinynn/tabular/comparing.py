@@ -6,8 +6,42 @@ from typing import Any
 
 from tinynn.data import host
 from tinynn.tabular.preparation import TablePreparation
+from tinynn.tabular.statistics import Moments
 from tinynn.tabular.targets import Classes
 from tinynn.training import ModelStack
+
+
+class Score:
+    """The score of answers against targets, which may come in parts.
+
+    Parameters
+    ----------
+    preparation
+        What the answers are of.
+    """
+
+    def __init__(self, preparation: TablePreparation) -> None:
+        self.preparation, self.count, self.right = preparation, 0, 0
+        self.truth, self.squares, self.errors = Moments(), 0.0, 0.0
+
+    def add(self, answers: Any, y: Any) -> None:
+        """Look at answers, (rows,), as `decode` gave them, and at targets as `targets` does."""
+        self.count += int(answers.shape[0])
+        truth = self.preparation.target.decode(y)
+        if isinstance(self.preparation.target, Classes):
+            self.right += int((answers == truth).sum())
+            return
+        self.truth.add(truth)
+        self.squares += float(((answers - truth) ** 2).sum())
+        self.errors += float(host().xp.abs(answers - truth).sum())
+
+    def __str__(self) -> str:
+        count = self.count
+        if isinstance(self.preparation.target, Classes):
+            return f"accuracy {self.right / count:.1%} ({self.right} of {count} rows)"
+        spread = self.truth.squares
+        r2 = f"{1 - self.squares / spread:.3f}" if spread else "undefined"
+        return f"R2 {r2}, mean absolute error {self.errors / count:.4g} ({count} rows)"
 
 
 def score(preparation: TablePreparation, answers: Any, y: Any) -> str:
@@ -19,16 +53,9 @@ def score(preparation: TablePreparation, answers: Any, y: Any) -> str:
     y : (rows,) indices of classes, or standardised numbers
 
     """
-    xp = host().xp
-    count = answers.shape[0]
-    truth = preparation.target.decode(y)
-    if isinstance(preparation.target, Classes):
-        right = int((answers == truth).sum())
-        return f"accuracy {right / count:.1%} ({right} of {count} rows)"
-    error = answers - truth
-    spread = float(((truth - truth.mean()) ** 2).sum())
-    r2 = f"{1 - float((error**2).sum()) / spread:.3f}" if spread else "undefined"
-    return f"R2 {r2}, mean absolute error {float(xp.abs(error).mean()):.4g} ({count} rows)"
+    found = Score(preparation)
+    found.add(answers, y)
+    return str(found)
 
 
 def compared(stack: ModelStack, preparation: TablePreparation, X: Any, y: Any) -> Iterator[str]:

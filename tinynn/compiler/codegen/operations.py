@@ -26,6 +26,7 @@ from tinynn.compiler.codegen.language import (
     is_float,
     is_integer,
 )
+from tinynn.rules.kinds import C_FUNCTIONS
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,17 @@ def _call(
     return Operation(
         evaluate, python, f"{name}{given}", (llvm,), special or {}, call=True, whole=whole
     )
+
+
+def _of_c(name: str, count: int) -> Operation:
+    """A function that every target takes from C's library."""
+    text = f"{name}({', '.join(f'{{{i}}}' for i in range(count))})"
+    ours: dict[str, Callable[..., float]] = {"fdim": _fdim, "tgamma": math.gamma}
+    return Operation(ours.get(name) or getattr(math, name), text, text, call=True)
+
+
+def _fdim(x: float, y: float) -> float:
+    return max(x - y, 0.0) if x == x and y == y else math.nan
 
 
 def _infix(
@@ -367,6 +379,7 @@ OPERATIONS: dict[str, Operation | Composed] = {
     "atan2": _call("atan2", count=2),
     "hypot": _call("hypot", count=2),
     "copysign": _call("copysign", count=2),
+    **{name: _of_c(name, count) for name, count in C_FUNCTIONS.items()},
 }
 
 REDUCTIONS = {

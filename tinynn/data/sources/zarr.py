@@ -55,7 +55,8 @@ class Zarr(Blocks):
         self._arrays = named_arrays(path, group, (x, y, sample_weight))
         self.files = Files([])
         chunks = (self._arrays[0].shards or self._arrays[0].chunks)[0]
-        self._edges = [*range(0, len(self._arrays[0]), chunks), len(self._arrays[0])]
+        rows = self._arrays[0].shape[0]
+        self._edges = [*range(0, rows, chunks), rows]
         self.sizes = [stop - start for start, stop in pairwise(self._edges)]
         for block in range(len(self.sizes)):
             self._check_chunks(block)
