@@ -364,6 +364,8 @@ def bench(session: nox.Session) -> None:
     session.run("python", "benchmarks/transformer.py", env=ONE_THREAD)
     session.run("python", "benchmarks/many_networks.py")
     session.run("python", "benchmarks/importing.py", env=ONE_THREAD)
+    session.run("python", "benchmarks/coverage.py", env=ONE_THREAD)
+    session.run("python", "benchmarks/compression.py", env=ONE_THREAD)
 
 
 @nox.session(default=False)
