@@ -8,8 +8,10 @@ import ctypes
 import os
 import platform
 import re
+import shutil
 import socket
 import subprocess
+import sys
 import tarfile
 import zipfile
 from collections.abc import Iterator
@@ -19,8 +21,31 @@ import nox
 from nox.command import CommandFailed
 
 nox.needs_version = ">=2025.2.9"
-nox.options.default_venv_backend = "venv"
 nox.options.reuse_venv = "yes"
+
+
+def quickest() -> str:
+    """uv, which fills an environment in seconds, where it reaches its index; else venv and pip.
+
+    pip takes most of a minute, and may have been told of an index or certificates that uv is not.
+    """
+    uv = shutil.which("uv", path=os.pathsep.join([str(Path(sys.executable).parent), os.defpath]))
+    if not uv:
+        return "venv"
+    ask = (uv, "pip", "install", "--dry-run", "--no-cache", "--no-deps", "--reinstall", "iniconfig")
+    try:
+        subprocess.run(
+            [*ask, "--python", sys.executable], check=True, capture_output=True, timeout=30
+        )
+    except (OSError, subprocess.SubprocessError):
+        return "venv"
+    return "uv"
+
+
+nox.options.default_venv_backend = quickest()
+
+# Sources are compiled once, not by every worker of every session and every command it starts.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 PAGES = ("page.html", "page.css", "page.js", "picture.css")  # of tinynn/explanation
@@ -28,13 +53,17 @@ SUITE = "https://github.com/data-apis/array-api-tests"
 SUITE_COMMIT = "55fcc60179efa2680ddd6cd926ddf17b83530e2b"
 OTHERS = ("array_api_strict", "torch", "jax", "dpnp", "cupy")
 SOURCES = (".py", "/py.typed")  # all that a wheel holds
+# pip may be set to find wheels of PyTorch for the CPU alone; uv does not read its settings.
+BY_PIP = "venv"
 # Small arrays gain nothing from threads, and the workers of pytest-xdist share the cores.
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
 def install(session: nox.Session, *groups: str) -> None:
     """Install tinynn, editable, in one resolution with the named dependency groups."""
-    session.install("-e", ".[cli]", *nox.project.dependency_groups(PYPROJECT, *groups))
+    packages = ("-e", ".[cli]", *nox.project.dependency_groups(PYPROJECT, *groups))
+    # As pip does by itself: else each of the workers compiles what it imports.
+    session.install(*packages, env={"UV_COMPILE_BYTECODE": "1"})
 
 
 # XLA compiles a function in half the time then. XLA_FLAGS in the environment is taken instead.
@@ -44,9 +73,9 @@ QUICK_XLA = " ".join(
 )
 
 
-def run_parallel(session: nox.Session, *command: str) -> None:
+def run_parallel(session: nox.Session, *command: str, env: dict[str, str] | None = None) -> None:
     """Run pytest, or what passes its arguments on to pytest, on all cores."""
-    # dpnp, JAX and Numba compile what they have not met before; what they keep serves every worker.
+    # dpnp, JAX and LLVM compile what they have not met before; what they keep serves every worker.
     kept = session.create_tmp()
     compiled = {
         "PYTHONUTF8": "1",  # the files that tests read are, on Windows as well
@@ -59,7 +88,8 @@ def run_parallel(session: nox.Session, *command: str) -> None:
         "XLA_FLAGS": os.environ.get("XLA_FLAGS", QUICK_XLA),
     }
     parallel = ("-n", "logical", "--maxprocesses", "8", "--dist", "worksteal")
-    session.run(*command, *parallel, env=ONE_THREAD | compiled)
+    env = ONE_THREAD | compiled | (env or {})
+    session.run(*command, *parallel, "--durations=15", env=env)
 
 
 def run_tests(session: nox.Session, library: str, *paths: str) -> None:
@@ -83,7 +113,7 @@ def array_api_strict(session: nox.Session) -> None:
     run_tests(session, "array_api_strict")
 
 
-@nox.session(tags=["tests"])
+@nox.session(tags=["tests"], venv_backend=BY_PIP)
 def torch(session: nox.Session) -> None:
     """The suite on PyTorch's CPU."""
     install(session, "test", "torch")
@@ -110,6 +140,16 @@ def cupy(session: nox.Session) -> None:
     emulate = cupy_device(session)
     install(session, "test", "cupy" if emulate else "cupy_toolkit")
     run_parallel(session, *emulate, "pytest", "--backend", "cupy", *(session.posargs or ("tests",)))
+
+
+@nox.session(default=False)
+def programs(session: nox.Session) -> None:
+    """Thousands of drawn programs, derivatives and engines; `-- 5000:8000` are their seeds."""
+    install(session, "test", "numpy")
+    (drawn,) = session.posargs or ("0:3000",)
+    files = ("tests/test_programs.py", "tests/test_engine_programs.py")
+    env = {"TINYNN_PROGRAMS": drawn}
+    run_parallel(session, "pytest", "--backend", "numpy", *files, env=env)
 
 
 @nox.session
@@ -246,7 +286,7 @@ def use_installed(session: nox.Session, built: Path) -> None:
             session.run(tinynn, *command, external=True)
 
 
-@nox.session(default=False)
+@nox.session(default=False, venv_backend=BY_PIP)
 def coverage(session: nox.Session) -> None:
     """The lines and branches that the suites of NumPy, array-api-strict and PyTorch run."""
     measured = ("numpy", "array_api_strict", "torch")
@@ -280,7 +320,7 @@ def minimums(session: nox.Session) -> None:
     run_tests(session, "numpy,array_api_strict", "tests")
 
 
-@nox.session(default=False)
+@nox.session(default=False, venv_backend=BY_PIP)
 @nox.parametrize("library", ("numpy", *OTHERS))
 def conformance(session: nox.Session, library: str) -> None:
     """No test of the Array API's public suite fails but for a fault of the library itself."""
@@ -334,7 +374,7 @@ def search_backends(session: nox.Session) -> None:
     session.run("pytest", "--backend", "numpy", "tests/search_backends.py", env=ONE_THREAD)
 
 
-@nox.session(default=False)
+@nox.session(default=False, venv_backend=BY_PIP)
 def bench(session: nox.Session) -> None:
     """What gradients and training steps cost beside others: the tables of benchmarks/README.md."""
     install(session, "numpy", "torch", "jax")
@@ -351,12 +391,14 @@ def bench(session: nox.Session) -> None:
     session.run("python", "benchmarks/transformer.py", env=ONE_THREAD)
     session.run("python", "benchmarks/many_networks.py")
     session.run("python", "benchmarks/importing.py", env=ONE_THREAD)
+    session.run("python", "benchmarks/coverage.py", env=ONE_THREAD)
+    session.run("python", "benchmarks/compression.py", env=ONE_THREAD)
 
 
 @nox.session(default=False)
 def bench_regression(session: nox.Session) -> None:
     """No small work takes 1.15 times what it took at the last release, or at `-- COMMIT`."""
-    session.install("-e", ".[cli,numba]")
+    session.install("-e", ".[cli,loops]")
     session.run("python", "benchmarks/regression.py", *session.posargs, env=ONE_THREAD)
 
 

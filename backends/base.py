@@ -12,6 +12,7 @@ import numpy as np
 
 from backends import convolution, special
 from backends.lowering import LoopCompiler, Lowering
+from backends.staging import Staging
 
 Array = Any  # an array of any library
 DType = Any
@@ -50,7 +51,7 @@ class Advice(NamedTuple):
     probe: str
 
 
-class Backend:
+class Backend(Staging):
     """An array library and one of its devices.
 
     Get one by name (`backends.get("torch:cpu")`) or from arrays (`backends.of(x)`). A subclass
@@ -182,10 +183,6 @@ class Backend:
     def _place(self, data: np.ndarray, dtype: DType) -> Array:
         """`data`, already of that dtype, on this device: a copy, so later writes do not show."""
         return self.xp.asarray(data, dtype=dtype, device=self.device, copy=True)
-
-    def from_sparse(self, matrix: Any, dtype: str) -> Array:
-        """A SciPy sparse matrix as an array (rows, columns); dense but where products need not."""
-        return self.asarray(matrix.toarray(), dtype=dtype)
 
     def to_host(self, array: Array) -> np.ndarray:
         """The array as a NumPy array: the one explicit way back. Treat it as read-only.

@@ -1,11 +1,13 @@
 """CuPy, on CUDA. Its arrays have no `__array_namespace__`: cupy_namespace speaks the standard."""
 
+from collections import deque
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache, wraps
-from typing import Any
+from typing import Any, ClassVar
 
 import cupy
+import cupyx
 import cupyx.scipy.special
 import numpy as np
 
@@ -26,6 +28,7 @@ class CuPy(Backend):
     xp = xp
     lowering = LOWERING
     needs_scope = SEVERAL
+    _copying: ClassVar[deque[Any]] = deque()  # host memory that a device may still read
 
     @classmethod
     def devices(cls) -> Mapping[str, Device]:
@@ -51,6 +54,20 @@ class CuPy(Backend):
     def _place(self, data: np.ndarray, dtype: Any) -> Array:
         with self.scope():
             return cupy.array(data, dtype=dtype)
+
+    def host_buffer(self, shape: tuple[int, ...], dtype: str) -> np.ndarray:
+        with self.scope():
+            return cupyx.empty_pinned(shape, dtype)
+
+    def adopt(self, buffer: np.ndarray) -> Array:
+        with self.scope():
+            array, stream = cupy.empty(buffer.shape, buffer.dtype), cupy.cuda.get_current_stream()
+            array.data.copy_from_host_async(buffer.ctypes.data, buffer.nbytes, stream)
+            copied = stream.record()
+        self._copying.append((copied, buffer))  # which would be used again while it is read
+        while self._copying[0][0].done and len(self._copying) > 1:
+            self._copying.popleft()
+        return array
 
     def to_host(self, array: Array) -> np.ndarray:
         with self.scope():

@@ -33,6 +33,9 @@ class OutTemplate:
     may_alias : bool
         The result may take the place of an argument of its shape and dtype, in an elementwise
         function.
+    order : callable, optional
+        How the library would have the result in memory: of the arguments and the kwargs, the axes
+        from the outermost inwards, or None for the order of the axes.
     """
 
     call: Template
@@ -40,6 +43,7 @@ class OutTemplate:
     broadcast_scalars: bool = False
     keep_scalars: bool = False
     may_alias: bool = True
+    order: Callable[[Any, Any], tuple[int, ...] | None] | None = None
 
 
 def form_of(template: Template, args: Any, kwargs: Any) -> Expression | None:
@@ -126,11 +130,14 @@ class LoopCompiler:
             is its array, its first element's place, whether it lies transposed, and the number of
             elements from one row of memory to the next; `out` does not lie transposed. For each
             the number of multiplications from which on that is faster than loops.
-        language: of the source. "python" may use Python's arithmetic, `range`, the functions of
-            `math`, the names of the dtypes as casts of numbers, the elementary functions of the
-            standard and `erf`, named by their dtype, such as exp_float32(x) and pow_int64(x, y),
-            and, for sums of floats whose order does not matter, plus(x, y) and plus_product(x, y,
-            z) = x + y * z. "cuda" is CUDA C for one thread block.
+        bind: from a function that `build` gave and all its arguments to a function of none that
+            carries it out on them, sooner; TypeError for arrays that do not fit. None where that
+            would gain nothing.
+        language: of the source. "llvm" is LLVM's, and may call the elementary functions of the
+            standard and `erf` by names with their dtype, such as exp_float32; for floats and
+            integers pow_, floor_divide_ and remainder_; for integers left_shift_ and right_shift_;
+            the products above, where each matrix has all four numbers; and functions of C. "cuda"
+            is CUDA C for one thread block.
         threads: how many threads may share a kernel, a power of two from 32 on; 1 for a kernel
             that one thread carries out.
         shared_bytes: the memory that the threads of a kernel may share.
@@ -148,3 +155,4 @@ class LoopCompiler:
     shared_bytes: int = 0
     automatic: bool = True
     permutations: Callable[[Any, int], Any] | None = None
+    bind: Callable[..., Callable[[], Any]] | None = None

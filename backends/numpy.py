@@ -5,7 +5,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from backends import special, windows
+from backends import numpy_convolution, special, windows
 from backends.base import Advice, Array, Backend, BackendUnavailable
 from backends.convolution import Settings
 from backends.lowering import LoopCompiler
@@ -123,15 +123,18 @@ class NumPy(Backend):
         return threefry(key, x0, x1) if x0.size == 1 else None
 
     def native(self) -> LoopCompiler:
-        if find_spec("numba") is None:  # itself half a second, and not always needed
-            reason = "compiling loops needs numba, which is not installed"
-            raise BackendUnavailable("numpy", reason, "pip install tinynn-xp[numba]")
-        from backends.numba_random import NATIVE
+        if find_spec("llvmlite") is None:
+            reason = "compiling loops needs llvmlite, which is not installed"
+            raise BackendUnavailable("numpy", reason, "pip install tinynn-xp[loops]")
+        from backends.llvm_random import NATIVE
 
         return NATIVE
 
     def _place(self, data: np.ndarray, dtype: Any) -> Array:
         return data
+
+    def adopt(self, buffer: np.ndarray) -> Array:
+        return buffer
 
     def from_sparse(self, matrix: Any, dtype: Any) -> Array:
         return SparseMatrix(matrix.astype(dtype, copy=False))
@@ -148,11 +151,14 @@ class NumPy(Backend):
         return result
 
     def conv(self, x: Array, weight: Array, **settings: Any) -> Array:
-        if not windows.pay(weight, settings["groups"]):
+        given = Settings(**settings)
+        if numpy_convolution.pays(x, weight, given):
+            return numpy_convolution.conv(x, weight, given)
+        if not windows.pay(weight, given.groups):
             return super().conv(x, weight, **settings)
         # Half of a processor core's second cache, as most have it.
         view = np.lib.stride_tricks.as_strided
-        return windows.conv(np, view, x, weight, Settings(**settings), block=1 << 19)
+        return windows.conv(np, view, x, weight, given, block=1 << 19)
 
     def erf(self, x: Array) -> Array:
         if x.size <= _BLOCK:

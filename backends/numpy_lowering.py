@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from backends import numpy_convolution, numpy_functions
+from backends.convolution import Settings
 from backends.decompositions import first_maximum, logsumexp, mean, relu, sigmoid
 from backends.expressions import OUT, Attribute, Call, Expression, Kwarg, Ones, X, Y
 from backends.lowering import Lowering, OutTemplate, Template, entries
@@ -53,6 +55,19 @@ def _reduced(name: str) -> Expression:
     return Call(f"{name}.reduce", X, _AXIS, None, OUT, _KEEPDIMS)
 
 
+def _conv(args: Any, kwargs: Any) -> Expression | None:
+    if not numpy_convolution.pays(args[0], args[1], Settings(**kwargs)):
+        return None
+    return Call("conv", X, Y, OUT, **{name: Kwarg(name) for name in Settings._fields})
+
+
+def _lies(args: Any, kwargs: Any) -> Any:
+    settings = Settings(**kwargs)
+    if not numpy_convolution.pays(args[0], args[1], settings):
+        return None
+    return numpy_convolution.order_of(args[0], args[1], settings)
+
+
 def _entries(array: Any) -> Sequence[Any]:
     # Those of a vector would be numbers, and not in its memory.
     return list(array) if array.ndim > 1 else entries(array)
@@ -69,12 +84,13 @@ INTO = {
     "max": OutTemplate(_reduced("maximum"), may_alias=False),
     "min": OutTemplate(_reduced("minimum"), may_alias=False),
     "astype": OutTemplate(Call("copyto", OUT, X, "unsafe"), may_alias=False),
+    "conv": OutTemplate(_conv, may_alias=False, order=_lies),
     "copy": OutTemplate(Call("copyto", OUT, X), may_alias=False),
 }
 
 
 LOWERING = Lowering(
-    np,
+    numpy_functions,
     np.empty,
     INTO,
     {

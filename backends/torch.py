@@ -38,6 +38,17 @@ class Torch(Backend):
     def _place(self, data: np.ndarray, dtype: Any) -> Array:
         return torch.tensor(data, dtype=dtype, device=self.device)
 
+    def host_buffer(self, shape: tuple[int, ...], dtype: str) -> np.ndarray:
+        if self.device.type != "cuda" or dtype not in self.dtypes():
+            return super().host_buffer(shape, dtype)
+        return torch.empty(shape, dtype=self.dtypes()[dtype], pin_memory=True).numpy()
+
+    def adopt(self, buffer: np.ndarray) -> Array:
+        if self.device.type not in ("cpu", "cuda") or buffer.dtype.name not in self.dtypes():
+            return super().adopt(buffer)
+        # What is page-locked stays so, in PyTorch's own keeping, until the copy is done.
+        return torch.from_numpy(buffer).to(self.device, non_blocking=True)
+
     def to_host(self, array: Array) -> np.ndarray:
         return array.detach().cpu().resolve_conj().resolve_neg().numpy()
 

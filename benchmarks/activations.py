@@ -105,7 +105,7 @@ def main() -> None:
     options.add_argument("--only", default="", help="names of rows, separated by commas")
     given = options.parse_args()
     only = set(filter(None, given.only.split(",")))
-    print(f"{machine(('numpy', 'numba'))}; {given.rounds} rounds. Microseconds a step.\n")
+    print(f"{machine(('numpy', 'llvmlite'))}; {given.rounds} rounds. Microseconds a step.\n")
     print("| | | float32: calls | loops | ratio | float64: calls | loops | ratio |")
     print("|---|---|---|---|---|---|---|---|")
     for kind, name, *parts in rows():

@@ -21,7 +21,19 @@ import numpy as np  # noqa: E402
 from eager import machine  # noqa: E402
 from scipy import special  # noqa: E402
 
-from backends import numba  # noqa: E402
+from backends import llvm  # noqa: E402
+from tinynn.compiler.codegen.language import (  # noqa: E402
+    INDEX,
+    Buffer,
+    Function,
+    Index,
+    Load,
+    Loop,
+    Store,
+    Variable,
+)
+from tinynn.compiler.codegen.operations import operation  # noqa: E402
+from tinynn.compiler.codegen.renderers import RENDERERS  # noqa: E402
 
 DRAW = np.random.default_rng(0)
 ARGUMENTS: dict[str, Callable[[int], Any]] = {
@@ -38,12 +50,17 @@ FUNCTIONS = {
     **dict.fromkeys("atan2 hypot logaddexp".split(), ("normal", "normal")),
     "pow": ("positive", "normal"),
 }
-SOURCE = """\
-def run(steps, times, outs, x, y):
-    for turn in range(times):
-        for i in range(steps):
-            outs[i] = {name}_{dtype}({args})
-"""
+
+
+def kernel(name: str, dtype: str, count: int) -> Any:
+    """`times` over, outs[i] = name(x[i], ...) for i < steps, as machine code."""
+    steps, times, turn, i = (Variable(v, INDEX) for v in ("steps", "times", "turn", "i"))
+    out, *given = (Buffer(n, dtype) for n in ("outs", "x", "y"))
+    args = [Load(each, Index.of(i)) for each in given[:count]]
+    body = Store(Load(out, Index.of(i)), operation(name, args, dtype))
+    loops = Loop(turn, 0, times, 1, (Loop(i, 0, steps, 1, (body,)),))
+    function = Function("run", (steps, times), (out, *given), (), (loops,))
+    return llvm.build(RENDERERS["llvm"](function), [dtype] * 3)
 
 
 def least(call: Callable[[], Any], times: int) -> float:
@@ -58,15 +75,14 @@ def least(call: Callable[[], Any], times: int) -> float:
 def measured(name: str, dtype: str, count: int, rounds: int) -> tuple[float, float]:
     """Nanoseconds an element, NumPy's and of loops."""
     arrays = [ARGUMENTS[kind](count).astype(dtype) for kind in FUNCTIONS[name]]
-    args = ", ".join(f"{n}[i]" for n in "xy"[: len(arrays)])
-    kernel = numba.build(SOURCE.format(name=name, dtype=dtype, args=args), [dtype] * 3)
+    run = kernel(name, dtype, len(arrays))
     function: Any = special.erf if name == "erf" else getattr(np, name)
     one, two = np.empty(count, dtype), np.empty(count, dtype)
     turns = max(100_000 // count, 1)
     given, theirs, ours = (arrays[0], arrays[-1]), float("inf"), float("inf")
     for _ in range(rounds):
         theirs = min(theirs, least(lambda: function(*arrays, one), 3 * turns))
-        ours = min(ours, least(lambda: kernel(count, turns, two, *given), 3) / turns)
+        ours = min(ours, least(lambda: run(count, turns, two, *given), 3) / turns)
     close = 2e-6 if dtype == "float32" else 1e-14
     np.testing.assert_allclose(two, one, rtol=close, atol=close)
     return theirs / count * 1e9, ours / count * 1e9
@@ -78,7 +94,7 @@ def main() -> None:
     options.add_argument("--only", default="", help="names of functions, separated by commas")
     given = options.parse_args()
     only = set(filter(None, given.only.split(",")))
-    print(f"{machine(('numpy', 'scipy', 'numba'))}; {given.rounds} rounds. Nanoseconds.\n")
+    print(f"{machine(('numpy', 'scipy', 'llvmlite'))}; {given.rounds} rounds. Nanoseconds.\n")
     kinds = [(dtype, count) for dtype in ("float32", "float64") for count in (1000, 100_000)]
     print("| | " + " | | | ".join(f"{d}, {n:,}: NumPy" for d, n in kinds) + " | | |")
     print("|---" * (1 + 3 * len(kinds)) + "|")

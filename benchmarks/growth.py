@@ -29,7 +29,7 @@ ENOUGH = 0.1  # seconds by which the longer run is longer
 def ways(work: Dense) -> dict[str, Trained]:
     """Every way of training that network that can be had here."""
     found = {"NumPy by hand": work.by_hand(), "tinynn calls": fitted(work, "calls")}
-    if find_spec("numba"):
+    if find_spec("llvmlite"):
         found["tinynn loops"] = fitted(work, "loops")
     if find_spec("torch"):
         found["PyTorch"] = work.pytorch()

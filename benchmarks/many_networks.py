@@ -1,6 +1,6 @@
 """Many networks at once: `fit_many` beside `jax.vmap` and `lax.scan` by hand, and a loop of `fit`.
 
-pip install jax numba
+pip install jax llvmlite
 python benchmarks/many_networks.py [--rounds N] [--only w8,w8b]
 
 W8: 64 networks 64-32-10, relu, Adam, batches of 32 of 2,048 rows, float32; microseconds a network

@@ -1,5 +1,6 @@
 """Every test that takes `backend`, `xp` or `device` runs on every variant that was asked for."""
 
+import gc
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,7 +12,7 @@ pytest.register_assert_rewrite("tests.checks")
 import backends  # noqa: E402 - the module above has to be registered before it is imported
 from tests.cudacpu import counters  # noqa: E402
 from tests.transfers import Transfers, watch  # noqa: E402
-from tests.variants import Variant, requested  # noqa: E402
+from tests.variants import COMPILING, Variant, compile_quickly, requested  # noqa: E402
 
 # Fixtures here hold no state between examples; and one seed, so that a red run can be repeated.
 settings.register_profile(
@@ -21,6 +22,7 @@ settings.register_profile(
     max_examples=25,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
+settings.register_profile("compiling", settings.get_profile("tinynn"), max_examples=8)
 settings.load_profile("tinynn")
 
 VARIANTS = pytest.StashKey[list[Variant]]()
@@ -53,6 +55,10 @@ def pytest_configure(config: pytest.Config) -> None:
         except (backends.BackendUnavailable, ValueError) as error:
             # Asked for and missing is a mistake to be told of, never a reason to skip.
             raise pytest.UsageError(f"--backend {variant.id}: {error}") from error
+    if any(variant.library == "jax" for variant in config.stash[VARIANTS]):
+        compile_quickly()
+    if all(variant.library in COMPILING for variant in config.stash[VARIANTS]):
+        settings.load_profile("compiling")
 
 
 def pytest_report_header(config: pytest.Config) -> str:
@@ -97,6 +103,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if dropped:
         config.hook.pytest_deselected(items=dropped)
         items[:] = [item for item in items if belongs(item)]
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Spare the garbage collector ten thousand tests, which live as long as the process."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)  # what libraries record and compile is large, and lives long
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

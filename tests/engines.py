@@ -59,7 +59,7 @@ class Interpreted(Loops):
 
 
 class InterpretedSerially(Interpreted):
-    """Loops for Numba that the interpreter carries out."""
+    """Loops for one thread that the interpreter carries out."""
 
     threads, shared_bytes, language = 1, 0, "python"
     products: ClassVar[dict[str, int]] = {"float32": 512, "float64": 512}

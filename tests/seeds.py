@@ -13,7 +13,16 @@ from backends import Backend
 
 PARTS = 4  # tests that the seeds are spread over
 
+# The share of NumPy's programs that another library gets. XLA takes seconds for a program, and so
+# do dpnp's kernels; nightly runs take thousands.
+SHARES = {"torch": 1 / 4, "array_api_strict": 1 / 8, "cupy": 1 / 8, "dpnp": 1 / 24, "jax": 1 / 48}
+
 parts = pytest.mark.parametrize("part", range(PARTS))
+
+
+def share(count: int, backend: Backend) -> int:
+    """How many of `count` programs this library gets; one at least."""
+    return max(1, round(count * SHARES.get(backend.name, 1)))
 
 
 def seeds(count: int, part: int = 0, of: int = PARTS) -> range:

@@ -23,7 +23,7 @@ from tinynn.functional import relu
 from tinynn.layers import BatchNorm, Dropout, Linear, Sequential
 from tinynn.training import engines, prepare
 
-# Devices of the host are threads: of fewer cores, programs that run at once may wait for each other.
+# Devices of the host are threads: with fewer cores, two programs may wait for each other.
 jax.config.update("jax_cpu_enable_async_dispatch", False)
 NET = Sequential(Linear(8, bias=False), BatchNorm(epsilon=0.1), relu, Dropout(0.2), Linear(2))
 

@@ -55,7 +55,7 @@ def test_parameters_state_and_losses_stay_wide(
 ) -> None:
     x, y = backend.asarray(X), backend.asarray(Y)
     engine = compiled_by(backend) if engine == "compiled" else engine
-    shared: dict[str, Any] = {"epochs": 6, "batch_size": 10, "engine": engine, "validation": (x, y)}
+    shared: dict[str, Any] = {"epochs": 3, "batch_size": 10, "engine": engine, "validation": (x, y)}
     model = fit(NET, x, y, compute_dtype=computed, **shared)
     for name, leaf in [*tree.paths(model.params), *tree.paths(model.state)]:
         assert_array(leaf, backend, dtype="float32")
@@ -133,7 +133,7 @@ def test_gradients_are_those_of_pytorch_by_hand(backend: Backend, name: str) -> 
 def test_machine_code_computes_in_float32_but_not_in_half(backend: Backend, variant: Any) -> None:
     if variant.id != "numpy":
         pytest.skip("loops write into arrays, which are read-only here")
-    pytest.importorskip("numba")
+    pytest.importorskip("llvmlite")
     shared: dict[str, Any] = {"epochs": 2, "dtype": "float64", "batch_size": 10}
     loops = fit(PLAIN, X, Y, compute_dtype="float32", engine="loops", **shared)
     eager = fit(PLAIN, X, Y, compute_dtype="float32", engine="eager", **shared)

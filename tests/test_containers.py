@@ -177,7 +177,7 @@ def test_compiled_training_is_eager_training_of_numpy(backend: backends.Backend)
 @pytest.mark.only("numpy")
 @pytest.mark.reads_scalars
 def test_loops_give_the_training_of_calls() -> None:
-    pytest.importorskip("numba", reason="numba compiles NumPy's loops")
+    pytest.importorskip("llvmlite", reason="LLVM compiles NumPy's loops")
     net = Sequential(PReLU(), MixtureOfExperts(Linear(2, bias=False), experts=2, chosen=1))
     x, y = ROWS[:, :3], Y
     a, b = (fit(net, x, y, engine=engine, **SETTINGS) for engine in ("calls", "loops"))

@@ -339,7 +339,7 @@ def test_training_is_that_of_numpy(compiles: bool, backend: backends.Backend) ->
 
 @pytest.mark.filterwarnings("ignore:.*loops.*")
 def test_loops_give_the_training_of_calls(tmp_path: Path) -> None:
-    pytest.importorskip("numba", reason="numba compiles NumPy's loops")
+    pytest.importorskip("llvmlite", reason="LLVM compiles NumPy's loops")
     kinds = {"loss": SoftmaxCrossEntropy(), "optimizer": SGD(0.1), "seed": 1, "progress": False}
     x = IMAGES.astype("f4")
     both = [

@@ -250,12 +250,11 @@ def test_a_dataset_of_ones_own(backend: Backend, engine: str, weights: bool) -> 
         "loss": "squared_error", "epochs": 3, "batch_size": 5, "engine": engine,
         "metrics": ["r2"],
     }  # fmt: skip
-    for shuffle in (True, False):
-        for validation in (None, 0.25):
-            given = {**arguments, "shuffle": shuffle, "validation": validation}
-            ours = fit(net, Squares(backend, weights=weights), **given)
-            arrays = fit(net, whole.x, whole.y, sample_weight=whole.sample_weight, **given)
-            assert ours.history == arrays.history
+    for shuffle, validation in ((True, 0.25), (False, None)):
+        given = {**arguments, "shuffle": shuffle, "validation": validation}
+        ours = fit(net, Squares(backend, weights=weights), **given)
+        arrays = fit(net, whole.x, whole.y, sample_weight=whole.sample_weight, **given)
+        assert ours.history == arrays.history
     expected = arrays.evaluate(whole.x, whole.y, sample_weight=whole.sample_weight)
     assert ours.evaluate(dataset) == expected
     held = fit(net, dataset, validation=Squares(backend, 8), **arguments)

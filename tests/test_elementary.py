@@ -13,12 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-pytest.importorskip("numba", reason="loops are compiled by numba, which is not installed")
+pytest.importorskip("llvmlite", reason="loops are compiled by LLVM, which is not installed")
 pytest.importorskip("mpmath", reason="results are compared with mpmath's")
 
 import mpmath
 
-from backends import numba, numba_arithmetic, numba_functions
+from backends import llvm, llvm_arithmetic, llvm_functions
+from tests import kernels
+from tinynn.compiler.codegen.language import Constant, Expression
 
 ULPS = 2.0
 DTYPES = ("float32", "float64")
@@ -61,11 +63,8 @@ def points(draw: np.random.Generator, count: int, dtype: str) -> Any:
 @cache
 def kernel(dtype: str) -> Any:
     """All functions at once, since compiling takes its time."""
-    lines = [f"def run(steps, times, outs, {', '.join(f'x_{n}, y_{n}, out_{n}' for n in NAMES)}):"]
-    for name in NAMES:
-        args = f"x_{name}[i]" + f", y_{name}[i]" * (name in TWO)
-        lines += ["    for i in range(steps):", f"        out_{name}[i] = {name}_{dtype}({args})"]
-    return numba.build("\n".join(lines) + "\n", [dtype] * (1 + 3 * len(NAMES)))
+    source = kernels.of_many(dtype, {name: 1 + (name in TWO) for name in NAMES})
+    return llvm.build(source, [dtype] * (1 + 3 * len(NAMES)))
 
 
 def computed(dtype: str, x: dict[str, Any], y: dict[str, Any]) -> dict[str, Any]:
@@ -190,51 +189,84 @@ def test_bounded_functions_stay_in_their_bounds(dtype: str) -> None:
         assert drop.min() >= -2 * ULPS, name
 
 
-CONSTANT = """\
-def run(steps, times, outs, x):
-    exponent = {dtype}({value})
-    for i in range(steps):
-        outs[i] = pow_{dtype}(x[i], exponent)
-"""
+def power_of(exponent: float, dtype: str) -> str:
+    def value(x: Expression) -> Expression:
+        return kernels.called("pow", x, Constant(exponent, dtype))
+
+    return kernels.source([dtype, dtype], value)
 
 
 @pytest.mark.parametrize("value", [-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0, 3.0, 4.0])
 def test_powers_that_are_known_are_products_and_roots(value: float) -> None:
-    source = CONSTANT.format(dtype="float64", value=value)
-    _, called, _ = numba._compiled(source, ["float64", "float64"]).split(b"\n", 2)
+    source = power_of(value, "float64")
+    _, called, _ = llvm._compiled(source).split(b"\n", 2)
     assert called == b""  # what is left of the general case would call the C library
     x = np.abs(np.random.default_rng(0).normal(size=100)) + 0.1
     out = np.empty_like(x)
-    numba.build(source, ["float64", "float64"])(100, 1, out, x)
+    llvm.build(source, ["float64", "float64"])(100, 1, out, x)
     forms = {-0.5: 1 / np.sqrt(x), 0.5: np.sqrt(x), 2.0: x * x, 3.0: x * x * x, -2.0: 1 / (x * x)}
     forms |= {-1.0: 1 / x, 0.0: x**0, 1.0: x, 4.0: (x * x) * (x * x)}
     np.testing.assert_array_equal(out, forms[value])
 
 
-def test_whole_powers() -> None:
-    source = CONSTANT.format(dtype="int64", value=3)
-    x, out = np.asarray([-3, 0, 5, 7]), np.empty(4, "int64")
-    numba.build(source, ["int64", "int64"])(4, 1, out, x)
-    assert out.tolist() == [-27, 0, 125, 343]
+WHOLE = {
+    "floor_divide": np.floor_divide,
+    "remainder": np.remainder,
+    "bitwise_left_shift": np.left_shift,
+    "bitwise_right_shift": np.right_shift,
+    "pow": np.power,
+}
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int32", "int64", "uint8", "uint64"])
+@pytest.mark.parametrize("name", WHOLE)
+def test_functions_of_integers(name: str, dtype: str) -> None:
+    """NumPy's, where quotients by 0 are 0 and results wrap around."""
+    limits = np.iinfo(dtype)
+    values = [*range(-7 if limits.min else 0, 8), 31, 63, 64, limits.min, limits.max]
+    x, y = map(np.ravel, np.meshgrid(np.asarray(values, dtype), np.asarray(values, dtype)))
+    if name == "pow":
+        x, y = x[(y >= 0) & (y < 9)], y[(y >= 0) & (y < 9)]
+    elif "shift" in name:
+        x, y = x[(y >= 0) & (y < 64)], y[(y >= 0) & (y < 64)]
+    x, y = np.ascontiguousarray(x), np.ascontiguousarray(y)
+    out = np.empty_like(x)
+    kernels.built([dtype] * 3, lambda x, y: kernels.called(name, x, y))(len(x), 1, out, x, y)
+    with np.errstate(all="ignore"):
+        np.testing.assert_array_equal(out, WHOLE[name](x, y))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", ["floor_divide", "remainder"])
+def test_quotients_rounded_down(name: str, dtype: str) -> None:
+    draw = np.random.default_rng(0).uniform(-9, 9, 40).round(1)
+    values = np.asarray([*draw, 0.0, -0.0, 1.0, -1.0, 0.1, math.inf, -math.inf, math.nan], dtype)
+    x, y = (np.ascontiguousarray(a.ravel()) for a in np.meshgrid(values, values))
+    out = np.empty_like(x)
+    kernels.built([dtype] * 3, lambda x, y: kernels.called(name, x, y))(len(x), 1, out, x, y)
+    with np.errstate(all="ignore"):
+        wanted = WHOLE[name](x, y)
+    np.testing.assert_array_equal(out, wanted)
+    np.testing.assert_array_equal(np.signbit(out[wanted == 0]), np.signbit(wanted[wanted == 0]))
 
 
 def test_a_kernel_gets_the_functions_that_it_calls() -> None:
-    scope = numba._names("v0 = tanh_float32(x0) + pow_int64(i0, i1)\n")
-    ours = {
-        name for name in scope if name.partition("_")[0] in numba_functions.BODIES and "_" in name
-    }
-    assert ours == {"tanh_float32", "pow_int64"}
+    text = llvm_functions.library(["tanh_float32", "pow_int64", "cbrt", "no_such_float64"])
+    heads = [line for line in text.splitlines() if line.startswith("define")]
+    assert [line.split("@")[1].split("(")[0].strip('"') for line in heads] == [
+        "tanh_float32",
+        "pow_int64",
+    ]
 
 
 def test_without_fused_instructions(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(numba_arithmetic, "_has_fma", lambda: False)
-    source = """\
-def run(steps, times, outs, x):
-    for i in range(steps):
-        outs[i] = tan_float64(x[i]) + sin_float64(x[i])
-"""
-    code = numba._compiled(source, ["float64", "float64"])
+    monkeypatch.setattr(llvm_arithmetic, "_has_fma", lambda: False)
+
+    def value(x: Expression) -> Expression:
+        return kernels.called("add", kernels.called("tan", x), kernels.called("sin", x))
+
+    code = llvm._compiled(kernels.source(["float64", "float64"], value))
     x = np.random.default_rng(0).uniform(-1000, 1000, 1000)
     out = np.empty_like(x)
-    numba._Kernel(code, ["float64", "float64"])(1000, 1, out, x)
+    llvm._Kernel(code, ["float64", "float64"])(1000, 1, out, x)
     np.testing.assert_allclose(out, np.tan(x) + np.sin(x), rtol=1e-15, atol=1e-15)

@@ -7,12 +7,11 @@ import pytest
 from backends import Backend
 from tests.engines import Interpreted, InterpretedSerially, assert_engine_agrees
 from tests.programs import Program
-from tests.seeds import fourier, parts, seeds, shown
+from tests.seeds import fourier, parts, seeds, share, shown
 from tinynn.compiler.engines import kind_of
 from tinynn.compiler.train_loop import TrainLoop
 
-# How many programs each library gets; compiling loops or a scan takes seconds.
-SEEDS = {"numpy": 48, "array_api_strict": 12, "torch": 24, "jax": 2, "dpnp": 4, "cupy": 12}
+SEEDS = 48
 LOOPS, INTERPRETED, SCANS = 16, 64, 12
 # What loops have no words for, or the derivatives of it.
 NOT_IN_LOOPS = frozenset(
@@ -29,7 +28,7 @@ NOT_IN_SCANS = NOT_IN_LOOPS | {"prod"}
 def test_programs_train_alike(backend: Backend, engine: str, part: int) -> None:
     if engine == "jit" and backend.repeat is None:
         pytest.skip(f"{backend.name} has no compiler of its own for a whole loop")
-    for seed in seeds(SEEDS.get(backend.name, 12), part):
+    for seed in seeds(share(SEEDS, backend), part):
         program = Program(seed, fourier(backend))
         with shown(program):
             assert assert_engine_agrees(program, backend, kind_of(engine, backend))

@@ -23,6 +23,7 @@ from tinynn.compiler.codegen.language import (
     Combine,
     Comment,
     Constant,
+    Expression,
     Function,
     Index,
     Load,
@@ -33,7 +34,7 @@ from tinynn.compiler.codegen.language import (
     Variable,
     walk,
 )
-from tinynn.compiler.codegen.operations import OPERATIONS, Operation, operation
+from tinynn.compiler.codegen.operations import OPERATIONS, Composed, Operation, operation
 from tinynn.compiler.codegen.renderers import RENDERERS
 from tinynn.compiler.loops import CannotEmit, Loops
 from tinynn.data import Samples
@@ -102,11 +103,14 @@ def test_names_and_comments_that_mean_something_in_a_target() -> None:
 
 # One row an operation.
 
-SIGNBIT = Operation(
-    lambda x: math.copysign(1.0, x) < 0, "copysign(1.0, {0}) < 0", "signbit({0}) != 0"
-)
+
+def SIGNBIT(x: Expression) -> Expression:
+    one, zero = Constant(1.0, x.dtype), Constant(0.0, x.dtype)
+    return operation("less", [operation("copysign", [one, x], x.dtype), zero], "bool")
+
+
 ERF = Operation(math.erf, "erf({0})", "erf({0})", call=True)
-NEW: dict[str, tuple[Operation, Callable[[Any, Any], Any]]] = {
+NEW: dict[str, tuple[Operation | Composed, Callable[[Any, Any], Any]]] = {
     "erf": (ERF, lambda xp, x: special.erf(x)),
     "signbit": (SIGNBIT, lambda xp, x: xp.signbit(x)),
 }
@@ -237,7 +241,7 @@ def test_a_barrier_that_is_missing_shows() -> None:
     assert count == 6
 
     def result(function: Function, seed: int) -> Any:
-        arrays = [loops._room(2), *loops.kept, *data, *loops._memory]
+        arrays = [loops._room(2), *loops.kept, *data, *loops.memory]
         memory = [array.tolist() for array in arrays]
         interpreter.run(function, (1, 2), *memory, seed=seed)
         return memory[:3]

@@ -158,11 +158,11 @@ def test_falling_back_is_announced(backend: Backend) -> None:
 
 
 @pytest.mark.only("numpy")
-def test_numba_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_llvm_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     from backends import numpy as here
 
     monkeypatch.setattr(here, "find_spec", lambda name: None)
-    with pytest.raises(backends.BackendUnavailable, match=r"pip install tinynn-xp\[numba\]"):
+    with pytest.raises(backends.BackendUnavailable, match=r"pip install tinynn-xp\[loops\]"):
         fit(PLAIN, X, LABELS, engine="loops", progress=False)
 
 
@@ -213,7 +213,7 @@ def test_auto_does_without_loops(monkeypatch: pytest.MonkeyPatch) -> None:
     settings: dict[str, Any] = {"epochs": 150, "progress": False}
     calls = fit(PLAIN, X, LABELS, engine="calls", **settings)
     with monkeypatch.context() as patch:
-        patch.setattr(here, "find_spec", lambda name: None)  # without a word about Numba
+        patch.setattr(here, "find_spec", lambda name: None)  # without a word about LLVM
         assert fit(PLAIN, X, LABELS, **settings).history == calls.history
     cannot = Sequential(lambda x: x.__array_namespace__().sort(x, axis=1), Linear(3))
     calls = fit(cannot, X, LABELS, engine="calls", **settings)

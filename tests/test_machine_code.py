@@ -6,58 +6,62 @@ from typing import Any
 import numpy as np
 import pytest
 
-pytest.importorskip("numba", reason="loops are compiled by numba, which is not installed")
+pytest.importorskip("llvmlite", reason="loops are compiled by LLVM, which is not installed")
 
-from backends import numba
+from backends import llvm
+from tests import kernels
+from tinynn.compiler.codegen.language import Constant, Expression
 
-SOURCE = """\
-def run(steps, times, outs, x):
-    for turn in range(times):
-        for first in range(steps):
-            outs[turn * steps + first] = x[first] * {factor}
-"""
+DTYPES = ("float64", "float64")
 
 
-def compiled(factor: int) -> Any:
-    run = numba.build(SOURCE.format(factor=factor), ["float64", "float64"])
-    outs, x = np.zeros(4), np.asarray([1.0, 2.0])
+def multiplied(factor: float) -> str:
+    def value(x: Expression) -> Expression:
+        return kernels.called("multiply", x, Constant(factor, "float64"))
+
+    return kernels.source(DTYPES, value)
+
+
+def compiled(factor: float) -> Any:
+    run = llvm.build(multiplied(factor), DTYPES)
+    outs, x = np.zeros(2), np.asarray([1.0, 2.0])
     run(2, 2, outs, x)
     return outs.tolist()
 
 
 def test_machine_code_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TINYNN_CACHE", str(tmp_path / "new"))
-    assert compiled(2) == [2, 4, 2, 4]
-    assert compiled(3) == [3, 6, 3, 6]  # another source, other code
+    assert compiled(2) == [2, 4]
+    assert compiled(3) == [3, 6]  # another source, other code
     files = sorted((tmp_path / "new").iterdir())
     assert [file.suffix for file in files] == [".o", ".o"]
 
     def refuse(*arguments: Any) -> Any:
         raise AssertionError("compiled again")
 
-    compiler = numba._compiled
-    monkeypatch.setattr(numba, "_compiled", refuse)
-    assert compiled(2) == [2, 4, 2, 4]
-    monkeypatch.setattr(numba, "version", lambda name: "another")
+    compiler = llvm._compiled
+    monkeypatch.setattr(llvm, "_compiled", refuse)
+    assert compiled(2) == [2, 4]
+    monkeypatch.setattr(llvm, "version", lambda name: "another")
     with pytest.raises(AssertionError, match="compiled again"):
         compiled(2)
     monkeypatch.undo()
     monkeypatch.setenv("TINYNN_CACHE", str(tmp_path / "new"))
-    assert compiler is numba._compiled
+    assert compiler is llvm._compiled
     for file in files:  # damaged: the file is not run, but written anew
         file.write_bytes(file.read_bytes()[:-9] + b"123456789")
-    assert compiled(2) == [2, 4, 2, 4]
-    assert compiled(3) == [3, 6, 3, 6]
+    assert compiled(2) == [2, 4]
+    assert compiled(3) == [3, 6]
 
 
 def test_no_place_to_keep_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("TINYNN_CACHE", str(tmp_path / "file"))
-    assert compiled(5) == [5, 10, 5, 10]
+    assert compiled(5) == [5, 10]
 
 
 def test_arrays_of_another_kind_are_refused() -> None:
-    run = numba.build(SOURCE.format(factor=2), ["float64", "float64"])
+    run = llvm.build(multiplied(2), DTYPES)
     with pytest.raises(TypeError, match="contiguous array of float64"):
         run(2, 1, np.zeros(2), np.zeros(2, "float32"))
     with pytest.raises(TypeError, match="contiguous array of float64"):
@@ -65,14 +69,15 @@ def test_arrays_of_another_kind_are_refused() -> None:
 
 
 def test_the_functions_of_kernels_are_a_part_of_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = numba.key(SOURCE, ["float64"])
-    assert numba.key(SOURCE, ["float64"]) == before
+    source = multiplied(2)
+    before = llvm.key(source, DTYPES)
+    assert llvm.key(source, DTYPES) == before
     read = Path.read_text
-    for changed in ("numba", "numba_functions", "numba_arithmetic", "numba_exponential"):
+    for changed in ("llvm", "llvm_functions", "llvm_arithmetic", "llvm_exponential"):
 
         def other(path: Path, *args: Any, at: str = changed, **kwargs: Any) -> str:
             return read(path, *args, **kwargs) + "#" * (path.stem == at)
 
         with monkeypatch.context() as patch:
             patch.setattr(Path, "read_text", other)
-            assert numba.key(SOURCE, ["float64"]) != before, changed
+            assert llvm.key(source, DTYPES) != before, changed

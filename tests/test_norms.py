@@ -240,7 +240,7 @@ def test_compiled_training_is_eager_training_of_numpy(backend: backends.Backend)
 @pytest.mark.only("numpy")
 @pytest.mark.reads_scalars
 def test_files_and_loops(tmp_path: Path) -> None:
-    pytest.importorskip("numba", reason="numba compiles NumPy's loops")
+    pytest.importorskip("llvmlite", reason="LLVM compiles NumPy's loops")
     assert from_config(to_config(NET)) == NET
     small = Sequential(Flatten(), SpectralNorm(Linear(4)), GroupNorm(2))
     x, y = X[:, 0, 0, :], np.tile(Y, 2)

@@ -10,14 +10,13 @@ import backends
 import tinynn
 from backends import Backend
 from tests.programs import ROUNDING, Program, nested
-from tests.seeds import fourier, parts, seeds, shown
+from tests.seeds import fourier, parts, seeds, share, shown
 from tinynn import tree
 from tinynn.trace import namespace
 
-# How many seeds each library gets; compiling JAX's functions and dpnp's kernels takes long.
-SEEDS = {"numpy": 100, "array_api_strict": 12, "torch": 24, "jax": 2, "dpnp": 4, "cupy": 12}
+SEEDS = 100
 # Against JAX itself, 0.6 s of processor time a program and 0.1 s a nesting.
-AGAINST_JAX, NESTINGS_AGAINST_JAX = 48, 80
+AGAINST_JAX, NESTINGS_AGAINST_JAX = 24, 40
 TOLERANCE = 1e-8
 # A program compiles in a quarter of a second instead of two. What XLA makes of it then is wrong
 # now and then (of seed 265 inf, in JAX 0.10.2), or nothing (an FFT that cannot run, of seed 526).
@@ -134,7 +133,7 @@ def assert_alike(found: dict[str, Any], expected: dict[str, Any], rtol: float) -
 @parts
 @with_float64
 def test_programs_agree_with_numpy(backend: Backend, part: int) -> None:
-    for seed in seeds(SEEDS.get(backend.name, 12), part):
+    for seed in seeds(share(SEEDS, backend), part):
         program = Program(seed, fourier(backend))
         with shown(program):
             found = ours(program, backend)
@@ -143,7 +142,7 @@ def test_programs_agree_with_numpy(backend: Backend, part: int) -> None:
 
 @parts
 def test_programs_agree_with_differences_and_loops(part: int) -> None:
-    for seed in seeds(SEEDS["numpy"], part):
+    for seed in seeds(SEEDS, part):
         program = Program(seed)
         with shown(program):
             found = ours(program, backends.get("numpy"))
@@ -216,7 +215,7 @@ def nesting(backend: Backend, seed: int, at: float) -> tuple[str, Any]:
 @parts
 @with_float64
 def test_nestings_agree_with_numpy(backend: Backend, part: int) -> None:
-    for seed in seeds(SEEDS.get(backend.name, 12), part):
+    for seed in seeds(share(SEEDS, backend), part):
         name, found = nesting(backend, seed, 0.7)
         _, expected = nesting(backends.get("numpy"), seed, 0.7)
         with shown(f"nesting {seed}: {name}"):

@@ -21,7 +21,7 @@ from tinynn import tree
 from tinynn.trace import Namespace, plain
 
 # How many calls of each function are drawn; JAX compiles each of them.
-EXAMPLES = {"numpy": 30, "array_api_strict": 15, "torch": 25, "jax": 4, "dpnp": 8}
+EXAMPLES = {"numpy": 30, "array_api_strict": 10, "torch": 12, "jax": 3, "dpnp": 4}
 STEP = 1e-5
 BATCHES = st.tuples(
     st.integers(0, 3),  # how many entries
@@ -30,7 +30,7 @@ BATCHES = st.tuples(
 
 
 def tries(backend: backends.Backend) -> Callable[..., Any]:
-    return settings(max_examples=EXAMPLES.get(backend.name, 20))
+    return settings(max_examples=EXAMPLES.get(backend.name, 8))
 
 
 def can(backend: backends.Backend, call: Call) -> bool:

@@ -184,11 +184,13 @@ def test_in_the_middle_of_an_epoch(
     shuffle: bool,
 ) -> None:
     """The process ends as a checkpoint has been written, at each step in turn."""
+    if backend.repeat is not None and not shuffle:
+        engines = engines[-1:]  # each of the fits below is compiled anew
     x, y = data(backend)
     weights = backend.asarray(np.linspace(0.1, 1.0, ROWS), "float32")
     for engine in engines:
         arguments: dict[str, Any] = {
-            "epochs": 3, "batch_size": 5, "engine": engine, "shuffle": shuffle,
+            "epochs": 2, "batch_size": 5, "engine": engine, "shuffle": shuffle,
             "sample_weight": weights, "checkpoint": tmp_path / engine,
             "every": timedelta(microseconds=1),
         }  # fmt: skip
@@ -202,7 +204,7 @@ def test_in_the_middle_of_an_epoch(
                     break
                 except Stop:
                     pass
-        assert resumes == 3 * 5, "a checkpoint after each of the steps"
+        assert resumes == 2 * 5, "a checkpoint after each of the steps"
         assert_same(model, whole)
 
 

@@ -64,7 +64,7 @@ def test_the_bits_of_rows_in_memory(backend: Backend, engines: list[str], weight
     for engine in engines:
         shared = {"loss": CE, "epochs": 2, "engine": engine}
         if engine == "loops":
-            pytest.importorskip("numba")
+            pytest.importorskip("llvmlite")
         net = PLAIN if weights else NET
         streamed = fit(net, batches_of(parts), **shared)
         memory = fit(

@@ -385,7 +385,7 @@ def test_compiled_training_is_eager_training_of_numpy(backend: backends.Backend)
 @pytest.mark.only("numpy")
 @pytest.mark.reads_scalars
 def test_an_engine_that_cannot_fuse_it_says_so_and_another_runs() -> None:
-    pytest.importorskip("numba", reason="Numba is not installed")
+    pytest.importorskip("llvmlite", reason="llvmlite is not installed")
     host = (IDS, LENGTHS, Y.astype("f4"))
     with pytest.warns(RuntimeWarning, match='engine="calls" instead: .* cannot be written as'):
         found = trained(*host, "loops")

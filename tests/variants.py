@@ -135,6 +135,18 @@ def x64(enabled: bool) -> Callable[[], AbstractContextManager[None]]:
     return setting
 
 
+@cache
+def compile_quickly() -> None:
+    """Let JAX write all its programs in one MLIR context.
+
+    It makes one for every function of every shape, which takes longer than to lower most of them.
+    """
+    from jax._src.interpreters import mlir
+
+    if hasattr(mlir, "make_ir_context"):  # private to JAX: without it, tests only take longer
+        mlir.make_ir_context = cache(mlir.make_ir_context)
+
+
 def two_cuda_devices() -> bool:
     try:
         backends.get("cupy:1")
@@ -158,8 +170,16 @@ CONTRACTS = frozenset(
 DTYPES = frozenset(
     f"tests.{name}"
     for name in """test_backend_functions test_bad_input test_data test_helpers test_initializers
-    test_layers test_namespace test_networks test_parity test_random test_training
-    test_views""".split()
+    test_layers test_namespace test_parity test_random test_training test_views""".split()
+)
+
+# What CuPy's own part does on a device that is not its current one. That tinynn itself makes every
+# array on the device of its arguments is told by array_api_strict-device1, for all of CONTRACTS.
+DEVICES = frozenset(
+    f"tests.{name}"
+    for name in """optim.test_optimizers test_backend_functions test_compiler test_data test_engines
+    test_files test_helpers test_layers test_networks test_random test_scope
+    test_training""".split()
 )
 
 TABLE = (
@@ -175,9 +195,13 @@ TABLE = (
     Variant("dpnp", "dpnp:cpu"),
     Variant("cupy", "cupy:0"),
     # CuPy computes on the current device, cupy:0, if it is not told otherwise.
-    Variant("cupy-device1", "cupy:1", here=two_cuda_devices, modules=CONTRACTS),
+    Variant("cupy-device1", "cupy:1", here=two_cuda_devices, modules=DEVICES),
 )
 DEFAULT = ("numpy", "array_api_strict")
+
+# Libraries that compile every function anew for every shape, or take long for each call. What is
+# alike on all libraries is drawn less often on them: tests/conftest.py, and tests/seeds.py.
+COMPILING = frozenset(("jax", "dpnp", "cupy"))
 
 
 def requested(names: list[str]) -> list[Variant]:

@@ -55,7 +55,7 @@ def test_a_callback_sets_the_rate_under_every_engine(
         by_hand, rate = by_hand - rate * gradient, rate / 2
     for engine in engines:
         if engine == "loops":
-            pytest.importorskip("numba")
+            pytest.importorskip("llvmlite")
         seen.clear()
         shared: dict[str, Any] = {
             "optimizer": SGD(Adjustable(0.25)), "params": params, "loss": "squared_error",

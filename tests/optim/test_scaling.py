@@ -9,8 +9,9 @@ import pytest
 from backends import Backend
 from tests.engines import compiled_by
 from tinynn import tree
+from tinynn.data import Samples
 from tinynn.functional import tanh
-from tinynn.layers import Linear, Sequential
+from tinynn.layers import BatchNorm, Linear, Sequential
 from tinynn.losses import SquaredError
 from tinynn.optim import (
     LBFGS,
@@ -27,6 +28,7 @@ from tinynn.optim import (
 )
 from tinynn.training import fit
 from tinynn.training.many import fit_many
+from tinynn.training.step import TrainingStep
 
 pytestmark = pytest.mark.reads_scalars
 
@@ -170,3 +172,23 @@ def test_errors(backend: Backend) -> None:
     state = chained.init(params)
     with pytest.raises(TypeError, match=r"given loss_scale"):
         chained.update(params, state, params)
+
+
+def test_a_step_left_out_leaves_the_state_of_the_network(backend: Backend) -> None:
+    """Statistics of a batch that overflowed would be infinite, or of a step that was none."""
+    net = Sequential(BatchNorm(), Linear(2))
+    step = TrainingStep(net, SquaredError(), LossScaling(SGD(0.1), start=4.0))
+    x, y = (backend.asarray(a[:4]) for a in (X, Y))
+    carry = step.init(0, Samples(x, y))
+    for factor, moves in ((3e38, False), (1.0, True)):
+        with np.errstate(all="ignore"):
+            new, _ = step(carry, Samples(x * factor, y), None)
+        pairs = [
+            (backend.to_host(a), backend.to_host(b))
+            for part in ("params", "state")
+            for a, b in zip(
+                tree.leaves(getattr(new, part)), tree.leaves(getattr(carry, part)), strict=True
+            )
+        ]
+        assert all(np.isfinite(a).all() for a, _ in pairs)
+        assert any(not np.array_equal(a, b) for a, b in pairs) is moves

@@ -15,18 +15,19 @@ import click
 import backends
 import tinynn
 from tinynn import parallel
-from tinynn.cli import reading, writing
+from tinynn.cli import parts, reading, writing
 from tinynn.cli.explaining import show_step
 from tinynn.cli.options import (
     DEFAULTS,
     backend_option,
     check_out,
     force_option,
+    memory_option,
     opened,
     orders,
     widths,
 )
-from tinynn.tabular import TableError, fit_table, fitting
+from tinynn.tabular import fit_table, fitting
 from tinynn.tabular.table import listed
 from tinynn.training import Run, files
 
@@ -65,7 +66,7 @@ def plain_messages() -> Iterator[None]:
         # Of warnings about numbers those of `fit` are for the user; a library's are not.
         warnings.simplefilter("always", UserWarning)
         warnings.simplefilter("ignore", RuntimeWarning)
-        warnings.filterwarnings("always", message="fit: ", category=RuntimeWarning)
+        warnings.filterwarnings("always", message="fit(_many)?: ", category=RuntimeWarning)
         try:
             yield
         except BrokenPipeError:
@@ -198,6 +199,19 @@ def gain(advice: backends.Advice) -> str:
     help="The fraction of the rows to hold out and score; the same of each class.",
 )
 @click.option(
+    "--networks",
+    type=click.IntRange(1),
+    default=DEFAULTS["networks"],
+    show_default=True,
+    help="How many to train at once, each from a seed of its own; the best is saved.",
+)
+@click.option(
+    "--folds",
+    type=click.IntRange(2),
+    help="Cross-validate: score each network on each fold, trained without it. The model that is "
+    "saved is trained on all rows.",
+)
+@click.option(
     "--class-weight",
     type=click.Choice(["balanced"]),
     help="Let each class count the same in the loss, however many rows it has.",
@@ -217,6 +231,7 @@ def gain(advice: backends.Advice) -> str:
     "--seed", type=click.IntRange(0, 2**31 - 1), default=DEFAULTS["seed"], show_default=True
 )
 @click.option("--no-progress", is_flag=True, help="Show no progress.")
+@memory_option
 @force_option
 def train(
     data: str,
@@ -228,7 +243,10 @@ def train(
     drop: tuple[str, ...],
     id: tuple[str, ...],
     date: dict[str, str],
+    networks: int,
+    folds: int | None,
     no_progress: bool,
+    memory: int,
     force: bool,
     **options: Any,
 ) -> None:
@@ -239,7 +257,8 @@ def train(
     them; cells may be missing. Columns that never change, the index of a data frame and texts that
     differ from row to row are left out, and named. An existing --out is replaced if it is a model,
     and only by a whole new one. After Ctrl-C the model of the last whole epoch is saved, and the
-    exit status is 130.
+    exit status is 130. A .csv, .tsv or .parquet of more than a quarter of --memory is read in
+    parts, over and over; the rows that are held out are then drawn whatever their class.
 
     Started by mpiexec or torchrun, all processes train together, each on its rows of every batch;
     the first one alone prints and writes.
@@ -248,12 +267,17 @@ def train(
     first = communicator is None or communicator.rank == 0
     with others_end_too(communicator):
         check_out(out, data, force, may_replace=is_model)
-        table = reading.read(data)
+        table = parts.opened(data, memory)
         truth = data in reading.TRUTH_TABLES
         target = target or ("out" if truth else None)
         if target is None:
             raise click.UsageError(f"Say --target: which column? {data} has {listed(table.names)}.")
+        if networks > 1 and folds is None and (truth or not validation):
+            raise click.UsageError(
+                "--networks needs rows to compare on: say --folds or --validation."
+            )
         start, interrupted = perf_counter(), interruptions()
+        single = networks == 1 and folds is None
         model = fit_table(
             table,
             target,
@@ -263,7 +287,9 @@ def train(
             dates=date,
             backend=backend,
             progress=False if no_progress else None,
-            callbacks=[] if no_progress or sys.stderr.isatty() else [show_epoch],
+            networks=networks,
+            folds=folds,
+            callbacks=[] if no_progress or not single or sys.stderr.isatty() else [show_epoch],
             communicator=communicator,
             report=click.echo if first else lambda line: None,
             **options,
@@ -289,6 +315,7 @@ def train(
 @click.option("--out", type=click.Path(dir_okay=False), help="Write here, not to the output.")
 @click.option("--id", metavar="COLUMN", help="A column of DATA to put beside the answers.")
 @click.option("--probabilities", is_flag=True, help="Give the probability of every class.")
+@memory_option
 @force_option
 def predict(
     file: str,
@@ -297,32 +324,30 @@ def predict(
     out: str | None,
     id: str | None,
     probabilities: bool,
+    memory: int,
     force: bool,
 ) -> None:
     """Predict each row of DATA, a file or "-", with the model in FILE, as CSV.
 
     DATA needs the columns that the model was trained on; others do not matter. Missing cells and
     categories that training did not meet are counted in a warning. If DATA has the target too, the
-    answers are scored. An existing --out is replaced if it ends in .csv.
+    answers are scored. An existing --out is replaced if it ends in .csv. A large .csv, .tsv or
+    .parquet is read in parts, as `tinynn train` reads it.
     """
     check_out(out, data, force, may_replace=lambda path: path.suffix.lower() == ".csv")
     check_out(out, file, force, may_replace=lambda path: True)
     model = opened(file, backend)
-    table = reading.read(data)
-    answers, labels = writing.answers(model, table, id, probabilities)
+    answers = writing.Answers(model, parts.each(data, memory), id, probabilities)
     if out is None:
-        click.echo(answers, nl=False)
+        for text in answers:
+            click.echo(text, nl=False)
     else:
         files.write(out, answers)
-        click.echo(f"wrote {out} ({len(table)} rows)", err=True)
-    preparation: Any = model.preparation
-    if preparation.target.name in table.names:
-        try:
-            y = preparation.targets(table)
-        except TableError as error:  # the answers are there; not every table knows better
-            click.echo(f"not scored: {error}", err=True)
-        else:
-            click.echo(fitting.score(preparation, labels, y), err=True)
+        click.echo(f"wrote {out} ({answers.rows} rows)", err=True)
+    if answers.unscored:
+        click.echo(answers.unscored, err=True)
+    elif answers.score.count:
+        click.echo(answers.score, err=True)
 
 
 @app.command()

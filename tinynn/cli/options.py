@@ -10,6 +10,7 @@ import click
 
 import backends
 import tinynn
+from tinynn.cli.parts import MEMORY
 from tinynn.data import host
 from tinynn.tabular import fit_table
 
@@ -65,6 +66,14 @@ backend_option = click.option(
     shell_complete=libraries,
     show_default="the host's own library",
     help=f"Where to work: {', '.join(backends.names())}; or with a device, library:device.",
+)
+memory_option = click.option(
+    "--memory",
+    type=click.IntRange(0),
+    default=MEMORY,
+    show_default=True,
+    metavar="MB",
+    help="What a table may take, about: a file of more than a quarter of it is read in parts.",
 )
 force_option = click.option("--force", is_flag=True, help="Replace any file that is there.")
 

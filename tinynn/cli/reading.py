@@ -55,11 +55,16 @@ def read(source: str) -> Table:
         reader, data = _by_ending(source)
     table = reader(name, data)
     if not len(table):
-        raise TableError(
-            f"{name}: expected rows of data, got none below the names of columns. "
-            "To fix it: give a table that has rows."
-        )
+        raise without_rows(name)
     return table
+
+
+def without_rows(name: str) -> TableError:
+    """The error of a table that has names of columns alone."""
+    return TableError(
+        f"{name}: expected rows of data, got none below the names of columns. "
+        "To fix it: give a table that has rows."
+    )
 
 
 def _by_ending(source: str) -> tuple[Callable[[str, bytes], Table], bytes]:
@@ -94,16 +99,39 @@ def _by_content(data: bytes) -> Callable[[str, bytes], Table]:
 
 
 def _csv(name: str, data: bytes) -> Table:
-    data = _utf8(name, data)
-    names, delimiter, header_lines = _header(name, data)
+    return csv_part(name, b"", data, 0)
+
+
+def csv_part(name: str, head: bytes, data: bytes, before: int) -> Table:
+    """The table of some lines of a CSV file.
+
+    Parameters
+    ----------
+    name
+        What messages call it.
+    head
+        The line of names, or lines; empty if they begin `data`.
+    data
+        The lines.
+    before
+        How many lines of the file are before these.
+
+    Raises
+    ------
+    TableError : as `read`
+
+    """
+    data = _utf8(name, head + data, before)
+    names, delimiter, header_lines = header(name, data)
+    skipped = before - header_lines if head else 0
     try:
-        with _errors(name, "a table in CSV"):
+        with errors(name, "a table in CSV"):
             frame = polars.read_csv(data, separator=delimiter, infer_schema=False)
     except TableError:
-        _check_rows(name, data, delimiter, len(names))  # which says in which line
+        _check_rows(name, data, delimiter, len(names), skipped)  # which says in which line
         raise
     if frame.width != len(names):
-        _check_rows(name, data, delimiter, len(names))
+        _check_rows(name, data, delimiter, len(names), skipped)
         raise TableError(
             f"{name}: line 1: expected {len(names)} names of columns, got {frame.width}. "
             "To fix it: look for quotes that are open or out of place."
@@ -115,14 +143,15 @@ def _csv(name: str, data: bytes) -> Table:
     if last.null_count() and frame.width > 1:  # of a row that is short, the last cell is missing
         cells = (len(frame) + 1) * (frame.width - 1)
         if b'"' in data or data.count(delimiter.encode()) != cells:
-            _check_rows(name, data, delimiter, len(names))
+            _check_rows(name, data, delimiter, len(names), skipped)
     lines = data.count(b"\n") + (not data.endswith(b"\n")) - blank
     if lines == len(frame) + header_lines:  # no cell runs over several lines
-        return Table.of(frame, source=name).at("line", header_lines + 1)
-    return Table.of(frame, source=name)
+        return Table.of(frame, source=name).at("line", header_lines + 1 + skipped)
+    table = Table.of(frame, source=name)
+    return table.at(f"after line {before}, row", 0) if before else table
 
 
-def _utf8(name: str, data: bytes) -> bytes:
+def _utf8(name: str, data: bytes, before: int = 0) -> bytes:
     """The bytes of a text as UTF-8 without a byte order mark, its lines ended by line feeds."""
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         try:
@@ -134,7 +163,7 @@ def _utf8(name: str, data: bytes) -> bytes:
             ) from None
     data = data.removeprefix(b"\xef\xbb\xbf")
     if (place := data.find(b"\0")) >= 0:
-        line = data.count(b"\n", 0, place) + 1
+        line = data.count(b"\n", 0, place) + 1 + max(before - 1, 0)
         raise TableError(
             f"{name}: expected text in UTF-8, got a NUL byte in line {line}. To fix it: save the "
             "table as CSV in UTF-8 (a file of another format needs that format's ending)."
@@ -144,7 +173,7 @@ def _utf8(name: str, data: bytes) -> bytes:
     return data
 
 
-def _header(name: str, data: bytes) -> tuple[list[str], str, int]:
+def header(name: str, data: bytes) -> tuple[list[str], str, int]:
     """The names of the columns, what parts them, and how many lines they take."""
     end = data.find(b"\n")
     end = len(data) if end < 0 else end
@@ -171,9 +200,9 @@ def _header(name: str, data: bytes) -> tuple[list[str], str, int]:
     return names, delimiter, reader.line_num
 
 
-def _lines(name: str, data: bytes) -> Iterator[str]:
+def _lines(name: str, data: bytes, skipped: int = 0) -> Iterator[str]:
     """The lines of a text in UTF-8; TableError where it is none."""
-    for number, line in enumerate(io.BytesIO(data), 1):
+    for number, line in enumerate(io.BytesIO(data), 1 + skipped):
         try:
             yield line.decode()
         except UnicodeDecodeError as error:
@@ -183,10 +212,10 @@ def _lines(name: str, data: bytes) -> Iterator[str]:
             ) from None
 
 
-def _check_rows(name: str, data: bytes, delimiter: str, width: int) -> None:
+def _check_rows(name: str, data: bytes, delimiter: str, width: int, skipped: int) -> None:
     """Refuse rows of another length, and quotes out of place, by their line: TableError."""
-    reader = csv.reader(_lines(name, data), delimiter=delimiter, strict=True)
-    line, blank = 1, 0
+    reader = csv.reader(_lines(name, data, skipped), delimiter=delimiter, strict=True)
+    line, blank = 1 + skipped, 0
     try:
         for cells in reader:
             if cells and (blank or len(cells) != width):
@@ -196,7 +225,7 @@ def _check_rows(name: str, data: bytes, delimiter: str, width: int) -> None:
                     f"names, got {got}. To fix it: give every row as many cells."
                 )
             blank = blank or (0 if cells else line)
-            line = reader.line_num + 1
+            line = reader.line_num + 1 + skipped
     except csv.Error as error:
         raise _quotes(name, line, error) from error
 
@@ -217,7 +246,7 @@ def _blank_lines_at_the_end(data: bytes) -> int:
 
 
 @contextmanager
-def _errors(name: str, expected: str) -> Iterator[None]:
+def errors(name: str, expected: str) -> Iterator[None]:
     """Turn errors of polars into one of ours: also its panics, which are no Exceptions."""
     try:
         yield
@@ -232,17 +261,17 @@ def _errors(name: str, expected: str) -> Iterator[None]:
 
 
 def _parquet(name: str, data: bytes) -> Table:
-    with _errors(name, "a Parquet file"):
+    with errors(name, "a Parquet file"):
         return Table.of(polars.read_parquet(io.BytesIO(data)), source=name)
 
 
 def _arrow(name: str, data: bytes) -> Table:
-    with _errors(name, "an Arrow IPC (Feather) file"):
+    with errors(name, "an Arrow IPC (Feather) file"):
         return Table.of(polars.read_ipc(io.BytesIO(data)), source=name)
 
 
 def _json_lines(name: str, data: bytes) -> Table:
-    with _errors(name, "JSON lines, an object a line"):
+    with errors(name, "JSON lines, an object a line"):
         return Table.of(polars.read_ndjson(io.BytesIO(data), infer_schema_length=None), source=name)
 
 

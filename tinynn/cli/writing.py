@@ -3,12 +3,16 @@
 import io
 import sys
 import textwrap
-from typing import Any
+import warnings
+from collections.abc import Iterable, Iterator
+from typing import Any, cast
 
 import click
 import polars
 
 import backends
+from tinynn.tabular.comparing import Score
+from tinynn.tabular.preparation import TablePreparation
 from tinynn.tabular.table import Table, TableError
 from tinynn.tabular.targets import Classes
 from tinynn.training import Model
@@ -16,11 +20,65 @@ from tinynn.training import Model
 _NARROW = 80  # columns of a terminal; the table needs as many
 
 
-def answers(model: Model, table: Table, id: str | None, probabilities: bool) -> tuple[bytes, Any]:
+class Answers:
+    """The model's answers to the parts of a table, one after another: bytes of CSV.
+
+    Attributes
+    ----------
+    rows
+        How many rows were answered for.
+    score
+        The score of the answers where the table has the target too.
+    unscored
+        Why there is none, if a target cannot be read.
+    """
+
+    def __init__(
+        self, model: Model, tables: Iterable[Table], id: str | None, probabilities: bool
+    ) -> None:
+        self.model, self.tables, self.id, self.probabilities = model, tables, id, probabilities
+        self.preparation = cast(TablePreparation, model.preparation)
+        self.score, self.unscored, self.rows = Score(self.preparation), "", 0
+        self._heard: set[str] = set()
+
+    def __iter__(self) -> Iterator[bytes]:
+        for table in self.tables:
+            text, labels = self._answered(table)
+            yield text
+            self.rows += len(table)
+            if self.preparation.target.name in table.names and not self.unscored:
+                try:
+                    self.score.add(labels, self.preparation.targets(table))
+                except TableError as error:  # not every table knows better
+                    self.unscored = f"not scored: {error}"
+
+    def _answered(self, table: Table) -> tuple[bytes, Any]:
+        of_all = self.id, self.probabilities
+        return answers(self.model, table, *of_all, header=not self.rows, note=self._note)
+
+    def _note(self, message: str) -> None:
+        """Warn of each matter of a column once, not in each part."""
+        column, _, matter = message.partition(": ")[2].partition(": ")
+        kind = f"{column} {'hold' if ' cells hold ' in matter else 'lack'}"
+        if kind not in self._heard:
+            self._heard.add(kind)
+            warnings.warn(message, stacklevel=2)
+
+
+def answers(
+    model: Model,
+    table: Table,
+    id: str | None,
+    probabilities: bool,
+    *,
+    header: bool = True,
+    note: Any = None,
+) -> tuple[bytes, Any]:
     """The model's answers to a table as CSV, and as an array: (rows,).
 
     A line has the cell of the column `id`, the answer, and its probability where it is a class;
-    with `probabilities`, that of every class.
+    with `probabilities`, that of every class. The names of the columns come first with `header`,
+    and `note` is called with what a reader may want to know.
     """
     preparation: Any = model.preparation
     target = preparation.target
@@ -38,7 +96,7 @@ def answers(model: Model, table: Table, id: str | None, probabilities: bool) -> 
             "To fix it: leave the option out."
         )
     home = model.backend
-    x = home.asarray(preparation.transform(table))
+    x = home.asarray(preparation.transform(table, note=note))
     outputs = home.to_host(model.outputs(x))
     labels = preparation.decode(outputs)
     columns["prediction"] = labels
@@ -57,7 +115,7 @@ def answers(model: Model, table: Table, id: str | None, probabilities: bool) -> 
         precision = None
     text = io.BytesIO()
     frame = polars.DataFrame(columns)
-    frame.write_csv(text, float_precision=precision)
+    frame.write_csv(text, float_precision=precision, include_header=header)
     return text.getvalue(), labels
 
 

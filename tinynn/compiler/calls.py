@@ -6,13 +6,14 @@ what a careful person would have written by hand. Elsewhere it is the standard's
 """
 
 from collections.abc import Container, Iterable, Mapping
-from dataclasses import dataclass
 from math import isfinite, prod
 from typing import Any
 
 from backends.expressions import OUT, Arg, Kwarg, Ones
 from backends.lowering import OutTemplate, form_of
 from tinynn.compiler import identifiers
+from tinynn.compiler.buffers import Buffer, Value, joined, parts, written_in_place
+from tinynn.compiler.layouts import Order, orders, reshaped
 from tinynn.compiler.liveness import Liveness, Stage, is_view
 from tinynn.compiler.rewrite import RESHAPES, elementwise, is_number, size
 from tinynn.compiler.statements import (
@@ -41,49 +42,6 @@ from tinynn.transforms.graph import (
 
 _PLAIN = (bool, int, str)
 _PREFIXES = {Stage.ONCE: "c", Stage.SERIES: "s", Stage.BATCH: "d", Stage.STEP: "v"}
-
-
-@dataclass(eq=False, repr=False)
-class Buffer(Variable):
-    """An array that is there before the step.
-
-    Attributes
-    ----------
-    dtype : dtype
-        The array's.
-    kept : bool
-        It is never given to another value.
-    anew : bool
-        It is another one in each step.
-    """
-
-    dtype: Any = None
-    kept: bool = False
-    anew: bool = False
-
-
-@dataclass(eq=False)
-class Value:
-    """A value of the graph, as a program has it.
-
-    Attributes
-    ----------
-    variable : Variable
-        The name that it goes by: its buffer, or a view of it.
-    buffer : Buffer, optional
-        The memory that it always is in; None where it is a new object in each step.
-    contiguous : bool
-        A change of shape is another view of it.
-    """
-
-    variable: Variable
-    buffer: Buffer | None = None
-    contiguous: bool = True
-
-    @property
-    def whole(self) -> bool:
-        """True if it is its buffer, not a view of it."""
-        return self.variable is self.buffer
 
 
 class CallEmitter:
@@ -133,7 +91,8 @@ class CallEmitter:
         self.lowering = lowering
         self.loop = bool(kept)
         self._forms: dict[int, tuple[Expression, OutTemplate] | None] = {}
-        fresh = lambda node: self._into(node) is not None  # noqa: E731
+        self._joins = {id(n): parts(n) for n in graph.nodes if lowering and joined(n)}
+        fresh = lambda node: id(node) in self._joins or self._into(node) is not None  # noqa: E731
         self.liveness = Liveness(graph, streams, counters, fresh, self.loop)
         self.names = identifiers.Names(self.lowering.library if self.lowering else None)
         self.statements: dict[Stage, list[Statement]] = {when: [] for when in Stage}
@@ -143,7 +102,9 @@ class CallEmitter:
         }
         self.names.taken.update([buffer.name for buffer in self.collected.values()], reserved)
         self.counters = counters
+        self._orders = orders(graph, lowering)
         self._free: dict[Any, list[Buffer]] = {}
+        self._wholes: dict[int, Buffer] = {}  # of the joined values, from their first part on
         self._targets: dict[int, Buffer] = {}
         self._places: dict[tuple[int, int], Buffer] = {}  # in vectors, by the vector and the start
         self._written: set[int] = set()
@@ -153,6 +114,8 @@ class CallEmitter:
         for node in graph.nodes:
             if node.function is PACK and self.lowering:
                 self._lay_out(node)
+        self._users = graph.users()
+        self._parts = written_in_place(graph, self._joins, self._fits_in)
         for place, node in enumerate(graph.nodes):
             self._node(place, node)
             self._release(place, node)
@@ -189,11 +152,16 @@ class CallEmitter:
             self._bound[name] = Variable(name, getattr(value, "shape", None))
         return self._bound[name]
 
-    def _number(self, value: float, dtype: Any, shape: tuple[int, ...] = ()) -> Variable:
+    def _number(
+        self, value: float, dtype: Any, shape: tuple[int, ...] = (), order: Order = None
+    ) -> Variable:
         """A number as an array, made once: it saves the library a conversion in every call."""
-        array = self.graph.space.xp.full(shape, value, dtype=dtype, device=self.backend.device)
+        lying = shape if order is None else tuple(shape[axis] for axis in order)
+        array = self.graph.space.xp.full(lying, value, dtype=dtype, device=self.backend.device)
+        if order is not None:
+            array = self._ordered(array, order)
         name = identifiers.of_number(value) + ("s" if shape else "")
-        return self._bind(name, array, ("number", repr(value), str(dtype), tuple(shape)))
+        return self._bind(name, array, ("number", repr(value), str(dtype), tuple(shape), order))
 
     def _lay_out(self, node: Node) -> None:
         """A vector for values that lie side by side, each written to its place as it is made."""
@@ -223,13 +191,16 @@ class CallEmitter:
             return None
         if when is not Stage.STEP:
             return self._new(node, when)
-        if is_view(node) and self._hoisted(node):
+        if id(node) in self._wholes:
+            return self._join(node)
+        if is_view(node) and (self._is_written(node) or self._hoisted(node)):
             return None
         form = self._into(node)
         if form is None or (not self.loop and id(node) in self.liveness.outputs):
             return self._new(node, when)
         buffer = self._buffer(place, node, form[1])
-        self.values[id(node)] = Value(buffer, buffer)
+        whole = id(node) not in self._parts
+        self.values[id(node)] = Value(buffer, buffer, whole, buffer.order)
         return self._add(when, Write(self._filled_in(*form, node, buffer), buffer, node))
 
     def _fill_up(self, node: Node) -> None:
@@ -289,11 +260,12 @@ class CallEmitter:
             return False  # a library may give a number, which does not change with its array
         self.operand(node.args[0])
         parent = self.values[id(node.args[0])]
-        if (
-            parent.buffer is None
-            or parent.buffer.anew
-            or (node.name == "reshape" and not parent.contiguous)
-        ):
+        if parent.buffer is None or parent.buffer.anew:
+            return False
+        order = None
+        if node.name in RESHAPES and parent.order is not None:
+            order = reshaped(parent.order, node.args[0].shape, node.shape)
+        if node.name == "reshape" and (not parent.contiguous or (parent.order and not order)):
             return False
         wanted = parent.variable.name + ("_T" if "transpose" in node.name else "")
         if node.function is PART:
@@ -301,7 +273,7 @@ class CallEmitter:
         view = Variable(self.names.new(wanted), node.shape)
         contiguous = parent.contiguous and (node.name in RESHAPES or node.function is PART)
         self._add(Stage.ONCE, Assign(view, self._call(node), node))
-        self.values[id(node)] = Value(view, parent.buffer, contiguous)
+        self.values[id(node)] = Value(view, parent.buffer, contiguous, order)
         return True
 
     def _into(self, node: Node) -> tuple[Expression, OutTemplate] | None:
@@ -328,7 +300,7 @@ class CallEmitter:
             )
             if fits:
                 shape = node.shape if into.broadcast_scalars else ()
-                args.append(self._number(a, dtype, shape))
+                args.append(self._number(a, dtype, shape, out.order if shape else None))
             else:
                 args.append(self.operand(a))
 
@@ -352,15 +324,21 @@ class CallEmitter:
             return target
         if id(node) in self.collected:
             return self.collected[id(node)]
+        if id(node) in self._parts:
+            return self._part(node)
         over = into.may_alias and elementwise(node)
         for a in node.parents if over else ():
             buffer = self._given_up(place, node, a)
             if buffer is not None:
                 return buffer
-        pool = self._free.get((node.shape, node.dtype))
+        return self._unused(node)
+
+    def _unused(self, node: Node) -> Buffer:
+        """Memory that is free, or new."""
+        pool = self._free.get((node.shape, node.dtype, self._orders.get(id(node))))
         if pool:
             return pool.pop()
-        return self._allocated(node, self.names.numbered("t"))
+        return self._allocated(node, self.names.numbered("t"), self._orders.get(id(node)))
 
     def _given_up(self, place: int, node: Node, a: Node) -> Buffer | None:
         """The memory of an argument that is not needed after this call, if the result fits it."""
@@ -368,12 +346,20 @@ class CallEmitter:
         buffer = value.buffer if value and value.whole else None
         if buffer is None or buffer.kept or (a.shape, a.dtype) != (node.shape, node.dtype):
             return None
+        if buffer.order != self._orders.get(id(node)):
+            return None
         return buffer if self.liveness.dies_at(a, place) and self._alone(node, buffer) else None
 
-    def _allocated(self, node: Node, name: str) -> Buffer:
-        array = self.lowering.empty(node.shape, dtype=node.dtype, device=self.backend.device)
+    def _allocated(self, node: Node, name: str, order: Order = None) -> Buffer:
+        shape = node.shape if order is None else tuple(node.shape[axis] for axis in order)
+        array = self.lowering.empty(shape, dtype=node.dtype, device=self.backend.device)
+        array = array if order is None else self._ordered(array, order)
         self.names.bound[name] = array
-        return Buffer(name, tuple(array.shape), array.dtype)
+        return Buffer(name, tuple(array.shape), array.dtype, order=order)
+
+    def _ordered(self, array: Any, order: tuple[int, ...]) -> Any:
+        """An array with its axes in order, of one that has them as they lie in memory."""
+        return self.graph.space.xp.permute_dims(array, tuple(map(order.index, range(len(order)))))
 
     def _alone(self, node: Node, buffer: Buffer) -> bool:
         """True if the call sees this memory only as it is, in no other shape or order."""
@@ -406,7 +392,51 @@ class CallEmitter:
                 continue
             if self.liveness.dies_at(a, place):
                 done.add(buffer)
-                self._free.setdefault((buffer.shape, buffer.dtype), []).append(buffer)
+                key = buffer.shape, buffer.dtype, buffer.order
+                self._free.setdefault(key, []).append(buffer)
+
+    # Values that are joined.
+
+    def _fits_in(self, node: Node, place: int) -> bool:
+        """True if the value can be written where the call at this place joins it with others."""
+        step = self.liveness.when[id(node)] is Stage.STEP
+        whole = self.graph.nodes[place]
+        inside = step and self.liveness.when[id(whole)] is Stage.STEP
+        others = (*self.collected, *self.liveness.outputs, *self._targets)
+        if not inside or id(node) in others or id(whole) in self.liveness.outputs:
+            return False
+        written = elementwise(node) and self._into(node) is not None
+        return written and self.liveness.last[id(node)] <= place
+
+    def _is_written(self, node: Node) -> bool:
+        """True for the shape in which a value is joined that is in its place already."""
+        whole, part = self._parts.get(id(node.args[0]), (None, None))
+        if whole is None or part is None or part.value is not node:
+            return False
+        return self._users[id(node)] == [whole] and sum(a is node for a in whole.args) == 1
+
+    def _part(self, node: Node) -> Buffer:
+        """The place of a part in the memory of what it is joined to."""
+        whole, part = self._parts[id(node)]
+        if id(whole) not in self._wholes:
+            self._wholes[id(whole)] = self._unused(whole)
+        memory = self._wholes[id(whole)]
+        place = Buffer(self.names.new(f"{memory.name}_1"), node.shape, node.dtype, kept=True)
+        self._add(Stage.ONCE, Assign(place, Subscript(memory, part.key)))
+        return place
+
+    def _join(self, node: Node) -> None:
+        """Copy the other parts to those that are in their places."""
+        memory = self._wholes.pop(id(node))
+        self.values[id(node)] = Value(memory, memory, order=memory.order)
+        for part in self._joins[id(node)]:
+            if self._parts.get(id(part.source), (None, None))[1] is not part:
+                axis = len(part.key) - 2
+                key = part.key
+                if part.source is not part.value:
+                    key = (*key[:axis], slice(key[axis], key[axis] + 1), ...)
+                out = Subscript(memory, key)
+                self._add(Stage.STEP, self.copied(self.operand(part.value), out, node))
 
     # The end of a step.
 

@@ -28,7 +28,7 @@ _CALL, _ELEMENT = 0.25e-6, 0.1e-9
 # Of many networks, whose arrays lie in no cache between two calls, an element costs more; and they
 # are compiled when they are expected to gain, not only when they are sure to.
 _ELEMENT_OF_MANY, _EXPECTED = 1e-9, 0.5
-_COMPILING, _COMPILING_CALL = 2.5, 0.06
+_COMPILING, _COMPILING_CALL = 0.4, 0.025
 # Elements, and multiplications of a product: beyond them the work takes longer than the calls, and
 # a library that has several threads for it may be faster.
 _LARGEST, _LARGEST_PRODUCT = 2**18, 2**22
@@ -39,9 +39,12 @@ _SLOWER = {"pow": 1.5e-9, "log2": 0.4e-9, "log10": 0.4e-9}
 def worth_compiling(graph: Graph, steps: int, networks: int = 1) -> bool:
     """True if so many steps of a program take longer in calls than compiling loops does.
 
-    networks: for how many a call acts at once.
-
     It decides from the program's size, not from timing, so that the answer is the same every time.
+
+    Parameters
+    ----------
+    networks
+        For how many a call acts at once.
     """
     calls = [(node, times) for node, times in _calls(graph) if not is_view(node)]
     # Beside a scan there is what is done for all of its steps at once.
@@ -103,12 +106,12 @@ class Loops(TrainLoop):
         launch = {"threads": self.function.threads, "shared_bytes": self.function.shared_bytes}
         dtypes = [each.dtype for each in self.function.arguments]
         with backend.scope():
-            self._function = native.build(
+            self.kernel = native.build(
                 self.source, dtypes, **(launch if native.threads > 1 else {})
             )
         given = 1 + len(graph.inputs) + len(emitter.constants)
         scratch = self.function.arguments[given:]
-        self._memory = [self._zeros(each.size, backend.dtypes()[each.dtype]) for each in scratch]
+        self.memory = [self._zeros(each.size, backend.dtypes()[each.dtype]) for each in scratch]
         self.kept: list[Any] = []
 
     def finished(self, function: Function) -> Function:
@@ -160,7 +163,7 @@ class Loops(TrainLoop):
             constants, outside = self.constants(), self._emitter.constants.values()
             given = zip(map(id, [*self.streams, *outside]), [*data, *constants], strict=True)
             check_indices(self._emitter.work.gathers, dict(given), self.backend.to_host)
-            self._function(steps, times, outs, *self.kept, *data, *constants, *self._memory)
+            self.kernel(steps, times, outs, *self.kept, *data, *constants, *self.memory)
         return outs
 
     def constants(self) -> list[Any]:

@@ -59,8 +59,11 @@ class NetworkLoops(Loops):
     ) -> Any:
         """So many steps of these networks, `times` over: what is wanted of each, (networks, steps).
 
-        data: for each stream its array, or what is to be taken of one, and whether it has an axis
-            of all networks in front; if not, they share it.
+        Parameters
+        ----------
+        data
+            For each stream its array, or what is to be taken of one, and whether it has an axis of
+            all networks in front; if not, they share it.
         """
         for stream, (given, own) in zip(self.streams, data, strict=True):
             _check(given, own, self.networks, (steps, *stream.shape))
@@ -68,12 +71,12 @@ class NetworkLoops(Loops):
             outs = self._empty((self.networks, steps * times), self.wanted.dtype)
             given = [(outs, True), *((array, True) for array in self.kept), *data]
             given += [(array, False) for array in self.constants()]
-            given += [(array, True) for array in self._memory]
+            given += [(array, True) for array in self.memory]
             apart = [
                 0 if isinstance(a, Taken) or not own else prod(a.shape[1:]) for a, own in given
             ]
             arrays = [array for array, _ in given]
-            self._function.each(networks, apart, steps, times, *arrays)  # type: ignore[attr-defined]
+            self.kernel.each(networks, apart, steps, times, *arrays)  # type: ignore[attr-defined]
         return outs
 
 

@@ -29,6 +29,7 @@ from tinynn.compiler.pushed import entries_computed_in_steps, slices_pushed
 from tinynn.compiler.scans import branches_simplified, scans_batched, scans_of
 from tinynn.compiler.target_passes import (
     products,
+    slopes_of_maximum,
     slopes_of_relu,
     sums_of_rows,
     without_logsumexp,
@@ -83,19 +84,23 @@ def applied(graph: Graph, passes: Sequence[Pass]) -> Graph:
 
 def portable() -> list[Pass]:
     """For the standard's own calls, on any library, and for readers of the graph."""
-    return [simplified]
+    return [
+        simplified,  # recorded derivatives hold zeros, ones and the same call twice
+    ]
 
 
 def into_buffers(lowering: Any) -> list[Pass]:
     """For a library that writes results into buffers, as its lowering says."""
     passes: list[Pass] = [
-        simplified,
+        simplified,  # fewer calls, each of which is one of the library
         products,  # sum(a * b) is one call without a buffer
     ]
     if "sign" in lowering.into:
         passes.append(slopes_of_relu)  # no booleans to convert
     if lowering.few_axes:
-        passes.append(sums_of_rows)  # a matrix has them in one product
+        passes.append(slopes_of_maximum)
+        # A matrix has them in one product.
+        passes.append(partial(sums_of_rows, lowering=lowering))
         passes.append(without_rows_of_one)  # broadcasting takes time where nothing is repeated
         passes.append(simplified)  # the reshapes it leaves
     return passes
@@ -109,7 +114,10 @@ def for_library(lowering: Any) -> list[Pass]:
 def into_loops(kept: int, lying: Mapping[int, View] | None = None) -> list[Pass]:
     """For explicit loops over flat memory; the first `kept` inputs live on from step to step.
 
-    lying: how inputs lie in memory, by the id of each; without it each in order.
+    Parameters
+    ----------
+    lying
+        How inputs lie in memory, by the id of each; without it each in order.
     """
     return [
         without_logsumexp,  # single numbers have no reduction of this kind

@@ -3,6 +3,7 @@
 from math import prod
 from typing import Any
 
+from tinynn.compiler.layouts import note
 from tinynn.compiler.passes import is_itself, known
 from tinynn.compiler.rewrite import Builder, elementwise, is_call, rewritten, size
 from tinynn.rules.kinds import axes_of
@@ -89,12 +90,44 @@ def slopes_of_relu(graph: Graph) -> Graph:
     return graph if any(graph.space.kinds[o.dtype] for o in compared) else done
 
 
-def sums_of_rows(graph: Graph) -> Graph:
-    """Sums over all axes but the last as sums over the rows of a matrix: one product with ones."""
+def slopes_of_maximum(graph: Graph) -> Graph:
+    """Of max(a, b) the cotangents of both as products with a mask of floats.
+
+    A library finds `where` by branching, and makes an array of each.
+    """
+    shares: dict[tuple[int, int], Node] = {}  # what `a` gets, by the condition and the cotangent
 
     def visit(node: Node, build: Builder) -> Any:
+        if node.name != "where" or not node.origin.backward or not is_call(node.args[0]):
+            return node
+        mask, first, second = node.args
+        g = second if known(first) == 0 else first
+        if mask.name != "equal" or not is_itself(g, node) or 0 not in (known(first), known(second)):
+            return node
+        a, y = mask.args
+        if not (is_call(y) and y.name == "maximum" and y.args[0] is a and is_itself(y, node)):
+            return node
+        key = id(mask), id(g)
+        if key not in shares:
+            shares[key] = build.call(node, "multiply", g, build.call(node, "equal", a, y))
+        return shares[key] if g is first else build.call(node, "subtract", g, shares[key])
+
+    return rewritten(graph, visit)
+
+
+def sums_of_rows(graph: Graph, lowering: Any = None) -> Graph:
+    """Sums over all axes but the last as sums over the rows of a matrix: one product with ones.
+
+    Not of what `lowering` would have in memory in an order without such rows.
+    """
+    found: dict[int, tuple[int, ...]] = {}
+
+    def visit(node: Node, build: Builder) -> Any:
+        note(node, lowering, found)
         x: Any = node.args[0] if node.args else None
         if node.name != "sum" or not isinstance(x, Node) or x.dtype != node.dtype:
+            return node
+        if id(x) in found:
             return node
         leading = len(x.shape) - 1
         gone = axes_of(node.kwargs.get("axis"), len(x.shape))

@@ -1,6 +1,8 @@
 """Data: trees of arrays and streams of batches, on one backend."""
 
 from .adapter import DataAdapter, to_scalar
+from .blockdataset import BlockDataset
+from .blocks import Blocks, DataError
 from .dataset import (
     ArrayDataset,
     Dataset,
@@ -15,21 +17,33 @@ from .dataset import (
     target_like,
 )
 from .hostdata import columns_of, host, is_dataset
+from .ragged import Bucketed, Ragged
 from .sequences import pad_sequences
+from .sources import CSV, HDF5, NpyFolder, Parquet, Zarr
 from .streams import IndexedDataset, Stream
 
 __all__ = [
+    "CSV",
+    "HDF5",
     "ArrayDataset",
+    "BlockDataset",
+    "Blocks",
+    "Bucketed",
     "DataAdapter",
+    "DataError",
     "Dataset",
     "GivenDataset",
     "IndexedDataset",
+    "NpyFolder",
+    "Parquet",
+    "Ragged",
     "Samples",
     "Slice",
     "Source",
     "SparseDataset",
     "Stream",
     "Subset",
+    "Zarr",
     "columns_of",
     "held_out",
     "held_out_count",

@@ -9,6 +9,7 @@ from tinynn import tree
 from tinynn.data import hostdata
 from tinynn.data.dataset import ArrayDataset, GivenDataset, Samples, Source, SparseDataset
 from tinynn.data.hostdata import backend_at, host
+from tinynn.data.ragged import Ragged, RaggedDataset
 
 _FIRST = 32  # samples of a user's dataset that are looked at
 _ROWS_AT_ONCE = 2**16  # that are looked at for NaN: a mapped file need not be in memory as a whole
@@ -55,6 +56,7 @@ class DataAdapter:
             return DataAdapter(where, backends.get(backend), moves=True)
         if hostdata.is_dataset(x):
             x = Samples(*x.between(0, 1)).x
+        x = x.values if isinstance(x, Ragged) else x
         arrays = [a for a in tree.leaves(x) if backends.is_array(a)] if _is_tree(x) else [x]
         first = next(filter(backends.is_array, arrays), None)
         return DataAdapter(where, host() if first is None else backend_at(f"{where}: X", first))
@@ -72,8 +74,11 @@ class DataAdapter:
         names = {k: prefix + k for k in ("X", "y", "sample_weight")}
         if hostdata.is_dataset(x):
             return self._given(x, y, sample_weight, names["X"])
-        inputs = self.inputs(x, names["X"], columns)
-        if hostdata.is_sparse(inputs):
+        ragged = isinstance(x, Ragged)
+        inputs = self.inputs(x.values if ragged else x, names["X"], columns)
+        if ragged:
+            size = len(x.lengths)
+        elif hostdata.is_sparse(inputs):
             size, dtype = inputs.shape[0], self.target.dtype_name(self.dtype)
         else:
             size = tree.leaves(inputs)[0].shape[0]
@@ -81,11 +86,13 @@ class DataAdapter:
         weights = self.sample_weight(sample_weight, size, names["sample_weight"])
         labels = columns or hostdata.columns_of(x)
         self.check_finite({names["y"]: targets})
-        samples = Samples(targets if hostdata.is_sparse(inputs) else inputs, targets, weights)
+        rest = Samples(targets, targets, weights)
         if hostdata.is_sparse(inputs):
-            return SparseDataset(inputs, dtype, samples, self.target)
+            return SparseDataset(inputs, dtype, rest, self.target)
         self.check_finite({names["X"]: inputs}, labels)
-        return ArrayDataset(samples, self.target)
+        if ragged:
+            return RaggedDataset(x, inputs, rest, self.target)
+        return ArrayDataset(rest._replace(x=inputs), self.target)
 
     def _given(self, dataset: Any, y: Any, sample_weight: Any, name: str) -> Source:
         """A dataset of the user's, whose first samples are checked."""
@@ -119,9 +126,10 @@ class DataAdapter:
     def inputs(self, value: Any, name: str = "X", columns: Sequence[str] = ()) -> Any:
         """X: a tree of arrays (samples, ...), or a sparse matrix, which is left as it is.
 
-        Floats get one dtype; integers and booleans stay what they are.
+        Floats get one dtype; integers and booleans stay what they are. `Ragged` is padded.
         """
         at = f"{self.where}: {name}"
+        value = value.padded() if isinstance(value, Ragged) else value
         if hostdata.is_sparse(value):
             _check_filled(at, value.shape)
             self.dtype = self.dtype or self._sparse_dtype(value, name)

@@ -295,9 +295,13 @@ def held_out(
         Where the samples are.
     """
     count, few = dataset.size, held_out_count(dataset.size, fraction)
-    if key is None:
-        return Slice(dataset, 0, count - few), Slice(dataset, count - few, count)
     xp = backend.xp
+    part: Any = getattr(dataset, "part", None)  # of datasets that have parts of their own
+    if key is None and part is None:
+        return Slice(dataset, 0, count - few), Slice(dataset, count - few, count)
+    if key is None:
+        order = xp.arange(count, device=backend.device)
+        return part(order[: count - few]), part(order[count - few :])
     order = random.permutation(key, count)
     if classes is not None:  # sorted by class, at random within it, then every so-manieth
         labels = xp.take(classes, order)
@@ -307,6 +311,8 @@ def held_out(
     chosen = {int((i + 0.5) * count / few) for i in range(few)}
     places = [sorted(chosen), [i for i in range(count) if i not in chosen]]
     held, kept = (xp.sort(xp.take(order, backend.asarray(p, order.dtype))) for p in places)
+    if part is not None:
+        return part(kept), part(held)
     return Subset(dataset, kept, backend), Subset(dataset, held, backend)
 
 

@@ -5,6 +5,7 @@ from operator import index
 from typing import Any
 
 import backends
+from backends import Backend
 from tinynn.data.dataset import Array
 from tinynn.data.hostdata import host
 
@@ -41,12 +42,7 @@ def pad_sequences(
     >>> x.tolist(), lengths.tolist()
     ([[1, 2, 3], [4, 0, 0]], [3, 1])
     """
-    if not len(sequences):
-        raise ValueError("pad_sequences: expected one sequence or more, got none")
-    given = [a if backends.is_array(a) else _array(i, a) for i, a in enumerate(sequences)]
-    backend = backends.of(*given)
-    like = next((a for a in given if a.ndim and a.shape[0]), given[0])
-    lengths = [_checked(i, a, like) for i, a in enumerate(given)]
+    backend, given, lengths, empty = given_sequences("pad_sequences", sequences)
     longest = max(range(len(lengths)), key=lengths.__getitem__)
     steps = lengths[longest] if length is None else index(length)
     if lengths[longest] > steps:
@@ -54,27 +50,43 @@ def pad_sequences(
             f"pad_sequences: sequence {longest}: expected {steps} steps at most, got "
             f"{lengths[longest]}. To fix it: cut it, or give another length="
         )
-    xp, tail = backend.xp, tuple(like.shape[1:])
+    xp, tail = backend.xp, tuple(empty.shape[1:])
     with backend.scope():
         rest = [
-            xp.full((steps - n, *tail), value, dtype=like.dtype, device=backend.device)
+            xp.full((steps - n, *tail), value, dtype=empty.dtype, device=backend.device)
             for n in lengths
         ]
         rows = [xp.concat([a, b]) if n else b for a, b, n in zip(given, rest, lengths, strict=True)]
         return xp.stack(rows), backend.asarray(lengths, dtype="int32")
 
 
-def _array(number: int, sequence: Any) -> Array:
+def given_sequences(
+    where: str, sequences: Sequence[Any]
+) -> tuple[Backend, list[Array], list[int], Array]:
+    """The backend of sequences, they as arrays, their lengths, and one like them of no step.
+
+    Raises ValueError, which begins with `where`, if there are none, or if they are not alike.
+    """
+    if not len(sequences):
+        raise ValueError(f"{where}: expected one sequence or more, got none")
+    given = [a if backends.is_array(a) else _array(where, i, a) for i, a in enumerate(sequences)]
+    backend = backends.of(*given)
+    like = next((a for a in given if a.ndim and a.shape[0]), given[0])
+    lengths = [_checked(where, i, a, like) for i, a in enumerate(given)]
+    return backend, given, lengths, like[:0, ...]
+
+
+def _array(where: str, number: int, sequence: Any) -> Array:
     try:
         return host().asarray(sequence)
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"pad_sequences: sequence {number}: expected an array or a list of numbers, got "
+            f"{where}: sequence {number}: expected an array or a list of numbers, got "
             f"{type(sequence).__name__}. To fix it: encode text and categories as numbers"
         ) from error
 
 
-def _checked(number: int, a: Array, like: Array) -> int:
+def _checked(where: str, number: int, a: Array, like: Array) -> int:
     """The number of steps."""
     none = a.ndim == 1 and not a.shape[0]  # of a dtype and a width that nobody can tell
     alike = tuple(a.shape[1:]) == tuple(like.shape[1:]) and a.dtype == like.dtype
@@ -82,7 +94,7 @@ def _checked(number: int, a: Array, like: Array) -> int:
         return int(a.shape[0])
     expected = ", ".join(["time", *map(str, like.shape[1:])])
     raise ValueError(
-        f"pad_sequences: sequence {number}: expected shape ({expected}) and {like.dtype}, as the "
+        f"{where}: sequence {number}: expected shape ({expected}) and {like.dtype}, as the "
         f"others, got {tuple(a.shape)} and {a.dtype}. To fix it: give sequences that differ in "
         "length alone"
     )

@@ -9,6 +9,8 @@ from typing import Any
 import backends
 from tinynn import tree
 from tinynn.data.adapter import DataAdapter
+from tinynn.data.blockdataset import BlockDataset
+from tinynn.data.blocks import Blocks
 from tinynn.data.dataset import Array, Samples, Tree
 
 _OF_DATA = ("dtype", "columns", "column_names", "to_pylist", "toarray", "tocsr", "forward")
@@ -133,6 +135,11 @@ class Stream:
         return Stream(passes, adapter, first)
 
     @property
+    def at(self) -> str:
+        """The beginning of messages."""
+        return self.passes.at
+
+    @property
     def targets(self) -> Tree:
         """y of the first batch."""
         return self.first.y
@@ -250,15 +257,21 @@ class IndexedDataset:
 
 
 def dataset_of(adapter: DataAdapter, x: Any, y: Any, sample_weight: Any, **names: Any) -> Any:
-    """The dataset of X, y and weights, or the stream of `Passes`."""
-    if not isinstance(x, Passes):
+    """The dataset of X, y and weights, of blocks, or the stream of `Passes`."""
+    if not isinstance(x, Passes | Blocks):
         return adapter.dataset(x, y, sample_weight, **names)
+    at = x.at if isinstance(x, Passes) else f"{adapter.where}: {names.get('prefix', '')}X"
     if y is not None or sample_weight is not None:
+        what = "batches" if isinstance(x, Passes) else "blocks"
         raise ValueError(
-            f"{x.at}: expected batches to bring targets and weights themselves, got "
+            f"{at}: expected {what} to bring targets and weights themselves, got "
             f"{'y' if y is not None else 'sample_weight'} beside them. To fix it: leave that out"
         )
-    return Stream.of(x, adapter)
+    if isinstance(x, Passes):
+        return Stream.of(x, adapter)
+    dataset = BlockDataset(at, x, adapter.target, adapter.dtype)
+    adapter.dtype = dataset.dtype
+    return dataset
 
 
 def brought(batch: Any, adapter: DataAdapter, check: bool) -> Samples:

@@ -409,4 +409,7 @@ def log_softmax(x: Array, axis: int = -1) -> Array:
     >>> log_softmax(np.asarray([[0.0, 1000.0]])).tolist()
     [[-1000.0, 0.0]]
     """
+    xp = namespace(x)
+    # Shifted first: beside a large maximum the logarithm of the sum would lose its digits.
+    x = xp.subtract(x, xp.max(special.stop_gradient(x), axis=axis, keepdims=True))
     return x - special.logsumexp(x, axis=axis, keepdims=True)

@@ -3,6 +3,7 @@
 from typing import Any, TypeAlias
 
 from backends import random, scoped
+from tinynn.rules.special import stop_gradient
 from tinynn.trace import backend_of, namespace
 from tinynn.trace.scopes import composite
 
@@ -43,7 +44,7 @@ def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
 
 @composite
 @scoped
-def dropout(x: Array, rate: float, key: Array, first_row: int | None = None) -> Array:
+def dropout(x: Array, rate: Any, key: Array, first_row: int | None = None) -> Array:
     """Each entry of x set to 0 with probability `rate`, the rest scaled by 1 / (1 - rate).
 
     Source: Srivastava et al. 2014, in its "inverted" form.
@@ -53,7 +54,8 @@ def dropout(x: Array, rate: float, key: Array, first_row: int | None = None) -> 
     x
         (batch, ...) floats.
     rate
-        The probability of a 0, at least 0 and below 1.
+        The probability of a 0, at least 0 and below 1: a number, or a 0-d array of floats, which
+        is not differentiated by.
     key
         (2,) of `backends.random`, on the device of x. The same key drops the same entries
         everywhere.
@@ -68,14 +70,28 @@ def dropout(x: Array, rate: float, key: Array, first_row: int | None = None) -> 
     >>> sorted(set(dropout(np.ones(100), 0.5, key).tolist()))
     [0.0, 2.0]
     """
-    if hasattr(rate, "dtype"):
-        raise TypeError(
-            "dropout: expected a number as rate, which is compared with random bits exactly, got "
-            "an array. To fix it: give a number"
-        )
-    xp = namespace(x)
-    keep = random.bernoulli(key, 1.0 - rate, tuple(x.shape), first_row)
-    return xp.multiply(x, xp.astype(keep, x.dtype) / (1.0 - rate))
+    xp, shape = namespace(x, key), tuple(x.shape)
+    if not hasattr(rate, "dtype"):
+        keep = random.bernoulli(key, 1.0 - rate, shape, first_row)
+        return xp.multiply(x, xp.astype(keep, x.dtype) / (1.0 - rate))
+    kept = stop_gradient(1.0 - rate)
+    xp = namespace(x, key, kept)
+    keep = _below(random.bits(key, shape, first_row), kept)
+    return xp.multiply(x, xp.astype(keep, x.dtype) / xp.astype(kept, x.dtype))
+
+
+def _below(words: Array, p: Array) -> Array:
+    """True where a random word, as a number from 0 to 1, lies below p: exact in every dtype of p.
+
+    Words and p are compared by their upper and lower 16 bits, which float32 holds in full.
+    """
+    xp = namespace(words, p)
+    scaled = p * 2.0**16
+    upper = xp.floor(scaled)
+    lower = xp.astype(xp.round((scaled - upper) * 2.0**16), xp.int32)
+    above = xp.astype(upper, xp.int32) - 2**15  # as the upper half of a word with its sign
+    high, low = words >> 16, words & 0xFFFF
+    return xp.logical_or(high < above, xp.logical_and(high == above, low < lower))
 
 
 @composite

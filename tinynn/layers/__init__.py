@@ -10,7 +10,7 @@ from typing import Any
 from tinynn import config, functional, initializers
 from tinynn.functional.errors import DtypeError, InputError, ShapeError
 
-from .activations import PReLU
+from .activations import PReLU, Temperature
 from .augmentation import Cutout, GaussianNoise, RandomCrop, RandomFlip, RandomShift
 from .base import Layer
 from .containers import Concatenate, Lambda, Parallel, Residual, Sequential
@@ -32,6 +32,7 @@ from .sequences import (
     MultiHeadAttention,
     PositionEmbedding,
     SinusoidalEncoding,
+    Stacked,
     TransformerDecoderBlock,
     TransformerEncoderBlock,
 )
@@ -115,6 +116,8 @@ __all__ = [
     "SinusoidalEncoding",
     "SpectralNorm",
     "SqueezeExcite",
+    "Stacked",
+    "Temperature",
     "TransformerDecoderBlock",
     "TransformerEncoderBlock",
     "Upsample",

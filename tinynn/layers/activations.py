@@ -59,3 +59,32 @@ class PReLU(Layer):
         if first:
             weight = namespace(weight).reshape(weight, (width, *(1,) * (x.ndim - 2)))
         return functional.leaky_relu(scope.as_float(x), weight)
+
+
+@dataclass(frozen=True)
+class Temperature(Layer):
+    """Divide the input by a number, such as `Model.with_temperature` finds. No parameters.
+
+    Parameters
+    ----------
+    value
+        The number, above 0: above 1 makes the probabilities of logits less sure.
+
+    References
+    ----------
+    Guo et al. 2017, "On Calibration of Modern Neural Networks", ICML.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> Temperature(2.0)({}, np.ones((1, 2))).tolist()
+    [[0.5, 0.5]]
+    """
+
+    value: float
+
+    def __post_init__(self) -> None:
+        require(self, "value", lambda value: value > 0.0, "a number above 0")
+
+    def forward(self, scope: Scope, x: Array) -> Array:
+        return x * (1.0 / self.value)

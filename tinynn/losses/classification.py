@@ -115,9 +115,13 @@ class OfLabels(_Classification):
         off, on = (1.0, 1.0) if self.class_weight is None else self.by_class(prediction)
         xp = namespace(prediction, soft)
         return xp.add(
-            xp.multiply(on * soft, self.cost(-prediction)),
-            xp.multiply(off * (1.0 - soft), self.cost(prediction)),
+            self.part(on * soft, self.cost(-prediction)),
+            self.part(off * (1.0 - soft), self.cost(prediction)),
         )
+
+    def part(self, share: Array, cost: Array) -> Array:
+        """The part of a value that a share of the target has in it."""
+        return namespace(share, cost).multiply(share, cost)
 
     def entry_weights(self, prediction: Array, target: Array) -> Array | None:
         if self.class_weight is None:
@@ -176,6 +180,8 @@ class BinaryCrossEntropy(OfLabels):
     0.346574
     """
 
+    convex = True
+
     _: KW_ONLY
     label_smoothing: float = 0.0
 
@@ -222,14 +228,22 @@ class OfOneClass(_Classification):
 
     def values(self, prediction: Array, target: Array) -> Array:
         scores = self.scores(prediction)
-        soft = self.shares(scores, target)
         smoothing = getattr(self, "label_smoothing", 0.0)
+        if target.ndim < scores.ndim and not smoothing and self.class_weight is None:
+            require_integers(self, target)
+            backend = backend_of(scores)
+            hit = one_hot(target, scores.shape[-1], backend.xp.bool)
+            xp = namespace(scores, hit)
+            return -xp.sum(xp.where(hit, scores, xp.zeros_like(scores)), axis=-1)
+        soft = self.shares(scores, target)
         if smoothing:
             soft = soft * (1.0 - smoothing) + smoothing / scores.shape[-1]
         if self.class_weight is not None:
             weights = self._weights(scores)
             soft = namespace(soft, weights).multiply(soft, weights)
         xp = namespace(scores, soft)
+        # A class with no share adds nothing, however impossible it is: 0 * inf is no number.
+        scores = xp.where(xp.equal(soft, 0.0), xp.zeros_like(scores), scores)
         return -xp.sum(xp.multiply(scores, soft), axis=-1)
 
     def shares(self, prediction: Array, target: Array) -> Array:
@@ -350,6 +364,8 @@ class SoftmaxCrossEntropy(OfSoftmax):
     >>> loss(np.zeros((2, 4)), np.asarray([0, 3])).round(6).tolist()
     1.386294
     """
+
+    convex = True
 
     _: KW_ONLY
     label_smoothing: float = 0.0

@@ -45,6 +45,8 @@ class BinaryFocal(BinaryCrossEntropy):
     [0.173287, 6e-06]
     """
 
+    convex = False
+
     gamma: float = 2.0
 
     def __post_init__(self) -> None:
@@ -86,6 +88,8 @@ class SoftmaxFocal(SoftmaxCrossEntropy):
     >>> loss(np.zeros((2, 4)), np.asarray([0, 3])).round(6).tolist()
     0.779791
     """
+
+    convex = False
 
     gamma: float = 2.0
 
@@ -171,6 +175,12 @@ class SquaredHinge(Hinge):
     def cost(self, prediction: Array) -> Array:
         hinge = super().cost(prediction)
         return hinge * hinge
+
+    def part(self, share: Array, cost: Array) -> Array:
+        # The square of the other answer's hinge may overflow: 0 * inf is no number.
+        xp = namespace(share, cost)
+        cost = xp.where(xp.equal(share, 0.0), xp.zeros_like(cost), cost)
+        return xp.multiply(share, cost)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from tinynn.functional import one_hot
 from tinynn.losses.base import Loss, match_rows
 from tinynn.metrics.base import Array, Collected, State, in_dtype, ratio
 from tinynn.metrics.classification import OfClasses
-from tinynn.trace import namespace
+from tinynn.trace import is_readable, namespace
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,29 @@ class _Ranking(Collected, OfClasses):
     loss: Loss | None = None
 
     by_threshold: ClassVar[bool] = False
+
+    def __call__(
+        self, prediction: Array, target: Array, sample_weight: Array | None = None
+    ) -> Array:
+        """The number for these samples; NaN has no place in the order, and is an error.
+
+        Parameters
+        ----------
+        prediction : (batch, ...)
+        target
+            As the metric documents.
+        sample_weight : (batch,)
+            One for each sample.
+        """
+        number = super().__call__(prediction, target, sample_weight)
+        if is_readable(number):
+            xp = namespace(prediction)
+            if bool(xp.any(xp.isnan(prediction))):
+                raise ValueError(
+                    f"{self}: expected scores that can be put in order, got NaN among them. To fix "
+                    "it: look for what made it, in the data or in a training that diverged"
+                )
+        return number
 
     def prepare(self, loss: Any, prediction: Array, target: Array) -> Self:
         told = self
@@ -73,7 +96,9 @@ class _Ranking(Collected, OfClasses):
         ]
         values = xp.stack([ratio(*part) for part in parts])
         known = xp.stack([xp.astype(whole > 0, whole.dtype) for _, whole in parts])
-        return ratio(xp.sum(values * known), xp.sum(known))
+        number = ratio(xp.sum(values * known), xp.sum(known))
+        # Where nobody can raise an error, NaN among the scores is NaN, and no place in the order.
+        return number + xp.sum(xp.where(xp.isnan(scores), scores, xp.zeros_like(scores)))
 
 
 @dataclass(frozen=True)

@@ -62,13 +62,24 @@ def _softmax(node: Node) -> Fused | None:
 
 
 def _log_softmax(node: Node) -> Fused | None:
-    """x - logsumexp(x)."""
+    """z - logsumexp(z), where z = x - max(x)."""
     if not _is(node, "subtract") or not _is(node.args[1], "logsumexp"):
         return None
-    x, total = node.args
-    if total.args[0] is not x or not _along_one_axis(total):
+    shifted, total = node.args
+    if total.args[0] is not shifted or not _along_one_axis(total):
         return None
-    return _one("LogSoftmax", (x,), {"axis": total.kwargs["axis"]})
+    x, axis = _before_shift(shifted), total.kwargs["axis"]
+    return _one("LogSoftmax", (shifted if x is None else x,), {"axis": axis})
+
+
+def _before_shift(node: Node) -> Node | None:
+    """The x of x - max(x)."""
+    if not _is(node, "subtract") or not _is(node.args[1], "max"):
+        return None
+    x, most = node.args
+    of = most.args[0]
+    of = of.args[0] if _is(of, "stop_gradient") else of
+    return x if of is x else None
 
 
 def _softplus(node: Node) -> Fused | None:

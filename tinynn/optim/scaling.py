@@ -22,8 +22,8 @@ class LossScaling(Optimizer):
     Gradients below 6e-8 are 0 in float16. The step of training multiplies the loss by a number
     before it is differentiated, and divides the gradients, which have the wide dtype of the
     parameters, by it. Where one of them is not finite, the number was too large: the step is left
-    out, its state too, and the number divided by `factor`, down to 1 at least. After `interval`
-    steps without that, it is multiplied by it, up to 2**127 at most.
+    out, its state and the network's too, and the number divided by `factor`, down to 1 at least.
+    After `interval` steps without that, it is multiplied by it, up to 2**127 at most.
 
     Parameters
     ----------
@@ -88,7 +88,7 @@ class LossScaling(Optimizer):
         own = _own_state(self, state, "optimizer")
         structure = tree.flatten(params)[1]
         given = column(self, {"gradients": gradients}, "gradients", structure)
-        finite = _finite(given)
+        finite = all_finite(given)
         # All of it is computed in every call, since a device does not wait for a host to decide.
         sound = [namespace(finite, g).where(finite, g, namespace(g).zeros_like(g)) for g in given]
         moved, after = self.optimizer.update(structure.unflatten(sound), own, params, **extras)
@@ -112,7 +112,7 @@ class LossScaling(Optimizer):
         }
 
 
-def _finite(arrays: list[Any]) -> Any:
+def all_finite(arrays: list[Any]) -> Any:
     """True, 0-d, if all elements of all arrays are finite."""
     xp = namespace(*arrays)
     result = xp.all(xp.isfinite(arrays[0]))

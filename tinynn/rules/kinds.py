@@ -149,6 +149,13 @@ class Constant(Rule):
 
 CONSTANT = Constant()
 
+#: The functions of C that a row may name, with the number of their arguments: every compiled target
+#: has them, and the standard has not.
+C_FUNCTIONS = {
+    **dict.fromkeys(("cbrt", "erfc", "exp2", "lgamma", "tgamma"), 1),
+    **dict.fromkeys(("fdim", "fmod"), 2),
+}
+
 
 def rule_of(function: Any) -> "Rule | None":
     """The rule of a function: looked up once, and kept with it."""

@@ -9,10 +9,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from tinynn.tabular.fitting import TrainingDiverged, fit_table
+from tinynn.tabular.parts import Parts
 from tinynn.tabular.preparation import TablePreparation
 from tinynn.tabular.table import Table, TableError
 
 __all__ = [
+    "Parts",
     "Table",
     "TableError",
     "TablePreparation",

@@ -236,14 +236,17 @@ def factors(table: Table, name: str) -> Factors:
 
 
 @_remembered
-def labels(table: Table, name: str) -> Factors:
-    """A column of any type as texts: whole numbers without a point, booleans in small letters."""
+def labels(table: Table, name: str, booleans: bool | None = None) -> Factors:
+    """A column of any type as texts: whole numbers without a point, booleans in small letters.
+
+    `booleans` says whether the texts true and false are booleans; None: if there are no others.
+    """
     kind = kind_of(table, name)
     if kind == "number" and not table.column(name).dtype.is_integer():
         return _factors_of_numbers(floats(table, name))
     found = factors(table, name)
     small = [text.lower() for text in found.names]
-    if kind == "boolean" or set(small) <= BOOLEANS:
+    if kind == "boolean" or (set(small) <= BOOLEANS if booleans is None else booleans):
         return renamed(found, small)
     return found
 

@@ -166,9 +166,7 @@ class Category:
 
     def codes(self, table: Table, note: Note) -> Any:
         """The index of each row's category, (rows,); -1 where it is missing or unknown."""
-        found = cells.labels(table, self.name)
-        if set(self.categories) <= cells.BOOLEANS:
-            found = cells.renamed(found, [name.lower() for name in found.names])
+        found = cells.labels(table, self.name, set(self.categories) <= cells.BOOLEANS)
         known = {name: code for code, name in enumerate(self.categories)}
         home = host()
         to = home.asarray([*(known.get(name, -1) for name in found.names), -1], home.xp.int32)

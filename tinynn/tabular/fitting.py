@@ -9,17 +9,21 @@ from typing import Any
 import backends
 from backends import Backend, random
 from tinynn import losses
-from tinynn.data import host
+from tinynn.data import Blocks, host
+from tinynn.data.blocks import Part
 from tinynn.functional import log_softmax, relu
 from tinynn.layers import Dropout, Linear, Sequential
 from tinynn.optim import Adam
 from tinynn.tabular.cells import writable
 from tinynn.tabular.columns import Scale
+from tinynn.tabular.comparing import Score, compared, score
 from tinynn.tabular.inference import Options, fit_target
+from tinynn.tabular.parts import Parts, TableBlocks, is_parts
 from tinynn.tabular.preparation import TablePreparation, described
+from tinynn.tabular.streaming import fit_parts, survey, target_of
 from tinynn.tabular.table import Table, TableError
 from tinynn.tabular.targets import Classes, Quantity
-from tinynn.training import Model, fit
+from tinynn.training import Model, fit, fit_many
 
 # The losses, each with what makes probabilities of a network's outputs; "identity" for numbers.
 LOSSES = {
@@ -61,6 +65,8 @@ def fit_table(
     drop: Collection[str] = (),
     dates: Mapping[str, str] | None = None,
     decimal: str | None = None,
+    networks: int = 1,
+    folds: int | None = None,
     seed: int = 0,
     backend: str | Backend | None = None,
     progress: bool | None = None,
@@ -78,7 +84,8 @@ def fit_table(
     Parameters
     ----------
     data
-        A data frame (pandas, polars, pyarrow or another that narwhals knows), or a dict of columns.
+        A data frame (pandas, polars, pyarrow or another that narwhals knows), or a dict of columns;
+        or a table in parts, see `tinynn.tabular.Parts`, of which a few are in memory at a time.
     target
         The column to predict. Texts, booleans and few whole numbers are classes, others are
         numbers; rows in which it is missing are left out.
@@ -102,6 +109,13 @@ def fit_table(
         The fraction of the rows to hold out and score; the same of each class.
     categories, drop, dates, decimal
         See `TablePreparation.fit`.
+    networks
+        How many to train at once, from one seed after another. The one of the lowest loss on the
+        rows that are held out is returned, and a table of the scores is reported.
+    folds
+        Cross-validation in place of `validation`: each network is trained once without each fold
+        and scored on it, with columns standardised as all rows have them; then one network is
+        trained on all rows, and returned.
     backend
         Where to train; None is the host's own library.
     report
@@ -123,45 +137,155 @@ def fit_table(
     >>> model.predict({"x": [0.0, 1.0]})
     array(['low', 'high'], dtype='<U4')
     """
-    table = Table.of(data)
     options = Options(categories, drop, dates or {}, decimal)
-    options.check(table, target)
     if loss is not None and loss not in LOSSES:
         raise ValueError(f"fit_table: loss: expected one of {', '.join(LOSSES)}, got {loss!r}")
     if not 0 <= validation < 1:
         raise ValueError(
             f"fit_table: validation: expected a fraction from 0 to below 1, got {validation!r}"
         )
-    loss, preparation, X, y, count = _prepared(
-        table, target, options, loss, validation, seed, report
-    )
-    answer = preparation.target
+    _check_networks(networks, folds, validation, callbacks)
+    validation = validation if folds is None else 0.0
     home = host() if backend is None else backends.get(backend)
-    weights = _weights(answer, y[:count], class_weight)
-    training = home.asarray(X[:count, :]), home.asarray(y[:count])
-    held = (home.asarray(X[count:, :]), home.asarray(y[count:])) if len(y) > count else None
-    model = fit(
-        _network(answer, loss, hidden, dropout) if net is None else net,
-        *training,
-        loss=_loss(loss, label_smoothing),
-        optimizer=Adam(learning_rate),
-        epochs=default_epochs(count, batch_size) if epochs is None else epochs,
-        batch_size=batch_size,
+    inputs: Any
+    held: Any
+    if large := is_parts(data):
+        _check_single(networks, folds)
+        loss, preparation, inputs, held = _prepared_parts(
+            data, target, options, loss, class_weight, validation, seed, report
+        )
+        targets, weights, count = None, None, sum(inputs.sizes)
+    else:
+        loss, preparation, X, y, count = _prepared(
+            Table.of(data), target, options, loss, validation, seed, report
+        )
+        weights = _weights(preparation.target, y[:count], class_weight)
+        inputs, targets = home.asarray(X[:count, :]), home.asarray(y[:count])
+        held = (home.asarray(X[count:, :]), home.asarray(y[count:])) if len(y) > count else None
+    answer = preparation.target
+    given: dict[str, Any] = {
+        "loss": _loss(loss, label_smoothing),
+        "optimizer": Adam(learning_rate),
+        "epochs": default_epochs(count, batch_size) if epochs is None else epochs,
+        "batch_size": batch_size,
+        "metrics": ["accuracy" if isinstance(answer, Classes) else "r2"],
+        "sample_weight": None if weights is None else home.asarray(weights),
+        "progress": progress,
+    }
+    net = _network(answer, loss, hidden, dropout) if net is None else net
+    best: Model | None = None
+    if networks > 1 or folds is not None:
+        many: dict[str, Any] = {"networks": networks, "folds": folds}
+        stack = fit_many(net, inputs, targets, validation=held, seed=seed, **many, **given)
+        known = (inputs, y[:count]) if held is None else (held[0], y[count:])
+        if report:
+            for line in compared(stack, preparation, *known):
+                report(line)
+        best = stack.best if folds is None else None
+    model = best or fit(
+        net,
+        inputs,
+        targets,
         validation=held,
-        metrics=["accuracy" if isinstance(answer, Classes) else "r2"],
-        sample_weight=None if weights is None else home.asarray(weights),
         seed=seed,
-        progress=progress,
         callbacks=callbacks,
+        backend=home,
         communicator=communicator,
+        **given,
     )
     _check_sound(model, answer)
     model.preparation = preparation
-    if report:
-        x, y = (held[0], y[count:]) if held else (training[0], y)
+    if report and folds is None:
+        which = "training" if held is None else "held-out"
+        if large:
+            report(f"{which} {_score_parts(model, preparation, held or inputs)}")
+            return model
+        x, y = (inputs, y) if held is None else (held[0], y[count:])
         answers = preparation.decode(home.to_host(model.outputs(x)))
-        report(f"{'held-out' if held else 'training'} {score(preparation, answers, y)}")
+        report(f"{which} {score(preparation, answers, y)}")
     return model
+
+
+def _check_single(networks: Any, folds: Any) -> None:
+    """ValueError for many networks on a table in parts."""
+    if networks != 1 or folds is not None:
+        raise ValueError(
+            "fit_table: networks, folds: expected one network on a table that is read in parts, "
+            f"got networks={networks!r}, folds={folds!r}. To fix it: leave them out, or read the "
+            "table as a whole (--memory)"
+        )
+
+
+def _prepared_parts(
+    parts: Parts,
+    target: str,
+    options: Options,
+    loss: str | None,
+    class_weight: Any,
+    validation: float,
+    seed: int,
+    report: Callable[[str], object] | None,
+) -> tuple[str, TablePreparation, Blocks, Blocks | None]:
+    """The loss, the preparation, and the rows to train on and those held out, as blocks."""
+    note = report or _warn
+    classes = None if loss is None else LOSSES[loss] != "identity"
+    found = survey(parts, target, options)
+    answer = target_of(found, parts, target, classes, options, note)
+    loss = loss or ("cross_entropy" if isinstance(answer, Classes) else "squared_error")
+    _check_loss(found.first, loss, answer)
+    present = sum(rows.size for rows in found.rows)
+    if present < found.total:
+        note(_without_target(found.first, target, found.total - present, found.total))
+    kept, held = found.split(validation, seed)
+    preparation = fit_parts(parts, found, answer, kept, options, LOSSES[loss], note)
+    if report:
+        count = 0 if held is None else sum(held.sizes)
+        report(f"{parts.source}: {found.total} rows in {len(parts)} parts, {count} held out")
+        for line in described(preparation):
+            report(line)
+    weights = None
+    if class_weight is not None:
+        counts: Any = 0
+        for number, rows in enumerate(found.rows if isinstance(answer, Classes) else ()):
+            rows = rows if kept is None else rows[kept.rows(number)]
+            codes = answer.encode(parts.read(number, [target]))[rows]
+            counts = counts + host().xp.bincount(codes, minlength=answer.width)
+        weights = _class_weights(answer, counts, class_weight)
+    training: Blocks = TableBlocks(parts, preparation, found.rows, weights)
+    if kept is None or held is None:
+        return loss, preparation, training, None
+    every = TableBlocks(parts, preparation, found.rows)
+    return (
+        *(loss, preparation),
+        Part(training, kept.counts, kept.key, False),
+        Part(every, held.counts, held.key, True),
+    )
+
+
+def _score_parts(model: Model, preparation: TablePreparation, blocks: Blocks) -> Score:
+    """The score of a model on all rows of these blocks."""
+    found, home = Score(preparation), model.backend
+    for block, size in enumerate(blocks.sizes):
+        if size:
+            X, y, *_ = blocks.read_block(block)
+            answers = home.to_host(model.outputs(home.asarray(X)))
+            found.add(preparation.decode(answers), y)
+    return found
+
+
+def _check_networks(networks: Any, folds: Any, validation: float, callbacks: Any) -> None:
+    """ValueError for many networks that nothing would tell apart, or that callbacks cannot see."""
+    many = networks != 1 or folds is not None
+    if many and folds is None and not validation:
+        raise ValueError(
+            "fit_table: networks: expected rows to compare them on, got validation=0. To fix it: "
+            "hold out a fraction, with validation=0.2, or give folds=5"
+        )
+    if many and folds is None and callbacks:
+        raise ValueError(
+            f"fit_table: callbacks: expected none beside {networks} networks, which are trained "
+            "all at once. To fix it: leave them out"
+        )
 
 
 def _prepared(
@@ -241,10 +365,7 @@ def _split(
     present = y >= 0 if isinstance(answer, Classes) else ~xp.isnan(y)
     rows = xp.nonzero(present)[0]
     if rows.size < len(table):
-        note(
-            f"{table.source}: column {answer.name!r}: {len(table) - rows.size} of {len(table)} "
-            "rows have no target and are left out."
-        )
+        note(_without_target(table, answer.name, len(table) - rows.size, len(table)))
     if isinstance(answer, Classes):
         strata = y[rows]
     else:  # the smallest and the largest number are kept, so that the target varies
@@ -252,6 +373,12 @@ def _split(
         strata = 1 * (place == xp.argmin(y[rows])) + 2 * (place == xp.argmax(y[rows]))
     held = hold_out(strata, fraction, seed)
     return rows[~held], rows[held], y
+
+
+def _without_target(table: Table, name: str, count: int, total: int) -> str:
+    return (
+        f"{table.source}: column {name!r}: {count} of {total} rows have no target and are left out."
+    )
 
 
 def _rescaled(table: Table, answer: Quantity, rows: Any) -> Quantity:
@@ -274,6 +401,12 @@ def _weights(answer: Classes | Quantity, y: Any, given: Any) -> Any:
     """The weight of each row, float32 (rows,), that gives classes theirs; None for all alike."""
     if given is None:
         return None
+    counts = host().xp.unique_counts(y)[1] if isinstance(answer, Classes) else None
+    return _class_weights(answer, counts, given)[y]
+
+
+def _class_weights(answer: Classes | Quantity, counts: Any, given: Any) -> Any:
+    """The weight of each class, float32 (classes,), of which so many rows are there."""
     if not isinstance(answer, Classes):
         raise ValueError(
             "fit_table: class_weight: expected a target of classes, got the number "
@@ -281,8 +414,7 @@ def _weights(answer: Classes | Quantity, y: Any, given: Any) -> Any:
         )
     xp = host().xp
     if given == "balanced":
-        _, counts = xp.unique_counts(y)
-        by_class = y.shape[0] / (counts.shape[0] * counts)
+        by_class = counts.sum() / (counts.shape[0] * counts)
     elif isinstance(given, Mapping) and set(given) == set(labels := answer.values.tolist()):
         by_class = host().asarray([float(given[label]) for label in labels])
     else:
@@ -290,7 +422,7 @@ def _weights(answer: Classes | Quantity, y: Any, given: Any) -> Any:
             "fit_table: class_weight: expected 'balanced' or a dict with a weight for each of "
             f"{', '.join(map(repr, answer.values.tolist()))}, got {given!r}"
         )
-    return xp.astype(by_class, xp.float32)[y]
+    return xp.astype(by_class, xp.float32)
 
 
 def _loss(name: str, label_smoothing: float) -> Any:
@@ -324,27 +456,6 @@ def _check_sound(model: Model, answer: Classes | Quantity) -> None:
             f"training diverged: expected a loss near {same:.3g} or below (that of one answer for "
             f"every row), got {last:.3g}. To fix it: lower the learning rate (--learning-rate)."
         )
-
-
-def score(preparation: TablePreparation, answers: Any, y: Any) -> str:
-    """The score of answers against targets as `targets` gives them, in words.
-
-    Parameters
-    ----------
-    answers : (rows,) what `decode` gave
-    y : (rows,) indices of classes, or standardised numbers
-
-    """
-    xp = host().xp
-    count = answers.shape[0]
-    truth = preparation.target.decode(y)
-    if isinstance(preparation.target, Classes):
-        right = int((answers == truth).sum())
-        return f"accuracy {right / count:.1%} ({right} of {count} rows)"
-    error = answers - truth
-    spread = float(((truth - truth.mean()) ** 2).sum())
-    r2 = f"{1 - float((error**2).sum()) / spread:.3f}" if spread else "undefined"
-    return f"R2 {r2}, mean absolute error {float(xp.abs(error).mean()):.4g} ({count} rows)"
 
 
 def _warn(message: str) -> None:

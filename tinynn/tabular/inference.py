@@ -93,7 +93,7 @@ def fit_column(table: Table, name: str, rows: Any, options: Options, note: Note)
         written = number_style(table, name, options.decimal, note)
         if written is not None:
             return _number(table, name, rows, *written)
-    order = options.dates.get(name) or _date_order(table, name)
+    order = options.dates.get(name) or date_order(table, name)
     if order is not None:
         return _date(table, name, rows, order)
     return _category(name, cells.labels(table, name), rows)
@@ -103,7 +103,7 @@ def _number(table: Table, name: str, rows: Any, decimal: str, percent: bool) -> 
     values = read_numbers(table, name, decimal, percent)[rows]
     missing = bool(host().xp.isnan(values).any())
     scale = Scale.fit(values, f"{table.source}: column {name!r}")
-    return _NEVER if scale is None else Number(name, scale, missing, decimal, percent)
+    return NEVER if scale is None else Number(name, scale, missing, decimal, percent)
 
 
 def _date(table: Table, name: str, rows: Any, order: str) -> Column | str:
@@ -111,11 +111,11 @@ def _date(table: Table, name: str, rows: Any, order: str) -> Column | str:
     absent = host().xp.isnan(moments)
     scale = Scale.fit(moments, f"{table.source}: column {name!r}")
     if scale is None:
-        return _NEVER
+        return NEVER
     return Date(name, scale, fit_cycles(moments[~absent]), bool(absent.any()), order)
 
 
-_NEVER = "it never changes"
+NEVER = "it never changes"
 
 
 def _category(name: str, found: cells.Factors, rows: Any, named: bool = False) -> Column | str:
@@ -123,11 +123,18 @@ def _category(name: str, found: cells.Factors, rows: Any, named: bool = False) -
     xp = host().xp
     met = [found.names[code] for code in sorted(xp.unique_values(codes).tolist()) if code >= 0]
     missing = bool((codes < 0).any())
+    return category(name, met, missing, int(codes.size), named)
+
+
+def category(
+    name: str, met: list[str], missing: bool, rows: int, named: bool = False
+) -> Category | str:
+    """The categories that so many rows have, in order, or why they are left out."""
     if len(met) + missing < 2:
-        return _NEVER
-    if not named and len(met) > min(MOST, max(FEW, codes.size // 2)):
+        return NEVER
+    if not named and len(met) > min(MOST, max(FEW, rows // 2)):
         return (
-            f"it has {len(met)} different texts in {codes.size} rows; to keep it, name it among "
+            f"it has {len(met)} different texts in {rows} rows; to keep it, name it among "
             "the categories (--category)"
         )
     return Category(name, tuple(met), missing)
@@ -178,7 +185,7 @@ def _note_commas(table: Table, name: str, percent: bool, note: Note) -> None:
         )
 
 
-def _date_order(table: Table, name: str) -> str | None:
+def date_order(table: Table, name: str) -> str | None:
     """The order of day, month and year; None if the texts are no dates."""
     names = cells.factors(table, name).names
     if not names:
@@ -274,7 +281,7 @@ def fit_target(
         read_numbers(table, name, decimal, percent), f"{table.source}: column {name!r}"
     )
     if scale is None:
-        raise _constant(table, name)
+        raise constant(table, name)
     return Quantity(name, scale, decimal, percent)
 
 
@@ -299,7 +306,7 @@ def _classes(table: Table, name: str, style: Any, as_text: bool) -> Classes:
             class_labels(table, name, "integer")  # which names the cell
     names = sorted(found.names, key=int if labels == "integer" else str)
     if len(names) < 2:
-        raise _constant(table, name)
+        raise constant(table, name)
     if len(names) > max(FEW, int((found.codes >= 0).sum()) // 2):
         raise TableError(
             f"{table.source}: column {name!r}: expected classes, got {len(names)} different ones "
@@ -308,7 +315,8 @@ def _classes(table: Table, name: str, style: Any, as_text: bool) -> Classes:
     return Classes(name, tuple(names), labels)
 
 
-def _constant(table: Table, name: str) -> TableError:
+def constant(table: Table, name: str) -> TableError:
+    """The error of a target that never changes."""
     return TableError(
         f"{table.source}: column {name!r}: expected a target that varies, got the same in every "
         "row, or none. To fix it: take another target, or more rows."

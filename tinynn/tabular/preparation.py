@@ -127,23 +127,13 @@ class TablePreparation:
         left_out |= dict.fromkeys(drop, "it is to be left out")
         left_out.pop(target.name, None)
         names = tuple(n for n in table.names if n != target.name and n not in left_out)
-        columns = []
+        fitted = {}
         for name in names:
-            fitted = fit_column(table, name, rows, options, note)
+            fitted[name] = fit_column(table, name, rows, options, note)
             table.forget(name)  # to read it again is cheaper than the memory of them all
-            if isinstance(fitted, str):
-                left_out[name] = fitted
-            else:
-                columns.append(fitted)
-        if not columns:
-            reasons = "; ".join(f"{name!r}: {why}" for name, why in left_out.items())
-            raise TableError(
-                f"{table.source}: expected columns to learn {target.name!r} from, got none that "
-                f"varies ({reasons or 'there is no other column'}). To fix it: give it others."
-            )
         if activation is None:
             activation = "softmax" if isinstance(target, Classes) else "identity"
-        return cls(target, tuple(columns), names, left_out, activation)
+        return assembled(table.source, target, names, fitted, left_out, activation)
 
     @property
     def width(self) -> int:
@@ -282,6 +272,32 @@ class TablePreparation:
                 f"expected the description of a preparation of tables in format {FORMAT}, got one "
                 f"that cannot be read: {error!r}. To fix it: save the model with this version."
             ) from error
+
+
+def assembled(
+    source: str,
+    target: Target,
+    names: tuple[str, ...],
+    fitted: Mapping[str, Column | str],
+    left_out: dict[str, str],
+    activation: str,
+) -> TablePreparation:
+    """The preparation of columns, each as it was fitted or why it is left out.
+
+    Raises
+    ------
+    TableError : no column is left to learn from
+
+    """
+    left_out |= {name: why for name, why in fitted.items() if isinstance(why, str)}
+    columns = tuple(column for column in fitted.values() if not isinstance(column, str))
+    if not columns:
+        reasons = "; ".join(f"{name!r}: {why}" for name, why in left_out.items())
+        raise TableError(
+            f"{source}: expected columns to learn {target.name!r} from, got none that "
+            f"varies ({reasons or 'there is no other column'}). To fix it: give it others."
+        )
+    return TablePreparation(target, columns, names, left_out, activation)
 
 
 def _warn(message: str) -> None:

@@ -93,9 +93,7 @@ Target = Classes | Quantity
 
 def class_labels(table: Table, name: str, labels: str) -> cells.Factors:
     """A target's column as the texts of its classes: 3.0 is 3 where classes are integers."""
-    found = cells.labels(table, name)
-    if labels == "boolean":
-        return cells.renamed(found, [text.lower() for text in found.names])
+    found = cells.labels(table, name, labels == "boolean")
     if labels != "integer":
         return found
     if bad := found.first([whole_number(text) is None for text in found.names]):

@@ -240,6 +240,10 @@ class Function:
 
     #: What a recording calls in its place: it gives results of the same shapes and dtypes, sooner.
     example: Callable[..., Any] | None = None
+    #: The same in other functions, if it is made of them: recordings hold their calls.
+    definition: Callable[..., Any] | None = None
+    #: Whether tables may list it by its name, although it is neither the standard's nor tinynn's.
+    listed = False
     #: Its rule: cached from the table of rules on first use, or set for a user's own function.
     rule: Any = None
 

@@ -1,12 +1,13 @@
 """Training: `fit`, the `Model` it returns, and what stands around them."""
 
 from tinynn.training import checkpoints, engines
+from tinynn.training.automatic import Choice, choose_optimizer
 from tinynn.training.callbacks import CSVLog, EarlyStopping, LearningRate, TensorBoard
 from tinynn.training.files import ModelFileError
 from tinynn.training.fit import fit, train
 from tinynn.training.history import History
 from tinynn.training.loading import load
-from tinynn.training.many import ModelStack, fit_many
+from tinynn.training.many import ModelStack, SuccessiveHalving, fit_many
 from tinynn.training.model import Model
 from tinynn.training.predictor import Predictor
 from tinynn.training.problem import Problem, prepare
@@ -16,6 +17,7 @@ from tinynn.training.step import Carry, TrainingStep
 __all__ = [
     "CSVLog",
     "Carry",
+    "Choice",
     "EarlyStopping",
     "History",
     "LearningRate",
@@ -25,10 +27,12 @@ __all__ = [
     "Predictor",
     "Problem",
     "Run",
+    "SuccessiveHalving",
     "TensorBoard",
     "TrainingState",
     "TrainingStep",
     "checkpoints",
+    "choose_optimizer",
     "engines",
     "fit",
     "fit_many",

@@ -11,11 +11,11 @@ A callback may also have
 import csv
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from math import inf
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from tinynn import tree
 from tinynn.config import Configured, require, require_count
@@ -68,6 +68,35 @@ def _named(callbacks: Iterable[Callback]) -> list[tuple[str, Any]]:
     return named
 
 
+class Measured(Protocol):
+    """The interface of what says which measures there are, and of which larger is better."""
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """Their names."""
+
+    @property
+    def directions(self) -> Mapping[str, bool | None]:
+        """True for those of which larger is better; None if unknown."""
+
+
+def sign_of(owner: str, monitor: str, mode: str | None, measured: Measured) -> float:
+    """1.0 if lower is better, -1.0 if higher is; ValueError if that cannot be known."""
+    if monitor not in measured.measures:
+        hint = ", or give fit a validation=0.1" * monitor.startswith("validation_")
+        raise ValueError(
+            f"{owner}: expected monitor to be one of {', '.join(measured.measures)}, "
+            f"got {monitor!r}. To fix it: name one of these{hint}."
+        )
+    larger = measured.directions.get(monitor) if mode is None else mode == "max"
+    if larger is None:
+        raise ValueError(
+            f"{owner}: expected to know whether a higher {monitor} is better, got "
+            'a metric that does not say. To fix it: give mode="max" or mode="min".'
+        )
+    return -1.0 if larger else 1.0
+
+
 @dataclass
 class EarlyStopping(Configured):
     """Stop when `monitor` has not become better for `patience` epochs.
@@ -112,19 +141,7 @@ class EarlyStopping(Configured):
     def start(self, run: Run) -> None:
         """Forget any earlier run, and check that there will be something to monitor."""
         self._best, self._best_epoch, self._best_carry = inf, 0, None
-        if self.monitor not in run.measures:
-            hint = ", or give fit a validation=0.1" * self.monitor.startswith("validation_")
-            raise ValueError(
-                f"EarlyStopping: expected monitor to be one of {', '.join(run.measures)}, "
-                f"got {self.monitor!r}. To fix it: name one of these{hint}."
-            )
-        larger = run.directions.get(self.monitor) if self.mode is None else self.mode == "max"
-        if larger is None:
-            raise ValueError(
-                f"EarlyStopping: expected to know whether a higher {self.monitor} is better, got "
-                'a metric that does not say. To fix it: give mode="max" or mode="min".'
-            )
-        self._sign = -1.0 if larger else 1.0
+        self._sign = sign_of("EarlyStopping", self.monitor, self.mode, run)
 
     def __call__(self, run: Run) -> None:
         """Compare this epoch with the best one so far."""

@@ -12,7 +12,7 @@ from typing import Any
 from tinynn import tree
 from tinynn.config import label
 from tinynn.training import files
-from tinynn.training.batches import StreamedBatches
+from tinynn.training.batches import BucketedBatches, StreamedBatches
 from tinynn.training.history import History
 from tinynn.training.problem import Problem, check_whole
 from tinynn.training.state import Run, TrainingState
@@ -114,7 +114,7 @@ def save(
         else:
             others[name] = leaf
     description = {
-        "problem": identity(problem),
+        "problem": identity(problem) | {"data": problem.fingerprint},
         "engine": state.engine,
         "epoch": state.epoch,
         "step": state.step,
@@ -124,11 +124,20 @@ def save(
     files.write(path, files.pack(arrays, description, kind="checkpoint"), keep=keep)
 
 
-def restore(path: str | os.PathLike[str], problem: Problem) -> TrainingState:
+def restore(
+    path: str | os.PathLike[str], problem: Problem, *, other_data: bool = False
+) -> TrainingState:
     """The state that `save` wrote, on the problem's backend.
 
     Where the file is broken and an earlier one was kept, the state is that one's, and a warning
     says so.
+
+    Parameters
+    ----------
+    path, problem
+        The file, and what the run goes on with.
+    other_data
+        True lets it go on with other samples, as many of the same shapes.
 
     Raises
     ------
@@ -147,6 +156,8 @@ def restore(path: str | os.PathLike[str], problem: Problem) -> TrainingState:
     path, tensors, description = _newest_whole(path)
     try:
         _check_same(path, description["problem"], identity(problem))
+        if not other_data:
+            _check_data(path, description["problem"], problem)
         backend = problem.backend
         arrays = {
             name: backend.asarray(files.values_of(tensor, backend), tensor.dtype)
@@ -226,6 +237,11 @@ def identity(problem: Problem) -> dict[str, Any]:
         "seed": problem.backend.to_host(batches.key).tolist(),
         "shuffle": batches.shuffle,
         "history": ["epoch", *problem.measures],
+        **(
+            {"buckets": list(batches.dataset.buckets)}
+            if isinstance(batches, BucketedBatches)
+            else {}
+        ),
     }
 
 
@@ -238,6 +254,18 @@ def _check_same(
                 f"fit: resume: {path}: {name}: expected {before[name]}, as the run was started "
                 f"with, got {value}. To fix it: give fit the same arguments, or start a new run"
             )
+
+
+def _check_data(path: str | os.PathLike[str], before: Mapping[str, Any], problem: Problem) -> None:
+    """Refuse data that are not those the run was begun with, where both have a fingerprint."""
+    known, now = before.get("data"), problem.fingerprint
+    if known is not None and now is not None and known != now:
+        raise ValueError(
+            f"fit: resume: {path}: data: expected those that the run was begun with, got others of "
+            "the same shape (the fingerprint in the file is of other rows or files). To fix it: "
+            "give fit the same X and y; or, if these are meant, go on with train(problem, epochs, "
+            "state=restore(path, problem, other_data=True)), of tinynn.training and its checkpoints"
+        )
 
 
 def _carry(path: str | os.PathLike[str], start: Carry, values: Mapping[str, Any]) -> Carry:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from backends import Backend
-from tinynn.data import Dataset, Samples, target_like
+from tinynn.data import BlockDataset, Dataset, Samples, target_like
 from tinynn.data.streams import Stream
 from tinynn.layers import run
 from tinynn.metrics import Metric, MetricLike
@@ -22,10 +22,11 @@ def measure(
     """The loss, if there is one, and the metrics: arrays on the device, 0-d but of matrices."""
     measured = [] if loss is None else [cost(loss, prediction, samples)]
     for metric in metrics:
-        # A plain function is not asked to weigh samples.
-        weighs = samples.sample_weight is not None and isinstance(metric, Metric)
-        weights = (samples.sample_weight,) if weighs else ()
-        measured.append(metric(prediction, samples.y, *weights))
+        if isinstance(metric, Metric):  # without what a call checks, which would end a training
+            found = metric.measure(prediction, samples.y, samples.sample_weight)
+            measured.append(metric.compute(found))
+        else:  # a plain function is not asked to weigh samples
+            measured.append(metric(prediction, samples.y))
     return measured
 
 
@@ -49,7 +50,7 @@ def evaluate(
     xp, inference = backend.xp, Inference(net, params, state, backend)
     predictions, rest = [], []
     gathering = None
-    if communicator is not None and not isinstance(dataset, Stream):
+    if communicator is not None and not isinstance(dataset, Stream | BlockDataset):
         gathering = Gathering(communicator, dataset.size, xp)
         dataset = gathering.own(dataset)
     for samples in _passes(dataset, inference, batch_size):
@@ -62,9 +63,15 @@ def evaluate(
 
 
 def _passes(dataset: Any, inference: Inference, batch_size: int | None) -> Iterator[Samples]:
-    """The samples of each pass through the network; of a stream its batches."""
+    """The samples of each pass through the network; of a stream its batches, of blocks as read."""
     if isinstance(dataset, Stream):
         yield from dataset.batches()
+        return
+    if isinstance(dataset, BlockDataset):
+        most = batch_size or ROWS_AT_ONCE
+        for piece in dataset.batches():
+            for start in range(0, piece.size, most):
+                yield piece.between(start, min(start + most, piece.size))
         return
     for start, stop, _ in inference.parts(dataset, batch_size, ROWS_AT_ONCE):
         yield dataset.between(start, stop)

@@ -193,7 +193,7 @@ def values_of(tensor: Tensor, backend: Backend) -> Any:
     return backend.to_host(backend.xp.zeros(tensor.shape, device=backend.device))
 
 
-def write(path: str | os.PathLike[str], blob: bytes, *, keep: int = 1) -> None:
+def write(path: str | os.PathLike[str], blob: bytes | Iterable[bytes], *, keep: int = 1) -> None:
     """Put `blob` at `path` whole or not at all: a crash leaves the old file or the new one.
 
     The bytes are written to a new file in the same folder, fsynced, and renamed in one step.
@@ -203,7 +203,7 @@ def write(path: str | os.PathLike[str], blob: bytes, *, keep: int = 1) -> None:
     path
         The file.
     blob
-        The bytes.
+        The bytes, whole or in parts, each of which is made when those before are written.
     keep
         How many files are kept: this one, and those before it that `earlier` finds. Files of
         higher numbers stay as they are.
@@ -218,7 +218,7 @@ def write(path: str | os.PathLike[str], blob: bytes, *, keep: int = 1) -> None:
     beside = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(8)}.tmp")
     try:
         with open(beside, "xb") as file:
-            file.write(blob)
+            file.writelines([blob] if isinstance(blob, bytes) else blob)
             file.flush()
             os.fsync(file.fileno())
         with suppress(OSError):  # the new file has the permissions of the old one

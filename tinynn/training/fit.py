@@ -9,6 +9,7 @@ import os
 import signal
 import warnings
 from collections.abc import Iterable
+from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
 from math import isfinite
@@ -16,7 +17,8 @@ from typing import Any
 
 from backends import Backend
 from tinynn import tree
-from tinynn.metrics import MetricLike, direction
+from tinynn.data import DataError
+from tinynn.metrics import MetricLike
 from tinynn.parallel import Communicator
 from tinynn.parallel import communicator as find_communicator
 from tinynn.training import engines
@@ -36,7 +38,7 @@ from tinynn.training.pace import Pace
 from tinynn.training.problem import Problem, check_whole, prepare
 from tinynn.training.ranks import Ranks, compared
 from tinynn.training.signals import TERMINATED, Signals
-from tinynn.training.state import Run, TrainingState
+from tinynn.training.state import Run, TrainingState, has_converged
 from tinynn.training.step import is_same_tree
 
 
@@ -77,7 +79,8 @@ def fit(
     X
         (samples, ...), an array of any backend, nested lists, a data frame of numbers
         (pandas, polars, pyarrow and others, through narwhals) or a sparse matrix of
-        SciPy's; or a tuple or dict of these, for a network of several inputs. Everything
+        SciPy's; or a tuple or dict of these, for a network of several inputs; or sequences
+        that differ in length, `tinynn.data.Ragged`. Everything
         follows X: its library, device and floating dtype. Integers stay integers. Or a
         dataset of your own, which gives y too: see `tinynn.data.Dataset`; its first samples
         are checked, and `loss` has to be given. Or batches, as (X, y) or (X, y,
@@ -92,7 +95,8 @@ def fit(
         A loss, its name, or any function of (prediction, target) that gives a mean; None
         takes the one that y can only mean, by the rules of `tinynn.losses.for_targets`.
     optimizer
-        An optimizer or its name; None is `Adam()`.
+        An optimizer or its name; None is `Adam()`. "auto" is Levenberg-Marquardt, L-BFGS or
+        Adam, by parameters, rows and loss: `Model.optimizer` says which.
     epochs
         How many there are to be in all, those of a run that is resumed included.
     batch_size
@@ -133,9 +137,9 @@ def fit(
         How the steps are carried out: "eager" as they are written; "calls" as a program
         that is recorded once, with the loop over the batches inside; "loops" as that
         program in explicit loops, for small networks: machine code on the CPU (pip install
-        tinynn-xp[numba]), one launch for many steps on CUDA; "jit" as one that the library
+        tinynn-xp[loops]), one launch for many steps on CUDA; "jit" as one that the library
         compiles itself, where it can; "auto" takes what is fastest from start to end:
-        "loops" for long runs alone, where Numba is installed and no callback may end them
+        "loops" for long runs alone, where llvmlite is installed and no callback may end them
         early. All give the same numbers, to rounding, from a loss and layers that depend on
         their arguments alone: what they compute from other arrays is computed once. A step
         that cannot be recorded runs eagerly, and a warning says why.
@@ -204,7 +208,7 @@ def fit(
     carry = run.state.carry
     return Model(
         net, carry.params, carry.state, history=run.history, loss=problem.step.loss,
-        metrics=problem.metrics, columns=problem.columns,
+        metrics=problem.metrics, columns=problem.columns, optimizer=problem.step.optimizer,
     )  # fmt: skip
 
 
@@ -251,9 +255,7 @@ def train(
 def _run(problem: Problem, epochs: int, state: TrainingState) -> Run:
     optimizer = problem.step.optimizer
     rank = 0 if problem.communicator is None else problem.communicator.rank
-    return Run(
-        epochs, state, problem.measures, _directions(problem), optimizer=optimizer, rank=rank
-    )
+    return Run(epochs, state, problem.measures, problem.directions, optimizer=optimizer, rank=rank)
 
 
 def _carry_out(
@@ -289,7 +291,8 @@ def _carry_out(
                     bar=bar,
                 )
             run.state.engine = by.name
-            with ranks.training(), Signals(bool(checkpointer) or ranks.several) as signals:
+            caught = Signals(checkpointer is not None or ranks.several)
+            with ranks.training(), caught as signals, closing(problem.batches):
                 _Training(run, problem, by, called, bar, checkpointer, signals, ranks).train()
         tell(called, "finish", run)
 
@@ -330,7 +333,7 @@ class _Training:
                 if count == 0:  # a signal came, and the state is written as it is
                     break
                 self._after_epoch()
-            except (KeyboardInterrupt, OutOfMemoryError) as error:
+            except (KeyboardInterrupt, OutOfMemoryError, DataError) as error:
                 # There may be no whole epoch to go back to, or others that wait for this process.
                 if run.epoch == 0 or not whole or self.ranks.several:
                     raise
@@ -341,6 +344,8 @@ class _Training:
                 break
             if not isfinite(run.history.last["loss"]):
                 self._diverged(before, count, whole)
+            elif has_converged(run.state.carry.optimizer_state, self.problem.backend):
+                run.stop()
         if self.checkpointer and run.state.step == 0:  # also if it ends between two checkpoints
             self._checkpoint(run.state)
         self.ranks.barrier()  # the checkpoint is there before any of them goes on
@@ -484,14 +489,6 @@ class _Training:
         hint = where or "Lower the learning rate, clip the gradients, or scale X"
         _warn(self.run, f"the loss is no longer finite: training diverged and was stopped. {hint}")
         self.run.stop()
-
-
-def _directions(problem: Problem) -> dict[str, bool | None]:
-    """True for each measure of which larger is better; None if unknown."""
-    held = problem.validation is not None
-    named = zip(problem.measures[1 + held :], problem.metrics, strict=True)
-    known = {name: direction(metric) for name, metric in named}
-    return {"loss": False, "validation_loss": False, **known}
 
 
 def _warn(run: Run, what: str) -> None:

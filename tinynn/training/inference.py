@@ -128,12 +128,15 @@ class _Program:
         run: of the arrays of the parameters, the state and the inputs, gives the output, and a
             number that is finite if the inputs are.
         nbytes: that it keeps, about.
+        answer: the same of the one input alone, where the program knows the parameters.
     """
 
-    __slots__ = ("nbytes", "run")
+    __slots__ = ("answer", "nbytes", "run")
 
-    def __init__(self, run: Callable[[Any], Any], nbytes: int) -> None:
-        self.run, self.nbytes = run, nbytes + _PROGRAM_BYTES
+    def __init__(
+        self, run: Callable[[Any], Any], nbytes: int, answer: Callable[[Any], Any] | None = None
+    ) -> None:
+        self.run, self.nbytes, self.answer = run, nbytes + _PROGRAM_BYTES, answer
 
 
 _NO_PROGRAMS: list[_Program] = []
@@ -194,15 +197,23 @@ class Inference(Snapshot):
         None as well where a sum of squares shows that X may not be finite.
         """
         try:
-            found = self._ready.get((type(X), X.dtype, X.shape))
-        except (AttributeError, TypeError):  # no array
+            found = self._ready[type(X), X.dtype, X.shape]
+        except (KeyError, AttributeError, TypeError):  # no such array, or none at all
             return None
-        if found is None or X.device != found.device:
+        if X.device != found.device:
             return None
         if self._follows is not None and self._is_followed([X]):
             return None
         if found.exact:
-            y, squares = self._program(found.rows, found.exact, (X,))
+            free = found.rows.free.get(found.exact, _NO_PROGRAMS)
+            try:
+                program = free.pop()
+            except IndexError:
+                y, squares = self._program(found.rows, found.exact, (X,))
+            else:
+                answer = program.answer
+                y, squares = answer(X) if answer else program.run((*self._arrays, X))
+                free.append(program)
         else:
             y, squares = self._stepwise(found.rows, found.steps, partial(_between, X))
         return y if isfinite(self._number(squares) if self._number else squares) else None
@@ -386,10 +397,15 @@ class Inference(Snapshot):
             compiled = (_compiled if self.own else _compiled.__wrapped__)(self.backend, self.net)
             structure = tree.flatten((self.params, self.state, inputs))[1]
             return _Program(lambda arrays: compiled(*structure.unflatten(arrays)), 0)
+        from tinynn.compiler.bound import bound
         from tinynn.compiler.compiled import Specialization
 
-        given = (self.params, self.state, inputs)
-        call = Specialization(_inference_of(self.net), given, check=False, followed=False)
+        f, given = _inference_of(self.net), (self.params, self.state, inputs)
+        answer = bound(f, given[:2], inputs, self.backend) if self._pure else None
+        if answer is not None:
+            self.source = self.source or answer.source
+            return _Program(lambda arrays: answer(arrays[-1]), answer.nbytes, answer)
+        call = Specialization(f, given, check=False, followed=False)
         self.source = self.source or call.source
         return _Program(_runner(call), call.nbytes)
 

@@ -12,8 +12,10 @@ from tinynn.data import host
 from tinynn.metrics import KNOWN
 from tinynn.training import files
 from tinynn.training.history import History
-from tinynn.training.many.stack import HISTORY, ModelStack
-from tinynn.training.model import Model, Preparation, non_finite, placed
+from tinynn.training.many.stack import FOLDS, HISTORY, ModelStack
+from tinynn.training.model import CALIBRATION, Model, Preparation, non_finite, placed
+from tinynn.uncertainty import Calibration
+from tinynn.uncertainty.conformal import KINDS
 
 
 def load(
@@ -73,11 +75,25 @@ def load(
         raise ValueError(f"{path}: {error}") from error
     if many:
         rest |= {name: tuple(description[name]) for name in ("epochs", "seeds")}
+        rest["kept"] = tuple(description.get("kept", rest["epochs"]))
+        if (folds := tensors.pop(FOLDS, None)) is not None:
+            rest["folds"] = home.asarray(files.values_of(folds, home), dtype=folds.dtype)
         shown = {name: tensors.pop(f"{HISTORY}{name}", None) for name in description["history"]}
         rest["history"] = {name: _shown(path, name, tensor) for name, tensor in shown.items()}
+    elif (scores := tensors.pop(CALIBRATION, None)) is not None:
+        values = files.values_of(scores, home)
+        scores = placed(f"{path}: calibration", home, values, scores.dtype, dtype)
+        rest["calibration"] = _calibration(path, description.get("calibration"), scores)
     params, state = _trees(path, tensors, of_state, home, dtype)
     kind: Any = ModelStack if many else Model
     return kind(net, params, state, loss=loss, metrics=metrics, **rest)
+
+
+def _calibration(path: Any, kind: Any, scores: Any) -> Calibration:
+    """The calibration of a model's file."""
+    if kind not in KINDS:
+        raise files.damaged(path, "a model", f"its 'calibration' is {reprlib.repr(kind)}")
+    return Calibration(kind, scores)
 
 
 def _shown(path: Any, name: str, tensor: files.Tensor | None) -> Any:

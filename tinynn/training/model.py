@@ -10,16 +10,18 @@ from typing import Any, Protocol
 import backends
 from backends import Backend
 from tinynn import config, layers, losses, tree
-from tinynn.data import DataAdapter, Samples, host
+from tinynn.data import BlockDataset, DataAdapter, Samples, host
 from tinynn.data.streams import Stream, dataset_of, source_of
 from tinynn.layers import run
 from tinynn.metrics import KNOWN, MetricLike, name_of
 from tinynn.training import files
+from tinynn.training.doubt import Doubt
 from tinynn.training.evaluation import check_targets, evaluate, matched, numbers
 from tinynn.training.history import History, single
 from tinynn.training.inference import Inference
 from tinynn.training.predictor import Predictor, outputs
 from tinynn.training.summary import Summary, summarize
+from tinynn.uncertainty import Calibration
 
 
 class Preparation(Protocol):
@@ -45,7 +47,7 @@ class Preparation(Protocol):
 
 
 @dataclass(eq=False, repr=False)  # of arrays neither == nor the repr says much
-class Model:
+class Model(Doubt):
     """A trained network.
 
     Attributes
@@ -67,6 +69,10 @@ class Model:
     preparation
         What makes the network's inputs of raw data, as `tinynn.tabular` fits it, and is saved with
         the model; None where X is what the network takes.
+    optimizer
+        What it was trained with; None where that is not known, as after `load`.
+    calibration
+        The scores of the rows that `calibrate` was given, saved with the model; None before.
 
     Examples
     --------
@@ -89,6 +95,8 @@ class Model:
     columns: tuple[str, ...] = ()
     extra: dict[str, Any] = field(default_factory=dict)
     preparation: Preparation | None = None
+    optimizer: Any = None
+    calibration: Calibration | None = None
     _inference: Inference | None = field(default=None, init=False)
 
     def __repr__(self) -> str:
@@ -107,13 +115,18 @@ class Model:
         arrays = tree.leaves(self.params)
         return backends.of(*arrays) if arrays else host()
 
-    def predict(self, X: Any, batch_size: int | None = None) -> Any:
+    def predict(
+        self, X: Any, batch_size: int | None = None, *, interval: float | None = None
+    ) -> Any:
         """The predictions for X: (samples, ...), on the model's backend.
 
         They are `outputs`, or what the loss says these stand for: the expected counts under
         `Poisson`, the means under `GaussianNLL`. If there is a preparation, they are labels or
-        units for raw data, on the host.
+        units for raw data, on the host. With interval=0.9 they come with the bounds of intervals
+        that hold nine targets of ten, in an `Interval`, once the model is calibrated: `calibrate`.
         """
+        if interval is not None:
+            return self._interval(X, interval, batch_size)
         if self.preparation is None:
             found = self.outputs(X, batch_size)
             return self.loss.estimate(found) if isinstance(self.loss, losses.Loss) else found
@@ -185,7 +198,9 @@ class Model:
     def compile(self, X: Any) -> Predictor:
         """Compile the network for rows like X: a function of X that gives what `outputs` gives.
 
-        For a server that answers for one row, or for a few, at a time. The program for as many rows
+        For a server that answers for one row, or for a few, at a time. With
+        `pip install tinynn-xp[loops]` it is machine code on NumPy, as long as products are small,
+        which takes a part of a second to compile once. The program for as many rows
         as X has is made now, those for other sizes when they are needed. It is of the parameters as
         they are: of those that the model is given later it knows nothing (of what is changed in
         their memory it does), so compile again after training on.
@@ -245,7 +260,7 @@ class Model:
             whole = Samples(first.x, dataset.targets, dataset.sample_weight)
             fitting = matched(whole, prediction, backend.xp)
             check_targets(self.loss, prediction, fitting)
-            if isinstance(dataset, Stream):
+            if isinstance(dataset, Stream | BlockDataset):
                 dataset = dataset.with_targets(fitting.y)
                 dataset.check = partial(check_targets, self.loss, prediction)
             measured = evaluate(
@@ -285,7 +300,13 @@ class Model:
         for part in (self.params, self.state):
             leaves = [moved(name, array) for name, array in tree.paths(part)]
             parts.append(tree.flatten(part)[1].unflatten(leaves))
-        return replace(self, params=parts[0], state=parts[1])
+        known = self.calibration
+        if known is not None:
+            known = replace(known, scores=moved("calibration", known.scores))
+        return replace(self, params=parts[0], state=parts[1], calibration=known)
+
+    def _with(self, net: Any, params: Any, state: Any) -> "Model":
+        return replace(self, net=net, params=params, state=state, calibration=None)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model to one file, whole or not at all: see `tinynn.training.files`.
@@ -314,10 +335,13 @@ class Model:
             "state": [name for name, _ in tree.paths(self.state)],
             "extra": self.extra,
             "preparation": self.preparation and self.preparation.to_config(),
+            "calibration": self.calibration and self.calibration.kind,
         }
         named = [*tree.paths(self.params), *tree.paths(self.state)]
         with backend.scope():
             check_finite(backend, named, "save")
+            if self.calibration is not None:
+                named.append((CALIBRATION, self.calibration.scores))
             blob = files.pack([(n, backend.to_host(array)) for n, array in named], description)
         files.write(path, blob)
 
@@ -328,6 +352,7 @@ class Model:
         *,
         dtype: Any = "float32",
         preparation: bool = True,
+        quantize: bool = False,
     ) -> None:
         """Write the network to an ONNX file, whole or not at all, for other programs to run.
 
@@ -351,6 +376,10 @@ class Model:
             every runtime has every operator.
         preparation
             False leaves the preparation out: the file takes what the network takes.
+        quantize
+            True writes the weights of products as whole numbers of 8 bits, and where the rows X
+            are given rounds what goes into products likewise, by the range of these rows: see
+            docs/compression.md. The file is then of what the network takes.
 
         Raises
         ------
@@ -369,7 +398,7 @@ class Model:
         with self.backend.scope():
             named = [*tree.paths(self.params), *tree.paths(self.state)]
             check_finite(self.backend, named, "to_onnx")
-        files.write(path, exported(self, X, dtype, preparation))
+        files.write(path, exported(self, X, dtype, preparation and not quantize, quantize))
 
     def adapter(self, where: str, X: Any) -> DataAdapter:
         """The way in for X: to the parameters' backend, or X's own if there are none."""
@@ -380,6 +409,10 @@ class Model:
         dtype = next((d for d in floats if backend.xp.isdtype(d, "real floating")), None)
         hint = "Bring X there, or the model to X: model.to(backend)."
         return DataAdapter(where, backend, dtype=dtype, hint=hint)
+
+
+#: The name of a file's array that holds the scores of a calibration; no parameter's begins so.
+CALIBRATION = ".calibration"
 
 
 def check_finite(backend: Backend, named: list[tuple[str, Any]], where: str) -> None:

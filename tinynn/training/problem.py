@@ -2,16 +2,26 @@
 
 import inspect
 import reprlib
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from numbers import Real
 from typing import Any
 
-import backends
-from backends import Backend, MixedArrays, random
+from backends import Backend, random
 from tinynn import losses, tree
 from tinynn.config import label
-from tinynn.data import DataAdapter, Dataset, Samples, Source, columns_of, held_out, is_dataset
+from tinynn.data import (
+    BlockDataset,
+    Blocks,
+    DataAdapter,
+    Dataset,
+    Samples,
+    Source,
+    columns_of,
+    held_out,
+    is_dataset,
+)
+from tinynn.data.fingerprint import fingerprint
 from tinynn.data.streams import (
     Passes,
     Stream,
@@ -21,15 +31,18 @@ from tinynn.data.streams import (
     once_message,
     source_of,
 )
-from tinynn.layers import Sequential, ShapeError, run
-from tinynn.metrics import MetricLike, get, name_of
+from tinynn.layers import Sequential
+from tinynn.metrics import MetricLike, direction, get, name_of
 from tinynn.metrics import prepare as prepare_metric
 from tinynn.parallel import Communicator
 from tinynn.parallel import communicator as find_communicator
-from tinynn.training.batches import HOLD_OUT, Batches, StreamedBatches
+from tinynn.training.automatic import choose_optimizer
+from tinynn.training.batches import HOLD_OUT, Batches, batches_of
 from tinynn.training.evaluation import check_targets, matched
 from tinynn.training.memory import memory_suffices
+from tinynn.training.objective import is_by_row
 from tinynn.training.sharded import check_shared
+from tinynn.training.start import first_output, initial
 from tinynn.training.step import Carry, TrainingStep
 from tinynn.training.varied import check_single
 
@@ -77,6 +90,19 @@ class Problem:
             return ("loss", *named)
         return ("loss", "validation_loss", *(f"validation_{name}" for name in named))
 
+    @property
+    def directions(self) -> dict[str, bool | None]:
+        """True for each measure of which larger is better; None if unknown."""
+        held = self.validation is not None
+        named = zip(self.measures[1 + held :], self.metrics, strict=True)
+        known = {name: direction(metric) for name, metric in named}
+        return {"loss": False, "validation_loss": False, **known}
+
+    @cached_property
+    def fingerprint(self) -> Any:
+        """A value for JSON that other data to train on hardly have; None if they do not tell."""
+        return fingerprint(self.batches.dataset, self.backend)
+
     def check_passes(self, epochs: int) -> None:
         """ValueError for an iterator as data that so many epochs would go through twice."""
         on_train = bool(self.metrics) and self.validation is None
@@ -117,6 +143,10 @@ def prepare(
     params, state, backend, dtype, compute_dtype, communicator
         As `tinynn.fit` has them.
     """
+    if isinstance(optimizer, str) and optimizer == "auto":
+        said = {**locals(), "optimizer": "adam"}
+        chosen = choose_optimizer(prepare(**said), batch_size).optimizer
+        return prepare(**{**said, "optimizer": chosen})
     _check_net(net)
     check_whole(batch_size=batch_size, seed=seed)
     _check_validation(validation)
@@ -125,6 +155,8 @@ def prepare(
     source = source_of("fit: X", X) if y is None else X
     if isinstance(source, Passes):
         _check_beside_batches(batch_size, shuffle, validation)
+    if batch_size == "auto" and getattr(optimizer, "whole_batch", False):
+        batch_size = None
     rows = None if batch_size is None or isinstance(source, Passes) else _rows(batch_size)
     shuffle = shuffle is not False and not isinstance(source, Passes)
     adapter = DataAdapter.following("fit", _first_inputs(source), backend)
@@ -139,8 +171,8 @@ def prepare(
         train, held = _split(dataset, validation, key if shuffle else None, home)
         size = train.batch_size if isinstance(train, Stream) else train.size
         size = size if rows is None else min(rows, size)
-        start = _start(net, params, state, train.between(0, 1), seed, adapter)
-        prediction, draws = _try(net, start, train, size, seed, computed)
+        start = initial(net, params, state, train.between(0, 1), seed, adapter)
+        prediction, draws = first_output(net, start, train, size, seed, computed)
         whole = _targets(dataset, prediction, home)
         if not dataset.has_all_targets:
             _check_unseen(loss)
@@ -154,19 +186,19 @@ def prepare(
             other = _targets(given, prediction, home)
             check_targets(loss, prediction, other)
             held = given.with_targets(other.y)
-        for each in (dataset, held):
-            if isinstance(each, Stream):
+        for each in (train, held):
+            if isinstance(each, Stream | BlockDataset):
                 each.check = partial(check_targets, loss, prediction)
+        held = held.kept() if isinstance(held, BlockDataset) else held
         averages = getattr(loss, "reduction", "mean") == "mean"
         shuffled = shuffle and size < train.size
-        rest = (home, size, key, shuffled, draws, averages)
-        batches = (
-            StreamedBatches(train, *rest) if isinstance(train, Stream) else Batches(train, *rest)
-        )
+        batches = batches_of(train, home, size, key, shuffled, draws, averages)
         step = TrainingStep(net, loss, optimizer, compute_dtype=computed)
+        if "objective" in getattr(optimizer, "needs", ()):
+            step = replace(step, by_row=is_by_row(step, start, train.between(0, size), key))
         carry = Carry(*start, optimizer.init(start[0]))
     together = find_communicator(communicator)
-    check_shared(loss, size, together)
+    check_shared(step, batches, together)
     return Problem(step, batches, held, measured, home, carry, columns, together)
 
 
@@ -193,6 +225,15 @@ def _check_net(net: Any) -> None:
             f"if there is one, or write def {name}(x): return namespace(x).{name}(x), with "
             "tinynn.trace.namespace"
         )
+
+
+def _of_a_library(net: Any) -> str:
+    """The name of a compiled function among the layers, such as a ufunc; "" if there is none."""
+    for layer in getattr(net, "layers", ()):
+        if name := _of_a_library(layer):
+            return name
+    compiled = inspect.isbuiltin(net) and net.__module__ != "builtins"  # abs goes everywhere
+    return str(net.__name__) if compiled or type(net).__name__ == "ufunc" else ""
 
 
 def optimizer_of(optimizer: Any) -> Any:
@@ -255,6 +296,7 @@ def _check_validation(validation: Any) -> None:
     pair = isinstance(validation, tuple) and len(validation) in (2, 3)
     fraction = isinstance(validation, Real) and 0 < float(validation) < 1
     alone = is_dataset(validation) or is_stream(validation) or is_indexed(validation)
+    alone = alone or isinstance(validation, Blocks)
     if validation is not None and not (pair or fraction or alone):
         raise ValueError(
             "fit: validation: expected a fraction between 0 and 1, a tuple (X, y) or (X, y, "
@@ -313,7 +355,9 @@ def _split(
             "Give more samples, or validation=None."
         )
     draw = None if key is None else random.fold_in(key, HOLD_OUT)
-    return held_out(dataset, fraction, draw, _classes(dataset, home), home)
+    if isinstance(dataset, BlockDataset):
+        return dataset.split(fraction, draw)
+    return held_out(dataset, fraction, draw, classes_of(dataset, home), home)
 
 
 def _validation(
@@ -337,7 +381,7 @@ def _validation(
     return held
 
 
-def _classes(dataset: Source, home: Backend) -> Any:
+def classes_of(dataset: Source, home: Backend) -> Any:
     """The labels of the samples, if y is labels; else None."""
     y: Any = dataset.targets if dataset.has_all_targets else None
     single = hasattr(y, "ndim") and (y.ndim == 1 or tuple(y.shape[1:]) == (1,))
@@ -350,88 +394,6 @@ def _targets(dataset: Source, prediction: Any, home: Backend) -> Samples:
     """All targets, with the axes that predictions have, and their weights."""
     whole = Samples(prediction, dataset.targets, dataset.sample_weight)
     return matched(whole, prediction, home.xp)
-
-
-# The start.
-
-
-def _start(
-    net: Any, params: Any, state: Any, samples: Samples, seed: int, adapter: DataAdapter
-) -> tuple[Any, Any]:
-    """New parameters and state, or those given, if they are where X is and of the same shapes."""
-    inputs = samples.inputs
-    try:
-        inspect.signature(net.forward).bind(None, *inputs)
-    except TypeError as error:
-        raise TypeError(
-            f"fit: X: expected other inputs than {len(inputs)}, as {label(net)} takes them: {error}"
-            ". To fix it: write a layer whose forward(scope, ...) takes each, or give one array"
-        ) from error
-    new = net.init(int(seed), *inputs, dtype=adapter.dtype)
-    given = (new[0] if params is None else params, new[1] if state is None else state)
-    for name, expected, got in zip(("params", "state"), new, given, strict=True):
-        if got is not expected:
-            _check_like(name, expected, got, adapter.target)
-    return given
-
-
-def _of_a_library(net: Any) -> str:
-    """The name of a compiled function among the layers, such as a ufunc; "" if there is none."""
-    for layer in getattr(net, "layers", ()):
-        if name := _of_a_library(layer):
-            return name
-    compiled = inspect.isbuiltin(net) and net.__module__ != "builtins"  # abs goes everywhere
-    return str(net.__name__) if compiled or type(net).__name__ == "ufunc" else ""
-
-
-def _check_like(name: str, expected: Any, got: Any, home: Backend) -> None:
-    for path, leaf in tree.paths(got):
-        if not backends.is_array(leaf):
-            at = f" {path!r}:" if path else ""
-            raise TypeError(
-                f"fit: {name}:{at} expected an array, as net.init makes it, got "
-                f"{type(leaf).__name__}. To fix it: backends.get({home.name!r}).asarray({leaf!r})"
-            )
-    shapes = [
-        {path: (tuple(leaf.shape), leaf.dtype) for path, leaf in tree.paths(each)}
-        for each in (expected, got)
-    ]
-    arrays = tree.leaves(got)
-    if shapes[0].keys() == shapes[1].keys() and arrays and backends.of(*arrays) != home:
-        raise MixedArrays(
-            f"fit: {name}: expected arrays on {home!r}, where X is, "
-            f"got arrays on {backends.of(*arrays)!r}. Move them first, with Model.to."
-        )
-    if shapes[0] != shapes[1]:
-        path = next(p for p in {**shapes[0], **shapes[1]} if shapes[0].get(p) != shapes[1].get(p))
-        said = [f"{s[path][0]} of {s[path][1]}" if path in s else "none" for s in shapes]
-        raise ValueError(
-            f"fit: {name}: {path!r}: expected {said[0]}, as net.init makes it, got {said[1]}. "
-            "Give those of a network of the same layers and widths."
-        )
-
-
-def _try(
-    net: Any, start: tuple[Any, Any], dataset: Dataset, size: int, seed: int, computed: Any
-) -> tuple[Any, bool]:
-    """(the output for a first batch, whether layers draw random numbers).
-
-    Every size of batch goes through the network, so that errors come before training.
-    """
-    count = dataset.size
-    last = (count or size) % size or size
-    for rows in sorted({last, size}, key=lambda rows: rows == size):
-        try:
-            inputs = dataset.between(0, rows).inputs
-            out = run(net, *start, *inputs, key=int(seed), training=True, compute_dtype=computed)
-        except ShapeError as error:
-            if rows == last != size:
-                error.add_note(
-                    f"fit: {count} samples in batches of {size} leave a last batch of "
-                    f"{last}: choose another batch_size."
-                )
-            raise
-    return out.output, out.draws
 
 
 # The loss.

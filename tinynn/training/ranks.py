@@ -16,7 +16,7 @@ from types import CodeType
 from typing import Any
 
 from tinynn import tree
-from tinynn.data import Stream, host
+from tinynn.data import host
 from tinynn.parallel import Communicator, ParallelError
 from tinynn.training.checkpoints import identity
 from tinynn.training.problem import Problem
@@ -150,7 +150,7 @@ def compared(run: Run, problem: Problem) -> dict[str, Any]:
         "validation": None if problem.validation is None else problem.validation.size,
         "epochs": (run.epochs, run.epoch, run.state.step),
         "code": code_of(step.net, step.loss, step.optimizer),
-        "data": digest(problem.backend, few(batches.dataset)),
+        "data": (problem.fingerprint, digest(problem.backend, few(batches.dataset))),
         "start": digest(problem.backend, run.state.carry),
     }
 
@@ -175,18 +175,18 @@ def digest(backend: Any, value: Any) -> str:
 
 
 def few(dataset: Any) -> Any:
-    """Samples that show whether two datasets are the same: all in memory, else some of them.
+    """Samples that show whether two datasets in memory are the same; of others the first.
 
     Parameters
     ----------
     dataset
         With its own `between`.
     """
-    if isinstance(dataset, Stream):
-        return dataset.first
+    if not getattr(dataset, "in_memory", False):  # their fingerprint tells
+        return dataset.between(0, 1)
     size = dataset.size
     row = sum(prod(a.shape[1:]) for a in tree.leaves(dataset.between(0, 1)))
-    if getattr(dataset, "in_memory", False) and size * row <= _COMPARED:
+    if size * row <= _COMPARED:
         return dataset.between(0, size)
     starts = sorted({place * (size - 1) // (_PLACES - 1) for place in range(_PLACES)})
     return [dataset.between(start, start + 1) for start in starts]

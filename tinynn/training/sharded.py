@@ -4,9 +4,9 @@ from typing import Any
 
 from backends import Backend
 from tinynn import tree
-from tinynn.data import ArrayDataset, Samples, Slice, Stream, Subset
+from tinynn.data import ArrayDataset, Bucketed, Samples, Slice, Subset
 from tinynn.parallel import Communicator, Shard, all_reduce_of
-from tinynn.training.batches import Batches, Epoch
+from tinynn.training.batches import Batches, Epoch, ReadBatches
 
 
 def rows_of(rank: int, size: int, rows: int) -> tuple[int, int]:
@@ -18,10 +18,21 @@ def rows_of(rank: int, size: int, rows: int) -> tuple[int, int]:
     return rank * rows // size, (rank + 1) * rows // size
 
 
-def check_shared(loss: Any, size: int, communicator: Communicator | None) -> None:
-    """Refuse batches of which some processes get no row, and losses of whole batches."""
+def check_shared(step: Any, batches: Batches, communicator: Communicator | None) -> None:
+    """Refuse batches of which some processes get no row, and what needs whole batches."""
     if communicator is None:
         return
+    loss, size = step.loss, batches.size
+    if isinstance(batches.dataset, Bucketed):
+        raise ValueError(
+            "fit: X: expected arrays or a dataset, whose batches processes can share, got "
+            "sequences in buckets. To fix it: pad them to one length, or train in one process"
+        )
+    if "objective" in getattr(step.optimizer, "needs", ()):
+        raise ValueError(
+            f"fit: optimizer: expected one that goes by the gradient, which is summed over "
+            f"processes, got {step.optimizer!r}. To fix it: train in one process"
+        )
     if size < communicator.size:
         raise ValueError(
             f"fit: batch_size: expected {communicator.size} rows or more, one for each process, "
@@ -62,13 +73,23 @@ class ShardedBatches:
         self.rank, self.processes = communicator.rank, communicator.size
         self.backend: Backend = whole.backend
         self.shuffle, self.draws, self.steps = whole.shuffle, whole.draws, whole.steps
+        self.alike, self.sharded = True, True
+        self._cut = isinstance(whole, ReadBatches)  # read by all processes
         self._all_reduce = all_reduce_of(communicator)
         self._last = whole.rest or 0  # rows of a smaller last batch, as far as they are known
         self.size = self._held(whole.size)
         self.rest = whole.rest and self._held(whole.rest)
         self.dataset: Any = whole.dataset
-        if not (self.shuffle or self.draws or self.rest or isinstance(whole.dataset, Stream)):
+        if not (self.shuffle or self.draws or self.rest or self._cut):
             self.dataset = self._own_samples()
+
+    def examples(self) -> list[Samples]:
+        """A batch of each size, as far as they are known before; a whole one comes first."""
+        return [self.dataset.between(0, rows) for rows in (self.size, self.rest) if rows]
+
+    def close(self) -> None:
+        """Let go of what a pass has begun."""
+        self.whole.close()
 
     def shard(self, rows: int | None = None) -> Shard:
         """This process's part of a batch of so many rows; None: of a whole one."""
@@ -99,7 +120,7 @@ class ShardedBatches:
     def samples(self, epoch: Epoch, first: int, count: int) -> Samples:
         """This process's samples of `count` steps from step `first` of an epoch on."""
         dataset, start = self.whole.dataset, first * self.whole.size
-        if isinstance(dataset, Stream):
+        if self._cut:
             read = self.whole.samples(epoch, first, count)
             if rest := read.size % self.whole.size:
                 self._last, self._count = rest, first + count

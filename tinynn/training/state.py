@@ -108,3 +108,9 @@ class Run:
     def stop(self) -> None:
         """Ask for training to end after this epoch."""
         self.stopped = True
+
+
+def has_converged(optimizer_state: Any, backend: backends.Backend) -> bool:
+    """True where an optimizer that can tell says that nothing more is to be gained."""
+    told = optimizer_state.get("converged") if isinstance(optimizer_state, dict) else None
+    return told is not None and bool(backend.to_host(told))

@@ -4,6 +4,7 @@ from tinynn.transforms.base import EscapedError, NotDifferentiableError
 from tinynn.transforms.batch import vmap
 from tinynn.transforms.derived import (
     checkpoint,
+    custom_elementwise,
     custom_jvp,
     custom_vjp,
     hessian,
@@ -17,6 +18,7 @@ __all__ = [
     "EscapedError",
     "NotDifferentiableError",
     "checkpoint",
+    "custom_elementwise",
     "custom_jvp",
     "custom_vjp",
     "grad",

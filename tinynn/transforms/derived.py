@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 from functools import wraps
+from inspect import signature
 from math import prod
 from typing import Any
 
 from tinynn import tree
-from tinynn.rules.kinds import Rule, Tangents
+from tinynn.rules.kinds import C_FUNCTIONS, Elementwise, Rule, Tangents
 from tinynn.trace import Effect, Function, Namespace, backend_of, namespace
+from tinynn.trace.scopes import composite
 from tinynn.transforms.base import NotDifferentiableError, name_of, space_of_leaf
 from tinynn.transforms.batch import vmap
 from tinynn.transforms.forward import jvp
@@ -232,6 +234,74 @@ class CustomJVP(Rule):
 
         _, pullback = vjp(pushed, {i: xp.zeros_like(args[i]) for i in positions})
         return list(pullback(g)[0].values())
+
+
+def custom_elementwise(
+    *partials: Callable[..., Any], c: str = ""
+) -> Callable[[Callable[..., Any]], Function]:
+    r"""A decorator that declares a function of the elements in one place, with its derivative.
+
+    All transformations and engines know it then: it is differentiated by `partials` in both
+    directions, batched, and compiled, in loops and in kernels of CUDA as well.
+
+    Parameters
+    ----------
+    \*partials
+        For each argument `partial(g, y, *args)`: `g`, a cotangent or a tangent, times the partial
+        derivative by it, from the result `y` and the arguments.
+    c
+        The function of C's library that it is, if it is one that the standard lacks: "cbrt",
+        "erfc", "exp2", "fdim", "fmod", "lgamma" or "tgamma". Loops call that function, and NumPy's
+        programs its ufunc of that name. Without, programs hold the calls that the function makes.
+
+    Raises
+    ------
+    TypeError
+        The function takes another number of arguments than there are partial derivatives.
+    ValueError
+        `c` is no function of this list.
+
+    Notes
+    -----
+    The function's arguments are arrays that broadcast, floating-point ones with `c`, and it is
+    written in elementwise functions of the standard.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> @custom_elementwise(lambda g, y, x: g / (1 + abs(x)) ** 2)
+    ... def softsign(x):
+    ...     return x / (1 + abs(x))
+    >>> float(grad(softsign)(np.asarray(1.0)))
+    0.25
+    """
+    if c and c not in C_FUNCTIONS:
+        known = ", ".join(sorted(C_FUNCTIONS))
+        raise ValueError(
+            f"custom_elementwise: c: expected one of {known}, got {c!r}. To fix it: write the "
+            "function in those of the standard, without c"
+        )
+
+    def decorate(body: Callable[..., Any]) -> Function:
+        count = len(signature(body).parameters)
+        if len(partials) != count or (c and C_FUNCTIONS[c] != count):
+            wanted = C_FUNCTIONS[c] if c else count
+            raise TypeError(
+                f"custom_elementwise: {body.__name__}: expected a partial derivative for each of "
+                f"{wanted} arguments, got {len(partials)} for {count} arguments. To fix it: give "
+                "lambda g, y, *args: g * 0 for an argument without one"
+            )
+        function = Function(c or body.__name__, body)
+        function.listed = bool(c)
+        function.definition = None if c else composite(body)
+        function.rule = Elementwise(*map(_without_namespace, partials))
+        return function
+
+    return decorate
+
+
+def _without_namespace(partial: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda xp, g, y, *args: partial(g, y, *args)
 
 
 def _with_rule(rule: Rule, effect: Effect | str) -> Callable[[Callable[..., Any]], Function]:

@@ -197,8 +197,8 @@ OURS = frozenset({ITEM, FILL, PART, PACK, COPIED})
 
 
 def is_known(function: Function) -> bool:
-    """True if tables may list the function by name: it is the standard's or tinynn's own."""
-    standard = function.space is not None or function in OURS
+    """True if tables may list the function by name: the standard's, tinynn's own, or one of C."""
+    standard = function.space is not None or function.listed or function in OURS
     return standard or function in RULES or function in BATCHING
 
 

@@ -26,34 +26,60 @@ from tinynn.compiler.codegen.language import (
     is_float,
     is_integer,
 )
+from tinynn.rules.kinds import C_FUNCTIONS
 
 
 @dataclass(frozen=True)
 class Operation:
     """A scalar operation.
 
-    Attributes:
-        evaluate: what it gives, of Python's numbers. An error of the domain is NaN, an overflow
-            infinity.
-        python: its text in Python, as Numba compiles it: {0}, {1} are the arguments, {t} is their
-            dtype.
-        cuda: its text in CUDA C.
-        special: results where `evaluate` raises an error that does not tell, by the arguments.
-        wraps: whether integers beyond the dtype's range wrap around; C has to be told.
-        call: whether its text is a call in every target; what is none is put in parentheses where
-            it is an argument.
-        helper: a function of CUDA C that its text calls.
-        whole: what it is of integers and bools, where that is something else.
+    Attributes
+    ----------
+    evaluate
+        What it gives, of Python's numbers. An error of the domain is NaN, an overflow infinity.
+    python
+        Its text in Python, for readers: {0}, {1} are the arguments, {t} is their dtype.
+    cuda
+        Its text in CUDA C.
+    llvm
+        Its instruction in LLVM's language for floats, for integers, and for those without a sign
+        (bools too) where it is another: {t} is the type. One that begins with @ is a function,
+        whose name may have the dtype, {d}, or LLVM's name of a float's, {f}, in it. Of nothing, the
+        function of C that is called as the row is.
+    special
+        Results where `evaluate` raises an error that does not tell, by the arguments.
+    wraps
+        Whether integers beyond the dtype's range wrap around; C has to be told.
+    call
+        Whether its text is a call in every target; what is none is put in parentheses where it is
+        an argument.
+    helper
+        A function of CUDA C that its text calls.
+    whole
+        What it is of integers and bools, where that is something else.
     """
 
     evaluate: Callable[..., Any]
     python: str
     cuda: str
+    llvm: tuple[str, ...] = ()
     special: Mapping[tuple[Any, ...], float] = field(default_factory=dict)
     wraps: bool = False
     call: bool = False
     helper: str = ""
     whole: Callable[..., Expression] | None = None
+
+    def in_llvm(self, name: str, dtype: str) -> str:
+        """Its form in LLVM's language for arguments of a dtype; `name` is that of the row."""
+        if not self.llvm:
+            if not is_float(dtype):
+                raise TypeError(f"{name} has no form for {dtype}")
+            return f"@{name}" if dtype == "float64" else f"@{name}f"
+        kind = 0 if is_float(dtype) else 2 if dtype == "bool" or dtype.startswith("u") else 1
+        form = self.llvm[min(kind, len(self.llvm) - 1)]
+        if form.startswith("@"):
+            return form.format(d=dtype, f="f64" if dtype == "float64" else "f32")
+        return form
 
     def __call__(self, *args: Any) -> Any:
         """The result, of Python's numbers."""
@@ -83,7 +109,7 @@ class Reduction(NamedTuple):
 
 # Parts of rows.
 
-# Functions that a compiler of Python's loops brings of its own, named by dtype: exp_float32(x).
+# Functions that a compiler of loops brings of its own, named by dtype: exp_float32(x).
 _OWN = """acos acosh asin asinh atan atan2 atanh cos cosh erf exp expm1 hypot log log10 log1p log2
 sin sinh tan tanh""".split()
 
@@ -99,15 +125,30 @@ def _call(
     given = f"({', '.join(f'{{{i}}}' for i in range(count))})"
     evaluate = evaluate or getattr(math, name)
     python = f"{name}_{{t}}{given}" if name in _OWN else f"{name}{given}"
-    return Operation(evaluate, python, f"{name}{given}", special or {}, call=True, whole=whole)
+    llvm = f"@{name}_{{d}}" if name in _OWN else f"@llvm.{name}.{{f}}"
+    return Operation(
+        evaluate, python, f"{name}{given}", (llvm,), special or {}, call=True, whole=whole
+    )
+
+
+def _of_c(name: str, count: int) -> Operation:
+    """A function that every target takes from C's library."""
+    text = f"{name}({', '.join(f'{{{i}}}' for i in range(count))})"
+    ours: dict[str, Callable[..., float]] = {"fdim": _fdim, "tgamma": math.gamma}
+    return Operation(ours.get(name) or getattr(math, name), text, text, call=True)
+
+
+def _fdim(x: float, y: float) -> float:
+    return max(x - y, 0.0) if x == x and y == y else math.nan
 
 
 def _infix(
-    symbol: str, evaluate: Callable[..., Any], cuda: str = "", wraps: bool = False
+    symbol: str, evaluate: Callable[..., Any], *instructions: str, wraps: bool = False
 ) -> Operation:
-    """An operator between two numbers."""
+    """An operator between two numbers, with LLVM's instructions."""
     text = f"{{0}} {symbol} {{1}}"
-    return Operation(evaluate, text, cuda or text, wraps=wraps)
+    llvm = tuple(f"{each} {{t}} {{0}}, {{1}}" for each in instructions)
+    return Operation(evaluate, text, text, llvm, wraps=wraps)
 
 
 def _apply(name: str, *args: Expression) -> Expression:
@@ -260,37 +301,55 @@ _ONE_IS_INF = {(1.0,): math.inf, (-1.0,): -math.inf}
 
 #: The table.
 OPERATIONS: dict[str, Operation | Composed] = {
-    "add": _infix("+", operator.add, wraps=True),
-    "subtract": _infix("-", operator.sub, wraps=True),
-    "multiply": _infix("*", operator.mul, wraps=True),
-    "negative": Operation(operator.neg, "-{0}", "-{0}", wraps=True),
-    "divide": _infix("/", _divide),
-    "floor_divide": Operation(
-        _floor_divide, "{0} // {1}", "floor_divide({0}, {1})", helper=_FLOOR_DIVIDE
+    "add": _infix("+", operator.add, "fadd", "add", wraps=True),
+    "subtract": _infix("-", operator.sub, "fsub", "sub", wraps=True),
+    "multiply": _infix("*", operator.mul, "fmul", "mul", wraps=True),
+    "negative": Operation(
+        operator.neg, "-{0}", "-{0}", ("fneg {t} {0}", "sub {t} 0, {0}"), wraps=True
     ),
-    "remainder": Operation(_remainder, "{0} % {1}", "floor_mod({0}, {1})", helper=_FLOOR_MOD),
-    "pow": Operation(_power, "pow_{t}({0}, {1})", "power({0}, {1})", call=True, helper=_POWER),
-    "abs": Operation(abs, "abs({0})", "fabs({0})", call=True, whole=_abs_of_integer),
+    "divide": _infix("/", _divide, "fdiv"),
+    "floor_divide": Operation(
+        _floor_divide,
+        "{0} // {1}",
+        "floor_divide({0}, {1})",
+        ("@floor_divide_{d}",),
+        helper=_FLOOR_DIVIDE,
+    ),
+    "remainder": Operation(
+        _remainder, "{0} % {1}", "floor_mod({0}, {1})", ("@remainder_{d}",), helper=_FLOOR_MOD
+    ),
+    "pow": Operation(
+        _power, "pow_{t}({0}, {1})", "power({0}, {1})", ("@pow_{d}",), call=True, helper=_POWER
+    ),
+    "abs": Operation(
+        abs, "abs({0})", "fabs({0})", ("@llvm.fabs.{f}",), call=True, whole=_abs_of_integer
+    ),
     "square": lambda x: _apply("multiply", x, x),
     "reciprocal": lambda x: _apply("divide", _number(1, x), x),
     "positive": _itself,
     "copied": _itself,
-    "bitwise_and": _infix("&", operator.and_),
-    "bitwise_or": _infix("|", operator.or_),
-    "bitwise_xor": _infix("^", operator.xor),
-    "bitwise_invert": Operation(operator.invert, "~{0}", "~{0}", whole=_inverted),
-    "bitwise_left_shift": _infix("<<", operator.lshift, wraps=True),
-    "bitwise_right_shift": _infix(">>", operator.rshift),
-    "equal": _infix("==", operator.eq),
-    "not_equal": _infix("!=", operator.ne),
-    "less": _infix("<", operator.lt),
-    "less_equal": _infix("<=", operator.le),
-    "greater": _infix(">", operator.gt),
-    "greater_equal": _infix(">=", operator.ge),
-    "logical_and": _infix("&", lambda x, y: x and y),
-    "logical_or": _infix("|", lambda x, y: x or y),
-    "logical_xor": _infix("!=", operator.ne),
-    "logical_not": Operation(operator.not_, "{0} == False", "!{0}"),
+    "bitwise_and": _infix("&", operator.and_, "and"),
+    "bitwise_or": _infix("|", operator.or_, "or"),
+    "bitwise_xor": _infix("^", operator.xor, "xor"),
+    "bitwise_invert": Operation(
+        operator.invert, "~{0}", "~{0}", ("xor {t} {0}, -1",), whole=_inverted
+    ),
+    "bitwise_left_shift": Operation(
+        operator.lshift, "{0} << {1}", "{0} << {1}", ("@left_shift_{d}",), wraps=True
+    ),
+    "bitwise_right_shift": Operation(
+        operator.rshift, "{0} >> {1}", "{0} >> {1}", ("@right_shift_{d}",)
+    ),
+    "equal": _infix("==", operator.eq, "fcmp oeq", "icmp eq"),
+    "not_equal": _infix("!=", operator.ne, "fcmp une", "icmp ne"),
+    "less": _infix("<", operator.lt, "fcmp olt", "icmp slt", "icmp ult"),
+    "less_equal": _infix("<=", operator.le, "fcmp ole", "icmp sle", "icmp ule"),
+    "greater": _infix(">", operator.gt, "fcmp ogt", "icmp sgt", "icmp ugt"),
+    "greater_equal": _infix(">=", operator.ge, "fcmp oge", "icmp sge", "icmp uge"),
+    "logical_and": _infix("&", lambda x, y: x and y, "and"),
+    "logical_or": _infix("|", lambda x, y: x or y, "or"),
+    "logical_xor": _infix("!=", operator.ne, "fcmp une", "icmp ne"),
+    "logical_not": Operation(operator.not_, "{0} == False", "!{0}", ("xor {t} {0}, true",)),
     # Where either is NaN, so is the result.
     "maximum": _first_where("greater"),
     "minimum": _first_where("less"),
@@ -329,6 +388,7 @@ OPERATIONS: dict[str, Operation | Composed] = {
     "atan2": _call("atan2", count=2),
     "hypot": _call("hypot", count=2),
     "copysign": _call("copysign", count=2),
+    **{name: _of_c(name, count) for name, count in C_FUNCTIONS.items()},
 }
 
 REDUCTIONS = {

@@ -2,7 +2,7 @@
 
 from .attention import MultiHeadAttention
 from .embedding import Embedding, EmbeddingBag, PositionEmbedding, SinusoidalEncoding
-from .recurrent import GRU, LSTM, RNN, Bidirectional
+from .recurrent import GRU, LSTM, RNN, Bidirectional, Stacked
 from .transformer import TransformerDecoderBlock, TransformerEncoderBlock
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "MultiHeadAttention",
     "PositionEmbedding",
     "SinusoidalEncoding",
+    "Stacked",
     "TransformerDecoderBlock",
     "TransformerEncoderBlock",
 ]

@@ -1,5 +1,6 @@
 """Recurrent layers: one step each, and one scan for all of them."""
 
+from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, ClassVar
 
@@ -9,8 +10,10 @@ from tinynn.functional.errors import ShapeError
 from tinynn.functional.lengths import shape_of, valid_rows, without_padding
 from tinynn.initializers import Initializer, glorot_uniform, orthogonal, zeros
 from tinynn.layers.base import Layer
+from tinynn.layers.dropout import Dropout
 from tinynn.layers.scope import Array, Scope, Tree
-from tinynn.trace import namespace
+from tinynn.layers.sequences.inputs import without_cache
+from tinynn.trace import backend_of, namespace
 from tinynn.transforms.scan import scan
 
 Carry = tuple[Array, ...]
@@ -19,7 +22,7 @@ Carry = tuple[Array, ...]
 @dataclass(frozen=True)
 class _Recurrent(Layer):
     gates: ClassVar[int]  # the weights of all gates stand side by side in one array
-    carries: ClassVar[int] = 1  # the first of them is the output
+    carried: ClassVar[tuple[str, ...]] = ("h",)  # the first of them is the output
     recurrent_bias: ClassVar[bool] = False
 
     features: int
@@ -38,7 +41,22 @@ class _Recurrent(Layer):
         """The next carry, of the products of the input and of the output before it."""
         raise NotImplementedError
 
-    def forward(self, scope: Scope, *inputs: Tree) -> Array:
+    def carry(self, x: Array) -> dict[str, Array]:
+        """The carry before the first step, zeros: (batch, features) of each of its arrays.
+
+        Parameters
+        ----------
+        x
+            (batch, ...), whose batch, floating dtype and device it has.
+        """
+        backend = backend_of(x)
+        shape = (int(x.shape[0]), self.features)
+        with backend.scope():
+            zero = backend.xp.zeros(shape, dtype=x.dtype, device=backend.device)
+        return dict.fromkeys(self.carried, zero)
+
+    def forward(self, scope: Scope, *inputs: Tree) -> Tree:
+        inputs, given = without_cache(inputs)
         x, seen = self._checked(inputs[0] if len(inputs) == 1 else inputs)
         width = self.gates * self.features
         weight = scope.param("weight", self.weight_init, (int(x.shape[-1]), width))
@@ -58,13 +76,26 @@ class _Recurrent(Layer):
             return new, new[0] if self.return_sequences else None
 
         # Made of x, so that a recording for every size of the batch knows whose size it has.
-        start = xp.zeros_like(x[0, :, : self.features])
+        zero = xp.zeros_like(x[0, :, : self.features])
+        start = (zero,) * len(self.carried) if given is None else self._start(scope, given, zero)
         rows: tuple[Array, ...] = (x,)
         if seen is not None:
             turned = namespace(seen).moveaxis(seen, 0, 1)
             rows = (x, namespace(seen).expand_dims(turned, axis=2))
-        carry, ys = scan(body, (start,) * self.carries, rows, reverse=self.reverse)
-        return namespace(ys).moveaxis(ys, 0, 1) if self.return_sequences else carry[0]
+        carry, ys = scan(body, start, rows, reverse=self.reverse)
+        y = namespace(ys).moveaxis(ys, 0, 1) if self.return_sequences else carry[0]
+        return y if given is None else (y, dict(zip(self.carried, carry, strict=True)))
+
+    def _start(self, scope: Scope, given: dict[str, Any], like: Array) -> Carry:
+        """The carry to begin with, which was given."""
+        shapes = {name: shape_of(a) for name, a in given.items()}
+        if shapes != dict.fromkeys(self.carried, shape_of(like)):
+            named = ", ".join(map(repr, self.carried))
+            raise ShapeError(
+                f"{self}: expected a carry of {named}, each of shape (batch, features), here "
+                f"{shape_of(like)}, got {shapes}. To fix it: begin with this layer's carry(x)"
+            )
+        return tuple(scope.as_float(given[name]) for name in self.carried)
 
     def _checked(self, given: Tree) -> tuple[Array, Array | None]:
         x, lengths = given, None
@@ -118,8 +149,12 @@ class RNN(_Recurrent):
     the carry as it is, so the output there is that of the last valid step (zeros where `reverse`
     has had none yet), and their values change nothing. Lengths out of range are an error where they
     can be read, in `init` and in a pass that no recording follows; in a compiled program one above
-    the number of steps counts as that number. The first carry is zeros. The output is (batch,
-    features), of `return_sequences` (batch, time, features).
+    the number of steps counts as that number. The output is (batch, features), of
+    `return_sequences` (batch, time, features).
+
+    The first carry is zeros. A dict as the last input is the carry to begin with, {"h": (batch,
+    features)}, and the output then is a pair of it and the carry after the last step, from which
+    the next call goes on: `y, carry = layer(params, x, carry)`. `carry(x)` makes the first.
 
     Parameters: weight (inputs, features), recurrent_weight (features, features) and bias
     (features,), the sum of PyTorch's two.
@@ -210,8 +245,8 @@ class LSTM(_Recurrent):
         h = o * tanh(c)
 
     where the order in the weights is i, f, g, o. Input, lengths and output are those of `RNN`; the
-    output is h. Parameters: weight (inputs, 4 * features), recurrent_weight (features,
-    4 * features) and bias (4 * features,), the sum of PyTorch's two.
+    output is h, and a carry has "h" and "c". Parameters: weight (inputs, 4 * features),
+    recurrent_weight (features, 4 * features) and bias (4 * features,), the sum of PyTorch's two.
 
     References
     ----------
@@ -226,7 +261,7 @@ class LSTM(_Recurrent):
     """
 
     gates = 4
-    carries = 2
+    carried = ("h", "c")
 
     def step(self, carry: Carry, x: Array, product: Array) -> Carry:
         c, a = carry[1], x + product
@@ -248,7 +283,7 @@ class Bidirectional(Layer):
     -----
     The input is that of the layer, and the output (batch, ..., 2 * features): first the layer's,
     then that of the other direction. Parameters: those of the layer under "layer", the others under
-    "opposite".
+    "opposite"; a carry has those of both under these names.
 
     References
     ----------
@@ -267,7 +302,126 @@ class Bidirectional(Layer):
     def __post_init__(self) -> None:
         require(self, "layer", lambda layer: isinstance(layer, _Recurrent), "RNN, GRU or LSTM")
 
-    def forward(self, scope: Scope, *inputs: Tree) -> Array:
+    def carry(self, x: Array) -> dict[str, Any]:
+        """The carry before the first step of both directions: see `RNN`.
+
+        Parameters
+        ----------
+        x
+            (batch, ...), whose batch, floating dtype and device it has.
+        """
+        return {name: self.layer.carry(x) for name in ("layer", "opposite")}
+
+    def forward(self, scope: Scope, *inputs: Tree) -> Tree:
+        inputs, given = without_cache(inputs)
         opposite = replace(self.layer, reverse=not self.layer.reverse)
-        ys = [scope("layer", self.layer, *inputs), scope("opposite", opposite, *inputs)]
-        return namespace(*ys).concat(ys, axis=-1)
+        both = {"layer": self.layer, "opposite": opposite}
+        ys, carry = _carried_through(self, scope, both, lambda _, before: inputs, given)
+        y = namespace(*ys).concat(ys, axis=-1)
+        return y if given is None else (y, carry)
+
+
+@dataclass(frozen=True)
+class Stacked(Layer):
+    """Recurrent layers of the same settings on top of each other, with dropout between.
+
+    Parameters
+    ----------
+    layer
+        `RNN`, `GRU`, `LSTM` or a `Bidirectional` of one: the last layer. Those below it give the
+        outputs of all steps.
+    layers
+        How many there are.
+    dropout
+        The rate at which outputs of all layers but the last are dropped in training, as PyTorch's
+        `dropout=`.
+
+    Notes
+    -----
+    Input and output are those of `RNN`; lengths go to each layer. Parameters: those of each layer
+    under its number, "0" for the first; a carry has those of each under the same names.
+
+    References
+    ----------
+    Graves, Mohamed and Hinton 2013, arXiv:1303.5778; dropout between: Zaremba et al. 2014,
+    arXiv:1409.2329.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> layer, x = Stacked(GRU(4), layers=2, dropout=0.1), np.ones((2, 5, 3))
+    >>> layer(layer.init(0, x)[0], x).shape
+    (2, 4)
+    """
+
+    layer: Any
+    _: KW_ONLY
+    layers: int = 2
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        kinds = (_Recurrent, Bidirectional)
+        expected = "RNN, GRU, LSTM or a Bidirectional of one"
+        require(self, "layer", lambda layer: isinstance(layer, kinds), expected)
+        require_count(self, "layers")
+        Dropout(self.dropout)  # the rate is checked there
+
+    def carry(self, x: Array) -> dict[str, Any]:
+        """The carry before the first step of all layers: see `RNN`.
+
+        Parameters
+        ----------
+        x
+            (batch, ...), whose batch, floating dtype and device it has.
+        """
+        return {str(i): self.layer.carry(x) for i in range(self.layers)}
+
+    def forward(self, scope: Scope, *inputs: Tree) -> Tree:
+        inputs, given = without_cache(inputs)
+        x, *lengths = inputs[0] if isinstance(inputs[0], tuple | list) else inputs
+        stack = dict.fromkeys(map(str, range(self.layers - 1)), _of_all_steps(self.layer))
+        stack[str(self.layers - 1)] = self.layer
+
+        def given_to(name: str, before: list[Array]) -> tuple[Array, ...]:
+            if not before:
+                return (x, *lengths)
+            y = before[-1]
+            drop = Dropout(self.dropout)
+            return (scope(f"dropout{name}", drop, y) if self.dropout else y, *lengths)
+
+        ys, carry = _carried_through(self, scope, stack, given_to, given)
+        return ys[-1] if given is None else (ys[-1], carry)
+
+
+def _of_all_steps(layer: Any) -> Any:
+    if isinstance(layer, Bidirectional):
+        return replace(layer, layer=_of_all_steps(layer.layer))
+    return replace(layer, return_sequences=True)
+
+
+def _carried_through(
+    layer: Any,
+    scope: Scope,
+    parts: dict[str, Any],
+    given_to: Callable[[str, list[Array]], tuple[Tree, ...]],
+    carry: dict[str, Any] | None,
+) -> tuple[list[Array], dict[str, Any]]:
+    """The outputs of the layers in one, and their carries if one was given.
+
+    given_to: the inputs of a layer, of its name and the outputs of those before it.
+    """
+    if carry is not None and carry.keys() != parts.keys():
+        raise ShapeError(
+            f"{layer}: expected a carry with one for each of {', '.join(map(repr, parts))}, got "
+            f"one of {', '.join(map(repr, carry))}. To fix it: begin with this layer's carry(x)"
+        )
+    ys: list[Array] = []
+    after: dict[str, Any] = {}
+    for name, part in parts.items():
+        inputs = given_to(name, ys)
+        if carry is None:
+            ys.append(scope(name, part, *inputs))
+        else:
+            y, after[name] = scope(name, part, *inputs, carry[name])
+            ys.append(y)
+    return ys, after

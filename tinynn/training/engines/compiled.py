@@ -43,12 +43,14 @@ class Compiled:
         self._refuse_followed((carry, batches.dataset.between(0, 1)))
         # Data that are read batch by batch are never held as a whole.
         self.in_memory = getattr(batches.dataset, "in_memory", False)
-        alike = not (batches.shuffle or batches.draws or batches.rest)
+        alike = batches.alike and not (batches.shuffle or batches.draws or batches.rest)
         self.fuses_epochs = alike and (self.in_memory or batches.steps == 1)
         self.structure = tree.flatten(carry)[1]
-        self.loop = self._program(self.size, carry)
-        # Of a stream the size of the last batch is known when it comes.
-        self.last = self._last_program(batches.rest, carry) if batches.rest else None
+        first, *others = batches.examples()
+        self.loop = self._program(first, carry)
+        self.loops = {(_shapes(first), False): self.loop}
+        for batch in others:
+            self._add_program(batch, carry, batches.sharded)
         self.prepared: Any = None
         self.kinds = _kinds(carry)
         self.load(carry)
@@ -63,22 +65,29 @@ class Compiled:
             )
 
     def _program(
-        self, size: int, carry: Carry, *, again: bool = True, step: TrainingStep | None = None
+        self, batch: Samples, carry: Carry, *, again: bool = True, last: bool = False
     ) -> TrainLoop:
-        """The program for batches of this size; `again`: record it twice, to see it is the same."""
-        step = step or self.step
+        """The program for batches like this; `again`: record it twice, to see it is the same."""
+        step = replace(self.step, shard=self.batches.last_shard()) if last else self.step
         check_needs(step.optimizer)
-        batch = self.batches.dataset.between(0, size)
         key = self.batches.keys(Epoch(0, None), 0, 1)[0, ...] if self.batches.draws else None
         graph = checked(step, self.backend, carry, batch, key, again=again)
         return self.kind(graph, len(tree.leaves(carry)), self.backend, slots_of(carry))
 
-    def _last_program(self, size: int, carry: Carry) -> TrainLoop:
-        """The program for a smaller last batch, which shares what lives on with the other."""
-        step = replace(self.step, shard=self.batches.last_shard())
-        last = self._program(size, carry, again=False, step=step)
-        last.share(self.loop)
-        return last
+    def _add_program(self, batch: Samples, carry: Carry, last: bool) -> TrainLoop:
+        """A program for batches of another shape, which shares what lives on with the first."""
+        other = self._program(batch, carry, again=False, last=last)
+        other.share(self.loop)
+        self.loops[_shapes(batch), last] = other
+        return other
+
+    def _loop_of(self, batch: Samples, last: bool) -> TrainLoop:
+        """The program for batches like this; the last one of a stream shows its size late."""
+        loop = self.loops.get((_shapes(batch), last))
+        if loop is None:
+            loop = self._add_program(batch, self.snapshot()[0], last)
+            loop.bind()
+        return loop
 
     def load(self, carry: Carry) -> None:
         """Continue from this carry."""
@@ -91,8 +100,9 @@ class Compiled:
                     'shapes and dtypes, or use engine="eager"'
                 )
         self.loop.load(tree.leaves(carry))
-        if self.last:
-            self.last.bind()
+        for loop in self.loops.values():
+            if loop is not self.loop:
+                loop.bind()
 
     def run(self, epoch: Epoch, first: int, count: int) -> Any:
         """The losses of `count` steps of an epoch from step `first` on: (count,)."""
@@ -100,14 +110,12 @@ class Compiled:
         for place, steps in self._pieces(first, count):
             piece = self.batches.samples(epoch, place, steps)
             full, rest = self.batches.divided(piece.size, place, steps)
-            whole = piece.between(0, full * self.size)
-            losses += self._steps(self.loop, whole, epoch, place, full)
+            if full:
+                whole = piece.between(0, full * self.size)
+                losses += self._steps(whole, epoch, place, full)
             if rest:
-                if self.last is None:
-                    self.last = self._last_program(rest, self.snapshot()[0])
-                    self.last.bind()
                 few = piece.between(full * self.size, piece.size)
-                losses += self._steps(self.last, few, epoch, place + full, 1)
+                losses += self._steps(few, epoch, place + full, 1)
             self.bar.batch(piece.size * self.batches.processes)
         return losses[0] if len(losses) == 1 else self.xp.concat(losses)
 
@@ -130,21 +138,23 @@ class Compiled:
         copies = self.loop.copies(reuse)
         return self.structure.unflatten(self.loop.values(copies)), copies
 
-    def _steps(self, loop: Any, piece: Samples, epoch: Epoch, first: int, count: int) -> list[Any]:
+    def _steps(self, piece: Samples, epoch: Epoch, first: int, count: int) -> list[Any]:
         """The losses of so many steps on these samples."""
-        if not count:
-            return []
+        size = piece.size // count
+        last = count == 1 and self.batches.is_last(first)
+        loop = self._loop_of(piece if count == 1 else piece.between(0, size), last)
         keys = self.batches.keys(epoch, first, count)
         each = () if keys is None else (keys,)
-        rows = tree.leaves(piece)
         # By the number of the epoch, so that a run that is resumed does what it would have done.
-        # A smaller last batch has no others to be prepared with.
-        together = epoch.number > 0 and loop is self.loop
-        batches = loop.batches(piece.size // count, rows, each, together=together)
-        return [loop.run(batches)]
+        # A batch of another shape has no others to be prepared with.
+        together = epoch.number > 0 and loop is self.loop and self.batches.alike
+        return [loop.run(loop.batches(size, tree.leaves(piece), each, together=together))]
 
     def _pieces(self, first: int, count: int) -> Iterator[tuple[int, int]]:
         """(first step, number of steps) of parts whose samples are put in order together."""
+        if not self.batches.alike:
+            yield from ((place, 1) for place in range(first, first + count))
+            return
         row = 8 * sum(prod(a.shape[1:]) for a in tree.leaves(self.batches.dataset.between(0, 1)))
         most = (
             max(1, _PIECE // (row * self.size))
@@ -158,6 +168,11 @@ class Compiled:
 def _kinds(carry: Carry) -> list[tuple[str, Any, Any]]:
     """The name, shape and dtype of every array of a carry."""
     return [(name, tuple(leaf.shape), leaf.dtype) for name, leaf in tree.paths(carry)]
+
+
+def _shapes(batch: Samples) -> tuple[tuple[int, ...], ...]:
+    """The shapes of the arrays of a batch, which decide its program."""
+    return tuple(tuple(leaf.shape) for leaf in tree.leaves(batch))
 
 
 def recorded(step: Any, backend: Any, *arguments: Any) -> Graph:

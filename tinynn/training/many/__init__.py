@@ -2,5 +2,6 @@
 
 from tinynn.training.many.fitting import fit_many
 from tinynn.training.many.stack import ModelStack
+from tinynn.training.many.stopping import SuccessiveHalving
 
-__all__ = ["ModelStack", "fit_many"]
+__all__ = ["ModelStack", "SuccessiveHalving", "fit_many"]

@@ -12,14 +12,18 @@ from typing import Any
 
 from backends import Backend
 from tinynn import tree
+from tinynn.config import Each
 from tinynn.data import host
 from tinynn.metrics import MetricLike
 from tinynn.training import progress as bars
 from tinynn.training.batches import StreamedBatches
+from tinynn.training.callbacks import EarlyStopping
 from tinynn.training.evaluation import evaluate, numbers
 from tinynn.training.many.engines import select
+from tinynn.training.many.folds import check_folds, in_folds
 from tinynn.training.many.networks import Networks
 from tinynn.training.many.stack import ModelStack
+from tinynn.training.many.stopping import Stopping, SuccessiveHalving
 from tinynn.training.memory import memory_suffices
 from tinynn.training.pace import Pace
 from tinynn.training.problem import Problem, check_whole, optimizer_of, prepare
@@ -38,6 +42,9 @@ def fit_many(
     epochs: int = 20,
     batch_size: int | str | None = "auto",
     validation: Any = None,
+    folds: int | None = None,
+    early_stopping: EarlyStopping | None = None,
+    halving: SuccessiveHalving | None = None,
     metrics: Iterable[str | MetricLike] = (),
     sample_weight: Any = None,
     shuffle: bool | None = None,
@@ -65,11 +72,22 @@ def fit_many(
         same for all networks where it is not.
     validation
         As `fit` takes it. A fraction is held out by the seed, so that each network has its own.
+    folds
+        Cross-validation: every candidate, as the arguments above make them, becomes so many
+        networks, each of which is trained without one part of the samples and measured on that
+        part. The parts are the same for all candidates, drawn by the first seed with the same share
+        of each class, or one stretch of X after another with shuffle=False. The networks of a
+        candidate stand beside each other in the stack, whose `scores` has a row for each.
+    early_stopping
+        Ends each network by itself, as `fit` does with the callback, and gives it the parameters of
+        its best epoch.
+    halving
+        Drops the worst candidates on the way: see `SuccessiveHalving`.
     backend, dtype, compute_dtype
         As `fit` takes them.
     engine
         "loops": the compiled training loop of a single network, carried out for each; on the CPU
-        networks are spread over threads (pip install tinynn-xp[numba]), as many as
+        networks are spread over threads (pip install tinynn-xp[loops]), as many as
         OMP_NUM_THREADS says, on CUDA a thread block each, in one launch. "calls": the library's
         functions, each acting on all networks, of the step under `vmap`; "jit": the same by the
         library's own compiler, where it has one. "eager": one network after another, as `fit` with
@@ -84,8 +102,8 @@ def fit_many(
     Raises
     ------
     ValueError
-        Before training, for lists of two lengths, or a list where one value is needed; and as
-        `fit`.
+        Before training, for lists of two lengths, or a list where one value is needed; for more
+        folds than samples, or folds beside a validation=; and as `fit`.
     TypeError, MixedArrays, BackendUnavailable, ShapeError
         As `fit`.
 
@@ -111,11 +129,14 @@ def fit_many(
     >>> bool(stack[1].history["loss"][-1] < stack[0].history["loss"][-1])
     True
     """
-    _check_shared(networks=networks, epochs=epochs, batch_size=batch_size, shuffle=shuffle)
+    _check_shared(
+        networks=networks, epochs=epochs, batch_size=batch_size, shuffle=shuffle, folds=folds
+    )
     check_whole(epochs=epochs)
     optimizer = optimizer_of(optimizer)
     varied = numbers_of(net=net, loss=loss, optimizer=optimizer)
     seeds = _seeds(seed, networks, varied)
+    check_folds(folds, validation)
     mine = of_network(varied, 0)
     parts = {"net": net, "loss": loss, "optimizer": optimizer}
     one = {name: with_numbers(part, name, mine) for name, part in parts.items()}
@@ -139,12 +160,22 @@ def fit_many(
     # What is held out depends on the seed.
     own = isinstance(validation, Real) and shuffle is not False and len(set(seeds)) > 1
     problems = [first, *map(problem, seeds[1:])] if own else [first]
+    numbers_of_folds = None
+    if folds is not None:
+        each, numbers_of_folds = in_folds(first, folds, shuffle is False)
+        problems = each * len(seeds)
+        seeds = [seed for seed in seeds for _ in each]
+        varied = {
+            path: Each(n for n in each for _ in range(folds)) for path, each in varied.items()
+        }
     all_ = Networks(problems, seeds, varied)
-    with first.backend.scope(), bars.shown(progress, epochs, first.batches.dataset.size) as bar:
+    stopping = Stopping(early_stopping, halving, problems[0], len(seeds), folds or 1, epochs)
+    size = all_.first.batches.dataset.size
+    with first.backend.scope(), bars.shown(progress, epochs, size) as bar:
         with memory_suffices(first.backend, first.batches.size):
-            training = _Training(all_, select(all_, engine, epochs), epochs, bar)
+            training = _Training(all_, select(all_, engine, epochs), epochs, bar, stopping)
             training.train()
-        return training.stack()
+        return training.stack(numbers_of_folds)
 
 
 def _check_shared(**arguments: Any) -> None:
@@ -206,8 +237,12 @@ def _is_in_memory(problem: Problem) -> bool:
 class _Training:
     """The loop over the epochs of all networks."""
 
-    def __init__(self, networks: Networks, engine: Any, epochs: int, bar: bars.Bar) -> None:
+    def __init__(
+        self, networks: Networks, engine: Any, epochs: int, bar: bars.Bar, stopping: Stopping
+    ) -> None:
         self.networks, self.engine, self.epochs, self.bar = networks, engine, epochs, bar
+        self.stopping, self.ended = stopping, set[int]()
+        self.single = bool(stopping.early or stopping.halving)  # told of every epoch
         self.problem, self.backend = networks.first, networks.backend
         self.measured = len(self.problem.measures) > 1
         self.alive = list(range(len(networks)))
@@ -219,7 +254,7 @@ class _Training:
         """Epoch after epoch, until all are done or no network is left."""
         pace, steps, epoch = Pace(self.networks.per_epoch), self.networks.per_epoch, 0
         while epoch < self.epochs and self.alive:
-            count = 1 if self.measured else max(1, pace.steps // steps)
+            count = 1 if self.measured or self.single else max(1, pace.steps // steps)
             count = min(count, self.epochs - epoch)
             whole = self.carry, self.lengths, self.alive
             try:
@@ -233,8 +268,11 @@ class _Training:
                 _warn(f"epoch {epoch}: interrupted: the networks are as they were after this epoch")
                 break
             epoch += count
-            self._keep(losses, table, epoch)
-        if lost := [k for k in range(len(self.networks)) if k not in self.alive]:
+            row = self._keep(losses, table, epoch)
+            if self.single:
+                self._end(row, epoch)
+        staying = self.ended.union(self.alive)
+        if lost := [k for k in range(len(self.networks)) if k not in staying]:
             named = ", ".join(f"{k} (after epoch {self.lengths[k]})" for k in lost[:10])
             more = f" and {len(lost) - 10} more" if len(lost) > 10 else ""
             _warn(
@@ -242,6 +280,13 @@ class _Training:
                 f"which stay as they were: {named}{more}. Lower their learning rates, clip the "
                 "gradients, or scale X"
             )
+
+    def _end(self, row: dict[str, list[float]], epoch: int) -> None:
+        """Let the networks end that are to end after this epoch."""
+        merged = self.engine.merged
+        gone = self.stopping.ended(row, epoch, self.alive, self.carry, merged)
+        self.ended |= gone
+        self.alive = [k for k in self.alive if k not in gone]
 
     def _losses(self, epoch: int, count: int) -> Any:
         """Carry out some epochs: the losses of each network, (networks, epochs), on the host.
@@ -282,17 +327,20 @@ class _Training:
         rows = self.backend.to_host(xp.concat((losses, flags[:, None]), axis=1))
         return rows[:, :-1], [bool(flag) for flag in rows[:, -1].tolist()]
 
-    def _keep(self, losses: Any, table: list[list[float]], epoch: int) -> None:
-        """Put what was measured to the history, and show it."""
+    def _keep(self, losses: Any, table: list[list[float]], epoch: int) -> dict[str, list[float]]:
+        """Put what was measured to the history, and show it; the last epoch's, by name."""
         self.columns["loss"].append(losses)
         last = losses[:, -1].tolist()
         row = {"epoch": epoch, "loss": _mean([last[k] for k in self.alive])}
+        whole = {"loss": last}
         for place, name in enumerate(self.problem.measures[1:] if table else ()):
             column = [[each[place]] for each in table]
             self.columns[name].append(column)
-            row[name] = _mean([column[k][0] for k in self.alive])
+            whole[name] = [each[place] for each in table]
+            row[name] = _mean([whole[name][k] for k in self.alive])
         self.bar.batch(self.problem.batches.dataset.size * losses.shape[1])
         self.bar.epoch(row)
+        return whole
 
     def _measured(self) -> list[list[float]]:
         """The measures of each network besides its training loss."""
@@ -309,15 +357,17 @@ class _Training:
         known = {k: read[i * width : (i + 1) * width] for i, k in enumerate(self.alive)}
         return [known.get(k, [float("nan")] * width) for k in range(len(networks))]
 
-    def stack(self) -> ModelStack:
-        """The trained networks."""
+    def stack(self, folds: Any) -> ModelStack:
+        """The trained networks; folds: the number of that which holds each sample out, or None."""
         problem, step, numbers = self.problem, self.problem.step, self.networks.numbers
         net, loss = (with_numbers(getattr(step, name), name, numbers) for name in ("net", "loss"))
-        params, state = self.engine.parts(self.carry)
+        carry, kept = self.stopping.restored(self.carry, self.lengths, self.engine.merged)
+        params, state = self.engine.parts(carry)
         history = {name: self._column(parts) for name, parts in self.columns.items()}
         return ModelStack(
             net, params, state, history=history, epochs=tuple(self.lengths), loss=loss,
             metrics=problem.metrics, columns=problem.columns, seeds=tuple(self.networks.seeds),
+            kept=tuple(kept), folds=folds,
         )  # fmt: skip
 
     def _column(self, parts: list[Any]) -> Any:

@@ -4,15 +4,19 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from functools import cached_property
+from math import inf
 from typing import Any, overload
 
 from backends import Backend
 from tinynn import config, layers, losses, tree
+from tinynn.data import host
 from tinynn.metrics import KNOWN, MetricLike, name_of
 from tinynn.training import files
+from tinynn.training.doubt import summed_up
 from tinynn.training.history import History
 from tinynn.training.model import Model, check_finite, check_nesting
 from tinynn.training.varied import numbers_of, of_network, with_numbers
+from tinynn.uncertainty import Moments
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -36,6 +40,12 @@ class ModelStack(Sequence[Model]):
         Names of the features, if they came as a data frame.
     seeds
         Those that the networks started from.
+    kept
+        The number of the epoch that each network's parameters are of: its best one after early
+        stopping, else its last.
+    folds : (samples,) integers
+        The number of the fold that holds each sample out, or None where there are no folds. The
+        networks of one candidate, a fold each, stand beside each other.
 
     Examples
     --------
@@ -60,6 +70,8 @@ class ModelStack(Sequence[Model]):
     metrics: tuple[MetricLike, ...] = ()
     columns: tuple[str, ...] = ()
     seeds: tuple[int, ...] = ()
+    kept: tuple[int, ...] = ()
+    folds: Any = None
 
     def __len__(self) -> int:
         return int(tree.leaves(self.params)[0].shape[0])
@@ -124,36 +136,122 @@ class ModelStack(Sequence[Model]):
         The mean of their probabilities where the loss is one of classes, else of their predictions.
         Networks that were never trained, since their loss was not finite from the start, count.
         """
+        xp = self.backend.xp
+        return tree.map(lambda a: xp.mean(a, axis=0), self._answers(X, batch_size))
+
+    def _answers(self, X: Any, batch_size: int | None) -> Any:
+        """The probabilities of every network where the loss knows them, else its predictions."""
         knows = isinstance(self.loss, losses.Loss) and (
             type(self.loss).probabilities is not losses.Loss.probabilities
         )
-        each = self.predict_proba(X, batch_size) if knows else self.predict(X, batch_size)
-        xp = self.backend.xp
-        return tree.map(lambda a: xp.mean(a, axis=0), each)
+        return self.predict_proba(X, batch_size) if knows else self.predict(X, batch_size)
+
+    def uncertainty(self, X: Any, batch_size: int | None = None) -> Moments:
+        """What the networks say together, and how far they doubt it: a deep ensemble.
+
+        The mean and the variance of their predictions, with those that they predict themselves
+        under `GaussianNLL`; of classes the mean probabilities and the entropies. See
+        `tinynn.uncertainty.moments` and `class_information`.
+        """
+        outputs = self._stacked([model.outputs(X, batch_size) for model in self.models])
+        return summed_up(self.loss, outputs)
 
     def _stacked(self, outputs: list[Any]) -> Any:
         xp = self.backend.xp
         return tree.map(lambda *each: xp.stack(each), *outputs)
 
+    # Which of them are good.
+
+    @cached_property
+    def width(self) -> int:
+        """The number of networks a candidate: one, or as many as there are folds."""
+        return 1 if self.folds is None else int(self.backend.xp.max(self.folds)) + 1
+
+    @property
+    def scores(self) -> dict[str, Any]:
+        """What was measured of the kept parameters: host arrays (candidates, folds), by name.
+
+        NaN for networks that were never trained. With folds each network's validation measures are
+        of the samples that it did not see.
+        """
+        xp = host().xp
+        return {
+            name: xp.reshape(host().asarray(self._at_kept(name)), (-1, self.width))
+            for name in self.history
+        }
+
+    def _at_kept(self, name: str) -> list[float]:
+        """A measure of each network, in the epoch that its parameters are of."""
+        rows = zip(self.history[name].tolist(), self.kept or self.epochs, strict=True)
+        return [row[epoch - 1] if epoch else float("nan") for row, epoch in rows]
+
+    def ranking(self, monitor: str = "validation_loss", larger: bool = False) -> list[int]:
+        """The numbers of the candidates, best first, by the mean over their folds.
+
+        monitor: a name in the history; larger: True if higher is better. Candidates without a
+        number come last. Raises ValueError for what was not measured.
+        """
+        if monitor not in self.history:
+            raise ValueError(
+                f"ranking: expected monitor to be one of {', '.join(self.history) or 'none'}, got "
+                f"{monitor!r}. To fix it: give fit_many folds=5, or validation=0.2 or (X, y)"
+            )
+        rows = [sum(row) / len(row) for row in self.scores[monitor].tolist()]
+        sign = -1.0 if larger else 1.0
+        cost = [sign * value if value == value else inf for value in rows]
+        return sorted(range(len(cost)), key=cost.__getitem__)
+
     @property
     def best(self) -> Model:
-        """The model of the lowest validation loss after its last epoch.
+        """The model of the lowest validation loss.
 
-        Raises ValueError if there is none, since there was no validation.
+        Raises ValueError if there is none, since there was no validation, and with folds, whose
+        networks were measured on different samples.
         """
+        if self.folds is not None:
+            raise ValueError(
+                "best: expected networks measured on the same samples, got those of folds. To fix "
+                "it: fit again, on all samples, with the numbers of stack.ranking()[0]; or let "
+                "all answer together, with stack.ensemble(X)"
+            )
         if "validation_loss" not in self.history:
             raise ValueError(
                 "best: expected a history with a validation loss, got "
                 f"{', '.join(self.history) or 'none'}. To fix it: give fit_many validation=0.2 or "
                 "(X, y), or choose by another measure of stack.history"
             )
-        values = self.history["validation_loss"].tolist()
-        last = [row[count - 1] if count else float("nan") for row, count in zip(
-            values, self.epochs, strict=True)]  # fmt: skip
+        last = self._at_kept("validation_loss")
         known = [k for k, value in enumerate(last) if value == value]
         if not known:
             raise ValueError("best: expected a network with a validation loss, got NaN in all")
         return self.models[min(known, key=last.__getitem__)]
+
+    def out_of_fold(self, X: Any, batch_size: int | None = None) -> Any:
+        """The predictions for the training samples, each by the network that did not see it.
+
+        X : the samples that `fit_many` was given, in their order. The result is (candidates,
+        samples, ...), probabilities where the loss is one of classes. Raises ValueError for a stack
+        without folds, or another number of samples.
+        """
+        if self.folds is None:
+            raise ValueError(
+                "out_of_fold: expected a stack of folds, got one without. To fix it: give fit_many "
+                "folds=5"
+            )
+        each, xp = self._answers(X, batch_size), self.backend.xp
+        count = int(self.folds.shape[0])
+        if each.shape[1] != count:
+            raise ValueError(
+                f"out_of_fold: X: expected the {count} samples of the training, got "
+                f"{each.shape[1]}. To fix it: give the X that fit_many was given; for other "
+                "samples take ensemble(X)"
+            )
+        each = xp.reshape(each, (-1, self.width, *each.shape[1:]))
+        found = each[:, 0, ...]
+        for fold in range(1, self.width):
+            mask = xp.reshape(self.folds == fold, (1, -1, *[1] * (each.ndim - 3)))
+            found = xp.where(mask, each[:, fold, ...], found)
+        return found
 
     @property
     def measures(self) -> tuple[str, ...]:
@@ -177,14 +275,19 @@ class ModelStack(Sequence[Model]):
             "history": list(self.history),
             "epochs": list(self.epochs),
             "seeds": list(self.seeds),
+            "kept": list(self.kept),
         }
         named = [*tree.paths(self.params), *tree.paths(self.state)]
         with backend.scope():
             check_finite(backend, named, "save")
             arrays = [(name, backend.to_host(array)) for name, array in named]
+            if self.folds is not None:
+                arrays.append((FOLDS, backend.to_host(self.folds)))
         shown = [(f"{HISTORY}{name}", values) for name, values in self.history.items()]
         files.write(path, files.pack([*arrays, *shown], description, "stack"))
 
 
 #: Before the names of a file's arrays that hold the history; no parameter's begins with a dot.
 HISTORY = ".history."
+#: The name of a file's array that holds the folds.
+FOLDS = ".folds"

@@ -6,10 +6,10 @@ something there, give each `Operation` its text for it, and add rows here, of a 
 """
 
 from tinynn.compiler.codegen.operations import OPERATIONS
-from tinynn.compiler.codegen.renderers import cuda, python
+from tinynn.compiler.codegen.renderers import cuda, llvm, python
 
 #: The renderers, by what a `LoopCompiler` says that it takes.
-RENDERERS = {"python": python.render, "cuda": cuda.render}
+RENDERERS = {"python": python.render, "cuda": cuda.render, "llvm": llvm.render}
 
 #: Names that mean something in a target, and no value may have.
 RESERVED = python.RESERVED | cuda.RESERVED | set(OPERATIONS)

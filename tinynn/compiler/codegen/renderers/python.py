@@ -1,6 +1,8 @@
-"""The renderer of Python for Numba: a function of numbers and pointers, which runs on one thread.
+"""The renderer of Python: a function of numbers and flat arrays, for readers.
 
-The names that a kernel may use are said with `backends.lowering.LoopCompiler`.
+Python's arithmetic and `range`, the functions of `math`, the names of the dtypes as casts of
+numbers, the elementary functions named by their dtype, such as exp_float32(x), and, for sums of
+floats whose order does not matter, plus(x, y) and plus_product(x, y, z) = x + y * z.
 """
 
 import builtins

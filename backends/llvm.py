@@ -1,23 +1,21 @@
-"""Machine code of explicit loops on the CPU: Numba's compiler, and its cache on disk.
+"""Machine code of explicit loops on the CPU: LLVM's compiler, and a cache on disk.
 
-A kernel is the source of one function of pointers. Its machine code is kept in a file whose name is
-a hash of all that it depends on, so it is never that of another source, version or processor.
-Numba's own cache would do, but reading it takes a second, most of it for importing what compiles;
-a plain object file takes the few milliseconds of linking it. TINYNN_CACHE names the folder; one
-that cannot be written to means compiling anew in each process.
+A kernel is one function of pointers in LLVM's own language. Its machine code is kept in a file
+whose name is a hash of all that it depends on, so it is never that of another source, version or
+processor; an object file takes the few milliseconds of linking it. TINYNN_CACHE names the folder;
+one that cannot be written to means compiling anew in each process.
 """
 
 import ctypes
 import hashlib
-import math
 import os
 import platform
-import re
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from ctypes.util import find_library
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -26,37 +24,26 @@ import llvmlite.binding as llvm
 import numpy as np
 
 from backends import openblas, threads
+from backends.llvm_arithmetic import VECTORS
 from backends.lowering import Taken
-from backends.numba_arithmetic import VECTORS
 
-# What a kernel's source finds in its module beside the functions of `math`.
-_NUMPY = "bool_ ceil float32 float64 floor int8 int16 int32 int64 rint trunc uint8 uint16 uint32"
-_OURS = "plus plus_product product_float32 product_float64"
-
-
-def _names(source: str) -> dict[str, Any]:
-    """The globals of a kernel."""
-    from backends import numba_functions
-
-    names = {name: getattr(math, name) for name in dir(math) if not name.startswith("_")}
-    names.update({name: getattr(np, name) for name in (*_NUMPY.split(), "uint64")})
-    names.update({name: getattr(numba_functions, name) for name in _OURS.split()})
-    # The elementary functions that the source calls, and no others.
-    for name in set(re.findall(r"\b[a-z0-9]+_u?(?:float|int)\d+(?=\()", source)) - names.keys():
-        names[name] = numba_functions.elementary(name)
-    return names | {"__name__": __name__}
+_LONG = 3000  # lines of a source
+_PACKED = "tinynn_packed"
 
 
 def build(source: str, dtypes: Sequence[str]) -> Callable[..., None]:
     """The function `run` of a kernel's source, as machine code; see `LoopCompiler`."""
     file = folder() / f"{key(source, dtypes)}.o"
-    code = _read(file)
+    code = read_code(file)
     if code is None:
-        code = _compiled(source, dtypes)
-        if not _known(code):  # it calls functions that Numba brings
-            code = _compiled(source, dtypes, linked=True)
-        _write(file, code)
+        code = _compiled(source)
+        write_code(file, code)
     return _Kernel(code, dtypes)
+
+
+def bind(kernel: "_Kernel", steps: int, times: int, arrays: Sequence[Any]) -> Callable[[], Any]:
+    """A function that carries the kernel out on these arrays; see `LoopCompiler`."""
+    return kernel.bound(steps, times, arrays)
 
 
 # What is kept.
@@ -75,10 +62,9 @@ def key(source: str, dtypes: Sequence[str]) -> str:
     parts = (
         source,
         tuple(dtypes),
-        [each.read_text() for each in sorted(Path(__file__).parent.glob("numba*.py"))],
+        [each.read_text() for each in sorted(Path(__file__).parent.glob("llvm*.py"))],
         sys.version,
         platform.platform(),
-        version("numba"),
         version("llvmlite"),
         np.__version__,
         llvm.get_host_cpu_name(),
@@ -88,7 +74,7 @@ def key(source: str, dtypes: Sequence[str]) -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
-def _read(file: Path) -> bytes | None:
+def read_code(file: Path) -> bytes | None:
     """The machine code in a file; None if there is none, or it is damaged."""
     with suppress(OSError):
         digest, code = (data := file.read_bytes())[:32], data[32:]
@@ -97,7 +83,7 @@ def _read(file: Path) -> bytes | None:
     return None
 
 
-def _write(file: Path, code: bytes) -> None:
+def write_code(file: Path, code: bytes) -> None:
     """Keep it, whole or not at all, where that can be done."""
     with suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -115,70 +101,34 @@ def _write(file: Path, code: bytes) -> None:
 # Compiling. The code starts with two lines: the function's name, and the functions that it calls.
 
 
-def _compiled(source: str, dtypes: Sequence[str], linked: bool = False) -> bytes:
-    """Machine code; `linked` lets Numba put in what it calls, and takes longer."""
-    from numba import types
-    from numba.core import typed_passes, untyped_passes
-    from numba.core.compiler import CompilerBase, Flags, compile_extra
-    from numba.core.compiler_machinery import PassManager
-    from numba.core.registry import cpu_target
+def _compiled(source: str) -> bytes:
+    """The one function of a source, with what it needs and no more, as an object file."""
+    from backends import llvm_functions  # which takes its time, and only here
 
-    scope = _names(source)
-    exec(compile(source, "<kernel>", "exec"), scope)  # the source is what the emitter wrote
-
-    class Pipeline(CompilerBase):  # type: ignore[misc]  # Numba has no types
-        """Only the passes that loops and numbers need: it takes half of the usual time."""
-
-        def define_pipelines(self) -> list[Any]:
-            passes = PassManager("kernel")
-            for each in (
-                untyped_passes.TranslateByteCode,
-                untyped_passes.FixupArgs,
-                untyped_passes.IRProcessing,
-                untyped_passes.ReconstructSSA,
-                typed_passes.NopythonTypeInference,
-                typed_passes.PreLowerStripPhis,
-                typed_passes.IRLegalization,
-                typed_passes.NativeLowering,
-                typed_passes.NoPythonBackend,
-            ):
-                passes.add_pass(each, "")
-            passes.finalize()
-            return [passes]
-
-    flags = Flags()
-    flags.no_cpython_wrapper = flags.no_cfunc_wrapper = True
-    flags.no_compile = not linked
-    flags.error_model = "numpy"
-    # The arrays do not overlap, and saying so is worth a factor of five in products.
-    flags.noalias = True
-    pointers = [types.CPointer(getattr(types, _spelled(name))) for name in dtypes]
-    signature = (types.intp, types.intp, *pointers)
-    typing, target = cpu_target.typing_context, cpu_target.target_context
-    typing.refresh()
-    target.refresh()
-    result = compile_extra(
-        typing, target, scope["run"], signature, types.void, flags, {}, None, Pipeline
-    )
-    return _alone(result.library.get_llvm_str(), result.fndesc.llvm_func_name)
-
-
-def _spelled(dtype: str) -> str:
-    return "uint8" if dtype == "bool" else dtype
-
-
-def _alone(text: str, name: str) -> bytes:
-    """One function of a module of LLVM, with what it needs and no more, as an object file."""
-    module = llvm.parse_assembly(text)
-    ours = [f for f in module.functions if not f.is_declaration and f.name != name]
+    module = llvm.parse_assembly(source)
+    (function,) = [f for f in module.functions if not f.is_declaration]
+    name, arrays = function.name, len(list(function.arguments)) - 2
+    declared = [f.name for f in module.functions if f.is_declaration]
+    machine = this_machine()
+    module.triple, module.data_layout = machine.triple, str(machine.target_data)
+    functions = llvm.parse_assembly(llvm_functions.library(declared))
+    packed = llvm.parse_assembly(_packed(name, arrays))
+    for each in (functions, packed):
+        each.triple, each.data_layout = module.triple, module.data_layout
+        module.link_in(each)
+    given = (name, _PACKED)
+    ours = [f for f in module.functions if not f.is_declaration and f.name not in given]
     vectors = [f for f in ours if f.name.startswith(VECTORS)]
     for function in ours:
         if function not in vectors:
             function.linkage = "internal"
-    machine = _machine()
     options = llvm.create_pipeline_tuning_options(speed_level=3)
     options.loop_vectorization = options.slp_vectorization = True
     builder = llvm.create_pass_builder(machine, options)
+    # Small loops are unrolled before anything is vectorized: worth a twentieth in networks of two
+    # or three layers. In deeper ones it costs time, and compiling them takes four times as long.
+    if source.count("\n") < _LONG:
+        builder.getFunctionPassManager().run(module.get_function(name), builder)
     passes = builder.getModulePassManager()
     passes.add_global_dead_code_eliminate_pass()
     passes.run(module, builder)
@@ -193,7 +143,20 @@ def _alone(text: str, name: str) -> bytes:
     return f"{name}\n{' '.join(called)}\n".encode() + machine.emit_object(module)
 
 
-def _machine() -> Any:
+def _packed(name: str, arrays: int) -> str:
+    """A function that calls a kernel with the arguments that lie at a place, eight bytes each."""
+    kinds = ["i64", "i64", *["ptr"] * arrays]
+    lines = [f"declare void @{name}({', '.join(kinds)})", f"define void @{_PACKED}(ptr %place) {{"]
+    for i, kind in enumerate(kinds):
+        lines += [
+            f"  %p{i} = getelementptr i64, ptr %place, i64 {i}",
+            f"  %a{i} = load {kind}, ptr %p{i}",
+        ]
+    given = ", ".join(f"{kind} %a{i}" for i, kind in enumerate(kinds))
+    return "\n".join([*lines, f"  call void @{name}({given}) noinline", "  ret void", "}", ""])
+
+
+def this_machine() -> Any:
     """This machine, to the last of its instructions."""
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
@@ -231,27 +194,33 @@ class _Kernel:
         name, called, binary = code.split(b"\n", 2)
         if not _known(code):
             raise RuntimeError(f"a kernel calls {called.decode()}, not all of which are here")
-        self._engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _machine())
+        self._engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), this_machine())
         self._engine.add_object_file(llvm.ObjectFileRef.from_data(binary))
         self._engine.finalize_object()
         self._dtypes = [np.dtype(each) for each in dtypes]
-        # Numba's convention: where the result and an exception would go, then the arguments.
-        kinds = [ctypes.c_void_p] * 2 + [ctypes.c_ssize_t] * 2 + [ctypes.c_void_p] * len(dtypes)
-        call = ctypes.CFUNCTYPE(ctypes.c_int32, *kinds)
+        call = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 2, *[ctypes.c_void_p] * len(dtypes))
         self._call = call(self._engine.get_function_address(name.decode()))
-        self._room = ctypes.c_void_p(), ctypes.c_void_p()
+        packed = self._engine.get_function_address(_PACKED)
+        self._packed = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(packed)
 
     def __call__(self, steps: int, times: int, *arrays: Any) -> None:
         self._check(arrays)
-        room = map(ctypes.addressof, self._room)
-        self._call(*room, steps, times, *[array.ctypes.data for array in arrays])
+        self._call(steps, times, *[array.ctypes.data for array in arrays])
+
+    def bound(self, steps: int, times: int, arrays: Sequence[Any]) -> Callable[[], Any]:
+        """The kernel on these arrays, as a function of nothing."""
+        self._check(arrays)
+        numbers = [steps, times, *[array.ctypes.data for array in arrays]]
+        held = (ctypes.c_int64 * len(numbers))(*numbers)
+        go = partial(self._packed, ctypes.addressof(held))
+        go.kept = self, held, tuple(arrays)  # type: ignore[attr-defined]  # code and memory
+        return go
 
     def each(
         self, networks: Sequence[int], apart: Sequence[int], steps: int, times: int, *arrays: Any
     ) -> None:
         """The kernel for each of these networks, spread over the threads; see `LoopCompiler`."""
         self._check([a.array if isinstance(a, Taken) else a for a in arrays])
-        room = list(map(ctypes.addressof, self._room))  # which a kernel without errors leaves alone
         # Of what is taken, nothing is known yet.
         starts = [0 if isinstance(a, Taken) else a.ctypes.data for a in arrays]
         sizes = [0 if isinstance(a, Taken) else a.itemsize for a in arrays]
@@ -267,7 +236,7 @@ class _Kernel:
                 # "clip" writes straight to where it is told; all are in range.
                 each.array.take(each.rows[network], axis=0, out=array, mode="clip")
                 places[i] = array.ctypes.data
-            self._call(*room, steps, times, *places)
+            self._call(steps, times, *places)
             rooms.append(room_)
 
         threads.shared(one, len(networks))

@@ -7,7 +7,7 @@ is a pair, for float64 and for float32.
 
 import math
 
-from backends.numba_arithmetic import (
+from backends.llvm_arithmetic import (
     Number,
     fma,
     integer,

@@ -6,6 +6,7 @@ that calls it is vectorized; `where` takes the place of `if`.
 
 from collections.abc import Callable
 from functools import cache
+from inspect import signature
 from typing import Any, TypeAlias
 
 import llvmlite.binding as llvm
@@ -353,14 +354,10 @@ PREFIX = "tinynn_"
 VECTORS = f"{PREFIX}vectors_"
 
 
-def define(module: Any, name: str, body: Callable[..., Number], kind: Any, count: int) -> Any:
-    """The function of a module that computes `body`, to be put in wherever it is called."""
-    name = f"{PREFIX}{name}"
-    if name in module.globals:
-        return module.globals[name]
+def define(module: Any, name: str, kind: Any, body: Callable[..., Number]) -> None:
+    """A function of a module that computes `body`, to be put in wherever it is called."""
+    count = len(signature(body).parameters)
     function = ir.Function(module, ir.FunctionType(kind, [kind] * count), name)
-    function.linkage = "internal"
     function.attributes.add("alwaysinline")
     builder = ir.IRBuilder(function.append_basic_block())
     builder.ret(body(*[Number(builder, each) for each in function.args]).value)
-    return function

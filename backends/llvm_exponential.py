@@ -8,7 +8,7 @@ fpminimax; each is a pair, for float64 and for float32.
 
 import math
 
-from backends.numba_arithmetic import (
+from backends.llvm_arithmetic import (
     Number,
     bounded,
     fma,
@@ -236,16 +236,6 @@ def log1p(x: Number) -> Number:
     """log(1 + x)."""
     special = where(x == -1.0, -math.inf, where(x < -1.0, math.nan, x))
     return where((x > -1.0) & (x < math.inf), _log1p(x), special).sign_of(x)
-
-
-def logaddexp(x: Number, y: Number) -> Number:
-    """log(exp(x) + exp(y)); near its zero to units of the larger of x and y."""
-    large, small = where(x > y, x, y), where(x > y, y, x)
-    less, lost = sum_of(small, -large)
-    less = where(x == y, 0.0, less)  # inf - inf is no number
-    lost = where(abs(lost) < 1.0, lost, 0.0)
-    power = exp(less)
-    return large + _log1p(near_fma(power, lost, power))
 
 
 def _inverse(size: Number, c: Number, root: Number) -> Number:

@@ -1,0 +1,210 @@
+"""Memory order: NumPy's convolutions with the batch innermost, and programs that keep to it."""
+
+import random
+from itertools import permutations
+from typing import Any
+
+import numpy as np
+import pytest
+
+import backends
+import tinynn
+from backends import convolution, numpy_convolution, numpy_functions
+from backends.convolution import Settings
+from backends.numpy_lowering import LOWERING
+from tinynn import functional, layers
+from tinynn.compiler.layouts import orders, reshaped
+from tinynn.compiler.pipelines import applied, into_buffers
+from tinynn.losses import SoftmaxCrossEntropy
+from tinynn.optim import SGD
+from tinynn.trace import namespace
+from tinynn.transforms.record import record
+
+SHAPES = ((4, 2, 2, 3), (2, 2, 2, 2, 3), (8, 2, 3), (16, 3), (4, 1, 4, 1, 3), (4, 4, 3, 1), (4, 12))
+
+
+def drawn(draw: random.Random) -> tuple[Any, Any, Settings]:
+    """A convolution of whatever settings."""
+    axes = draw.choice((1, 2, 2, 3))
+
+    def each(*choices: Any) -> Any:
+        return tuple(draw.choice(choices) for _ in range(axes))
+
+    ends = [(draw.randint(-2, 3), draw.randint(-2, 3)) for _ in range(axes)]
+    settings = Settings(each(1, 1, 2, 3), tuple(ends), each(1, 1, 1, 2, 3), each(1, 1, 2), 1)
+    inputs, outputs = draw.randint(1, 4), draw.randint(1, 4)
+    values = np.random.default_rng(draw.randint(0, 999))
+    x = values.normal(size=(draw.randint(1, 9), *each(1, 2, 4, 5, 7), inputs))
+    return x, values.normal(size=(*each(1, 2, 3, 5), inputs, outputs)), settings
+
+
+@pytest.mark.only("numpy")
+def test_convolutions_are_those_of_the_standard(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gathered, spread and by a weight, whole and in parts, in either order of memory."""
+    monkeypatch.setattr(numpy_convolution, "_COLUMNS", 1)
+    draw, count = random.Random(0), 0
+    while count < 400:
+        x, weight, settings = drawn(draw)
+        if not numpy_convolution.pays(x, weight, settings):
+            continue
+        monkeypatch.setattr(numpy_convolution, "_BLOCK", draw.choice((1 << 22, 5000, 1000)))
+        monkeypatch.setattr(numpy_convolution, "_ADDED", draw.choice((-100, 8, 100)))
+        expected = convolution.conv(np, x, weight, settings)
+        y = numpy_convolution.conv(x, weight, settings)
+        np.testing.assert_allclose(y, expected, atol=1e-12)
+        order = numpy_convolution.order_of(x, weight, settings)
+        assert y.transpose(order).flags.c_contiguous
+        for room in (np.empty(y.shape), numpy_convolution.empty(y.shape, y.dtype)):
+            assert numpy_convolution.conv(x, weight, settings, out=room) is room
+            np.testing.assert_array_equal(room, y)
+        count += 1
+
+
+@pytest.mark.only("numpy")
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_products_in_machine_code_are_those_of_blas(dtype: str) -> None:
+    """Blocks of rows whole and not, vectors whole and not, any order of the first matrices."""
+    pytest.importorskip("llvmlite", reason="LLVM compiles the products")
+    from backends.llvm_products import product
+
+    draw = np.random.default_rng(0)
+    for n, rows, sums, columns in ((1, 1, 1, 1), (3, 6, 5, 33), (2, 11, 7, 64), (2, 16, 3, 40)):
+        a = draw.normal(size=(n, sums, rows)).astype(dtype).transpose(0, 2, 1)
+        b = draw.normal(size=(n, sums, columns)).astype(dtype)
+        room = np.full((n, rows, columns + 1), 7.0, dtype)  # past a row nothing is written
+        kinds = {"rtol": 1e-4, "atol": 1e-5} if dtype == "float32" else {"rtol": 1e-12}
+        product(a, b, room[..., :columns])
+        np.testing.assert_allclose(room[..., :columns], a @ b, **kinds)
+        assert (room[..., columns] == 7.0).all()
+        product(a[0], b, room[..., :columns])
+        np.testing.assert_allclose(room[..., :columns], a[0] @ b, **kinds)
+        total = np.ones((rows, columns), dtype)
+        product(a, b, total)
+        np.testing.assert_allclose(total, 1.0 + (a @ b).sum(axis=0), **kinds)
+    with pytest.raises(ValueError, match="one run"):
+        product(a, b[..., ::2], room)
+
+
+@pytest.mark.only("numpy")
+def test_convolutions_without_a_result_or_with_short_rows_are_left_to_others() -> None:
+    plain = Settings((1,), ((0, 0),), (1,), (1,), 1)
+    weight = np.ones((2, 1, 1))
+    assert numpy_convolution.pays(np.ones((64, 4, 1)), weight, plain)
+    assert not numpy_convolution.pays(np.ones((2, 4, 1)), weight, plain)  # rows of two
+    assert not numpy_convolution.pays(np.ones((0, 4, 1)), weight, plain)
+    assert not numpy_convolution.pays(np.ones((64, 1, 1)), weight, plain)  # no result
+    assert not numpy_convolution.pays(np.ones((64, 4, 1)), weight, plain._replace(groups=2))
+
+
+def test_a_change_of_shape_keeps_an_order_or_is_no_view() -> None:
+    views = 0
+    for before in SHAPES:
+        for order in permutations(range(len(before))):
+            x = np.empty([before[axis] for axis in order]).transpose(np.argsort(order))
+            for after in SHAPES:
+                if np.prod(after) != np.prod(before):
+                    continue
+                found = reshaped(order, before, after)
+                if found is not None:
+                    views += 1
+                    y = x.reshape(after)
+                    assert np.shares_memory(x, y)
+                    assert y.transpose(found).flags.c_contiguous
+    assert views > 200
+
+
+@pytest.mark.only("numpy")
+def test_values_computed_from_a_convolution_lie_as_it_does() -> None:
+    def f(x: Any, weight: Any) -> Any:
+        y = functional.conv(x, weight)
+        pooled = functional.max_pool(functional.relu(y * 2.0))
+        xp = namespace(y)
+        return pooled, xp.permute_dims(y[:, 1:, 0], (2, 0, 1)), xp.sum(y, axis=(0, 1, 2))
+
+    graph = record(f, np.ones((32, 6, 6, 2)), np.ones((3, 3, 2, 4)), decompositions={})
+    graph = applied(graph, into_buffers(LOWERING))
+    found = orders(graph, LOWERING)
+    assert found[id(graph.nodes[0])] == (1, 3, 2, 0)
+    assert [found.get(id(o)) for o in graph.outputs] == [(1, 3, 2, 0), (2, 0, 1), None]
+    assert graph.outputs[2].args[0] is graph.nodes[0]  # no matrix, which would be a copy
+    assert orders(graph, None) == {}
+
+
+NET = layers.Sequential(
+    layers.Conv2d(6, kernel_size=5, padding=2), functional.relu, layers.MaxPool2d(),
+    layers.Conv2d(8, stride=2), layers.BatchNorm(), functional.relu, layers.AvgPool2d(),
+    layers.Flatten(), layers.Linear(3),
+)  # fmt: skip
+
+
+@pytest.mark.only("numpy")
+@pytest.mark.parametrize("kind", ["long rows", "without llvmlite", "short rows"])
+def test_a_compiled_step_is_the_eager_one(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if kind == "without llvmlite":
+        monkeypatch.setattr(numpy_functions, "has_llvm", lambda: False)
+    batch_size = 2 if kind == "short rows" else 32
+    draw = np.random.default_rng(0)
+    # Whole numbers, so that elements of a window are equal now and then.
+    x, y = draw.integers(-1, 2, (64, 12, 12, 2)).astype("f8"), np.arange(64) % 3
+    kinds: Any = {
+        "loss": SoftmaxCrossEntropy(),
+        "optimizer": SGD(0.05),
+        "seed": 1,
+        "progress": False,
+    }
+    both = [
+        tinynn.fit(NET, x, y, epochs=2, batch_size=batch_size, engine=engine, **kinds)
+        for engine in ("eager", "calls")
+    ]
+    for a, b in zip(*[tinynn.tree.leaves(model.params) for model in both], strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-11)
+
+
+def test_a_compiled_pool_gives_the_gradient_to_the_first_of_equals(
+    backend: backends.Backend,
+) -> None:
+    xp = backend.xp
+    x = backend.asarray([[[2.0, -0.0], [2.0, 0.0], [1.0, 3.0], [4.0, 3.0]]], dtype="float32")
+    weight = backend.asarray([[1.0, 2.0], [3.0, 4.0]], dtype="float32")
+
+    def f(x: Any) -> Any:
+        return namespace(x).sum(functional.max_pool(x * 2.0) * weight)
+
+    expected = [[[2.0, 4.0], [0.0, 0.0], [0.0, 8.0], [6.0, 0.0]]]
+    found = tinynn.compile(tinynn.grad(f))(x)
+    assert xp.all(found == backend.asarray(expected, dtype="float32"))
+
+
+JOINED = {
+    "twice the same": lambda xp, x: [xp.exp(x), xp.exp(x)],
+    "read before": lambda xp, x: [xp.exp(x), xp.sin(xp.exp(x)) * 2.0],
+    "an input": lambda xp, x: [x, xp.exp(x)],
+    "numbers": lambda xp, x: [xp.exp(x), xp.zeros_like(x), xp.sin(x)],
+    "a product": lambda xp, x: [x @ x, xp.exp(x) @ x],
+}
+
+
+@pytest.mark.parametrize("kind", JOINED)
+@pytest.mark.parametrize("how", ["concat 0", "concat 1", "stack 0", "stack 2", "flat"])
+def test_joined_values_are_those_of_the_library(
+    kind: str, how: str, backend: backends.Backend
+) -> None:
+    """Whatever is written where it belongs, and read before or after that."""
+    x = backend.asarray([[0.1, 0.2], [0.3, 0.4]], dtype="float32")
+
+    def joined(x: Any) -> Any:
+        xp, parts = namespace(x), JOINED[kind](namespace(x), x)
+        if how == "flat":
+            return xp.concat(parts, axis=None)
+        name, axis = how.split()
+        return getattr(xp, name)(parts, axis=int(axis))
+
+    def f(x: Any) -> Any:
+        y = joined(x * 1.5)
+        z = y * y + 1.0
+        return z, y - 0.5
+
+    compiled = tinynn.compile(f)
+    for _ in range(2):
+        for found, expected in zip(compiled(x), f(x), strict=True):
+            np.testing.assert_allclose(backend.to_host(found), backend.to_host(expected), rtol=1e-5)

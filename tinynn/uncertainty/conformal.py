@@ -1,0 +1,254 @@
+"""Split conformal prediction: intervals and sets that hold the truth as often as they say.
+
+Rows that training did not see are scored by how badly the model answers for them. As long as a new
+row is exchangeable with these n, its score is at or below the k-th smallest of theirs with
+probability k / (n + 1) at least, whatever the model and the distribution. Source: Vovk, Gammerman
+and Shafer 2005, "Algorithmic Learning in a Random World"; Angelopoulos and Bates 2023, "Conformal
+Prediction: A Gentle Introduction", https://doi.org/10.1561/2200000101.
+"""
+
+from dataclasses import dataclass
+from math import ceil
+from typing import Any, NamedTuple, TypeAlias
+
+from tinynn.trace import namespace
+
+Array: TypeAlias = Any
+#: What scores are of, by the name in a model's file.
+KINDS = ("absolute", "scaled", "quantile", "least_ambiguous", "adaptive")
+
+
+class Interval(NamedTuple):
+    """A prediction, and the bounds of its interval.
+
+    Attributes
+    ----------
+    estimate
+        The prediction: (samples, ...).
+    lower, upper
+        The bounds, of the same shape.
+    """
+
+    estimate: Array
+    lower: Array
+    upper: Array
+
+
+def conformal_quantile(scores: Array, level: float) -> Array:
+    """The score that a new row's does not exceed with probability `level`: its k-th smallest.
+
+    k is ceil((n + 1) * level); averaged over calibration rows and new rows the coverage is
+    k / (n + 1), if no two scores are equal, and at least that if some are.
+
+    Parameters
+    ----------
+    scores : (rows, ...)
+        Of the calibration rows.
+    level
+        Between 0 and 1.
+
+    Returns
+    -------
+    array
+        (...), the axes after the first.
+
+    Raises
+    ------
+    ValueError
+        A level that is not between 0 and 1, or too few rows for it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> float(conformal_quantile(np.asarray([3.0, 1.0, 2.0, 4.0]), 0.6))
+    3.0
+    """
+    return _smallest(namespace(scores).sort(scores, axis=0), level)
+
+
+def _smallest(scores: Array, level: float) -> Array:
+    """The quantile of scores that are sorted."""
+    check_level("conformal_quantile", level)
+    count = int(scores.shape[0])
+    place = ceil((count + 1) * level - 1e-9)  # 0.9 * 10 is 9, however it is rounded
+    if place > count:
+        need = ceil(level / (1.0 - level) - 1e-9)
+        raise ValueError(
+            f"interval: expected {need} calibration rows or more for the level {level:g}, got "
+            f"{count}. To fix it: calibrate with more rows, or ask for a level of "
+            f"{count / (count + 1):.3g} at most"
+        )
+    return scores[max(place, 1) - 1, ...]
+
+
+def check_level(where: str, level: Any) -> None:
+    """ValueError unless the level is a number between 0 and 1."""
+    if isinstance(level, bool) or not isinstance(level, int | float) or not 0.0 < level < 1.0:
+        raise ValueError(
+            f"{where}: expected a level between 0 and 1, got {level!r}. To fix it: give 0.9 for "
+            "intervals that hold nine targets of ten"
+        )
+
+
+def absolute_scores(prediction: Array, target: Array) -> Array:
+    """The distance of each prediction from its target: intervals of one width for all rows.
+
+    Parameters
+    ----------
+    prediction, target : (rows, ...)
+        Of one shape.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> absolute_scores(np.asarray([1.0, 2.0]), np.asarray([1.5, 0.0])).tolist()
+    [0.5, 2.0]
+    """
+    xp = namespace(prediction, target)
+    return xp.abs(xp.subtract(target, prediction))
+
+
+def scaled_scores(prediction: Array, deviation: Array, target: Array) -> Array:
+    """The distances of predictions from targets, in deviations that the model predicts itself.
+
+    Parameters
+    ----------
+    prediction, deviation, target : (rows, ...)
+        Of one shape; deviations above 0.
+
+    References
+    ----------
+    Lei et al. 2018, "Distribution-Free Predictive Inference for Regression".
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> scaled_scores(np.asarray([1.0]), np.asarray([2.0]), np.asarray([5.0])).tolist()
+    [2.0]
+    """
+    return absolute_scores(prediction, target) / deviation
+
+
+def quantile_scores(lower: Array, upper: Array, target: Array) -> Array:
+    """How far targets lie outside of predicted quantiles, below 0 within: conformalized quantiles.
+
+    Parameters
+    ----------
+    lower, upper, target : (rows, ...)
+        Of one shape.
+
+    References
+    ----------
+    Romano, Patterson and Candes 2019, "Conformalized Quantile Regression".
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> one = np.asarray([0.0, 0.0])
+    >>> quantile_scores(one, one + 2.0, np.asarray([0.5, 3.0])).tolist()
+    [-0.5, 1.0]
+    """
+    xp = namespace(lower, upper, target)
+    return xp.maximum(xp.subtract(lower, target), xp.subtract(target, upper))
+
+
+def least_ambiguous_scores(probabilities: Array) -> Array:
+    """1 minus the probability of each class: the smallest sets on average, which may be empty.
+
+    Parameters
+    ----------
+    probabilities : (rows, classes)
+
+    References
+    ----------
+    Sadinle, Lei and Wasserman 2019, "Least Ambiguous Set-Valued Classifiers with Bounded Error
+    Levels".
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> least_ambiguous_scores(np.asarray([[0.25, 0.75]])).tolist()
+    [[0.75, 0.25]]
+    """
+    return 1.0 - probabilities
+
+
+def adaptive_scores(probabilities: Array) -> Array:
+    """The probability of all classes at least as likely as each: sets that grow with the doubt.
+
+    Parameters
+    ----------
+    probabilities : (rows, classes)
+
+    References
+    ----------
+    Romano, Sesia and Candes 2020, "Classification with Valid and Adaptive Coverage", without its
+    randomisation.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> adaptive_scores(np.asarray([[0.25, 0.125, 0.625]])).tolist()
+    [[0.875, 1.0, 0.625]]
+    """
+    xp = namespace(probabilities)
+    mine, others = xp.expand_dims(probabilities, axis=-1), xp.expand_dims(probabilities, axis=-2)
+    at_least = xp.astype(others >= mine, probabilities.dtype)
+    return xp.sum(at_least * others, axis=-1)
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """The scores of a model's calibration rows, which its intervals or sets are made by.
+
+    Attributes
+    ----------
+    kind
+        "absolute", "scaled", "quantile", "least_ambiguous" or "adaptive": the score.
+    scores : (rows, ...)
+        Sorted along the first axis.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> known = Calibration.of("absolute", np.asarray([[0.5], [0.1], [0.3]]))
+    >>> known.interval(np.asarray([[1.0]]), level=0.5).upper.tolist()
+    [[1.3]]
+    """
+
+    kind: str
+    scores: Array
+
+    @classmethod
+    def of(cls, kind: str, scores: Array) -> "Calibration":
+        """The calibration by these scores, in any order."""
+        if scores.shape[0] < 1:
+            raise ValueError(
+                "calibrate: expected rows that training did not see, got none. To fix it: keep "
+                "some of the data apart, and give them to model.calibrate(X, y)"
+            )
+        return cls(kind, namespace(scores).sort(scores, axis=0))
+
+    def interval(self, estimate: Array, level: float, *others: Array) -> Interval:
+        """The interval of each prediction.
+
+        others: the deviations for "scaled", the lower and the upper quantiles for "quantile".
+        """
+        margin = _smallest(self.scores, level)
+        if self.kind == "quantile":
+            lower, upper = others
+        else:
+            lower = upper = estimate
+            margin = margin * others[0] if self.kind == "scaled" else margin
+        return Interval(estimate, lower - margin, upper + margin)
+
+    def sets(self, probabilities: Array, level: float) -> Array:
+        """True for the classes of each row's set: (rows, classes) booleans.
+
+        Sets of "adaptive" always have the likeliest class.
+        """
+        xp, margin = namespace(probabilities), _smallest(self.scores, level)
+        if self.kind == "least_ambiguous":
+            return least_ambiguous_scores(probabilities) <= margin
+        likeliest = probabilities >= xp.max(probabilities, axis=-1, keepdims=True)
+        return xp.logical_or(adaptive_scores(probabilities) <= margin, likeliest)
