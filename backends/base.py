@@ -484,10 +484,8 @@ class Backend(Staging):
         total = xp.sum(xp.exp(x - shift), axis=axis, keepdims=True)
         # The sum is 0 only where every x is -inf, and then the peak says so without log(0).
         total = xp.log(xp.where(total > 0.0, total, xp.ones_like(total))) + peak
-        if keepdims:
-            return total
         axes = tuple(range(x.ndim)) if axis is None else axis
-        return xp.squeeze(total, axis=axes)
+        return total if keepdims else xp.squeeze(total, axis=axes)
 
 
 def _converted(data: np.ndarray, name: str) -> np.ndarray:
