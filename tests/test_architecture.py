@@ -35,12 +35,14 @@ ARROWS: dict[str, set[str]] = {
 }
 ARROWS["uncertainty"] = {"trace", "transforms", "functional", "losses", "layers", "optim"}
 ARROWS["uncertainty"] |= {"config", "tree"}
+ARROWS["inspection"] = {"trace", "transforms", "layers", "config", "tree"}
 ARROWS["data"] = {"tree"}
 ARROWS["onnx"] = {"trace", "rules", "transforms", "functional", "initializers", "layers", "data"}
 ARROWS["onnx"] |= {"tree"}
 ARROWS["training"] = set(ARROWS)
 ARROWS["explanation"] = set(ARROWS) - {"onnx"}
 ARROWS["tabular"] = set(ARROWS) - {"explanation"}
+ARROWS["compression"] = set(ARROWS) - {"explanation", "tabular"}
 ARROWS["cli"] = set(ARROWS) - {"explanation"}  # it goes through tinynn.explain, as all do
 ARROWS["sklearn"] = set(ARROWS) - {"cli", "tabular", "explanation"}
 TOP = {"tinynn", "tinynn.__main__"}  # these may import anything
