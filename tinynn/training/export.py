@@ -79,7 +79,8 @@ def _heads(model: Any, x: Any) -> Heads:
     loss = model.loss
     if not isinstance(loss, losses.Loss):
         return {}
-    output = layers.run(model.net, model.params, model.state, x).output
+    inputs = x if type(x) is tuple else (x,)
+    output = layers.run(model.net, model.params, model.state, *inputs).output
     if loss.estimate(output) is not output:
         return {"estimate": loss.estimate}
     try:
