@@ -8,8 +8,10 @@ import ctypes
 import os
 import platform
 import re
+import shutil
 import socket
 import subprocess
+import sys
 import tarfile
 import zipfile
 from collections.abc import Iterator
@@ -19,8 +21,28 @@ import nox
 from nox.command import CommandFailed
 
 nox.needs_version = ">=2025.2.9"
-nox.options.default_venv_backend = "uv|venv"  # uv fills one in seconds, pip in most of a minute
 nox.options.reuse_venv = "yes"
+
+
+def quickest() -> str:
+    """uv, which fills an environment in seconds, where it reaches its index; else venv and pip.
+
+    pip takes most of a minute, and may have been told of an index or certificates that uv is not.
+    """
+    uv = shutil.which("uv", path=os.pathsep.join([str(Path(sys.executable).parent), os.defpath]))
+    if not uv:
+        return "venv"
+    ask = (uv, "pip", "install", "--dry-run", "--no-cache", "--no-deps", "--reinstall", "iniconfig")
+    try:
+        subprocess.run(
+            [*ask, "--python", sys.executable], check=True, capture_output=True, timeout=30
+        )
+    except (OSError, subprocess.SubprocessError):
+        return "venv"
+    return "uv"
+
+
+nox.options.default_venv_backend = quickest()
 
 # Sources are compiled once, not by every worker of every session and every command it starts.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -51,7 +73,7 @@ QUICK_XLA = " ".join(
 )
 
 
-def run_parallel(session: nox.Session, *command: str) -> None:
+def run_parallel(session: nox.Session, *command: str, env: dict[str, str] | None = None) -> None:
     """Run pytest, or what passes its arguments on to pytest, on all cores."""
     # dpnp, JAX and LLVM compile what they have not met before; what they keep serves every worker.
     kept = session.create_tmp()
@@ -66,7 +88,8 @@ def run_parallel(session: nox.Session, *command: str) -> None:
         "XLA_FLAGS": os.environ.get("XLA_FLAGS", QUICK_XLA),
     }
     parallel = ("-n", "logical", "--maxprocesses", "8", "--dist", "worksteal")
-    session.run(*command, *parallel, "--durations=15", env=ONE_THREAD | compiled)
+    env = ONE_THREAD | compiled | (env or {})
+    session.run(*command, *parallel, "--durations=15", env=env)
 
 
 def run_tests(session: nox.Session, library: str, *paths: str) -> None:
@@ -119,6 +142,16 @@ def cupy(session: nox.Session) -> None:
     run_parallel(session, *emulate, "pytest", "--backend", "cupy", *(session.posargs or ("tests",)))
 
 
+@nox.session(default=False)
+def programs(session: nox.Session) -> None:
+    """Thousands of drawn programs, derivatives and engines; `-- 5000:8000` are their seeds."""
+    install(session, "test", "numpy")
+    (drawn,) = session.posargs or ("0:3000",)
+    files = ("tests/test_programs.py", "tests/test_engine_programs.py")
+    env = {"TINYNN_PROGRAMS": drawn}
+    run_parallel(session, "pytest", "--backend", "numpy", *files, env=env)
+
+
 @nox.session
 def lint(session: nox.Session) -> None:
     """Lint, the format of every file, and what the workflows allow."""
@@ -162,7 +195,7 @@ def pages(session: nox.Session) -> None:
     chromium(session)
     install(session, "test", "docs", "pages")
     build_site(session, "html")
-    session.run("pytest", "--backend", "numpy", *(session.posargs or ("tests/pages",)))
+    run_tests(session, "numpy", "tests/pages")
 
 
 def build_site(session: nox.Session, builder: str, *more: str) -> None:
@@ -325,12 +358,15 @@ def bench(session: nox.Session) -> None:
     session.run("python", "benchmarks/elementary.py", env=ONE_THREAD)
     session.run("python", "benchmarks/tables.py", env=ONE_THREAD)
     session.run("python", "benchmarks/sklearn_estimators.py", env=ONE_THREAD)
+    session.run("python", "benchmarks/small_data.py", env=ONE_THREAD)
     session.run("python", "benchmarks/onnx_latency.py", env=ONE_THREAD)
     session.run("python", "benchmarks/recurrent.py", env=ONE_THREAD)
     session.run("python", "benchmarks/convolutional.py", env=ONE_THREAD)
     session.run("python", "benchmarks/transformer.py", env=ONE_THREAD)
     session.run("python", "benchmarks/many_networks.py")
     session.run("python", "benchmarks/importing.py", env=ONE_THREAD)
+    session.run("python", "benchmarks/coverage.py", env=ONE_THREAD)
+    session.run("python", "benchmarks/compression.py", env=ONE_THREAD)
 
 
 @nox.session(default=False)

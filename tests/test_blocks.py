@@ -162,7 +162,7 @@ def test_draws_and_norms_give_the_bits_of_rows_in_memory(backend: Backend) -> No
 
 @pytest.mark.only("numpy")
 def test_machine_code_trains_on_blocks(backend: Backend) -> None:
-    pytest.importorskip("numba")
+    pytest.importorskip("llvmlite")
     shared: dict[str, Any] = {"loss": "squared_error", "epochs": 2, "batch_size": SIZE}
     models = [fit(Linear(1), InMemory(X, X[:, :1]), engine=e, **shared) for e in ("loops", "eager")]
     assert np.allclose(*(model.history["loss"] for model in models), rtol=1e-5)

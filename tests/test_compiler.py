@@ -378,3 +378,20 @@ def test_graphs_name_inputs_after_the_arguments() -> None:
         f"{'  v0 = matmul(x, params.w)':<48}",
         "(2, 2)",
     ]
+
+
+@pytest.mark.only("numpy")
+def test_numbers_of_numpys_own_kind_are_pythons_in_a_program() -> None:
+    x = np.asarray([1.0, 2.0, 4.0])
+    shaped = tinynn.compile(lambda x: namespace(x).reshape(x, (np.int64(3), 1)))
+    np.testing.assert_array_equal(shaped(x), x[:, None])
+    spread = tinynn.compile(lambda x: namespace(x).var(x, correction=np.float64(1.0)))
+    np.testing.assert_allclose(spread(x), x.var(ddof=1))
+
+
+@pytest.mark.only("numpy")
+def test_arrays_of_one_number_are_that_number() -> None:
+    x = np.asarray([1.0, 2.0])
+    twice = tinynn.compile(lambda x: namespace(x).full_like(x, 2.0) * x)
+    np.testing.assert_array_equal(twice(x), [2.0, 4.0])
+    assert "full_like" not in twice.source

@@ -107,7 +107,7 @@ def test_a_program_for_each_shape(backend: Backend) -> None:
 
 @pytest.mark.only("numpy")
 def test_machine_code_agrees() -> None:
-    pytest.importorskip("numba")
+    pytest.importorskip("llvmlite")
     ragged = Ragged(ROWS, buckets=(9,))
     shared: dict[str, Any] = {"epochs": 2, "batch_size": SIZE, "shuffle": False}
     losses = [

@@ -84,13 +84,15 @@ def applied(graph: Graph, passes: Sequence[Pass]) -> Graph:
 
 def portable() -> list[Pass]:
     """For the standard's own calls, on any library, and for readers of the graph."""
-    return [simplified]
+    return [
+        simplified,  # recorded derivatives hold zeros, ones and the same call twice
+    ]
 
 
 def into_buffers(lowering: Any) -> list[Pass]:
     """For a library that writes results into buffers, as its lowering says."""
     passes: list[Pass] = [
-        simplified,
+        simplified,  # fewer calls, each of which is one of the library
         products,  # sum(a * b) is one call without a buffer
     ]
     if "sign" in lowering.into:
@@ -112,7 +114,10 @@ def for_library(lowering: Any) -> list[Pass]:
 def into_loops(kept: int, lying: Mapping[int, View] | None = None) -> list[Pass]:
     """For explicit loops over flat memory; the first `kept` inputs live on from step to step.
 
-    lying: how inputs lie in memory, by the id of each; without it each in order.
+    Parameters
+    ----------
+    lying
+        How inputs lie in memory, by the id of each; without it each in order.
     """
     return [
         without_logsumexp,  # single numbers have no reduction of this kind

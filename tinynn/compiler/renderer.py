@@ -1,6 +1,7 @@
 """The text of programs: statements as Python, the last thing that is done with them."""
 
 from collections.abc import Callable, Iterable
+from operator import index
 from typing import Any, NamedTuple
 
 from tinynn.compiler.statements import (
@@ -102,7 +103,15 @@ def text(value: Any) -> str:
     if isinstance(value, Variable):
         return value.name
     # A tuple may be of a library's own kind.
-    return f"({_listed(value)})" if isinstance(value, tuple) else repr(value)
+    return f"({_listed(value)})" if isinstance(value, tuple) else _literal(value)
+
+
+def _literal(value: Any) -> str:
+    """The text of a literal; numbers of a library's own kind are Python's in a program."""
+    if isinstance(value, float):
+        return repr(float(value))
+    whole = hasattr(value, "__index__") and not isinstance(value, bool)
+    return repr(index(value) if whole else value)
 
 
 def _call(call: Call) -> str:
@@ -131,7 +140,7 @@ def _index(key: Any, arrays: Iterable[Any]) -> str:
         if isinstance(part, slice):
             ends = ["" if end is None else str(end) for end in (part.start, part.stop)]
             return ":".join(ends) + (f":{part.step}" if part.step is not None else "")
-        return repr(part)
+        return _literal(part)
 
     if key == ():
         return "()"
