@@ -8,8 +8,10 @@ import ctypes
 import os
 import platform
 import re
+import shutil
 import socket
 import subprocess
+import sys
 import tarfile
 import zipfile
 from collections.abc import Iterator
@@ -19,8 +21,28 @@ import nox
 from nox.command import CommandFailed
 
 nox.needs_version = ">=2025.2.9"
-nox.options.default_venv_backend = "uv|venv"  # uv fills one in seconds, pip in most of a minute
 nox.options.reuse_venv = "yes"
+
+
+def quickest() -> str:
+    """uv, which fills an environment in seconds, where it reaches its index; else venv and pip.
+
+    pip takes most of a minute, and may have been told of an index or certificates that uv is not.
+    """
+    uv = shutil.which("uv", path=os.pathsep.join([str(Path(sys.executable).parent), os.defpath]))
+    if not uv:
+        return "venv"
+    ask = (uv, "pip", "install", "--dry-run", "--no-cache", "--no-deps", "--reinstall", "iniconfig")
+    try:
+        subprocess.run(
+            [*ask, "--python", sys.executable], check=True, capture_output=True, timeout=30
+        )
+    except (OSError, subprocess.SubprocessError):
+        return "venv"
+    return "uv"
+
+
+nox.options.default_venv_backend = quickest()
 
 # Sources are compiled once, not by every worker of every session and every command it starts.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -173,7 +195,7 @@ def pages(session: nox.Session) -> None:
     chromium(session)
     install(session, "test", "docs", "pages")
     build_site(session, "html")
-    session.run("pytest", "--backend", "numpy", *(session.posargs or ("tests/pages",)))
+    run_tests(session, "numpy", "tests/pages")
 
 
 def build_site(session: nox.Session, builder: str, *more: str) -> None:
@@ -336,12 +358,15 @@ def bench(session: nox.Session) -> None:
     session.run("python", "benchmarks/elementary.py", env=ONE_THREAD)
     session.run("python", "benchmarks/tables.py", env=ONE_THREAD)
     session.run("python", "benchmarks/sklearn_estimators.py", env=ONE_THREAD)
+    session.run("python", "benchmarks/small_data.py", env=ONE_THREAD)
     session.run("python", "benchmarks/onnx_latency.py", env=ONE_THREAD)
     session.run("python", "benchmarks/recurrent.py", env=ONE_THREAD)
     session.run("python", "benchmarks/convolutional.py", env=ONE_THREAD)
     session.run("python", "benchmarks/transformer.py", env=ONE_THREAD)
     session.run("python", "benchmarks/many_networks.py")
     session.run("python", "benchmarks/importing.py", env=ONE_THREAD)
+    session.run("python", "benchmarks/coverage.py", env=ONE_THREAD)
+    session.run("python", "benchmarks/compression.py", env=ONE_THREAD)
 
 
 @nox.session(default=False)

@@ -20,7 +20,7 @@ def first_maximum(xp: Any, a: Any, b: Any) -> Any:
 
 def logsumexp(xp: Any, x: Any, *, axis: Any = None, keepdims: bool = False) -> Any:
     """log(sum(exp(x))), without overflow."""
-    largest = xp.finfo(x.dtype).max  # an infinite peak would make inf - inf
+    largest = float(xp.finfo(x.dtype).max)  # an infinite peak would make inf - inf
     peak = xp.max(x, axis=axis, keepdims=True)
     peak = xp.minimum(xp.maximum(peak, -largest), largest)
     total = xp.log(xp.sum(xp.exp(x - peak), axis=axis, keepdims=True)) + peak

@@ -6,8 +6,11 @@
 folder (TMPDIR), in parts of 16 MB. Each run is a process of its own that trains three epochs, by
 "calls", shuffled, and tells how many rows a second went through the steps in the faster of the last
 two, and the most anonymous memory (RssAnon of /proc/self/status, sampled every 20 ms; Linux). The
-run in memory has as many of the rows as 1 GB holds. Kinds and memory take turns; the ratio is that
-of the medians. `waits` is the part of an epoch in which the steps waited for rows.
+run in memory has as many of the rows as 1 GB holds. Kinds and memory take turns; ratios are of
+medians. By the clock other programs on the machine count too; the processor time of the thread of
+the steps is that of the training loop alone, and `reading` is that of all other threads in units of
+it: below 1, what reads and shuffles is the faster. `waits` is the part of an epoch in which the
+steps waited for rows.
 """
 
 import argparse
@@ -19,7 +22,7 @@ import threading
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
-from time import perf_counter, sleep
+from time import perf_counter, process_time, sleep, thread_time
 from typing import Any
 
 import numpy as np
@@ -118,7 +121,7 @@ class Watch:
 
 
 def train(kind: str, folder: Path, parts: int, hidden: tuple[int, ...]) -> dict[str, float]:
-    """Rows a second, the most anonymous memory and the part of the time that steps waited."""
+    """Rows a second, processor time, the most anonymous memory, and how long the steps waited."""
     from tinynn import fit
     from tinynn.data import blockdataset
     from tinynn.functional import relu
@@ -141,7 +144,7 @@ def train(kind: str, folder: Path, parts: int, hidden: tuple[int, ...]) -> dict[
     blockdataset.ahead = ahead
 
     def end(run: Any) -> None:
-        ends.append(perf_counter())
+        ends.append((perf_counter(), thread_time(), process_time()))
         waited.append(0.0)
 
     if kind == "memory":
@@ -156,12 +159,15 @@ def train(kind: str, folder: Path, parts: int, hidden: tuple[int, ...]) -> dict[
             net, *data, loss="squared_error", epochs=3, batch_size=256, engine="calls",
             callbacks=[end], progress=False,
         )  # fmt: skip
-    seconds = [b - a for a, b in pairwise(ends)]
-    best = min(range(2), key=seconds.__getitem__)
+    took = [[b - a for a, b in zip(*pair, strict=True)] for pair in pairwise(ends)]
+    best = min(range(2), key=lambda epoch: took[epoch][0])
+    clock, steps, all_threads = took[best]
     return {
-        "rows": parts * PART / seconds[best],
+        "rows": parts * PART / clock,
+        "steps": parts * PART / steps,
+        "reading": (all_threads - steps) / steps,
         "memory": watch.most,
-        "waits": waited[1 + best] / seconds[best],
+        "waits": waited[1 + best] / clock,
     }
 
 
@@ -193,8 +199,8 @@ def main() -> None:
 
 def table(options: argparse.Namespace) -> None:
     parts = max(2, round(options.size * 2**30 / (PART * FEATURES * 4)))
-    print("| network | data | rows a second | of memory's | waits | RssAnon, MB |")
-    print("|---|---|---|---|---|---|")
+    print("| network | data | rows/s | of memory's | by processor time | reading | waits | MB |")
+    print("|---|---|---|---|---|---|---|---|")
     kinds = options.kinds.split(",")
     with tempfile.TemporaryDirectory() as folder:
         for kind in kinds:
@@ -205,14 +211,16 @@ def table(options: argparse.Namespace) -> None:
             for _ in range(options.rounds):
                 for kind, rounds in found.items():
                     rounds.append(run(kind, Path(folder, kind), parts, network))
-            speed = {k: median(r["rows"] for r in rounds) for k, rounds in found.items()}
-            for kind, rounds in found.items():
-                most = max(r["memory"] for r in rounds) / 2**20
-                waits = median(r["waits"] for r in rounds)
-                share = speed[kind] / speed["memory"]
+            mid = {
+                kind: {name: median(r[name] for r in rounds) for name in rounds[0]}
+                for kind, rounds in found.items()
+            }
+            for kind, of in mid.items():
+                shares = [of[name] / mid["memory"][name] for name in ("rows", "steps")]
+                most = max(r["memory"] for r in found[kind]) / 2**20
                 print(
-                    f"| {network} | {kind} | {speed[kind]:,.0f} | {share:.2f} | {waits:.0%} "
-                    f"| {most:.0f} |",
+                    f"| {network} | {kind} | {of['rows']:,.0f} | {shares[0]:.2f} | {shares[1]:.2f} "
+                    f"| {of['reading']:.2f} | {of['waits']:.0%} | {most:.0f} |",
                     flush=True,
                 )
 

@@ -31,16 +31,18 @@ ARROWS: dict[str, set[str]] = {
     "losses": {"trace", "rules", "transforms", "functional", "config"},
     "metrics": {"trace", "functional", "losses", "config"},
     "layers": {"trace", "rules", "transforms", "functional", "initializers", "config", "tree"},
-    "optim": {"trace", "rules", "functional", "config", "tree"},
+    "optim": {"trace", "rules", "transforms", "functional", "config", "tree"},
 }
 ARROWS["uncertainty"] = {"trace", "transforms", "functional", "losses", "layers", "optim"}
 ARROWS["uncertainty"] |= {"config", "tree"}
+ARROWS["inspection"] = {"trace", "transforms", "layers", "config", "tree"}
 ARROWS["data"] = {"tree"}
 ARROWS["onnx"] = {"trace", "rules", "transforms", "functional", "initializers", "layers", "data"}
 ARROWS["onnx"] |= {"tree"}
 ARROWS["training"] = set(ARROWS)
 ARROWS["explanation"] = set(ARROWS) - {"onnx"}
 ARROWS["tabular"] = set(ARROWS) - {"explanation"}
+ARROWS["compression"] = set(ARROWS) - {"explanation", "tabular"}
 ARROWS["cli"] = set(ARROWS) - {"explanation"}  # it goes through tinynn.explain, as all do
 ARROWS["sklearn"] = set(ARROWS) - {"cli", "tabular", "explanation"}
 TOP = {"tinynn", "tinynn.__main__"}  # these may import anything

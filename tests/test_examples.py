@@ -16,6 +16,7 @@ import backends
 from tests.checks import assert_close
 from tests.engines import compiled_by
 from tests.onnx_files import session
+from tinynn.data import pad_sequences
 from tinynn.functional import sigmoid
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -167,6 +168,75 @@ def test_the_character_level_transformer_is_exported(
     assert_close(model.predict(ids), scores, backend, rtol=1e-3, atol=1e-4)
 
 
+# XLA compiles a scan for seconds, and a step of dpnp's takes hundreds of NumPy's.
+over_sequences = pytest.mark.only("numpy", "torch", "array_api_strict", "cupy")
+
+
+def resumed(backend: backends.Backend, name: str, path: Path, **settings: Any) -> Any:
+    """What the example gives after two epochs, and that a run that was stopped is the whole one."""
+    example = load(name)
+    settings["engine"] = "eager" if backend.name == "array_api_strict" else compiled_by(backend)
+    example.main(backend, epochs=1, checkpoint=path, **settings)
+    model, *shown = example.main(backend, epochs=2, checkpoint=path, resume=True, **settings)
+    whole, *again = example.main(backend, epochs=2, **settings)
+    assert (whole.history, again) == (model.history, shown)
+    losses = model.history["loss"]
+    assert losses[1] < losses[0]
+    return model
+
+
+@over_sequences
+@pytest.mark.reads_scalars
+def test_examples_over_sequences_are_resumed(backend: backends.Backend, tmp_path: Path) -> None:
+    """On NumPy they are what they show, and exported."""
+    resumed(backend, "sunspots", tmp_path / "sunspots")
+    if backend.name in ("numpy", "torch"):
+        resumed(backend, "parity", tmp_path / "parity", seed=0)
+        resumed(backend, "languages", tmp_path / "languages", rows=200)
+
+
+@pytest.mark.only("numpy")
+def test_sunspots_are_forecast_better_than_by_the_season(
+    backend: backends.Backend, tmp_path: Path
+) -> None:
+    model, errors = load("sunspots").main(backend, epochs=30)
+    found, *naive = errors.values()
+    assert found < 0.7 * min(naive)
+    _, before, _ = load("sunspots").windows()
+    exported(model, before[:4, :, None].astype("float32") / 100, tmp_path)
+
+
+@pytest.mark.only("numpy")
+def test_a_hidden_state_keeps_the_parity(backend: backends.Backend, tmp_path: Path) -> None:
+    example = load("parity")
+    model, shares, sure = example.main(backend)
+    assert shares == {8: 1.0, 100: 1.0}
+    assert sure > 0.9
+    x, _ = example.bits_and_parities(np.asarray([[0, 1, 1, 0, 1]]))
+    exported(model, x.astype("float32"), tmp_path)
+
+
+@pytest.mark.only("numpy")
+@pytest.mark.reads_scalars
+def test_the_language_of_words_is_found(backend: backends.Backend, tmp_path: Path) -> None:
+    example = load("languages")
+    model, share = example.main(backend, epochs=6)
+    assert share > 0.6, "one in six by chance"
+    pair = pad_sequences([np.asarray(word, "int32") for word in example.words()[0][:3]])
+    exported(model, pair, tmp_path)
+
+
+def exported(model: Any, inputs: Any, folder: Path) -> None:
+    """Assert that ONNX Runtime predicts the same."""
+    path = folder / "model.onnx"
+    model.to_onnx(path, inputs)
+    given = inputs if isinstance(inputs, tuple) else (inputs,)
+    runtime = session(path)
+    names = [each.name for each in runtime.get_inputs()]
+    (found,) = runtime.run(["output"], dict(zip(names, given, strict=True)))
+    assert_close(model.predict(inputs), found, model.backend, rtol=1e-3, atol=1e-4)
+
+
 @pytest.mark.parametrize("name", sorted(path.stem for path in EXAMPLES.glob("*.py")))
 def test_the_script_takes_a_backend_and_says_what_is_wrong_with_it(
     name: str, backend: backends.Backend
@@ -174,3 +244,42 @@ def test_the_script_takes_a_backend_and_says_what_is_wrong_with_it(
     result = CliRunner().invoke(load(name).command, ["--backend", "nosuchlibrary"])
     assert isinstance(result.exception, backends.BackendUnavailable)
     assert "nosuchlibrary" in str(result.exception)
+
+
+@pytest.mark.reads_scalars
+@pytest.mark.only("numpy")
+def test_burgers(backend: backends.Backend) -> None:
+    """The solution of Cole and Hopf, by a network as small as a test allows."""
+    assert load("burgers").main(backend, width=6, points=100, steps=25) < 0.15
+
+
+@pytest.mark.only("numpy")
+def test_the_exact_solution_of_burgers_equation() -> None:
+    """It satisfies the equation, by central differences, and the start."""
+    exact, nu, h = load("burgers").exact, 0.1 / np.pi, 1e-3
+    x, t = np.linspace(-0.9, 0.9, 7), np.full(7, 0.4)
+
+    def u(a: float, b: float) -> Any:
+        return exact(x + a, t + b, nu)
+
+    u_t, u_x = (u(0, h) - u(0, -h)) / (2 * h), (u(h, 0) - u(-h, 0)) / (2 * h)
+    u_xx = (u(h, 0) - 2 * u(0, 0) + u(-h, 0)) / h**2
+    np.testing.assert_allclose(u_t + u(0, 0) * u_x, nu * u_xx, atol=1e-4)
+    np.testing.assert_allclose(exact(x, np.full(7, 1e-6), nu), -np.sin(np.pi * x), atol=1e-4)
+
+
+@pytest.mark.reads_scalars
+@pytest.mark.only("numpy")
+def test_pendulum(backend: backends.Backend) -> None:
+    """The network with a Hamiltonian keeps the energy several times better than the plain one."""
+    drifts = load("pendulum").main(backend, steps=40, seconds=30.0)
+    assert drifts["Hamiltonian"] < 0.1
+    assert drifts["Hamiltonian"] < drifts["plain"] / 3
+
+
+@pytest.mark.reads_scalars
+@pytest.mark.only("numpy")
+def test_neural_ode(backend: backends.Backend) -> None:
+    """The trajectory, whose states are of size 2, and what follows it."""
+    inside, beyond = load("neural_ode").main(backend, width=8, steps=25)
+    assert max(inside, beyond) < 0.3

@@ -193,7 +193,7 @@ def test_dropout_is_one_line() -> None:
     (mask,) = (line for line in lines if "dropout_mask" in line)
     assert mask.startswith("mask_2 = dropout_mask(key)")
     assert str(step).splitlines()[-1] == (
-        "# 18 lines for 399 calls, 380 are folded into 13 of them, 14 of views and set-up are left "
+        "# 18 lines for 394 calls, 375 are folded into 13 of them, 14 of views and set-up are left "
         "out"
     )
     assert len(step.text("calls").splitlines()) > 390

@@ -8,10 +8,12 @@ import pytest
 import tinynn
 from backends import Backend
 from tests.checks import assert_close
+from tinynn.compiler import pipelines
 from tinynn.functional import log_softmax
 from tinynn.losses import KLDivergence, SoftmaxCrossEntropy, SquaredHinge
 from tinynn.metrics import ROCAUC, AveragePrecision
 from tinynn.training.evaluation import measure
+from tinynn.transforms.record import record
 
 INF, NAN = float("inf"), float("nan")
 LOGITS = np.asarray([[1.0, -INF, 2.0], [0.5, 0.25, -INF]])
@@ -27,6 +29,15 @@ def test_log_softmax_keeps_its_digits_beside_large_logits(backend: Backend) -> N
     assert_close(log_softmax(given), expected, backend, dtype="float32", rtol=1e-6, atol=1e-6)
     loss = SoftmaxCrossEntropy(reduction="sum")(given, backend.asarray([0, 2]))
     assert_close(loss, -(expected[0, 0] + expected[1, 2]), backend, rtol=1e-6)
+
+
+@pytest.mark.only("numpy")
+def test_programs_look_for_the_maximum_once(backend: Backend) -> None:
+    """What was shifted by its maximum has the maximum 0."""
+    decompositions = backend.lowering.decompositions
+    graph = record(log_softmax, np.ones((4, 3)), decompositions=decompositions)
+    names = [node.name for node in pipelines.applied(graph, pipelines.portable()).nodes]
+    assert names == ["max", "subtract", "exp", "sum", "log", "subtract"]
 
 
 @pytest.mark.parametrize("kind", ["labels", "smooth", "shares", "divergence"])

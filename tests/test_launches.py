@@ -59,7 +59,8 @@ def test_a_step_asks_for_launches_alone_and_no_more_than_by_hand(bench: Any, nam
     work = work_of(bench, name)
     step = a_step(bench, bench.trained(work, "calls"), work)
     expert = a_step(bench, bench.by_hand(work), work)
-    assert step.products == expert.products + 1  # the loss, whose products CuPy adds by a kernel
+    # The loss of w1 is a sum of products, which CuPy adds by a kernel of its own.
+    assert step.products == expert.products + (name == "w1")
     assert 0 < step.launches <= expert.launches
     assert (step.pool, step.mallocs, step.sent, step.reads, step.waits) == (0, 0, 0, 0, 0)
 

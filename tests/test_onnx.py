@@ -24,6 +24,7 @@ from tinynn.layers import (
     LayerNorm,
     Linear,
     Sequential,
+    Temperature,
     sequences,
     spatial,
 )
@@ -49,6 +50,7 @@ LAYERS: dict[str, Any] = {
     "layer norm": LayerNorm(),
     "dropout": Dropout(0.5),
     "flatten": Flatten(),
+    "temperature": Temperature(1.5),
 }
 # Every functional that makes an array of one array.
 ACTIVATIONS = {*activations.__all__, *piecewise.__all__}

@@ -90,8 +90,12 @@ def assert_alike(one: Any, other: Any) -> None:
         assert one == (pytest.approx(other, rel=1e-12) if isinstance(one, float) else other)
 
 
-@pytest.mark.parametrize("target", ["label", "number", "few", "boolean", "integer"])
-@pytest.mark.parametrize("kept", [large.DISTINCT, 5], ids=["", "few texts kept"])
+TARGETS = ["label", "number", "few", "boolean", "integer"]
+
+
+@pytest.mark.parametrize(
+    ("target", "kept"), [*((t, large.DISTINCT) for t in TARGETS), *((t, 5) for t in TARGETS[:-1])]
+)
 def test_a_preparation_of_parts_is_that_of_the_whole(
     target: str, kept: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -49,6 +49,7 @@ from tinynn.transforms import (
 if TYPE_CHECKING:
     from tinynn.compiler import compile
     from tinynn.explanation import explain
+    from tinynn.optim.second_order.minimizing import least_squares, minimize
     from tinynn.training.fit import fit
     from tinynn.training.imported import from_onnx
     from tinynn.training.many import ModelStack, fit_many
@@ -67,13 +68,15 @@ _MODULES = {
     "fit": "tinynn.training",
     "fit_many": "tinynn.training",
     "from_onnx": "tinynn.training.imported",
+    "least_squares": "tinynn.optim.second_order.minimizing",
+    "minimize": "tinynn.optim.second_order.minimizing",
     "record": "tinynn.transforms.record",
     "scan": "tinynn.transforms.scan",
     "while_loop": "tinynn.transforms.cond",
 }
 _SUBPACKAGES = frozenset(
-    "cli compiler data explanation functional initializers layers losses metrics onnx optim "
-    "sklearn tabular training tree uncertainty".split()
+    "cli compiler compression data explanation functional initializers inspection layers losses "
+    "metrics onnx optim sklearn tabular training tree uncertainty".split()
 )
 
 
@@ -135,7 +138,9 @@ __all__ = [
     "hvp",
     "jacobian",
     "jvp",
+    "least_squares",
     "load",
+    "minimize",
     "record",
     "scan",
     "stop_gradient",

@@ -57,10 +57,11 @@ class Answers:
         return answers(self.model, table, *of_all, header=not self.rows, note=self._note)
 
     def _note(self, message: str) -> None:
-        """Warn of a column once, not in each part."""
-        column = message.partition(": ")[2].partition(": ")[0]
-        if column not in self._heard:
-            self._heard.add(column)
+        """Warn of each matter of a column once, not in each part."""
+        column, _, matter = message.partition(": ")[2].partition(": ")
+        kind = f"{column} {'hold' if ' cells hold ' in matter else 'lack'}"
+        if kind not in self._heard:
+            self._heard.add(kind)
             warnings.warn(message, stacklevel=2)
 
 

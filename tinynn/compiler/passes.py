@@ -211,6 +211,22 @@ def _subtract(node: Node, build: Builder) -> Any:
     return node
 
 
+def _minimum(node: Node, build: Builder) -> Any:
+    """The peak within logsumexp(x - max(x)) is 0; where it is NaN, so is what it is taken from."""
+    bounded, largest = node.args[0], float(build.space.xp.finfo(node.dtype).max)
+    if known(node.args[1]) != largest or not is_call(bounded) or bounded.name != "maximum":
+        return node
+    peak, least = bounded.args
+    if known(least) != -largest or not is_call(peak) or peak.name != "max":
+        return node
+    shifted = peak.args[0]
+    if not is_call(shifted) or shifted.name != "subtract" or not is_call(shifted.args[1]):
+        return node
+    x, most = shifted.args
+    shifts = most.name == "max" and most.args[0] is x and most.kwargs == peak.kwargs
+    return _fill(node, build, 0.0) if shifts else node
+
+
 def _negative(node: Node, build: Builder) -> Any:
     inner = scaled(node.args[0])
     return _times(node, build, inner[0], -inner[1]) if inner else node
@@ -251,6 +267,7 @@ _ALGEBRA: dict[str, Callable[[Node, Builder], Any]] = {
     "add": _add,
     "astype": _astype,
     "divide": _divide,
+    "minimum": _minimum,
     "multiply": _multiply,
     "negative": _negative,
     "pow": _pow,

@@ -412,4 +412,4 @@ def log_softmax(x: Array, axis: int = -1) -> Array:
     xp = namespace(x)
     # Shifted first: beside a large maximum the logarithm of the sum would lose its digits.
     x = xp.subtract(x, xp.max(special.stop_gradient(x), axis=axis, keepdims=True))
-    return xp.subtract(x, xp.log(xp.sum(xp.exp(x), axis=axis, keepdims=True)))
+    return x - special.logsumexp(x, axis=axis, keepdims=True)

@@ -34,6 +34,8 @@ class Loss(Configured):
 
     threshold: ClassVar[float | None] = None
     """The prediction above which a binary answer is class 1; None for other tasks."""
+    convex: ClassVar[bool] = False
+    """Whether it is convex in the prediction, and curved: what Gauss-Newton asks of a loss."""
 
     def __post_init__(self) -> None:
         require(self, "reduction", REDUCTIONS.__contains__, f"one of {', '.join(REDUCTIONS)}")

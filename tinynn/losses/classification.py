@@ -180,6 +180,8 @@ class BinaryCrossEntropy(OfLabels):
     0.346574
     """
 
+    convex = True
+
     _: KW_ONLY
     label_smoothing: float = 0.0
 
@@ -226,8 +228,14 @@ class OfOneClass(_Classification):
 
     def values(self, prediction: Array, target: Array) -> Array:
         scores = self.scores(prediction)
-        soft = self.shares(scores, target)
         smoothing = getattr(self, "label_smoothing", 0.0)
+        if target.ndim < scores.ndim and not smoothing and self.class_weight is None:
+            require_integers(self, target)
+            backend = backend_of(scores)
+            hit = one_hot(target, scores.shape[-1], backend.xp.bool)
+            xp = namespace(scores, hit)
+            return -xp.sum(xp.where(hit, scores, xp.zeros_like(scores)), axis=-1)
+        soft = self.shares(scores, target)
         if smoothing:
             soft = soft * (1.0 - smoothing) + smoothing / scores.shape[-1]
         if self.class_weight is not None:
@@ -356,6 +364,8 @@ class SoftmaxCrossEntropy(OfSoftmax):
     >>> loss(np.zeros((2, 4)), np.asarray([0, 3])).round(6).tolist()
     1.386294
     """
+
+    convex = True
 
     _: KW_ONLY
     label_smoothing: float = 0.0

@@ -45,6 +45,8 @@ class BinaryFocal(BinaryCrossEntropy):
     [0.173287, 6e-06]
     """
 
+    convex = False
+
     gamma: float = 2.0
 
     def __post_init__(self) -> None:
@@ -86,6 +88,8 @@ class SoftmaxFocal(SoftmaxCrossEntropy):
     >>> loss(np.zeros((2, 4)), np.asarray([0, 3])).round(6).tolist()
     0.779791
     """
+
+    convex = False
 
     gamma: float = 2.0
 

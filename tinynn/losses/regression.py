@@ -43,6 +43,8 @@ class SquaredError(_Regression):
     5.0
     """
 
+    convex = True
+
     def residuals(self, prediction: Array, target: Array) -> Array:
         """prediction - target, whose squares are the values: what least squares works on."""
         return difference(prediction, target)
@@ -104,6 +106,8 @@ class Huber(_Regression):
     3.0
     """
 
+    convex = True
+
     delta: float = 1.0
 
     def __post_init__(self) -> None:
@@ -142,6 +146,8 @@ class SmoothL1(_Regression):
     2.25
     """
 
+    convex = True
+
     beta: float = 1.0
 
     def __post_init__(self) -> None:
@@ -171,6 +177,8 @@ class LogCosh(_Regression):
     >>> float(LogCosh(reduction="sum")(np.asarray([0.0, 1000.0]), np.zeros(2)).round(6))
     999.306853
     """
+
+    convex = True
 
     def values(self, prediction: Array, target: Array) -> Array:
         off = difference(prediction, target)
@@ -239,6 +247,8 @@ class Poisson(_Regression):
     >>> float(Poisson()(np.asarray([0.0, 0.0]), np.asarray([1, 3])))
     1.0
     """
+
+    convex = True
 
     def estimate(self, prediction: Array) -> Array:
         return namespace(prediction).exp(prediction)

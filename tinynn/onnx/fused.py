@@ -62,20 +62,24 @@ def _softmax(node: Node) -> Fused | None:
 
 
 def _log_softmax(node: Node) -> Fused | None:
-    """z - log(sum(exp(z))), where z = x - max(x)."""
-    if not _is(node, "subtract") or not _is(node.args[1], "log"):
+    """z - logsumexp(z), where z = x - max(x)."""
+    if not _is(node, "subtract") or not _is(node.args[1], "logsumexp"):
         return None
-    shifted, total = node.args[0], node.args[1].args[0]
-    if not _is(shifted, "subtract") or not _is(total, "sum") or not _is(total.args[0], "exp"):
+    shifted, total = node.args
+    if total.args[0] is not shifted or not _along_one_axis(total):
         return None
-    x, most = shifted.args
-    if total.args[0].args[0] is not shifted or not _is(most, "max"):
+    x, axis = _before_shift(shifted), total.kwargs["axis"]
+    return _one("LogSoftmax", (shifted if x is None else x,), {"axis": axis})
+
+
+def _before_shift(node: Node) -> Node | None:
+    """The x of x - max(x)."""
+    if not _is(node, "subtract") or not _is(node.args[1], "max"):
         return None
-    if total.kwargs != most.kwargs or not _along_one_axis(most):
-        return None
+    x, most = node.args
     of = most.args[0]
     of = of.args[0] if _is(of, "stop_gradient") else of
-    return _one("LogSoftmax", (x,), {"axis": most.kwargs["axis"]}) if of is x else None
+    return x if of is x else None
 
 
 def _softplus(node: Node) -> Fused | None:

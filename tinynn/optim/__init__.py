@@ -31,7 +31,12 @@ from .schedules import (
     StatefulSchedule,
     Warmup,
 )
+from .second_order.levenberg_marquardt import GaussNewton, LevenbergMarquardt, NaturalGradient
+from .second_order.minimizing import Minimum
+from .second_order.newton_cg import NewtonCG
+from .second_order.objective import Objective
 from .sgd import SGD
+from .sparse import KeepZeros
 from .stateful import Adjustable, ReduceOnPlateau
 from .transformations import (
     L1,
@@ -63,14 +68,21 @@ __all__ = [
     "Constant",
     "CosineDecay",
     "ExponentialDecay",
+    "GaussNewton",
     "GradientTransformation",
     "Groups",
     "InverseScaling",
+    "KeepZeros",
+    "LevenbergMarquardt",
     "Lion",
     "LossScaling",
     "Masked",
+    "Minimum",
     "Momentum",
     "NAdam",
+    "NaturalGradient",
+    "NewtonCG",
+    "Objective",
     "OneCycle",
     "Optimizer",
     "PiecewiseConstant",
@@ -97,15 +109,19 @@ _NAMES: dict[str, Callable[[], Optimizer]] = {
     "adagrad": Adagrad,
     "adam": Adam,
     "adamw": AdamW,
+    "gauss_newton": GaussNewton,
     "lbfgs": LBFGS,
+    "levenberg_marquardt": LevenbergMarquardt,
     "lion": Lion,
     "momentum": lambda: SGD(momentum=0.9),
     "nadam": NAdam,
+    "natural_gradient": NaturalGradient,
     "nesterov": lambda: SGD(momentum=0.9, nesterov=True),
+    "newton_cg": NewtonCG,
     "rmsprop": RMSprop,
     "sgd": SGD,
 }
-_ABSTRACT = (GradientTransformation, Optimizer, Schedule, StatefulSchedule)
+_ABSTRACT = (GradientTransformation, Minimum, Objective, Optimizer, Schedule, StatefulSchedule)
 _KNOWN: dict[str, Any] = {
     name: value
     for name, value in list(globals().items())

@@ -188,6 +188,8 @@ class Optimizer(GradientTransformation):
     """
 
     counts_steps = True
+    whole_batch: ClassVar[bool] = False
+    """Whether it is meant for all samples at once, which `batch_size="auto"` is for it then."""
 
 
 class _OfFunction(Schedule):

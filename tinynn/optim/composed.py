@@ -422,7 +422,7 @@ def _require_optimizer(owner: Any) -> None:
 
 def _refuse_searches(owner: str, optimizer: Any, advice: str) -> None:
     """TypeError for an optimizer that evaluates the loss itself: at what, the owner cannot say."""
-    if optimizer is not None and "value_and_grad" in optimizer.needs:
+    if optimizer is not None and optimizer.needs & {"value_and_grad", "objective"}:
         raise TypeError(
             f"{owner}: expected an optimizer that takes gradients as they are, got "
             f"{label(optimizer)}, which evaluates the loss itself. To fix it: {advice}"

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
-from math import prod
 from typing import Any, TypeAlias
 
 from tinynn import tree
@@ -10,6 +9,7 @@ from tinynn.config import require
 from tinynn.trace import backend_of, namespace
 
 from .base import Array, Optimizer, State, require_params, required
+from .flat import Flat
 from .line_search import Point, StrongWolfe
 from .schedules import COUNT, NOT_NEGATIVE
 
@@ -57,6 +57,8 @@ class LBFGS(Optimizer):
     (3.0, True)
     """
 
+    whole_batch = True
+
     history_size: int = 10
     _: KW_ONLY
     gradient_tolerance: float = 1e-5
@@ -75,7 +77,7 @@ class LBFGS(Optimizer):
 
     def init(self, params: Any) -> State:
         """The state to start from. The history is of all parameters as one vector: (size, n)."""
-        point = _Flat(require_params(self, params), tree.flatten(params)[1]).vector(params)
+        point = Flat(require_params(self, params), tree.flatten(params)[1]).vector(params)
         xp, backend = namespace(point), backend_of(point)
 
         def zeros(*shape: int) -> Array:
@@ -181,36 +183,11 @@ class LBFGS(Optimizer):
         return params, state
 
 
-class _Flat:
-    """A tree of arrays as one vector of their widest dtype, and back."""
-
-    def __init__(self, leaves: list[Array], structure: tree.Structure) -> None:
-        self.structure, self.leaves = structure, leaves
-        xp = namespace(leaves[0])
-        self.dtype = leaves[0].dtype if len(leaves) == 1 else xp.result_type(*leaves)
-
-    def vector(self, values: Any) -> Array:
-        """(n,)"""
-        leaves = tree.leaves(values)
-        xp = namespace(*leaves)
-        return xp.concat([xp.astype(xp.reshape(leaf, (-1,)), self.dtype) for leaf in leaves])
-
-    def tree(self, vector: Array) -> Any:
-        """The tree of such a vector."""
-        xp, out, start = namespace(vector), [], 0
-        for leaf in self.leaves:
-            size = prod(leaf.shape)  # PyTorch's `size` is a method
-            part = xp.reshape(vector[start : start + size], leaf.shape)
-            out.append(xp.astype(part, leaf.dtype))
-            start += size
-        return self.structure.unflatten(out)
-
-
 class _Evaluation:
     """The function and its gradient as functions of a vector, counted."""
 
     def __init__(self, owner: Any, params: Any, value_and_grad: ValueAndGrad) -> None:
-        self.flat = _Flat(require_params(owner, params), tree.flatten(params)[1])
+        self.flat = Flat(require_params(owner, params), tree.flatten(params)[1])
         self.value_and_grad, self.count = value_and_grad, 0
 
     def __call__(self, point: Array) -> tuple[Array, Array, Array, Any]:

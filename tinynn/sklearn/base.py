@@ -3,6 +3,7 @@
 import warnings
 from copy import copy
 from dataclasses import replace
+from functools import partial
 from math import isfinite
 from numbers import Integral
 from typing import Any, Self
@@ -19,7 +20,15 @@ from tinynn.layers import run
 from tinynn.sklearn import arrays, hooks, labels, parameters, stored
 from tinynn.sklearn.networks import PenalizedStep, network, optimizer
 from tinynn.sklearn.stopping import Convergence, Searched
-from tinynn.training import Model, Problem, Run, TrainingState, prepare, train
+from tinynn.training import (
+    Model,
+    Problem,
+    Run,
+    TrainingState,
+    choose_optimizer,
+    prepare,
+    train,
+)
 from tinynn.training.model import check_finite
 
 _BATCH = 200  # samples a step for batch_size="auto", as in scikit-learn
@@ -186,13 +195,12 @@ class NetworkEstimator(hooks.CallbackSupportMixin, BaseEstimator):  # type: igno
         self._check_outputs(_output_shape(net, X, self._seed))
         measured = self._metric() if self.early_stopping else None
         given = {} if first else {"params": self.model_.params, "state": self.model_.state}
-        problem = prepare(
+        prepared = partial(
+            prepare,
             net,
             X,
             y,
             loss=loss,
-            optimizer="sgd",  # until the steps of an epoch are known
-            batch_size=size,
             validation=float(self.validation_fraction) if self.early_stopping else None,
             seed=self._seed,
             metrics=() if measured is None else (measured,),
@@ -200,11 +208,19 @@ class NetworkEstimator(hooks.CallbackSupportMixin, BaseEstimator):  # type: igno
             shuffle=bool(self.shuffle),
             **given,
         )
+        problem = prepared(optimizer="sgd", batch_size=size)  # until an epoch's steps are known
+        if self.solver == "auto" and (first or not hasattr(self, "solver_")):
+            self.solver_ = choose_optimizer(problem, self.batch_size).optimizer
+        asked = self.solver_ if self.solver == "auto" else self.solver
+        if getattr(asked, "whole_batch", False):
+            whole = size if isinstance(self.batch_size, Integral) else None
+            problem = prepared(optimizer=asked, batch_size=whole)
         step = problem.step
         assert problem.batches.steps is not None  # arrays have a length
         chosen = optimizer(self, problem.batches.steps)
         if self.alpha:
-            step = PenalizedStep(step.net, step.loss, chosen, alpha=float(self.alpha))
+            alpha, by_row = float(self.alpha), step.by_row
+            step = PenalizedStep(step.net, step.loss, chosen, alpha=alpha, by_row=by_row)
         else:
             step = replace(step, optimizer=chosen)
         start = problem.start._replace(optimizer_state=chosen.init(problem.start.params))

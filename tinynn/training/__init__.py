@@ -1,6 +1,7 @@
 """Training: `fit`, the `Model` it returns, and what stands around them."""
 
 from tinynn.training import checkpoints, engines
+from tinynn.training.automatic import Choice, choose_optimizer
 from tinynn.training.callbacks import CSVLog, EarlyStopping, LearningRate, TensorBoard
 from tinynn.training.files import ModelFileError
 from tinynn.training.fit import fit, train
@@ -16,6 +17,7 @@ from tinynn.training.step import Carry, TrainingStep
 __all__ = [
     "CSVLog",
     "Carry",
+    "Choice",
     "EarlyStopping",
     "History",
     "LearningRate",
@@ -30,6 +32,7 @@ __all__ = [
     "TrainingState",
     "TrainingStep",
     "checkpoints",
+    "choose_optimizer",
     "engines",
     "fit",
     "fit_many",

@@ -88,7 +88,8 @@ def fit(
         A loss, its name, or any function of (prediction, target) that gives a mean; None
         takes the one that y can only mean, by the rules of `tinynn.losses.for_targets`.
     optimizer
-        An optimizer or its name; None is `Adam()`.
+        An optimizer or its name; None is `Adam()`. "auto" is Levenberg-Marquardt, L-BFGS or
+        Adam, by parameters, rows and loss: `Model.optimizer` says which.
     epochs
         How many there are to be in all, those of a run that is resumed included.
     batch_size
@@ -190,7 +191,7 @@ def fit(
     carry = run.state.carry
     return Model(
         net, carry.params, carry.state, history=run.history, loss=problem.step.loss,
-        metrics=problem.metrics, columns=problem.columns,
+        metrics=problem.metrics, columns=problem.columns, optimizer=problem.step.optimizer,
     )  # fmt: skip
 
 
@@ -317,6 +318,8 @@ class _Training:
                 break
             if not isfinite(run.history.last["loss"]):
                 self._diverged(before, count, whole)
+            elif has_converged(run.state.carry.optimizer_state, self.problem.backend):
+                run.stop()
         if self.checkpointer and run.state.step == 0:  # also if it ends between two checkpoints
             self._checkpoint(run.state)
         if self.signals.received:
@@ -437,6 +440,12 @@ class _Training:
         hint = where or "Lower the learning rate, clip the gradients, or scale X"
         _warn(self.run, f"the loss is no longer finite: training diverged and was stopped. {hint}")
         self.run.stop()
+
+
+def has_converged(optimizer_state: Any, backend: Backend) -> bool:
+    """True where an optimizer that can tell says that nothing more is to be gained."""
+    told = optimizer_state.get("converged") if isinstance(optimizer_state, dict) else None
+    return told is not None and bool(backend.to_host(told))
 
 
 class Pace:

@@ -2,7 +2,7 @@
 
 import inspect
 import reprlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from numbers import Real
 from typing import Any
@@ -34,9 +34,11 @@ from tinynn.data.streams import (
 from tinynn.layers import Sequential
 from tinynn.metrics import MetricLike, direction, get, name_of
 from tinynn.metrics import prepare as prepare_metric
+from tinynn.training.automatic import choose_optimizer
 from tinynn.training.batches import HOLD_OUT, Batches, batches_of
 from tinynn.training.evaluation import check_targets, matched
 from tinynn.training.memory import memory_suffices
+from tinynn.training.objective import is_by_row
 from tinynn.training.start import first_output, initial
 from tinynn.training.step import Carry, TrainingStep
 from tinynn.training.varied import check_single
@@ -134,6 +136,10 @@ def prepare(
     params, state, backend, dtype, compute_dtype
         As `tinynn.fit` has them.
     """
+    if isinstance(optimizer, str) and optimizer == "auto":
+        said = {**locals(), "optimizer": "adam"}
+        chosen = choose_optimizer(prepare(**said), batch_size).optimizer
+        return prepare(**{**said, "optimizer": chosen})
     _check_net(net)
     check_whole(batch_size=batch_size, seed=seed)
     _check_validation(validation)
@@ -142,6 +148,8 @@ def prepare(
     source = source_of("fit: X", X) if y is None else X
     if isinstance(source, Passes):
         _check_beside_batches(batch_size, shuffle, validation)
+    if batch_size == "auto" and getattr(optimizer, "whole_batch", False):
+        batch_size = None
     rows = None if batch_size is None or isinstance(source, Passes) else _rows(batch_size)
     shuffle = shuffle is not False and not isinstance(source, Passes)
     adapter = DataAdapter.following("fit", _first_inputs(source), backend)
@@ -179,6 +187,8 @@ def prepare(
         shuffled = shuffle and size < train.size
         batches = batches_of(train, home, size, key, shuffled, draws, averages)
         step = TrainingStep(net, loss, optimizer, compute_dtype=computed)
+        if "objective" in getattr(optimizer, "needs", ()):
+            step = replace(step, by_row=is_by_row(step, start, train.between(0, size), key))
         carry = Carry(*start, optimizer.init(start[0]))
     return Problem(step, batches, held, measured, home, carry, columns)
 

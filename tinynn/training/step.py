@@ -11,11 +11,12 @@ from tinynn.optim import loss_scale
 from tinynn.optim.scaling import all_finite
 from tinynn.trace import namespace
 from tinynn.trace.scopes import scopes
+from tinynn.training.objective import objective_of
 from tinynn.transforms import value_and_grad
 
 Tree = Any
 #: Of what optimizers need, the part that a recorded step can give.
-RECORDED_NEEDS = frozenset({"value", "loss_scale"})
+RECORDED_NEEDS = frozenset({"value", "loss_scale", "objective"})
 
 
 class Carry(NamedTuple):
@@ -48,6 +49,9 @@ class TrainingStep:
         A function of (prediction, target) or (prediction, target, sample_weight).
     optimizer
         What makes new parameters of a gradient.
+    by_row
+        Whether the network answers each row as if it came alone: derivatives are then found from
+        it, which is the less work.
     reduce_gradients
         Applied to the gradients before the update; None leaves them.
     compute_dtype
@@ -73,6 +77,7 @@ class TrainingStep:
     optimizer: Any
     reduce_gradients: Callable[[Tree], Tree] | None = None
     compute_dtype: str | None = None
+    by_row: bool = False
 
     def init(self, key: Any, batch: Samples, dtype: Any = None) -> Carry:
         """The carry to start from, for batches like this one."""
@@ -88,10 +93,21 @@ class TrainingStep:
             compute_dtype=self.compute_dtype,
         )  # fmt: skip
         with scopes.at("loss"):
-            value = cost(self.loss, out.output, batch)
+            value = self.cost(out.output, batch)
             for added in out.losses.values():
                 value = value + added
         return value, out.state
+
+    def cost(self, prediction: Tree, batch: Samples) -> Any:
+        """The loss of a prediction, without penalties."""
+        return cost(self.loss, prediction, batch)
+
+    def strengths(self, params: Tree, batch: Samples) -> Tree | None:
+        """For each parameter the strength of a penalty in `objective`, half of it times the square.
+
+        None where there is no penalty.
+        """
+        return None
 
     def gradients(self, carry: Carry, batch: Samples, key: Any) -> tuple[Any, Tree, Tree]:
         """(loss, new state, gradients by the parameters)."""
@@ -111,7 +127,11 @@ class TrainingStep:
 
     def __call__(self, carry: Carry, batch: Samples, key: Any) -> tuple[Carry, Any]:
         """(carry, loss) one step on. key: (2,) int32, or None if no layer draws."""
-        value, state, gradients = self.gradients(carry, batch, key)
+        needs = getattr(self.optimizer, "needs", ())
+        if "objective" in needs:  # which finds the derivatives that it needs by itself
+            (value, state), gradients = self.objective(*carry[:2], batch, key), None
+        else:
+            value, state, gradients = self.gradients(carry, batch, key)
         extras = self._extras(value, carry, batch, key)
         with scopes.at("update"):
             params, optimizer_state = self.optimizer.update(
@@ -137,6 +157,8 @@ class TrainingStep:
         needs = getattr(self.optimizer, "needs", ())
         if "loss_scale" in needs:
             have["loss_scale"] = loss_scale(carry.optimizer_state)
+        if "objective" in needs:
+            have["objective"] = objective_of(self, carry, batch, key)
         return {name: have[name] for name in ("value", *needs)} if needs else {}
 
 

@@ -39,6 +39,9 @@ _BY_POSITION = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 # proportion to the batch from its square, and from its half rounded down.
 _MORE_ROWS = (0, 1, 3)
 
+# What libraries refuse to do with a singular matrix, as one of invented numbers may be.
+_OF_REGULAR = frozenset({"linalg.cholesky", "linalg.inv", "linalg.solve"})
+
 
 class Record(Transformation):
     """Carries out every call on its arrays and writes it down.
@@ -72,6 +75,9 @@ class Record(Transformation):
         values = [
             a if type(a) is not Traced else a.value if a.trace is self else example(a) for a in args
         ]
+        if scopes.supposed and function.name in _OF_REGULAR and is_known(function):
+            self.invented(values)
+            values[0] = _regular(values[0])
         # This call is being recorded already; inside it no effect may hide.
         inside = _Inside(function) if function.effect is Effect.NONE else None
         around = scopes.recording, scopes.supposed
@@ -258,6 +264,15 @@ def record(
         leaves = [_lengthened(leaf, axis, more) for _, leaf, axis in rows]
         graphs.append(recorded(f, structure.unflatten(leaves), decompositions, more > 0))
     return symbolic(graphs, [size + more for more in _MORE_ROWS])
+
+
+def _regular(matrix: Any) -> Any:
+    """An identity in place of a matrix, or of a stack of them."""
+    if type(matrix) is Traced:
+        return matrix
+    xp = namespace(matrix)
+    eye = xp.eye(matrix.shape[-1], dtype=matrix.dtype, device=backend_of(matrix).device)
+    return eye + xp.zeros_like(matrix)
 
 
 def _lengthened(leaf: Any, axis: int | None, more: int) -> Any:

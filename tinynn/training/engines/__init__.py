@@ -24,6 +24,8 @@ ENGINES = ("auto", "eager", "calls", "loops", "jit")
 
 # Recording and emitting cost about as much as this many steps of a small network without them.
 _WORTH_IT = 200
+# A step of second order is as many calls as this many steps of a gradient, about.
+_OF_SECOND_ORDER = 20
 # Of a large network a program saves more in each step: one more for so many numbers in parameters.
 _LARGE = 2**18
 
@@ -67,6 +69,8 @@ def select(
     steps = None if batches.steps is None else epochs * batches.steps
     sizes = (prod(leaf.shape) for leaf in tree.leaves(problem.start.params))
     counted = inf if steps is None else steps * (1 + sum(sizes) // _LARGE)
+    if "objective" in getattr(problem.step.optimizer, "needs", ()):
+        counted *= _OF_SECOND_ORDER
     if engine == "eager" or (engine == "auto" and counted < _WORTH_IT):
         return Eager(*arguments)
     compiled = "calls" if batches.backend.repeat is None else "jit"

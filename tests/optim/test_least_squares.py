@@ -1,0 +1,342 @@
+"""`least_squares` and `minimize`: NIST's certified values, published minima, SciPy's; bad input."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import backends
+import tinynn
+from tests import nist_sets
+from tests.checks import assert_close
+from tinynn.optim import LBFGS, LevenbergMarquardt, NewtonCG
+from tinynn.trace import namespace
+
+pytestmark = pytest.mark.reads_scalars
+
+# Their certified values have residuals below rounding: six digits is what all methods give.
+NEARLY_EXACT = ("Lanczos1", "Lanczos2", "Lanczos3")
+
+
+@pytest.mark.only("numpy")
+@pytest.mark.parametrize("start", [0, 1])
+@pytest.mark.parametrize("name", nist_sets.MODELS)
+def test_certified_values(name: str, start: int, backend: backends.Backend) -> None:
+    """Seven digits of eleven, from both starts; of the nearly exact ones six."""
+    given = nist_sets.read(name)
+    residuals = nist_sets.residuals(name, given.rows, backend, None)
+    found = tinynn.least_squares(residuals, np.asarray(given.starts[start]))
+    digits = 1e-6 if name in (*NEARLY_EXACT, "ENSO") else 1e-7
+    np.testing.assert_allclose(found.params, given.certified, rtol=digits)
+    if name != "Lanczos1":
+        assert 2 * found.value == pytest.approx(given.squares, rel=1e-8)
+    assert found.converged
+
+
+@pytest.mark.parametrize("name", ["Misra1a", "Rat43"])
+def test_certified_values_on_every_library(
+    name: str, backend: backends.Backend, float64: Any
+) -> None:
+    given = nist_sets.read(name)
+    residuals = nist_sets.residuals(name, given.rows, backend, float64)
+    start = backend.asarray(given.starts[1], dtype=float64)
+    found = tinynn.least_squares(residuals, start)
+    assert_close(found.params, given.certified, backend, dtype=float64, rtol=1e-7)
+    assert found.converged
+
+
+def stacked(*parts: Any) -> Any:
+    return namespace(*parts).stack(parts)
+
+
+def powell_singular(x: Any) -> Any:
+    first, second = (x[1] - 2 * x[2]) ** 2, (x[0] - x[3]) ** 2
+    return stacked(x[0] + 10 * x[1], 5**0.5 * (x[2] - x[3]), first, 10**0.5 * second)
+
+
+def helical_valley(x: Any) -> Any:
+    xp = namespace(x)
+    turn = xp.atan2(x[1], x[0]) / (2 * np.pi)
+    radius = xp.sqrt(x[0] ** 2 + x[1] ** 2)
+    return stacked(10 * (x[2] - 10 * turn), 10 * (radius - 1), x[2])
+
+
+def wood(x: Any) -> Any:
+    a, b, root = x[1] - x[0] ** 2, x[3] - x[2] ** 2, 10**0.5
+    last = (x[1] - x[3]) / root
+    return stacked(10 * a, 1 - x[0], 90**0.5 * b, 1 - x[2], root * (x[1] + x[3] - 2), last)
+
+
+def freudenstein_roth(x: Any) -> Any:
+    return stacked(
+        -13 + x[0] + ((5 - x[1]) * x[1] - 2) * x[1], -29 + x[0] + ((x[1] + 1) * x[1] - 14) * x[1]
+    )
+
+
+def beale(x: Any) -> Any:
+    return stacked(*[y - x[0] * (1 - x[1] ** i) for i, y in ((1, 1.5), (2, 2.25), (3, 2.625))])
+
+
+def jennrich_sampson(x: Any) -> Any:
+    xp = namespace(x)
+    return stacked(*[2 + 2 * i - (xp.exp(i * x[0]) + xp.exp(i * x[1])) for i in range(1, 11)])
+
+
+def bard(x: Any) -> Any:
+    y = [14, 18, 22, 25, 29, 32, 35, 39, 37, 58, 73, 96, 134, 210, 439]
+    rows = [(0.01 * y[i - 1], i, 16 - i, min(i, 16 - i)) for i in range(1, 16)]
+    return stacked(*[y - (x[0] + u / (v * x[1] + w * x[2])) for y, u, v, w in rows])
+
+
+def gaussian(x: Any) -> Any:
+    y = [0.0009, 0.0044, 0.0175, 0.0540, 0.1295, 0.2420, 0.3521, 0.3989]
+    rows = [((8 - i) / 2, each) for i, each in enumerate([*y, *y[-2::-1]], 1)]
+    xp = namespace(x)
+    return stacked(*[x[0] * xp.exp(-x[1] * (t - x[2]) ** 2 / 2) - y for t, y in rows])
+
+
+def kowalik_osborne(x: Any) -> Any:
+    y = [0.1957, 0.1947, 0.1735, 0.16, 0.0844, 0.0627, 0.0456, 0.0342, 0.0323, 0.0235, 0.0246]
+    u = [4, 2, 1, 0.5, 0.25, 0.167, 0.125, 0.1, 0.0833, 0.0714, 0.0625]
+    fitted = [x[0] * (a * a + a * x[1]) / (a * a + a * x[2] + x[3]) for a in u]
+    return stacked(*[b - each for b, each in zip(y, fitted, strict=True)])
+
+
+def brown_dennis(x: Any) -> Any:
+    t = np.arange(1, 21) / 5
+    xp = namespace(x)
+    first = x[0] + t * x[1] - np.exp(t)
+    second = x[2] + np.sin(t) * x[3] - np.cos(t)
+    return xp.add(first**2, second**2)
+
+
+def box(x: Any) -> Any:
+    xp, rows = namespace(x), []
+    for t in (0.1 * i for i in range(1, 11)):
+        constant = float(np.exp(-t) - np.exp(-10 * t))
+        rows.append(xp.exp(-t * x[0]) - xp.exp(-t * x[1]) - x[2] * constant)
+    return stacked(*rows)
+
+
+def biggs(x: Any) -> Any:
+    xp, rows = namespace(x), []
+    for t in (0.1 * i for i in range(1, 14)):
+        y = float(np.exp(-t) - 5 * np.exp(-10 * t) + 3 * np.exp(-4 * t))
+        first = x[2] * xp.exp(-t * x[0]) - x[3] * xp.exp(-t * x[1])
+        rows.append(first + x[5] * xp.exp(-t * x[4]) - y)
+    return stacked(*rows)
+
+
+def watson(x: Any) -> Any:
+    rows = [x[0], x[1] - x[0] ** 2 - 1]
+    for t in (i / 29 for i in range(1, 30)):
+        slope = sum(j * t ** (j - 1) * x[j] for j in range(1, 6))
+        whole = sum(t**j * x[j] for j in range(6))
+        rows.append(slope - whole**2 - 1)
+    return stacked(*rows)
+
+
+def variably_dimensioned(x: Any) -> Any:
+    xp = namespace(x)
+    total = sum((i + 1) * (x[i] - 1) for i in range(10))
+    return xp.concat([x - 1.0, stacked(total, total**2)])
+
+
+def trigonometric(x: Any) -> Any:
+    xp = namespace(x)
+    cosines = xp.sum(xp.cos(x))
+    rows = [5 - cosines + (i + 1) * (1 - xp.cos(x[i])) - xp.sin(x[i]) for i in range(5)]
+    return stacked(*rows)
+
+
+def brown_almost_linear(x: Any) -> Any:
+    xp = namespace(x)
+    return xp.concat([x[:-1] + xp.sum(x) - 11.0, stacked(xp.prod(x) - 1.0)])
+
+
+def broyden_tridiagonal(x: Any) -> Any:
+    xp = namespace(x)
+    none = xp.zeros_like(x[:1])
+    left, right = xp.concat([none, x[:-1]]), xp.concat([x[1:], none])
+    return (3 - 2 * x) * x - left - 2 * right + 1
+
+
+def rosenbrock(x: Any) -> Any:
+    return stacked(10 * (x[1] - x[0] ** 2), 1 - x[0])
+
+
+#: Residuals, start and least sum of squares of Moré, Garbow and Hillstrom 1981, ACM TOMS 7.
+PUBLISHED = [
+    (rosenbrock, [-1.2, 1], 0.0),
+    (freudenstein_roth, [0.5, -2], 48.98425367924),
+    (beale, [1, 1], 0.0),
+    (jennrich_sampson, [0.3, 0.4], 124.3621823556),
+    (helical_valley, [-1, 0, 0], 0.0),
+    (bard, [1, 1, 1], 8.21487730657e-3),
+    (gaussian, [0.4, 1, 0], 1.12793276961e-8),
+    (box, [0, 10, 20], 0.0),
+    (powell_singular, [3, -1, 0, 1], 0.0),
+    (wood, [-3, -1, -3, -1], 0.0),
+    (kowalik_osborne, [0.25, 0.39, 0.415, 0.39], 3.07505603849e-4),
+    (brown_dennis, [25, 5, -5, -1], 85822.20162635),
+    (biggs, [1, 2, 1, 1, 1, 1], 0.0),  # and 5.6557e-3, a local one
+    (watson, [0] * 6, 2.28767005355e-3),
+    (variably_dimensioned, [1 - (i + 1) / 10 for i in range(10)], 0.0),
+    (trigonometric, [0.2] * 5, 0.0),
+    (brown_almost_linear, [0.5] * 10, 0.0),
+    (broyden_tridiagonal, [-1] * 10, 0.0),
+]
+
+
+@pytest.mark.only("numpy")
+@pytest.mark.parametrize(
+    ("residuals", "start", "least"), PUBLISHED, ids=[row[0].__name__ for row in PUBLISHED]
+)
+def test_published_minima(
+    residuals: Any, start: list[float], least: float, backend: backends.Backend
+) -> None:
+    method: Any = "levenberg-marquardt"
+    if residuals is brown_dennis:  # of large residuals, where the default takes thousands of steps
+        method = LevenbergMarquardt(gradient_tolerance=0.0)
+    found = tinynn.least_squares(residuals, np.asarray(start, dtype=float), method)
+    assert 2 * found.value == pytest.approx(least, rel=1e-9, abs=1e-12)
+    assert found.converged
+
+
+@pytest.mark.only("numpy")
+@pytest.mark.parametrize("residuals", [beale, bard, kowalik_osborne], ids=lambda f: f.__name__)
+def test_scipys_minima(residuals: Any, backend: backends.Backend) -> None:
+    """The same parameters as SciPy's, by both methods and by conjugate gradients."""
+    from scipy import optimize
+
+    start = np.asarray(next(row[1] for row in PUBLISHED if row[0] is residuals), dtype=float)
+    jac = tinynn.jacobian(residuals)
+    theirs = optimize.least_squares(
+        residuals, start, jac=jac, method="lm", xtol=1e-12, ftol=1e-15, gtol=1e-15
+    )
+    ours = tinynn.least_squares(residuals, start)
+    np.testing.assert_allclose(ours.params, theirs.x, rtol=1e-6)
+    by_products = LevenbergMarquardt(solver="cg", cg_tolerance=1e-8, gradient_tolerance=1e-9)
+    found = tinynn.least_squares(residuals, start, by_products)
+    np.testing.assert_allclose(found.value, theirs.cost, rtol=1e-6, atol=1e-14)
+    if residuals is bard:
+        np.testing.assert_allclose(
+            tinynn.least_squares(residuals, start, "gauss-newton").params, theirs.x, rtol=1e-7
+        )
+
+
+def valley(p: Any) -> Any:
+    x = p["x"]
+    xp = namespace(x)
+    return xp.sum(100.0 * (x[1:] - x[:-1] ** 2) ** 2 + (1.0 - x[:-1]) ** 2)
+
+
+@pytest.mark.parametrize("method", ["lbfgs", "newton-cg"])
+def test_minimize(method: str, backend: backends.Backend, float64: Any) -> None:
+    start = {"x": backend.asarray([-1.2, 1.0, 0.5], dtype=float64)}
+    found = tinynn.minimize(valley, start, method)
+    assert_close(found.params["x"], [1.0] * 3, backend, dtype=float64, atol=1e-4)
+    assert found.converged
+    assert found.value < 1e-8
+    assert found.evaluations > found.iterations > 5
+
+
+@pytest.mark.only("numpy")
+def test_scipys_newton(backend: backends.Backend) -> None:
+    """From many starts the minimum of SciPy's trust-ncg, in no more than twice its steps."""
+    from scipy import optimize
+
+    def function(x: Any) -> Any:
+        return valley({"x": x})
+
+    def product(x: Any, p: Any) -> Any:
+        return tinynn.hvp(function, (x,), (p,))
+
+    options = {"gtol": 1e-8}
+    for seed in range(3):
+        start = np.random.RandomState(seed).randn(6)
+        theirs = optimize.minimize(
+            function,
+            start,
+            jac=tinynn.grad(function),
+            hessp=product,
+            method="trust-ncg",
+            options=options,
+        )
+        ours = tinynn.minimize(function, start, "newton-cg")
+        np.testing.assert_allclose(ours.value, theirs.fun, atol=1e-10)
+        assert ours.iterations <= 2 * theirs.nit
+
+
+def test_a_saddle_is_left(backend: backends.Backend, float64: Any) -> None:
+    """The Hessian is indefinite at the start, and the gradient points to the saddle all but."""
+
+    def function(p: Any) -> Any:
+        return p[0] ** 2 + 0.25 * p[1] ** 4 - 0.5 * p[1] ** 2
+
+    start = backend.asarray([1.0, 1e-6], dtype=float64)
+    found = tinynn.minimize(function, start, "newton-cg")
+    assert found.value == pytest.approx(-0.25, abs=1e-9)
+    assert float(found.params[1]) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_float32_and_trees(backend: backends.Backend) -> None:
+    """Residuals and params may be trees; tolerances are those of the dtype."""
+    a = backend.asarray([1.0, 2.0], dtype="float32")
+    start = {"a": backend.xp.zeros_like(a), "b": (backend.asarray(0.5, dtype="float32"),)}
+
+    def residuals(p: Any) -> Any:
+        return {"one": p["a"] - a, "two": [p["b"][0] ** 2 - 9.0]}
+
+    found = tinynn.least_squares(residuals, start)
+    assert_close(found.params["a"], [1.0, 2.0], backend, dtype="float32", rtol=1e-5)
+    assert_close(found.params["b"][0], 3.0, backend, dtype="float32", rtol=1e-5)
+    assert found.converged
+
+
+@pytest.mark.only("numpy")
+class TestBadInput:
+    """Errors say where, what was expected, what came, and what to do."""
+
+    start = np.asarray([1.0, 2.0])
+
+    def test_a_singular_jacobian(self, backend: backends.Backend) -> None:
+        def residuals(p: Any) -> Any:
+            return [p["x"][0] + p["x"][1] - 3.0, 2.0 * (p["x"][0] + p["x"][1])]
+
+        with pytest.raises(ValueError, match=r"singular one: what 'x' changes at entry 1.*To fix"):
+            tinynn.least_squares(residuals, {"x": self.start}, "gauss-newton")
+        found = tinynn.least_squares(residuals, {"x": self.start})  # which is as good as any
+        assert found.converged
+        assert found.value == pytest.approx(3.6, rel=1e-9)
+
+    def test_memory_is_named_before_it_is_taken(self, backend: backends.Backend) -> None:
+        method = LevenbergMarquardt(solver="dense", memory_limit=1e3)
+
+        def residuals(p: Any) -> Any:
+            return namespace(p).concat([p, p[:-1] * p[1:]])
+
+        with pytest.raises(ValueError, match=r"199 outputs by 100 param.*0.000558 GB.*'cg'"):
+            tinynn.least_squares(residuals, np.ones(100), method)
+
+    def test_nothing_finite_at_the_start(self, backend: backends.Backend) -> None:
+        for method in ("levenberg-marquardt", "gauss-newton"):
+            with pytest.raises(ValueError, match="least_squares: expected a finite value"):
+                tinynn.least_squares(lambda p: p * float("inf"), self.start, method)
+
+    def test_methods(self, backend: backends.Backend) -> None:
+        with pytest.raises(ValueError, match=r"'lbfgs' or 'newton-cg'.*got 'bfgs'"):
+            tinynn.minimize(valley, {"x": self.start}, "bfgs")
+        with pytest.raises(ValueError, match=r"tinynn\.least_squares"):
+            tinynn.minimize(valley, {"x": self.start}, LevenbergMarquardt())
+        with pytest.raises(ValueError, match=r"tinynn\.minimize"):
+            tinynn.least_squares(beale, self.start, NewtonCG())
+
+    def test_integers(self, backend: backends.Backend) -> None:
+        with pytest.raises(TypeError, match="real floating-point dtype"):
+            tinynn.least_squares(beale, np.asarray([1, 1]))
+
+    def test_steps_run_out(self, backend: backends.Backend) -> None:
+        found = tinynn.minimize(valley, {"x": self.start}, LBFGS(), max_steps=2)
+        assert not found.converged
+        assert found.message == "not converged after 2 steps"

@@ -1,0 +1,239 @@
+"""Levenberg-Marquardt, Gauss-Newton, the natural gradient and Newton-CG under `fit`."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+
+import backends
+import tinynn
+from tests.checks import assert_close
+from tinynn import tree
+from tinynn.functional import tanh
+from tinynn.layers import BatchNorm, Linear, Sequential
+from tinynn.losses import (
+    AbsoluteError,
+    BinaryCrossEntropy,
+    Huber,
+    Poisson,
+    SoftmaxCrossEntropy,
+    SquaredError,
+)
+from tinynn.optim import GaussNewton, LevenbergMarquardt, NaturalGradient, NewtonCG
+from tinynn.optim.flat import Flat
+from tinynn.optim.second_order.objective import Surface
+from tinynn.trace import namespace
+from tinynn.training import prepare
+
+pytestmark = pytest.mark.reads_scalars
+
+X = np.linspace(-1.0, 1.0, 24).reshape(-1, 1)
+Y = np.sin(3.0 * X)
+NET = Sequential(Linear(5), tanh, Linear(1))
+
+
+def given(backend: backends.Backend, *arrays: Any) -> tuple[Any, ...]:
+    return tuple(backend.asarray(a, dtype="float64") for a in arrays)
+
+
+@pytest.mark.parametrize("engine", ["eager", "calls"])
+@pytest.mark.parametrize(
+    ("optimizer", "epochs", "least"),
+    [
+        (LevenbergMarquardt(), 40, 1e-5),
+        (LevenbergMarquardt(solver="cg", cg_tolerance=1e-3), 12, 2e-3),
+        (GaussNewton(0.5), 25, 1e-2),
+        (NaturalGradient(0.5, damping=1e-2), 25, 1e-2),
+        (NewtonCG(), 25, 1e-2),
+    ],
+    ids=lambda v: type(v).__name__ + getattr(v, "solver", "") if hasattr(v, "needs") else "",
+)
+def test_a_network_is_fitted(
+    optimizer: Any, epochs: int, least: float, engine: str, backend: backends.Backend, float64: Any
+) -> None:
+    if engine == "eager" and backend.name != "numpy":
+        return  # the program's calls are these
+    x, y = given(backend, X, Y)
+    model = tinynn.fit(NET, x, y, optimizer=optimizer, epochs=epochs, engine=engine)
+    losses = model.history["loss"]
+    assert min(losses) < least
+
+
+@pytest.mark.only("numpy")
+def test_engines_agree(backend: backends.Backend) -> None:
+    for optimizer in (LevenbergMarquardt(l2=1e-3), NewtonCG(), GaussNewton(damping=0.1)):
+        runs = [
+            tinynn.fit(NET, X, Y, optimizer=optimizer, epochs=8, engine=engine).history["loss"]
+            for engine in ("eager", "calls")
+        ]
+        np.testing.assert_allclose(*runs, rtol=1e-7)
+
+
+@pytest.mark.only("numpy")
+def test_a_network_is_scipys(backend: backends.Backend) -> None:
+    """The minimum of a convex problem, a linear model with a weighted loss, is least squares'."""
+    rng = np.random.RandomState(0)
+    x, w = rng.randn(30, 3), rng.rand(30)
+    y = x @ [[1.0], [-2.0], [0.5]] + 0.1 * rng.randn(30, 1)
+    model = tinynn.fit(
+        Linear(1, bias=False), x, y, sample_weight=w, optimizer=LevenbergMarquardt(), epochs=30
+    )
+    root = np.sqrt(w)[:, None]
+    exact = np.linalg.lstsq(root * x, root * y, rcond=None)[0]
+    np.testing.assert_allclose(model.params["weight"], exact, rtol=1e-8)
+    assert len(model.history["loss"]) < 30  # it ended where it had converged
+
+
+@pytest.mark.only("numpy")
+def test_penalties_are_part_of_the_squares(backend: backends.Backend) -> None:
+    """Ridge regression in closed form, by the optimizer's penalty and by the estimator's."""
+    from tinynn.sklearn import NetworkRegressor
+
+    rng = np.random.RandomState(1)
+    x = rng.randn(20, 3)
+    y = x @ [1.0, -2.0, 0.5]
+    matrix = x.T @ x / 10 + 0.3 * np.eye(3)  # of mean((x w - y)^2) + 0.15 |w|^2
+    exact = np.linalg.solve(matrix, x.T @ y / 10)
+    net, optimizer = Linear(1, bias=False), LevenbergMarquardt(l2=0.3)
+    model = tinynn.fit(net, x, y, optimizer=optimizer, epochs=30)
+    np.testing.assert_allclose(model.params["weight"][:, 0], exact, rtol=1e-7)
+    estimator = NetworkRegressor(
+        network=net, loss="squared_error", solver=LevenbergMarquardt(), alpha=0.3 * 20, tol=None,
+        batch_size=None, max_iter=30,
+    )  # fmt: skip
+    estimator.fit(x, y)
+    np.testing.assert_allclose(estimator.model_.params["weight"][:, 0], exact, rtol=1e-6)
+
+
+LOSSES = [
+    (SquaredError(), Y[:, 0]),
+    (SquaredError(reduction="sum"), Y[:, 0]),
+    (Huber(0.2), Y[:, 0]),
+    (Poisson(), np.arange(24.0) % 3),
+    (BinaryCrossEntropy(class_weight=(1.0, 2.0)), np.arange(24.0) % 2),
+    (SoftmaxCrossEntropy(label_smoothing=0.1), np.arange(24) % 3),
+]
+
+
+@pytest.mark.only("numpy")
+@pytest.mark.parametrize(("loss", "y"), LOSSES, ids=lambda v: type(v).__name__)
+@pytest.mark.parametrize("mixing", [False, True])
+def test_the_matrix_is_gauss_newtons(
+    loss: Any, y: Any, mixing: bool, backend: backends.Backend
+) -> None:
+    """J^T H J by derivatives of everything, with rows that count for each other and without."""
+    outputs = 3 if isinstance(loss, SoftmaxCrossEntropy) else 1
+    middle = [BatchNorm()] if mixing else []
+    net = Sequential(Linear(3), *middle, tanh, Linear(outputs))
+    owner = LevenbergMarquardt(solver="dense")
+    problem = prepare(net, X, y, loss=loss, optimizer=owner)
+    assert problem.step.by_row is not mixing
+    batch = problem.batches.dataset.between(0, 24)
+    carry = problem.start
+    objective = problem.step._extras(None, carry, batch, None)["objective"]
+    surface = Surface(owner, objective, carry.params)
+    point = Flat.of(carry.params).vector(carry.params)
+
+    def answers(vector: Any) -> Any:
+        out = objective.predict(surface.flat.tree(vector))
+        return out.__array_namespace__().reshape(out, (-1,))
+
+    shape = (24, outputs)
+    jac = tinynn.jacobian(answers)(point)
+
+    def cost(flat: Any) -> Any:
+        return objective.cost(flat.__array_namespace__().reshape(flat, shape))
+
+    curve = tinynn.hessian(cost)(answers(point))
+    near = surface.linearized(point)
+    np.testing.assert_allclose(near.matrix, jac.T @ curve @ jac, atol=1e-12)  # type: ignore[attr-defined]
+    np.testing.assert_allclose(near.gradient, tinynn.grad(surface.value)(point), atol=1e-12)
+    by_products = Surface(LevenbergMarquardt(solver="cg"), objective, carry.params)
+    product = by_products.linearized(point).product  # type: ignore[attr-defined]
+    direction = np.random.RandomState(0).randn(*point.shape)
+    np.testing.assert_allclose(product(direction), near.matrix @ direction, atol=1e-12)  # type: ignore[attr-defined]
+
+
+def test_classes(backend: backends.Backend, float64: Any) -> None:
+    """A cross-entropy falls far below what a gradient's steps leave of it."""
+    (x,) = given(backend, np.concatenate([X, X**2], axis=1))
+    labels = backend.asarray((np.abs(X[:, 0]) > 0.5).astype("int64"))
+    net = Sequential(Linear(4), tanh, Linear(2))
+    model = tinynn.fit(net, x, labels, optimizer=LevenbergMarquardt(l2=1e-4), epochs=15)
+    assert model.history["loss"][-1] < 0.02
+
+
+@pytest.mark.only("numpy")
+class TestBadInput:
+    """Errors before training, that say what to do."""
+
+    def test_a_loss_that_is_no_sum_of_squares(self, backend: backends.Backend) -> None:
+        for loss in (
+            AbsoluteError(),
+            lambda prediction, y: namespace(prediction).mean(prediction - y),
+        ):
+            with pytest.raises(ValueError, match=r"convex in the.*To fix it: take NewtonCG"):
+                tinynn.fit(NET, X, Y, loss=loss, optimizer=LevenbergMarquardt(), epochs=2)
+
+    def test_a_loss_that_a_layer_adds(self, backend: backends.Backend) -> None:
+        from tinynn.layers import Layer
+
+        @dataclass(frozen=True)
+        class Penalized(Layer):
+            def forward(self, scope: Any, x: Any) -> Any:
+                out = scope("inner", Linear(1), x)
+                scope.add_loss("size", namespace(out).sum(out * out))
+                return out
+
+        with pytest.raises(ValueError, match=r"layers add size.*To fix it"):
+            tinynn.fit(Penalized(), X, Y, optimizer=LevenbergMarquardt(), epochs=2)
+        assert tinynn.fit(Penalized(), X, Y, optimizer=NewtonCG(), epochs=2)
+
+    def test_memory(self, backend: backends.Backend) -> None:
+        optimizer = LevenbergMarquardt(solver="dense", memory_limit=1e4)
+        with pytest.raises(ValueError, match=r"24 outputs by 16 parameters.*give solver"):
+            tinynn.fit(NET, X, Y, optimizer=optimizer, epochs=2)
+
+    def test_no_damping(self, backend: backends.Backend) -> None:
+        with pytest.raises(ValueError, match="singular"):
+            GaussNewton(damping=0.0)
+
+    def test_in_a_chain(self, backend: backends.Backend) -> None:
+        from tinynn.optim import L2, Chain
+
+        with pytest.raises(TypeError, match="Chain: expected an optimizer that takes gradients"):
+            Chain(L2(1e-3), LevenbergMarquardt())
+
+
+@pytest.mark.only("numpy")
+def test_parameters_of_any_tree_stay_what_they_are(backend: backends.Backend) -> None:
+    """Dtypes and shapes of the params are kept in float32."""
+    x, y = X.astype("float32"), Y.astype("float32")
+    model = tinynn.fit(NET, x, y, optimizer=LevenbergMarquardt(), epochs=60)
+    assert {leaf.dtype for leaf in tree.leaves(model.params)} == {np.dtype("float32")}
+    assert min(model.history["loss"]) < 1e-4
+    assert_close(model.predict(x), Y, backend, dtype="float32", atol=0.05)
+
+
+@pytest.mark.only("numpy")
+def test_auto(backend: backends.Backend) -> None:
+    """By parameters, rows and loss; the model and the estimators say which."""
+    from tinynn.layers import Dropout
+    from tinynn.sklearn import NetworkClassifier, NetworkRegressor
+
+    def of(net: Any, rows: int, **options: Any) -> str:
+        x, y = np.ones((rows, 2)), np.linspace(0.0, 1.0, rows)
+        options = {"optimizer": "auto", "epochs": 1, **options}
+        return type(tinynn.fit(net, x, y, **options).optimizer).__name__
+
+    small = Sequential(Linear(3), tanh, Linear(1))
+    assert of(small, 50) == "LevenbergMarquardt"
+    assert of(small, 50, loss="absolute_error") == "LBFGS"
+    assert of(small, 50, batch_size=10) == "Adam"
+    assert of(Sequential(Linear(400), tanh, Linear(1)), 50) == "LBFGS"
+    assert of(Sequential(Linear(4), Dropout(0.5), Linear(1)), 50) == "Adam"
+    for kind, y in ((NetworkRegressor, Y[:, 0]), (NetworkClassifier, Y[:, 0] > 0)):
+        found = kind((4,), "tanh", solver="auto", max_iter=60, tol=None, random_state=0).fit(X, y)
+        assert type(found.solver_).__name__ == "LevenbergMarquardt"
+        assert found.score(X, y) > 0.99

@@ -1,0 +1,159 @@
+"""Derivatives by inputs, importance and dependence of features, surfaces and their pictures."""
+
+import xml.etree.ElementTree as ET
+
+import numpy as np
+import pytest
+from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.inspection import partial_dependence as of_sklearn
+from sklearn.inspection import permutation_importance as shuffled
+
+import tinynn
+from tests.checks import assert_close
+from tinynn import Model, fit, inspection
+from tinynn.functional import tanh
+from tinynn.layers import Lambda, Linear, Sequential
+from tinynn.losses import SquaredError
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(20, 3))
+
+
+def made(backend=None, dtype="float64"):
+    home = tinynn.data.host() if backend is None else backend
+    draw = np.random.default_rng(1)
+    params = {
+        "0": {"weight": draw.normal(size=(3, 4)), "bias": draw.normal(size=4)},
+        "2": {"weight": draw.normal(size=(4, 2)), "bias": draw.normal(size=2)},
+    }
+    params = tinynn.tree.map(lambda a: home.asarray(a, dtype=dtype), params)
+    return Model(Sequential(Linear(4), tanh, Linear(2)), params, loss=SquaredError())
+
+
+def test_derivatives_by_inputs(backend, float64):
+    model, plain = made(backend), made()
+    x = backend.asarray(X[:4])
+    found = inspection.input_gradients(model, x, output=1)
+    step = 1e-6 * np.eye(3)
+    for column in range(3):
+        both = [plain.outputs(X[:4] + sign * step[column])[:, 1] for sign in (1, -1)]
+        expected = (both[0] - both[1]) / 2e-6
+        np.testing.assert_allclose(backend.to_host(found)[:, column], expected, rtol=1e-7)
+    baseline = backend.asarray(X[5])
+    shares = inspection.integrated_gradients(model, x, baseline, output=1, steps=24)
+    rise = plain.outputs(X[:4])[:, 1] - plain.outputs(X[5:6])[:, 1]
+    total = backend.to_host(shares).sum(axis=1)
+    np.testing.assert_allclose(total, rise, rtol=1e-7)  # completeness
+
+
+def test_integrated_gradients_of_what_is_known():
+    cubic = Model(Lambda(lambda x: x[:, :1] ** 3 + x[:, 1:2]), {})
+    found = inspection.integrated_gradients(cubic, X, steps=2)  # exact from two places on
+    expected = np.stack([X[:, 0] ** 3, X[:, 1], 0 * X[:, 2]], axis=1)
+    np.testing.assert_allclose(found, expected, atol=1e-13)
+    with pytest.raises(ValueError, match="output: expected a number from 0 to 1"):
+        inspection.input_gradients(made(), X, output=2)
+    with pytest.raises(ValueError, match="steps: expected a whole number of 1 or more, got 0"):
+        inspection.integrated_gradients(made(), X, steps=0)
+
+
+MODEL = made()
+
+
+class Estimator(RegressorMixin, BaseEstimator):
+    """The first output of a network, for scikit-learn."""
+
+    def fit(self, X, y=None):
+        self.fitted_ = True
+        return self
+
+    def predict(self, X):
+        return MODEL.outputs(X)[:, 0]
+
+
+@pytest.mark.parametrize("feature", [0, 2])
+def test_partial_dependence_is_that_of_scikit_learn(feature):
+    theirs = of_sklearn(
+        Estimator().fit(X), X, [feature], kind="both", method="brute", grid_resolution=7
+    )
+    ours = inspection.partial_dependence(made(), X, feature, resolution=7)
+    np.testing.assert_allclose(ours.grid, theirs["grid_values"][0], rtol=1e-12)
+    np.testing.assert_allclose(ours.average[:, 0], theirs["average"][0], rtol=1e-12)
+    np.testing.assert_allclose(ours.individual[:, :, 0].T, theirs["individual"][0], rtol=1e-12)
+
+
+def test_permutation_importance_is_that_of_scikit_learn():
+    x = np.random.default_rng(2).normal(size=(300, 3))
+    y = MODEL.outputs(x)[:, 0] + 0.1
+    theirs = shuffled(
+        Estimator().fit(x), x, y, n_repeats=60, random_state=0, scoring="neg_mean_squared_error"
+    )
+
+    def cost(x):
+        return ((MODEL.outputs(x)[:, 0] - y) ** 2).mean()
+
+    ours = inspection.permutation_importance(cost, x, repeats=60)
+    deviation = np.hypot(theirs.importances_std, ours.std(axis=1)) / 60**0.5
+    assert (abs(ours.mean(axis=1) - theirs.importances_mean) < 4 * deviation).all()
+    with pytest.raises(ValueError, match="repeats: expected a whole number"):
+        inspection.permutation_importance(cost, x, repeats=0)
+    with pytest.raises(ValueError, match="number of a column, got the shape"):
+        inspection.partial_dependence(made(), x, 3)
+
+
+def test_features_and_surfaces_on_every_library(backend):
+    model, x = made(backend, "float32"), backend.asarray(X, dtype="float32")
+    found = inspection.partial_dependence(model, x, 1, [0.0, 1.0])
+    expected = inspection.partial_dependence(made(), X, 1, [0.0, 1.0])
+    assert_close(found.average, expected.average, backend, dtype="float32")
+    y = backend.xp.zeros_like(x[:, :2])
+
+    def cost(x):
+        return model.loss(model.outputs(x), y)
+
+    rise = inspection.permutation_importance(cost, x, repeats=2)
+    assert tuple(rise.shape) == (3, 2)
+    surface = inspection.loss_landscape(model, x, y, resolution=3, span=0.5)
+    middle = float(backend.to_host(surface.values)[1, 1])
+    assert middle == pytest.approx(float(backend.to_host(cost(x))), rel=1e-5)
+    picture = ET.fromstring(inspection.contour(surface, title="a < b"))
+    assert len(picture.findall(".//{*}rect")) == 1 + 9
+
+
+def test_decision_boundaries_are_drawn_while_training(tmp_path):
+    x = np.random.default_rng(0).normal(size=(30, 2))
+    labels = (x[:, 0] * x[:, 1] > 0).astype(int)
+    net, path = Sequential(Linear(8), tanh, Linear(2)), tmp_path / "answers.svg"
+    seen = []
+
+    def model(run):
+        seen.append(run.epoch)
+        return Model(net, run.params)
+
+    draw = inspection.DecisionBoundary(path, model, x, labels, every=2, resolution=5)
+    trained = fit(net, x, labels, epochs=5, callbacks=draw)
+    assert seen == [2, 4, 5]
+    picture = ET.fromstring(path.read_text())
+    assert len(picture.findall(".//{*}circle")) == 30
+    assert "epoch 5" in [text.text for text in picture.findall("{*}text")]
+    surface = inspection.decision_boundary(trained, x, resolution=4, answer=trained.predict_proba)
+    assert surface.values.shape == (4, 4, 2)
+    np.testing.assert_allclose(
+        surface.values[1, 2], trained.predict_proba([[surface.x[2], surface.y[1]]])[0]
+    )
+    with pytest.raises(ValueError, match=r"X: expected the shape \(rows, 2\)"):
+        inspection.decision_boundary(trained, X)
+
+
+def test_lines_of_a_contour_lie_at_their_height():
+    x = np.linspace(-1, 1, 41)
+    surface = inspection.Surface(x, x, np.hypot(*np.meshgrid(x, x)))
+    text = inspection.contour(surface)
+    paths = [path.get("d") for path in ET.fromstring(text).findall(".//{*}path")]
+    assert len(paths) == 8
+    ends = [part.split() for part in paths[1].replace("M", " M").replace("L", " ").split(" M")[1:]]
+    points = np.asarray([[float(n) for n in end] for end in ends]).reshape(-1, 2)
+    cell = 400 / 41
+    places = (points - cell / 2) / (400 - cell) * 2 - 1
+    height = 2**0.5 * 2 / 9
+    np.testing.assert_allclose(np.hypot(*places.T), height, atol=0.01)

@@ -1,0 +1,29 @@
+"""Looking into a trained model: what its answers depend on, and what its loss looks like."""
+
+from tinynn.inspection.attribution import input_gradients, integrated_gradients
+from tinynn.inspection.dependence import (
+    PartialDependence,
+    partial_dependence,
+    permutation_importance,
+)
+from tinynn.inspection.pictures import contour, heatmap
+from tinynn.inspection.surfaces import (
+    DecisionBoundary,
+    Surface,
+    decision_boundary,
+    loss_landscape,
+)
+
+__all__ = [
+    "DecisionBoundary",
+    "PartialDependence",
+    "Surface",
+    "contour",
+    "decision_boundary",
+    "heatmap",
+    "input_gradients",
+    "integrated_gradients",
+    "loss_landscape",
+    "partial_dependence",
+    "permutation_importance",
+]

@@ -1,0 +1,187 @@
+"""Surfaces as pictures, in SVG, without another package."""
+
+from collections.abc import Sequence
+from html import escape
+from math import isfinite
+from typing import Any, TypeAlias
+
+from tinynn.trace import backend_of
+
+Array: TypeAlias = Any
+
+_SIZE, _EDGE = 400.0, 44.0
+#: From low to high: colours of viridis, which all eyes tell apart.
+_SCALE = ((68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37))
+_LINES = 8  # of equal height in a contour
+
+
+def heatmap(
+    surface: Any, *, points: Array | None = None, labels: Array | None = None, title: str = ""
+) -> str:
+    """The picture of a surface in colours, dark for the lowest number, as SVG.
+
+    Parameters
+    ----------
+    surface
+        A `Surface` of numbers, (rows, columns) or (rows, columns, 1); of several outputs the last
+        one is shown.
+    points : (rows, 2)
+        Drawn on top.
+    labels : (rows,)
+        Numbers that colour the points.
+    title
+        A line above it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from tinynn.inspection import Surface
+    >>> x = np.arange(2.0)
+    >>> heatmap(Surface(x, x, np.eye(2)), title="two by two").count("<rect")
+    5
+    """
+    x, y, values = _read(surface)
+    return _drawn(x, y, values, _points(x, y, points, labels), title)
+
+
+def contour(surface: Any, *, title: str = "") -> str:
+    """The picture of a surface in colours, with lines of equal height, as SVG.
+
+    Parameters
+    ----------
+    surface
+        As `heatmap` takes it.
+    title
+        A line above it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from tinynn.inspection import Surface
+    >>> x = np.linspace(-1.0, 1.0, 9)
+    >>> picture = contour(Surface(x, x, x[:, None] ** 2 + x**2))
+    >>> picture.startswith("<svg"), picture.count("<path")
+    (True, 8)
+    """
+    x, y, values = _read(surface)
+    known = [number for row in values for number in row if isfinite(number)]
+    low, high = min(known, default=0.0), max(known, default=1.0)
+    lines = []
+    for place in range(1, _LINES + 1):
+        height = low + (high - low) * place / (_LINES + 1)
+        path = " ".join(_segments(x, y, values, height))
+        lines.append(f'<path d="{path}" fill="none" stroke="#fff" stroke-opacity="0.7"/>')
+    return _drawn(x, y, values, lines, title)
+
+
+def _read(surface: Any) -> tuple[list[float], list[float], list[list[float]]]:
+    """The surface on the host: x, y and the numbers, row by row."""
+    backend = backend_of(surface.values)
+    values = surface.values if surface.values.ndim == 2 else surface.values[..., -1]
+    x, y, numbers = (backend.to_host(each).tolist() for each in (surface.x, surface.y, values))
+    return x, y, numbers
+
+
+def _at(places: Sequence[float], place: float) -> float:
+    """Where a place of an axis lies in the picture, from its beginning."""
+    cell = _SIZE / len(places)
+    width = (places[-1] - places[0]) or 1.0
+    return cell / 2 + (place - places[0]) / width * (_SIZE - cell)
+
+
+def _drawn(
+    x: Sequence[float], y: Sequence[float], values: Any, on_top: list[str], title: str
+) -> str:
+    known = [number for row in values for number in row if isfinite(number)]
+    low, high = min(known, default=0.0), max(known, default=1.0)
+    size = _SIZE + 2 * _EDGE
+    width, height = _SIZE / len(x), _SIZE / len(y)
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-label="{escape(title)}" '
+        f'width="{size:.0f}" height="{size:.0f}" viewBox="0 0 {size:.0f} {size:.0f}" '
+        'font-family="sans-serif" font-size="12">',
+        f'<rect width="{size:.0f}" height="{size:.0f}" fill="#fff"/>',
+        f'<text x="{size / 2:.0f}" y="26" text-anchor="middle">{escape(title)}</text>',
+        f'<g transform="translate({_EDGE:.0f} {_EDGE:.0f})" shape-rendering="crispEdges">',
+    ]
+    for row, numbers in enumerate(values):
+        top = _SIZE - (row + 1) * height  # y grows upwards
+        parts += [
+            f'<rect x="{column * width:.2f}" y="{top:.2f}" width="{width + 0.05:.2f}" '
+            f'height="{height + 0.05:.2f}" fill="{_colour(number, low, high)}"/>'
+            for column, number in enumerate(numbers)
+        ]
+    parts += ["</g>", f'<g transform="translate({_EDGE:.0f} {_EDGE:.0f})">', *on_top, "</g>"]
+    below, left = _EDGE + _SIZE + 18, _EDGE - 6
+    parts += [
+        f'<text x="{_EDGE:.0f}" y="{below:.0f}">{x[0]:.3g}</text>',
+        f'<text x="{_EDGE + _SIZE:.0f}" y="{below:.0f}" text-anchor="end">{x[-1]:.3g}</text>',
+        f'<text x="{left:.0f}" y="{_EDGE + _SIZE:.0f}" text-anchor="end">{y[0]:.3g}</text>',
+        f'<text x="{left:.0f}" y="{_EDGE + 10:.0f}" text-anchor="end">{y[-1]:.3g}</text>',
+        f'<text x="{size / 2:.0f}" y="{below + 16:.0f}" text-anchor="middle">'
+        f"dark {low:.4g}, light {high:.4g}</text>",
+        "</svg>",
+    ]
+    return "\n".join(parts)
+
+
+def _colour(number: float, low: float, high: float) -> str:
+    if not isfinite(number):
+        return "#9ca3af"
+    share = (number - low) / (high - low) if high > low else 0.5
+    place = min(share * (len(_SCALE) - 1), len(_SCALE) - 1 - 1e-9)
+    first, rest = int(place), place - int(place)
+    mixed = [
+        round(a + rest * (b - a)) for a, b in zip(_SCALE[first], _SCALE[first + 1], strict=True)
+    ]
+    return "#" + "".join(f"{part:02x}" for part in mixed)
+
+
+def _points(x: Sequence[float], y: Sequence[float], points: Any, labels: Any) -> list[str]:
+    if points is None:
+        return []
+    rows = backend_of(points).to_host(points).tolist()
+    marks = [1.0] * len(rows) if labels is None else _numbers(labels)
+    low, high = min(marks), max(marks)
+    return [
+        f'<circle cx="{_at(x, a):.1f}" cy="{_SIZE - _at(y, b):.1f}" r="3" stroke="#fff" '
+        f'fill="{_colour(mark, low, high)}"/>'
+        for (a, b), mark in zip(rows, marks, strict=True)
+    ]
+
+
+def _numbers(labels: Any) -> list[float]:
+    if isinstance(labels, list | tuple):
+        return [float(each) for each in labels]
+    host = backend_of(labels).to_host(labels)
+    return [float(each) for each in host.reshape(-1).tolist()]
+
+
+def _segments(x: Sequence[float], y: Sequence[float], values: Any, height: float) -> list[str]:
+    """Marching triangles: two in each square of the grid, a straight line through each."""
+    found = []
+    for row in range(len(y) - 1):
+        for column in range(len(x) - 1):
+            corners = [
+                (x[column + i], y[row + j], values[row + j][column + i])
+                for i, j in ((0, 0), (1, 0), (1, 1), (0, 1))
+            ]
+            for triangle in ((0, 1, 2), (0, 2, 3)):
+                ends = _crossings([corners[k] for k in triangle], height)
+                if len(ends) == 2:
+                    (a, b), (c, d) = ends
+                    found.append(
+                        f"M{_at(x, a):.1f} {_SIZE - _at(y, b):.1f}"
+                        f"L{_at(x, c):.1f} {_SIZE - _at(y, d):.1f}"
+                    )
+    return found
+
+
+def _crossings(corners: list[tuple[float, float, float]], height: float) -> list[Any]:
+    """Where the edges of a triangle cross this height."""
+    ends = []
+    for (a, b, low), (c, d, high) in zip(corners, corners[1:] + corners[:1], strict=True):
+        if (low < height) != (high < height):
+            share = (height - low) / (high - low)
+            ends.append((a + share * (c - a), b + share * (d - b)))
+    return ends

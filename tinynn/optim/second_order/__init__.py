@@ -1,0 +1,1 @@
+"""Methods of second order: what they see of the loss, and the steps that they take."""

@@ -1,0 +1,92 @@
+"""What optimizers of second order are given: the loss as a function of what the network answers."""
+
+from collections.abc import Callable
+from typing import Any
+
+from tinynn import tree
+from tinynn.config import label
+from tinynn.data import Samples
+from tinynn.layers import ShapeError, run
+from tinynn.optim.second_order.objective import Objective
+from tinynn.trace import namespace
+
+Tree = Any
+_FEW = 16  # rows that are enough to see whether they count for each other
+
+
+def objective_of(step: Any, carry: Any, batch: Samples, key: Any) -> Objective:
+    """The objective of a training step on a batch.
+
+    step: a `TrainingStep`. Where a loss added by a layer, or the loss itself, keeps the whole from
+    being convex in the prediction, the objective says so to who asks for it.
+    """
+    state = carry.state
+
+    def loss(params: Tree) -> Any:
+        return step.objective(params, state, batch, key)[0]
+
+    def forward(params: Tree) -> Any:
+        return run(
+            step.net, params, state, *batch.inputs, key=key, training=True,
+            compute_dtype=step.compute_dtype,
+        )  # fmt: skip
+
+    def predict(params: Tree) -> Tree:
+        out = forward(params)
+        if out.losses:
+            raise ValueError(
+                "fit: optimizer: expected a loss of the network's output alone, got one to which "
+                f"layers add {', '.join(out.losses)}. To fix it: take NewtonCG or LBFGS, or leave "
+                "these losses out"
+            )
+        return out.output
+
+    def cost(prediction: Tree) -> Any:
+        return step.cost(prediction, batch)
+
+    if not getattr(step.loss, "convex", False):
+        return Objective(loss, unfit=_unfit(step.loss))
+    row = _of_row(step, state, batch, key) if step.by_row else None
+    rows = batch.inputs if row else None
+    return Objective(loss, predict, cost, row, rows, step.strengths(carry.params, batch))
+
+
+def _unfit(loss: Any) -> str:
+    return (
+        "expected a loss that is convex in the prediction and curved, such as SquaredError(), "
+        f"SoftmaxCrossEntropy() or Huber(), got {label(loss)}. To fix it: take NewtonCG or LBFGS, "
+        "which work with any, or one of these losses"
+    )
+
+
+def _of_row(step: Any, state: Tree, batch: Samples, key: Any) -> Callable[[Tree, Tree], Tree]:
+    def row(params: Tree, inputs: Tree) -> Tree:
+        alone = tree.map(lambda leaf: namespace(leaf).expand_dims(leaf, axis=0), inputs)
+        return run(
+            step.net, params, state, *alone, key=key, training=True,
+            compute_dtype=step.compute_dtype,
+        ).output  # fmt: skip
+
+    return row
+
+
+def is_by_row(step: Any, start: tuple[Tree, Tree], samples: Samples, key: Any) -> bool:
+    """Whether the network answers each row as if it came alone, in training; reads one boolean.
+
+    Then the derivatives of a row's answers are found from it alone, for less.
+    """
+    from tinynn.transforms import vmap  # few optimizers need it
+
+    params, state = start
+    inputs = tree.map(lambda leaf: leaf[:_FEW, ...], samples.inputs)
+    out = run(step.net, params, state, *inputs, key=key, training=True)
+    if out.draws or not hasattr(out.output, "dtype"):
+        return False
+    try:
+        alone = vmap(lambda rows: _of_row(step, state, samples, key)(params, rows))(inputs)
+    except ShapeError:  # a layer that looks at several rows refuses one
+        return False
+    xp = namespace(out.output)
+    off = xp.abs(xp.reshape(alone, out.output.shape) - out.output)
+    room = 100.0 * float(xp.finfo(off.dtype).eps) * (1.0 + xp.max(xp.abs(out.output)))
+    return bool(xp.max(off) <= room)
