@@ -1,15 +1,23 @@
 """Training convolutional networks: tinynn on NumPy beside NumPy by hand, PyTorch and JAX.
 
-pip install torch jax
-python benchmarks/convolutional.py [--rounds N] [--only LeNet]
+pip install torch jax onnx onnxruntime
+python benchmarks/convolutional.py [--rounds N] [--only LeNet] [--latency | --memory]
 
 LeNet: images of 28 x 28, batch 64, SGD with momentum. Blocks: two residual-sized blocks of 3 x 3
 convolutions, 32 channels, images of 32 x 32, batch 32. float32; the same start, the same batches in
 order, and losses compared at the end.
+
+--latency: the answer for one image. --memory: what the process of each holds at most beyond what it
+held before its first step, with the libraries imported and the data made.
 """
 
+import multiprocessing
+import resource
 from collections.abc import Callable
-from time import perf_counter
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import perf_counter, process_time
 from typing import Any, NamedTuple
 
 import click
@@ -20,6 +28,7 @@ import torch
 from numpy.lib.stride_tricks import sliding_window_view
 
 import tinynn
+from backends import numpy_functions
 from tinynn import functional, layers
 from tinynn.losses import SoftmaxCrossEntropy
 from tinynn.optim import SGD
@@ -157,8 +166,8 @@ def by_hand(work: Work) -> Trained:
     return run
 
 
-def ours(work: Work) -> Trained:
-    x, y = work.data()
+def network(work: Work) -> tuple[Any, list[int]]:
+    """Our network, and the places of the layers with parameters."""
     net: list[Any] = []
     places: list[int] = []
     for features, kernel, padding, pool in work.convolutions:
@@ -169,17 +178,31 @@ def ours(work: Work) -> Trained:
     for i, width in enumerate(work.dense, 1):
         places.append(len(net))
         net += [layers.Linear(width), *([functional.relu] if i < len(work.dense) else [])]
+    return layers.Sequential(*net), places
+
+
+def nested(work: Work, start: Params) -> Any:
+    """Parameters as our network has them."""
+    net, places = network(work)
+    pairs = zip(places, start[::2], start[1::2], strict=True)
+    params: Any = {str(place): {"weight": w, "bias": b} for place, w, b in pairs}
+    return {str(i): params.get(str(i), {}) for i in range(len(net.layers))}
+
+
+def ours(work: Work, engine: str = "calls", machine_code: bool = False) -> Trained:
+    x, y = work.data()
+    net, places = network(work)
 
     def run(epochs: int) -> Params:
-        start = work.start()
-        pairs = zip(places, start[::2], start[1::2], strict=True)
-        params: Any = {str(place): {"weight": w, "bias": b} for place, w, b in pairs}
-        params = {str(i): params.get(str(i), {}) for i in range(len(net))}
-        model = tinynn.fit(
-            layers.Sequential(*net), x, y, loss=SoftmaxCrossEntropy(), shuffle=False,
-            optimizer=SGD(RATE, momentum=MOMENTUM), epochs=epochs, batch_size=work.batch,
-            params=params, progress=False,
-        )  # fmt: skip
+        before, numpy_functions.has_llvm = numpy_functions.has_llvm, lambda: machine_code
+        try:
+            model = tinynn.fit(
+                net, x, y, loss=SoftmaxCrossEntropy(), shuffle=False, engine=engine,
+                optimizer=SGD(RATE, momentum=MOMENTUM), epochs=epochs, batch_size=work.batch,
+                params=nested(work, work.start()), progress=False,
+            )  # fmt: skip
+        finally:
+            numpy_functions.has_llvm = before
         found = [model.params[str(place)] for place in places]
         return [each[kind] for each in found for kind in ("weight", "bias")]
 
@@ -227,9 +250,7 @@ def of_jax(work: Work) -> Trained:
     return run
 
 
-def of_torch(work: Work) -> Trained:
-    images, y = work.data()
-    x, y = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(y)
+def torch_network(work: Work) -> Any:
     modules: list[Any] = []
     for (features, kernel, padding, pool), weight in zip(
         work.convolutions, work.start()[::2], strict=False
@@ -240,7 +261,13 @@ def of_torch(work: Work) -> Trained:
     for i, weight in enumerate(work.start()[2 * len(work.convolutions) :: 2], 1):
         modules.append(torch.nn.Linear(*weight.shape))
         modules += [torch.nn.ReLU()] if i < len(work.dense) else []
-    net = torch.nn.Sequential(*modules)
+    return torch.nn.Sequential(*modules)
+
+
+def of_torch(work: Work) -> Trained:
+    images, y = work.data()
+    x, y = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(y)
+    net = torch_network(work)
     own = list(net.parameters())
     first, channels = 2 * len(work.convolutions), work.convolutions[-1][0]
 
@@ -273,35 +300,108 @@ def of_torch(work: Work) -> Trained:
     return run
 
 
+COMPETITORS: dict[str, Callable[[Work], Trained]] = {
+    "NumPy by hand": by_hand,
+    "tinynn, NumPy alone": ours,
+    "tinynn, with llvmlite": partial(ours, machine_code=True),
+    "tinynn, eager": partial(ours, engine="eager"),
+    "PyTorch": of_torch,
+    "JAX": of_jax,
+}
+
+
+def steps(work: Work, rounds: int) -> None:
+    """A training step of each: the difference of a long and a short run."""
+    runs = {name: make(work) for name, make in COMPETITORS.items()}
+    losses = {name: work.loss(run(2)) for name, run in runs.items()}
+    np.testing.assert_allclose([*losses.values()], losses["NumPy by hand"], rtol=2e-3)
+    least: dict[Any, float] = {(name, epochs): np.inf for name in runs for epochs in (1, 4)}
+    spent = dict(least)
+    for _ in range(rounds):
+        for name, run in runs.items():
+            for epochs in (1, 4):
+                start, used = perf_counter(), process_time()
+                run(epochs)
+                key = name, epochs
+                least[key] = min(least[key], perf_counter() - start)
+                spent[key] = min(spent[key], process_time() - used)
+    count = 3 * work.batches
+    for name in runs:
+        time, used = [1e3 * (each[name, 4] - each[name, 1]) / count for each in (least, spent)]
+        whole = spent["NumPy by hand", 4] - spent["NumPy by hand", 1]
+        ratio = used * count / 1e3 / whole
+        print(
+            f"{work.title}: {name} {time:.2f} ms, {used:.2f} of processor, {ratio:.2f}; loss "
+            f"{losses[name]:.4f}"
+        )
+
+
+def latency(work: Work, rounds: int) -> None:
+    """The answer for one image."""
+    import onnxruntime
+
+    image = work.data()[0][:1]
+    model = tinynn.Model(network(work)[0], nested(work, work.start()), {})
+    theirs, given = torch_network(work), torch.from_numpy(image).permute(0, 3, 1, 2).contiguous()
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "net.onnx"
+        model.to_onnx(file, image)
+        session = onnxruntime.InferenceSession(file, options)
+    name = session.get_inputs()[0].name
+
+    def of_torch() -> Any:
+        with torch.inference_mode():
+            return theirs(given)
+
+    compiled = model.compile(image)
+    calls: dict[str, Callable[[], Any]] = {
+        "tinynn, compiled": lambda: compiled(image),
+        "tinynn, in onnxruntime": lambda: session.run(None, {name: image}),
+        "PyTorch": of_torch,
+    }
+    least = dict.fromkeys(calls, np.inf)
+    for _ in range(20 * rounds):
+        for who, call in calls.items():
+            start = process_time()
+            for _ in range(10):
+                call()
+            least[who] = min(least[who], (process_time() - start) / 10)
+    for who, time in least.items():
+        ratio = time / least["PyTorch"]
+        print(f"{work.title}, one image: {who} {1e6 * time:.0f} us, {ratio:.2f} of PyTorch's")
+
+
+def peak(name: str, work: Work) -> None:
+    run = COMPETITORS[name](work)
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    before = pages * resource.getpagesize() / 1024
+    run(2)
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(f"{work.title}: {name} {(most - before) / 1024:.0f} MB more", flush=True)
+
+
 @click.command()
 @click.option("--rounds", default=5, show_default=True)
 @click.option("--only", help="The title of one work.")
-def main(rounds: int, only: str | None) -> None:
+@click.option("--latency", "one", is_flag=True, help="The answer for one image.")
+@click.option("--memory", is_flag=True, help="The memory of a training step.")
+def main(rounds: int, only: str | None, one: bool, memory: bool) -> None:
     torch.set_num_threads(1)
-    print(f"one thread; milliseconds a step, the least of {rounds} rounds in turn")
+    print(f"one thread; the least of {rounds} rounds in turn")
     for work in WORKS:
         if only not in (None, work.title):
             continue
-        runs = {
-            "NumPy by hand": by_hand(work),
-            "tinynn": ours(work),
-            "PyTorch": of_torch(work),
-            "JAX": of_jax(work),
-        }
-        losses = {name: work.loss(run(2)) for name, run in runs.items()}
-        np.testing.assert_allclose([*losses.values()], losses["NumPy by hand"], rtol=2e-3)
-        least = {(name, epochs): np.inf for name in runs for epochs in (1, 4)}
-        for _ in range(rounds):
-            for name, run in runs.items():
-                for epochs in (1, 4):
-                    start = perf_counter()
-                    run(epochs)
-                    least[name, epochs] = min(least[name, epochs], perf_counter() - start)
-        steps = 3 * work.batches
-        each = {name: 1e3 * (least[name, 4] - least[name, 1]) / steps for name in runs}
-        for name, time in each.items():
-            ratio = time / each["NumPy by hand"]
-            print(f"{work.title}: {name} {time:.2f} ms, {ratio:.2f}; loss {losses[name]:.4f}")
+        if memory:
+            for name in COMPETITORS:
+                process = multiprocessing.get_context("spawn").Process(
+                    target=peak, args=(name, work)
+                )
+                process.start()
+                process.join()
+        else:
+            (latency if one else steps)(work, rounds)
 
 
 if __name__ == "__main__":

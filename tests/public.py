@@ -11,7 +11,7 @@ MODULES = """
     tinynn backends tinynn.layers tinynn.losses tinynn.optim tinynn.metrics tinynn.data
     tinynn.explanation tinynn.functional tinynn.initializers tinynn.sklearn tinynn.tabular
     tinynn.training tinynn.tree tinynn.trace tinynn.compiler tinynn.onnx
-    tinynn.uncertainty tinynn.inspection
+    tinynn.uncertainty tinynn.inspection tinynn.compression
 """.split()
 
 

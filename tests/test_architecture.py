@@ -42,6 +42,7 @@ ARROWS["onnx"] |= {"tree"}
 ARROWS["training"] = set(ARROWS)
 ARROWS["explanation"] = set(ARROWS) - {"onnx"}
 ARROWS["tabular"] = set(ARROWS) - {"explanation"}
+ARROWS["compression"] = set(ARROWS) - {"explanation", "tabular"}
 ARROWS["cli"] = set(ARROWS) - {"explanation"}  # it goes through tinynn.explain, as all do
 ARROWS["sklearn"] = set(ARROWS) - {"cli", "tabular", "explanation"}
 TOP = {"tinynn", "tinynn.__main__"}  # these may import anything

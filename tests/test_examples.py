@@ -244,3 +244,42 @@ def test_the_script_takes_a_backend_and_says_what_is_wrong_with_it(
     result = CliRunner().invoke(load(name).command, ["--backend", "nosuchlibrary"])
     assert isinstance(result.exception, backends.BackendUnavailable)
     assert "nosuchlibrary" in str(result.exception)
+
+
+@pytest.mark.reads_scalars
+@pytest.mark.only("numpy")
+def test_burgers(backend: backends.Backend) -> None:
+    """The solution of Cole and Hopf, by a network as small as a test allows."""
+    assert load("burgers").main(backend, width=6, points=100, steps=25) < 0.15
+
+
+@pytest.mark.only("numpy")
+def test_the_exact_solution_of_burgers_equation() -> None:
+    """It satisfies the equation, by central differences, and the start."""
+    exact, nu, h = load("burgers").exact, 0.1 / np.pi, 1e-3
+    x, t = np.linspace(-0.9, 0.9, 7), np.full(7, 0.4)
+
+    def u(a: float, b: float) -> Any:
+        return exact(x + a, t + b, nu)
+
+    u_t, u_x = (u(0, h) - u(0, -h)) / (2 * h), (u(h, 0) - u(-h, 0)) / (2 * h)
+    u_xx = (u(h, 0) - 2 * u(0, 0) + u(-h, 0)) / h**2
+    np.testing.assert_allclose(u_t + u(0, 0) * u_x, nu * u_xx, atol=1e-4)
+    np.testing.assert_allclose(exact(x, np.full(7, 1e-6), nu), -np.sin(np.pi * x), atol=1e-4)
+
+
+@pytest.mark.reads_scalars
+@pytest.mark.only("numpy")
+def test_pendulum(backend: backends.Backend) -> None:
+    """The network with a Hamiltonian keeps the energy several times better than the plain one."""
+    drifts = load("pendulum").main(backend, steps=40, seconds=30.0)
+    assert drifts["Hamiltonian"] < 0.1
+    assert drifts["Hamiltonian"] < drifts["plain"] / 3
+
+
+@pytest.mark.reads_scalars
+@pytest.mark.only("numpy")
+def test_neural_ode(backend: backends.Backend) -> None:
+    """The trajectory, whose states are of size 2, and what follows it."""
+    inside, beyond = load("neural_ode").main(backend, width=8, steps=25)
+    assert max(inside, beyond) < 0.3

@@ -267,6 +267,15 @@ def test_an_output_activation_and_a_loss_of_ones_own():
     assert tinynn.config.label(model.model_.net).endswith("Linear(1), twice)")
 
 
+def test_activations_of_each_element_have_names():
+    for name in ("mish", "selu", "hard_tanh", "relu6", "threshold", "leaky_relu"):
+        model = NetworkClassifier((2,), activation=name, max_iter=1, tol=None).fit(X, Y)
+        assert model.model_.net.layers[1] is getattr(tinynn.functional, name)
+    for name in ("softmax", "glu", "log_softmax", "conv", "nosuch"):
+        with pytest.raises(ValueError, match=r"activation: expected one of celu, elu, .*got '"):
+            NetworkClassifier((2,), activation=name).fit(X, Y)
+
+
 def test_optimizers_and_schedules():
     for given in (
         {"solver": AdamW(CosineDecay(0.05, steps=30))},
@@ -380,7 +389,7 @@ def test_other_dtypes():
 
 WRONG = {
     "hidden_layer_sizes": (0, "expected whole numbers above 0, or layers"),
-    "activation": ("rellu", "expected one of elu, .*got 'rellu'"),
+    "activation": ("rellu", "expected one of celu, .*got 'rellu'"),
     "solver": (Dropout, "expected 'adam', 'sgd', 'lbfgs'"),
     "network": (Linear, "expected a layer, such as"),
     "loss": ("quality", "expected None, one of"),

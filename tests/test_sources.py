@@ -2,6 +2,8 @@
 
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -252,3 +254,60 @@ def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setitem(sys.modules, "h5py", None)
     refused(r'pip install "tinynn-xp\[hdf5\]"', lambda: HDF5("t.h5"), ImportError)
+
+
+BOUNDED = """
+import re, sys, threading, time
+from pathlib import Path
+from tinynn import fit
+from tinynn.data import NpyFolder, Parquet
+from tinynn.layers import Linear
+
+def anonymous():
+    return int(re.search(r"RssAnon:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1024
+
+most, going = [0.0], [True]
+def watch():
+    while going:
+        most[0] = max(most[0], anonymous())
+        time.sleep(0.005)
+
+kind, folder = sys.argv[1:]
+def train(epochs):
+    window = 2**14
+    data = (Parquet(folder + "/t.parquet", x="x", y="y", window=window) if kind == "parquet"
+            else NpyFolder(folder, window=window))
+    fit(Linear(1), data, loss="squared_error", batch_size=1024, epochs=epochs, validation=0.02)
+
+train(1)  # what is imported and compiled is no part of it
+before = anonymous()
+thread = threading.Thread(target=watch)
+thread.start()
+train(1)
+going.clear()
+thread.join()
+print(most[0] - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells of RssAnon")
+@pytest.mark.parametrize("kind", ["npy", "parquet"])
+def test_memory_is_bounded_by_windows_and_not_by_the_data(kind: str, tmp_path: Path) -> None:
+    """128 MB in a few windows of 4 MB each; the sizes of the issue are in benchmarks/."""
+    parts = [RNG.standard_normal((2**15, 64), "float32") for _ in range(2)] * 8
+    if kind == "npy":
+        for number, x in enumerate(parts):
+            np.save(tmp_path / f"x-{number:02}.npy", x)
+            np.save(tmp_path / f"y-{number:02}.npy", x[:, 0])
+    else:
+        pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+        schema = pa.schema([("x", pa.list_(pa.float32(), 64)), ("y", pa.float32())])
+        with pq.ParquetWriter(tmp_path / "t.parquet", schema, compression=None) as file:
+            for x in parts:
+                lists = pa.FixedSizeListArray.from_arrays(pa.array(x.reshape(-1)), 64)
+                file.write_table(pa.table([lists, x[:, 0]], schema), row_group_size=2**14)
+    done = subprocess.run(
+        [sys.executable, "-c", BOUNDED, kind, str(tmp_path)], capture_output=True, text=True,
+        check=True,
+    )  # fmt: skip
+    assert float(done.stdout) < 64, "MB"

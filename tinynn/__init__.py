@@ -75,8 +75,8 @@ _MODULES = {
     "while_loop": "tinynn.transforms.cond",
 }
 _SUBPACKAGES = frozenset(
-    "cli compiler data explanation functional initializers inspection layers losses metrics onnx "
-    "optim sklearn tabular training tree uncertainty".split()
+    "cli compiler compression data explanation functional initializers inspection layers losses "
+    "metrics onnx optim sklearn tabular training tree uncertainty".split()
 )
 
 

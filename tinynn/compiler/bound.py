@@ -25,8 +25,12 @@ def bound(
 ) -> "BoundLoops | None":
     """`f(*trees, (x,))` as a kernel for arrays like the only input; None where that will not do.
 
-    f: gives an array and a number.
-    trees: of arrays, which are read where they are in each call.
+    Parameters
+    ----------
+    f
+        Gives an array and a number.
+    trees
+        Of arrays, which are read where they are in each call.
     """
     arrays, structure = tree.flatten(trees)
     alone = len(inputs) == 1 and hasattr(inputs[0], "dtype")
@@ -48,15 +52,23 @@ class BoundLoops:
     Raises CannotEmit if it has no form in loops, is too large for them, or this backend's loops
     cannot be bound; BackendUnavailable if what compiles them is not installed.
 
-    Args:
-        f: gives an array and a number from arrays and, last, the one that each call brings.
-        fixed: the arrays that are known, which are read where they are in each call.
-        x: one like those to come.
-        backend: where they are.
+    Parameters
+    ----------
+    f
+        Gives an array and a number from arrays and, last, the one that each call brings.
+    fixed
+        The arrays that are known, which are read where they are in each call.
+    x
+        One like those to come.
+    backend
+        Where they are.
 
-    Attributes:
-        source: the kernel, as Python.
-        nbytes: of memory that it keeps.
+    Attributes
+    ----------
+    source
+        The kernel, as Python.
+    nbytes
+        Of memory that it keeps.
     """
 
     def __init__(self, f: Callable[..., Any], fixed: list[Any], x: Any, backend: Any) -> None:

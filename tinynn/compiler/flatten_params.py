@@ -18,10 +18,14 @@ from tinynn.transforms.graph import PACK, PART, Graph, Input, Node
 class ParamLayout:
     """How the values that live on are kept: each in an array of its own, or side by side.
 
-    Args:
-        count: how many arrays there are.
-        rows: the places of the values that lie side by side in one vector; a vector a row.
-        shapes: theirs, in every row alike.
+    Parameters
+    ----------
+    count
+        How many arrays there are.
+    rows
+        The places of the values that lie side by side in one vector; a vector a row.
+    shapes
+        Theirs, in every row alike.
     """
 
     def __init__(
@@ -70,10 +74,13 @@ def packed(graph: Graph, rows: Sequence[list[int]], kept: int) -> tuple[Graph, P
 
     Where the parameters are not all treated alike, the graph as it was, an array for each.
 
-    Args:
-        rows: the places of inputs that live on, and of their new values among the outputs: row 0
-            the parameters, the others what is kept of each of them, in the same order.
-        kept: how many inputs live on in all.
+    Parameters
+    ----------
+    rows
+        The places of inputs that live on, and of their new values among the outputs: row 0 the
+        parameters, the others what is kept of each of them, in the same order.
+    kept
+        How many inputs live on in all.
     """
     inputs = [[graph.inputs[place] for place in row] for row in rows]
     if not inputs or len(inputs[0]) < 2 or len({n.dtype for row in inputs for n in row}) != 1:

@@ -39,9 +39,12 @@ _SLOWER = {"pow": 1.5e-9, "log2": 0.4e-9, "log10": 0.4e-9}
 def worth_compiling(graph: Graph, steps: int, networks: int = 1) -> bool:
     """True if so many steps of a program take longer in calls than compiling loops does.
 
-    networks: for how many a call acts at once.
-
     It decides from the program's size, not from timing, so that the answer is the same every time.
+
+    Parameters
+    ----------
+    networks
+        For how many a call acts at once.
     """
     calls = [(node, times) for node, times in _calls(graph) if not is_view(node)]
     # Beside a scan there is what is done for all of its steps at once.

@@ -59,8 +59,11 @@ class NetworkLoops(Loops):
     ) -> Any:
         """So many steps of these networks, `times` over: what is wanted of each, (networks, steps).
 
-        data: for each stream its array, or what is to be taken of one, and whether it has an axis
-            of all networks in front; if not, they share it.
+        Parameters
+        ----------
+        data
+            For each stream its array, or what is to be taken of one, and whether it has an axis of
+            all networks in front; if not, they share it.
         """
         for stream, (given, own) in zip(self.streams, data, strict=True):
             _check(given, own, self.networks, (steps, *stream.shape))

@@ -114,7 +114,10 @@ def for_library(lowering: Any) -> list[Pass]:
 def into_loops(kept: int, lying: Mapping[int, View] | None = None) -> list[Pass]:
     """For explicit loops over flat memory; the first `kept` inputs live on from step to step.
 
-    lying: how inputs lie in memory, by the id of each; without it each in order.
+    Parameters
+    ----------
+    lying
+        How inputs lie in memory, by the id of each; without it each in order.
     """
     return [
         without_logsumexp,  # single numbers have no reduction of this kind

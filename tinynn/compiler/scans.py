@@ -45,8 +45,10 @@ def branches_simplified(graph: Graph, simplified: Callable[[Graph], Graph]) -> G
 def scans_batched(graph: Graph, simplified: Callable[[Graph], Graph]) -> Graph:
     """The graph whose scans do step by step what has to wait for the carry.
 
-    Args:
-        simplified: the passes for a body.
+    Parameters
+    ----------
+    simplified
+        The passes for a body.
     """
     if graph.batch is not None:  # lengths that follow the batch do not multiply
         return graph
@@ -87,14 +89,21 @@ class _Carried:
 class _Steps:
     """A scan in parts, each of which may be done otherwise.
 
-    Args:
-        node: the scan.
-        read: the numbers of its results that are read.
-        simplified: the passes for its body.
+    Parameters
+    ----------
+    node
+        The scan.
+    read
+        The numbers of its results that are read.
+    simplified
+        The passes for its body.
 
-    Attributes:
-        before, after: calls that come before the scan and after it.
-        results: what takes the place of its results, by their numbers.
+    Attributes
+    ----------
+    before, after
+        Calls that come before the scan and after it.
+    results
+        What takes the place of its results, by their numbers.
     """
 
     def __init__(self, node: Node, read: set[int], simplified: Callable[[Graph], Graph]) -> None:

@@ -36,6 +36,7 @@ from .second_order.minimizing import Minimum
 from .second_order.newton_cg import NewtonCG
 from .second_order.objective import Objective
 from .sgd import SGD
+from .sparse import KeepZeros
 from .stateful import Adjustable, ReduceOnPlateau
 from .transformations import (
     L1,
@@ -71,6 +72,7 @@ __all__ = [
     "GradientTransformation",
     "Groups",
     "InverseScaling",
+    "KeepZeros",
     "LevenbergMarquardt",
     "Lion",
     "LossScaling",

@@ -10,6 +10,7 @@ from .base import State
 from .composed import Accumulate, Averaged, Chain, Groups
 from .scaling import LossScaling
 from .schedules import StatefulSchedule
+from .sparse import KeepZeros
 from .stateful import Adjustable
 
 
@@ -103,7 +104,7 @@ def _within(optimizer: Any, state: Any, name: str = "") -> Iterator[tuple[str, A
         parts = [(str(place), part) for place, part in enumerate(optimizer.parts)]
     elif isinstance(optimizer, Groups):
         parts = [(pattern, each) for pattern, each in optimizer.groups if each is not None]
-    elif isinstance(optimizer, Accumulate | Averaged | LossScaling):
+    elif isinstance(optimizer, Accumulate | Averaged | KeepZeros | LossScaling):
         yield from _within(optimizer.optimizer, state["optimizer"], name)
     elif hasattr(optimizer, "learning_rate"):
         yield name, optimizer, state

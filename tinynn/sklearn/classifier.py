@@ -46,8 +46,9 @@ class NetworkClassifier(ClassifierMixin, NetworkEstimator):  # type: ignore[misc
         `Dropout(0.1)` or `BatchNorm()`, stand where they are put. The output layer comes after
         them by itself.
     activation : str, function, or list of them, default="relu"
-        "identity", "logistic", "tanh", "relu", "gelu", "silu", "elu", "leaky_relu", "softplus", or
-        a function of an array; a list has one for each width.
+        "identity", "logistic", the name of an activation of each element of `tinynn.functional`,
+        such as "tanh", "gelu" or "leaky_relu", or a function of an array; a list has one for each
+        width.
     network : layer, default=None
         The whole network, in place of the two above. It ends in an output for each class, or in a
         single one for two classes.

@@ -2,19 +2,33 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from inspect import signature
 from typing import Any
 
 from tinynn import functional, losses, optim, tree
 from tinynn.data import Samples
+from tinynn.functional import activations, piecewise
 from tinynn.layers import Linear, Sequential
 from tinynn.optim import LBFGS, SGD, Adam, InverseScaling, ReduceOnPlateau
 from tinynn.trace import namespace
 from tinynn.trace.scopes import scopes
 from tinynn.training import TrainingStep
 
+
+def _is_elementwise(function: Any) -> bool:
+    """Whether an activation is one of each element, and needs no more than the array."""
+    _, *more = signature(function).parameters.values()
+    return all(each.name != "axis" and each.default is not each.empty for each in more)
+
+
 # scikit-learn's names of activations; those of `tinynn.functional` are known as well.
 _ACTIVATIONS = {"identity": None, "logistic": functional.sigmoid}
-_ELEMENTWISE = ("elu", "gelu", "leaky_relu", "relu", "sigmoid", "silu", "softplus", "tanh")
+_ELEMENTWISE = {
+    name: function
+    for chapter in (activations, piecewise)
+    for name in chapter.__all__
+    if _is_elementwise(function := getattr(chapter, name))
+}
 ADAPTIVE_FACTOR = 0.2  # scikit-learn divides an adaptive learning rate by five
 _NEVER = 2**30
 
@@ -75,7 +89,7 @@ def _activation(owner: str, given: Any) -> Any:
     if isinstance(given, str) and given in _ACTIVATIONS:
         return _ACTIVATIONS[given]
     if isinstance(given, str) and given in _ELEMENTWISE:
-        return getattr(functional, given)
+        return _ELEMENTWISE[given]
     known = ", ".join(sorted({*_ACTIVATIONS, *_ELEMENTWISE}))
     raise ValueError(
         f"{owner}: activation: expected one of {known}, or a function of an array, got {given!r}"

@@ -6,18 +6,19 @@ from typing import Any
 from tinynn import config, layers, losses, tree
 from tinynn.functional import sigmoid, softmax
 from tinynn.onnx import pack
+from tinynn.onnx.quantizing import quantize
 from tinynn.trace import namespace
 from tinynn.training.predictor import checked
 
 
-def exported(model: Any, X: Any, dtype: Any, preparation: bool) -> bytes:
+def exported(model: Any, X: Any, dtype: Any, preparation: bool, quantized: bool = False) -> bytes:
     """The bytes of the file that `Model.to_onnx` writes; arguments and errors are its own."""
     there = model if dtype is None else model.to(model.backend, dtype)
     with there.backend.scope():
         x = _example(there, X)
         prepared = model.preparation.to_config() if preparation and model.preparation else None
         heads = _heads(there, x) if prepared is None else _head(prepared)
-        return pack(
+        blob = pack(
             there.net,
             there.params,
             there.state,
@@ -27,6 +28,17 @@ def exported(model: Any, X: Any, dtype: Any, preparation: bool) -> bytes:
             description=_description(model),
             preparation=prepared,
         )
+        return quantize(blob, _rows(there, X)) if quantized else blob
+
+
+def _rows(model: Any, X: Any) -> dict[str, Any] | None:
+    """All rows by the names of the file's inputs, on the host; None where there are none."""
+    if X is None:
+        return None
+    _, count, between = checked(model.adapter("to_onnx", X), model.prepared(X)[0])
+    inputs = between(0, count)
+    whole = {"input": inputs[0] if len(inputs) == 1 else inputs}
+    return {name: model.backend.to_host(array) for name, array in tree.paths(whole)}
 
 
 def _example(model: Any, X: Any) -> Any:

@@ -352,6 +352,7 @@ class Model(Doubt):
         *,
         dtype: Any = "float32",
         preparation: bool = True,
+        quantize: bool = False,
     ) -> None:
         """Write the network to an ONNX file, whole or not at all, for other programs to run.
 
@@ -375,6 +376,10 @@ class Model(Doubt):
             every runtime has every operator.
         preparation
             False leaves the preparation out: the file takes what the network takes.
+        quantize
+            True writes the weights of products as whole numbers of 8 bits, and where the rows X
+            are given rounds what goes into products likewise, by the range of these rows: see
+            docs/compression.md. The file is then of what the network takes.
 
         Raises
         ------
@@ -393,7 +398,7 @@ class Model(Doubt):
         with self.backend.scope():
             named = [*tree.paths(self.params), *tree.paths(self.state)]
             check_finite(self.backend, named, "to_onnx")
-        files.write(path, exported(self, X, dtype, preparation))
+        files.write(path, exported(self, X, dtype, preparation and not quantize, quantize))
 
     def adapter(self, where: str, X: Any) -> DataAdapter:
         """The way in for X: to the parameters' backend, or X's own if there are none."""

@@ -40,11 +40,14 @@ Ranges = Mapping[Variable, tuple[int, int]]
 class Access(NamedTuple):
     """Elements of memory that a statement reads or writes.
 
-    Attributes:
-        low, high: the first and the last of them; all of the memory where `high` is None.
-        owner: what tells which thread accesses an element, where one does: the element of the
-            first point of an index space whose points go along the elements in order, or
-            "first" for the first thread.
+    Attributes
+    ----------
+    low, high
+        The first and the last of them; all of the memory where `high` is None.
+    owner
+        What tells which thread accesses an element, where one does: the element of the first point
+        of an index space whose points go along the elements in order, or "first" for the first
+        thread.
     """
 
     buffer: str

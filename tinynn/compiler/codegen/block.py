@@ -36,17 +36,27 @@ from tinynn.transforms.graph import Graph, Input, Node
 class Block:
     """Writes a graph whose inputs lie in memory.
 
-    Args:
-        work: what all blocks of the kernel share.
-        graph: calls that have loops, after the passes for them.
-        kept: how many inputs live on; their new values are the first outputs.
-        homes: where inputs and constants lie, by their id.
-        given: further outputs, and where each is to be; arrays are results of calls, each its own.
-        fixed: memory that stays as it is while the statements are repeated.
+    Parameters
+    ----------
+    work
+        What all blocks of the kernel share.
+    graph
+        Calls that have loops, after the passes for them.
+    kept
+        How many inputs live on; their new values are the first outputs.
+    homes
+        Where inputs and constants lie, by their id.
+    given
+        Further outputs, and where each is to be; arrays are results of calls, each its own.
+    fixed
+        Memory that stays as it is while the statements are repeated.
 
-    Attributes:
-        statements: in order.
-        before: what has to be done only once, before they are repeated.
+    Attributes
+    ----------
+    statements
+        In order.
+    before
+        What has to be done only once, before they are repeated.
     """
 
     def __init__(

@@ -24,9 +24,12 @@ from tinynn.transforms.scan_pullback import Parts
 class Scan:
     """Writes a call of `scan` for a block.
 
-    Args:
-        block: the statements that it is among.
-        node: the call.
+    Parameters
+    ----------
+    block
+        The statements that it is among.
+    node
+        The call.
     """
 
     def __init__(self, block: Any, node: Node) -> None:
@@ -96,9 +99,12 @@ class Scan:
 class Branches:
     """Writes a call of `cond` for a block.
 
-    Args:
-        block: the statements that it is among.
-        node: the call.
+    Parameters
+    ----------
+    block
+        The statements that it is among.
+    node
+        The call.
     """
 
     def __init__(self, block: Any, node: Node) -> None:

@@ -40,19 +40,31 @@ _STEPS, _TIMES, _TURN, _FIRST = (
 class LoopEmitter:
     """Writes the kernel of one step.
 
-    Args:
-        graph: the program of the step.
-        kept: how many inputs live on; their new values are the first outputs.
-        backend: where it runs.
-        products: from how many multiplications on BLAS multiplies matrices, by dtype.
-        threads: how many threads may share the kernel, a power of two.
-        shared_bytes: the memory that they may share.
+    Parameters
+    ----------
+    graph
+        The program of the step.
+    kept
+        How many inputs live on; their new values are the first outputs.
+    backend
+        Where it runs.
+    products
+        From how many multiplications on BLAS multiplies matrices, by dtype.
+    threads
+        How many threads may share the kernel, a power of two.
+    shared_bytes
+        The memory that they may share.
 
-    Attributes:
-        graph: the step after the passes for loops.
-        constants: arrays from outside, by the memory they are in.
-        work: the kernel's names and memory.
-        step: the statements of a step.
+    Attributes
+    ----------
+    graph
+        The step after the passes for loops.
+    constants
+        Arrays from outside, by the memory they are in.
+    work
+        The kernel's names and memory.
+    step
+        The statements of a step.
     """
 
     def __init__(

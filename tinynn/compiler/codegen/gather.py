@@ -71,7 +71,10 @@ def check_indices(
 ) -> None:
     """IndexError if one of these arrays, by the id of its node, holds an index out of range.
 
-    to_host: copies an array to the host, where it is checked without a launch.
+    Parameters
+    ----------
+    to_host
+        Copies an array to the host, where it is checked without a launch.
     """
     for node, count in gathers:
         if id(node) not in arrays or 0 in arrays[id(node)].shape:

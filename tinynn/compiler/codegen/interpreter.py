@@ -43,11 +43,16 @@ Memory = MutableSequence[Any]
 def run(function: Function, numbers: Iterable[int], *memory: Memory, seed: int = 0) -> None:
     """Carry a function out.
 
-    Args:
-        function: a kernel.
-        numbers: its first arguments.
-        memory: a sequence of Python's numbers for each of `function.arguments`, which is changed.
-        seed: for the order of threads.
+    Parameters
+    ----------
+    function
+        A kernel.
+    numbers
+        Its first arguments.
+    memory
+        A sequence of Python's numbers for each of `function.arguments`, which is changed.
+    seed
+        For the order of threads.
     """
     given = {b.name: m for b, m in zip(function.arguments, memory, strict=True)}
     for buffer in function.shared:

@@ -254,15 +254,23 @@ Statement: TypeAlias = (
 class Function:
     """A kernel.
 
-    Attributes:
-        name: its name.
-        numbers: whole numbers that are its first arguments.
-        arguments: memory that it is given, in order after them. No two overlap.
-        shared: memory of its own that the threads share, and that does not outlive a call.
-        body: what it does.
-        threads: how many threads carry it out, a power of two; 1 needs no barriers.
-        networks: whether it is carried out for many networks at once, a block of threads each: the
-            arguments of number k start k times so many elements behind those of number 0.
+    Attributes
+    ----------
+    name
+        Its name.
+    numbers
+        Whole numbers that are its first arguments.
+    arguments
+        Memory that it is given, in order after them. No two overlap.
+    shared
+        Memory of its own that the threads share, and that does not outlive a call.
+    body
+        What it does.
+    threads
+        How many threads carry it out, a power of two; 1 needs no barriers.
+    networks
+        Whether it is carried out for many networks at once, a block of threads each: the arguments
+        of number k start k times so many elements behind those of number 0.
     """
 
     name: str

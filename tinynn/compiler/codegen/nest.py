@@ -42,9 +42,12 @@ def places(count: int) -> list[Variable]:
 class Nest:
     """The nest of one group.
 
-    Args:
-        block: the statements that it is among.
-        group: calls over the same elements.
+    Parameters
+    ----------
+    block
+        The statements that it is among.
+    group
+        Calls over the same elements.
     """
 
     def __init__(self, block: Any, group: Group) -> None:

@@ -33,21 +33,30 @@ from tinynn.rules.kinds import C_FUNCTIONS
 class Operation:
     """A scalar operation.
 
-    Attributes:
-        evaluate: what it gives, of Python's numbers. An error of the domain is NaN, an overflow
-            infinity.
-        python: its text in Python, for readers: {0}, {1} are the arguments, {t} is their dtype.
-        cuda: its text in CUDA C.
-        llvm: its instruction in LLVM's language for floats, for integers, and for those without a
-            sign (bools too) where it is another: {t} is the type. One that begins with @ is a
-            function, whose name may have the dtype, {d}, or LLVM's name of a float's, {f}, in it.
-            Of nothing, the function of C that is called as the row is.
-        special: results where `evaluate` raises an error that does not tell, by the arguments.
-        wraps: whether integers beyond the dtype's range wrap around; C has to be told.
-        call: whether its text is a call in every target; what is none is put in parentheses where
-            it is an argument.
-        helper: a function of CUDA C that its text calls.
-        whole: what it is of integers and bools, where that is something else.
+    Attributes
+    ----------
+    evaluate
+        What it gives, of Python's numbers. An error of the domain is NaN, an overflow infinity.
+    python
+        Its text in Python, for readers: {0}, {1} are the arguments, {t} is their dtype.
+    cuda
+        Its text in CUDA C.
+    llvm
+        Its instruction in LLVM's language for floats, for integers, and for those without a sign
+        (bools too) where it is another: {t} is the type. One that begins with @ is a function,
+        whose name may have the dtype, {d}, or LLVM's name of a float's, {f}, in it. Of nothing, the
+        function of C that is called as the row is.
+    special
+        Results where `evaluate` raises an error that does not tell, by the arguments.
+    wraps
+        Whether integers beyond the dtype's range wrap around; C has to be told.
+    call
+        Whether its text is a call in every target; what is none is put in parentheses where it is
+        an argument.
+    helper
+        A function of CUDA C that its text calls.
+    whole
+        What it is of integers and bools, where that is something else.
     """
 
     evaluate: Callable[..., Any]

@@ -77,8 +77,10 @@ def in_step(node: Any, over: Shape) -> bool:
 def views_copied(graph: Graph, lying: Mapping[int, View] | None = None) -> Graph:
     """The graph with a copy wherever a view cannot be looked at in another shape.
 
-    Args:
-        lying: how inputs lie in memory that do not fill theirs in order, by the id of each.
+    Parameters
+    ----------
+    lying
+        How inputs lie in memory that do not fill theirs in order, by the id of each.
     """
     lying = lying or {}
 
@@ -143,15 +145,22 @@ class Group:
 class Schedule:
     """The order of the nests.
 
-    Args:
-        graph: the step.
-        parallel: whether threads share a nest: then it has an axis over which nothing but a whole
-            is reduced, for them to go along.
+    Parameters
+    ----------
+    graph
+        The step.
+    parallel
+        Whether threads share a nest: then it has an axis over which nothing but a whole is reduced,
+        for them to go along.
 
-    Attributes:
-        groups: in order of execution.
-        place: for the id of each call, how many groups come after its own.
-        items: the results of a call in `CONTROL` that are read, by their number; by its id.
+    Attributes
+    ----------
+    groups
+        In order of execution.
+    place
+        For the id of each call, how many groups come after its own.
+    items
+        The results of a call in `CONTROL` that are read, by their number; by its id.
     """
 
     def __init__(self, graph: Graph, parallel: bool = False) -> None:

@@ -21,11 +21,15 @@ def contiguous(shape: Shape) -> Shape:
 class View(NamedTuple):
     """An array as a place in flat memory.
 
-    Attributes:
-        base: the memory, or the variable that a single number is in; None where only the order of
-            the elements is of interest.
-        strides: how far the next element is, along each axis; 0 where it is the same one.
-        start: where the array begins, as far as that is not known beforehand: by loop variables.
+    Attributes
+    ----------
+    base
+        The memory, or the variable that a single number is in; None where only the order of the
+        elements is of interest.
+    strides
+        How far the next element is, along each axis; 0 where it is the same one.
+    start
+        Where the array begins, as far as that is not known beforehand: by loop variables.
     """
 
     base: Buffer | Variable | None

@@ -18,18 +18,28 @@ _OURS |= {f"{letter}{n}" for letter in "im" for n in range(10)}
 class Workspace:
     """The workspace of one kernel.
 
-    Args:
-        backend: where it runs.
-        space: the namespace of the graph.
-        products: from how many multiplications on BLAS multiplies matrices, by dtype.
-        threads: how many threads may share the kernel, a power of two.
+    Parameters
+    ----------
+    backend
+        Where it runs.
+    space
+        The namespace of the graph.
+    products
+        From how many multiplications on BLAS multiplies matrices, by dtype.
+    threads
+        How many threads may share the kernel, a power of two.
 
-    Attributes:
-        scalars: makes expressions of calls.
-        scratch: memory of its own, full of zeros before the first step.
-        gathers: indices of `take` and `scatter_add`, and the length of the axis of each.
-        checked: the values that such indices may be, since they are looked at before every run, by
-            the id of the value that the kernel reads.
+    Attributes
+    ----------
+    scalars
+        Makes expressions of calls.
+    scratch
+        Memory of its own, full of zeros before the first step.
+    gathers
+        Indices of `take` and `scatter_add`, and the length of the axis of each.
+    checked
+        The values that such indices may be, since they are looked at before every run, by the id of
+        the value that the kernel reads.
     """
 
     def __init__(
