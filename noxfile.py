@@ -195,7 +195,7 @@ def pages(session: nox.Session) -> None:
     chromium(session)
     install(session, "test", "docs", "pages")
     build_site(session, "html")
-    session.run("pytest", "--backend", "numpy", *(session.posargs or ("tests/pages",)))
+    run_tests(session, "numpy", "tests/pages")
 
 
 def build_site(session: nox.Session, builder: str, *more: str) -> None:
