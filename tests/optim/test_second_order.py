@@ -240,3 +240,7 @@ def test_auto(backend: backends.Backend) -> None:
         found = kind((4,), "tanh", solver="auto", max_iter=60, tol=None, random_state=0).fit(X, y)
         assert type(found.solver_).__name__ == "LevenbergMarquardt"
         assert found.score(X, y) > 0.99
+    named = NetworkRegressor((4,), "tanh", solver="levenberg_marquardt", max_iter=60, tol=None)
+    assert named.set_params(random_state=0).fit(X, Y[:, 0]).score(X, Y[:, 0]) > 0.99
+    with pytest.raises(ValueError, match=r"partial_fit.*got solver='auto'"):
+        NetworkRegressor(solver="auto").partial_fit(X, Y[:, 0])
