@@ -340,6 +340,33 @@ def faults(session: nox.Session) -> None:
     session.run("python", "-m", "tests.faults", *session.posargs, env=ONE_THREAD)
 
 
+@nox.session
+def mpi(session: nox.Session) -> None:
+    """Training in processes that mpiexec starts: the losses of one, and no hang when one dies."""
+    install(session, "test", "mpi")
+    in_processes(session, "mpi")
+
+
+@nox.session
+def gloo(session: nox.Session) -> None:
+    """Training in processes that torchrun starts."""
+    install(session, "test", "torch")
+    in_processes(session, "gloo")
+
+
+def in_processes(session: nox.Session, launcher: str) -> None:
+    """Tests of several processes; the pushes' own run the shortest."""
+    which = session.posargs or ("-k", launcher)
+    session.run("pytest", "--backend", "numpy", "tests/processes.py", *which, env=ONE_THREAD)
+
+
+@nox.session
+def sharding(session: nox.Session) -> None:
+    """Training on JAX's arrays that lie over four devices of the host."""
+    install(session, "test", "jax")
+    session.run("pytest", "--backend", "numpy", "tests/sharding.py", *session.posargs)
+
+
 @nox.session(default=False)
 def search_backends(session: nox.Session) -> None:
     """Searches over estimators in the processes of joblib's loky, of Dask and of Ray."""

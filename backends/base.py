@@ -75,6 +75,7 @@ class Backend(Staging):
     #: which knows every library, puts it here.
     find: ClassVar[Callable[[object], "Backend | None"]]
     needs_scope: ClassVar[bool] = False  # operators ignore the device of their arrays
+    sharded: bool = False  # it stands for several devices, over which the rows of data lie
 
     def __init__(self, device: Device, xp: Namespace = None) -> None:
         """Any namespace of the standard works; subclasses know theirs, so leave `xp` out there."""
@@ -296,6 +297,10 @@ class Backend(Staging):
         """True if the array has values to read: not while the library traces a function."""
         return True
 
+    def shard_rows(self, array: Array, axis: int = 0) -> Array:
+        """The array with the rows of a batch, along an axis, over the devices of data like X."""
+        return array
+
     def scoped(self, function: F) -> F:
         """`function`, always run in `scope`."""
         return function
@@ -479,10 +484,8 @@ class Backend(Staging):
         total = xp.sum(xp.exp(x - shift), axis=axis, keepdims=True)
         # The sum is 0 only where every x is -inf, and then the peak says so without log(0).
         total = xp.log(xp.where(total > 0.0, total, xp.ones_like(total))) + peak
-        if keepdims:
-            return total
         axes = tuple(range(x.ndim)) if axis is None else axis
-        return xp.squeeze(total, axis=axes)
+        return total if keepdims else xp.squeeze(total, axis=axes)
 
 
 def _converted(data: np.ndarray, name: str) -> np.ndarray:

@@ -1,5 +1,6 @@
 """JAX, on its CPU, GPU and TPU devices; also inside its own transformations."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from importlib.util import find_spec
@@ -8,13 +9,17 @@ from typing import Any, Self
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec, Sharding
 
 from backends import cuda_driver
 from backends.base import Array, Backend, Device
 
 
 class JAX(Backend):
-    """JAX on one device."""
+    """JAX on one device, or on the devices of a mesh that an array's `NamedSharding` names.
+
+    Of several, `device` is that mesh with all of an array on each: where parameters are.
+    """
 
     name = "jax"
     minimum = "0.4.34"
@@ -35,8 +40,34 @@ class JAX(Backend):
             return jax.local_devices(backend=chosen)[0]
         return chosen
 
+    #: The mesh's axes that rows are sharded over; None where they are not.
+    rows: Any = None
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, JAX) and self.sharded and other.sharded:
+            return bool(self.device.device_set == other.device.device_set)
+        return super().__eq__(other)
+
+    __hash__ = Backend.__hash__
+
+    @property
+    def sharded(self) -> bool:  # type: ignore[override]
+        return isinstance(self.device, Sharding)
+
+    def shard_rows(self, array: Array, axis: int = 0) -> Array:
+        if self.rows is None:
+            return array
+        names = self.rows if isinstance(self.rows, tuple) else (self.rows,)
+        parts = math.prod(self.device.mesh.shape[name] for name in names)
+        whole = array.shape[axis] % parts == 0  # else each device has all of this batch
+        spec = PartitionSpec(*[None] * axis, self.rows) if whole else PartitionSpec()
+        return jax.device_put(array, NamedSharding(self.device.mesh, spec))
+
     @classmethod
     def device_name(cls, device: Device) -> str:
+        if isinstance(device, Sharding):
+            several = sorted(device.device_set, key=lambda each: each.id)
+            return f"{several[0].platform}:{','.join(str(each.id) for each in several)}"
         return f"{device.platform}:{device.id}" if isinstance(device, jax.Device) else str(device)
 
     @classmethod
@@ -57,9 +88,14 @@ class JAX(Backend):
     @classmethod
     def of_array(cls, array: Array) -> Self:
         try:
-            return cls(array.device)
+            device = array.device
         except AttributeError:  # a tracer: it is wherever the arrays that it stands for will be
             return cls(cls.default_device())
+        if not isinstance(device, NamedSharding):
+            return cls(device)
+        found = cls(NamedSharding(device.mesh, PartitionSpec()))
+        found.rows = device.spec[0] if len(device.spec) else None
+        return found
 
     def to_host(self, array: Array) -> np.ndarray:
         return np.asarray(array)
@@ -71,6 +107,8 @@ class JAX(Backend):
         jax.block_until_ready([x for x in jax.live_arrays() if not x.is_deleted()])
 
     def memory_in_use(self) -> int | None:
+        if self.sharded:
+            return None
         return (self.device.memory_stats() or {}).get("bytes_in_use")
 
     @classmethod

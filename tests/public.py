@@ -9,8 +9,8 @@ from typing import Any
 
 MODULES = """
     tinynn backends tinynn.layers tinynn.losses tinynn.optim tinynn.metrics tinynn.data
-    tinynn.explanation tinynn.functional tinynn.initializers tinynn.sklearn tinynn.tabular
-    tinynn.training tinynn.tree tinynn.trace tinynn.compiler tinynn.onnx
+    tinynn.explanation tinynn.functional tinynn.initializers tinynn.parallel tinynn.sklearn
+    tinynn.tabular tinynn.training tinynn.tree tinynn.trace tinynn.compiler tinynn.onnx
     tinynn.uncertainty tinynn.inspection tinynn.compression
 """.split()
 

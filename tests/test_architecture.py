@@ -37,6 +37,7 @@ ARROWS["uncertainty"] = {"trace", "transforms", "functional", "losses", "layers"
 ARROWS["uncertainty"] |= {"config", "tree"}
 ARROWS["inspection"] = {"trace", "transforms", "layers", "config", "tree"}
 ARROWS["data"] = {"tree"}
+ARROWS["parallel"] = {"trace", "rules", "transforms", "data", "tree"}
 ARROWS["onnx"] = {"trace", "rules", "transforms", "functional", "initializers", "layers", "data"}
 ARROWS["onnx"] |= {"tree"}
 ARROWS["training"] = set(ARROWS)

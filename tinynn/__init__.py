@@ -76,7 +76,7 @@ _MODULES = {
 }
 _SUBPACKAGES = frozenset(
     "cli compiler compression data explanation functional initializers inspection layers losses "
-    "metrics onnx optim sklearn tabular training tree uncertainty".split()
+    "metrics onnx optim parallel sklearn tabular training tree uncertainty".split()
 )
 
 

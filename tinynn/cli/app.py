@@ -14,6 +14,7 @@ import click
 
 import backends
 import tinynn
+from tinynn import parallel
 from tinynn.cli import parts, reading, writing
 from tinynn.cli.explaining import show_step
 from tinynn.cli.options import (
@@ -31,6 +32,26 @@ from tinynn.tabular.table import listed
 from tinynn.training import Run, files
 
 INTERRUPTED = 130  # as shells have it: 128 and the number of the signal
+
+
+def of_launcher() -> parallel.Communicator | None:
+    """The communicator of what started this process as one of several; None for one alone."""
+    try:
+        return parallel.communicator("auto")
+    except ImportError as error:
+        raise click.ClickException(str(error)) from error
+
+
+@contextmanager
+def others_end_too(together: parallel.Communicator | None) -> Iterator[None]:
+    """A context in which an error ends the processes that would wait for this one."""
+    try:
+        yield
+    except Exception as error:
+        # Where all have it, as ParallelError says, each ends by itself.
+        if together is not None and not isinstance(error, parallel.ParallelError):
+            together.abort(str(error))
+        raise
 
 
 @contextmanager
@@ -53,7 +74,7 @@ def plain_messages() -> Iterator[None]:
         except KeyboardInterrupt:
             click.echo("Interrupted.", err=True)
             raise click.exceptions.Exit(INTERRUPTED) from None
-        except (ValueError, OSError, backends.BackendUnavailable) as error:
+        except (ValueError, OSError, parallel.ParallelError, backends.BackendUnavailable) as error:
             raise click.ClickException(str(error)) from error
 
 
@@ -238,32 +259,43 @@ def train(
     and only by a whole new one. After Ctrl-C the model of the last whole epoch is saved, and the
     exit status is 130. A .csv, .tsv or .parquet of more than a quarter of --memory is read in
     parts, over and over; the rows that are held out are then drawn whatever their class.
+
+    Started by mpiexec or torchrun, all processes train together, each on its rows of every batch;
+    the first one alone prints and writes.
     """
-    check_out(out, data, force, may_replace=is_model)
-    table = parts.opened(data, memory)
-    truth = data in reading.TRUTH_TABLES
-    target = target or ("out" if truth else None)
-    if target is None:
-        raise click.UsageError(f"Say --target: which column? {data} has {listed(table.names)}.")
-    if networks > 1 and folds is None and (truth or not validation):
-        raise click.UsageError("--networks needs rows to compare on: say --folds or --validation.")
-    start, interrupted = perf_counter(), interruptions()
-    single = networks == 1 and folds is None
-    model = fit_table(
-        table,
-        target,
-        validation=0.0 if truth else validation,
-        categories=category,
-        drop=(*drop, *id),
-        dates=date,
-        backend=backend,
-        progress=False if no_progress else None,
-        networks=networks,
-        folds=folds,
-        callbacks=[] if no_progress or not single or sys.stderr.isatty() else [show_epoch],
-        report=click.echo,
-        **options,
-    )
+    communicator = of_launcher()
+    first = communicator is None or communicator.rank == 0
+    with others_end_too(communicator):
+        check_out(out, data, force, may_replace=is_model)
+        table = parts.opened(data, memory)
+        truth = data in reading.TRUTH_TABLES
+        target = target or ("out" if truth else None)
+        if target is None:
+            raise click.UsageError(f"Say --target: which column? {data} has {listed(table.names)}.")
+        if networks > 1 and folds is None and (truth or not validation):
+            raise click.UsageError(
+                "--networks needs rows to compare on: say --folds or --validation."
+            )
+        start, interrupted = perf_counter(), interruptions()
+        single = networks == 1 and folds is None
+        model = fit_table(
+            table,
+            target,
+            validation=0.0 if truth else validation,
+            categories=category,
+            drop=(*drop, *id),
+            dates=date,
+            backend=backend,
+            progress=False if no_progress else None,
+            networks=networks,
+            folds=folds,
+            callbacks=[] if no_progress or not single or sys.stderr.isatty() else [show_epoch],
+            communicator=communicator,
+            report=click.echo if first else lambda line: None,
+            **options,
+        )
+    if not first:
+        return
     seconds = perf_counter() - start
     epochs = len(model.history["epoch"])
     click.echo(f"trained {epochs} epochs on {backend!r} in {seconds:.1f} s")
@@ -349,6 +381,8 @@ def is_model(path: Path) -> bool:
 
 def show_epoch(run: Run) -> None:
     """Ten lines of progress where no bar can be shown."""
+    if run.rank:  # another process shows them
+        return
     if run.epoch % max(1, run.epochs // 10) and run.epoch != run.epochs:
         return
     row = run.history.last

@@ -36,6 +36,7 @@ from tinynn.compiler.statements import (
 )
 from tinynn.compiler.subprograms import ProgramEmitter
 from tinynn.compiler.tiling import tiled
+from tinynn.trace import Effect
 from tinynn.transforms import vmap
 from tinynn.transforms.graph import Graph, Node, pruned
 from tinynn.transforms.record import RecordingError
@@ -123,6 +124,12 @@ class TrainLoop(ABC):
         copies = self.copies() if copies is None else copies
         return self.storage.values(self.graph.space.xp, copies)
 
+    def _stacked(self, size: int, rows: Sequence[Any]) -> list[Any]:
+        """Arrays cut into batches: (samples, ...) to (batches, size, ...)."""
+        xp, count = self.graph.space.xp, rows[0].shape[0] // size
+        stacked = [xp.reshape(a, (count, size, *a.shape[1:])) for a in rows]
+        return [self.backend.shard_rows(a, 1) for a in stacked] if self.backend.sharded else stacked
+
     def _copied(self, array: Any) -> Any:
         if self.backend.lowering is None:
             return self.graph.space.xp.asarray(array, copy=True)
@@ -166,7 +173,7 @@ class TrainLoop(ABC):
             Compute what follows from each batch alone for all of them at once, which pays from the
             second time on.
         """
-        stacked = [*_stacked(self.graph.space.xp, size, rows), *each]
+        stacked = [*self._stacked(size, rows), *each]
         if together and all(map(backends.is_array, stacked)):  # not of batches of sparse rows
             columns = self._prepare_all(*stacked)
             return list(zip(*map(self._entries, columns), strict=True))
@@ -179,7 +186,9 @@ class TrainLoop(ABC):
     def _prepare_all(self) -> Any:
         """`prepare` for all batches at once; recording that pays from the second time on."""
         outputs = list(self.read_in_steps(Stage.BATCH))
-        graph = pruned(replace(self.graph, inputs=self.streams, outputs=outputs))
+        # Effects belong to the steps: nothing that follows from a batch alone needs one.
+        nodes = [node for node in self.graph.nodes if node.effect is Effect.NONE]
+        graph = pruned(replace(self.graph, inputs=self.streams, nodes=nodes, outputs=outputs))
 
         def prepare(*batch: Any) -> tuple[Any, ...]:
             return tuple(graph.run(batch))
@@ -365,7 +374,7 @@ class Scanned(Functional):
     def batches(
         self, size: int, rows: Sequence[Any], each: Sequence[Any], together: bool = False
     ) -> Any:
-        return (*_stacked(self.graph.space.xp, size, rows), *each)
+        return (*self._stacked(size, rows), *each)
 
     def run(self, batches: Any, times: int = 1) -> Any:
         outs = []
@@ -385,9 +394,3 @@ def _without_scale(graph: Graph, kept: int) -> tuple[Graph, float]:
         wanted, scale = factors[0], scale * factors[1]
     outputs = [*graph.outputs[:kept], wanted, *graph.outputs[kept + 1 :]]
     return pruned(replace(graph, outputs=outputs)), scale
-
-
-def _stacked(xp: Any, size: int, rows: Sequence[Any]) -> list[Any]:
-    """Arrays cut into batches: (samples, ...) to (batches, size, ...)."""
-    count = rows[0].shape[0] // size
-    return [xp.reshape(a, (count, size, *a.shape[1:])) for a in rows]

@@ -44,6 +44,7 @@ def run(
     first_row: int = 0,
     perturbations: dict[str, Array] | None = None,
     compute_dtype: Any = None,
+    shard: Any = None,
 ) -> Forward:
     """Run one pass through a network: all that `net.apply` gives, and added losses and taps.
 
@@ -66,6 +67,9 @@ def run(
     compute_dtype
         What layers compute in, "bfloat16" for one. Inputs and parameters are cast to it,
         and the output back to the dtype of the parameters. None computes in that.
+    shard
+        The `tinynn.parallel.Shard` that the inputs are of a batch, in training on several
+        processes; None: all of it.
     """
     for name, given in (("params", params), ("state", state)):
         if not isinstance(given, dict):
@@ -82,6 +86,7 @@ def run(
         training=training,
         first_row=first_row,
         perturbations=perturbations,
+        shard=shard,
     )
     output = _enter(this, net, params, state, inputs)
     unknown = this.perturbations.keys() - this.taps.keys()

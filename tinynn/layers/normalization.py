@@ -79,11 +79,15 @@ class BatchNorm(_ChannelNorm):
         Added to the variance.
     channels
         "last" or "first": the axis of the features.
+    synchronized
+        Whether training on several processes takes the statistics of the whole batch; else each
+        process normalises its rows by their own.
 
     Notes
     -----
     The input is (batch, ..., features), and the shape is kept; all axes but that of the features
-    count as the batch.
+    count as the batch. On one process `synchronized` changes nothing. Without it the state of
+    several is the mean of theirs.
 
     Parameters: weight and bias; state: mean and var; each (features,). Inference uses the state.
     Training uses the batch's own mean and variance, and keeps `momentum * state + (1 - momentum) *
@@ -106,6 +110,7 @@ class BatchNorm(_ChannelNorm):
 
     _: KW_ONLY
     momentum: float = 0.9
+    synchronized: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -119,19 +124,26 @@ class BatchNorm(_ChannelNorm):
             normal = xp.divide(xp.subtract(x, mean.value), xp.sqrt(variance.value + self.epsilon))
             return _scale_and_shift(scope, normal)
         count = math.prod(x.shape[:-1])
+        if self.synchronized and scope.whole_rows is not None:
+            count = count // int(x.shape[0]) * scope.whole_rows
         if count < 2:
             raise ShapeError(
                 f"{self}: expected 2 samples or more in a training batch, got {count}, which "
                 "have no variance; use a batch size that leaves no single sample over"
             )
-        xp, axes = namespace(x), tuple(range(x.ndim - 1))
-        batch_mean = xp.mean(x, axis=axes)
+        xp = namespace(x)
+        batch_mean = self._mean(scope, x)
         centred = x - batch_mean
-        batch_variance = xp.mean(centred * centred, axis=axes)
+        batch_variance = self._mean(scope, centred * centred)
         y = _scale_and_shift(scope, centred / xp.sqrt(batch_variance + self.epsilon))
         mean.value = self._blend(mean.value, batch_mean)
         variance.value = self._blend(variance.value, batch_variance * (count / (count - 1)))
         return y
+
+    def _mean(self, scope: Scope, x: Array) -> Array:
+        if self.synchronized:
+            return scope.mean_of_batch(x)
+        return namespace(x).mean(x, axis=tuple(range(x.ndim - 1)))
 
     def _blend(self, old: Array, batch: Array) -> Array:
         batch = stop_gradient(batch)  # sooner than the state does, so less is differentiated

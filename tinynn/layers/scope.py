@@ -65,7 +65,7 @@ class Pass:
 
     __slots__ = (
         "backend", "compute_dtype", "creating", "draws", "dtype", "first_row", "key", "layers",
-        "losses", "new_state", "perturbations", "space", "taps", "training",
+        "losses", "new_state", "perturbations", "shard", "space", "taps", "training",
     )  # fmt: skip
 
     def __init__(
@@ -80,6 +80,7 @@ class Pass:
         first_row: int = 0,
         creating: bool = False,
         perturbations: dict[str, Array] | None = None,
+        shard: Any = None,
     ) -> None:
         perturbations = perturbations or {}
         arrays = [a for a in tree.leaves(inputs) if hasattr(a, "dtype")]
@@ -95,7 +96,7 @@ class Pass:
         self.space = None if traced is None or _defers(bottom(traced), traced) else traced.space
         self.key = key if keyed or key is None else self._seeded(key)
         self.training, self.first_row, self.creating = training, first_row, creating
-        self.perturbations = perturbations
+        self.perturbations, self.shard = perturbations, shard
         self.new_state: dict[tuple[str, ...], Array] = {}
         self.layers: dict[tuple[str, ...], Any] = {}
         self.losses: dict[str, Array] = {}
@@ -278,6 +279,22 @@ class Scope:
     def first_row(self) -> int:
         """The number of the inputs' first row in the whole batch."""
         return self._pass.first_row
+
+    @property
+    def whole_rows(self) -> int | None:
+        """The rows of the batch that several processes share; None where one has all of it."""
+        shard = self._pass.shard
+        return None if shard is None else int(shard.whole)
+
+    def mean_of_batch(self, x: Array) -> Array:
+        """The mean of x, (batch, ..., features), over all axes but the last: (features,).
+
+        In training on several processes it is that of the rows of all.
+        """
+        shard = self._pass.shard
+        if shard is not None:
+            return shard.mean(x)
+        return namespace(x).mean(x, axis=tuple(range(x.ndim - 1)))
 
     @property
     def random(self) -> Random:

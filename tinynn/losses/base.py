@@ -37,6 +37,9 @@ class Loss(Configured):
     convex: ClassVar[bool] = False
     """Whether it is convex in the prediction, and curved: what Gauss-Newton asks of a loss."""
 
+    by_row: ClassVar[bool] = True
+    """True if the value of a row depends on that row alone, and not on others of its batch."""
+
     def __post_init__(self) -> None:
         require(self, "reduction", REDUCTIONS.__contains__, f"one of {', '.join(REDUCTIONS)}")
 
@@ -151,6 +154,26 @@ class Loss(Configured):
             return xp.mean(values) if weight is None else _mean(values, weight)
         total = xp.sum(values)
         return total if self.reduction == "sum" else 0.5 * total
+
+    def total_weight(
+        self, prediction: Array, target: Array, sample_weight: Array | None = None
+    ) -> Array | None:
+        """The sum of weights that a "mean" is divided by, 0-d; None where all entries weigh 1.
+
+        Parameters
+        ----------
+        prediction, target, sample_weight
+            As `__call__` has them.
+        """
+        weight = self.entry_weights(prediction, target)
+        if self.reduction != "mean" or (weight is None and sample_weight is None):
+            return None
+        values = self.values(prediction, target)
+        if sample_weight is not None:
+            rows = match_rows(self, sample_weight, values)
+            weight = rows if weight is None else namespace(weight, rows).multiply(weight, rows)
+        xp = namespace(weight)
+        return xp.sum(xp.broadcast_to(weight, values.shape))
 
     def check(self, prediction: Array, target: Array, sample_weight: Array | None = None) -> None:
         """Find what would keep training from working, before it starts.

@@ -24,6 +24,8 @@ class _OfEmbeddings(Loss):
     positives, all of other labels its negatives.
     """
 
+    by_row = False
+
     def target_shapes(self, shape: Shape) -> tuple[Shape, ...]:
         if len(shape) not in (2, 3):
             raise ShapeError(

@@ -71,6 +71,7 @@ def fit_table(
     backend: str | Backend | None = None,
     progress: bool | None = None,
     callbacks: Iterable[Any] = (),
+    communicator: Any = None,
     report: Callable[[str], object] | None = None,
 ) -> Model:
     """Train a network on a raw table, and return a model that predicts from raw tables.
@@ -119,7 +120,7 @@ def fit_table(
         Where to train; None is the host's own library.
     report
         Is called with lines on what was understood and reached; None warns of what matters.
-    progress, callbacks, seed, batch_size
+    progress, callbacks, seed, batch_size, communicator
         See `tinynn.fit`.
 
     Raises
@@ -182,7 +183,15 @@ def fit_table(
                 report(line)
         best = stack.best if folds is None else None
     model = best or fit(
-        net, inputs, targets, validation=held, seed=seed, callbacks=callbacks, backend=home, **given
+        net,
+        inputs,
+        targets,
+        validation=held,
+        seed=seed,
+        callbacks=callbacks,
+        backend=home,
+        communicator=communicator,
+        **given,
     )
     _check_sound(model, answer)
     model.preparation = preparation

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from backends import Backend, random
 from tinynn import tree
@@ -91,6 +91,24 @@ class Batches:
             return None
         key = random.fold_in(random.fold_in(self.key, DRAW), epoch.number)
         return random.bits(key, (count, 2), first)
+
+    #: How many processes take rows of each batch; whether these are such rows.
+    processes: ClassVar[int] = 1
+    sharded: ClassVar[bool] = False
+
+    def shard(self) -> Any:
+        """The part of a batch that these are; None for all of it."""
+
+    def last_shard(self) -> Any:
+        """The part of the smaller last batch; None for all of it."""
+
+    def is_last(self, place: int) -> bool:
+        """True if step `place` has a smaller batch of which these are a part."""
+        return False
+
+    def divided(self, rows: int, first: int, count: int) -> tuple[int, int]:
+        """(whole batches, rows of a smaller last one) among the samples of `count` steps."""
+        return divmod(rows, self.size)
 
     def available(self, epoch: Epoch, first: int, most: int) -> int:
         """The number of steps that can be carried out from step `first` on, at most `most`.

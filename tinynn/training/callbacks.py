@@ -215,7 +215,7 @@ class LearningRate(Configured):
 
 @dataclass
 class CSVLog(Configured):
-    """Write a line for each epoch to a CSV file, as it ends.
+    """Write a line for each epoch to a CSV file, as it ends; of several processes the first does.
 
     Parameters
     ----------
@@ -227,6 +227,8 @@ class CSVLog(Configured):
 
     def start(self, run: Run) -> None:
         """Begin the file; of a resumed run, with the epochs that are done."""
+        if run.rank:
+            return
         path = Path(self.path)
         if not path.parent.is_dir():
             raise FileNotFoundError(
@@ -238,6 +240,8 @@ class CSVLog(Configured):
 
     def __call__(self, run: Run) -> None:
         """Add the line of this epoch."""
+        if run.rank:
+            return
         with open(self.path, "a", newline="", encoding="utf-8") as file:
             csv.writer(file).writerow([run.history.last[name] for name in self._names(run)])
 
@@ -260,6 +264,8 @@ class TensorBoard(Configured):
 
     def start(self, run: Run) -> None:
         """Open the folder."""
+        if run.rank:  # of several processes the first writes
+            return
         try:
             from tensorboardX import SummaryWriter  # seldom needed
         except ImportError as error:
@@ -271,6 +277,8 @@ class TensorBoard(Configured):
 
     def __call__(self, run: Run) -> None:
         """Write the numbers of this epoch."""
+        if self._writer is None:
+            return
         last = single(run.history.last)
         for name in run.measures:
             if name in last:
@@ -278,4 +286,5 @@ class TensorBoard(Configured):
 
     def finish(self, run: Run) -> None:
         """Close the files."""
-        self._writer.close()
+        if self._writer is not None:
+            self._writer.close()

@@ -114,7 +114,7 @@ def save(
         else:
             others[name] = leaf
     description = {
-        "problem": _identity(problem) | {"data": problem.fingerprint},
+        "problem": identity(problem) | {"data": problem.fingerprint},
         "engine": state.engine,
         "epoch": state.epoch,
         "step": state.step,
@@ -155,7 +155,7 @@ def restore(
         )
     path, tensors, description = _newest_whole(path)
     try:
-        _check_same(path, description["problem"], _identity(problem))
+        _check_same(path, description["problem"], identity(problem))
         if not other_data:
             _check_data(path, description["problem"], problem)
         backend = problem.backend
@@ -199,7 +199,28 @@ def _newest_whole(
         raise
 
 
-def _identity(problem: Problem) -> dict[str, Any]:
+def source_of(resume: Any, checkpoint: Any) -> Any:
+    """The file to resume from, or None, as the arguments of `fit` say."""
+    if resume is True:
+        if checkpoint is None:
+            raise ValueError(
+                "fit: resume: expected a checkpoint= to resume from with resume=True, got none. "
+                "To fix it: give checkpoint=path, or resume=path"
+            )
+        return checkpoint if Path(checkpoint).exists() else None
+    return None if resume is False or resume is None else resume
+
+
+def check_left(run: Run, source: Any) -> None:
+    """Refuse a checkpoint with more epochs than the run is asked for."""
+    if (run.epoch, run.state.step) > (run.epochs, 0):
+        raise ValueError(
+            f"fit: resume: {source}: expected a checkpoint within {run.epochs} epochs, got one "
+            f"after {run.epoch}. To fix it: give epochs= as many as there are to be in all"
+        )
+
+
+def identity(problem: Problem) -> dict[str, Any]:
     """The properties of a problem that must be the same for a run to go on."""
     batches, first = problem.batches, problem.batches.dataset.between(0, 1)
     return {

@@ -8,7 +8,9 @@ from tinynn.data import BlockDataset, Dataset, Samples, target_like
 from tinynn.data.streams import Stream
 from tinynn.layers import run
 from tinynn.metrics import Metric, MetricLike
+from tinynn.parallel import Communicator
 from tinynn.training.inference import Inference, concatenated
+from tinynn.training.sharded import Gathering
 from tinynn.training.step import cost
 
 ROWS_AT_ONCE = 8192  # of a forward pass that only measures
@@ -37,19 +39,27 @@ def evaluate(
     metrics: Sequence[MetricLike],
     backend: Backend,
     batch_size: int | None = None,
+    communicator: Communicator | None = None,
 ) -> list[Any]:
     """The loss, if there is one, and the metrics over a dataset: 0-d arrays on the device.
 
     The inputs are read in pieces, where no row's output depends on the others; the outputs and
-    targets of all samples are held at once.
+    targets of all samples are held at once. Of several processes each reads and computes its share
+    of the samples, and measures all of them; of a stream each reads all.
     """
     xp, inference = backend.xp, Inference(net, params, state, backend)
     predictions, rest = [], []
+    gathering = None
+    if communicator is not None and not isinstance(dataset, Stream | BlockDataset):
+        gathering = Gathering(communicator, dataset.size, xp)
+        dataset = gathering.own(dataset)
     for samples in _passes(dataset, inference, batch_size):
         predictions.append(run(net, params, state, *samples.inputs).output)
         rest.append(samples._replace(x=()))
-    prediction = concatenated(predictions, xp)
-    return measure(loss, metrics, prediction, matched(concatenated(rest, xp), prediction, xp))
+    prediction, known = concatenated(predictions, xp), concatenated(rest, xp)
+    if gathering is not None:
+        prediction, known = gathering.gathered((prediction, known))
+    return measure(loss, metrics, prediction, matched(known, prediction, xp))
 
 
 def _passes(dataset: Any, inference: Inference, batch_size: int | None) -> Iterator[Samples]:

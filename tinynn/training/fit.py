@@ -13,27 +13,33 @@ from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
 from math import isfinite
-from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 from backends import Backend
 from tinynn import tree
 from tinynn.data import DataError
 from tinynn.metrics import MetricLike
+from tinynn.parallel import Communicator
+from tinynn.parallel import communicator as find_communicator
 from tinynn.training import engines
 from tinynn.training import progress as bars
 from tinynn.training.callbacks import Callback, checked, restore_states, states, tell
-from tinynn.training.checkpoints import Checkpointer, checkpointer_of, restore
+from tinynn.training.checkpoints import (
+    Checkpointer,
+    check_left,
+    checkpointer_of,
+    restore,
+    source_of,
+)
 from tinynn.training.evaluation import evaluate, numbers
 from tinynn.training.memory import OutOfMemoryError, memory_suffices
 from tinynn.training.model import Model
+from tinynn.training.pace import Pace
 from tinynn.training.problem import Problem, check_whole, prepare
+from tinynn.training.ranks import Ranks, compared
 from tinynn.training.signals import TERMINATED, Signals
-from tinynn.training.state import Run, TrainingState
+from tinynn.training.state import Run, TrainingState, has_converged
 from tinynn.training.step import is_same_tree
-
-_CHUNK = 0.5  # seconds that one call of an engine is to take, about
 
 
 def fit(
@@ -62,6 +68,7 @@ def fit(
     every: int | timedelta = 1,
     keep: int = 1,
     resume: str | os.PathLike[str] | bool = False,
+    communicator: str | Communicator | None = None,
 ) -> Model:
     """Train a network on X and y.
 
@@ -148,11 +155,17 @@ def fit(
         `checkpoint` if the file is there. With an engine that is named, k epochs and then k more
         give the bits of 2k at once; but with "jit", whose compiler makes another program of another
         number of steps, they may differ by rounding where steps are carried out together.
+    communicator
+        Of the processes that train together, each on its rows of every batch: "mpi" for those that
+        mpiexec started, "gloo" or "nccl" for torchrun's, "auto" for either, or one of
+        `tinynn.parallel`. `batch_size` counts the rows of all. None: this process is alone.
 
     Raises
     ------
     ValueError
         Before training, for arguments or data that do not fit; the message says which.
+    ParallelError
+        Processes are not alike, or another one failed.
     MixedArrays, BackendUnavailable, ShapeError
         Likewise.
 
@@ -175,19 +188,23 @@ def fit(
     >>> len(model.history["loss"])
     400
     """
-    check_whole(epochs=epochs)
-    if engine not in engines.ENGINES:
-        known = ", ".join(map(repr, engines.ENGINES))
-        raise ValueError(f"fit: engine: expected one of {known}, got {engine!r}")
-    called = checked(callbacks)
-    checkpointer = checkpointer_of(checkpoint, every, keep)
-    problem = prepare(
-        net, X, y, loss=loss, optimizer=optimizer, batch_size=batch_size, validation=validation,
-        seed=seed, metrics=metrics, sample_weight=sample_weight, shuffle=shuffle, params=params,
-        state=state, backend=backend, dtype=dtype, compute_dtype=compute_dtype,
-    )  # fmt: skip
+    together = find_communicator(communicator)
+    with Ranks(together).together("the arguments"):
+        check_whole(epochs=epochs)
+        if engine not in engines.ENGINES:
+            known = ", ".join(map(repr, engines.ENGINES))
+            raise ValueError(f"fit: engine: expected one of {known}, got {engine!r}")
+        called = checked(callbacks)
+        checkpointer = checkpointer_of(checkpoint, every, keep)
+        problem = prepare(
+            net, X, y, loss=loss, optimizer=optimizer, batch_size=batch_size,
+            validation=validation, seed=seed, metrics=metrics, sample_weight=sample_weight,
+            shuffle=shuffle, params=params, state=state, backend=backend, dtype=dtype,
+            compute_dtype=compute_dtype, communicator=together,
+        )  # fmt: skip
+        source = source_of(resume, checkpoint)
     run = _run(problem, epochs, TrainingState(problem.start))
-    _carry_out(run, problem, engine, called, progress, checkpointer, _source(resume, checkpoint))
+    _carry_out(run, problem, engine, called, progress, checkpointer, source)
     carry = run.state.carry
     return Model(
         net, carry.params, carry.state, history=run.history, loss=problem.step.loss,
@@ -237,7 +254,8 @@ def train(
 
 def _run(problem: Problem, epochs: int, state: TrainingState) -> Run:
     optimizer = problem.step.optimizer
-    return Run(epochs, state, problem.measures, problem.directions, optimizer=optimizer)
+    rank = 0 if problem.communicator is None else problem.communicator.rank
+    return Run(epochs, state, problem.measures, problem.directions, optimizer=optimizer, rank=rank)
 
 
 def _carry_out(
@@ -250,28 +268,32 @@ def _carry_out(
     source: Any = None,
 ) -> None:
     """All epochs of a run, with everything that stands around them."""
-    samples = problem.batches.dataset.size
+    samples, ranks = problem.batches.dataset.size, Ranks(problem.communicator)
     with problem.backend.scope():
-        if source is not None:
-            run.state = restore(source, problem)
-            _check_left(run, source)
-            if checkpointer:
-                checkpointer.go_on(source, run.state)
-        problem.check_passes(run.epochs - run.epoch)
-        tell(called, "start", run)
-        restore_states(called, run)
-        with bars.shown(progress, run.epochs, samples) as bar:
-            by = engines.select(
-                problem,
-                run.state.engine or engine if engine == "auto" else engine,
-                carry=run.state.carry,
-                epochs=run.epochs - run.epoch,
-                never_stops_early=not (called or checkpointer),
-                bar=bar,
-            )
+        with ranks.together("what the run goes on from"):
+            if source is not None:
+                run.state = restore(source, problem)
+                check_left(run, source)
+                if checkpointer:
+                    checkpointer.go_on(source, run.state)
+            problem.check_passes(run.epochs - run.epoch)
+            tell(called, "start", run)
+            restore_states(called, run)
+        ranks.check_same(compared(run, problem) if ranks.several else {})
+        with bars.shown(progress if ranks.writes else False, run.epochs, samples) as bar:
+            with ranks.together("the engine"):
+                by = engines.select(
+                    problem,
+                    run.state.engine or engine if engine == "auto" else engine,
+                    carry=run.state.carry,
+                    epochs=run.epochs - run.epoch,
+                    never_stops_early=not (called or checkpointer),
+                    bar=bar,
+                )
             run.state.engine = by.name
-            with Signals(checkpointer is not None) as signals, closing(problem.batches):
-                _Training(run, problem, by, called, bar, checkpointer, signals).train()
+            caught = Signals(checkpointer is not None or ranks.several)
+            with ranks.training(), caught as signals, closing(problem.batches):
+                _Training(run, problem, by, called, bar, checkpointer, signals, ranks).train()
         tell(called, "finish", run)
 
 
@@ -287,10 +309,13 @@ class _Training:
         bar: bars.Bar,
         checkpointer: Checkpointer | None,
         signals: Signals,
+        ranks: Ranks,
     ) -> None:
         self.run, self.problem, self.engine, self.bar = run, problem, engine, bar
         self.callbacks, self.checkpointer, self.signals = callbacks, checkpointer, signals
-        self.pace = Pace(problem.batches.steps)
+        self.ranks = ranks
+        self._agreed: signal.Signals | None = None  # the signal that all processes know of
+        self.pace = Pace(problem.batches.steps, alone=not ranks.several)
         # Epochs are carried out together where nothing looks at each of them.
         quiet = not callbacks and len(run.measures) == 1 and checkpointer is None
         self.fused = engine.fuses_epochs and quiet
@@ -299,7 +324,7 @@ class _Training:
     def train(self) -> None:
         """Epoch after epoch, until all are done or something ends them."""
         run, whole = self.run, True
-        while run.epoch < run.epochs and not run.stopped and not self.signals.received:
+        while run.epoch < run.epochs and not run.stopped and not self.received:
             before = run.state.carry
             whole = run.state.step == 0
             try:
@@ -309,7 +334,8 @@ class _Training:
                     break
                 self._after_epoch()
             except (KeyboardInterrupt, OutOfMemoryError, DataError) as error:
-                if run.epoch == 0 or not whole:  # there is no whole epoch to go back to
+                # There may be no whole epoch to go back to, or others that wait for this process.
+                if run.epoch == 0 or not whole or self.ranks.several:
                     raise
                 run.state.step, run.state.losses = 0, []
                 what = "interrupted" if isinstance(error, KeyboardInterrupt) else f"{error}"
@@ -322,8 +348,10 @@ class _Training:
                 run.stop()
         if self.checkpointer and run.state.step == 0:  # also if it ends between two checkpoints
             self._checkpoint(run.state)
-        if self.signals.received:
-            self._interrupted(self.signals.received, whole)
+        self.ranks.barrier()  # the checkpoint is there before any of them goes on
+        if self.received:
+            self.ranks.leaving()
+            self._interrupted(self.received, whole)
 
     def _interrupted(self, received: signal.Signals, whole: bool) -> None:
         """End the run, whose state is written, as the signal asks for."""
@@ -344,6 +372,7 @@ class _Training:
         count = max(1, min(self.pace.steps // batches.steps, run.epochs - start))
         with self.pace, self.problem.backend.quiet():
             losses = self._losses(self.engine.run_epochs(count))
+        self._meet()
         bad = next((i for i, loss in enumerate(losses) if not isfinite(loss)), count)
         if bad < count - 1:  # go there again, and no further
             self.engine.load(before)
@@ -372,10 +401,12 @@ class _Training:
             if not count:
                 break
             state.step += count
+            self._meet()
             due = self.checkpointer and self.checkpointer.is_due(self.run)
-            if (due or self.signals.received) and batches.available(epoch, state.step, 1):
+            stops = self.received and self.checkpointer
+            if (due or stops) and batches.available(epoch, state.step, 1):
                 self._checkpoint(replace(state, carry=self.engine.snapshot()[0]))
-                if self.signals.received:
+                if stops:
                     return 0
         carry = self._snapshot()
         with backend.quiet():
@@ -388,6 +419,19 @@ class _Training:
         )
         return 1
 
+    @property
+    def received(self) -> signal.Signals | None:
+        """The signal that ends the run, once all processes know of it."""
+        return self._agreed if self.ranks.several else self.signals.received
+
+    def _meet(self) -> None:
+        """Agree with the other processes on the pace, and on a signal that one has got."""
+        if self.ranks.several:
+            row = [self.pace.took, float(self.signals.received or 0)]
+            took, number = map(max, zip(*self.ranks.gathered(row), strict=True))
+            self.pace.adapt(took)
+            self._agreed = signal.Signals(int(number)) if number else None
+
     def _measured(self, carry: Any) -> list[Any]:
         """The measures of an epoch besides its training loss, as 0-d arrays."""
         problem = self.problem
@@ -397,8 +441,9 @@ class _Training:
         dataset = problem.batches.dataset if held is None else held
         loss = None if held is None else step.loss
         return evaluate(
-            step.net, carry.params, carry.state, dataset, loss, problem.metrics, problem.backend
-        )
+            step.net, carry.params, carry.state, dataset, loss, problem.metrics, problem.backend,
+            communicator=problem.communicator,
+        )  # fmt: skip
 
     def _snapshot(self) -> Any:
         """The carry as it stands, in the memory of the last snapshot but one, if it is free."""
@@ -414,9 +459,11 @@ class _Training:
         self.bar.epoch(run.history.last)
         shown = run.state.carry
         leaves = tree.leaves(shown)
-        for callback in self.callbacks:
-            callback(run)
         if self.callbacks:
+            with self.ranks.together("callbacks"):
+                for callback in self.callbacks:
+                    callback(run)
+            run.stopped = any(map(any, self.ranks.gathered([float(run.stopped)])))
             if run.state.carry is not shown or not is_same_tree(run.state.carry, leaves):
                 self.engine.load(run.state.carry)
                 run.state.carry = self.engine.snapshot()[0]
@@ -426,13 +473,15 @@ class _Training:
 
     def _checkpoint(self, state: TrainingState) -> None:
         assert self.checkpointer is not None
+        if not self.ranks.writes:
+            return
         kept = states(self.callbacks)
         self.checkpointer.write(replace(state, callbacks=kept), self.problem)
 
     def _diverged(self, before: Any, count: int, whole: bool) -> None:
         """Warn what made the loss non-finite, and stop."""
         where = ""
-        if whole:
+        if whole and not self.ranks.several:  # one alone may find it first, and leave the others
             self.engine.load(before)
             if count > 1:
                 self.engine.run_epochs(count - 1)
@@ -440,51 +489,6 @@ class _Training:
         hint = where or "Lower the learning rate, clip the gradients, or scale X"
         _warn(self.run, f"the loss is no longer finite: training diverged and was stopped. {hint}")
         self.run.stop()
-
-
-def has_converged(optimizer_state: Any, backend: Backend) -> bool:
-    """True where an optimizer that can tell says that nothing more is to be gained."""
-    told = optimizer_state.get("converged") if isinstance(optimizer_state, dict) else None
-    return told is not None and bool(backend.to_host(told))
-
-
-class Pace:
-    """The number of steps in one call, so that the bar moves and Ctrl-C is handled in time."""
-
-    def __init__(self, steps: int | None) -> None:
-        self.steps = min(steps or 64, 64)
-        self.since = 0.0
-
-    def __enter__(self) -> None:
-        self.since = perf_counter()
-
-    def __exit__(self, *_: object) -> None:
-        took = perf_counter() - self.since
-        if took < _CHUNK / 2:
-            self.steps *= 2
-        elif took > 2 * _CHUNK:
-            self.steps = max(1, self.steps // 2)
-
-
-def _source(resume: Any, checkpoint: Any) -> Any:
-    """The file to resume from, or None."""
-    if resume is True:
-        if checkpoint is None:
-            raise ValueError(
-                "fit: resume: expected a checkpoint= to resume from with resume=True, got none. "
-                "To fix it: give checkpoint=path, or resume=path"
-            )
-        return checkpoint if Path(checkpoint).exists() else None
-    return None if resume is False or resume is None else resume
-
-
-def _check_left(run: Run, source: Any) -> None:
-    """Refuse a checkpoint with more epochs than the run is asked for."""
-    if (run.epoch, run.state.step) > (run.epochs, 0):
-        raise ValueError(
-            f"fit: resume: {source}: expected a checkpoint within {run.epochs} epochs, got one "
-            f"after {run.epoch}. To fix it: give epochs= as many as there are to be in all"
-        )
 
 
 def _warn(run: Run, what: str) -> None:

@@ -34,11 +34,14 @@ from tinynn.data.streams import (
 from tinynn.layers import Sequential
 from tinynn.metrics import MetricLike, direction, get, name_of
 from tinynn.metrics import prepare as prepare_metric
+from tinynn.parallel import Communicator
+from tinynn.parallel import communicator as find_communicator
 from tinynn.training.automatic import choose_optimizer
 from tinynn.training.batches import HOLD_OUT, Batches, batches_of
 from tinynn.training.evaluation import check_targets, matched
 from tinynn.training.memory import memory_suffices
 from tinynn.training.objective import is_by_row
+from tinynn.training.sharded import check_shared
 from tinynn.training.start import first_output, initial
 from tinynn.training.step import Carry, TrainingStep
 from tinynn.training.varied import check_single
@@ -66,6 +69,8 @@ class Problem:
         What the first step goes on from.
     columns
         The names of the features, if X was a frame.
+    communicator
+        Of the processes that train together, or None.
     """
 
     step: TrainingStep
@@ -75,6 +80,7 @@ class Problem:
     backend: Backend
     start: Carry
     columns: tuple[str, ...]
+    communicator: Communicator | None = None
 
     @property
     def measures(self) -> tuple[str, ...]:
@@ -126,6 +132,7 @@ def prepare(
     backend: str | Backend | None = None,
     dtype: Any = None,
     compute_dtype: Any = None,
+    communicator: str | Communicator | None = None,
 ) -> Problem:
     """Check the arguments of `fit` that say what is trained on what, and bring them together.
 
@@ -133,7 +140,7 @@ def prepare(
     ----------
     net, X, y, loss, optimizer, batch_size, validation, seed, metrics, sample_weight, shuffle
         As `tinynn.fit` has them.
-    params, state, backend, dtype, compute_dtype
+    params, state, backend, dtype, compute_dtype, communicator
         As `tinynn.fit` has them.
     """
     if isinstance(optimizer, str) and optimizer == "auto":
@@ -190,7 +197,9 @@ def prepare(
         if "objective" in getattr(optimizer, "needs", ()):
             step = replace(step, by_row=is_by_row(step, start, train.between(0, size), key))
         carry = Carry(*start, optimizer.init(start[0]))
-    return Problem(step, batches, held, measured, home, carry, columns)
+    together = find_communicator(communicator)
+    check_shared(step, batches, together)
+    return Problem(step, batches, held, measured, home, carry, columns, together)
 
 
 # Arguments that are no data.

@@ -47,6 +47,7 @@ class Run:
 
     Arrays of the state are never changed in place, so a callback may keep them, and it may put
     others in their place. `measures` names what the history holds, `optimizer` is the run's.
+    `rank` is the number of this process among those that train together: 0 is the one that writes.
     """
 
     epochs: int
@@ -55,6 +56,7 @@ class Run:
     directions: dict[str, bool | None] = field(default_factory=dict, repr=False)
     stopped: bool = False
     optimizer: Any = field(default=None, repr=False)
+    rank: int = field(default=0, repr=False)
 
     @property
     def epoch(self) -> int:
@@ -106,3 +108,9 @@ class Run:
     def stop(self) -> None:
         """Ask for training to end after this epoch."""
         self.stopped = True
+
+
+def has_converged(optimizer_state: Any, backend: backends.Backend) -> bool:
+    """True where an optimizer that can tell says that nothing more is to be gained."""
+    told = optimizer_state.get("converged") if isinstance(optimizer_state, dict) else None
+    return told is not None and bool(backend.to_host(told))

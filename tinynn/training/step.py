@@ -9,6 +9,7 @@ from tinynn.data import Samples
 from tinynn.layers import run
 from tinynn.optim import loss_scale
 from tinynn.optim.scaling import all_finite
+from tinynn.parallel.shard import Shard
 from tinynn.trace import namespace
 from tinynn.trace.scopes import scopes
 from tinynn.training.objective import objective_of
@@ -54,6 +55,9 @@ class TrainingStep:
         it, which is the less work.
     reduce_gradients
         Applied to the gradients before the update; None leaves them.
+    shard
+        The rows of a batch that this process computes with, in training on several: see
+        `tinynn.parallel`. None: all of them.
     compute_dtype
         The name of the dtype that layers compute in, None for that of the parameters.
         Parameters, state, loss, gradients and update keep theirs.
@@ -78,6 +82,7 @@ class TrainingStep:
     reduce_gradients: Callable[[Tree], Tree] | None = None
     compute_dtype: str | None = None
     by_row: bool = False
+    shard: Shard | None = None
 
     def init(self, key: Any, batch: Samples, dtype: Any = None) -> Carry:
         """The carry to start from, for batches like this one."""
@@ -87,15 +92,22 @@ class TrainingStep:
     def objective(
         self, params: Tree, state: Tree, batch: Samples, key: Any, first_row: int = 0
     ) -> tuple[Any, Tree]:
-        """(loss, new state) of a batch, in training: what is differentiated by `params`."""
+        """(loss, new state) of a batch, in training: what is differentiated by `params`.
+
+        Of a shard it is this process's part of the loss: their sum is that of the whole batch.
+        """
+        shard = self.shard
         out = run(
-            self.net, params, state, *batch.inputs, key=key, training=True, first_row=first_row,
-            compute_dtype=self.compute_dtype,
+            self.net, params, state, *batch.inputs, key=key, training=True,
+            first_row=first_row if shard is None else shard.first_row,
+            compute_dtype=self.compute_dtype, shard=shard,
         )  # fmt: skip
         with scopes.at("loss"):
             value = self.cost(out.output, batch)
+            if shard is not None:
+                value = shard.part_of_loss(value, weight_of(self.loss, out.output, batch))
             for added in out.losses.values():
-                value = value + added
+                value = value + (added if shard is None else added * shard.fraction)
         return value, out.state
 
     def cost(self, prediction: Tree, batch: Samples) -> Any:
@@ -121,6 +133,9 @@ class TrainingStep:
         (_, (value, state)), gradients = value_and_grad(objective, has_aux=True)(carry.params)
         if scale is not None:
             gradients = tree.map(lambda g: namespace(g, scale).divide(g, scale), gradients)
+        if self.shard is not None:
+            with scopes.at("all_reduce"):
+                value, state, gradients = self.shard.reduced(value, state, gradients)
         if self.reduce_gradients is not None:
             gradients = self.reduce_gradients(gradients)
         return value, state, gradients
@@ -167,6 +182,14 @@ def cost(loss: Any, prediction: Tree, samples: Samples) -> Any:
     if samples.sample_weight is None:
         return loss(prediction, samples.y)
     return loss(prediction, samples.y, samples.sample_weight)
+
+
+def weight_of(loss: Any, prediction: Tree, samples: Samples) -> Any:
+    """The weights that the loss of a prediction was divided by, 0-d; None if all rows weigh 1."""
+    if hasattr(loss, "total_weight"):
+        return loss.total_weight(prediction, samples.y, samples.sample_weight)
+    weight = samples.sample_weight
+    return None if weight is None else namespace(weight).sum(weight)
 
 
 def is_same_tree(a: Tree, b: Tree) -> bool:

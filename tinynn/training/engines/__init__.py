@@ -17,6 +17,7 @@ from tinynn import tree
 from tinynn.training.engines.eager import Eager
 from tinynn.training.problem import Problem
 from tinynn.training.progress import Bar
+from tinynn.training.sharded import ShardedBatches
 from tinynn.training.step import Carry
 from tinynn.transforms.record import RecordingError
 
@@ -59,7 +60,9 @@ def select(
     bar
         What shows the progress.
     """
-    batches = problem.batches
+    batches: Any = problem.batches
+    if problem.communicator is not None:
+        batches = ShardedBatches(problem.batches, problem.communicator)
     arguments = (
         *(problem.step, batches),
         problem.start if carry is None else carry,
@@ -73,7 +76,9 @@ def select(
         counted *= _OF_SECOND_ORDER
     if engine == "eager" or (engine == "auto" and counted < _WORTH_IT):
         return Eager(*arguments)
-    compiled = "calls" if batches.backend.repeat is None else "jit"
+    # A loop that the library compiles calls nothing back, and so cannot communicate.
+    alone = problem.communicator is None
+    compiled = "jit" if alone and batches.backend.repeat is not None else "calls"
     computed = problem.step.compute_dtype
     narrow = computed if computed not in (None, *batches.backend.dtypes()) else ""
     for way in dict.fromkeys((compiled if engine == "auto" else engine, "calls")):
@@ -93,7 +98,7 @@ def select(
             _warn(f"the training step runs without compiling: {error}")
             break
         else:
-            sure = engine == "auto" and never_stops_early and not narrow
+            sure = engine == "auto" and never_stops_early and not narrow and alone
             if sure and steps is not None and worth_compiling(made.loop.graph, steps):
                 # Keep the calls if there is no compiler of loops, or loops cannot express the step.
                 with suppress(BackendUnavailable, CannotEmit):

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import nullcontext
+from dataclasses import replace
 from itertools import zip_longest
 from math import prod
 from typing import Any
@@ -35,7 +36,8 @@ class Compiled:
         kind: type[TrainLoop],
         name: str,
     ) -> None:
-        self.step, self.batches, self.bar, self.kind = step, batches, bar, kind
+        self.batches, self.bar, self.kind = batches, bar, kind
+        self.step = replace(step, shard=batches.shard())
         self.name = name
         self.backend, self.xp, self.size = batches.backend, batches.backend.xp, batches.size
         self._refuse_followed((carry, batches.dataset.between(0, 1)))
@@ -46,9 +48,9 @@ class Compiled:
         self.structure = tree.flatten(carry)[1]
         first, *others = batches.examples()
         self.loop = self._program(first, carry)
-        self.loops = {_shapes(first): self.loop}
+        self.loops = {(_shapes(first), False): self.loop}
         for batch in others:
-            self._add_program(batch, carry)
+            self._add_program(batch, carry, batches.sharded)
         self.prepared: Any = None
         self.kinds = _kinds(carry)
         self.load(carry)
@@ -62,25 +64,28 @@ class Compiled:
                 "wanted, give arrays that it does not follow"
             )
 
-    def _program(self, batch: Samples, carry: Carry, *, again: bool = True) -> TrainLoop:
+    def _program(
+        self, batch: Samples, carry: Carry, *, again: bool = True, last: bool = False
+    ) -> TrainLoop:
         """The program for batches like this; `again`: record it twice, to see it is the same."""
-        check_needs(self.step.optimizer)
+        step = replace(self.step, shard=self.batches.last_shard()) if last else self.step
+        check_needs(step.optimizer)
         key = self.batches.keys(Epoch(0, None), 0, 1)[0, ...] if self.batches.draws else None
-        graph = checked(self.step, self.backend, carry, batch, key, again=again)
+        graph = checked(step, self.backend, carry, batch, key, again=again)
         return self.kind(graph, len(tree.leaves(carry)), self.backend, slots_of(carry))
 
-    def _add_program(self, batch: Samples, carry: Carry) -> TrainLoop:
+    def _add_program(self, batch: Samples, carry: Carry, last: bool) -> TrainLoop:
         """A program for batches of another shape, which shares what lives on with the first."""
-        other = self._program(batch, carry, again=False)
+        other = self._program(batch, carry, again=False, last=last)
         other.share(self.loop)
-        self.loops[_shapes(batch)] = other
+        self.loops[_shapes(batch), last] = other
         return other
 
-    def _loop_of(self, batch: Samples) -> TrainLoop:
+    def _loop_of(self, batch: Samples, last: bool) -> TrainLoop:
         """The program for batches like this; the last one of a stream shows its size late."""
-        loop = self.loops.get(_shapes(batch))
+        loop = self.loops.get((_shapes(batch), last))
         if loop is None:
-            loop = self._add_program(batch, self.snapshot()[0])
+            loop = self._add_program(batch, self.snapshot()[0], last)
             loop.bind()
         return loop
 
@@ -104,14 +109,14 @@ class Compiled:
         losses = []
         for place, steps in self._pieces(first, count):
             piece = self.batches.samples(epoch, place, steps)
-            full, rest = divmod(piece.size, self.size)
+            full, rest = self.batches.divided(piece.size, place, steps)
             if full:
                 whole = piece.between(0, full * self.size)
                 losses += self._steps(whole, epoch, place, full)
             if rest:
                 few = piece.between(full * self.size, piece.size)
                 losses += self._steps(few, epoch, place + full, 1)
-            self.bar.batch(piece.size)
+            self.bar.batch(piece.size * self.batches.processes)
         return losses[0] if len(losses) == 1 else self.xp.concat(losses)
 
     def run_epochs(self, count: int) -> Any:
@@ -121,7 +126,7 @@ class Compiled:
             whole = dataset.between(0, dataset.size)
             self.prepared = self.loop.batches(self.size, tree.leaves(whole), ())
         losses = self.loop.run(self.prepared, count)
-        self.bar.batch(dataset.size * count)
+        self.bar.batch(dataset.size * count * self.batches.processes)
         return self.xp.reshape(losses, (count, -1))
 
     def invalidate_data(self) -> None:
@@ -136,7 +141,8 @@ class Compiled:
     def _steps(self, piece: Samples, epoch: Epoch, first: int, count: int) -> list[Any]:
         """The losses of so many steps on these samples."""
         size = piece.size // count
-        loop = self._loop_of(piece if count == 1 else piece.between(0, size))
+        last = count == 1 and self.batches.is_last(first)
+        loop = self._loop_of(piece if count == 1 else piece.between(0, size), last)
         keys = self.batches.keys(epoch, first, count)
         each = () if keys is None else (keys,)
         # By the number of the epoch, so that a run that is resumed does what it would have done.

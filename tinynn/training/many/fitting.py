@@ -19,13 +19,13 @@ from tinynn.training import progress as bars
 from tinynn.training.batches import StreamedBatches
 from tinynn.training.callbacks import EarlyStopping
 from tinynn.training.evaluation import evaluate, numbers
-from tinynn.training.fit import Pace
 from tinynn.training.many.engines import select
 from tinynn.training.many.folds import check_folds, in_folds
 from tinynn.training.many.networks import Networks
 from tinynn.training.many.stack import ModelStack
 from tinynn.training.many.stopping import Stopping, SuccessiveHalving
 from tinynn.training.memory import memory_suffices
+from tinynn.training.pace import Pace
 from tinynn.training.problem import Problem, check_whole, optimizer_of, prepare
 from tinynn.training.varied import numbers_of, of_network, with_numbers
 

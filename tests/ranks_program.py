@@ -1,0 +1,85 @@
+"""A program that tests/processes.py starts in several processes: it trains, and prints a line.
+
+mpiexec -n 2 python -m tests.ranks_program '{"communicator": "mpi"}'
+"""
+
+import json
+import os
+import signal
+import sys
+import time
+import zlib
+from typing import Any
+
+import numpy as np
+
+import backends
+import tinynn
+from tinynn import tree
+from tinynn.data import Samples
+from tinynn.functional import relu
+from tinynn.layers import BatchNorm, Dropout, Linear, Sequential
+
+ROWS = 43
+NET = Sequential(Linear(8, bias=False), BatchNorm(synchronized=True), relu, Dropout(0.2), Linear(2))
+
+
+def rank() -> int:
+    """The number of this process, as what launched it says."""
+    return int(os.environ.get("RANK") or os.environ.get("PMI_RANK") or 0)
+
+
+class Failing:
+    """A callback, and a dataset, that does something to one rank in the middle of a run."""
+
+    def __init__(self, how: str, x: Any, y: Any) -> None:
+        self.how, self.x, self.y, self.size, self.read = how, x, y, ROWS, 0
+
+    def act(self, run: Any) -> None:
+        """The callback."""
+        time.sleep(0.01)
+        if run.epoch != 3 or run.rank != 1:
+            return
+        if self.how == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self.how == "raise":
+            raise ValueError("rank 1 has had enough")
+        if self.how == "terminate":
+            signal.raise_signal(signal.SIGTERM)
+
+    def take(self, order: Any) -> Samples:
+        self.read += 1
+        if self.how == "read" and rank() == 1 and self.read == 12:
+            raise OSError("rank 1 cannot read")
+        return Samples(self.x[order], self.y[order])
+
+    def between(self, start: int, stop: int) -> Samples:
+        return self.take(slice(start, stop))
+
+
+def main(given: dict[str, Any]) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(ROWS, 4)).astype("float32")
+    y = 1 * (x[:, 0] > x[:, 1])
+    backend = backends.get(given.pop("backend", "numpy"))
+    how, other = given.pop("how", ""), given.pop("other", "")
+    data: tuple[Any, ...] = backend.asarray(x), backend.asarray(y)
+    arguments = {"epochs": 4, "batch_size": 10, "seed": 1, "progress": False, **given}
+    arguments["loss"] = "cross_entropy"
+    net = NET
+    if how:
+        failing = Failing(how, x, y)
+        arguments |= {"epochs": 2000, "callbacks": [failing.act]}
+        data = (failing,)
+        net = Sequential(Linear(2))
+    if other and rank() == 1:
+        arguments |= {"seed": 2} if other == "seed" else {"batch_size": 0}
+    model = tinynn.fit(net, *data, **arguments)
+    total = zlib.crc32(b"".join(backend.to_host(a).tobytes() for a in tree.leaves(model.params)))
+    # One call, so that lines of several processes stay lines.
+    sys.stdout.write(json.dumps({"sum": total, "loss": model.history["loss"]}) + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))
