@@ -195,7 +195,7 @@ def pages(session: nox.Session) -> None:
     chromium(session)
     install(session, "test", "docs", "pages")
     build_site(session, "html")
-    session.run("pytest", "--backend", "numpy", *(session.posargs or ("tests/pages",)))
+    run_tests(session, "numpy", "tests/pages")
 
 
 def build_site(session: nox.Session, builder: str, *more: str) -> None:
@@ -385,10 +385,12 @@ def bench(session: nox.Session) -> None:
     session.run("python", "benchmarks/elementary.py", env=ONE_THREAD)
     session.run("python", "benchmarks/tables.py", env=ONE_THREAD)
     session.run("python", "benchmarks/sklearn_estimators.py", env=ONE_THREAD)
+    session.run("python", "benchmarks/small_data.py", env=ONE_THREAD)
     session.run("python", "benchmarks/onnx_latency.py", env=ONE_THREAD)
     session.run("python", "benchmarks/recurrent.py", env=ONE_THREAD)
     session.run("python", "benchmarks/convolutional.py", env=ONE_THREAD)
     session.run("python", "benchmarks/transformer.py", env=ONE_THREAD)
+    session.run("python", "benchmarks/larger_than_memory.py", env=ONE_THREAD)
     session.run("python", "benchmarks/many_networks.py")
     session.run("python", "benchmarks/importing.py", env=ONE_THREAD)
     session.run("python", "benchmarks/coverage.py", env=ONE_THREAD)

@@ -27,7 +27,6 @@ from backends import openblas, threads
 from backends.llvm_arithmetic import VECTORS
 from backends.lowering import Taken
 
-_LONG = 3000  # lines of a source
 _PACKED = "tinynn_packed"
 
 
@@ -125,10 +124,6 @@ def _compiled(source: str) -> bytes:
     options = llvm.create_pipeline_tuning_options(speed_level=3)
     options.loop_vectorization = options.slp_vectorization = True
     builder = llvm.create_pass_builder(machine, options)
-    # Small loops are unrolled before anything is vectorized: worth a twentieth in networks of two
-    # or three layers. In deeper ones it costs time, and compiling them takes four times as long.
-    if source.count("\n") < _LONG:
-        builder.getFunctionPassManager().run(module.get_function(name), builder)
     passes = builder.getModulePassManager()
     passes.add_global_dead_code_eliminate_pass()
     passes.run(module, builder)

@@ -9,7 +9,7 @@ this very processor.
 
 import ctypes
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from itertools import chain
 from typing import Any
 
@@ -17,9 +17,12 @@ import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
 
+from backends import threads
 from backends.llvm import folder, key, read_code, this_machine, write_code
 
 _VECTORS = 2
+#: So many multiplications are worth a thread.
+_SHARED = 1 << 22
 _INT, _BOOL = ir.IntType(64), ir.IntType(1)
 _KINDS = {"float32": (ir.FloatType(), 4), "float64": (ir.DoubleType(), 8)}
 
@@ -43,6 +46,31 @@ def product(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
     >>> out.tolist()
     [[6.0, 6.0, 6.0, 6.0]]
     """
+    parts = [_call(*part) for part in _parts(a, b, out)]  # what compiles is no thread's
+    if len(parts) == 1:
+        parts[0]()
+    else:
+        threads.shared(lambda i: parts[i](), len(parts))
+
+
+def _parts(a: Any, b: Any, out: Any) -> list[tuple[Any, Any, Any]]:
+    """The arguments of products that threads carry out: some of the stack, or of the rows."""
+    n, sums, columns = b.shape
+    rows, (at_a_time, _) = out.shape[-2], _registers()
+    count = min(threads.available(), n * rows * sums * columns // _SHARED)
+    if count < 2:
+        return [(a, b, out)]
+    step = -(-n // count) if out.ndim == 3 else at_a_time * -(-rows // (count * at_a_time))
+    if out.ndim == 3:
+        places = [slice(i, i + step) for i in range(0, n, step)]
+        return [(a if a.ndim == 2 else a[i], b[i], out[i]) for i in places]
+    return [
+        (a[..., i : i + step, :], b, out[i : i + step]) for i in range(0, rows, step)
+    ]  # fmt: skip
+
+
+def _call(a: Any, b: Any, out: Any) -> Callable[[], None]:
+    """The call of one product."""
     n, sums, columns = b.shape
     rows, item = out.shape[-2], b.itemsize
     ah, ao, ak, bh, bk, bj, yh, yo, yj = [
@@ -55,7 +83,7 @@ def product(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
     places = [each.ctypes.data for each in (a, b, out)]
     numbers = (ah, ao, ak, bh, bk, yh, yo, n, rows, sums, columns, int(out.ndim == 2))
     at_a_time, bytes_ = _registers()
-    _compiled(b.dtype.name, rows % at_a_time, at_a_time, bytes_)(*places, *numbers)
+    return partial(_compiled(b.dtype.name, rows % at_a_time, at_a_time, bytes_), *places, *numbers)
 
 
 @cache

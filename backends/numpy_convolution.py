@@ -90,8 +90,9 @@ class _Window(NamedTuple):
         return slice(first, last + 1), slice(at, until, self.stride)
 
 
-def pays(x: Any, weight: Any, settings: Settings) -> bool:
-    """True for convolutions that `conv` knows, and has long enough rows for."""
+def pays(x: Any, weight: Any, settings: Settings, columns: int = 0) -> bool:
+    """True for convolutions that `conv` knows, and has rows for of so many columns or more."""
+    columns = columns or _COLUMNS
     if settings.groups > 1 or not (prod(x.shape) and prod(weight.shape)):
         return False
     if max(settings.input_dilation) > 1 and max(settings.stride) > 1:
@@ -100,8 +101,8 @@ def pays(x: Any, weight: Any, settings: Settings) -> bool:
     if not prod(out):
         return False
     if prod(out) < prod(kernel):
-        return max(settings.input_dilation) == 1 and prod(weight.shape[1:-1]) >= _COLUMNS
-    return prod(out[1:]) * x.shape[0] >= _COLUMNS
+        return max(settings.input_dilation) == 1 and prod(weight.shape[1:-1]) >= columns
+    return prod(out[1:]) * x.shape[0] >= columns
 
 
 def order_of(x: Any, weight: Any, settings: Settings) -> Ints:

@@ -24,11 +24,19 @@ def __dir__() -> list[str]:
 _COLUMNS = 16
 
 
+def knows(x: Any, weight: Any, settings: Settings) -> bool:
+    """True for what `conv` takes: in machine code also of rows that are too short for BLAS."""
+    return numpy_convolution.pays(x, weight, settings, 2 * _COLUMNS if _compiles(x) else 0)
+
+
 def conv(x: Any, weight: Any, out: Any, **settings: Any) -> Any:
     """`Backend.conv` into an array; its products are machine code where llvmlite is installed."""
-    compiled = x.dtype.name in ("float32", "float64") and has_llvm()
-    product = _product if compiled else numpy_convolution.multiplied
+    product = _product if _compiles(x) else numpy_convolution.multiplied
     return numpy_convolution.conv(x, weight, Settings(**settings), out, product)
+
+
+def _compiles(x: Any) -> bool:
+    return x.dtype.name in ("float32", "float64") and has_llvm()
 
 
 @cache

@@ -56,16 +56,14 @@ def _reduced(name: str) -> Expression:
 
 
 def _conv(args: Any, kwargs: Any) -> Expression | None:
-    if not numpy_convolution.pays(args[0], args[1], Settings(**kwargs)):
+    if not numpy_functions.knows(args[0], args[1], Settings(**kwargs)):
         return None
     return Call("conv", X, Y, OUT, **{name: Kwarg(name) for name in Settings._fields})
 
 
 def _lies(args: Any, kwargs: Any) -> Any:
-    settings = Settings(**kwargs)
-    if not numpy_convolution.pays(args[0], args[1], settings):
-        return None
-    return numpy_convolution.order_of(args[0], args[1], settings)
+    given = args[0], args[1], Settings(**kwargs)
+    return numpy_convolution.order_of(*given) if numpy_functions.knows(*given) else None
 
 
 def _entries(array: Any) -> Sequence[Any]:

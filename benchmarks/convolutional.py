@@ -189,12 +189,12 @@ def nested(work: Work, start: Params) -> Any:
     return {str(i): params.get(str(i), {}) for i in range(len(net.layers))}
 
 
-def ours(work: Work, engine: str = "calls", numba: bool = False) -> Trained:
+def ours(work: Work, engine: str = "calls", machine_code: bool = False) -> Trained:
     x, y = work.data()
     net, places = network(work)
 
     def run(epochs: int) -> Params:
-        before, numpy_functions.has_numba = numpy_functions.has_numba, lambda: numba
+        before, numpy_functions.has_llvm = numpy_functions.has_llvm, lambda: machine_code
         try:
             model = tinynn.fit(
                 net, x, y, loss=SoftmaxCrossEntropy(), shuffle=False, engine=engine,
@@ -202,7 +202,7 @@ def ours(work: Work, engine: str = "calls", numba: bool = False) -> Trained:
                 params=nested(work, work.start()), progress=False,
             )  # fmt: skip
         finally:
-            numpy_functions.has_numba = before
+            numpy_functions.has_llvm = before
         found = [model.params[str(place)] for place in places]
         return [each[kind] for each in found for kind in ("weight", "bias")]
 
@@ -303,7 +303,7 @@ def of_torch(work: Work) -> Trained:
 COMPETITORS: dict[str, Callable[[Work], Trained]] = {
     "NumPy by hand": by_hand,
     "tinynn, NumPy alone": ours,
-    "tinynn, with Numba": partial(ours, numba=True),
+    "tinynn, with llvmlite": partial(ours, machine_code=True),
     "tinynn, eager": partial(ours, engine="eager"),
     "PyTorch": of_torch,
     "JAX": of_jax,

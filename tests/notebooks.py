@@ -7,6 +7,7 @@ fails where a notebook shows other text than it keeps. Pictures are drawn anew, 
 import json
 import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,9 @@ def main() -> None:
         for path in NOTEBOOKS:
             write(path)
         return
-    if found := [each for path in NOTEBOOKS for each in differences(path)]:
+    with ThreadPoolExecutor(2) as pool:  # what takes the time are the kernels, in their processes
+        found = [each for some in pool.map(differences, NOTEBOOKS) for each in some]
+    if found:
         found += ["To fix it: run python -m tests.notebooks, and look at what changed."]
         sys.exit("\n".join(found))
 

@@ -57,7 +57,20 @@ ACTIVATIONS: dict[str, tuple[Callable[[np.ndarray], np.ndarray], float]] = {
     "tanh_shrink": (lambda x: x - np.tanh(x), 0.0),
     "threshold": (lambda x: np.where(x > 0, x, 0), 0.0),
 }
+
+
+def reference_sparsemax(x: Any) -> Any:
+    """Algorithm 1 of Martins and Astudillo, row by row."""
+    rows = []
+    for z in x.reshape(-1, x.shape[-1]):
+        down = np.sort(z)[::-1]
+        k = max(k for k in range(1, len(z) + 1) if 1 + k * down[k - 1] > down[:k].sum())
+        rows.append(np.maximum(z - (down[:k].sum() - 1) / k, 0))
+    return np.reshape(rows, x.shape)
+
+
 ALONG_AN_AXIS = {
+    "sparsemax": reference_sparsemax,
     "softmax": reference_softmax,
     "log_softmax": lambda x: np.log(reference_softmax(x)),
     "glu": lambda x: x[..., :2] / (1 + np.exp(-x[..., 2:])),
@@ -65,11 +78,11 @@ ALONG_AN_AXIS = {
 EVERY = {**{name: row[0] for name, row in ACTIVATIONS.items()}, **ALONG_AN_AXIS}
 # What JAX and PyTorch call them, and do not have.
 OF_JAX = {"softsign": "soft_sign"}
-NOT_OF_JAX = {"hard_shrink", "soft_shrink", "tanh_shrink", "threshold"}
+NOT_OF_JAX = {"hard_shrink", "soft_shrink", "sparsemax", "tanh_shrink", "threshold"}
 OF_TORCH = {"hard_silu": "hardswish", "log_sigmoid": "logsigmoid"}
 OF_TORCH |= {f"hard_{name}": f"hard{name}" for name in ("sigmoid", "shrink", "tanh")}
 OF_TORCH |= {f"{name}_shrink": f"{name}shrink" for name in ("soft", "tanh")}
-NOT_OF_TORCH = {"squareplus"}
+NOT_OF_TORCH = {"sparsemax", "squareplus"}
 DATA = np.random.default_rng(0).normal(size=(5, 4)) * 3
 
 

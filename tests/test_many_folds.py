@@ -181,6 +181,27 @@ def test_bad_arguments(arguments, message):
         fit_many(NET, X, Y, networks=2, **arguments)
 
 
+def test_several_numbers_are_nothing_to_stop_by():
+    stop = EarlyStopping("validation_confusion_matrix", mode="min")
+    given = {"networks": 2, "folds": 2, "metrics": "confusion_matrix", "early_stopping": stop}
+    with pytest.raises(ValueError, match="EarlyStopping: expected monitor to be a single number"):
+        fit_many(Linear(2), X, X[:, 0] > 0, **given)
+    del given["early_stopping"]
+    stack = fit_many(Linear(2), X, X[:, 0] > 0, epochs=2, **given)
+    scores = stack.scores["validation_confusion_matrix"]
+    assert scores.shape == (2, 2, 2, 2)
+    assert scores.sum(axis=(1, 2, 3)).tolist() == [23, 23]
+
+
+def test_all_networks_may_diverge():
+    given = {"optimizer": SGD([1e30, 1e30]), "epochs": 9, "validation": 0.3, "metrics": "mae"}
+    stop = EarlyStopping(patience=2)
+    with pytest.warns(RuntimeWarning, match="no longer finite in 2 of 2 networks"):
+        stack = fit_many(Linear(1), X, Y, batch_size=4, early_stopping=stop, **given)
+    assert max(stack.epochs) < 9
+    assert np.isfinite(stack.params["weight"]).all()
+
+
 def test_what_stacks_cannot_answer():
     with pytest.raises(ValueError, match="factor to be a whole number of 2 or more"):
         SuccessiveHalving(1)

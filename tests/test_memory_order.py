@@ -61,12 +61,17 @@ def test_convolutions_are_those_of_the_standard(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.only("numpy")
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_products_in_machine_code_are_those_of_blas(dtype: str) -> None:
+@pytest.mark.parametrize(("dtype", "count"), [("float32", 1), ("float32", 3), ("float64", 1)])
+def test_products_in_machine_code_are_those_of_blas(
+    dtype: str, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Blocks of rows whole and not, vectors whole and not, any order of the first matrices."""
     pytest.importorskip("llvmlite", reason="LLVM compiles the products")
+    from backends import llvm_products, threads
     from backends.llvm_products import product
 
+    monkeypatch.setattr(threads, "available", lambda: count)
+    monkeypatch.setattr(llvm_products, "_SHARED", 1)
     draw = np.random.default_rng(0)
     for n, rows, sums, columns in ((1, 1, 1, 1), (3, 6, 5, 33), (2, 11, 7, 64), (2, 16, 3, 40)):
         a = draw.normal(size=(n, sums, rows)).astype(dtype).transpose(0, 2, 1)

@@ -10,11 +10,13 @@ import pytest
 import backends
 import tinynn
 from backends import Backend
+from backends.decompositions import first_maximum as first_maximum_of
 from tests.checks import assert_close, assert_equal
 from tests.programs import Program, transformed
 from tinynn import tree
 from tinynn.compiler import passes, pipelines, pushed, target_passes
 from tinynn.functional import relu
+from tinynn.rules.special import first_maximum
 from tinynn.trace import namespace
 from tinynn.transforms.graph import Graph
 from tinynn.transforms.record import record
@@ -29,6 +31,7 @@ EACH = (
     pushed.entries_computed_in_steps,
     pushed.slices_pushed,
     target_passes.products,
+    target_passes.slopes_of_maximum,
     target_passes.slopes_of_relu,
     target_passes.sums_of_rows,
     target_passes.without_rows_of_one,
@@ -147,6 +150,20 @@ def test_sums_over_all_axes_but_the_last_are_sums_of_rows() -> None:
     graph = target_passes.sums_of_rows(graph_of(lambda x: namespace(x).sum(x, axis=(0, 1)), x))
     assert [(node.name, node.shape) for node in graph.nodes] == [("reshape", (6, 4)), ("sum", (4,))]
     np.testing.assert_allclose(graph.run([x])[0], x.sum((0, 1)))
+
+
+def test_cotangents_of_a_maximum_are_products_with_a_mask() -> None:
+    def loss(x: Any) -> Any:
+        return namespace(x).sum(first_maximum(x[0], x[1]) ** 2)
+
+    with backends.get("numpy").lowering.recording():
+        graph = record(tinynn.grad(loss), X, decompositions={"first_maximum": first_maximum_of})
+    graph = pipelines.simplified(graph)
+    masked = target_passes.slopes_of_maximum(graph)
+    names = [[node.name for node in each.nodes] for each in (graph, masked)]
+    assert [each.count("where") for each in names] == [2, 0]
+    assert names[1].count("equal") == 1
+    np.testing.assert_array_equal(masked.run([X])[0], tinynn.grad(loss)(X))
 
 
 def test_no_gradient_is_computed_that_nobody_asked_for() -> None:

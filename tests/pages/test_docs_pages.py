@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.browser import opened, sideways
+from tests.seeds import PARTS, parts
 
 SITE = Path(__file__).resolve().parents[2] / "docs" / "_build" / "html"
 SHOWN = """
@@ -18,14 +19,15 @@ def site():
         pytest.skip("the site is not built: nox -s pages builds it")
 
 
-def test_every_page_fits_a_phone(browser):
+@parts
+def test_every_page_fits_a_phone(browser, part):
     # Of the source of the modules, which is one block of code, one page stands for all.
     pages = [*SITE.rglob("*.html")]
     pages = [page for page in pages if "_modules" not in page.parts or page.stem == "fit"]
     assert len(pages) > 100
     too_wide = {}
     with opened(browser, (SITE / "index.html").as_uri(), "phone") as page:
-        for each in pages:
+        for each in sorted(pages)[part::PARTS]:
             page.goto(each.as_uri(), wait_until="domcontentloaded")
             if pixels := sideways(page):
                 too_wide[str(each.relative_to(SITE))] = pixels

@@ -17,6 +17,7 @@ from .dataset import (
     target_like,
 )
 from .hostdata import columns_of, host, is_dataset
+from .mixing import mixup
 from .ragged import Bucketed, Ragged
 from .sequences import pad_sequences
 from .sources import CSV, HDF5, NpyFolder, Parquet, Zarr
@@ -49,6 +50,7 @@ __all__ = [
     "held_out_count",
     "host",
     "is_dataset",
+    "mixup",
     "pad_sequences",
     "target_like",
     "to_scalar",

@@ -2,6 +2,7 @@
 
 from collections.abc import Generator, Iterator
 from copy import copy
+from hashlib import sha256
 from typing import Any
 
 from backends import Backend, random
@@ -120,8 +121,9 @@ class BlockDataset:
         return ArrayDataset(self.between(0, self.size), self.backend)
 
     def identity(self) -> Any:
-        """A value for JSON that other data would not have."""
-        return self.blocks.identity()
+        """A value for JSON that other data, or the same in another order, would not have."""
+        sizes = sha256(repr(self.sizes).encode()).hexdigest()[:16]
+        return [self.blocks.identity(), self.window, sizes]
 
     def take(self, order: Any) -> Samples:
         raise TypeError("blocks give their samples in an order of their own")

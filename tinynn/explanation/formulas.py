@@ -65,6 +65,7 @@ COMPOSITES: dict[str, Row] = {
     ),
     "softmax": Row("y = exp(x) / Σ exp(x)", {"x": "∂L/∂x = y · (∂L/∂y - Σ ∂L/∂y · y)"}),
     "log_softmax": Row("y = x - log Σ exp(x)", {"x": "∂L/∂x = ∂L/∂y - softmax(x) Σ ∂L/∂y"}),
+    "sparsemax": Row("y = x - t where above 0, else 0, t such that Σ y = 1"),
     "leaky_relu": Row("y = x where x > 0, else slope · x"),
     "elu": Row("y = x where x > 0, else α (exp(x) - 1)"),
     "gelu": Row("y = x Φ(x), Φ the normal distribution", {"x": "∂L/∂x = ∂L/∂y · (Φ(x) + x φ(x))"}),

@@ -28,6 +28,7 @@ __all__ = [
     "softmax",
     "softplus",
     "softsign",
+    "sparsemax",
     "squareplus",
     "tanh",
     "tanh_shrink",
@@ -413,3 +414,42 @@ def log_softmax(x: Array, axis: int = -1) -> Array:
     # Shifted first: beside a large maximum the logarithm of the sum would lose its digits.
     x = xp.subtract(x, xp.max(special.stop_gradient(x), axis=axis, keepdims=True))
     return x - special.logsumexp(x, axis=axis, keepdims=True)
+
+
+@composite
+@scoped
+def sparsemax(x: Array, axis: int = -1) -> Array:
+    """The nearest probabilities to x along the axis, most of which may be 0.
+
+    It is the p >= 0 with sum 1 for which sum((p - x) ** 2) is least: max(0, x - t), where t is such
+    that the sum is 1. Unlike `softmax` it gives zeros, and its slope at them is 0.
+
+    Parameters
+    ----------
+    x
+        (...) floats.
+    axis
+        Of the classes.
+
+    References
+    ----------
+    Martins and Astudillo 2016, From Softmax to Sparsemax, arXiv:1602.02068, algorithm 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> sparsemax(np.asarray([[0.5, 0.25, -3.0], [9.0, 0.0, 0.0]])).tolist()
+    [[0.625, 0.375, 0.0], [1.0, 0.0, 0.0]]
+    """
+    xp = namespace(x)
+    x = xp.subtract(x, xp.max(special.stop_gradient(x), axis=axis, keepdims=True))
+    found = special.stop_gradient(x)
+    down = xp.flip(xp.sort(found, axis=axis), axis=axis)
+    ranks = xp.cumulative_sum(xp.ones_like(down), axis=axis)
+    # Which elements are above 0 does not change with a small change of x: a constant.
+    among = xp.greater(1.0 + ranks * down, xp.cumulative_sum(down, axis=axis))
+    least = xp.min(xp.where(among, down, xp.zeros_like(down)), axis=axis, keepdims=True)
+    support = xp.greater_equal(found, least)
+    count = xp.sum(xp.astype(support, x.dtype), axis=axis, keepdims=True)
+    total = xp.sum(xp.where(support, x, xp.zeros_like(x)), axis=axis, keepdims=True)
+    return xp.where(support, x - (total - 1.0) / count, xp.zeros_like(x))

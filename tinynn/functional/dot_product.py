@@ -30,6 +30,7 @@ def attention(
     causal: bool = False,
     scale: float | None = None,
     block: int | None = None,
+    factors: Array | None = None,
 ) -> Array:
     """Scaled dot-product attention: softmax(q @ k.mT * scale) @ v, for each head.
 
@@ -60,6 +61,9 @@ def attention(
         keys at a time are looked at, with a running softmax, and looked at again for the gradient.
         Memory then grows with the length and not with its square, and the time with the products
         that are computed twice. The results are the same but for rounding.
+    factors
+        (batch, heads, time, keys) numbers that the weights of keys are multiplied by once they sum
+        to 1, such as the 0 and 1 / (1 - rate) of dropout; not beside `block`.
 
     Returns
     -------
@@ -73,6 +77,8 @@ def attention(
 
     Notes
     -----
+    The softmax of float16 and bfloat16 is computed in float32.
+
     Keys and values that `lengths`, or a mask of (batch, keys), excludes are not read: NaN there
     changes no result and no gradient.
 
@@ -89,6 +95,7 @@ def attention(
     [0.0, 0.5, 1.0]
     """
     _check_shapes(q, k, v, block)
+    _check_factors(q, k, factors, block)
     seen, pairs = _masks(q, k, mask, lengths)
     xp = namespace(q, k, v, seen, pairs)
     k, v = without_padding(k, seen), without_padding(v, seen)
@@ -101,12 +108,15 @@ def attention(
         if pairs is not None:
             split = (1, 1) if pairs.shape[1] == 1 else (heads, groups)
             pairs = xp.reshape(pairs, (pairs.shape[0], *split, *pairs.shape[2:]))
+        if factors is not None:
+            shape = (factors.shape[0], heads, groups, *factors.shape[2:])
+            factors = namespace(factors).reshape(factors, shape)
     else:
         q, k, v = (xp.permute_dims(a, (0, 2, 1, 3)) for a in (q, k, v))
     if seen is not None:
         seen = xp.reshape(seen, (seen.shape[0], *(1,) * (q.ndim - 3), seen.shape[1]))
     given = (q, k, v, seen, pairs, causal)
-    out = _plain(*given) if block is None else _in_blocks(*given, block)
+    out = _plain(*given, factors) if block is None else _in_blocks(*given, block)
     if groups > 1:
         out = xp.permute_dims(out, (0, 3, 1, 2, 4))
         return xp.reshape(out, (*out.shape[:2], heads * groups, out.shape[4]))
@@ -114,10 +124,16 @@ def attention(
 
 
 def _plain(
-    q: Array, k: Array, v: Array, seen: Array | None, pairs: Array | None, causal: bool
+    q: Array,
+    k: Array,
+    v: Array,
+    seen: Array | None,
+    pairs: Array | None,
+    causal: bool,
+    factors: Array | None,
 ) -> Array:
-    xp = namespace(q, k, v, seen, pairs)
-    scores = xp.matmul(q, xp.matrix_transpose(k))
+    xp = namespace(q, k, v, seen, pairs, factors)
+    scores = _wide(xp.matmul(q, xp.matrix_transpose(k)))
     order = _ahead(q, q.shape[-2], k.shape[-2]) if causal else None
     for allowed in (_steps(xp, seen), pairs, order):
         if allowed is not None:
@@ -126,9 +142,11 @@ def _plain(
     empty = seen is not None or pairs is not None  # the query at 0 sees a key if order is all
     powers = xp.exp(scores - (_finite(top) if empty else top))
     total = xp.sum(powers, axis=-1, keepdims=True)
+    total = _positive(total) if empty else total
+    if factors is not None:
+        powers = xp.multiply(powers, factors)
     # Divided late: rows of a head's width are shorter than those of the keys.
-    mixed = xp.matmul(powers, v)
-    return mixed / (_positive(total) if empty else total)
+    return _like(xp.matmul(powers, _like(v, powers)) / total, q)
 
 
 def _in_blocks(
@@ -156,12 +174,12 @@ def _in_blocks(
             count = columns["k"].shape[0]
             columns = columns | {"pairs": _cut(xp, row["pairs"], -1, block, count)}
         held = {name: row[name] for name in row if name != "pairs"}
-        narrow = stop_gradient(row["q"][..., :1])
-        wide = xp.multiply(narrow, columns["v"][0, ..., :1, :])
+        narrow = _wide(stop_gradient(row["q"][..., :1]))
+        wide = xp.multiply(narrow, _wide(columns["v"][0, ..., :1, :]))
         start = (xp.full_like(narrow, LOWEST), xp.zeros_like(narrow), xp.zeros_like(wide))
         step = checkpoint(lambda carry, column, held: _step(carry, column, held, keys))
         (_, total, out), _ = scan(lambda c, column: (step(c, column, held), None), start, columns)
-        return out / _positive(total)
+        return _like(out / _positive(total), q)
 
     again = checkpoint(of_queries)
     _, out = scan(lambda carry, row: (carry, again(row, columns)), (), rows)
@@ -175,7 +193,7 @@ def _step(carry: Any, column: Any, row: Any, keys: int) -> Any:
     top, total, out = carry
     q, k, v = row["q"], column["k"], column["v"]
     xp = namespace(q, k, v, out, column.get("seen"), column.get("pairs"))
-    scores = xp.matmul(q, xp.matrix_transpose(k))
+    scores = _wide(xp.matmul(q, xp.matrix_transpose(k)))
     for allowed in (_steps(xp, column.get("seen")), column.get("pairs")):
         if allowed is not None:
             scores = xp.where(allowed, scores, LOWEST)
@@ -188,7 +206,7 @@ def _step(carry: Any, column: Any, row: Any, keys: int) -> Any:
     # By functions, as any of these may be the only one that is not traced.
     shrink, powers = (xp.exp(xp.subtract(each, base)) for each in (top, scores))
     total = xp.add(xp.multiply(total, shrink), xp.sum(powers, axis=-1, keepdims=True))
-    return new, total, xp.add(xp.multiply(out, shrink), xp.matmul(powers, v))
+    return new, total, xp.add(xp.multiply(out, shrink), xp.matmul(powers, _wide(v)))
 
 
 def _cut(xp: Any, x: Array, axis: int, block: int, count: int = 0, fill: Any = None) -> Array:
@@ -227,6 +245,32 @@ def _positive(total: Array) -> Array:
     """The sum of the powers, of which the largest is 1; 1 where there are none."""
     xp = namespace(total)
     return xp.where(xp.equal(total, 0.0), xp.ones_like(total), total)
+
+
+def _wide(x: Array) -> Array:
+    """In float32, if it is of a half precision: sums over many keys need the digits."""
+    xp = namespace(x)
+    return xp.astype(x, xp.float32) if xp.finfo(x.dtype).bits < 32 else x
+
+
+def _like(x: Array, other: Array) -> Array:
+    return x if x.dtype == other.dtype else namespace(x).astype(x, other.dtype)
+
+
+def _check_factors(q: Array, k: Array, factors: Array | None, block: int | None) -> None:
+    if factors is None:
+        return
+    if block is not None:
+        raise ValueError(
+            "attention: expected factors or block, got both: factors are as large as all products. "
+            "To fix it: leave one of them out"
+        )
+    full = (q.shape[0], q.shape[2], q.shape[1], k.shape[1])
+    if tuple(factors.shape) != full:
+        raise ShapeError(
+            f"attention: expected factors of shape (batch, heads, time, keys), here {full}, got "
+            f"{shape_of(factors)}. To fix it: give one for each pair of a query and a key"
+        )
 
 
 def _check_shapes(q: Array, k: Array, v: Array, block: int | None) -> None:

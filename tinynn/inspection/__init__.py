@@ -6,7 +6,7 @@ from tinynn.inspection.dependence import (
     partial_dependence,
     permutation_importance,
 )
-from tinynn.inspection.pictures import contour, heatmap
+from tinynn.inspection.pictures import contour, heatmap, reliability_diagram
 from tinynn.inspection.surfaces import (
     DecisionBoundary,
     Surface,
@@ -26,4 +26,5 @@ __all__ = [
     "loss_landscape",
     "partial_dependence",
     "permutation_importance",
+    "reliability_diagram",
 ]

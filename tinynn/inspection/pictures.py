@@ -74,6 +74,46 @@ def contour(surface: Any, *, title: str = "") -> str:
     return _drawn(x, y, values, lines, title)
 
 
+def reliability_diagram(found: Any, *, title: str = "") -> str:
+    """The accuracy of answers beside their confidence, a bar for each bin, as SVG.
+
+    Bars as high as the diagonal are of probabilities that are as sure as they may be. Their shade
+    is the share of the rows.
+
+    Parameters
+    ----------
+    found
+        What `tinynn.uncertainty.reliability` gives.
+    title
+        A line above it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from tinynn.uncertainty import reliability
+    >>> found = reliability(np.asarray([[0.1, 0.9], [0.2, 0.8]]), np.asarray([1, 0]), bins=4)
+    >>> reliability_diagram(found).count('class="bin"')
+    1
+    """
+    backend = backend_of(found.share)
+    accuracy, share = (backend.to_host(a).tolist() for a in (found.accuracy, found.share))
+    width, most = _SIZE / len(share), max(share) or 1.0
+    bars = [
+        f'<rect class="bin" x="{place * width + 1:.2f}" y="{_SIZE * (1 - height):.2f}" '
+        f'width="{width - 2:.2f}" height="{_SIZE * height:.2f}" fill="#2563eb" '
+        f'fill-opacity="{0.25 + 0.75 * part / most:.2f}"/>'
+        for place, (height, part) in enumerate(zip(accuracy, share, strict=True))
+        if part
+    ]
+    bars.append(
+        f'<path d="M0 {_SIZE:.0f}L{_SIZE:.0f} 0" fill="none" stroke="#6b7280" '
+        'stroke-dasharray="4 4"/>'
+    )
+    error = float(backend.to_host(found.error))
+    note = f"confidence, and accuracy upwards; expected calibration error {error:.3f}"
+    return _framed(bars, (0.0, 1.0), (0.0, 1.0), title, note)
+
+
 def _read(surface: Any) -> tuple[list[float], list[float], list[list[float]]]:
     """The surface on the host: x, y and the numbers, row by row."""
     backend = backend_of(surface.values)
@@ -94,35 +134,43 @@ def _drawn(
 ) -> str:
     known = [number for row in values for number in row if isfinite(number)]
     low, high = min(known, default=0.0), max(known, default=1.0)
-    size = _SIZE + 2 * _EDGE
     width, height = _SIZE / len(x), _SIZE / len(y)
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-label="{escape(title)}" '
-        f'width="{size:.0f}" height="{size:.0f}" viewBox="0 0 {size:.0f} {size:.0f}" '
-        'font-family="sans-serif" font-size="12">',
-        f'<rect width="{size:.0f}" height="{size:.0f}" fill="#fff"/>',
-        f'<text x="{size / 2:.0f}" y="26" text-anchor="middle">{escape(title)}</text>',
-        f'<g transform="translate({_EDGE:.0f} {_EDGE:.0f})" shape-rendering="crispEdges">',
-    ]
+    cells = []
     for row, numbers in enumerate(values):
         top = _SIZE - (row + 1) * height  # y grows upwards
-        parts += [
+        cells += [
             f'<rect x="{column * width:.2f}" y="{top:.2f}" width="{width + 0.05:.2f}" '
             f'height="{height + 0.05:.2f}" fill="{_colour(number, low, high)}"/>'
             for column, number in enumerate(numbers)
         ]
-    parts += ["</g>", f'<g transform="translate({_EDGE:.0f} {_EDGE:.0f})">', *on_top, "</g>"]
+    inside = ['<g shape-rendering="crispEdges">', *cells, "</g>", *on_top]
+    return _framed(inside, x, y, title, f"dark {low:.4g}, light {high:.4g}")
+
+
+def _framed(
+    inside: list[str], x: Sequence[float], y: Sequence[float], title: str, note: str
+) -> str:
+    """The whole picture: what is inside, the ends of the axes, a title and a note."""
+    size = _SIZE + 2 * _EDGE
     below, left = _EDGE + _SIZE + 18, _EDGE - 6
-    parts += [
-        f'<text x="{_EDGE:.0f}" y="{below:.0f}">{x[0]:.3g}</text>',
-        f'<text x="{_EDGE + _SIZE:.0f}" y="{below:.0f}" text-anchor="end">{x[-1]:.3g}</text>',
-        f'<text x="{left:.0f}" y="{_EDGE + _SIZE:.0f}" text-anchor="end">{y[0]:.3g}</text>',
-        f'<text x="{left:.0f}" y="{_EDGE + 10:.0f}" text-anchor="end">{y[-1]:.3g}</text>',
-        f'<text x="{size / 2:.0f}" y="{below + 16:.0f}" text-anchor="middle">'
-        f"dark {low:.4g}, light {high:.4g}</text>",
-        "</svg>",
-    ]
-    return "\n".join(parts)
+    return "\n".join(
+        [
+            f'<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-label="{escape(title)}" '
+            f'width="{size:.0f}" height="{size:.0f}" viewBox="0 0 {size:.0f} {size:.0f}" '
+            'font-family="sans-serif" font-size="12">',
+            f'<rect width="{size:.0f}" height="{size:.0f}" fill="#fff"/>',
+            f'<text x="{size / 2:.0f}" y="26" text-anchor="middle">{escape(title)}</text>',
+            f'<g transform="translate({_EDGE:.0f} {_EDGE:.0f})">',
+            *inside,
+            "</g>",
+            f'<text x="{_EDGE:.0f}" y="{below:.0f}">{x[0]:.3g}</text>',
+            f'<text x="{_EDGE + _SIZE:.0f}" y="{below:.0f}" text-anchor="end">{x[-1]:.3g}</text>',
+            f'<text x="{left:.0f}" y="{_EDGE + _SIZE:.0f}" text-anchor="end">{y[0]:.3g}</text>',
+            f'<text x="{left:.0f}" y="{_EDGE + 10:.0f}" text-anchor="end">{y[-1]:.3g}</text>',
+            f'<text x="{size / 2:.0f}" y="{below + 16:.0f}" text-anchor="middle">{note}</text>',
+            "</svg>",
+        ]
+    )
 
 
 def _colour(number: float, low: float, high: float) -> str:

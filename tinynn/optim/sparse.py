@@ -1,6 +1,6 @@
 """An optimizer of networks that have been pruned."""
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 from tinynn import tree
@@ -38,6 +38,7 @@ class KeepZeros(Optimizer):
     """
 
     optimizer: Optimizer
+    _: KW_ONLY
     mask: Patterns = "*weight"
 
     def __post_init__(self) -> None:

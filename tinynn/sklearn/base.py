@@ -14,7 +14,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 import backends
-from tinynn import losses, tree
+from tinynn import losses, optim, tree
 from tinynn.data.hostdata import is_sparse
 from tinynn.layers import run
 from tinynn.sklearn import arrays, hooks, labels, parameters, stored
@@ -212,6 +212,7 @@ class NetworkEstimator(hooks.CallbackSupportMixin, BaseEstimator):  # type: igno
         if self.solver == "auto" and (first or not hasattr(self, "solver_")):
             self.solver_ = choose_optimizer(problem, self.batch_size).optimizer
         asked = self.solver_ if self.solver == "auto" else self.solver
+        asked = optim.get(asked) if isinstance(asked, str) else asked
         if getattr(asked, "whole_batch", False):
             whole = size if isinstance(self.batch_size, Integral) else None
             problem = prepared(optimizer=asked, batch_size=whole)
@@ -327,8 +328,8 @@ class NetworkEstimator(hooks.CallbackSupportMixin, BaseEstimator):  # type: igno
         """One epoch more on X and y, or the first."""
         parameters.check(self)
         name = type(self).__name__
-        if self.early_stopping or self.solver == "lbfgs":
-            setting = "early_stopping=True" if self.early_stopping else "solver='lbfgs'"
+        if self.early_stopping or self.solver in ("lbfgs", "auto"):
+            setting = "early_stopping=True" if self.early_stopping else f"solver={self.solver!r}"
             raise ValueError(
                 f"{name}.partial_fit: expected an estimator that can learn from a part of the "
                 f"data, got {setting}, which needs all of them. To fix it: use fit"

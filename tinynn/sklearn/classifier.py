@@ -63,7 +63,8 @@ class NetworkClassifier(ClassifierMixin, NetworkEstimator):  # type: ignore[misc
         How much each class counts in the loss, beside `sample_weight`.
     solver : str or optimizer, default="adam"
         "adam", "sgd", "lbfgs", another name of `tinynn.optim`, or an optimizer, such as
-        `AdamW(CosineDecay(0.01, steps=1000))`, to which parameters of learning do not apply.
+        `AdamW(CosineDecay(0.01, steps=1000))`, to which parameters of learning do not apply. "auto"
+        is Levenberg-Marquardt, L-BFGS or Adam, by weights, samples and loss; `solver_` says which.
     alpha : float, default=0.0001
         Strength of the L2 penalty on weights, in the loss, divided by the samples of a batch.
     batch_size : int, "auto" or None, default="auto"

@@ -114,6 +114,8 @@ def optimizer(parameters: Any, steps: int) -> Any:
             rate, momentum=momentum, nesterov=bool(parameters.nesterovs_momentum and momentum)
         )
     found: Any = optim.get(solver)
+    if found.whole_batch:  # no learning rate is meant for it
+        return found
     return replace(found, learning_rate=rate)
 
 

@@ -53,7 +53,8 @@ _CHECKS: dict[str, _Check] = {
     ),
     "solver": (
         _object_or_name("update"),
-        "'adam', 'sgd', 'lbfgs', another name of tinynn.optim, or an optimizer such as AdamW()",
+        "'adam', 'sgd', 'lbfgs', 'auto', another name of tinynn.optim, or an optimizer such as "
+        "AdamW()",
     ),
     "loss": (_loss, f"None, one of {', '.join(NAMES)}, a loss such as Huber(), or a function"),
     "alpha": _number(0),

@@ -262,9 +262,10 @@ def _check_data(path: str | os.PathLike[str], before: Mapping[str, Any], problem
     if known is not None and now is not None and known != now:
         raise ValueError(
             f"fit: resume: {path}: data: expected those that the run was begun with, got others of "
-            "the same shape (the fingerprint in the file is of other rows or files). To fix it: "
-            "give fit the same X and y; or, if these are meant, go on with train(problem, epochs, "
-            "state=restore(path, problem, other_data=True)), of tinynn.training and its checkpoints"
+            "the same shape (the fingerprint in the file is of other rows, files or windows). To "
+            "fix it: give fit the same X and y; or, if these are meant, go on with train(problem, "
+            "epochs, state=restore(path, problem, other_data=True)), of tinynn.training and its "
+            "checkpoints"
         )
 
 

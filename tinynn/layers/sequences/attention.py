@@ -33,6 +33,9 @@ class MultiHeadAttention(Layer):
     block
         As for `tinynn.functional.attention`: so many steps at a time, in memory that grows with the
         length alone.
+    dropout
+        The rate at which weights of keys are dropped in training, as PyTorch's `dropout=`; not
+        beside `block`.
     bias
         Add biases to queries, keys, values and the output.
     weight_init
@@ -74,6 +77,7 @@ class MultiHeadAttention(Layer):
     causal: bool = False
     rotary: bool = False
     block: int | None = None
+    dropout: float = 0.0
     bias: bool = True
     weight_init: Initializer = glorot_uniform
     bias_init: Initializer = zeros
@@ -85,6 +89,9 @@ class MultiHeadAttention(Layer):
             require(self, "key_heads", lambda k: self.heads % k == 0, "a divisor of heads")
         if self.block is not None:
             require_count(self, "block")
+        alone = self.block is None
+        expected = "a number in [0, 1), and 0 beside block"
+        require(self, "dropout", lambda p: 0.0 <= p < 1.0 and (alone or not p), expected)
 
     def forward(self, scope: Scope, *inputs: Tree) -> Any:
         inputs, cache = without_cache(inputs)
@@ -109,6 +116,11 @@ class MultiHeadAttention(Layer):
         if cache is not None:
             k, v, cache = self._remembered(k, v, cache)
             options = {"mask": self._before(x, k, start)}
+        if scope.training and self.dropout:
+            shape = (x.shape[0], self.heads, int(q.shape[1]), int(k.shape[1]))
+            kept = scope.random.bernoulli(1.0 - self.dropout, shape)
+            kept = namespace(kept).astype(kept, q.dtype)
+            options["factors"] = kept / (1.0 - self.dropout)
         y = functional.attention(q, k, v, block=self.block, **options)
         y = namespace(y).reshape(y, (*y.shape[:2], self.heads * head))
         y = scope("out", self._linear(width), y)

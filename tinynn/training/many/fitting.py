@@ -337,7 +337,9 @@ class _Training:
             column = [[each[place]] for each in table]
             self.columns[name].append(column)
             whole[name] = [each[place] for each in table]
-            row[name] = _mean([whole[name][k] for k in self.alive])
+            shown = [whole[name][k] for k in self.alive]
+            if not shown or not isinstance(shown[0], list):  # a bar shows single numbers
+                row[name] = _mean(shown)
         self.bar.batch(self.problem.batches.dataset.size * losses.shape[1])
         self.bar.epoch(row)
         return whole
@@ -355,7 +357,15 @@ class _Training:
             )  # fmt: skip
         read, width = numbers(self.backend, scalars), len(names)
         known = {k: read[i * width : (i + 1) * width] for i, k in enumerate(self.alive)}
-        return [known.get(k, [float("nan")] * width) for k in range(len(networks))]
+        missing = (
+            _blank(read[:width])
+            if self.alive
+            else [
+                _blank(self.columns[name][-1][0][0]) if self.columns[name] else float("nan")
+                for name in names
+            ]
+        )
+        return [known.get(k, missing) for k in range(len(networks))]
 
     def stack(self, folds: Any) -> ModelStack:
         """The trained networks; folds: the number of that which holds each sample out, or None."""
@@ -379,6 +389,11 @@ class _Training:
             if length < whole.shape[1]:
                 whole[k, length:] = float("nan")
         return whole
+
+
+def _blank(value: Any) -> Any:
+    """NaN in place of each number of nested lists."""
+    return list(map(_blank, value)) if isinstance(value, list) else float("nan")
 
 
 def _mean(values: list[float]) -> float:

@@ -174,16 +174,17 @@ class ModelStack(Sequence[Model]):
         NaN for networks that were never trained. With folds each network's validation measures are
         of the samples that it did not see.
         """
-        xp = host().xp
-        return {
-            name: xp.reshape(host().asarray(self._at_kept(name)), (-1, self.width))
-            for name in self.history
-        }
+        xp, found = host().xp, {}
+        for name in self.history:
+            each = host().asarray(self._at_kept(name))
+            found[name] = xp.reshape(each, (-1, self.width, *each.shape[1:]))
+        return found
 
-    def _at_kept(self, name: str) -> list[float]:
+    def _at_kept(self, name: str) -> list[Any]:
         """A measure of each network, in the epoch that its parameters are of."""
         rows = zip(self.history[name].tolist(), self.kept or self.epochs, strict=True)
-        return [row[epoch - 1] if epoch else float("nan") for row, epoch in rows]
+        blank = self.history[name][0, 0, ...] * float("nan")
+        return [row[epoch - 1] if epoch else blank.tolist() for row, epoch in rows]
 
     def ranking(self, monitor: str = "validation_loss", larger: bool = False) -> list[int]:
         """The numbers of the candidates, best first, by the mean over their folds.

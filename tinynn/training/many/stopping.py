@@ -110,6 +110,12 @@ class Stopping:
         row: the measures of all networks by name; merged: what puts carries together.
         """
         gone: set[int] = set()
+        for part in (self.early, self.halving):
+            if part and alive and isinstance(row[part.monitor][alive[0]], list):
+                raise ValueError(
+                    f"{type(part).__name__}: expected monitor to be a single number, got "
+                    f"{part.monitor!r}, which is several. To fix it: monitor another metric"
+                )
         if self.early:
             gone |= self._early(row[self.early.monitor], epoch, alive, carry, merged)
         if self.halving:

@@ -34,6 +34,7 @@ from tinynn.compiler.codegen.language import (
     Store,
     Variable,
     is_float,
+    walk,
 )
 from tinynn.compiler.codegen.operations import OPERATIONS, Operation, taken_in
 
@@ -54,7 +55,7 @@ class _Renderer:
     def __init__(self, function: Function) -> None:
         self.function = function
         self._lines: list[str] = []
-        self._count = 0
+        self._count = self._hints = 0
         self._block = "entry"
         self._places: dict[Variable, str] = {}  # on the stack
         self._running = {number: f"%{number.name}" for number in function.numbers}  # of loops
@@ -68,6 +69,9 @@ class _Renderer:
         stack = [f"  {p} = alloca {_TYPES[v.dtype]}" for v, p in self._places.items()]
         head = f"define void @{function.name}({', '.join(given)}) {{"
         lines = [*self._called, head, "entry:", *stack, *self._lines, "  ret void", "}"]
+        # Hints for loops; source: https://llvm.org/docs/LangRef.html#llvm-loop.
+        lines.append('!0 = !{!"llvm.loop.vectorize.enable", i1 false}')
+        lines += [f"!{n} = distinct !{{!{n}, !0}}" for n in range(1, self._hints + 1)]
         return "\n".join(lines) + "\n"
 
     def _new(self) -> str:
@@ -137,10 +141,20 @@ class _Renderer:
         else:
             del self._running[loop.variable]
         self._do(f"{following} = add nsw i64 {place}, {loop.step}")
-        self._do(f"br label %{head}")
+        self._do(f"br label %{head}{self._hint(loop)}")
         sources = f"[ {loop.start}, %{before} ], [ {following}, %{self._block} ]"
         self._lines[phi] = f"  {place} = phi i64 {sources}"
         self._start(end)
+
+    def _hint(self, loop: Loop) -> str:
+        """For a loop around others: it is not vectorized, though they be unrolled.
+
+        From one of its steps to the next, elements are no neighbours: it would gather them.
+        """
+        if not any(isinstance(each, Loop) for each in walk(loop.body)):
+            return ""
+        self._hints += 1
+        return f", !llvm.loop !{self._hints}"
 
     def _if(self, condition: str, *branches: tuple[Statement, ...]) -> None:
         labels, end = [self._label(), self._label()], self._label()

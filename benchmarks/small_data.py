@@ -1,0 +1,284 @@
+"""Small networks on small data: time to the error that scikit-learn's perceptrons end with.
+
+    python benchmarks/small_data.py [--seeds 3] [--only diabetes,iris]
+
+In one process, on one thread and in turn, in processor time, all that `fit` does included. One
+hidden layer of 16 (tanh), inputs and numeric targets scaled to unit variance, float64, a fifth of
+the rows held out. scikit-learn's MLPRegressor and MLPClassifier train by Adam and by L-BFGS with
+their other defaults, up to 1,000 epochs; the error in training (mean squared error, or
+cross-entropy) that each ends with is a goal. tinynn trains with optimizer="auto" until its loss,
+without penalty, is there, 300 steps at most, PyTorch with its defaults of Adam in batches of 32 to
+Adam's goal, 100 epochs at most; "inf" is a goal that was not reached. The tables are those that
+come with scikit-learn and statsmodels, and made ones of known noise. Medians over the seeds and,
+for the ratio, least and largest.
+"""
+
+import os
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import median
+from time import process_time
+from typing import Any
+
+for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(variable, "1")  # before NumPy is imported
+
+import click  # noqa: E402
+import numpy as np  # noqa: E402
+from eager import machine  # noqa: E402
+from sklearn import datasets  # noqa: E402
+from sklearn.metrics import log_loss  # noqa: E402
+from sklearn.model_selection import train_test_split  # noqa: E402
+from sklearn.neural_network import MLPClassifier, MLPRegressor  # noqa: E402
+from sklearn.preprocessing import StandardScaler  # noqa: E402
+
+import tinynn  # noqa: E402
+from tinynn.functional import tanh  # noqa: E402
+from tinynn.layers import Linear, Sequential  # noqa: E402
+
+HIDDEN, EPOCHS, STEPS = 16, 1000, 300
+
+
+@dataclass(frozen=True)
+class Table:
+    """What is learnt: `data` gives X and y, y of floats for a regression."""
+
+    name: str
+    data: Callable[[], tuple[Any, Any]]
+
+
+def of_statsmodels(name: str, target: str, labels: bool = False) -> Callable[[], tuple[Any, Any]]:
+    """A table of statsmodels: its numeric columns."""
+
+    def data() -> tuple[Any, Any]:
+        import statsmodels.datasets
+
+        frame = getattr(statsmodels.datasets, name).load_pandas().data
+        frame = frame.select_dtypes("number").dropna()
+        y = frame.pop(target).to_numpy()
+        return frame.to_numpy(dtype=float), y.astype(int) if labels else y.astype(float)
+
+    return data
+
+
+def of_sklearn(load: Any) -> Callable[[], tuple[Any, Any]]:
+    def data() -> tuple[Any, Any]:
+        X, y = load(return_X_y=True)
+        return X, y[:, 0] if y.ndim == 2 else y
+
+    return data
+
+
+def made(make: Any, **options: Any) -> Callable[[], tuple[Any, Any]]:
+    return lambda: make(random_state=0, **options)
+
+
+def sine() -> tuple[Any, Any]:
+    x = np.linspace(-3.0, 3.0, 250).reshape(-1, 1)
+    return x, np.sin(2.0 * x[:, 0]) + 0.05 * np.random.RandomState(0).randn(250)
+
+
+TABLES = [
+    Table("diabetes", of_sklearn(datasets.load_diabetes)),
+    Table("linnerud", of_sklearn(datasets.load_linnerud)),
+    Table("iris", of_sklearn(datasets.load_iris)),
+    Table("wine", of_sklearn(datasets.load_wine)),
+    Table("breast cancer", of_sklearn(datasets.load_breast_cancer)),
+    Table("longley", of_statsmodels("longley", "TOTEMP")),
+    Table("stackloss", of_statsmodels("stackloss", "STACKLOSS")),
+    Table("ccard", of_statsmodels("ccard", "AVGEXP")),
+    Table("engel", of_statsmodels("engel", "foodexp")),
+    Table("copper", of_statsmodels("copper", "WORLDCONSUMPTION")),
+    Table("scotland", of_statsmodels("scotland", "YES")),
+    Table("cpunish", of_statsmodels("cpunish", "EXECUTIONS")),
+    Table("statecrime", of_statsmodels("statecrime", "murder")),
+    Table("grunfeld", of_statsmodels("grunfeld", "invest")),
+    Table("spector", of_statsmodels("spector", "GRADE", labels=True)),
+    Table("sine", sine),
+    Table("Friedman 1", made(datasets.make_friedman1, n_samples=400, noise=1.0)),
+    Table("Friedman 2", made(datasets.make_friedman2, n_samples=400, noise=50.0)),
+    Table("Friedman 3", made(datasets.make_friedman3, n_samples=400, noise=0.1)),
+    Table("moons", made(datasets.make_moons, n_samples=400, noise=0.2)),
+    Table("circles", made(datasets.make_circles, n_samples=400, noise=0.1)),
+]
+
+
+def split(table: Table, seed: int) -> tuple[Any, ...]:
+    """X and y to train on and held out, scaled by what is trained on."""
+    X, y = table.data()
+    parts = train_test_split(X, y, test_size=0.2, random_state=seed)
+    scale = StandardScaler().fit(parts[0])
+    train, held, y_train, y_held = scale.transform(parts[0]), scale.transform(parts[1]), *parts[2:]
+    if y.dtype.kind == "f":
+        center, width = y_train.mean(), y_train.std()
+        y_train, y_held = (y_train - center) / width, (y_held - center) / width
+    return train, held, y_train, y_held
+
+
+def error(y: Any, prediction: Any) -> float:
+    """The mean squared error, or the cross-entropy of probabilities."""
+    if y.dtype.kind == "f":
+        return float(np.mean((np.reshape(prediction, y.shape) - y) ** 2))
+    return float(log_loss(y, prediction, labels=range(prediction.shape[1])))
+
+
+def scikit(solver: str, seed: int, train: Any, y: Any, held: Any, y_held: Any) -> tuple[float, ...]:
+    """(seconds, error in training, error held out)"""
+    kind = MLPRegressor if y.dtype.kind == "f" else MLPClassifier
+    model = kind(
+        hidden_layer_sizes=(HIDDEN,),
+        activation="tanh",
+        solver=solver,
+        max_iter=EPOCHS,
+        random_state=seed,
+    )
+    start = process_time()
+    model.fit(train, y)
+    took = process_time() - start
+    answer = model.predict if y.dtype.kind == "f" else model.predict_proba
+    return took, error(y, answer(train)), error(y_held, answer(held))
+
+
+def ours(goal: float, seed: int, train: Any, y: Any, held: Any, y_held: Any) -> tuple[Any, ...]:
+    """(seconds, error in training, error held out, optimizer)"""
+    outputs = 1 if y.dtype.kind == "f" else int(y.max()) + 1
+    net = Sequential(Linear(HIDDEN), tanh, Linear(outputs))
+
+    def there(run: Any) -> None:
+        if run.history.last["loss"] <= goal:
+            run.stop()
+
+    start = process_time()
+    model = tinynn.fit(
+        net, train, y, optimizer="auto", epochs=STEPS, seed=seed, callbacks=[there], progress=False
+    )
+    took = process_time() - start
+    answer = model.predict if outputs == 1 else model.predict_proba
+    name = type(model.optimizer).__name__
+    return took, error(y, answer(train)), error(y_held, answer(held)), name
+
+
+def pytorch(goal: float, seed: int, train: Any, y: Any) -> tuple[float, float]:
+    """(seconds, error in training)"""
+    import torch
+
+    torch.manual_seed(seed)
+    torch.set_num_threads(1)
+    numbers = y.dtype.kind == "f"
+    X = torch.as_tensor(train, dtype=torch.float32)
+    target = torch.as_tensor(y, dtype=torch.float32 if numbers else torch.int64)
+    outputs = 1 if numbers else int(y.max()) + 1
+    net = torch.nn.Sequential(
+        torch.nn.Linear(X.shape[1], HIDDEN), torch.nn.Tanh(), torch.nn.Linear(HIDDEN, outputs)
+    )
+    loss = torch.nn.MSELoss() if numbers else torch.nn.CrossEntropyLoss()
+    target = target[:, None] if numbers else target
+    optimizer, value = torch.optim.Adam(net.parameters()), float("inf")
+    start = process_time()
+    for _ in range(100):
+        order, total = torch.randperm(len(X)), 0.0
+        for rows in order.split(32):
+            optimizer.zero_grad()
+            here = loss(net(X[rows]), target[rows])
+            here.backward()
+            optimizer.step()
+            total += float(here.detach()) * len(rows)
+        value = total / len(X)
+        if value <= goal:
+            break
+    return process_time() - start, value
+
+
+def round_of(table: Table, seed: int) -> dict[str, dict[str, Any]]:
+    """All of them on one split, for the goal that each of scikit-learn's solvers sets."""
+    train, held, y, y_held = split(table, seed)
+    found: dict[str, dict[str, Any]] = {}
+    for solver in ("adam", "lbfgs"):
+        took, goal, theirs = scikit(solver, seed, train, y, held, y_held)
+        time, reached, answer, name = ours(goal, seed, train, y, held, y_held)
+        found[solver] = {
+            "goal": goal, "theirs": took, "ours": time if reached <= goal * 1.01 else float("inf"),
+            "held": (theirs, answer), "optimizer": name, "rows": len(y),
+        }  # fmt: skip
+    goal = found["adam"]["goal"]
+    time, reached = pytorch(goal, seed, train, y)
+    found["adam"]["torch"] = time if reached <= goal * 1.01 else float("inf")
+    return found
+
+
+def small_network(seeds: int) -> None:
+    """The 1-16-1 network on 200 points without noise: error and time of each way."""
+    x = np.linspace(-3.0, 3.0, 200).reshape(-1, 1)
+    y, net = np.sin(2.0 * x), Sequential(Linear(16), tanh, Linear(1))
+    print("\n| 1-16-1, 200 points | mean squared error | s |\n|---|---|---|")
+    ways = {
+        "LevenbergMarquardt, 500 steps": ("levenberg_marquardt", 500, "auto"),
+        "NewtonCG, 500 steps": ("newton_cg", 500, "auto"),
+        "Adam, 20,000 steps of all rows": ("adam", 20_000, None),
+    }
+    for name, (optimizer, epochs, rows) in ways.items():
+        errors, times = [], []
+        for seed in range(seeds):
+            start = process_time()
+            model = tinynn.fit(
+                net, x, y, optimizer=optimizer, epochs=epochs, batch_size=rows, seed=seed,
+                progress=False,
+            )  # fmt: skip
+            times.append(process_time() - start)
+            errors.append(error(y, model.predict(x)))
+        show(name, errors, times)
+    errors, times = [], []
+    for seed in range(seeds):
+        model = MLPRegressor(
+            hidden_layer_sizes=(16,), activation="tanh", solver="lbfgs", max_iter=15_000,
+            alpha=0.0, tol=1e-9, random_state=seed,
+        )  # fmt: skip
+        start = process_time()
+        model.fit(x, y[:, 0])
+        times.append(process_time() - start)
+        errors.append(error(y, model.predict(x)))
+    show("scikit-learn, L-BFGS, tol=1e-9", errors, times)
+
+
+def show(name: str, errors: list[float], times: list[float]) -> None:
+    spread = f"{median(errors):.1e} ({min(errors):.1e}-{max(errors):.1e})"
+    print(f"| {name} | {spread} | {median(times):.2f} |")
+
+
+@click.command()
+@click.option("--seeds", default=3)
+@click.option("--only", default="", help="Tables by name, with commas.")
+def main(seeds: int, only: str) -> None:
+    """Print the two tables of benchmarks/README.md."""
+    warnings.simplefilter("ignore")
+    print(machine())
+    chosen = [t for t in TABLES if not only or t.name in only.split(",")]
+    print(
+        "\n| table | rows | Adam: goal | s | tinynn, s | ratio | PyTorch, s | held out | "
+        "L-BFGS: goal | s | tinynn, s | ratio | held out |\n" + "|---" * 13 + "|"
+    )
+    round_of(TABLES[0], 99)  # pays for imports
+    ahead = {"adam": 0, "lbfgs": 0}
+    for table in chosen:
+        rounds = [round_of(table, seed) for seed in range(seeds)]
+        cells = [table.name, str(rounds[0]["adam"]["rows"])]
+        for solver in ahead:
+            each = [r[solver] for r in rounds]
+            ratios = sorted(r["theirs"] / r["ours"] for r in each)
+            ahead[solver] += median(ratios) > 1.0
+            middle = {k: median(r[k] for r in each) for k in ("goal", "theirs", "ours")}
+            held = [median(r["held"][side] for r in each) for side in (0, 1)]
+            spread = f"{median(ratios):.1f} ({ratios[0]:.1f}-{ratios[-1]:.1f})"
+            cells += [f"{middle['goal']:.2g}", f"{middle['theirs']:.2f}", f"{middle['ours']:.2f}"]
+            cells += [spread]
+            cells += [f"{median(r['torch'] for r in each):.2f}"] if solver == "adam" else []
+            cells += [f"{held[0]:.2g}, {held[1]:.2g}"]
+        print(f"| {' | '.join(cells)} |", flush=True)
+    print(f"\nAhead of Adam on {ahead['adam']}, of L-BFGS on {ahead['lbfgs']} of {len(chosen)}.")
+    if not only:
+        small_network(seeds)
+
+
+if __name__ == "__main__":
+    main()
