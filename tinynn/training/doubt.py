@@ -148,6 +148,9 @@ class Doubt:
     ) -> Laplace:
         """The Laplace approximation around this model, by the rows that it was trained on.
 
+        It answers for what the network takes, with what the network gives: where the model has a
+        preparation, for `model.prepared(X)[0]`, in standardised units.
+
         Parameters
         ----------
         X, y
