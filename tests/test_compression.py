@@ -12,6 +12,7 @@ from tinynn.layers import Conv2d, Flatten, Linear, Sequential
 from tinynn.losses import SquaredError
 from tinynn.onnx import OnnxError
 from tinynn.optim import SGD, Adam, KeepZeros, learning_rates
+from tinynn.tabular import fit_table
 from tinynn.training import Model
 
 pytestmark = pytest.mark.reads_scalars  # the checks of data and loss read one boolean each, as fit
@@ -148,6 +149,21 @@ def test_convolutions_are_whole_numbers_too(tmp_path):
     expected = model.outputs(x)
     assert abs(found - expected).max() < 0.06 * abs(expected).max()
     assert operators(path).count("DequantizeLinear") == 4
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_tables_keep_their_columns_and_answers(given, tmp_path):
+    x, kind = RNG.normal(size=200), RNG.choice(["a", "b"], 200)
+    table = {"x": x, "kind": kind}
+    y = 100 + 5 * x + 3 * (kind == "a")
+    model = fit_table(table | {"y": y}, "y", hidden=(8,), epochs=20, report=lambda line: None)
+    path = tmp_path / "small.onnx"
+    model.to_onnx(path, table if given else None, quantize=True)
+    feed = {"x": x, "kind": kind.astype(object)}
+    (found,) = session(path).run(["prediction"], feed)  # once the columns were left out of the file
+    expected = model.predict(table)
+    assert 0 < abs(found - expected).max() < 0.06 * abs(expected - 100).max()
+    assert operators(path).count("QuantizeLinear") == (2 if given else 0)
 
 
 # Distillation.
