@@ -1,5 +1,7 @@
 """Doubt: intervals and sets with their coverage, Laplace, ensembles, temperature, calibration."""
 
+import copy
+
 import numpy as np
 import pytest
 from scipy import optimize, stats
@@ -193,6 +195,23 @@ def test_each_loss_has_its_score(tmp_path):
     for level in (0.0, 1.0, 90, True):
         with pytest.raises(ValueError, match="expected a level between 0 and 1"):
             scaled.predict(x, interval=level)
+
+
+def test_scores_are_of_the_parameters_that_made_them(tmp_path):
+    x = np.random.default_rng(0).normal(size=(30, 2))
+    model = identity(2, SquaredError())
+    model.calibrate(x, x + 1.0)
+    expected = model.predict(x, interval=0.9).upper
+    model.save(tmp_path / "model")
+    read, moved = tinynn.load(tmp_path / "model"), copy.deepcopy(model).to("array_api_strict")
+    np.testing.assert_array_equal(read.predict(x, interval=0.9).upper, expected)
+    assert moved.predict(x.tolist(), interval=0.9).upper.shape == (30, 2)
+    for each in (model, read):
+        each.params = {name: 2 * array for name, array in each.params.items()}
+        with pytest.raises(ValueError, match="expected the parameters that the model was calibrat"):
+            each.predict(x, interval=0.9)
+        each.calibrate(x, x + 1.0)
+        assert each.predict(x, interval=0.9).upper.shape == (30, 2)
 
 
 def test_tables_have_intervals_in_their_own_unit():

@@ -98,6 +98,11 @@ class Model(Doubt):
     optimizer: Any = None
     calibration: Calibration | None = None
     _inference: Inference | None = field(default=None, init=False)
+    _scored: tuple[Any, ...] = field(default=(), init=False)
+
+    def __post_init__(self) -> None:
+        if self.calibration is not None:
+            self._remember()
 
     def __repr__(self) -> str:
         arrays = tree.leaves(self.params)
