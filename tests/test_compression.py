@@ -181,6 +181,10 @@ def test_the_loss_of_a_student_is_hintons():
     np.testing.assert_allclose(loss.values(logits, (labels, teacher)), expected, rtol=1e-12)
 
 
+def first_class(prediction, target):
+    return (target == 0).mean() + 0.0 * prediction.sum()
+
+
 def test_a_student_learns_what_the_teacher_answers(tmp_path):
     teacher = fit(net(32), X, LABELS, epochs=60, optimizer=Adam(0.01))
     held = (X[:20], LABELS[:20])
@@ -191,6 +195,13 @@ def test_a_student_learns_what_the_teacher_answers(tmp_path):
     answers = [model.predict_proba(X).argmax(axis=1) for model in (teacher, student)]
     assert (answers[0] == answers[1]).mean() > 0.9
     assert student.evaluate(X, LABELS)["loss"] < 0.5
+    given = {"validation": 0.2, "epochs": 2, "metrics": ["accuracy", first_class]}
+    short = compression.distill(teacher, net(4), X, LABELS, **given)
+    assert short.history["validation_accuracy"][-1] <= 1.0
+    measured = short.evaluate(X, LABELS)  # of labels, as in training
+    right = (short.outputs(X).argmax(axis=1) == LABELS).mean()
+    assert measured["accuracy"] == pytest.approx(right)
+    assert measured["first_class"] == pytest.approx((LABELS == 0).mean())
     student.to_onnx(tmp_path / "student.onnx")
     (logits, *_) = session(tmp_path / "student.onnx").run(["output"], {"input": X})
     np.testing.assert_allclose(logits, student.outputs(X), atol=1e-5)
