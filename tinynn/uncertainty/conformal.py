@@ -99,6 +99,16 @@ def check_level(where: str, level: Any) -> None:
         )
 
 
+def check_shapes(where: str, *arrays: Array) -> None:
+    """ValueError unless all are of one shape: (rows, 1) and (rows,) would make (rows, rows)."""
+    shapes = [tuple(array.shape) for array in arrays]
+    if len(set(shapes)) > 1:
+        raise ValueError(
+            f"{where}: expected arrays of one shape, got {', '.join(map(str, shapes))}. To fix it: "
+            "reshape the target, xp.reshape(target, prediction.shape)"
+        )
+
+
 def absolute_scores(prediction: Array, target: Array) -> Array:
     """The distance of each prediction from its target: intervals of one width for all rows.
 
@@ -114,6 +124,7 @@ def absolute_scores(prediction: Array, target: Array) -> Array:
     [0.5, 2.0]
     """
     xp = namespace(prediction, target)
+    check_shapes("absolute_scores", prediction, target)
     return xp.abs(xp.subtract(target, prediction))
 
 
@@ -135,6 +146,7 @@ def scaled_scores(prediction: Array, deviation: Array, target: Array) -> Array:
     >>> scaled_scores(np.asarray([1.0]), np.asarray([2.0]), np.asarray([5.0])).tolist()
     [2.0]
     """
+    check_shapes("scaled_scores", prediction, deviation, target)
     return absolute_scores(prediction, target) / deviation
 
 
@@ -158,6 +170,7 @@ def quantile_scores(lower: Array, upper: Array, target: Array) -> Array:
     [-0.5, 1.0]
     """
     xp = namespace(lower, upper, target)
+    check_shapes("quantile_scores", lower, upper, target)
     return xp.maximum(xp.subtract(lower, target), xp.subtract(target, upper))
 
 
