@@ -149,7 +149,7 @@ def _written_and_kept(write: Any, path: Path, kept: list[Any], args: Any) -> Non
 class _OneStep:
     """The pace of one step in a call."""
 
-    def __init__(self, steps: int | None) -> None:
+    def __init__(self, steps: int | None, alone: bool) -> None:
         self.steps = 1
 
     def __enter__(self) -> None:
