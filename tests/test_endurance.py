@@ -111,9 +111,7 @@ def test_how_many_to_keep(tmp_path: Path, keep: Any) -> None:
         train(tmp_path / "run", keep=keep)
 
 
-def test_a_folder_in_the_place_of_the_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_in_the_place_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fit.__globals__["engines"], "select", None)  # nothing is trained
     with pytest.raises(IsADirectoryError, match="^fit: checkpoint: expected the path of a file, "):
         train(tmp_path)

@@ -173,7 +173,7 @@ def _cumulative_sum(out: Emitter, node: Node) -> str:
 
 
 def _sorted(result: int) -> Row:
-    """The elements in order (result 0), or their places (1); of equal ones the first comes first."""
+    """The elements in order (result 0), or their places (1); the first of equal ones first."""
 
     def row(out: Emitter, node: Node) -> str:
         x, axis = out.value(node.args[0]), node.kwargs.get("axis", -1) % len(node.shape)
