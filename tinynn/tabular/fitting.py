@@ -275,6 +275,11 @@ def _score_parts(model: Model, preparation: TablePreparation, blocks: Blocks) ->
 
 def _check_networks(networks: Any, folds: Any, validation: float, callbacks: Any) -> None:
     """ValueError for many networks that nothing would tell apart, or that callbacks cannot see."""
+    if isinstance(networks, bool) or not hasattr(networks, "__index__") or networks < 1:
+        raise ValueError(
+            f"fit_table: networks: expected a whole number of 1 or more, got {networks!r}. To fix "
+            "it: leave it out for one"
+        )
     many = networks != 1 or folds is not None
     if many and folds is None and not validation:
         raise ValueError(
