@@ -139,6 +139,7 @@ CASES = {
     "gru": ("GRU", 0, 6),  # all with the reset gate before the product
     "lstm": ("LSTM", 5, 1),  # peepholes
     "rnn": ("RNN", 6, 0),
+    "scan": ("Scan", 3, 1),  # that of opset 8
     "mod": ("Mod", 15, 4),  # the sign of the dividend
 }
 
