@@ -11,7 +11,7 @@ from tinynn.functional import one_hot
 from tinynn.losses.base import Loss, match_rows
 from tinynn.metrics.base import Array, Collected, State, in_dtype, ratio
 from tinynn.metrics.classification import OfClasses
-from tinynn.trace import is_readable, namespace
+from tinynn.trace import Traced, is_readable, namespace
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class _Ranking(Collected, OfClasses):
             One for each sample.
         """
         number = super().__call__(prediction, target, sample_weight)
-        if is_readable(number):
+        if is_readable(number) and type(number) is not Traced:  # a trace takes NaN as it is
             xp = namespace(prediction)
             unordered = xp.any(xp.isnan(prediction))
             if backends.of(unordered).to_host(unordered):
