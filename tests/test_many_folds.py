@@ -181,6 +181,12 @@ def test_bad_arguments(arguments, message):
         fit_many(NET, X, Y, networks=2, **arguments)
 
 
+@pytest.mark.parametrize("name", ["early_stopping", "halving"])
+def test_what_stops_networks_is_of_its_kind(name):
+    with pytest.raises(TypeError, match=rf"fit_many: {name}: expected an? \w+, got 3. To fix it"):
+        fit_many(NET, X, Y, networks=2, folds=2, **{name: 3})
+
+
 def test_several_numbers_are_nothing_to_stop_by():
     stop = EarlyStopping("validation_confusion_matrix", mode="min")
     given = {"networks": 2, "folds": 2, "metrics": "confusion_matrix", "early_stopping": stop}
@@ -255,3 +261,6 @@ def test_tables_of_numbers_report_r2(validation):
     np.testing.assert_allclose(model.predict(table), table["y"], atol=0.3)
     with pytest.raises(ValueError, match="networks: expected rows to compare them on"):
         fit_table(table, "y", networks=3, validation=0.0)
+    for count in (0, -2, True, 1.5):  # the first two trained one network
+        with pytest.raises(ValueError, match="networks: expected a whole number of 1 or more"):
+            fit_table(table, "y", networks=count)
