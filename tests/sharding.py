@@ -8,8 +8,9 @@ Not part of the suite: JAX's CPU has several devices only if it is told so befor
 import os
 from typing import Any
 
-FOUR = "--xla_force_host_platform_device_count=4"
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FOUR}"
+os.environ["XLA_FLAGS"] = " ".join(
+    (os.environ.get("XLA_FLAGS", ""), "--xla_force_host_platform_device_count=4")
+)
 
 import jax
 import jax.numpy as jnp

@@ -197,6 +197,46 @@ def test_each_loss_has_its_score(tmp_path):
             scaled.predict(x, interval=level)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_rounding_loses_no_rows_whose_scores_are_equal(dtype):
+    draw = np.random.default_rng(0)
+    estimate = draw.normal(size=(1000, 1)).astype(dtype)
+    y = draw.integers(0, 10, (1000, 1)).astype(dtype)
+    for row in range(200):  # all rows are of one kind: the quantile is the score of each
+        one, target = estimate[row : row + 1], y[row : row + 1]
+        known = uncertainty.Calibration.of("absolute", np.abs(one - target))
+        found = known.interval(one, level=0.5)
+        assert found.lower <= target <= found.upper  # once 45 of 1000 were lost
+        assert found.upper - found.lower < 2.01 * np.abs(one - target) + 1e-4
+    p = draw.dirichlet([1.0, 1.0, 1.0], 100).astype(dtype)
+    ulps = (8 * np.asarray([1, -1]) * np.finfo(dtype).eps).astype(dtype)  # as elsewhere
+    for kind in ("least_ambiguous", "adaptive"):
+        score = getattr(uncertainty, f"{kind}_scores")
+        for row in range(100):
+            known = uncertainty.Calibration.of(kind, score(p[row : row + 1])[:, 1])
+            for step in ulps:
+                assert known.sets(p[row : row + 1] * (1 + step), 0.5)[0, 1]
+
+
+def test_shapes_and_labels_of_few_bits_are_not_taken_for_others():
+    one, flat = np.zeros((4, 1)), np.asarray([0.0, 0.0, 2.0, 2.0])
+    for call in (
+        lambda: uncertainty.interval_coverage(one, one, flat),  # once the mean of (4, 4)
+        lambda: uncertainty.absolute_scores(one, flat),
+        lambda: uncertainty.scaled_scores(one, one + 1, flat),
+        lambda: uncertainty.quantile_scores(one, one, flat),
+    ):
+        with pytest.raises(ValueError, match=r"expected arrays of one shape, got \(4, 1\)"):
+            call()
+    with pytest.raises(ValueError, match=r"labels: expected one for each of 4 rows, got the sha"):
+        uncertainty.brier_score(np.ones((4, 2)) / 2, np.zeros((4, 2), int))
+    p = np.full((2, 300), 1 / 300)
+    labels = np.asarray([0, 100], np.uint8)  # in which class 256 was class 0
+    expected = 299 / 300**2 + (1 - 1 / 300) ** 2
+    assert float(uncertainty.brier_score(p, labels)) == pytest.approx(expected)
+    assert float(uncertainty.set_coverage(np.arange(300) >= np.asarray([[256]] * 2), labels)) == 0.0
+
+
 def test_scores_are_of_the_parameters_that_made_them(tmp_path):
     x = np.random.default_rng(0).normal(size=(30, 2))
     model = identity(2, SquaredError())
