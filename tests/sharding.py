@@ -8,7 +8,9 @@ Not part of the suite: JAX's CPU has several devices only if it is told so befor
 import os
 from typing import Any
 
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
+os.environ["XLA_FLAGS"] = " ".join(
+    (os.environ.get("XLA_FLAGS", ""), "--xla_force_host_platform_device_count=4")
+)
 
 import jax
 import jax.numpy as jnp
@@ -94,4 +96,5 @@ def test_answers_are_given_for_either() -> None:
     for name, column in one.history.items():
         np.testing.assert_allclose(model.history[name], column, rtol=1e-5)
     found = np.asarray(model.predict(data(True)[0]))
-    np.testing.assert_array_equal(found, np.asarray(one.predict(data(False)[0])))
+    # The devices' shares have other shapes, in which XLA may round otherwise.
+    np.testing.assert_allclose(found, one.predict(data(False)[0]), rtol=1e-4, atol=1e-6)

@@ -18,6 +18,7 @@ from tinynn.layers import GRU, Dropout, Lambda, Linear, Sequential
 from tinynn.training import Model, checkpoints, fit, prepare
 from tinynn.training import engines as made
 from tinynn.training.engines.compiled import Compiled
+from tinynn.training.pace import Pace
 
 pytestmark = pytest.mark.reads_scalars  # the checks look at values
 
@@ -146,17 +147,14 @@ def _written_and_kept(write: Any, path: Path, kept: list[Any], args: Any) -> Non
     kept.append((args[1].epoch, args[1].step, path.read_bytes()))
 
 
-class _OneStep:
+class _OneStep(Pace):
     """The pace of one step in a call."""
 
-    def __init__(self, steps: int | None) -> None:
-        self.steps = 1
+    def __init__(self, steps: int | None, alone: bool = True) -> None:
+        super().__init__(1, alone)
 
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, *_: object) -> None:
-        pass
+    def adapt(self, took: float) -> None:
+        """It stays so."""
 
 
 @pytest.mark.only("numpy", "torch", "cupy")

@@ -43,7 +43,7 @@ class Checkpointer:
         self.path, self.every, self.keep = Path(path), every, keep
         self._written, self._place = monotonic(), (0, 0)
         self._sound = True  # the file at `path`, if there is one
-        files.check_target(self.path)
+        files.check_target(self.path, "fit: checkpoint")
 
     def go_on(self, path: str | os.PathLike[str], state: TrainingState) -> None:
         """Note that a run goes on from this state, of the file at `path` or one kept beside it."""
@@ -141,8 +141,8 @@ def restore(
 
     Raises
     ------
-    FileNotFoundError
-        There is no such file.
+    FileNotFoundError, IsADirectoryError
+        There is no such file, or it is a folder.
     ModelFileError
         The file is cut short, was edited, or is no checkpoint.
     ValueError
@@ -152,6 +152,10 @@ def restore(
         raise FileNotFoundError(
             f"fit: resume: expected a checkpoint, got {path}, which does not exist. To fix it: "
             "give its path, or resume=True to begin where there is none"
+        )
+    if Path(path).is_dir():
+        raise IsADirectoryError(
+            f"fit: resume: expected a checkpoint, got the folder {path}. To fix it: add a file name"
         )
     path, tensors, description = _newest_whole(path)
     try:

@@ -98,6 +98,11 @@ class Model(Doubt):
     optimizer: Any = None
     calibration: Calibration | None = None
     _inference: Inference | None = field(default=None, init=False)
+    _scored: tuple[Any, ...] = field(default=(), init=False)
+
+    def __post_init__(self) -> None:
+        if self.calibration is not None:
+            self._remember()
 
     def __repr__(self) -> str:
         arrays = tree.leaves(self.params)
@@ -379,7 +384,7 @@ class Model(Doubt):
         quantize
             True writes the weights of products as whole numbers of 8 bits, and where the rows X
             are given rounds what goes into products likewise, by the range of these rows: see
-            docs/compression.md. The file is then of what the network takes.
+            docs/compression.md.
 
         Raises
         ------
@@ -398,7 +403,7 @@ class Model(Doubt):
         with self.backend.scope():
             named = [*tree.paths(self.params), *tree.paths(self.state)]
             check_finite(self.backend, named, "to_onnx")
-        files.write(path, exported(self, X, dtype, preparation and not quantize, quantize))
+        files.write(path, exported(self, X, dtype, preparation, quantize))
 
     def adapter(self, where: str, X: Any) -> DataAdapter:
         """The way in for X: to the parameters' backend, or X's own if there are none."""

@@ -40,7 +40,7 @@ from tinynn.training.automatic import choose_optimizer
 from tinynn.training.batches import HOLD_OUT, Batches, batches_of
 from tinynn.training.evaluation import check_targets, matched
 from tinynn.training.memory import memory_suffices
-from tinynn.training.objective import is_by_row
+from tinynn.training.objective import FEW, is_by_row
 from tinynn.training.sharded import check_shared
 from tinynn.training.start import first_output, initial
 from tinynn.training.step import Carry, TrainingStep
@@ -145,6 +145,9 @@ def prepare(
     """
     if isinstance(optimizer, str) and optimizer == "auto":
         said = {**locals(), "optimizer": "adam"}
+        for name, given in (("X", X), ("validation", validation)):
+            if is_stream(given):  # of an iterator the first batch is read once
+                said[name] = Passes("fit: X" if name == "X" else "fit: validation X", given)
         chosen = choose_optimizer(prepare(**said), batch_size).optimizer
         return prepare(**{**said, "optimizer": chosen})
     _check_net(net)
@@ -195,7 +198,9 @@ def prepare(
         batches = batches_of(train, home, size, key, shuffled, draws, averages)
         step = TrainingStep(net, loss, optimizer, compute_dtype=computed)
         if "objective" in getattr(optimizer, "needs", ()):
-            step = replace(step, by_row=is_by_row(step, start, train.between(0, size), key))
+            step = replace(
+                step, by_row=is_by_row(step, start, train.between(0, min(size, FEW)), key)
+            )
         carry = Carry(*start, optimizer.init(start[0]))
     together = find_communicator(communicator)
     check_shared(step, batches, together)
@@ -296,7 +301,7 @@ def _check_validation(validation: Any) -> None:
     pair = isinstance(validation, tuple) and len(validation) in (2, 3)
     fraction = isinstance(validation, Real) and 0 < float(validation) < 1
     alone = is_dataset(validation) or is_stream(validation) or is_indexed(validation)
-    alone = alone or isinstance(validation, Blocks)
+    alone = alone or isinstance(validation, Blocks | Passes)
     if validation is not None and not (pair or fraction or alone):
         raise ValueError(
             "fit: validation: expected a fraction between 0 and 1, a tuple (X, y) or (X, y, "
