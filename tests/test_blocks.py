@@ -356,6 +356,15 @@ def test_a_bad_block_is_named(case: str) -> None:
     assert "To fix it:" in str(raised.value)
 
 
+def test_labels_that_are_held_out_are_looked_at() -> None:
+    labels = LABELS.copy()
+    labels[-1] = 7
+    for validation in (0.2, InMemory(X, labels)):
+        given = InMemory(X, labels if validation == 0.2 else LABELS)
+        with pytest.raises(ValueError, match="expected labels from 0 to 2"):
+            fit(PLAIN, given, loss=CE, epochs=1, validation=validation, shuffle=False)
+
+
 def test_the_epochs_before_a_bad_block_are_kept(tmp_path: Path) -> None:
     blocks = InMemory()
     blocks.fail_at = 20
@@ -373,6 +382,10 @@ def test_arguments_that_do_not_fit() -> None:
         fit(PLAIN, InMemory())
     with pytest.raises(DataError, match="fit: X: expected rows of data, got none"):
         fit(PLAIN, InMemory(sizes=[]), loss=CE)
+    with pytest.raises(DataError, match=r"block 0: x.*: expected a host array, got float"):
+        fit(PLAIN, InMemory(X.tolist(), LABELS), loss=CE)
+    with pytest.raises(ValueError, match="window: expected a number of rows of 1 or more"):
+        fit(PLAIN, InMemory(window=0), loss=CE)
     with pytest.raises(DataError, match=r"block 0: sample_weight: expected one number a row"):
         fit(PLAIN, InMemory(X, LABELS, WEIGHTS[:, None]), loss=CE)
     far = X.astype("float64")

@@ -136,9 +136,10 @@ CASES = {
     "reducemean": ("ReduceMean", 8, 0),
     "reducel2": ("ReduceL2", 9, 0),
     "where": ("Where", 2, 0),
-    "gru": ("GRU", 0, 6),  # all with the reset gate before the product
+    "gru": ("GRU", 6, 0),
     "lstm": ("LSTM", 5, 1),  # peepholes
     "rnn": ("RNN", 6, 0),
+    "scan": ("Scan", 3, 1),  # that of opset 8
     "mod": ("Mod", 15, 4),  # the sign of the dividend
 }
 
@@ -342,6 +343,28 @@ def test_recurrent_networks_of_pytorch(variant, kind, both, tmp_path):
     layer = getattr(layers, kind)(5, return_sequences=True)
     wanted = layers.Bidirectional(layer) if both else layer
     assert [each for each in model.net.layers if isinstance(each, type(wanted))] == [wanted] * 2
+
+
+@pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
+@pytest.mark.parametrize("after", [0, 1])
+def test_a_gru_with_its_reset_gate_before_or_after_the_product(direction, after, tmp_path):
+    ways = 2 if direction == "bidirectional" else 1
+    nodes = [
+        node("Transpose", "x", "steps", perm=[1, 0, 2]),
+        node("GRU", "steps w r b", "ys", hidden_size=5, direction=direction,
+             linear_before_reset=after),
+        node("Transpose", "ys", "turned", perm=[2, 0, 1, 3]),
+        node("Reshape", "turned shape", "y"),
+    ]  # fmt: skip
+    arrays = {"w": drawn(ways, 15, 3), "r": drawn(ways, 15, 5), "b": drawn(ways, 30)}
+    arrays["shape"] = np.asarray([0, 6, -1])
+    model = read_as_it_runs(
+        write(tmp_path / "made.onnx", nodes, arrays, ["batch", 6, 3]), drawn(4, 6, 3)
+    )
+    model.to_onnx(tmp_path / "ours.onnx", drawn(4, 6, 3))
+    x = drawn(7, 6, 3)
+    (found,) = session(tmp_path / "ours.onnx").run(["output"], {"input": x})
+    np.testing.assert_allclose(found, model.predict(x), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+import backends
 import tinynn
-from tests.onnx_files import assert_same, exported, made
-from tinynn import functional, layers
+from tests.checks import assert_close
+from tests.onnx_files import assert_same, exported, made, session
+from tinynn import functional, layers, tree
 from tinynn.layers import GRU, LSTM, RNN, BatchNorm, Bidirectional, Flatten, Linear, Sequential
+from tinynn.onnx import OnnxError
 from tinynn.trace import namespace
 from tinynn.training import Model
 
@@ -38,6 +41,16 @@ def test_recurrent_layers(name, padded, tmp_path):
     layers_of_it = 1 + (name in ("both ways", "two layers"))
     # As operators of their own, except with lengths and where the network is but the layer.
     assert len(scans) == (layers_of_it if padded or name in ("rnn", "gru", "lstm") else 0)
+    assert_comes_back(model, given, tmp_path / "model.onnx")
+
+
+def assert_comes_back(model: Model, x: Any, path: Any) -> Any:
+    """The file is read as a network that predicts the same, for batches of any size."""
+    read = tinynn.from_onnx(path, output="output")
+    for rows in (1, 4):
+        batch = tree.map(lambda a, n=rows: a[:n], x)
+        np.testing.assert_allclose(read.predict(batch), model.predict(batch), atol=1e-5, rtol=1e-5)
+    return read
 
 
 @pytest.mark.parametrize("kind", [RNN, GRU, LSTM])
@@ -66,6 +79,125 @@ def test_loops_and_branches_of_a_users_own(tmp_path):
 
     x, model = DRAW.normal(size=(4, 5)).astype(np.float32), Model(net, {})
     assert_same(exported(model, tmp_path, x), model, x)
+
+
+def of_scans(x: Any) -> Any:
+    """Scans of several kinds: one inside of another, from the end, and of no arrays."""
+    xp = namespace(x)
+    weight = xp.asarray(WEIGHT, dtype=x.dtype)
+
+    def inner(carry: Any, row: Any) -> Any:
+        return carry * 0.5 + row @ weight, carry - 1.0
+
+    def outer(carry: Any, rows: Any) -> Any:
+        last, parts = tinynn.scan(inner, carry + x[:, 0, 0, :], rows, reverse=True)
+        return last, xp.max(parts, axis=0)
+
+    last, parts = tinynn.scan(outer, xp.zeros_like(x[:, 0, 0, :]), xp.permute_dims(x, (1, 2, 0, 3)))
+    halved, _ = tinynn.scan(lambda c, _: (c * 0.5, None), last, None, 3)
+    return xp.concat([xp.moveaxis(parts, 0, 1), halved[:, None, :]], axis=1)
+
+
+WEIGHT = DRAW.normal(size=(2, 2))
+
+
+def test_loops_come_back_and_train_on(tmp_path):
+    x = DRAW.normal(size=(4, 3, 5, 2)).astype(np.float32)
+    net = Sequential(Linear(2), of_scans, Flatten(), Linear(3))
+    model = made(net, x)
+    model.to_onnx(tmp_path / "model.onnx", x)
+    read = assert_comes_back(model, x, tmp_path / "model.onnx")
+    labels = np.asarray([0, 1, 2, 0])
+    more = tinynn.fit(read.net, x, labels, params=read.params, state=read.state, epochs=3, seed=0)
+    changed = tree.map(lambda a, b: bool((a != b).any()), dict(more.params), dict(read.params))
+    assert all(tree.leaves(changed))
+    more.save(tmp_path / "model.safetensors")
+    assert (tinynn.load(tmp_path / "model.safetensors").predict(x) == more.predict(x)).all()
+    more.to_onnx(tmp_path / "again.onnx", x)
+    assert_comes_back(more, x, tmp_path / "again.onnx")
+
+
+def test_scans_on_every_library(backend: backends.Backend, tmp_path):
+    x = (DRAW.normal(size=(4, 3, 2)), np.asarray([3, 1, 2, 3]))
+    model = made(Sequential(GRU(2, return_sequences=True)), x)
+    model.to_onnx(tmp_path / "model.onnx", x)
+    read = tinynn.from_onnx(tmp_path / "model.onnx", backend)
+    given = backend.asarray(x[0], "float32"), backend.asarray(x[1], "int32")
+    assert_close(read.predict(given), model.predict(x), backend, rtol=1e-5, atol=1e-5)
+
+
+def scan_file(path: Any, body: list[Any], opset: int = 21, **attributes: Any) -> Any:
+    """A file of one Scan from x, (batch, 5, 3), which goes through axis 1, to y and total."""
+    make, kind = onnx.helper, onnx.TensorProto.FLOAT
+    known = {"w": WEIGHT[0, 0].reshape(1, 1), "none": np.zeros((1, 3)), "v": np.ones((3, 3))}
+    inner = make.make_graph(
+        body, "body",
+        [make.make_tensor_value_info(n, kind, None) for n in ("c", "row")],
+        [make.make_tensor_value_info(n, kind, None) for n in ("c2", "out")],
+    )  # fmt: skip
+    inputs, axes = ["start", "x"], {"scan_input_axes": [1]}
+    if opset < 9:
+        inputs, axes = ["", *inputs], {}
+    scan = make.make_node(
+        "Scan", inputs, ["total", "y"], name="loop", body=inner, num_scan_inputs=1,
+        **axes, **attributes,
+    )  # fmt: skip
+    start = make.make_node("Mul", ["first", "none"], ["start"])
+    first = make.make_node("Gather", ["x", "place"], ["first"], axis=1)
+    graph = make.make_graph(
+        [first, start, scan], "made",
+        [make.make_tensor_value_info("x", kind, ["batch", 5, 3])],
+        [make.make_tensor_value_info(n, kind, axes) for n, axes in (("y", "abc"), ("total", "de"))],
+        [
+            *(onnx.numpy_helper.from_array(a.astype(np.float32), n) for n, a in known.items()),
+            onnx.numpy_helper.from_array(np.asarray(1), "place"),
+        ],
+    )  # fmt: skip
+    versions = [make.make_opsetid("", opset)]
+    file = make.make_model(graph, ir_version=10, opset_imports=versions)
+    path.write_bytes(file.SerializeToString())
+    return path
+
+
+def inside(operator: str, inputs: str, output: str, **attributes: Any) -> Any:
+    return onnx.helper.make_node(operator, inputs.split(), [output], name=output, **attributes)
+
+
+STEP = [
+    inside("Mul", "c w", "half"), inside("Add", "half row", "c2"), inside("Sub", "row c", "out"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("output", ["y", "total"])
+@pytest.mark.parametrize("ways", [(0, 0), (1, 0), (0, 1), (1, 1)])
+def test_axes_and_directions_of_a_scan(ways, output, tmp_path):
+    path = scan_file(
+        tmp_path / "made.onnx", STEP, scan_output_axes=[1 + ways[0]],
+        scan_input_directions=ways[:1], scan_output_directions=ways[1:],
+    )  # fmt: skip
+    read, runs = tinynn.from_onnx(path, output=output), session(path)
+    for rows in (1, 4):
+        x = DRAW.normal(size=(rows, 5, 3)).astype(np.float32)
+        (found,) = runs.run([output], {"x": x})
+        np.testing.assert_allclose(read.predict(x), found, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("body", "opset", "words"),
+    [
+        (STEP, 8, r"Scan \(loop\): expected that of opset 9 or newer"),
+        ([*STEP[:2], inside("Bernoulli", "c", "out")], 21,
+         r"Scan \(loop\): in its body: operator Bernoulli \(out\): expected one of"),
+        ([*STEP[:2], inside("Mod", "row w", "out", fmod=1)], 21, r"Mod \(out\): .*fmod=0"),
+        ([*STEP[:2], inside("Dropout", "row", "out", seed=1)], 21, "no layers with parameters"),
+        ([*STEP[:2], inside("Conv", "row v", "out")], 21, "fit each other"),
+    ],
+)  # fmt: skip
+def test_scans_that_are_not_read(body, opset, words, tmp_path):
+    path = scan_file(tmp_path / "made.onnx", body, opset)
+    with pytest.raises(OnnxError, match=words) as caught:
+        tinynn.from_onnx(path, output="y")
+    assert "To fix it" in str(caught.value)
 
 
 def operators(net: Any, x: Any, folder: Any) -> list[str]:

@@ -88,6 +88,30 @@ def test_outputs_and_gradients_are_those_of_pytorch(kind: Any, bias: bool) -> No
         np.testing.assert_allclose(gradient[name].T, parameter.grad.numpy(), rtol=1e-9, atol=1e-11)
 
 
+@pytest.mark.reads_scalars
+def test_a_reset_gate_before_the_product(backend: backends.Backend) -> None:
+    layer = GRU(5, return_sequences=True, reset_after=False)
+    params = drawn(layer)
+    assert {name: a.shape for name, a in params.items()} == {
+        "weight": (3, 15), "recurrent_weight": (5, 15), "bias": (15,),
+    }  # fmt: skip
+    h, expected = np.zeros((4, 5)), []
+    products, weight = X @ params["weight"] + params["bias"], params["recurrent_weight"]
+    for step in range(6):
+        (a_r, a_z, a_n) = np.split(products[:, step], 3, axis=1)
+        (u_r, u_z, u_n) = np.split(weight, 3, axis=1)
+        r, z = (1 / (1 + np.exp(-a - h @ u)) for a, u in ((a_r, u_r), (a_z, u_z)))
+        h = (1 - z) * np.tanh(a_n + (r * h) @ u_n) + z * h
+        expected.append(h)
+    given = tree.map(lambda a: backend.asarray(a, "float32"), params)
+    x, lengths = backend.asarray(X, "float32"), backend.asarray(LENGTHS, "int32")
+    assert_close(layer(given, x), np.stack(expected, axis=1), backend, rtol=1e-5, atol=1e-5)
+    padded = np.asarray(backend.to_host(layer(given, (x, lengths))))
+    np.testing.assert_allclose(
+        padded[VALID], np.stack(expected, axis=1)[VALID], rtol=1e-5, atol=1e-5
+    )
+
+
 @pytest.mark.only("numpy")
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def test_lengths_are_those_of_packed_sequences(kind: Any) -> None:

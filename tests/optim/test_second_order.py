@@ -21,7 +21,7 @@ from tinynn.losses import (
     SoftmaxCrossEntropy,
     SquaredError,
 )
-from tinynn.optim import LBFGS, GaussNewton, LevenbergMarquardt, NaturalGradient, NewtonCG
+from tinynn.optim import LBFGS, Averaged, GaussNewton, LevenbergMarquardt, NaturalGradient, NewtonCG
 from tinynn.optim.flat import Flat
 from tinynn.optim.second_order.objective import Surface
 from tinynn.trace import namespace
@@ -133,6 +133,25 @@ def test_a_singular_metric_is_damped(backend: backends.Backend) -> None:
     model = tinynn.fit(Linear(1), x, Y, optimizer=NaturalGradient(damping=1e-30), epochs=3)
     exact = np.linalg.lstsq(np.c_[X, np.ones(24)], Y, rcond=None)
     assert model.history["loss"][-1] == pytest.approx(exact[1][0] / 24, rel=1e-6)
+
+
+@pytest.mark.only("numpy")
+def test_an_average_takes_all_samples_too(backend: backends.Backend) -> None:
+    x, y = np.tile(X, (2, 1)), np.tile(Y, (2, 1))
+    assert prepare(NET, x, y, optimizer=Averaged(LevenbergMarquardt())).batches.steps == 1
+
+
+@pytest.mark.only("numpy")
+def test_tolerances_hold_below_zero(backend: backends.Backend) -> None:
+    """The log-likelihood of large counts is below 0, where a share of it is no fall."""
+    y = np.arange(24.0) + 50
+    epochs = {}
+    for tolerance in (None, 1e-3):
+        optimizer = LevenbergMarquardt(value_tolerance=tolerance)
+        model = tinynn.fit(Linear(1), X, y, loss="poisson", optimizer=optimizer, epochs=40)
+        assert model.history["loss"][-1] == pytest.approx(-192.211, abs=0.2)
+        epochs[tolerance] = len(model.history["loss"])
+    assert epochs[1e-3] < epochs[None] - 2
 
 
 @pytest.mark.only("numpy")
@@ -274,10 +293,13 @@ class TestBadInput:
             GaussNewton(damping=0.0)
 
     def test_in_a_chain(self, backend: backends.Backend) -> None:
-        from tinynn.optim import L2, Chain
+        from tinynn.optim import L2, Chain, KeepZeros
 
         with pytest.raises(TypeError, match="Chain: expected an optimizer that takes gradients"):
             Chain(L2(1e-3), LevenbergMarquardt())
+        for search in (LevenbergMarquardt(), LBFGS()):  # which would try what is then undone
+            with pytest.raises(TypeError, match="KeepZeros: expected an optimizer that takes grad"):
+                KeepZeros(search)
 
 
 @pytest.mark.only("numpy")

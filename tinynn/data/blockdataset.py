@@ -57,6 +57,13 @@ class BlockDataset:
         self.size = sum(self.sizes)
         if self.size < 1:
             raise DataError(f"{at}: expected rows of data, got none. To fix it: give some")
+        if blocks.window is not None and not (
+            hasattr(blocks.window, "__index__") and blocks.window > 0
+        ):
+            raise ValueError(
+                f"{at}: window: expected a number of rows of 1 or more, or None, got "
+                f"{blocks.window!r}. To fix it: leave it out"
+            )
         self.check: Any = lambda samples: None
         self._seen: set[int] = set()  # blocks whose numbers were looked at
         self._passed = False  # once through, with all targets looked at
@@ -116,10 +123,12 @@ class BlockDataset:
         return train, held
 
     def kept(self) -> Any:
-        """The same samples, in memory if they are few."""
+        """The same samples, in memory if they are few, and then checked at once."""
         if self.size * self.row > _IN_MEMORY:
             return self
-        return ArrayDataset(self.between(0, self.size), self.backend)
+        samples = self.between(0, self.size)
+        self.check(samples)
+        return ArrayDataset(samples, self.backend)
 
     def identity(self) -> Any:
         """A value for JSON that other data, or the same in another order, would not have."""
@@ -256,8 +265,12 @@ class BlockDataset:
             self._seen.add(block)
 
     def _check_alike(self, at: str, samples: Samples, rows: int) -> None:
-        found = _kinds(samples)
         for path, array in tree.paths(samples):
+            if not hasattr(getattr(array, "dtype", None), "kind"):
+                raise DataError(
+                    f"{at}: {path}: expected a host array, got {type(array).__name__}. To fix it: "
+                    "let read_block return host arrays"
+                )
             if array.dtype.kind not in "biuf" or not array.ndim or len(array) != rows:
                 raise DataError(
                     f"{at}: {path}: expected {rows} rows of numbers, got {array.dtype} of shape "
@@ -268,6 +281,7 @@ class BlockDataset:
                 f"{at}: sample_weight: expected one number a row, got shape "
                 f"{tuple(samples.sample_weight.shape)}. To fix it: give an array of one axis"
             )
+        found = _kinds(samples)
         like = self._like or found
         for path in {**like, **found}:
             if like.get(path) != found.get(path):

@@ -5,14 +5,14 @@ The only room that imports the package onnx, and only when a file is written or 
 
 from . import operators
 from .emitter import OnnxError
-from .network import Call, ChannelsFirst, GraphNetwork
+from .network import Call, ChannelsFirst, GraphNetwork, Scan
 from .reading import read
 from .writing import pack
 
-__all__ = ["Call", "ChannelsFirst", "GraphNetwork", "OnnxError", "pack", "read"]
+__all__ = ["Call", "ChannelsFirst", "GraphNetwork", "OnnxError", "Scan", "pack", "read"]
 
 #: What networks that were read consist of besides `tinynn.layers`, by name.
 KNOWN = {
     **operators.KNOWN,
-    **{kind.__name__: kind for kind in (Call, ChannelsFirst, GraphNetwork)},
+    **{kind.__name__: kind for kind in (Call, ChannelsFirst, GraphNetwork, Scan)},
 }

@@ -1,13 +1,13 @@
 """Builder: the network that is read, call after call."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from operator import add, mul
 from typing import Any, NamedTuple
 
 from tinynn import tree
-from tinynn.layers import Linear, Sequential
+from tinynn.layers import Layer, Linear, Sequential
 from tinynn.onnx import operators
 from tinynn.onnx.emitter import OnnxError
 from tinynn.onnx.network import Call, GraphNetwork
@@ -94,6 +94,15 @@ class Builder:
         return self.calls.get(value) if self.source.uses.get(name) == 1 else None
 
     # --- calls
+
+    def read(self, rows: Mapping[str, Callable[["Builder", Step], None]]) -> None:
+        """Call after call, by the row of each operator."""
+        for step in self.source.steps():
+            row = rows.get(step.operator)
+            if row is None:
+                raise step.fail(f"one of {', '.join(sorted(rows))}")
+            row(self, step)
+            step.check_read()
 
     def call(
         self,
@@ -242,9 +251,9 @@ class Builder:
 
     # --- the end
 
-    def _needed(self, output: Value) -> list[Call]:
-        """The calls that the output needs; the arrays of others are left out."""
-        wanted, kept = {output}, []
+    def _needed(self, *outputs: Value) -> list[Call]:
+        """The calls that the outputs need; the arrays of others are left out."""
+        wanted, kept = set(outputs), []
         for call in reversed(self.calls.values()):
             if call.name in wanted:
                 kept.append(call)
@@ -255,6 +264,24 @@ class Builder:
             for part in (self.params, self.state)
         )
         return kept[::-1]
+
+    def loop(self, outputs: Sequence[str]) -> tuple[list[str], list[str], list[Call], list[str]]:
+        """The graph inside a Scan: names of its inputs, of the file's arrays that follow them, the
+        calls, and the names of the results."""
+        values = [self.array(n) if n in self.source.constants else self.value(n) for n in outputs]
+        calls, given = self._needed(*values), [self._values[name] for name in self.source.inputs]
+        arrays = {
+            name: made
+            for name, made in self._arrays.items()
+            if made in self.params or made in self.state
+        }
+        plain = not any(isinstance(call.layer, Layer) for call in calls)
+        if not plain or {*self.params, *self.state} != set(arrays.values()):
+            raise OnnxError(
+                "expected functions alone, no layers with parameters. To fix it: export the "
+                "network without the loop, or name another output"
+            )
+        return [*given, *arrays.values()], list(arrays), calls, values
 
     def finish(self) -> tuple[Any, dict[str, Any], dict[str, Any]]:
         """The network, its parameters and its state."""

@@ -7,6 +7,7 @@ from tinynn.functional.errors import ShapeError
 from tinynn.initializers import zeros
 from tinynn.layers import Layer, Scope
 from tinynn.trace import namespace
+from tinynn.transforms.scan import scan
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,90 @@ class GraphNetwork(Layer):
             args = [values[a] if isinstance(a, str) else a for a in call.args]
             values[call.name] = scope(call.child or call.name, call.layer, *args)
         return values[self.output]
+
+
+@dataclass(frozen=True)
+class Scan:
+    """Functions that carry values through the entries of arrays, one entry after the other.
+
+    `tinynn.from_onnx` reads ONNX's operator of that name as such.
+
+    Parameters
+    ----------
+    inputs
+        Names inside: for what is the same in every step, for the values that are carried, and for
+        the entries of the arrays that are gone through.
+    calls
+        Those of one step, in order, of functions.
+    outputs
+        The names of their results: the values carried on, and the entries of the arrays that are
+        made.
+    carries
+        The number of values that are carried.
+    axes
+        Of the arrays that are gone through, and of those that are made, the axis of the entries.
+    reverse
+        The same for arrays whose entries go from the last to the first.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from operator import add
+    >>> call = Call("sum", add, ("total", "entry"))
+    >>> names, results = ("total", "entry"), ("sum", "sum")
+    >>> sums_of = Scan(names, (call,), results, carries=1, axes=((0,), (0,)),
+    ...                reverse=((False,), (False,)))
+    >>> total, sums = sums_of(np.zeros(()), np.asarray([1.0, 2.0, 3.0]))
+    >>> print(total, sums)
+    6.0 [1. 3. 6.]
+    """
+
+    inputs: tuple[str, ...]
+    calls: tuple[Call, ...]
+    outputs: tuple[str, ...]
+    _: KW_ONLY
+    carries: int
+    axes: tuple[tuple[int, ...], tuple[int, ...]]
+    reverse: tuple[tuple[bool, ...], tuple[bool, ...]]
+
+    def __call__(self, *values: Any) -> tuple[Any, ...]:
+        """The last values that were carried, and the arrays that were made.
+
+        Parameters
+        ----------
+        values
+            What is the same in every step, the first values to carry, and the arrays to go through.
+        """
+        entries = len(self.axes[0])
+        fixed = len(self.inputs) - self.carries - entries
+        arrays = [
+            _turned(namespace(x).moveaxis(x, axis, 0), back)
+            for x, axis, back in zip(
+                values[fixed + self.carries :], self.axes[0], self.reverse[0], strict=True
+            )
+        ]
+
+        def step(carried: list[Any], given: list[Any]) -> tuple[list[Any], list[Any]]:
+            """One step: the values carried on, and what is kept of it."""
+            known = [*values[:fixed], *carried, *given]
+            found = dict(zip(self.inputs, known, strict=True))
+            for call in self.calls:
+                args = [found[a] if isinstance(a, str) else a for a in call.args]
+                found[call.name] = call.layer(*args)
+            results = [found[name] for name in self.outputs]
+            return results[: self.carries], results[self.carries :]
+
+        last, made = scan(step, list(values[fixed : fixed + self.carries]), arrays)
+        kept = [
+            namespace(y).moveaxis(_turned(y, back), 0, axis)
+            for y, axis, back in zip(made, self.axes[1], self.reverse[1], strict=True)
+        ]
+        return (*last, *kept)
+
+
+def _turned(x: Any, back: bool) -> Any:
+    """The entries of the first axis, from the last to the first if `back` says so."""
+    return namespace(x).flip(x, axis=0) if back else x
 
 
 @dataclass(frozen=True)

@@ -297,6 +297,10 @@ def expand(x: Array, like: Any = None, *, shape: Ints) -> Array:
     """Repeated to a shape, whose -1 is the size of the batch that `like` has."""
     wanted = [like.shape[0] if n == -1 else n for n in shape]
     rank = max(len(wanted), x.ndim)
+    if like is not None:  # a constant alone would be of the batch of one recording
+        xp, axis = namespace(x, like), shape.index(-1) - len(shape)
+        rows = xp.ones_like(like[(slice(None), *(0,) * (like.ndim - 1))], dtype=xp.bool)
+        x = xp.where(xp.reshape(rows, (-1, *(1,) * (-axis - 1))), x, x)
     pairs = zip([1] * (rank - x.ndim) + list(x.shape), [1] * (rank - len(wanted)) + wanted,
                 strict=True)  # fmt: skip
     return namespace(x).broadcast_to(x, tuple(b if a == 1 else a for a, b in pairs))

@@ -10,7 +10,7 @@ from typing import Any
 
 from tinynn import functional
 from tinynn.layers import BatchNorm, Dropout, LayerNorm
-from tinynn.onnx import operators, recurrent_readers, shape_readers, spatial_readers
+from tinynn.onnx import operators, recurrent_readers, scan_reader, shape_readers, spatial_readers
 from tinynn.onnx.builder import Builder
 from tinynn.onnx.emitter import DTYPES
 from tinynn.onnx.network import ChannelsFirst
@@ -210,11 +210,11 @@ def _cast(build: Builder, step: Step) -> None:
 def _is_for_products(step: Step) -> bool:
     """True if all that takes the result is a linear layer."""
     (made,) = step.outputs
-    users = [node for node in step.source.nodes if made in node.input]
+    users = [node for node in step.source.nodes if made in step.source.read_by(node)]
     return made != step.source.output and all(
         node.op_type in ("Gemm", "MatMul")
         and made == node.input[0]
-        and node.input[1] in step.source.constants
+        and step.source.given(node.input[1]) is not None
         and not any(a.name == "transA" and a.i for a in node.attribute)
         for node in users
     )
@@ -390,4 +390,5 @@ READERS: dict[str, Row] = {
     **shape_readers.READERS,
     **spatial_readers.READERS,
     **recurrent_readers.READERS,
+    "Scan": lambda build, step: scan_reader.scan(READERS, build, step),
 }  # fmt: skip

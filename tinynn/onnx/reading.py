@@ -98,18 +98,8 @@ def _wanted(graph: Any, output: str | None) -> str:
 
 def _network(model: Any, output: str) -> tuple[Any, dict[str, Any], dict[str, Any]]:
     """The layers from the input to this output."""
-    source = Source(model, output)
-    build = Builder(source)
-    for step in source.steps():
-        row = READERS.get(step.operator)
-        if row is None:
-            raise OnnxError(
-                f"operator {step.operator} ({step.name}): expected one of "
-                f"{', '.join(sorted(READERS))}. To fix it: export the network without it, or name "
-                "another output"
-            )
-        row(build, step)
-        step.check_read()
+    build = Builder(Source(model, output))
+    build.read(READERS)
     net, params, state = build.finish()
     for path, array in tree.paths(params):
         if array.dtype.name not in ("float32", "float64"):

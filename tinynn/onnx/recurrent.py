@@ -28,7 +28,7 @@ def recurrent(graph: Graph, known: Mapping[int, str]) -> dict[int, tuple[tuple[A
     groups: dict[int, tuple[Any, list[Node]]] = {}
     for node in graph.nodes:
         for frame in node.origin.frames:
-            if isinstance(frame, tuple) and type(frame[1]) in OPERATORS:
+            if isinstance(frame, tuple) and _is_operator(frame[1]):
                 groups.setdefault(id(frame), (frame[1], []))[1].append(node)
     found = {}
     for layer, nodes in groups.values():
@@ -47,6 +47,11 @@ def recurrent(graph: Graph, known: Mapping[int, str]) -> dict[int, tuple[tuple[A
             args = (given[0], *named.values())
             found[id(results[0])] = args, partial(_write, layer, given[0], named, results[0].dtype)
     return found
+
+
+def _is_operator(layer: Any) -> bool:
+    """True for a layer that ONNX has an operator for; a GRU that cuts its weight is a Scan."""
+    return type(layer) in OPERATORS and getattr(layer, "reset_after", True)
 
 
 def _write(layer: Any, x: Node, named: Mapping[str, Constant], dtype: Any, out: Emitter) -> str:

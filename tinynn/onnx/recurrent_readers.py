@@ -1,6 +1,7 @@
 """The rows of RNN, GRU and LSTM, which become layers over (batch, time, features)."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -31,7 +32,14 @@ def _recurrent(kind: Any, build: Builder, step: Step) -> None:
         raise step.fail("no use of its cell state, nor of single outputs behind given lengths")
     weights, recurrent = step.known(1, "weights"), step.known(2, "weights")
     bias = step.known(3, "biases") if step.input(3) else None
-    parts = [_parameters(kind, weights, recurrent, bias, way) for way in range(ways)]
+    settings: dict[str, Any] = {}
+    if kind is GRU:
+        settings["reset_after"] = bool(step.attributes.get("linear_before_reset", 0))
+    layer: Any = kind(
+        recurrent.shape[2], bias=bias is not None,
+        reverse=step.text("direction", "forward") == "reverse", **settings,
+    )  # fmt: skip
+    parts = [_parameters(layer, weights, recurrent, bias, way) for way in range(ways)]
     params = parts[0] if ways == 1 else {"layer": parts[0], "opposite": parts[1]}
     first = build.value(step.input(0))
     if not step.attributes.get("layout", 0):
@@ -40,13 +48,10 @@ def _recurrent(kind: Any, build: Builder, step: Step) -> None:
     if len(used) > 1:
         raise step.fail("use of all its outputs, or of the last one, not of both")
     for place in used:
-        layer: Any = kind(
-            recurrent.shape[2], return_sequences=place == 0, bias=bias is not None,
-            reverse=step.text("direction", "forward") == "reverse",
-        )  # fmt: skip
+        used_layer: Any = replace(layer, return_sequences=place == 0)
         if ways == 2:
-            layer = Bidirectional(layer)
-        made = build.call(step, layer, params=params, values=values)
+            used_layer = Bidirectional(used_layer)
+        made = build.call(step, used_layer, params=params, values=values)
         build.bind(step.outputs[place], _as_onnx(build, step, made.name, place, ways))
 
 
@@ -55,8 +60,6 @@ def _check(kind: Any, ways: int, step: Step) -> None:
     given = [e.decode() for e in step.attributes.get("activations", [])]
     if given not in ([], USUAL[kind] * ways):
         raise step.fail(f"the activations {', '.join(USUAL[kind])}")
-    if kind is GRU and not step.attributes.get("linear_before_reset", 0):
-        raise step.fail("the reset gate after the product, linear_before_reset=1")
     width = step.known(2, "weights").shape[2]
     if step.attributes.get("hidden_size", width) != width:
         raise step.fail(f"hidden_size to be {width}, as its weights have it")
@@ -65,9 +68,9 @@ def _check(kind: Any, ways: int, step: Step) -> None:
             raise step.fail("first states of zeros")
 
 
-def _parameters(kind: Any, weights: Any, recurrent: Any, bias: Any, way: int) -> dict[str, Any]:
+def _parameters(layer: Any, weights: Any, recurrent: Any, bias: Any, way: int) -> dict[str, Any]:
     """The parameters of one direction, its gates in the order of ours."""
-    order = OPERATORS[kind][1]
+    order = OPERATORS[type(layer)][1]
     gates, size = len(order), recurrent.shape[2]
     back = [order.index(gate) for gate in range(gates)]
 
@@ -79,7 +82,7 @@ def _parameters(kind: Any, weights: Any, recurrent: Any, bias: Any, way: int) ->
     if bias is not None:
         own, other = (ours(part) for part in bias[way].reshape(2, gates * size))
         after = {"bias": own, "recurrent_bias": other}
-        found |= after if kind.recurrent_bias else {"bias": own + other}
+        found |= after if layer.recurrent_bias else {"bias": own + other}
     return found
 
 

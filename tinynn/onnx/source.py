@@ -1,9 +1,12 @@
 """An ONNX file as steps: its operators, the arrays that are known, and the shapes of the others."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from copy import copy
+from operator import eq, ge, gt, le, lt, ne
 from typing import Any
 
-from tinynn.onnx.emitter import OnnxError, library
+from tinynn.onnx import bodies
+from tinynn.onnx.emitter import DTYPES, OnnxError, library
 
 #: The size of the batch in shapes, where the file leaves it open: no other length is a multiple.
 OPEN = 1_000_003
@@ -12,11 +15,15 @@ OTHER, SMALL = 2_000_029, (1, 2)
 #: What takes a shape as its second input, which the result's own shape says as well.
 SHAPED = ("Reshape", "Expand")
 #: The places of first states among the inputs of RNN, GRU and LSTM.
-STATES = (5, 6)
+RECURRENT, STATES = ("RNN", "GRU", "LSTM"), (5, 6)
 #: What makes arrays of lengths that are its inputs.
 SIZED = ("ConstantOfShape", "Expand", "Tile", "Range", "Resize", "Pad", "OneHot")
 #: What makes zeros of zeros.
 PASSING = ("Slice", "Split", "Squeeze", "Unsqueeze", "Transpose", "Reshape", "Expand", "Identity")
+#: Relations of two arrays, by the sign of their difference; Cast, to booleans, of one to zero.
+COMPARISONS = {
+    "Equal": eq, "Greater": gt, "GreaterOrEqual": ge, "Less": lt, "LessOrEqual": le, "Cast": ne,
+}  # fmt: skip
 #: Attributes that say nothing, or what the shapes of other inputs say too.
 HARMLESS = {
     "kernel_shape", "consumed_inputs", "is_test", "storage_order", "stash_type", "broadcast",
@@ -57,7 +64,7 @@ class Step:
         self.name = node.name or next(filter(None, node.output), "")
         self.outputs, self._inputs = tuple(node.output), tuple(node.input)
         self.attributes = Attributes({a.name: value(a) for a in node.attribute})
-        self.source, self._domain = source, node.domain
+        self.source, self._domain, self.node = source, node.domain, node
         self._seen: set[int] = set()
 
     @property
@@ -73,7 +80,7 @@ class Step:
 
     def given(self, place: int) -> Any:
         """The array that is known of an input; None if it follows from the network's."""
-        return self.source.constants.get(self.input(place))
+        return self.source.given(self.input(place))
 
     def check_read(self) -> None:
         """OnnxError if no row looked at an input, or at an attribute that is not the default."""
@@ -157,6 +164,7 @@ class Source:
     trained : the names of those that the file keeps as parameters, or that follow from such
     inputs : the names of the network's inputs
     uses : how many operators take a value, by its name
+    outside : of the graph inside a Scan, the names that it takes from the one around
     """
 
     def __init__(self, model: Any, output: str) -> None:
@@ -164,7 +172,9 @@ class Source:
         graph = model.graph
         self.opset = max(e.version for e in model.opset_import if e.domain in ("", "ai.onnx"))
         self.output = output
-        self.constants = {e.name: onnx.numpy_helper.to_array(e) for e in graph.initializer}
+        bodies.check_names(graph, self.opset)
+        arrays = bodies.initializers(graph)
+        self.constants = {e.name: onnx.numpy_helper.to_array(e) for e in arrays}
         self.trained = set(self.constants)
         self.inputs = [each.name for each in graph.input if each.name not in self.constants]
         for each in graph.input:
@@ -177,14 +187,48 @@ class Source:
         self._kinds: dict[str, int] = {}
         self._zeros: set[str] = set()  # as long as the batch
         self._shapes = self._inferred(model)
-        self._fold(graph.node)
-        self._made = {name: node for node in graph.node for name in node.output if name}
-        self._needed = self._walked()
-        self.nodes = [n for n in graph.node if id(n) in self._needed]
-        self.uses: dict[str, int] = {output: 1}
+        self._fold(bodies.inside_first(graph.node))
+        self.inside, self.outside = False, list[str]()
+        self._parts: dict[str, Source] = {}
+        self._walk(graph.node, [output])
+        if self.outside:
+            raise OnnxError(
+                f"expected {self.outside[0]!r} to follow from the network's input; nothing makes it"
+            )
+
+    def part(self, scan: Any) -> "Source":
+        """The graph inside a Scan, all of whose outputs are needed."""
+        key = " ".join(scan.output)
+        if key not in self._parts:
+            body, made = bodies.body_of(scan), copy(self)
+            made.inside, made.outside, made._parts, made.inputs = True, [], {}, body.inputs
+            made._walk(body.graph.node, body.outputs)
+            made.inputs = list(dict.fromkeys([*self.inputs[:1], *made.outside, *body.inputs]))
+            self._parts[key] = made
+        return self._parts[key]
+
+    def _walk(self, nodes: Iterable[Any], outputs: list[str]) -> None:
+        """Find the operators that the outputs need, and how often each value is taken."""
+        self._made = {name: node for node in nodes for name in node.output if name}
+        needed = self._walked(outputs)
+        self.nodes = [node for node in nodes if id(node) in needed]
+        self.uses: dict[str, int] = dict.fromkeys(outputs, 1)
         for node in self.nodes:
-            for name in node.input:
+            for name in self.read_by(node):
                 self.uses[name] = self.uses.get(name, 0) + 1
+
+    def read_by(self, node: Any) -> list[str]:
+        """The names of what an operator takes, in the graph inside of it too."""
+        return [*node.input, *(self.part(node).outside if node.op_type == "Scan" else ())]
+
+    def given(self, name: str) -> Any:
+        """The array that is known of a value; None if it follows from the network's input.
+
+        Inside a Scan an array of floating-point numbers counts as an input: it may be trained.
+        """
+        array = self.constants.get(name)
+        hidden = self.inside and array is not None and array.ndim and array.dtype.kind == "f"
+        return None if hidden else array
 
     def steps(self) -> Iterator[Step]:
         """The operators that the output needs, in order."""
@@ -231,9 +275,9 @@ class Source:
 
     def _inferred_for(self, model: Any, size: int) -> dict[str, tuple[int | None, ...]]:
         onnx = library()
-        copy = onnx.ModelProto()
-        copy.CopyFrom(model)
-        for each in copy.graph.input:
+        copied = onnx.ModelProto()
+        copied.CopyFrom(model)
+        for each in copied.graph.input:
             axes = each.type.tensor_type.shape.dim
             if each.name in self.inputs and len(axes):
                 if axes[0].HasField("dim_value"):
@@ -241,20 +285,21 @@ class Source:
                 else:
                     axes[0].dim_value = size
         for kind in ("value_info", "output"):  # of the exporter's batch
-            copy.graph.ClearField(kind)
-        for node in copy.graph.node:
+            copied.graph.ClearField(kind)
+        bodies.flatten(copied.graph, self.opset)
+        for node in copied.graph.node:
             if node.op_type in ("Scaler", "ZipMap"):  # ONNX finds no shape for it: the input's
                 node.op_type, node.domain = "Identity", ""
                 node.ClearField("attribute")
         try:
-            copy = onnx.shape_inference.infer_shapes(copy, data_prop=True, strict_mode=True)
+            copied = onnx.shape_inference.infer_shapes(copied, data_prop=True, strict_mode=True)
         except Exception as error:
             raise OnnxError(
                 f"expected shapes that fit each other, got others: {error}. To fix it: export it "
                 "again"
             ) from error
         found = {}
-        for each in (*copy.graph.input, *copy.graph.value_info):
+        for each in (*copied.graph.input, *copied.graph.value_info):
             self._kinds[each.name] = each.type.tensor_type.elem_type
             if each.type.tensor_type.HasField("shape"):
                 found[each.name] = tuple(
@@ -285,6 +330,8 @@ class Source:
             elif all(name in found for name in given) and _repeatable(node):
                 values = _evaluated(node, [found.get(n) for n in node.input], self.opset)
                 if any(name in others for name in given):
+                    if _compares(node) and not self._is_settled(node, found, others):
+                        continue  # true of some sizes alone, none of which may be tried here
                     small = [self._for_size(node, found, others, i) for i in range(len(SMALL))]
             else:
                 continue
@@ -308,9 +355,29 @@ class Source:
         given = [others[n][place] if n in others else found.get(n) for n in node.input]
         return _evaluated(node, given, self.opset)
 
-    def _walked(self) -> set[int]:
-        """The ids of the operators that the output needs."""
-        wanted, seen = [self.output], set[int]()
+    def _is_settled(self, node: Any, found: Any, others: Any) -> bool:
+        """True for a comparison that every size of the batch answers alike."""
+        holds, differences = COMPARISONS[node.op_type], []
+        for place in (*range(len(SMALL)), None):
+            a, *b = [found[n] if place is None or n not in others else others[n][place]
+                     for n in node.input]  # fmt: skip
+            a = a.astype("float64") - (b[0] if b else 0)
+            differences.append(a.reshape(-1).tolist())
+        for one, two, many in zip(*differences, strict=True):
+            slope = two - one
+            start = one - slope
+            if many != start + slope * OPEN:  # it does not grow with the batch alone
+                return False
+            if holds is not ne and holds is not eq:
+                if slope and holds(one, 0) != holds(slope, 0):
+                    return False
+            elif slope and -start / slope >= 1 and start % slope == 0:
+                return False
+        return True
+
+    def _walked(self, outputs: list[str]) -> set[int]:
+        """The ids of the operators that these need; what no operator makes is from outside."""
+        wanted, seen = list(outputs), set[int]()
         while wanted:
             name = wanted.pop()
             node = self._made.get(name)
@@ -318,16 +385,26 @@ class Source:
             if known or (node and id(node) in seen):
                 continue
             if node is None:
-                raise OnnxError(
-                    f"expected {name!r} to follow from the network's input; nothing makes it"
-                )
+                if name not in self.outside:
+                    self.outside.append(name)
+                continue
             seen.add(id(node))
             shaped = node.op_type in SHAPED and None not in (
                 self._shapes.get(node.output[0]) or (None,)
             )
-            given = enumerate(node.input[: 1 if shaped else None])
-            wanted += [n for i, n in given if n and not (i in STATES and n in self._zeros)]
+            given = enumerate(node.input[:1] if shaped else self.read_by(node))
+            wanted += [n for i, n in given if n and not self._is_first_state(node, i, n)]
         return seen
+
+    def _is_first_state(self, node: Any, place: int, name: str) -> bool:
+        """True for zeros that a recurrent operator starts with."""
+        return node.op_type in RECURRENT and place in STATES and name in self._zeros
+
+
+def _compares(node: Any) -> bool:
+    """True for an operator that gives booleans that numbers decide."""
+    to_bool = any(a.name == "to" and a.i == DTYPES["bool"] for a in node.attribute)
+    return node.op_type in COMPARISONS and (node.op_type != "Cast" or to_bool)
 
 
 def _same(a: Any, b: Any) -> bool:

@@ -158,7 +158,8 @@ def prepare(
     source = source_of("fit: X", X) if y is None else X
     if isinstance(source, Passes):
         _check_beside_batches(batch_size, shuffle, validation)
-    if batch_size == "auto" and getattr(optimizer, "whole_batch", False):
+    innermost = getattr(optimizer, "optimizer", optimizer)  # of one that averages what it finds
+    if batch_size == "auto" and getattr(innermost, "whole_batch", False):
         batch_size = None
     rows = None if batch_size is None or isinstance(source, Passes) else _rows(batch_size)
     shuffle = shuffle is not False and not isinstance(source, Passes)

@@ -41,6 +41,10 @@ class _Recurrent(Layer):
         """The next carry, of the products of the input and of the output before it."""
         raise NotImplementedError
 
+    def advance(self, carry: Carry, x: Array, weight: Array, bias: Array | None) -> Carry:
+        """The next carry, of the input's product and the weight of the output before it."""
+        return self.step(carry, x, functional.linear(carry[0], weight, bias))
+
     def carry(self, x: Array) -> dict[str, Array]:
         """The carry before the first step, zeros: (batch, features) of each of its arrays.
 
@@ -69,7 +73,7 @@ class _Recurrent(Layer):
         x = xp.moveaxis(x, 1, 0)
 
         def body(carry: Carry, row: tuple[Array, ...]) -> tuple[Carry, Array | None]:
-            new = self.step(carry, row[0], functional.linear(carry[0], recurrent, recurrent_bias))
+            new = self.advance(carry, row[0], recurrent, recurrent_bias)
             if len(row) == 2:
                 pairs = zip(new, carry, strict=True)
                 new = tuple(namespace(n, c).where(row[1], n, c) for n, c in pairs)
@@ -187,6 +191,9 @@ class GRU(_Recurrent):
     ----------
     features, return_sequences, reverse, bias, weight_init, recurrent_init, bias_init
         As for `RNN`.
+    reset_after
+        Apply the reset gate after the product, as PyTorch and Keras do. False: before it, as the
+        paper has it, and ONNX unless told otherwise; there is then one bias, as in Keras.
 
     Notes
     -----
@@ -198,9 +205,11 @@ class GRU(_Recurrent):
         n = tanh(a_n + r * b_n)
         h = (1 - z) * n + z * h
 
+    Without `reset_after` there is n = tanh(a_n + (r * h) @ recurrent_weight_n) instead.
+
     Input, lengths and output are those of `RNN`. Parameters: weight (inputs, 3 * features),
-    recurrent_weight (features, 3 * features), bias and recurrent_bias (3 * features,). Their
-    transposes are PyTorch's.
+    recurrent_weight (features, 3 * features), bias and, with `reset_after`, recurrent_bias
+    (3 * features,). Their transposes are PyTorch's.
 
     References
     ----------
@@ -215,15 +224,33 @@ class GRU(_Recurrent):
     """
 
     gates = 3
-    recurrent_bias = True
+
+    _: KW_ONLY
+    reset_after: bool = True
+
+    @property
+    def recurrent_bias(self) -> bool:  # type: ignore[override]
+        """True if the product with the output before has a bias of its own."""
+        return self.reset_after
+
+    def advance(self, carry: Carry, x: Array, weight: Array, bias: Array | None) -> Carry:
+        if self.reset_after:
+            return super().advance(carry, x, weight, bias)
+        (h,), gates = carry, 2 * self.features
+        r, z = self._gates(x, functional.linear(h, weight[:, :gates]))
+        n = functional.tanh(self._part(x, 2) + functional.linear(r * h, weight[:, gates:]))
+        return ((1.0 - z) * n + z * h,)
 
     def step(self, carry: Carry, x: Array, product: Array) -> Carry:
-        (h,) = carry
-        r, z = (
-            functional.sigmoid(self._part(x, gate) + self._part(product, gate)) for gate in (0, 1)
-        )
+        (h,), (r, z) = carry, self._gates(x, product)
         n = functional.tanh(self._part(x, 2) + r * self._part(product, 2))
         return ((1.0 - z) * n + z * h,)
+
+    def _gates(self, x: Array, product: Array) -> list[Array]:
+        """The reset gate and the update gate."""
+        return [
+            functional.sigmoid(self._part(x, gate) + self._part(product, gate)) for gate in (0, 1)
+        ]
 
 
 @dataclass(frozen=True)
