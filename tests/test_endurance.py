@@ -113,11 +113,11 @@ def test_how_many_to_keep(tmp_path: Path, keep: Any) -> None:
 
 def test_a_folder_in_the_place_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fit.__globals__["engines"], "select", None)  # nothing is trained
-    with pytest.raises(IsADirectoryError, match="^fit: checkpoint: expected the path of a file, "):
+    with pytest.raises(IsADirectoryError, match=r"^fit: checkpoint: expected the path of a file, "):
         train(tmp_path)
-    with pytest.raises(FileNotFoundError, match="^fit: checkpoint: the folder .*does not exist"):
+    with pytest.raises(FileNotFoundError, match=r"^fit: checkpoint: the folder .*does not exist"):
         train(tmp_path / "nowhere" / "run")
-    with pytest.raises(IsADirectoryError, match="^fit: resume: expected a checkpoint, got the fo"):
+    with pytest.raises(IsADirectoryError, match=r"^fit: resume: expected a checkpoint, got the fo"):
         fit(faults.NET, np.ones((4, 1)), np.ones(4) / 2, epochs=1, resume=tmp_path)
 
 

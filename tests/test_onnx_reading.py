@@ -280,16 +280,38 @@ COUNT = [node("Shape", "x", "s"), node("Gather", "s zero", "n")]
         [*COUNT, node("Cast", "n", "f", to=1), node("Div", "x f", "y")],
         [*COUNT, node("Add", "n two", "m"), node("Cast", "m", "f", to=1), node("Mul", "x f", "y")],
         [*COUNT, node("Greater", "n two", "m"), node("Where", "m x half", "y")],
+        [*COUNT, node("Equal", "n seven", "m"), node("Where", "m x half", "y")],
+        [*COUNT, node("Sub", "seven n", "d"), node("Cast", "d", "m", to=9),
+         node("Where", "m x half", "y")],
+        [*COUNT, node("Less", "n many", "m"), node("Where", "m x half", "y")],
+        [*COUNT, node("Mul", "n n", "q"), node("Equal", "q seven", "m"),
+         node("Where", "m x half", "y")],
         [node("Slice", "x first last", "z"), node("Shape", "z", "s"), node("Cast", "s", "f", to=1),
          node("ReduceSum", "f", "n", keepdims=0), node("Mul", "x n", "y")],
     ],
 )  # fmt: skip
 def test_numbers_that_follow_from_the_batch_are_no_constants(nodes, tmp_path):
     arrays = {"zero": np.asarray(0), "two": np.asarray(2), "half": np.asarray(0.5, np.float32)}
+    arrays |= {"seven": np.asarray(7), "many": np.asarray(5_000_000)}
     path = write(tmp_path / "made.onnx", nodes, arrays | {"first": np.asarray([0]),
                                                           "last": np.asarray([-1])})  # fmt: skip
     with pytest.raises(OnnxError, match=r"operator Shape \(s\): expected no number that follows"):
         tinynn.from_onnx(path)
+
+
+@pytest.mark.parametrize(
+    ("operator", "number", "says"),
+    [("Equal", -1, 0), ("Equal", 2.5, 0), ("Greater", 0, 1), ("LessOrEqual", 0.5, 0)],
+)
+def test_comparisons_that_all_sizes_of_the_batch_answer_alike(operator, number, says, tmp_path):
+    compared = np.asarray(number, dtype=np.float32)
+    nodes = [
+        *COUNT, node("Cast", "n", "f", to=1), node(operator, "f compared", "m"),
+        node("Where", "m w v", "a"), node("Gemm", "x a", "y"),
+    ]  # fmt: skip
+    arrays = {"zero": np.asarray(0), "compared": compared, "w": SQUARE, "v": 1 - SQUARE}
+    model = read_as_it_runs(write(tmp_path / "made.onnx", nodes, arrays))
+    np.testing.assert_array_equal(model.params["0"]["weight"], SQUARE if says else 1 - SQUARE)
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int64", "bool"])

@@ -151,8 +151,9 @@ def unpack(
             "Give the path of a file that Model.save wrote."
         ) from error
     if layout == FORMAT:
-        hint = "give it to fit(resume=...)" if found == "checkpoint" else "give it to tinynn.load"
-        raise ModelFileError(f"{path}: expected a {kinds[0]}, got a {found}. To fix it: {hint}.")
+        raise ModelFileError(
+            f"{path}: expected a {kinds[0]}, got a {found}. To fix it: give it to tinynn.load."
+        )
     raise ModelFileError(
         f"{path}: expected a model file of format {FORMAT}, got format {layout}. "
         "It was written by another version of tinynn: read it with that one."

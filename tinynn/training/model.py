@@ -332,11 +332,8 @@ class Model(Doubt):
         check_nesting(self.state)
         backend = self.backend
         description = {
-            "network": layers.to_config(self.net),
-            "loss": losses.to_config(self.loss),
-            "metrics": config.to_config(list(self.metrics), KNOWN),
+            **described(self.net, self.loss, self.metrics, self.columns),
             "history": self.history,
-            "columns": list(self.columns),
             "state": [name for name, _ in tree.paths(self.state)],
             "extra": self.extra,
             "preparation": self.preparation and self.preparation.to_config(),
@@ -470,3 +467,13 @@ def check_nesting(params: Any, path: str = "") -> None:
             )
         if not backends.is_array(value):
             check_nesting(value, f"{path}.{key}" if path else key)
+
+
+def described(net: Any, loss: Any, metrics: Any, columns: Any) -> dict[str, Any]:
+    """The description of a model, for files, without its numbers; ValueError for a lambda in it."""
+    return {
+        "network": layers.to_config(net),
+        "loss": losses.to_config(loss),
+        "metrics": config.to_config(list(metrics), KNOWN),
+        "columns": list(columns),
+    }
