@@ -26,8 +26,7 @@ pytestmark = pytest.mark.reads_scalars  # the checks of data and loss read one b
 
 def identity(width, loss, backend=None, dtype="float64", outputs=None):
     """A model whose outputs are its inputs."""
-    eye = np.eye(width, outputs)
-    home = tinynn.data.host() if backend is None else backend
+    eye, home = np.eye(width, outputs), tinynn.data.host() if backend is None else backend
     params = {"weight": home.asarray(eye, dtype=dtype)}
     return Model(Linear(eye.shape[1], bias=False), params, loss=loss)
 
@@ -114,8 +113,7 @@ def test_models_keep_their_calibration(backend, tmp_path):
 
 
 def test_functions_of_arrays_run_on_every_library(backend):
-    float_dtype = "float32"
-    rng = np.random.default_rng(0)
+    rng, float_dtype = np.random.default_rng(0), "float32"
     logits, labels = rng.normal(size=(20, 3)), rng.integers(0, 3, 20)
     p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     ours, truth = backend.asarray(p, dtype=float_dtype), backend.asarray(labels)
@@ -243,8 +241,7 @@ def test_scores_are_of_the_parameters_that_made_them(tmp_path):
 def test_tables_have_intervals_in_their_own_unit():
     x = np.linspace(0.0, 1.0, 300)
     y = 100 + 50 * x + np.random.default_rng(0).uniform(-10, 10, 300)
-    table = {"x": x, "y": y}
-    model = fit_table(table, "y", hidden=(), epochs=30, report=lambda line: None)
+    model = fit_table({"x": x, "y": y}, "y", hidden=(), epochs=30, report=lambda line: None)
     model.calibrate({"x": x}, y)
     found = model.predict({"x": x}, interval=0.9)
     np.testing.assert_allclose(found.estimate, model.predict({"x": x}))
