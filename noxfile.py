@@ -354,17 +354,23 @@ def gloo(session: nox.Session) -> None:
     in_processes(session, "gloo")
 
 
+# Of tests that might wait forever: where they wait is shown, and the session ends.
+NO_HANG = ("-o", "faulthandler_timeout=400", "-o", "faulthandler_exit_on_timeout=true")
+
+
 def in_processes(session: nox.Session, launcher: str) -> None:
-    """Tests of several processes; the pushes' own run the shortest."""
-    which = session.posargs or ("-k", launcher)
-    session.run("pytest", "--backend", "numpy", "tests/processes.py", *which, env=ONE_THREAD)
+    """Tests of several processes, which end themselves and those that they start in time."""
+    tests = ("pytest", "--backend", "numpy", "tests/processes.py", *NO_HANG, "--durations=5")
+    session.run(*tests, *(session.posargs or ("-k", launcher)), env=ONE_THREAD)
 
 
 @nox.session
 def sharding(session: nox.Session) -> None:
     """Training on JAX's arrays that lie over four devices of the host."""
     install(session, "test", "jax")
-    session.run("pytest", "--backend", "numpy", "tests/sharding.py", *session.posargs)
+    tests = ("pytest", "--backend", "numpy", "tests/sharding.py", *NO_HANG, "--durations=5")
+    env = ONE_THREAD | {"XLA_FLAGS": os.environ.get("XLA_FLAGS", QUICK_XLA)}
+    session.run(*tests, *session.posargs, env=env)
 
 
 @nox.session(default=False)

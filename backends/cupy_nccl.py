@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import cupy
+import numpy as np
 from cupy.cuda import nccl
 
 from backends.base import Array
@@ -39,7 +40,7 @@ class NCCL:
         self.rank, self.size = int(self.exchange.rank), int(self.exchange.size)
         # 128 bytes, which CuPy shows as signed numbers: those of rank 0 are everybody's.
         mine = nccl.get_unique_id() if self.rank == 0 else (0,) * 128
-        shared = self.exchange.broadcast(cupy.asnumpy(cupy.asarray(mine, dtype="int64")))
+        shared = self.exchange.broadcast(np.asarray(mine, dtype="int64"))
         self._nccl = nccl.NcclCommunicator(self.size, tuple(map(int, shared)), self.rank)
 
     def __repr__(self) -> str:
@@ -47,7 +48,7 @@ class NCCL:
 
     def all_reduce(self, array: Array) -> Array:
         """The sum over all processes, of every entry."""
-        if not isinstance(array, cupy.ndarray):
+        if not _is_summed(array):
             return self.exchange.all_reduce(array)
         source, out = cupy.ascontiguousarray(array), cupy.empty(array.shape, array.dtype)
         self._guarded(
@@ -60,7 +61,7 @@ class NCCL:
 
     def broadcast(self, array: Array) -> Array:
         """The array that rank 0 has; the others give one of the same shape and dtype."""
-        if not isinstance(array, cupy.ndarray):
+        if not _is_summed(array):
             return self.exchange.broadcast(array)
         out = cupy.array(array, copy=True, order="C")
         self._guarded(
@@ -97,6 +98,11 @@ def _exchange() -> Any:
             "backends.cupy_nccl.NCCL(tinynn.parallel.MPI())"
         )
     return get(name)
+
+
+def _is_summed(array: Any) -> bool:
+    """True if NCCL has the dtype, and the array is where NCCL can reach it."""
+    return isinstance(array, cupy.ndarray) and array.dtype.name in _DTYPES
 
 
 def _kind(array: Any) -> Any:

@@ -1,7 +1,10 @@
 """JAX, on its CPU, GPU and TPU devices; also inside its own transformations."""
 
 import math
+import os
+import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import lru_cache
 from importlib.util import find_spec
 from typing import Any, Self
@@ -12,6 +15,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec, Sharding
 
 from backends import cuda_driver
+from backends import threads as _threads
 from backends.base import Array, Backend, Device
 
 
@@ -62,6 +66,11 @@ class JAX(Backend):
         whole = array.shape[axis] % parts == 0  # else each device has all of this batch
         spec = PartitionSpec(*[None] * axis, self.rows) if whole else PartitionSpec()
         return jax.device_put(array, NamedSharding(self.device.mesh, spec))
+
+    def scope(self) -> AbstractContextManager[Any]:
+        if self.sharded:
+            _check_threads(self.device.device_set)
+        return super().scope()
 
     @classmethod
     def device_name(cls, device: Device) -> str:
@@ -181,3 +190,23 @@ class JAX(Backend):
 
 
 _jit = lru_cache(lambda function, static: jax.jit(function, static_argnums=static))
+
+
+def _check_threads(devices: set[Any]) -> None:
+    """Warn of devices of the host that may wait for each other until XLA ends the process.
+
+    A sum over devices blocks a thread of XLA's for each; with no others, what one of them waits
+    for is never begun, once several programs are under way.
+    """
+    if next(iter(devices)).platform != "cpu":
+        return
+    said = [os.environ.get(name, "") for name in ("PJRT_NPROC", "NPROC")]  # as XLA reads them
+    threads = next((int(text) for text in said if text.isdecimal()), _threads.processors())
+    if threads < 2 * len(devices):
+        warnings.warn(
+            f"expected 2 threads of XLA or more for each of {len(devices)} devices of the host, "
+            f"got {threads} in all: devices may wait for each other until XLA ends the process. To "
+            f'fix it: set os.environ["PJRT_NPROC"] = "{2 * len(devices)}" before JAX starts',
+            RuntimeWarning,
+            stacklevel=3,
+        )

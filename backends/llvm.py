@@ -77,7 +77,7 @@ def read_code(file: Path) -> bytes | None:
     """The machine code in a file; None if there is none, or it is damaged."""
     with suppress(OSError):
         digest, code = (data := file.read_bytes())[:32], data[32:]
-        if hashlib.sha256(code).digest() == digest and _known(code):
+        if code and hashlib.sha256(code).digest() == digest and _known(code):
             return code
     return None
 
@@ -226,7 +226,10 @@ class _Kernel:
         def one(place: int) -> None:
             network = networks[place]
             places = [start + network * step for start, step in memory]
-            room_ = rooms.pop() if rooms else [_room(each) for _, each in taken]
+            try:
+                room_ = rooms.pop()
+            except IndexError:  # all are in use
+                room_ = [_room(each) for _, each in taken]
             for (i, each), array in zip(taken, room_, strict=True):
                 # "clip" writes straight to where it is told; all are in range.
                 each.array.take(each.rows[network], axis=0, out=array, mode="clip")

@@ -31,12 +31,14 @@ def knows(x: Any, weight: Any, settings: Settings) -> bool:
 
 def conv(x: Any, weight: Any, out: Any, **settings: Any) -> Any:
     """`Backend.conv` into an array; its products are machine code where llvmlite is installed."""
-    product = _product if _compiles(x) else numpy_convolution.multiplied
+    compiles = _compiles(x) and weight.dtype == x.dtype
+    product = _product if compiles else numpy_convolution.multiplied
     return numpy_convolution.conv(x, weight, Settings(**settings), out, product)
 
 
 def _compiles(x: Any) -> bool:
-    return x.dtype.name in ("float32", "float64") and has_llvm()
+    # A dtype of the other byte order has the same name.
+    return x.dtype.name in ("float32", "float64") and x.dtype.isnative and has_llvm()
 
 
 @cache

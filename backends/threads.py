@@ -22,6 +22,15 @@ def available() -> int:
         first = os.environ.get(name, "").split(",")[0].strip()
         if first.isdecimal() and int(first) > 0:
             return int(first)
+    return processors()
+
+
+def processors() -> int:
+    """The number of processors that this process may use.
+
+    >>> processors() >= 1
+    True
+    """
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -48,8 +48,8 @@ class Gloo:
                     "sets them, got none. To fix it: start with torchrun --nproc-per-node 2 "
                     "script.py, or call torch.distributed.init_process_group before"
                 )
-            if torch.cuda.is_available():
-                torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+            if devices := torch.cuda.device_count():  # processes of gloo may share one
+                torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % devices)
             dist.init_process_group(self.kinds, timeout=timedelta(seconds=timeout))
             atexit.register(_leave)
         self.rank, self.size = dist.get_rank(), dist.get_world_size()

@@ -116,6 +116,8 @@ def main(kills: int, seed: int) -> None:
                 if not killed(*fault, train, path, keep=keep):
                     break
                 done += 1
+                if done % 100 == 0:
+                    click.echo(f"{done} kills, {runs} runs are over", err=True)
             assert path.read_bytes() == alone.read_bytes(), f"after {done} kills, seed {seed}"
             for left in Path(folder).glob("run*"):
                 left.unlink()

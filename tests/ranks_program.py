@@ -1,8 +1,11 @@
-"""A program that tests/processes.py starts in several processes: it trains, and prints a line.
+"""A program that tests/processes.py starts in several processes: it trains, run after run.
 
-mpiexec -n 2 python -m tests.ranks_program '{"communicator": "mpi"}'
+mpiexec -n 2 python -m tests.ranks_program '[{"communicator": "mpi"}]'
+
+Each process prints a line for each run: its loss and a checksum of its parameters, or its error.
 """
 
+import faulthandler
 import json
 import os
 import signal
@@ -19,7 +22,9 @@ from tinynn import tree
 from tinynn.data import Samples
 from tinynn.functional import relu
 from tinynn.layers import BatchNorm, Dropout, Linear, Sequential
+from tinynn.parallel import ParallelError
 
+LIMIT = 90  # seconds after which a process that still waits says where, and ends
 ROWS = 43
 NET = Sequential(Linear(8, bias=False), BatchNorm(synchronized=True), relu, Dropout(0.2), Linear(2))
 
@@ -57,12 +62,13 @@ class Failing:
         return self.take(slice(start, stop))
 
 
-def main(given: dict[str, Any]) -> None:
+def trained(given: dict[str, Any]) -> dict[str, Any]:
+    """The loss and a checksum of the parameters of one run; of one that is `caught`, its error."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(ROWS, 4)).astype("float32")
     y = 1 * (x[:, 0] > x[:, 1])
     backend = backends.get(given.pop("backend", "numpy"))
-    how, other = given.pop("how", ""), given.pop("other", "")
+    how, other, caught = (given.pop(name, "") for name in ("how", "other", "caught"))
     data: tuple[Any, ...] = backend.asarray(x), backend.asarray(y)
     arguments = {"epochs": 4, "batch_size": 10, "seed": 1, "progress": False, **given}
     arguments["loss"] = "cross_entropy"
@@ -74,12 +80,23 @@ def main(given: dict[str, Any]) -> None:
         net = Sequential(Linear(2))
     if other and rank() == 1:
         arguments |= {"seed": 2} if other == "seed" else {"batch_size": 0}
-    model = tinynn.fit(net, *data, **arguments)
+    try:
+        model = tinynn.fit(net, *data, **arguments)
+    except (ParallelError, ValueError) as error:
+        if not caught:
+            raise
+        return {"error": f"{type(error).__name__}: {error}"}
     total = zlib.crc32(b"".join(backend.to_host(a).tobytes() for a in tree.leaves(model.params)))
-    # One call, so that lines of several processes stay lines.
-    sys.stdout.write(json.dumps({"sum": total, "loss": model.history["loss"]}) + "\n")
-    sys.stdout.flush()
+    return {"sum": total, "loss": model.history["loss"]}
+
+
+def main(runs: list[dict[str, Any]]) -> None:
+    for place, given in enumerate(runs):
+        # One call, so that lines of several processes stay lines.
+        sys.stdout.write(json.dumps({"run": place, **trained(given)}) + "\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":
+    faulthandler.dump_traceback_later(LIMIT, exit=True)
     main(json.loads(sys.argv[1]))

@@ -12,12 +12,12 @@ import pytest
 import backends
 from backends import Backend, random
 from tinynn import tree
-from tinynn.data import Blocks, DataError
+from tinynn.data import Blocks, DataError, Ragged
 from tinynn.data.ahead import ahead
 from tinynn.data.blocks import Part, windows
 from tinynn.functional import tanh
-from tinynn.layers import BatchNorm, Dropout, Linear, Sequential
-from tinynn.training import Model, checkpoints, files, fit, fit_many, prepare, train
+from tinynn.layers import GRU, BatchNorm, Dropout, Linear, Sequential
+from tinynn.training import Model, batches, checkpoints, files, fit, fit_many, prepare, train
 
 pytestmark = pytest.mark.reads_scalars  # the checks look at values
 
@@ -116,6 +116,7 @@ def test_windows_hold_no_more_rows_than_asked_but_for_a_block() -> None:
     found = list(windows([5, 40, 5, 5, 0, 5], 10, key))
     assert sorted(b for w in found for b in w.blocks) == list(range(6))
     assert all(w.rows <= 10 or len([b for b in w.blocks if b != 4]) == 1 for w in found)
+    assert [w.blocks for w in windows([0, 40, 0, 5], 10, None)] == [(0, 1), (2, 3)]
     assert [w.first for w in found] == np.cumsum([0, *[w.rows for w in found]])[:-1].tolist()
 
 
@@ -185,6 +186,25 @@ def test_validation_metrics_and_evaluation(backend: Backend) -> None:
     assert without.history["accuracy"][-1] == pytest.approx(again["accuracy"])
     part = fit(PLAIN, InMemory(), validation=0.2, **shared)
     assert set(part.history) >= {"validation_loss", "validation_accuracy"}
+
+
+@pytest.mark.parametrize("size", [None, 40])
+def test_a_batch_of_more_than_waits_is_whole(size: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches, "_READ_AHEAD", 64)
+    shared: dict[str, Any] = {"loss": CE, "epochs": 2, "batch_size": size, "shuffle": False}
+    one = fit(PLAIN, InMemory(), engine="eager", **shared)
+    assert_same(one, fit(PLAIN, X, LABELS, engine="eager", **shared))
+
+
+@pytest.mark.only("numpy", "array_api_strict")
+def test_weights_of_whole_numbers_are_floats(backend: Backend) -> None:
+    shared: dict[str, Any] = {"loss": CE, "epochs": 1, "engine": "eager", "backend": backend}
+    counts = np.arange(ROWS) % 4
+    whole, floats = (
+        fit(Linear(3), InMemory(X, LABELS, weights), **shared)
+        for weights in (counts, counts.astype("float32"))
+    )
+    assert_same(whole, floats)
 
 
 def test_trees_targets_of_one_axis_and_wide_batches(backend: Backend) -> None:
@@ -269,6 +289,35 @@ def test_other_data_of_the_same_shape_are_noticed(backend: Backend, tmp_path: Pa
         assert train(problem, 3, state=state, engine="eager").epoch == 3
 
 
+class Named(InMemory):
+    def identity(self) -> Any:
+        return ("a tuple", 1)
+
+
+@pytest.mark.only("numpy", "torch", "cupy")
+def test_the_same_data_in_another_form_go_on(backend: Backend, tmp_path: Path) -> None:
+    scipy = pytest.importorskip("scipy.sparse")
+    path, wide = tmp_path / "run", np.where(X > 0.5, X, np.float32(0.0))
+    sparse = scipy.csr_array(wide)
+    other = scipy.csr_array(wide)
+    other.indices, other.indptr = other.indices.astype("int64"), other.indptr.astype("int64")
+    ragged = [[[v] for v in row[: 1 + i % 4]] for i, row in enumerate(X.tolist())]
+    net = Sequential(GRU(2), Linear(3))
+    for each, first, again in (
+        (PLAIN, (X, LABELS), (np.asfortranarray(X), LABELS[::-1][::-1])),
+        (PLAIN, (Named(),), (Named(),)),
+        (PLAIN, (sparse, LABELS), (other, LABELS)),
+        (net, (Ragged(ragged), LABELS), (Ragged(ragged), LABELS)),
+    ):
+        shared: dict[str, Any] = {"loss": CE, "batch_size": 32, "engine": "eager"}
+        shared |= {"backend": backend, "checkpoint": path}
+        fit(each, *first, epochs=1, **shared)
+        fit(each, *again, epochs=2, resume=True, **shared)
+    with pytest.raises(ValueError, match="data: expected those"):
+        fit(net, Ragged([[[v + 1] for [v] in row] for row in ragged]), LABELS, epochs=3,
+            resume=True, **shared)  # fmt: skip
+
+
 # What goes wrong.
 
 
@@ -307,6 +356,15 @@ def test_a_bad_block_is_named(case: str) -> None:
     assert "To fix it:" in str(raised.value)
 
 
+def test_labels_that_are_held_out_are_looked_at() -> None:
+    labels = LABELS.copy()
+    labels[-1] = 7
+    for validation in (0.2, InMemory(X, labels)):
+        given = InMemory(X, labels if validation == 0.2 else LABELS)
+        with pytest.raises(ValueError, match="expected labels from 0 to 2"):
+            fit(PLAIN, given, loss=CE, epochs=1, validation=validation, shuffle=False)
+
+
 def test_the_epochs_before_a_bad_block_are_kept(tmp_path: Path) -> None:
     blocks = InMemory()
     blocks.fail_at = 20
@@ -324,6 +382,16 @@ def test_arguments_that_do_not_fit() -> None:
         fit(PLAIN, InMemory())
     with pytest.raises(DataError, match="fit: X: expected rows of data, got none"):
         fit(PLAIN, InMemory(sizes=[]), loss=CE)
+    with pytest.raises(DataError, match=r"block 0: x.*: expected a host array, got float"):
+        fit(PLAIN, InMemory(X.tolist(), LABELS), loss=CE)
+    with pytest.raises(ValueError, match="window: expected a number of rows of 1 or more"):
+        fit(PLAIN, InMemory(window=0), loss=CE)
+    with pytest.raises(DataError, match=r"block 0: sample_weight: expected one number a row"):
+        fit(PLAIN, InMemory(X, LABELS, WEIGHTS[:, None]), loss=CE)
+    far = X.astype("float64")
+    far[13, 2] = 1e300
+    with pytest.raises(DataError, match=r"block 1: x, column 2: .*got 1 of 10 .*in row 3"):
+        fit(PLAIN, InMemory(far, LABELS), loss=CE, dtype="float32")
     with pytest.raises(ValueError, match="expected float32 or float64, got float16"):
         fit(PLAIN, InMemory(X.astype("float16"), LABELS), loss=CE)
     with pytest.raises(ValueError, match="validation X: expected rows of shape"):

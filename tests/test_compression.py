@@ -12,6 +12,7 @@ from tinynn.layers import Conv2d, Flatten, Linear, Sequential
 from tinynn.losses import SquaredError
 from tinynn.onnx import OnnxError
 from tinynn.optim import SGD, Adam, KeepZeros, learning_rates
+from tinynn.tabular import fit_table
 from tinynn.training import Model
 
 pytestmark = pytest.mark.reads_scalars  # the checks of data and loss read one boolean each, as fit
@@ -150,6 +151,21 @@ def test_convolutions_are_whole_numbers_too(tmp_path):
     assert operators(path).count("DequantizeLinear") == 4
 
 
+@pytest.mark.parametrize("given", [False, True])
+def test_tables_keep_their_columns_and_answers(given, tmp_path):
+    x, kind = RNG.normal(size=200), RNG.choice(["a", "b"], 200)
+    table = {"x": x, "kind": kind}
+    y = 100 + 5 * x + 3 * (kind == "a")
+    model = fit_table(table | {"y": y}, "y", hidden=(8,), epochs=20, report=lambda line: None)
+    path = tmp_path / "small.onnx"
+    model.to_onnx(path, table if given else None, quantize=True)
+    feed = {"x": x, "kind": kind.astype(object)}
+    (found,) = session(path).run(["prediction"], feed)  # once the columns were left out of the file
+    expected = model.predict(table)
+    assert 0 < abs(found - expected).max() < 0.06 * abs(expected - 100).max()
+    assert operators(path).count("QuantizeLinear") == (2 if given else 0)
+
+
 # Distillation.
 
 
@@ -165,6 +181,10 @@ def test_the_loss_of_a_student_is_hintons():
     np.testing.assert_allclose(loss.values(logits, (labels, teacher)), expected, rtol=1e-12)
 
 
+def first_class(prediction, target):
+    return (target == 0).mean() + 0.0 * prediction.sum()
+
+
 def test_a_student_learns_what_the_teacher_answers(tmp_path):
     teacher = fit(net(32), X, LABELS, epochs=60, optimizer=Adam(0.01))
     held = (X[:20], LABELS[:20])
@@ -175,6 +195,13 @@ def test_a_student_learns_what_the_teacher_answers(tmp_path):
     answers = [model.predict_proba(X).argmax(axis=1) for model in (teacher, student)]
     assert (answers[0] == answers[1]).mean() > 0.9
     assert student.evaluate(X, LABELS)["loss"] < 0.5
+    given = {"validation": 0.2, "epochs": 2, "metrics": ["accuracy", first_class]}
+    short = compression.distill(teacher, net(4), X, LABELS, **given)
+    assert short.history["validation_accuracy"][-1] <= 1.0
+    measured = short.evaluate(X, LABELS)  # of labels, as in training
+    right = (short.outputs(X).argmax(axis=1) == LABELS).mean()
+    assert measured["accuracy"] == pytest.approx(right)
+    assert measured["first_class"] == pytest.approx((LABELS == 0).mean())
     student.to_onnx(tmp_path / "student.onnx")
     (logits, *_) = session(tmp_path / "student.onnx").run(["output"], {"input": X})
     np.testing.assert_allclose(logits, student.outputs(X), atol=1e-5)

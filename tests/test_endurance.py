@@ -111,6 +111,16 @@ def test_how_many_to_keep(tmp_path: Path, keep: Any) -> None:
         train(tmp_path / "run", keep=keep)
 
 
+def test_a_folder_in_the_place_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fit.__globals__["engines"], "select", None)  # nothing is trained
+    with pytest.raises(IsADirectoryError, match=r"^fit: checkpoint: expected the path of a file, "):
+        train(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"^fit: checkpoint: the folder .*does not exist"):
+        train(tmp_path / "nowhere" / "run")
+    with pytest.raises(IsADirectoryError, match=r"^fit: resume: expected a checkpoint, got the fo"):
+        fit(faults.NET, np.ones((4, 1)), np.ones(4) / 2, epochs=1, resume=tmp_path)
+
+
 @pytest.mark.parametrize("argument", [{"keep": 3}, {"every": 5}])
 def test_a_schedule_without_a_file(argument: Any) -> None:
     with pytest.raises(ValueError, match=r"fit: (keep|every): expected checkpoint= beside it, got"):

@@ -9,7 +9,7 @@ import tinynn
 from backends import Backend
 from tests.checks import assert_close
 from tinynn.compiler import pipelines
-from tinynn.functional import log_softmax
+from tinynn.functional import log_softmax, sparsemax
 from tinynn.losses import KLDivergence, SoftmaxCrossEntropy, SquaredHinge
 from tinynn.metrics import ROCAUC, AveragePrecision
 from tinynn.training.evaluation import measure
@@ -29,6 +29,13 @@ def test_log_softmax_keeps_its_digits_beside_large_logits(backend: Backend) -> N
     assert_close(log_softmax(given), expected, backend, dtype="float32", rtol=1e-6, atol=1e-6)
     loss = SoftmaxCrossEntropy(reduction="sum")(given, backend.asarray([0, 2]))
     assert_close(loss, -(expected[0, 0] + expected[1, 2]), backend, rtol=1e-6)
+
+
+def test_sparsemax_of_nan_is_nan_and_of_what_is_impossible_zero(backend: Backend) -> None:
+    x = backend.asarray(np.asarray([[0.5, NAN, 1.0], [0.5, -INF, 0.25]], dtype="float32"))
+    found = backend.to_host(sparsemax(x))
+    assert np.isnan(found[0]).all()
+    np.testing.assert_allclose(found[1], [0.625, 0.0, 0.375])
 
 
 @pytest.mark.only("numpy")

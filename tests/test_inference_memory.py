@@ -18,6 +18,7 @@ from tests.memory import left_behind, peak_of
 from tinynn import Model
 from tinynn.functional import relu
 from tinynn.layers import Linear, Sequential
+from tinynn.trace import namespace
 from tinynn.training import inference
 from tinynn.training.inference import CAPACITY, Inference
 
@@ -165,3 +166,12 @@ def waited(child: int, seconds: float = 20.0) -> int:
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     finally:
         timer.cancel()
+
+
+@pytest.mark.only("numpy")
+def test_a_dtype_that_a_program_names_is_no_buffer() -> None:
+    x = np.ones((4000, 3))  # too large for loops
+    net = Sequential(lambda x: namespace(x).astype(x * 3, namespace(x).int32))
+    answer = Model(net, {}).compile(x)
+    assert "astype" in answer.source
+    np.testing.assert_array_equal(answer(x), 3 * x)

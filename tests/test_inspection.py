@@ -12,7 +12,7 @@ import tinynn
 from tests.checks import assert_close
 from tinynn import Model, fit, inspection
 from tinynn.functional import tanh
-from tinynn.layers import Lambda, Linear, Sequential
+from tinynn.layers import Embedding, Lambda, Linear, Sequential
 from tinynn.losses import SquaredError
 from tinynn.uncertainty import reliability
 
@@ -102,6 +102,20 @@ def test_permutation_importance_is_that_of_scikit_learn():
         inspection.partial_dependence(made(), x, 3)
 
 
+def test_partial_dependence_on_whole_numbers_and_gaps():
+    model = Model(Linear(1, bias=False), {"weight": np.asarray([[2.0], [3.0]])})
+    whole = np.arange(8).reshape(4, 2)
+    found = inspection.partial_dependence(model, whole, 0, [0.5, 1.5])
+    assert found.grid.tolist() == [0.5, 1.5]  # once cut to 0 and 1
+    assert found.average[:, 0].tolist() == [13.0, 15.0]
+    codes = Model(Embedding(3, 1), {"weight": np.asarray([[1.0], [2.0], [4.0]])})
+    found = inspection.partial_dependence(codes, np.asarray([[0, 1], [1, 1]]), 0, [0, 2])
+    assert found.average[:, 0, 0].tolist() == [1.0, 4.0]  # which takes whole numbers
+    gaps = np.asarray([[np.nan, 1.0], [np.inf, 2.0]])  # a column that is replaced may hold anything
+    found = inspection.partial_dependence(model, gaps, 0, [0.0, 1.0])
+    assert found.average[:, 0].tolist() == [4.5, 6.5]
+
+
 def test_features_and_surfaces_on_every_library(backend):
     weight = np.asarray([[1.0, 0.0], [2.0, 0.0], [0.0, 1.0]])
     params = {"weight": backend.asarray(weight, dtype="float32")}
@@ -145,6 +159,29 @@ def test_decision_boundaries_are_drawn_while_training(tmp_path):
     )
     with pytest.raises(ValueError, match=r"X: expected the shape \(rows, 2\)"):
         inspection.decision_boundary(trained, X)
+    lost = inspection.DecisionBoundary(tmp_path / "no" / "a.svg", model, x)
+    with pytest.raises(FileNotFoundError, match="DecisionBoundary: path: expected a folder that"):
+        fit(net, x, labels, epochs=5, callbacks=lost)
+    assert seen == [2, 4, 5]
+    assert [each.name for each in tmp_path.iterdir()] == ["answers.svg"]
+
+
+def test_pictures_are_replaced_whole(tmp_path, monkeypatch):
+    x, path = np.eye(2), tmp_path / "answers.svg"
+    draw = inspection.DecisionBoundary(path, lambda run: run, x, resolution=2)
+    run = made()
+    run.epoch = run.epochs = 1
+    run.outputs = lambda x: x
+    draw(run)
+    before = path.read_text()
+
+    def killed(self, text, **given):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(type(path), "write_text", killed)
+    with pytest.raises(KeyboardInterrupt):
+        draw(run)
+    assert path.read_text() == before
 
 
 def test_lines_of_a_contour_lie_at_their_height():

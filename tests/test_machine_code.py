@@ -1,5 +1,6 @@
 """Machine code for loops, and the folder it is kept in."""
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ pytest.importorskip("llvmlite", reason="loops are compiled by LLVM, which is not
 
 from backends import llvm
 from tests import kernels
-from tinynn.compiler.codegen.language import Constant, Expression
+from tinynn.compiler.codegen.language import Cast, Constant, Expression
 
 DTYPES = ("float64", "float64")
 
@@ -66,6 +67,24 @@ def test_arrays_of_another_kind_are_refused() -> None:
         run(2, 1, np.zeros(2), np.zeros(2, "float32"))
     with pytest.raises(TypeError, match="contiguous array of float64"):
         run(2, 1, np.zeros(2), np.zeros(4)[::2])
+
+
+@pytest.mark.parametrize("given", ["float32", "float64"])
+@pytest.mark.parametrize("wanted", ["uint8", "uint16", "uint32", "uint64"])
+def test_negative_floats_wrap_around_as_integers_without_a_sign(given: str, wanted: str) -> None:
+    x = np.asarray([-2.5, -1.0, -0.5, -0.0, 0.0, 0.5, 1.0, 200.75, -100.0], given)
+    out = np.empty(x.shape, wanted)
+    kernels.built((wanted, given), lambda each: Cast(each, wanted))(len(x), 1, out, x)
+    np.testing.assert_array_equal(out, x.astype("int64").astype(wanted))
+    high = np.asarray([2.0**63 + 2.0**40], given)  # beyond all integers with a sign
+    if wanted == "uint64":
+        kernels.built((wanted, given), lambda each: Cast(each, wanted))(1, 1, out, high)
+        assert out[0] == int(high[0])
+
+
+def test_a_file_of_nothing_is_no_code(tmp_path: Path) -> None:
+    (tmp_path / "x.o").write_bytes(hashlib.sha256(b"").digest())
+    assert llvm.read_code(tmp_path / "x.o") is None
 
 
 def test_the_functions_of_kernels_are_a_part_of_the_key(monkeypatch: pytest.MonkeyPatch) -> None:

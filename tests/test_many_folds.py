@@ -134,9 +134,9 @@ def test_an_array_as_rate_drops_as_its_number_does(p, dtype):
     np.testing.assert_array_equal(_below(words, np.asarray(p, dtype)), expected)
 
 
-def test_dropout_takes_an_array_as_rate(backend, float_dtype):
-    x, key = backend.xp.ones((6, 5), dtype=float_dtype), backends.random.key(3, backend)
-    rate = backend.asarray(0.25, dtype=float_dtype)
+def test_dropout_takes_an_array_as_rate(backend):
+    x, key = backend.xp.ones((6, 5), dtype=backend.xp.float32), backends.random.key(3, backend)
+    rate = backend.asarray(0.25, dtype="float32")
     assert_close(dropout(x, rate, key), backend.to_host(dropout(x, 0.25, key)), backend)
 
 
@@ -179,6 +179,12 @@ BAD = [
 def test_bad_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         fit_many(NET, X, Y, networks=2, **arguments)
+
+
+@pytest.mark.parametrize("name", ["early_stopping", "halving"])
+def test_what_stops_networks_is_of_its_kind(name):
+    with pytest.raises(TypeError, match=rf"fit_many: {name}: expected an? \w+, got 3. To fix it"):
+        fit_many(NET, X, Y, networks=2, folds=2, **{name: 3})
 
 
 def test_several_numbers_are_nothing_to_stop_by():
@@ -255,3 +261,6 @@ def test_tables_of_numbers_report_r2(validation):
     np.testing.assert_allclose(model.predict(table), table["y"], atol=0.3)
     with pytest.raises(ValueError, match="networks: expected rows to compare them on"):
         fit_table(table, "y", networks=3, validation=0.0)
+    for count in (0, -2, True, 1.5):  # the first two trained one network
+        with pytest.raises(ValueError, match="networks: expected a whole number of 1 or more"):
+            fit_table(table, "y", networks=count)

@@ -91,6 +91,21 @@ def test_products_in_machine_code_are_those_of_blas(
 
 
 @pytest.mark.only("numpy")
+@pytest.mark.parametrize("kinds", [(">f4", ">f4"), (">f8", "f8"), ("f4", "f8"), ("f8", "f4")])
+def test_machine_code_takes_no_arrays_of_another_kind(kinds: tuple[str, str]) -> None:
+    """A dtype of the other byte order has the same name."""
+    draw = np.random.default_rng(0)
+    x = draw.normal(size=(64, 5, 2)).astype(kinds[0])
+    weight = draw.normal(size=(3, 2, 3)).astype(kinds[1])
+    settings = Settings((1,), ((1, 1),), (1,), (1,), 1)
+    assert numpy_functions.knows(x, weight, settings)
+    expected = convolution.conv(np, x.astype("f8"), weight.astype("f8"), settings)
+    room = np.empty(expected.shape)
+    numpy_functions.conv(x, weight, room, **settings._asdict())
+    np.testing.assert_allclose(room, expected, atol=1e-5)
+
+
+@pytest.mark.only("numpy")
 def test_convolutions_without_a_result_or_with_short_rows_are_left_to_others() -> None:
     plain = Settings((1,), ((0, 0),), (1,), (1,), 1)
     weight = np.ones((2, 1, 1))

@@ -80,5 +80,7 @@ def test_what_cannot_be_mixed_is_named() -> None:
     key = random.key(0, "numpy")
     with pytest.raises(ValueError, match=r"^mixup: y: expected floats, .* got int64. To fix it:"):
         mixup(key, X, LABELS.astype("int64"))
+    with pytest.raises(ValueError, match=r"expected as many rows in x as in y, got \[5, "):
+        mixup(key, X, X[:5])
     with pytest.raises(ValueError, match="alpha above 0 and at most 1, got 2"):
         mixup(key, X, X, alpha=2)

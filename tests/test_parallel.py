@@ -79,26 +79,28 @@ def test_compiled_ranks_give_the_losses_of_one(data: Any, backend: Backend) -> N
     same_as_one(data, backend, (2,), engine="calls", **held)
 
 
-@pytest.mark.only(*FAST, "jax")  # several threads of dpnp may wait for each other
+@pytest.mark.only(*FAST, "jax", "dpnp")
 def test_parts_of_a_step_become_the_whole(backend: Backend) -> None:
     grown = [backend.asarray(np.asarray(row, dtype="float32")) for row in ([1.0, 2.0], [5.0, 8.0])]
     count = backend.asarray(7)
 
     def reduced(c: Any) -> Any:
         shard = Shard(all_reduce_of(c), (1, 3)[c.rank], c.rank, 4)
-        state = {"mean": grown[c.rank], "count": count}
+        turned = backend.asarray(np.asarray([1j, 2.0][c.rank], dtype="complex64"))
+        state = {"mean": grown[c.rank], "count": count, "turned": turned}
         loss = shard.part_of_loss(backend.xp.sum(grown[c.rank]), None)
         return shard.reduced(loss, state, [grown[c.rank], grown[c.rank][:1]])
 
     for loss, state, (whole, part) in succeeded(together(2, reduced)):
         assert_close(loss, np.float32(3 / 4 + 13 * 3 / 4), backend)
         assert_close(state["mean"], np.asarray([16 / 4, 26 / 4], "float32"), backend)
+        assert_close(state["turned"], np.asarray((1j + 3 * 2.0) / 4, "complex64"), backend)
         assert state["count"] is count
         assert_close(whole, np.asarray([6.0, 10.0], "float32"), backend)
         assert_close(part, np.asarray([6.0], "float32"), backend)
 
 
-@pytest.mark.only(*FAST, "jax")  # several threads of dpnp may wait for each other
+@pytest.mark.only(*FAST, "jax", "dpnp")
 def test_rows_are_brought_together(backend: Backend) -> None:
     rows = np.asarray([[True, False], [False, False], [True, True]])
 

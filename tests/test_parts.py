@@ -4,6 +4,7 @@ import io
 import math
 import re
 from pathlib import Path
+from time import process_time
 from typing import Any
 
 import numpy as np
@@ -14,11 +15,12 @@ import tinynn
 from tests.command_line import QUICK, run
 from tinynn.cli import parts as readers
 from tinynn.cli import reading
-from tinynn.tabular import Table, TableError, TablePreparation, fit_table
+from tinynn.tabular import Table, TableError, TablePreparation, fit_table, fitting
 from tinynn.tabular import parts as large
 from tinynn.tabular.inference import Options
 from tinynn.tabular.statistics import Median, Moments
 from tinynn.tabular.streaming import fit_parts, survey, target_of
+from tinynn.tabular.targets import Classes
 
 RNG = np.random.default_rng(0)
 ROWS = 503
@@ -105,6 +107,37 @@ def test_a_preparation_of_parts_is_that_of_the_whole(
         table = table.drop("code", "free", "date")
     whole = TablePreparation.fit(table, target, note=lambda message: None)
     assert_alike(fitted(Slices(table), target).to_config(), whole.to_config())
+
+
+def test_gaps_and_targets_of_too_many_classes() -> None:
+    codes = np.arange(ROWS) % 5
+    table = polars.DataFrame(
+        {
+            "gaps": [None if v == 4 else "abcd"[v] for v in codes],
+            "y": RNG.choice(["yes", "no"], ROWS),
+            "names": [f"name {v}" for v in range(ROWS)],
+        }
+    )
+    (column,) = fitted(Slices(table.drop("names")), "y").columns
+    assert column.missing is True
+    with pytest.raises(TableError, match="'names': expected classes, got 503 different ones in"):
+        fitted(Slices(table), "names")
+
+
+def test_a_class_that_is_held_out_alone_has_no_weight() -> None:
+    weights = fitting._class_weights(Classes("y", ("a", "b", "c"), "text"),
+                                     np.asarray([3, 0, 1]), "balanced")  # fmt: skip
+    assert weights[[0, 2]] == pytest.approx([4 / 6, 2.0])
+    assert np.isfinite(weights).all()
+
+
+def test_an_open_quote_is_looked_for_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readers, "_PART", 100)
+    path = tmp_path / "t.csv"
+    path.write_text('a,y\n1,"2\n' + "1,2\n" * 200_000)
+    start = process_time()
+    assert len(readers.CsvParts(str(path))) == 1
+    assert process_time() - start < 5.0, "and not all over again with each line"
 
 
 def test_one_cell_at_the_end_tells_what_a_column_is(monkeypatch: pytest.MonkeyPatch) -> None:

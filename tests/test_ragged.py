@@ -18,6 +18,7 @@ from tinynn.layers import GRU, Dropout, Lambda, Linear, Sequential
 from tinynn.training import Model, checkpoints, fit, prepare
 from tinynn.training import engines as made
 from tinynn.training.engines.compiled import Compiled
+from tinynn.training.pace import Pace
 
 pytestmark = pytest.mark.reads_scalars  # the checks look at values
 
@@ -146,17 +147,14 @@ def _written_and_kept(write: Any, path: Path, kept: list[Any], args: Any) -> Non
     kept.append((args[1].epoch, args[1].step, path.read_bytes()))
 
 
-class _OneStep:
+class _OneStep(Pace):
     """The pace of one step in a call."""
 
-    def __init__(self, steps: int | None) -> None:
-        self.steps = 1
+    def __init__(self, steps: int | None, alone: bool = True) -> None:
+        super().__init__(1, alone)
 
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, *_: object) -> None:
-        pass
+    def adapt(self, took: float) -> None:
+        """It stays so."""
 
 
 @pytest.mark.only("numpy", "torch", "cupy")
@@ -189,7 +187,8 @@ def test_buckets_of_about_as_many_sequences() -> None:
     [
         ([], 2, "one sequence or more, got none"),
         ([[], []], 2, "a sequence of one step or more, got empty ones alone"),
-        ([[1, 2, 3]], 0, "one bucket or more, got buckets=0"),
+        ([[1, 2, 3]], 0, "buckets: expected one or more, .* got 0"),
+        ([[1, 2, 3]], 2.5, r"buckets: expected one or more, .* got 2\.5"),
         ([[1, 2, 3]], (1, 2), r"the last of 3 or more .* got \(1, 2\). To fix it: add a longer"),
         ([[1], [0.5]], 1, "sequence 1: expected shape"),
     ],
@@ -197,3 +196,13 @@ def test_buckets_of_about_as_many_sequences() -> None:
 def test_bad_buckets_are_named(sequences: Any, buckets: Any, message: str) -> None:
     with pytest.raises(ValueError, match=f"^Ragged: .*{message}"):
         Ragged(sequences, buckets=buckets)
+
+
+@pytest.mark.only("numpy")
+def test_a_value_that_whole_numbers_cannot_be_is_refused() -> None:
+    assert Ragged([[1], [2, 3]], buckets=np.asarray([1, 4])).buckets == (1, 4)
+    for given in (Ragged, pad_sequences):
+        assert given([[1], [2, 3]], value=-1.0) is not None
+        for value in (0.5, float("nan")):
+            with pytest.raises(ValueError, match=r"value: expected a whole number.*To fix it"):
+                given([[1], [2, 3]], value=value)

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +155,13 @@ def test_folders_of_npy_files(tmp_path: Path) -> None:
     np.save(tmp_path / "x-1.npy", X[:PART])
     np.save(tmp_path / "y-1.npy", Y[:3])
     refused("y-1.npy: expected 20 rows, as the files that go with it have, got 3", make)
+    np.save(tmp_path / "y-1.npy", np.asarray(["text"] * PART))
+    refused("y-1.npy: expected rows of numbers, got <U4", make)
+    np.save(tmp_path / "y-1.npy", np.float32(1.0))
+    refused(r"y-1.npy: expected rows of numbers, got float32 of shape \(\)", make)
+    np.save(tmp_path / "x-1.npy", X[:0])
+    np.save(tmp_path / "y-1.npy", Y[:0])
+    assert make().sizes == [PART, ROWS - 2 * PART]
     (tmp_path / "y-1.npy").write_bytes(b"no array")
     refused("y-1.npy: expected an npy file of numbers", make)
     (tmp_path / "y-1.npy").unlink()
@@ -183,6 +191,23 @@ def test_parquet_files_of_one_schema(tmp_path: Path) -> None:
     pq.write_table(nulls, tmp_path / "1.parquet", row_group_size=PART)
     with pytest.raises(DataError, match=r"1.parquet, row group 0: column 'a': .* got 1 of 20 rows"):
         make().read_block(3)
+
+
+def test_parquet_columns_that_hold_no_numbers(tmp_path: Path) -> None:
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    path, y = tmp_path / "t.parquet", [0, 1, 1]
+    for column, named in (
+        (pa.array(["u", "v", "v"]).dictionary_encode(), "dictionary"),
+        (pa.array([1, 2, 3], "timestamp[s]"), "timestamp"),
+        (pa.array([1, 2, 3], pa.decimal128(4, 1)), "decimal128"),
+        (pa.array([[1.0], [2.0], [3.0]]), "list"),
+    ):
+        pq.write_table(pa.table({"a": column, "b": y, "y": y}), path)
+        refused(f"column 'a': expected numbers, got {named}", lambda: Parquet(path, y="y"))
+    refused("x: expected columns, got none", lambda: Parquet(path, x=[], y="y"))
+    codes = pa.array([5, 7, 7]).dictionary_encode()
+    pq.write_table(pa.table({"a": codes, "b": [True, False, True], "y": y}), path)
+    assert Parquet(path, y="y").read_block(0)[0].tolist() == [[5, 1], [7, 0], [7, 1]]
 
 
 def test_lists_in_parquet_are_rows_of_one_array(tmp_path: Path) -> None:
@@ -220,6 +245,11 @@ def test_a_zarr_group_that_lost_a_chunk(tmp_path: Path) -> None:
 def test_an_hdf5_file_without_that_dataset(tmp_path: Path) -> None:
     hdf5(tmp_path)
     refused("t.h5: expected an array 'z', got w, x, y", lambda: HDF5(tmp_path / "t.h5", x="z"))
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "t.h5", "a") as file:
+        file["text"], file["none"] = ["a"] * ROWS, h5py.Empty("f")
+    refused("text: expected numbers, got object", lambda: HDF5(tmp_path / "t.h5", y="text"))
+    refused("expected an array 'none'", lambda: HDF5(tmp_path / "t.h5", y="none"))
     (tmp_path / "bad.h5").write_bytes(b"none")
     refused("bad.h5: expected an HDF5 file", lambda: HDF5(tmp_path / "bad.h5"))
     refused("none.h5: expected a file, got No such file", lambda: HDF5(tmp_path / "none.h5"))
@@ -247,6 +277,31 @@ def test_csv_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = CSV(path, y="y", delimiter=";")
     assert together(source)[1].dtype == np.int64
     assert sum(source.sizes) == 41
+
+
+def test_csv_files_of_other_hands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tinynn.data.sources import csv as module
+
+    path = tmp_path / "t.csv"
+    make = lambda text, **options: (  # noqa: E731
+        path.write_bytes(text.encode() if isinstance(text, str) else text),
+        together(CSV(path, y="y", **options)),
+    )[1]
+    for text in ("a,y\r\n1,2\r\n3,4\r\n", "\ufeffa,y\n1,2\n3,4", "a,y\n1,2\n3,4\n\n\n"):
+        x, y = make(text)
+        assert (x.tolist(), y.tolist()) == ([[1.0], [3.0]], [2, 4])
+    refused("line 3: expected 2 numbers, got ''", lambda: make("a,y\n1,2\n\n3,4\n"))
+    refused("line 1: expected names .* that differ, got 'a'", lambda: make("a,a,y\n1,2,3\n"))
+    refused("line 1: expected text in UTF-8, got byte 0x8b", lambda: make(b"\x1f\x8b\x08"))
+    for far in ("inf", "1e300"):  # which no whole number of 64 bits is
+        refused('expected numbers from .* say y_dtype="float64"', partial(make, f"a,y\n1,{far}\n"))
+    assert make("a,y\n1,1e300\n", y_dtype="float64")[1].tolist() == [1e300]
+    refused("expected whole numbers from -128 to 127", lambda: make("a,y\n200,1\n", dtype="int8"))
+    refused("expected the name of a dtype", lambda: make("a,y\n2,1\n", dtype="int"), ValueError)
+    monkeypatch.setattr(module, "BLOCK", 4)
+    text = "a,y\n1,2\n3,4\n5,6.5\n"
+    refused('expected whole numbers.* say y_dtype="float32"', lambda: make(text))
+    assert make(text, y_dtype="float32")[1].tolist() == [2.0, 4.0, 6.5]
 
 
 def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

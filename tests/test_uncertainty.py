@@ -1,14 +1,29 @@
 """Doubt: intervals and sets with their coverage, Laplace, ensembles, temperature, calibration."""
 
+import copy
+
 import numpy as np
 import pytest
 from scipy import optimize, stats
 
+import backends
 import tinynn
 from tests.checks import assert_close, assert_equal
 from tinynn import Model, uncertainty
 from tinynn.functional import sigmoid, softmax, tanh
-from tinynn.layers import Dropout, Linear, Sequential, from_config, to_config
+from tinynn.layers import (
+    GRU,
+    BatchNorm,
+    Dropout,
+    GaussianNoise,
+    Linear,
+    MultiHeadAttention,
+    Sequential,
+    Stacked,
+    TransformerEncoderBlock,
+    from_config,
+    to_config,
+)
 from tinynn.losses import (
     BinaryCrossEntropy,
     GaussianNLL,
@@ -182,6 +197,63 @@ def test_each_loss_has_its_score(tmp_path):
             scaled.predict(x, interval=level)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_rounding_loses_no_rows_whose_scores_are_equal(dtype):
+    draw = np.random.default_rng(0)
+    estimate = draw.normal(size=(1000, 1)).astype(dtype)
+    y = draw.integers(0, 10, (1000, 1)).astype(dtype)
+    for row in range(200):  # all rows are of one kind: the quantile is the score of each
+        one, target = estimate[row : row + 1], y[row : row + 1]
+        known = uncertainty.Calibration.of("absolute", np.abs(one - target))
+        found = known.interval(one, level=0.5)
+        assert found.lower <= target <= found.upper  # once 45 of 1000 were lost
+        assert found.upper - found.lower < 2.01 * np.abs(one - target) + 1e-4
+    p = draw.dirichlet([1.0, 1.0, 1.0], 100).astype(dtype)
+    ulps = (8 * np.asarray([1, -1]) * np.finfo(dtype).eps).astype(dtype)  # as elsewhere
+    for kind in ("least_ambiguous", "adaptive"):
+        score = getattr(uncertainty, f"{kind}_scores")
+        for row in range(100):
+            known = uncertainty.Calibration.of(kind, score(p[row : row + 1])[:, 1])
+            for step in ulps:
+                assert known.sets(p[row : row + 1] * (1 + step), 0.5)[0, 1]
+
+
+def test_shapes_and_labels_of_few_bits_are_not_taken_for_others():
+    one, flat = np.zeros((4, 1)), np.asarray([0.0, 0.0, 2.0, 2.0])
+    for call in (
+        lambda: uncertainty.interval_coverage(one, one, flat),  # once the mean of (4, 4)
+        lambda: uncertainty.absolute_scores(one, flat),
+        lambda: uncertainty.scaled_scores(one, one + 1, flat),
+        lambda: uncertainty.quantile_scores(one, one, flat),
+    ):
+        with pytest.raises(ValueError, match=r"expected arrays of one shape, got \(4, 1\)"):
+            call()
+    with pytest.raises(ValueError, match=r"labels: expected one for each of 4 rows, got the sha"):
+        uncertainty.brier_score(np.ones((4, 2)) / 2, np.zeros((4, 2), int))
+    p = np.full((2, 300), 1 / 300)
+    labels = np.asarray([0, 100], np.uint8)  # in which class 256 was class 0
+    expected = 299 / 300**2 + (1 - 1 / 300) ** 2
+    assert float(uncertainty.brier_score(p, labels)) == pytest.approx(expected)
+    assert float(uncertainty.set_coverage(np.arange(300) >= np.asarray([[256]] * 2), labels)) == 0.0
+
+
+def test_scores_are_of_the_parameters_that_made_them(tmp_path):
+    x = np.random.default_rng(0).normal(size=(30, 2))
+    model = identity(2, SquaredError())
+    model.calibrate(x, x + 1.0)
+    expected = model.predict(x, interval=0.9).upper
+    model.save(tmp_path / "model")
+    read, moved = tinynn.load(tmp_path / "model"), copy.deepcopy(model).to("array_api_strict")
+    np.testing.assert_array_equal(read.predict(x, interval=0.9).upper, expected)
+    assert moved.predict(x.tolist(), interval=0.9).upper.shape == (30, 2)
+    for each in (model, read):
+        each.params = {name: 2 * array for name, array in each.params.items()}
+        with pytest.raises(ValueError, match="expected the parameters that the model was calibrat"):
+            each.predict(x, interval=0.9)
+        each.calibrate(x, x + 1.0)
+        assert each.predict(x, interval=0.9).upper.shape == (30, 2)
+
+
 def test_tables_have_intervals_in_their_own_unit():
     x = np.linspace(0.0, 1.0, 300)
     y = 100 + 50 * x + np.random.default_rng(0).uniform(-10, 10, 300)
@@ -297,6 +369,16 @@ def test_laplace_says_what_it_cannot_do():
     model = identity(2, Huber())
     with pytest.raises(TypeError, match="expected SquaredError, SoftmaxCrossEntropy or Bin"):
         model.laplace(np.zeros((2, 2)), np.zeros((2, 2)))
+    for given in ({"prior_precision": 0.0}, {"prior_precision": -1.0}, {"noise": 0}):
+        (name,) = given
+        with pytest.raises(ValueError, match=f"laplace: {name}: expected a number above 0"):
+            identity(2, SquaredError()).laplace(np.ones((2, 2)), np.ones((2, 2)), **given)
+    classes, labels = np.ones((2, 2)), np.asarray([0, 1])
+    with pytest.raises(ValueError, match="laplace: noise: expected none under SoftmaxCross"):
+        identity(2, SoftmaxCrossEntropy()).laplace(classes, labels, noise=1.0)
+    weighted = SoftmaxCrossEntropy(class_weight=(1.0, 5.0))  # once left out of the curvature
+    with pytest.raises(ValueError, match="laplace: loss: expected one without class_weight"):
+        identity(2, weighted).laplace(classes, labels)
     x = np.zeros((2, 100))
     large = Model(Linear(200), {"weight": np.zeros((100, 200)), "bias": np.zeros(200)},
                   loss=SquaredError())  # fmt: skip
@@ -307,6 +389,7 @@ def test_laplace_says_what_it_cannot_do():
 # Several answers.
 
 
+@pytest.mark.only("numpy", "array_api_strict", "torch", "cupy")  # XLA compiles the mapped net anew
 def test_monte_carlo_dropout_drops_at_random_and_nothing_else(backend):
     x = np.random.default_rng(0).normal(size=(3, 4)).astype("float32")
     net = Sequential(Sequential(Dropout(0.5)), Linear(1, bias=False))
@@ -328,10 +411,41 @@ def test_monte_carlo_of_models_and_what_has_no_dropout():
     np.testing.assert_allclose(found.mean, softmax(passes).mean(axis=0))
     assert to_config(model.net) == to_config(net)
     plain = Model(Linear(2, bias=False), params["1"], loss=SquaredError())
-    with pytest.raises(ValueError, match="expected a network with Dropout layers, got Linear"):
+    with pytest.raises(ValueError, match="expected a network with dropout, got Linear"):
         plain.monte_carlo(x)
     with pytest.raises(ValueError, match="draws: expected a whole number of 1 or more, got 0"):
         model.monte_carlo(x, draws=0)
+
+
+SEQUENCES = {
+    "attention": lambda p: MultiHeadAttention(2, dropout=p),
+    "block": lambda p: TransformerEncoderBlock(MultiHeadAttention(2), hidden=8, dropout=p),
+    "recurrent": lambda p: Stacked(GRU(4), layers=2, dropout=p),
+}
+
+
+@pytest.mark.parametrize("kind", SEQUENCES)
+def test_monte_carlo_goes_on_with_dropout_within_layers(kind):
+    x = np.random.default_rng(0).normal(size=(2, 3, 4))
+    net = SEQUENCES[kind](0.5)
+    params, state = net.init(0, x)
+    found = uncertainty.monte_carlo(net, params, state, x, draws=2, seed=4)
+    # Beside dropout nothing in these nets tells training from inference.
+    key = backends.random.bits(backends.random.key(4, tinynn.data.host()), (2, 2), 0)[1]
+    expected = net.apply(params, state, x, key=key, training=True)[0]
+    np.testing.assert_allclose(found[1], expected, rtol=1e-12)
+    assert abs(found[0] - found[1]).max() > 1e-3
+    with pytest.raises(ValueError, match="expected a network with dropout"):
+        uncertainty.monte_carlo(SEQUENCES[kind](0.0), params, state, x)
+
+
+def test_monte_carlo_leaves_all_but_dropout_as_in_inference():
+    x = np.random.default_rng(0).normal(size=(3, 4))
+    net = Sequential(GaussianNoise(5.0), BatchNorm(), Dropout(0.5))
+    found = uncertainty.monte_carlo(net, *net.init(0, x), x, draws=40)
+    kept = np.abs(found) > 0
+    np.testing.assert_allclose(found, 2 * kept * x, rtol=1e-4)
+    assert 0.3 < kept.mean() < 0.7
 
 
 def test_ensembles_decompose_their_variance():

@@ -102,6 +102,8 @@ def load(
 ) -> Any:
     """Read a `Model` that `Model.save` wrote, table preparation included, or a `ModelStack`.
 
+    Of a checkpoint that `fit` wrote it is the model that the run had then.
+
     Parameters
     ----------
     path, backend, custom, dtype

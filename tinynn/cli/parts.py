@@ -115,11 +115,14 @@ def _lines_of(file: Any, lines: int) -> Any:
     """(first byte, byte after the last, lines before) of parts of a file, from where it is."""
     start = file.tell()
     while data := file.read(_PART):
-        data += file.readline()
-        while data.count(b'"') % 2 or data.endswith((b"\n\n", b"\n\r\n")):
+        read = [data, file.readline()]
+        odd, end = sum(piece.count(b'"') for piece in read) % 2, (data + read[1])[-3:]
+        while odd or end.endswith((b"\n\n", b"\n\r\n")):
             if not (line := file.readline()):  # a quote that is open is told when it is read
                 break
-            data += line
+            read.append(line)
+            odd, end = (odd + line.count(b'"')) % 2, (end + line)[-3:]
+        data = b"".join(read)
         if data.strip(b"\r\n"):
             yield start, start + len(data), lines
         lines, start = lines + data.count(b"\n"), start + len(data)

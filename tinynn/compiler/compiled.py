@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from functools import update_wrapper
 from typing import Any
 
+from backends import is_array
 from backends.lowering import none_followed
 from tinynn import tree
 from tinynn.compiler.finite import check_outputs
@@ -135,7 +136,7 @@ class Specialization:
         """The bytes of the buffers that it keeps between calls."""
         outside = set(map(id, self.outside))
         bound = self._emitter.names.bound.values()
-        return sum(a.nbytes for a in bound if hasattr(a, "dtype") and id(a) not in outside)
+        return sum(a.nbytes for a in bound if is_array(a) and id(a) not in outside)
 
     @property
     def current(self) -> bool:

@@ -93,7 +93,8 @@ def slopes_of_relu(graph: Graph) -> Graph:
 def slopes_of_maximum(graph: Graph) -> Graph:
     """Of max(a, b) the cotangents of both as products with a mask of floats.
 
-    A library finds `where` by branching, and makes an array of each.
+    A library finds `where` by branching, and makes an array of each. Where a cotangent is not
+    finite, both are NaN or infinite: the smaller of the two is not spared, as `where` would.
     """
     shares: dict[tuple[int, int], Node] = {}  # what `a` gets, by the condition and the cotangent
 

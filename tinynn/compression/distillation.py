@@ -7,8 +7,11 @@ from tinynn.config import require
 from tinynn.functional import log_softmax
 from tinynn.losses import SoftmaxCrossEntropy
 from tinynn.losses.classification import OfSoftmax
+from tinynn.metrics import Metric, direction, get, name_of
+from tinynn.metrics import prepare as prepared
 from tinynn.trace import namespace
 from tinynn.training import Model, fit
+from tinynn.training.problem import several
 
 Array = Any
 
@@ -78,6 +81,29 @@ class Distillation(OfSoftmax):
         super().check_target(prediction, labels)
 
 
+@dataclass(frozen=True)
+class _OfLabels(Metric):
+    """A metric of the labels, where targets are pairs of them and of the teacher's logits."""
+
+    metric: Any
+
+    @property
+    def greater_is_better(self) -> bool | None:  # type: ignore[override]
+        return direction(self.metric)
+
+    def prepare(self, loss: Any, prediction: Array, target: Any) -> "_OfLabels":
+        metric = prepared(self.metric, SoftmaxCrossEntropy(), prediction, target[0])
+        return _OfLabels(metric, name=name_of(metric))
+
+    def measure(self, prediction: Array, target: Any, sample_weight: Any = None) -> Any:
+        if isinstance(self.metric, Metric):
+            return self.metric.measure(prediction, target[0], sample_weight)
+        return (self.metric(prediction, target[0]),)
+
+    def compute(self, state: Any) -> Array:
+        return self.metric.compute(state) if isinstance(self.metric, Metric) else state[0]
+
+
 def distill(
     teacher: Model,
     net: Any,
@@ -86,7 +112,8 @@ def distill(
     *,
     temperature: float = 2.0,
     share: float = 0.9,
-    validation: tuple[Any, Any] | None = None,
+    validation: tuple[Any, Any] | float | None = None,
+    metrics: Any = (),
     **arguments: Any,
 ) -> Model:
     """Train a network on what a model answers, and on labels.
@@ -102,7 +129,9 @@ def distill(
     temperature, share
         As `Distillation` has them.
     validation
-        A pair (X, y) of other rows, or None.
+        A pair (X, y) of other rows, a fraction to hold out, or None.
+    metrics
+        As `tinynn.fit` takes them, of the student's answers and the labels.
     arguments
         Further ones of `tinynn.fit`.
 
@@ -134,9 +163,12 @@ def distill(
             f"distill: teacher: expected a model of SoftmaxCrossEntropy, got {teacher.loss!r}. To "
             "fix it: a student of numbers learns by fit(net, X, teacher.predict(X))"
         )
-    held = None
-    if validation is not None:
+    held: Any = validation
+    if isinstance(validation, tuple | list):
         held = (validation[0], (validation[1], teacher.outputs(validation[0])))
     loss = Distillation(temperature=temperature, share=share)
-    model = fit(net, X, (y, teacher.outputs(X)), loss=loss, validation=held, **arguments)
-    return replace(model, loss=SoftmaxCrossEntropy())
+    measured = [_OfLabels(get(each), name=name_of(get(each))) for each in several(metrics)]
+    pair = (y, teacher.outputs(X))
+    model = fit(net, X, pair, loss=loss, validation=held, metrics=measured, **arguments)
+    own: Any = model.metrics
+    return replace(model, loss=SoftmaxCrossEntropy(), metrics=tuple(each.metric for each in own))

@@ -57,6 +57,13 @@ class BlockDataset:
         self.size = sum(self.sizes)
         if self.size < 1:
             raise DataError(f"{at}: expected rows of data, got none. To fix it: give some")
+        if blocks.window is not None and not (
+            hasattr(blocks.window, "__index__") and blocks.window > 0
+        ):
+            raise ValueError(
+                f"{at}: window: expected a number of rows of 1 or more, or None, got "
+                f"{blocks.window!r}. To fix it: leave it out"
+            )
         self.check: Any = lambda samples: None
         self._seen: set[int] = set()  # blocks whose numbers were looked at
         self._passed = False  # once through, with all targets looked at
@@ -68,6 +75,7 @@ class BlockDataset:
         self.dtype = backend.default_float if dtype is None else dtype
         if dtype is None and floats:
             self.dtype = self._known(floats[0])
+        self._check_finite(first, read)
         row = max(sum(a.nbytes for a in tree.leaves(read)) // len(tree.leaves(read.x)[0]), 1)
         self.window = int(blocks.window or max(1, WINDOW // row))
         self.row = row
@@ -115,10 +123,12 @@ class BlockDataset:
         return train, held
 
     def kept(self) -> Any:
-        """The same samples, in memory if they are few."""
+        """The same samples, in memory if they are few, and then checked at once."""
         if self.size * self.row > _IN_MEMORY:
             return self
-        return ArrayDataset(self.between(0, self.size), self.backend)
+        samples = self.between(0, self.size)
+        self.check(samples)
+        return ArrayDataset(samples, self.backend)
 
     def identity(self) -> Any:
         """A value for JSON that other data, or the same in another order, would not have."""
@@ -240,20 +250,38 @@ class BlockDataset:
                 "fix it: let read_block return such a tuple of host arrays"
             )
         samples = Samples(*read)
+        if getattr(getattr(samples.sample_weight, "dtype", None), "kind", "f") in "biu":
+            samples = samples._replace(sample_weight=read[2].astype("float32"))
         self._check_alike(at, samples, self.sizes[block])
-        if block not in self._seen:
-            _check_finite(at, samples)
-            self._seen.add(block)
+        if self._like:  # and the dtype is known
+            self._check_finite(block, samples)
         return samples
 
+    def _check_finite(self, block: int, samples: Samples) -> None:
+        """Refuse what floats here cannot hold, the first time that a block is read."""
+        if block not in self._seen:
+            most = float(self.backend.xp.finfo(self.dtype).max)
+            _check_finite(f"{self.at}: {self.blocks.place(block)}", samples, most)
+            self._seen.add(block)
+
     def _check_alike(self, at: str, samples: Samples, rows: int) -> None:
-        found = _kinds(samples)
         for path, array in tree.paths(samples):
+            if not hasattr(getattr(array, "dtype", None), "kind"):
+                raise DataError(
+                    f"{at}: {path}: expected a host array, got {type(array).__name__}. To fix it: "
+                    "let read_block return host arrays"
+                )
             if array.dtype.kind not in "biuf" or not array.ndim or len(array) != rows:
                 raise DataError(
                     f"{at}: {path}: expected {rows} rows of numbers, got {array.dtype} of shape "
                     f"{tuple(array.shape)}. To fix it: give each row of X its numbers"
                 )
+        if samples.sample_weight is not None and samples.sample_weight.ndim != 1:
+            raise DataError(
+                f"{at}: sample_weight: expected one number a row, got shape "
+                f"{tuple(samples.sample_weight.shape)}. To fix it: give an array of one axis"
+            )
+        found = _kinds(samples)
         like = self._like or found
         for path in {**like, **found}:
             if like.get(path) != found.get(path):
@@ -272,13 +300,16 @@ def _kinds(samples: Samples) -> dict[str, tuple[tuple[int, ...], Any]]:
     return {path: (tuple(a.shape[1:]), a.dtype.name) for path, a in tree.paths(samples)}
 
 
-def _check_finite(at: str, samples: Samples) -> None:
-    """Refuse NaN and infinities, and negative weights, by the column."""
+def _check_finite(at: str, samples: Samples, most: float) -> None:
+    """Refuse NaN, infinities and what is beyond `most`, and negative weights, by the column."""
     xp = host().xp
     for path, array in tree.paths(samples):
-        if array.dtype.kind != "f" or xp.all(xp.isfinite(array)):
+        if array.dtype.kind != "f":
             continue
-        bad = ~xp.isfinite(array).reshape(len(array), array.shape[1] if array.ndim > 1 else 1, -1)
+        sound = xp.abs(array) <= min(most, float(xp.finfo(array.dtype).max))
+        if xp.all(sound):
+            continue
+        bad = ~sound.reshape(len(array), array.shape[1] if array.ndim > 1 else 1, -1)
         columns = bad.any(axis=2)
         worst = int(columns.any(axis=0).argmax())
         named = f"{path}, column {worst}" if array.ndim > 1 else path

@@ -204,7 +204,7 @@ def windows(sizes: Sequence[int], most: int, key: Any) -> Iterator[Window]:
     blocks: list[int] = []
     number = first = rows = 0
     for block in order:
-        if blocks and rows + sizes[block] > most:
+        if rows and rows + sizes[block] > most:
             yield Window(number, tuple(blocks), first, rows)
             blocks, number, first, rows = [], number + 1, first + rows, 0
         blocks.append(block)

@@ -1,12 +1,14 @@
 """The fingerprint of data: by what a run that is resumed notices that it is given others."""
 
 import hashlib
+import json
 from typing import Any
 
 from backends import Backend
 from tinynn import tree
 from tinynn.data.blockdataset import BlockDataset
 from tinynn.data.dataset import ArrayDataset, Samples, Slice, SparseDataset, Subset
+from tinynn.data.ragged import RaggedDataset, RaggedPart
 
 _ROWS = 64  # that are looked at, as far apart as may be
 
@@ -31,18 +33,26 @@ def fingerprint(dataset: Any, backend: Backend) -> Any:
     >>> fingerprint(data, data.backend) == fingerprint(data, data.backend)
     True
     """
-    while isinstance(dataset, Subset | Slice):  # which rows it has follows from the seed
+    # As a file gives it back: a tuple of a source's comes as a list.
+    return json.loads(json.dumps(_found(dataset, backend)))
+
+
+def _found(dataset: Any, backend: Backend) -> Any:
+    while isinstance(dataset, Subset | Slice | RaggedPart):  # which rows follows from the seed
         dataset = dataset.dataset
     if isinstance(dataset, BlockDataset):
         return [dataset.identity(), _digest(dataset.between(0, 1), backend)]
-    if isinstance(dataset, ArrayDataset | SparseDataset):
+    if isinstance(dataset, ArrayDataset | RaggedDataset | SparseDataset):
         count = min(dataset.size, _ROWS)
         rows = [place * dataset.size // count for place in range(count)]
-        if isinstance(dataset, ArrayDataset):
+        if not isinstance(dataset, SparseDataset):
             return _digest(dataset.take(backend.asarray(rows)), backend)
-        part = dataset.matrix[rows]
+        part = dataset.matrix[rows].astype(dataset.dtype)
+        part.sum_duplicates()  # and of one order
+        part.eliminate_zeros()
         rest = _digest(dataset.rest.take(backend.asarray(rows))._replace(x=()), backend)
-        return [_hash(part.indptr, part.indices, part.data), rest]
+        places = (part.indptr.astype("int64"), part.indices.astype("int64"))
+        return [_hash(*places, part.data), rest]
     return getattr(getattr(dataset, "dataset", None), "fingerprint", None)
 
 

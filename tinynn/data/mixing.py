@@ -36,7 +36,7 @@ def mixup(key: Array, x: Any, y: Any, *, alpha: float = 0.2) -> Samples:
     Raises
     ------
     ValueError
-        Integers among x or y; an alpha out of range.
+        Integers among x or y; arrays of another number of rows; an alpha out of range.
 
     Notes
     -----
@@ -65,6 +65,11 @@ def mixup(key: Array, x: Any, y: Any, *, alpha: float = 0.2) -> Samples:
                 f"mixup: {path}: expected floats, which can be mixed, got {leaf.dtype}. To fix it: "
                 "give labels as tinynn.functional.one_hot(y, classes, x.dtype)"
             )
+    if len(found := {int(leaf.shape[0]) for leaf in tree.leaves((x, y))}) > 1:
+        raise ValueError(
+            f"mixup: expected as many rows in x as in y, got {sorted(found)}. To fix it: give both "
+            "of one batch"
+        )
     backend = backends.of(*tree.leaves((x, y)))
     with backend.scope():
         rows = tree.leaves(x)[0].shape[0]

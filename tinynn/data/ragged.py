@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import backends
 from backends import Backend, random
 from tinynn.data.dataset import Array, ArrayDataset, Samples, Tree
-from tinynn.data.sequences import given_sequences
+from tinynn.data.sequences import check_value, given_sequences
 
 _BUCKETS = 4
 
@@ -69,6 +69,7 @@ class Ragged:
         value: float = 0.0,
     ) -> None:
         backend, given, lengths, empty = given_sequences("Ragged", sequences)
+        check_value("Ragged", value, empty)
         if not any(lengths):
             raise ValueError(
                 "Ragged: expected a sequence of one step or more, got empty ones alone. To fix it: "
@@ -251,11 +252,14 @@ class _Rows:
         return xp.where(inside, x, xp.full_like(x, self.value)), lengths
 
 
-def _bucket_lengths(given: int | Sequence[int], lengths: list[int]) -> tuple[int, ...]:
+def _bucket_lengths(given: Any, lengths: list[int]) -> tuple[int, ...]:
     """The lengths of the buckets, of the sorted lengths of the sequences."""
-    if hasattr(given, "__index__"):
-        if (count := index(given)) < 1:
-            raise ValueError(f"Ragged: expected one bucket or more, got buckets={given}")
+    if not hasattr(given, "__len__"):
+        if not hasattr(given, "__index__") or (count := index(given)) < 1:
+            raise ValueError(
+                f"Ragged: buckets: expected one or more, or their lengths, got {given!r}. To fix "
+                "it: give buckets=4, or a list of lengths"
+            )
         last = [-(-len(lengths) * i // count) - 1 for i in range(1, count + 1)]
         return tuple(sorted({max(1, lengths[max(i, 0)]) for i in last}))
     found = tuple(sorted({index(length) for length in given}))

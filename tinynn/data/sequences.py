@@ -43,6 +43,7 @@ def pad_sequences(
     ([[1, 2, 3], [4, 0, 0]], [3, 1])
     """
     backend, given, lengths, empty = given_sequences("pad_sequences", sequences)
+    check_value("pad_sequences", value, empty)
     longest = max(range(len(lengths)), key=lengths.__getitem__)
     steps = lengths[longest] if length is None else index(length)
     if lengths[longest] > steps:
@@ -74,6 +75,17 @@ def given_sequences(
     like = next((a for a in given if a.ndim and a.shape[0]), given[0])
     lengths = [_checked(where, i, a, like) for i, a in enumerate(given)]
     return backend, given, lengths, like[:0, ...]
+
+
+def check_value(where: str, value: Any, like: Array) -> None:
+    """Raise ValueError, which begins with `where`, for a value that the dtype would cut."""
+    if backends.of(like).xp.isdtype(like.dtype, "real floating"):
+        return
+    if isinstance(value, float) and not value.is_integer():
+        raise ValueError(
+            f"{where}: value: expected a whole number, to be put behind sequences of "
+            f"{like.dtype}, got {value!r}. To fix it: give one, or sequences of floats"
+        )
 
 
 def _array(where: str, number: int, sequence: Any) -> Array:

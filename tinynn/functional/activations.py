@@ -449,7 +449,7 @@ def sparsemax(x: Array, axis: int = -1) -> Array:
     # Which elements are above 0 does not change with a small change of x: a constant.
     among = xp.greater(1.0 + ranks * down, xp.cumulative_sum(down, axis=axis))
     least = xp.min(xp.where(among, down, xp.zeros_like(down)), axis=axis, keepdims=True)
-    support = xp.greater_equal(found, least)
+    support = xp.logical_not(xp.less(found, least))  # so that NaN stays NaN
     count = xp.sum(xp.astype(support, x.dtype), axis=axis, keepdims=True)
     total = xp.sum(xp.where(support, x, xp.zeros_like(x)), axis=axis, keepdims=True)
     return xp.where(support, x - (total - 1.0) / count, xp.zeros_like(x))

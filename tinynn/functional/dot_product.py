@@ -97,7 +97,7 @@ def attention(
     _check_shapes(q, k, v, block)
     _check_factors(q, k, factors, block)
     seen, pairs = _masks(q, k, mask, lengths)
-    xp = namespace(q, k, v, seen, pairs)
+    xp = namespace(q, k, v, seen, pairs, factors)
     k, v = without_padding(k, seen), without_padding(v, seen)
     heads, groups = int(k.shape[2]), int(q.shape[2]) // int(k.shape[2])
     q = q * (1.0 / math.sqrt(q.shape[-1]) if scale is None else scale)

@@ -75,6 +75,9 @@ def partial_dependence(
     """
     _check_column("partial_dependence", X, feature)
     backend, xp = backend_of(X), namespace(X)
+    whole = grid is not None and xp.isdtype(backend.asarray(grid).dtype, "integral")
+    if xp.isdtype(X.dtype, "integral") and not whole:  # places would be cut to whole numbers
+        X = xp.astype(X, backend.default_float)
     column = X[:, feature]
     if grid is None:
         low, high = (_quantile(xp.sort(column), share) for share in (0.05, 0.95))
@@ -83,7 +86,9 @@ def partial_dependence(
     else:
         places = backend.asarray(grid, dtype=X.dtype)
     answers = [
-        (answer or model.predict)(_with_column(X, feature, places[i] + 0.0 * column))
+        (answer or model.predict)(
+            _with_column(X, feature, xp.broadcast_to(places[i], column.shape))
+        )
         for i in range(places.shape[0])
     ]
     each = xp.stack(answers)

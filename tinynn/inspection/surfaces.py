@@ -199,6 +199,15 @@ class DecisionBoundary(Configured):
         require_count(self, "every")
         require_count(self, "resolution")
 
+    def start(self, run: Any) -> None:
+        """FileNotFoundError where the folder of the file is missing."""
+        folder = Path(self.path).absolute().parent
+        if not folder.is_dir():
+            raise FileNotFoundError(
+                f"DecisionBoundary: path: expected a folder that exists, got {folder}. To fix it: "
+                "make it first"
+            )
+
     def __call__(self, run: Any) -> None:
         """Draw the picture of this epoch, if it is one's turn."""
         if run.epoch % self.every and run.epoch != run.epochs:
@@ -206,4 +215,7 @@ class DecisionBoundary(Configured):
         found = decision_boundary(self.model(run), self.X, resolution=self.resolution)
         title = f"epoch {run.epoch}"
         text = heatmap(found, points=self.X, labels=self.labels, title=title)
-        Path(self.path).write_text(text, encoding="utf-8")
+        path = Path(self.path)
+        beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        beside.write_text(text, encoding="utf-8")
+        os.replace(beside, path)  # whoever reads it meanwhile sees the old picture, whole

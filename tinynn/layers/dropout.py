@@ -44,6 +44,6 @@ class Dropout(Layer):
         require(self, "rate", lambda rate: 0.0 <= rate < 1.0, "a number in [0, 1)")
 
     def forward(self, scope: Scope, x: Array) -> Array:
-        if not scope.training or is_off(self.rate):
+        if not scope.dropping or is_off(self.rate):
             return x
         return functional.dropout(x, self.rate, scope.random.key(), scope.first_row)

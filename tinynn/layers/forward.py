@@ -41,6 +41,7 @@ def run(
     *inputs: Tree,
     key: Array | int | None = None,
     training: bool = False,
+    dropping: bool = False,
     first_row: int = 0,
     perturbations: dict[str, Array] | None = None,
     compute_dtype: Any = None,
@@ -60,6 +61,8 @@ def run(
         (2,) int32 of backends.random, or an int seed; None if no layer draws.
     training
         Whether layers act as in training.
+    dropping
+        Whether dropout drops outside of training too, as `tinynn.uncertainty.monte_carlo` has it.
     first_row
         The number of the inputs' first row in the whole batch.
     perturbations
@@ -84,6 +87,7 @@ def run(
         key,
         compute_dtype=compute_dtype,
         training=training,
+        dropping=dropping,
         first_row=first_row,
         perturbations=perturbations,
         shard=shard,

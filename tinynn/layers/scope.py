@@ -64,8 +64,8 @@ class Pass:
     """
 
     __slots__ = (
-        "backend", "compute_dtype", "creating", "draws", "dtype", "first_row", "key", "layers",
-        "losses", "new_state", "perturbations", "shard", "space", "taps", "training",
+        "backend", "compute_dtype", "creating", "draws", "dropping", "dtype", "first_row", "key",
+        "layers", "losses", "new_state", "perturbations", "shard", "space", "taps", "training",
     )  # fmt: skip
 
     def __init__(
@@ -77,6 +77,7 @@ class Pass:
         dtype: Any = None,
         compute_dtype: Any = None,
         training: bool = False,
+        dropping: bool = False,
         first_row: int = 0,
         creating: bool = False,
         perturbations: dict[str, Array] | None = None,
@@ -96,7 +97,7 @@ class Pass:
         self.space = None if traced is None or _defers(bottom(traced), traced) else traced.space
         self.key = key if keyed or key is None else self._seeded(key)
         self.training, self.first_row, self.creating = training, first_row, creating
-        self.perturbations, self.shard = perturbations, shard
+        self.perturbations, self.shard, self.dropping = perturbations, shard, training or dropping
         self.new_state: dict[tuple[str, ...], Array] = {}
         self.layers: dict[tuple[str, ...], Any] = {}
         self.losses: dict[str, Array] = {}
@@ -247,6 +248,11 @@ class Scope:
     ) -> Variable:
         """The state of this name, which a pass reads and sets as `.value`; see `param`."""
         return Variable(self, name, self._entry("state", self._state, name, init, shape, dtype))
+
+    @property
+    def dropping(self) -> bool:
+        """Whether dropout drops in this pass: in training, and where `run` is told to."""
+        return self._pass.dropping
 
     @property
     def dtype(self) -> Any:

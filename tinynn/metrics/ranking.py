@@ -6,11 +6,12 @@ Their states hold the predictions of all samples, so that they are exact, with t
 from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, ClassVar, Self
 
+import backends
 from tinynn.functional import one_hot
 from tinynn.losses.base import Loss, match_rows
 from tinynn.metrics.base import Array, Collected, State, in_dtype, ratio
 from tinynn.metrics.classification import OfClasses
-from tinynn.trace import is_readable, namespace
+from tinynn.trace import Traced, is_readable, namespace
 
 
 @dataclass(frozen=True)
@@ -39,9 +40,10 @@ class _Ranking(Collected, OfClasses):
             One for each sample.
         """
         number = super().__call__(prediction, target, sample_weight)
-        if is_readable(number):
+        if is_readable(number) and type(number) is not Traced:  # a trace takes NaN as it is
             xp = namespace(prediction)
-            if bool(xp.any(xp.isnan(prediction))):
+            unordered = xp.any(xp.isnan(prediction))
+            if backends.of(unordered).to_host(unordered):
                 raise ValueError(
                     f"{self}: expected scores that can be put in order, got NaN among them. To fix "
                     "it: look for what made it, in the data or in a training that diverged"

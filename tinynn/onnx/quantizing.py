@@ -14,7 +14,9 @@ _WEIGHTS = {"Gemm": 1, "MatMul": 1, "Conv": 0}
 _LEVELS = 127
 
 
-def quantize(blob: bytes, rows: Mapping[str, Any] | None = None) -> bytes:
+def quantize(
+    blob: bytes, rows: Mapping[str, Any] | None = None, alone: bytes | None = None
+) -> bytes:
     """The same network with weights, and inputs of its products, as whole numbers of 8 bits.
 
     A weight has a scale for each of its outputs, from the largest of its numbers; zero stays zero.
@@ -24,8 +26,10 @@ def quantize(blob: bytes, rows: Mapping[str, Any] | None = None) -> bytes:
     Parameters
     ----------
     blob : an ONNX file of floats, as `pack` makes it
-    rows : host arrays by the names of the inputs, like those that are to come; None leaves the
-        inputs of products as they are
+    rows : host arrays by the names of the network's inputs, like those that are to come; None
+        leaves the inputs of products as they are
+    alone : the file of the network without its preparation, which takes these rows; None where it
+        is the same
 
     Raises
     ------
@@ -46,7 +50,10 @@ def quantize(blob: bytes, rows: Mapping[str, Any] | None = None) -> bytes:
             "to_onnx: quantize: expected a network with weights in products, got none. To fix it: "
             "leave quantize out"
         )
-    ranges = {} if rows is None else _ranges(onnx, blob, [n.input[0] for n in products], rows)
+    ranges = {}
+    if rows is not None:
+        found = _ranges(onnx, blob if alone is None else alone, rows)
+        ranges = dict(zip([node.input[0] for node in products], found, strict=True))
     known: dict[str, str] = {}
     made: list[Any] = []
 
@@ -110,13 +117,13 @@ def _is_product(node: Any, arrays: Mapping[str, Any]) -> bool:
     return not turned and weight.dtype.kind == "f" and weight.ndim >= 2
 
 
-def _ranges(
-    onnx: Any, blob: bytes, names: list[str], rows: Mapping[str, Any]
-) -> dict[str, tuple[Any, Any]]:
-    """The least and the largest of what these names stand for, 0 within."""
+def _ranges(onnx: Any, blob: bytes, rows: Mapping[str, Any]) -> list[tuple[Any, Any]]:
+    """The least and the largest of what goes into each product, 0 within."""
     from onnx.reference import ReferenceEvaluator
 
     model = onnx.load_from_string(blob)
+    arrays = {each.name: onnx.numpy_helper.to_array(each) for each in model.graph.initializer}
+    names = [node.input[0] for node in model.graph.node if _is_product(node, arrays)]
     there = {each.name for each in model.graph.output}
     inputs = {each.name for each in model.graph.input}
     inside = [name for name in dict.fromkeys(names) if name not in inputs]
@@ -125,9 +132,7 @@ def _ranges(
             model.graph.output.append(onnx.ValueInfoProto(name=name))
     found = dict(zip(inside, ReferenceEvaluator(model).run(inside, dict(rows)), strict=True))
     found |= {name: rows[name] for name in names if name in inputs}
-    return {
-        name: (value.min().clip(max=0), value.max().clip(min=0)) for name, value in found.items()
-    }
+    return [(found[name].min().clip(max=0), found[name].max().clip(min=0)) for name in names]
 
 
 def _array(like: Any, number: Any) -> Any:

@@ -172,6 +172,20 @@ def _cumulative_sum(out: Emitter, node: Node) -> str:
     return out.emit("CumSum", [out.value(node.args[0], node.dtype), out.number(axis, INT64)])
 
 
+def _sorted(result: int) -> Row:
+    """The elements in order (result 0), or their places (1); the first of equal ones first."""
+
+    def row(out: Emitter, node: Node) -> str:
+        x, axis = out.value(node.args[0]), node.kwargs.get("axis", -1) % len(node.shape)
+        length = out.emit("Shape", [x], start=axis, end=axis + 1)
+        largest = int(bool(node.kwargs.get("descending", False)))
+        found = out.emit_all("TopK", [x, length], 2, axis=axis, largest=largest, sorted=1)[result]
+        to = out.dtype(node.dtype)
+        return out.emit("Cast", [found], to=to) if result and to != INT64 else found
+
+    return row
+
+
 def _norm(out: Emitter, node: Node) -> str:
     operator = {1: "ReduceL1", 2: "ReduceL2"}.get(node.kwargs.get("ord", 2))
     if operator is None:
@@ -293,6 +307,8 @@ ROWS: dict[str, Row] = {
     "argmax": _extreme("ArgMax"),
     "argmin": _extreme("ArgMin"),
     "cumulative_sum": _cumulative_sum,
+    "sort": _sorted(0),
+    "argsort": _sorted(1),
     "reshape": moves.reshaped,
     "expand_dims": moves.reshaped,
     "squeeze": moves.reshaped,

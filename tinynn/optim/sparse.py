@@ -7,7 +7,7 @@ from tinynn import tree
 from tinynn.trace import namespace
 
 from .base import Optimizer, State, require_params
-from .composed import _own_state, _require_optimizer
+from .composed import _own_state, _refuse_searches, _require_optimizer
 from .patterns import Patterns, as_patterns, first_match, require_matches, require_patterns
 
 
@@ -27,6 +27,12 @@ class KeepZeros(Optimizer):
         A pattern of the parameters whose zeros stay, or several, in fnmatch's words; others, such
         as biases that begin as 0, are trained as ever.
 
+    Raises
+    ------
+    TypeError
+        For an optimizer that evaluates the loss itself, such as `LBFGS`: it would try weights that
+        are then 0 again.
+
     Examples
     --------
     >>> import numpy as np
@@ -43,6 +49,7 @@ class KeepZeros(Optimizer):
 
     def __post_init__(self) -> None:
         _require_optimizer(self)
+        _refuse_searches("KeepZeros", self.optimizer, "take one that goes by the gradient: Adam()")
         require_patterns(self, "mask")
 
     @property

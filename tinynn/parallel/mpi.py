@@ -53,11 +53,12 @@ class MPI:
         """The sum over all processes, entry by entry."""
         if self.takes_cuda and hasattr(array, "__cuda_array_interface__"):
             backend = backends.of(array)
-            source = backend.xp.asarray(array, copy=True)  # contiguous
+            # Contiguous and in the same order in every process, however the arrays lie in memory.
+            source = backend.xp.asarray(backend.xp.reshape(array, (-1,)), copy=True)
             out = backend.xp.empty_like(source)
             backend.synchronize()  # MPI does not know of the work that is queued
             self._comm.Allreduce(source, out)
-            return out
+            return backend.xp.reshape(out, tuple(array.shape))
         return staged(array, self._sum)
 
     def _sum(self, host: Any) -> Any:

@@ -115,7 +115,8 @@ class Shard:
         first = 1 + len(tree.leaves(state))
         places: dict[Any, list[int]] = {}
         for place, leaf in enumerate(leaves):
-            if hasattr(leaf, "dtype") and namespace(leaf).isdtype(leaf.dtype, "real floating"):
+            kinds = ("real floating", "complex floating")
+            if hasattr(leaf, "dtype") and namespace(leaf).isdtype(leaf.dtype, kinds):
                 places.setdefault(leaf.dtype, []).append(place)
         for found in places.values():
             arrays = [leaves[p] * float(self.rows) if 0 < p < first else leaves[p] for p in found]

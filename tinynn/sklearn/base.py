@@ -209,7 +209,9 @@ class NetworkEstimator(hooks.CallbackSupportMixin, BaseEstimator):  # type: igno
             **given,
         )
         problem = prepared(optimizer="sgd", batch_size=size)  # until an epoch's steps are known
-        if self.solver == "auto" and (first or not hasattr(self, "solver_")):
+        if self.solver != "auto":
+            self.__dict__.pop("solver_", None)
+        elif first or not hasattr(self, "solver_"):
             self.solver_ = choose_optimizer(problem, self.batch_size).optimizer
         asked = self.solver_ if self.solver == "auto" else self.solver
         asked = optim.get(asked) if isinstance(asked, str) else asked

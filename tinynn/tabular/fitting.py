@@ -275,6 +275,11 @@ def _score_parts(model: Model, preparation: TablePreparation, blocks: Blocks) ->
 
 def _check_networks(networks: Any, folds: Any, validation: float, callbacks: Any) -> None:
     """ValueError for many networks that nothing would tell apart, or that callbacks cannot see."""
+    if isinstance(networks, bool) or not hasattr(networks, "__index__") or networks < 1:
+        raise ValueError(
+            f"fit_table: networks: expected a whole number of 1 or more, got {networks!r}. To fix "
+            "it: leave it out for one"
+        )
     many = networks != 1 or folds is not None
     if many and folds is None and not validation:
         raise ValueError(
@@ -401,7 +406,8 @@ def _weights(answer: Classes | Quantity, y: Any, given: Any) -> Any:
     """The weight of each row, float32 (rows,), that gives classes theirs; None for all alike."""
     if given is None:
         return None
-    counts = host().xp.unique_counts(y)[1] if isinstance(answer, Classes) else None
+    classes = answer.width if isinstance(answer, Classes) else None
+    counts = None if classes is None else host().xp.bincount(y, minlength=classes)
     return _class_weights(answer, counts, given)[y]
 
 
@@ -414,7 +420,8 @@ def _class_weights(answer: Classes | Quantity, counts: Any, given: Any) -> Any:
         )
     xp = host().xp
     if given == "balanced":
-        by_class = counts.sum() / (counts.shape[0] * counts)
+        there = counts > 0  # of parts the rows that are held out may have a class alone
+        by_class = counts.sum() / (there.sum() * xp.where(there, counts, 1))
     elif isinstance(given, Mapping) and set(given) == set(labels := answer.values.tolist()):
         by_class = host().asarray([float(given[label]) for label in labels])
     else:

@@ -307,12 +307,17 @@ def _classes(table: Table, name: str, style: Any, as_text: bool) -> Classes:
     names = sorted(found.names, key=int if labels == "integer" else str)
     if len(names) < 2:
         raise constant(table, name)
-    if len(names) > max(FEW, int((found.codes >= 0).sum()) // 2):
-        raise TableError(
-            f"{table.source}: column {name!r}: expected classes, got {len(names)} different ones "
-            f"in {len(table)} rows. To fix it: take another target, or a loss of numbers."
-        )
+    check_few(table.source, name, len(names), int((found.codes >= 0).sum()))
     return Classes(name, tuple(names), labels)
+
+
+def check_few(source: str, name: str, classes: int, rows: int) -> None:
+    """Refuse a target of about as many classes as there are rows that have one: TableError."""
+    if classes > max(FEW, rows // 2):
+        raise TableError(
+            f"{source}: column {name!r}: expected classes, got {classes} different ones in {rows} "
+            "rows. To fix it: take another target, or a loss of numbers."
+        )
 
 
 def constant(table: Table, name: str) -> TableError:

@@ -13,6 +13,7 @@ from tinynn.tabular.inference import (
     NEVER,
     Options,
     category,
+    check_few,
     constant,
     date_order,
     fit_target,
@@ -99,13 +100,15 @@ def target_of(
 ) -> Target:
     """The target that a survey shows, a number's scale still to be fitted."""
     distinct = found.distinct[name]
-    # Twice, since among so many rows each class is met more than once.
+    # Twice, for of different texts each is met once, and among all rows more often.
     answer = fit_target(distinct.sample(parts.source, name, 2), name, classes, options, note)
     if isinstance(answer, Classes) and distinct.full:
         raise TableError(
             f"{parts.source}: column {name!r}: expected classes, got more than {DISTINCT:,} "
             "different ones. To fix it: take another target, or a loss of numbers."
         )
+    if isinstance(answer, Classes):
+        check_few(parts.source, name, len(answer.classes), sum(rows.size for rows in found.rows))
     return answer
 
 
@@ -157,9 +160,9 @@ class _Categories:
     def add(self, table: Table, rows: Any) -> None:
         found = cells.labels(table, self.name, self.booleans)
         codes = found.codes[rows]
-        kept = host().xp.unique_values(codes).tolist()
+        kept = host().xp.unique_values(codes).tolist()  # in any order
         self.met |= {found.names[code] for code in kept if code >= 0}
-        self.missing = self.missing or kept[:1] == [-1]
+        self.missing = self.missing or -1 in kept
         self.rows += int(codes.size)
 
     def fitted(self, source: str) -> Column | str:

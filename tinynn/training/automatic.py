@@ -55,7 +55,8 @@ def choose_optimizer(problem: Any, batch_size: Any = "auto") -> Choice:
         return Choice(optim.Adam(), f"Adam: {said}, and layers draw random numbers")
     answers = rows * _outputs(problem)
     quick = answers * parameters**2 + parameters**3 <= _STEP
-    if parameters <= _MOST and quick and getattr(step.loss, "convex", False):
+    alone = problem.communicator is None  # gradients can be summed over processes, matrices not
+    if alone and parameters <= _MOST and quick and getattr(step.loss, "convex", False):
         why = f"{said}, and {step.loss} is convex in the prediction"
         return Choice(optim.LevenbergMarquardt(), f"LevenbergMarquardt: {why}")
     if rows * parameters <= _SMALL:

@@ -229,8 +229,9 @@ class ReadBatches(Batches):
 
     def available(self, epoch: Epoch, first: int, most: int) -> int:
         reading = self._at(epoch, first)
-        while reading.rows < most * self.size and reading.rows * self._row < _READ_AHEAD:
-            if not reading.read():
+        while reading.rows < most * self.size:
+            held = reading.rows * self._row >= _READ_AHEAD
+            if (held and reading.rows >= self.size) or not reading.read():
                 break
         whole, rest = divmod(reading.rows, self.size)
         return min(most, whole + bool(rest and reading.ended))

@@ -3,8 +3,9 @@
 import os
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import timedelta
-from math import isfinite
+from math import inf, isfinite
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -14,6 +15,7 @@ from tinynn.config import label
 from tinynn.training import files
 from tinynn.training.batches import BucketedBatches, StreamedBatches
 from tinynn.training.history import History
+from tinynn.training.model import described
 from tinynn.training.problem import Problem, check_whole
 from tinynn.training.state import Run, TrainingState
 from tinynn.training.step import Carry
@@ -30,9 +32,17 @@ class Checkpointer:
         Epochs between checkpoints, or a timedelta, after which one is written within an epoch too.
     keep
         How many checkpoints are kept: the newest, and earlier ones beside it.
+    best
+        The file of the best epoch beside them, if one is kept.
     """
 
-    def __init__(self, path: str | os.PathLike[str], every: int | timedelta, keep: int = 1) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        every: int | timedelta,
+        keep: int = 1,
+        keep_best: bool | str = False,
+    ) -> None:
         check_whole(keep=keep)
         whole = isinstance(every, int) and not isinstance(every, bool) and every > 0
         if not whole and not (isinstance(every, timedelta) and every > timedelta(0)):
@@ -40,16 +50,25 @@ class Checkpointer:
                 f"fit: every: expected a number of epochs of 1 or more, or a timedelta, got "
                 f"{every!r}. To fix it: give every=1, or every=timedelta(minutes=10)"
             )
+        if not isinstance(keep_best, bool | str):
+            raise ValueError(
+                "fit: keep_best: expected True, False or the name of a measure, got "
+                f'{keep_best!r}. To fix it: give keep_best=True, which is "validation_loss"'
+            )
         self.path, self.every, self.keep = Path(path), every, keep
         self._written, self._place = monotonic(), (0, 0)
         self._sound = True  # the file at `path`, if there is one
-        files.check_target(self.path)
+        files.check_target(self.path, "fit: checkpoint")
+        measure = "validation_loss" if keep_best is True else keep_best
+        self.best = BestCheckpoint(self.path, measure) if measure is not False else None
 
-    def go_on(self, path: str | os.PathLike[str], state: TrainingState) -> None:
-        """Note that a run goes on from this state, of the file at `path` or one kept beside it."""
-        if os.path.realpath(path) == os.path.realpath(self.path):
-            self._place = (state.epoch, state.step)
+    def start(self, run: Run, source: Any) -> None:
+        """Note where the run begins, and the file that it goes on from, if there is one."""
+        if source is not None and os.path.realpath(source) == os.path.realpath(self.path):
+            self._place = (run.epoch, run.state.step)
             self._sound = files.is_sound(self.path)
+        if self.best is not None:
+            self.best.start(run)
 
     def is_due(self, run: Run) -> bool:
         """True if a checkpoint is to be written now."""
@@ -57,35 +76,118 @@ class Checkpointer:
             return monotonic() - self._written >= self.every.total_seconds()
         return run.state.step == 0 and run.epoch % self.every == 0
 
-    def write(self, state: TrainingState, problem: Problem) -> None:
-        """Write the state, unless the file is as far already or the loss is no longer finite."""
-        place = (state.epoch, state.step)
-        losses = [problem.backend.to_host(loss) for loss in state.losses]
-        totals = [state.history.last.get("loss", 0.0), *(float(loss.sum()) for loss in losses)]
-        if place > self._place and all(map(isfinite, totals)):
+    def write(self, state: TrainingState, problem: Problem, *, newest: bool = True) -> None:
+        """Write the state where it belongs, unless the loss is no longer finite.
+
+        It goes to the file of the best epoch if it is the best, and then to the newest, if that is
+        asked for and not as far already.
+        """
+        best, place = self.best, (state.epoch, state.step)
+        better, newest = best is not None and best.is_better(state), newest and place > self._place
+        if not (better or newest) or not _is_finite(state, problem):
+            return
+        # The best comes first: a run that is killed between the two finds that epoch again.
+        if best is not None and better and _written(best.path, state, problem, 1):
+            best.note(state)
+        if newest:
             self._written = monotonic()  # after a failure too: it is tried again when it is due
-            try:
-                # A broken file takes the place of none that is whole.
-                save(self.path, state, problem, keep=self.keep if self._sound else 1)
-            except OSError as error:
-                warnings.warn(
-                    f"fit: epoch {state.epoch}: the checkpoint {self.path} cannot be written "
-                    f"({error}): training goes on, and the file is as it was.",
-                    RuntimeWarning,
-                    stacklevel=6,
-                )
-            else:
+            # A broken file takes the place of none that is whole.
+            if _written(self.path, state, problem, self.keep if self._sound else 1):
                 self._place, self._sound = place, True
 
 
+class BestCheckpoint:
+    """The file, beside the newest checkpoint, that keeps the one of the best epoch by a measure.
+
+    Attributes
+    ----------
+    path
+        That of the newest, with ".best" behind its name.
+    measure
+        A name in the history.
+    """
+
+    def __init__(self, newest: Path, measure: str) -> None:
+        newest = Path(os.path.realpath(newest))
+        self.path, self.measure = newest.with_name(f"{newest.name}.best"), measure
+        self._sign, self._lowest = 1.0, inf
+        files.check_target(self.path, "fit: keep_best")
+
+    def start(self, run: Run) -> None:
+        """Check that there is such a measure, and go on from the file if it is of this run."""
+        if self.measure not in run.measures:
+            known = ", ".join(map(repr, run.measures))
+            hint = ", or give validation=0.1" * self.measure.startswith("validation_")
+            raise ValueError(
+                f"fit: keep_best: expected a measure of the run, got {self.measure!r}. To fix it: "
+                f"name one of {known}{hint}"
+            )
+        larger = run.directions.get(self.measure)
+        if larger is None:
+            raise ValueError(
+                f"fit: keep_best: expected to know whether a higher {self.measure} is better, got "
+                "a metric that does not say. To fix it: give the metric an attribute "
+                "greater_is_better, or name another measure"
+            )
+        self._sign = -1.0 if larger else 1.0
+        with suppress(files.ModelFileError, OSError, KeyError, TypeError):
+            row = History(files.read(self.path, kind="checkpoint")[1]["history"]).last
+            known_row = {name: shown[row["epoch"] - 1 :][:1] for name, shown in run.history.items()}
+            if known_row == {name: [number] for name, number in row.items()}:
+                self._lowest = self._sign * row[self.measure]
+
+    def is_better(self, state: TrainingState) -> bool:
+        """True after an epoch that is better than the one in the file."""
+        return state.step == 0 and self._cost(state) < self._lowest
+
+    def note(self, state: TrainingState) -> None:
+        """Note that the file is of this state's last epoch."""
+        self._lowest = self._cost(state)
+
+    def _cost(self, state: TrainingState) -> float:
+        number = state.history.last.get(self.measure, inf * self._sign)
+        if isinstance(number, list):
+            raise ValueError(
+                f"fit: keep_best: expected a measure of one number, got {self.measure!r}, which "
+                "is several. To fix it: name another measure"
+            )
+        return float(self._sign * number)
+
+
+def _is_finite(state: TrainingState, problem: Problem) -> bool:
+    """True if the losses of the last epoch, and of the steps after it, are finite."""
+    losses = [problem.backend.to_host(loss) for loss in state.losses]
+    totals = [state.history.last.get("loss", 0.0), *(float(loss.sum()) for loss in losses)]
+    return all(map(isfinite, totals))
+
+
+def _written(path: Path, state: TrainingState, problem: Problem, keep: int) -> bool:
+    """True if the state was written; if it cannot be, a warning says so."""
+    try:
+        save(path, state, problem, keep=keep)
+    except OSError as error:
+        warnings.warn(
+            f"fit: epoch {state.epoch}: the checkpoint {path} cannot be written "
+            f"({error}): training goes on, and the file is as it was.",
+            RuntimeWarning,
+            stacklevel=7,
+        )
+        return False
+    return True
+
+
 def checkpointer_of(
-    path: str | os.PathLike[str] | None, every: int | timedelta, keep: int
+    path: str | os.PathLike[str] | None,
+    every: int | timedelta,
+    keep: int,
+    keep_best: bool | str = False,
 ) -> Checkpointer | None:
     """The schedule that the arguments of `fit` ask for; ValueError for one without a file."""
     if path is not None:
-        return Checkpointer(path, every, keep)
-    for name, value in {"every": every, "keep": keep}.items():
-        if value != 1:
+        return Checkpointer(path, every, keep, keep_best)
+    given = {"every": (every, 1), "keep": (keep, 1), "keep_best": (keep_best, False)}
+    for name, (value, usual) in given.items():
+        if value != usual:
             raise ValueError(
                 f"fit: {name}: expected checkpoint= beside it, got {name}={value!r} alone, and no "
                 "checkpoint would be written. To fix it: give checkpoint=path"
@@ -114,6 +216,7 @@ def save(
         else:
             others[name] = leaf
     description = {
+        "model": _model_of(problem),
         "problem": identity(problem) | {"data": problem.fingerprint},
         "engine": state.engine,
         "epoch": state.epoch,
@@ -122,6 +225,15 @@ def save(
         "values": others,
     }
     files.write(path, files.pack(arrays, description, kind="checkpoint"), keep=keep)
+
+
+def _model_of(problem: Problem) -> dict[str, Any]:
+    """The description by which `load` makes a model of the file, or the reason why it cannot."""
+    step = problem.step
+    try:
+        return described(step.net, step.loss, problem.metrics, problem.columns)
+    except (TypeError, ValueError) as error:  # a layer or metric of the user's own, a lambda
+        return {"missing": str(error)}
 
 
 def restore(
@@ -141,8 +253,8 @@ def restore(
 
     Raises
     ------
-    FileNotFoundError
-        There is no such file.
+    FileNotFoundError, IsADirectoryError
+        There is no such file, or it is a folder.
     ModelFileError
         The file is cut short, was edited, or is no checkpoint.
     ValueError
@@ -152,6 +264,10 @@ def restore(
         raise FileNotFoundError(
             f"fit: resume: expected a checkpoint, got {path}, which does not exist. To fix it: "
             "give its path, or resume=True to begin where there is none"
+        )
+    if Path(path).is_dir():
+        raise IsADirectoryError(
+            f"fit: resume: expected a checkpoint, got the folder {path}. To fix it: add a file name"
         )
     path, tensors, description = _newest_whole(path)
     try:

@@ -28,6 +28,7 @@ class Doubt:
     columns: Any
     preparation: Any
     calibration: Calibration | None
+    _scored: tuple[Any, ...]  # the calibration, and the arrays that it was found with
 
     def calibrate(self, X: Any, y: Any, method: str | None = None) -> None:
         """Keep how badly the model answers for these rows, which training did not see.
@@ -61,6 +62,7 @@ class Doubt:
                 f"{label(self.loss)}, got {method!r}. To fix it: leave it out"
             )
         self.calibration = Calibration.of(method, _scores(method, self.loss, output, y))
+        self._remember()
 
     def predict_set(self, X: Any, level: float = 0.9, batch_size: int | None = None) -> Any:
         """The classes that may be the right one: (samples, classes) booleans.
@@ -71,7 +73,8 @@ class Doubt:
         Raises
         ------
         ValueError
-            The model is not calibrated, or by too few rows for the level.
+            The model is not calibrated, or with other parameters, or by too few rows for the
+            level.
         TypeError
             It is a model of numbers.
         """
@@ -148,6 +151,9 @@ class Doubt:
     ) -> Laplace:
         """The Laplace approximation around this model, by the rows that it was trained on.
 
+        It answers for what the network takes, with what the network gives: where the model has a
+        preparation, for `model.prepared(X)[0]`, in standardised units.
+
         Parameters
         ----------
         X, y
@@ -190,7 +196,20 @@ class Doubt:
                 "To fix it: keep some rows apart from training, a few hundred if there are, and "
                 "call model.calibrate(X, y) with them"
             )
+        known, *arrays = self._scored or (None,)
+        if known is not self.calibration:  # it was put here by hand
+            self._remember()
+            return self.calibration
+        now = tree.leaves(self._parts())
+        if len(now) != len(arrays) or any(a is not b for a, b in zip(now, arrays, strict=True)):
+            raise ValueError(
+                f"{what}: expected the parameters that the model was calibrated with, got others. "
+                "To fix it: call model.calibrate(X, y) again"
+            )
         return self.calibration
+
+    def _remember(self) -> None:
+        self._scored = (self.calibration, *tree.leaves(self._parts()))
 
     def _parts(self) -> tuple[Any, Any]:
         return self.params, self.state

@@ -18,21 +18,17 @@ def exported(model: Any, X: Any, dtype: Any, preparation: bool, quantized: bool 
         x = _example(there, X)
         prepared = model.preparation.to_config() if preparation and model.preparation else None
         heads = _heads(there, x) if prepared is None else _head(prepared)
-        blob = pack(
-            there.net,
-            there.params,
-            there.state,
-            x,
-            backend=there.backend,
-            heads=heads,
-            description=_description(model),
-            preparation=prepared,
-        )
-        return quantize(blob, _rows(there, X)) if quantized else blob
+        network, home = (there.net, there.params, there.state, x), there.backend
+        said = _description(model)
+        blob = pack(*network, backend=home, heads=heads, description=said, preparation=prepared)
+        if not quantized:
+            return blob
+        alone = blob if prepared is None else pack(*network, backend=home)
+        return quantize(blob, _rows(there, X), alone)
 
 
 def _rows(model: Any, X: Any) -> dict[str, Any] | None:
-    """All rows by the names of the file's inputs, on the host; None where there are none."""
+    """All rows by the names of the network's inputs, on the host; None where there are none."""
     if X is None:
         return None
     _, count, between = checked(model.adapter("to_onnx", X), model.prepared(X)[0])

@@ -151,8 +151,9 @@ def unpack(
             "Give the path of a file that Model.save wrote."
         ) from error
     if layout == FORMAT:
-        hint = "give it to fit(resume=...)" if found == "checkpoint" else "give it to tinynn.load"
-        raise ModelFileError(f"{path}: expected a {kinds[0]}, got a {found}. To fix it: {hint}.")
+        raise ModelFileError(
+            f"{path}: expected a {kinds[0]}, got a {found}. To fix it: give it to tinynn.load."
+        )
     raise ModelFileError(
         f"{path}: expected a model file of format {FORMAT}, got format {layout}. "
         "It was written by another version of tinynn: read it with that one."
@@ -281,24 +282,25 @@ def _move_up(target: Path, keep: int) -> None:
         raise
 
 
-def check_target(path: str | os.PathLike[str]) -> Path:
+def check_target(path: str | os.PathLike[str], at: str = "save") -> Path:
     """The file that `write` would make or replace, symbolic links followed; OSError if it may not.
 
-    Only a regular file is ever replaced: a device, a FIFO or a socket stays what it is.
+    Only a regular file is ever replaced: a device, a FIFO or a socket stays what it is. `at` begins
+    the message.
     """
     target = Path(os.path.realpath(path))
     if target.is_dir():
         raise IsADirectoryError(
-            f"save: expected the path of a file, got the folder {path}. To fix it: add a file name."
+            f"{at}: expected the path of a file, got the folder {path}. To fix it: add a file name."
         )
     if target.exists() and not target.is_file():
         raise OSError(
-            f"save: expected the path of a regular file, got {path}, which is a device, FIFO or "
+            f"{at}: expected the path of a regular file, got {path}, which is a device, FIFO or "
             "socket. To fix it: give another path."
         )
     if not target.parent.is_dir():
         raise FileNotFoundError(
-            f"save: the folder {target.parent} does not exist. To fix it: make it first, or save "
+            f"{at}: the folder {target.parent} does not exist. To fix it: make it first, or save "
             "elsewhere."
         )
     return target

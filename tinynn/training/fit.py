@@ -67,6 +67,7 @@ def fit(
     checkpoint: str | os.PathLike[str] | None = None,
     every: int | timedelta = 1,
     keep: int = 1,
+    keep_best: bool | str = False,
     resume: str | os.PathLike[str] | bool = False,
     communicator: str | Communicator | None = None,
 ) -> Model:
@@ -150,6 +151,10 @@ def fit(
     keep
         How many checkpoints are kept: the newest at `checkpoint`, the ones before beside it with
         ".1", ".2", and so on, behind its name.
+    keep_best
+        Whether the checkpoint of the best epoch is kept as well, with ".best" behind the name: by
+        the name of a measure, or by "validation_loss" for True. It is written whenever an epoch is
+        better than all before, whatever `every` says.
     resume
         A checkpoint to go on from, with the other arguments as they were; True takes that of
         `checkpoint` if the file is there. With an engine that is named, k epochs and then k more
@@ -195,7 +200,7 @@ def fit(
             known = ", ".join(map(repr, engines.ENGINES))
             raise ValueError(f"fit: engine: expected one of {known}, got {engine!r}")
         called = checked(callbacks)
-        checkpointer = checkpointer_of(checkpoint, every, keep)
+        checkpointer = checkpointer_of(checkpoint, every, keep, keep_best)
         problem = prepare(
             net, X, y, loss=loss, optimizer=optimizer, batch_size=batch_size,
             validation=validation, seed=seed, metrics=metrics, sample_weight=sample_weight,
@@ -274,8 +279,8 @@ def _carry_out(
             if source is not None:
                 run.state = restore(source, problem)
                 check_left(run, source)
-                if checkpointer:
-                    checkpointer.go_on(source, run.state)
+            if checkpointer:
+                checkpointer.start(run, source)
             problem.check_passes(run.epochs - run.epoch)
             tell(called, "start", run)
             restore_states(called, run)
@@ -468,15 +473,15 @@ class _Training:
                 self.engine.load(run.state.carry)
                 run.state.carry = self.engine.snapshot()[0]
             self.engine.invalidate_data()
-        if self.checkpointer and self.checkpointer.is_due(run):
-            self._checkpoint(run.state)
+        if self.checkpointer:
+            self._checkpoint(run.state, self.checkpointer.is_due(run))
 
-    def _checkpoint(self, state: TrainingState) -> None:
+    def _checkpoint(self, state: TrainingState, newest: bool = True) -> None:
         assert self.checkpointer is not None
         if not self.ranks.writes:
             return
         kept = states(self.callbacks)
-        self.checkpointer.write(replace(state, callbacks=kept), self.problem)
+        self.checkpointer.write(replace(state, callbacks=kept), self.problem, newest=newest)
 
     def _diverged(self, before: Any, count: int, whole: bool) -> None:
         """Warn what made the loss non-finite, and stop."""

@@ -27,7 +27,8 @@ def load(
 ) -> Any:
     """Read a model, or a stack, that `Model.save` or `ModelStack.save` wrote, onto any backend.
 
-    Nothing is ever imported by a name from a file.
+    Of a checkpoint that `fit` wrote it is the model that the run had then. Nothing is ever imported
+    by a name from a file.
 
     Parameters
     ----------
@@ -53,7 +54,9 @@ def load(
 
     """
     home = host() if backend is None else backends.get(backend)
-    tensors, description = files.read(path, kind=("model", "stack"))
+    tensors, description = files.read(path, kind=("model", "stack", "checkpoint"))
+    if description["kind"] == "checkpoint":
+        tensors, description = _as_model(path, tensors, description)
     own = dict(custom or {})
     many = description["kind"] == "stack"
     _check_description(path, description, _STACK if many else _MODEL)
@@ -87,6 +90,26 @@ def load(
     params, state = _trees(path, tensors, of_state, home, dtype)
     kind: Any = ModelStack if many else Model
     return kind(net, params, state, loss=loss, metrics=metrics, **rest)
+
+
+def _as_model(
+    path: Any, tensors: Mapping[str, files.Tensor], description: Mapping[str, Any]
+) -> tuple[dict[str, files.Tensor], dict[str, Any]]:
+    """The arrays and the description of a checkpoint, as the file of a model has them."""
+    model = description.get("model")
+    if not isinstance(model, dict):
+        raise files.damaged(path, "a checkpoint", f"its 'model' is {reprlib.repr(model)}")
+    if "missing" in model:
+        raise ValueError(
+            f"{path}: expected a network that a file can describe, got one that it cannot: "
+            f"{model['missing']} To fix it: give the checkpoint to fit(resume=...)"
+        )
+    parts = [
+        {name.removeprefix(at): tensor for name, tensor in tensors.items() if name.startswith(at)}
+        for at in ("carry.params.", "carry.state.")
+    ]
+    rest: dict[str, Any] = {"history": description.get("history"), "extra": {}, "preparation": None}
+    return parts[0] | parts[1], {**model, **rest, "kind": "model", "state": list(parts[1])}
 
 
 def _calibration(path: Any, kind: Any, scores: Any) -> Calibration:

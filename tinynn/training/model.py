@@ -98,6 +98,11 @@ class Model(Doubt):
     optimizer: Any = None
     calibration: Calibration | None = None
     _inference: Inference | None = field(default=None, init=False)
+    _scored: tuple[Any, ...] = field(default=(), init=False)
+
+    def __post_init__(self) -> None:
+        if self.calibration is not None:
+            self._remember()
 
     def __repr__(self) -> str:
         arrays = tree.leaves(self.params)
@@ -327,11 +332,8 @@ class Model(Doubt):
         check_nesting(self.state)
         backend = self.backend
         description = {
-            "network": layers.to_config(self.net),
-            "loss": losses.to_config(self.loss),
-            "metrics": config.to_config(list(self.metrics), KNOWN),
+            **described(self.net, self.loss, self.metrics, self.columns),
             "history": self.history,
-            "columns": list(self.columns),
             "state": [name for name, _ in tree.paths(self.state)],
             "extra": self.extra,
             "preparation": self.preparation and self.preparation.to_config(),
@@ -379,7 +381,7 @@ class Model(Doubt):
         quantize
             True writes the weights of products as whole numbers of 8 bits, and where the rows X
             are given rounds what goes into products likewise, by the range of these rows: see
-            docs/compression.md. The file is then of what the network takes.
+            docs/compression.md.
 
         Raises
         ------
@@ -398,7 +400,7 @@ class Model(Doubt):
         with self.backend.scope():
             named = [*tree.paths(self.params), *tree.paths(self.state)]
             check_finite(self.backend, named, "to_onnx")
-        files.write(path, exported(self, X, dtype, preparation and not quantize, quantize))
+        files.write(path, exported(self, X, dtype, preparation, quantize))
 
     def adapter(self, where: str, X: Any) -> DataAdapter:
         """The way in for X: to the parameters' backend, or X's own if there are none."""
@@ -465,3 +467,13 @@ def check_nesting(params: Any, path: str = "") -> None:
             )
         if not backends.is_array(value):
             check_nesting(value, f"{path}.{key}" if path else key)
+
+
+def described(net: Any, loss: Any, metrics: Any, columns: Any) -> dict[str, Any]:
+    """The description of a model, for files, without its numbers; ValueError for a lambda in it."""
+    return {
+        "network": layers.to_config(net),
+        "loss": losses.to_config(loss),
+        "metrics": config.to_config(list(metrics), KNOWN),
+        "columns": list(columns),
+    }

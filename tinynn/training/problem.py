@@ -40,7 +40,7 @@ from tinynn.training.automatic import choose_optimizer
 from tinynn.training.batches import HOLD_OUT, Batches, batches_of
 from tinynn.training.evaluation import check_targets, matched
 from tinynn.training.memory import memory_suffices
-from tinynn.training.objective import is_by_row
+from tinynn.training.objective import FEW, is_by_row
 from tinynn.training.sharded import check_shared
 from tinynn.training.start import first_output, initial
 from tinynn.training.step import Carry, TrainingStep
@@ -145,6 +145,9 @@ def prepare(
     """
     if isinstance(optimizer, str) and optimizer == "auto":
         said = {**locals(), "optimizer": "adam"}
+        for name, given in (("X", X), ("validation", validation)):
+            if is_stream(given):  # of an iterator the first batch is read once
+                said[name] = Passes("fit: X" if name == "X" else "fit: validation X", given)
         chosen = choose_optimizer(prepare(**said), batch_size).optimizer
         return prepare(**{**said, "optimizer": chosen})
     _check_net(net)
@@ -155,7 +158,8 @@ def prepare(
     source = source_of("fit: X", X) if y is None else X
     if isinstance(source, Passes):
         _check_beside_batches(batch_size, shuffle, validation)
-    if batch_size == "auto" and getattr(optimizer, "whole_batch", False):
+    innermost = getattr(optimizer, "optimizer", optimizer)  # of one that averages what it finds
+    if batch_size == "auto" and getattr(innermost, "whole_batch", False):
         batch_size = None
     rows = None if batch_size is None or isinstance(source, Passes) else _rows(batch_size)
     shuffle = shuffle is not False and not isinstance(source, Passes)
@@ -195,7 +199,9 @@ def prepare(
         batches = batches_of(train, home, size, key, shuffled, draws, averages)
         step = TrainingStep(net, loss, optimizer, compute_dtype=computed)
         if "objective" in getattr(optimizer, "needs", ()):
-            step = replace(step, by_row=is_by_row(step, start, train.between(0, size), key))
+            step = replace(
+                step, by_row=is_by_row(step, start, train.between(0, min(size, FEW)), key)
+            )
         carry = Carry(*start, optimizer.init(start[0]))
     together = find_communicator(communicator)
     check_shared(step, batches, together)
@@ -296,7 +302,7 @@ def _check_validation(validation: Any) -> None:
     pair = isinstance(validation, tuple) and len(validation) in (2, 3)
     fraction = isinstance(validation, Real) and 0 < float(validation) < 1
     alone = is_dataset(validation) or is_stream(validation) or is_indexed(validation)
-    alone = alone or isinstance(validation, Blocks)
+    alone = alone or isinstance(validation, Blocks | Passes)
     if validation is not None and not (pair or fraction or alone):
         raise ValueError(
             "fit: validation: expected a fraction between 0 and 1, a tuple (X, y) or (X, y, "

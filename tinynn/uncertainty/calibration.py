@@ -1,8 +1,10 @@
 """Measures of doubt itself: do probabilities and intervals hold as often as they say?"""
 
+from math import prod
 from typing import Any, NamedTuple, TypeAlias
 
 from tinynn.trace import namespace
+from tinynn.uncertainty.conformal import check_shapes
 
 Array: TypeAlias = Any
 
@@ -130,6 +132,11 @@ def interval_coverage(lower: Array, upper: Array, target: Array) -> Array:
     lower, upper, target : (rows, ...)
         Of one shape.
 
+    Raises
+    ------
+    ValueError
+        They are of several.
+
     Examples
     --------
     >>> import numpy as np
@@ -138,6 +145,7 @@ def interval_coverage(lower: Array, upper: Array, target: Array) -> Array:
     0.75
     """
     xp = namespace(lower, upper, target)
+    check_shapes("interval_coverage", lower, upper, target)
     inside = xp.logical_and(lower <= target, target <= upper)
     return xp.mean(xp.astype(inside, lower.dtype))
 
@@ -181,9 +189,9 @@ def _two_columns(probabilities: Array) -> Array:
 def _flat(where: str, rows: Array, labels: Array) -> Array:
     """The labels as (rows,) integers."""
     xp = namespace(labels)
-    if labels.shape[0] != rows.shape[0]:
+    if labels.shape[:1] != rows.shape[:1] or prod(labels.shape) != rows.shape[0]:
         raise ValueError(
-            f"{where}: labels: expected one for each of {rows.shape[0]} rows, got {labels.shape[0]}"
+            f"{where}: labels: expected one for each of {rows.shape[0]} rows, got the shape "
+            f"{tuple(labels.shape)}"
         )
-    flat = xp.reshape(labels, (-1,))
-    return flat if xp.isdtype(flat.dtype, "integral") else xp.astype(flat, xp.int32)
+    return xp.astype(xp.reshape(labels, (-1,)), xp.int32)  # 8 bits do not count 300 classes

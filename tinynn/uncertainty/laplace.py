@@ -8,7 +8,7 @@ for the choice of the prior and the noise, MacKay 1992, "Bayesian Interpolation"
 """
 
 from dataclasses import dataclass
-from math import pi, prod
+from math import inf, pi, prod
 from typing import Any, TypeAlias
 
 from tinynn import tree
@@ -163,7 +163,9 @@ def laplace(
     TypeError
         Another loss, whose second derivatives are no likelihood's.
     ValueError
-        So many parameters that their matrix would not fit into 2 GiB: the message has the number.
+        So many parameters that their matrix would not fit into 2 GiB: the message has the number;
+        a loss with a `class_weight`, which is no likelihood; a precision or a noise that is not
+        above 0, or a noise under a loss of classes.
 
     Examples
     --------
@@ -180,6 +182,7 @@ def laplace(
             "laplace: loss: expected SquaredError, SoftmaxCrossEntropy or BinaryCrossEntropy, got "
             f"{label(loss)}. To fix it: train with one of these"
         )
+    _check(loss, prior_precision, noise)
     inputs = x if type(x) is tuple else (x,)
     paths = _chosen(params, last_layer)
     function = _Function(net, params, state, paths)
@@ -210,6 +213,26 @@ def laplace(
     if squared:
         likelihood = -0.5 * (cost / noise_ + count * xp.log(2.0 * pi * noise_))
     return Laplace(net, params, state, loss, paths, values, vectors, precision, noise_, likelihood)
+
+
+def _check(loss: Any, prior_precision: Any, noise: Any) -> None:
+    """ValueError for what makes no normal distribution, or would be left out of it."""
+    if getattr(loss, "class_weight", None) is not None:
+        raise ValueError(
+            f"laplace: loss: expected one without class_weight, got {label(loss)}: a likelihood "
+            "counts each row once. To fix it: train without class_weight"
+        )
+    if noise is not None and not isinstance(loss, SquaredError):
+        raise ValueError(
+            f"laplace: noise: expected none under {label(loss)}, whose targets have no variance of "
+            f"their own, got {noise!r}. To fix it: leave it out"
+        )
+    for name, number in (("prior_precision", prior_precision), ("noise", noise)):
+        if number is not None and not 0.0 < float(number) < inf:
+            raise ValueError(
+                f"laplace: {name}: expected a number above 0, got {number!r}. To fix it: leave it "
+                "out, and the largest marginal likelihood chooses one"
+            )
 
 
 def _covariance(rotated: Array, precision: Array) -> Array:

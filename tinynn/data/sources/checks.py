@@ -39,10 +39,10 @@ def matching(folder: Path, pattern: str) -> list[Path]:
 
 
 def named_arrays(path: Any, group: Any, names: Sequence[str | None]) -> list[Any]:
-    """The arrays of a group by their names, all with as many rows."""
+    """The arrays of a group by their names, all of numbers and with as many rows."""
     found: list[Any] = []
     for name in filter(None, names):
-        if name not in group or not hasattr(group[name], "shape"):
+        if name not in group or getattr(group[name], "shape", None) is None:
             raise DataError(
                 f"{path}: expected an array {name!r}, got {', '.join(sorted(group)) or 'none'}. To "
                 "fix it: name one of these"
@@ -52,6 +52,11 @@ def named_arrays(path: Any, group: Any, names: Sequence[str | None]) -> list[Any
             raise DataError(
                 f"{path}: {name}: expected as many rows as the array of X has, got shape "
                 f"{tuple(array.shape)}. To fix it: write X and y with the same rows"
+            )
+        if getattr(array.dtype, "kind", "O") not in "biuf":
+            raise DataError(
+                f"{path}: {name}: expected numbers, got {array.dtype}. To fix it: write numbers, "
+                "such as the index of each class"
             )
         found.append(array)
     return found

@@ -9,6 +9,8 @@ from tinynn.data.blocks import Blocks, DataError, Files
 from tinynn.data.hostdata import host
 from tinynn.data.sources.checks import BLOCK, Location, Names
 
+_WHOLE = 2**53  # beyond it float64 leaves out whole numbers
+
 
 class CSV(Blocks):
     """A CSV file of numbers below a line of names, in parts of whole lines.
@@ -29,14 +31,19 @@ class CSV(Blocks):
     delimiter
         Between cells.
     dtype
-        Of X and the weights, and of y where it is not all whole numbers in the first part.
+        Of X and the weights.
+    y_dtype
+        Of y; None for int64 where the first part has whole numbers alone, and else for `dtype`.
     window
         Rows that are shuffled together; None for as many as 32 MiB hold.
 
     Raises
     ------
     DataError
-        No such file or column; and, when it is read, a cell that is no number.
+        No such file or column, or two columns of one name; and, when it is read, a cell that is no
+        number, or none that its dtype holds.
+    ValueError
+        No such dtype.
 
     Examples
     --------
@@ -56,6 +63,7 @@ class CSV(Blocks):
         sample_weight: str | None = None,
         delimiter: str = ",",
         dtype: str = "float32",
+        y_dtype: str | None = None,
         window: int | None = None,
     ) -> None:
         self.window, self.path, self._delimiter = window, Path(path), delimiter
@@ -64,7 +72,7 @@ class CSV(Blocks):
             line = file.readline()
             start = file.tell()
             self._parts = list(_parts_of_lines(file, start))
-        names = [n.strip().strip('"') for n in line.decode("utf-8-sig").strip().split(delimiter)]
+        names = _names(self.path, line, delimiter)
         targets = [y] if isinstance(y, str) else [*y]
         taken = {*targets, sample_weight}
         features = [n for n in names if n not in taken] if x is None else [*x]
@@ -78,16 +86,17 @@ class CSV(Blocks):
         self._names, self._one = names, isinstance(y, str)
         self._features, self._targets = ([names.index(n) for n in g] for g in (features, targets))
         self._weight = names.index(sample_weight) if sample_weight else None
-        self._dtype = host().dtypes()[dtype]
+        self._dtype = _dtype("dtype", dtype)
+        self._y_dtype = self._dtype if y_dtype is None else _dtype("y_dtype", y_dtype)
         self.sizes = [rows for *_, rows, _ in self._parts]
-        self._whole = False
-        if self.sizes:
-            labels = self._table(0)[:, self._targets]
-            self._whole = bool((labels == host().xp.round(labels)).all())
+        if y_dtype is None and self.sizes:
+            labels, xp = self._table(0)[:, self._targets], host().xp
+            if ((labels == xp.round(labels)) & (xp.abs(labels) < _WHOLE)).all():
+                self._y_dtype = xp.int64
 
     def _table(self, block: int) -> Any:
         """All cells of a part: float64 (rows, columns)."""
-        start, stop, _, line = self._parts[block]
+        start, stop, rows, line = self._parts[block]
         self.files.check(self.path)
         with open(self.path, "rb") as file:
             file.seek(start)
@@ -100,6 +109,8 @@ class CSV(Blocks):
             raise self._odd(data, line, error) from error
         if table.shape[1] != len(self._names):
             raise self._odd(data, line, ValueError("another number of cells"))
+        if table.shape[0] != rows:
+            raise self._odd(data, line, ValueError(f"{table.shape[0]} of {rows} lines"))
         return table
 
     def _odd(self, data: bytes, line: int, error: ValueError) -> DataError:
@@ -119,18 +130,25 @@ class CSV(Blocks):
         )
 
     def read_block(self, block: int) -> tuple[Any, ...]:
-        table, xp = self._table(block), host().xp
+        table = self._table(block)
         y = table[:, self._targets[0]] if self._one else table[:, self._targets]
-        if self._whole and (y != xp.round(y)).any():
-            raise DataError(
-                f"{self.place(block)}: y: expected whole numbers, as in the first part, got "
-                "others. To fix it: write all of them with a point"
-            )
-        y = xp.astype(y, xp.int64 if self._whole else self._dtype)
-        found = (xp.astype(table[:, self._features], self._dtype), y)
+        x = self._held(block, "dtype", table[:, self._features], self._dtype)
+        y = self._held(block, "y_dtype", y, self._y_dtype)
         if self._weight is None:
-            return found
-        return (*found, xp.astype(table[:, self._weight], self._dtype))
+            return x, y
+        return x, y, self._held(block, "dtype", table[:, self._weight], self._dtype)
+
+    def _held(self, block: int, name: str, values: Any, dtype: Any) -> Any:
+        """Cells in a dtype, which must hold them: none is cut, and NaN is told later."""
+        xp, (kind, least, most) = host().xp, _range(dtype)
+        bad = (values < least) | (values > most)
+        if (bad | (values != xp.round(values)) if kind == "whole numbers" else bad).any():
+            wider = "float32" if kind == "whole numbers" else "float64"
+            raise DataError(
+                f"{self.place(block)}: expected {kind} from {least} to {most}, got others. To fix "
+                f'it: correct them, or say {name}="{wider}"'
+            )
+        return xp.astype(values, dtype)
 
     def place(self, block: int) -> str:
         return f"{self.path}, from line {self._parts[block][3]}"
@@ -144,9 +162,46 @@ def _parts_of_lines(file: Any, start: int) -> Any:
     line = 2
     while data := file.read(BLOCK):
         data += file.readline()
-        lines = data.count(b"\n") + (not data.endswith(b"\n"))
-        yield start, start + len(data), lines, line
-        start, line = start + len(data), line + lines
+        if text := data.rstrip(b"\r\n"):  # empty lines at the end are no rows
+            yield start, start + len(data), text.count(b"\n") + 1, line
+        start, line = start + len(data), line + data.count(b"\n")
+
+
+def _names(path: Path, line: bytes, delimiter: str) -> list[str]:
+    """The names of the columns, each of which is met once."""
+    try:
+        text = line.decode("utf-8-sig").strip()
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path}: line 1: expected text in UTF-8, got byte 0x{line[error.start]:02x}. To fix "
+            "it: unpack the file, or save it as CSV in UTF-8"
+        ) from error
+    names = [name.strip().strip('"') for name in text.split(delimiter)]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise DataError(
+            f"{path}: line 1: expected names of columns that differ, got {twice[0]!r} twice or "
+            "more. To fix it: give each column a name of its own"
+        )
+    return names
+
+
+def _dtype(name: str, given: str) -> Any:
+    known = host().dtypes()
+    if given not in known or known[given].kind not in "biuf":
+        raise ValueError(
+            f"CSV: {name}: expected the name of a dtype of numbers, got {given!r}. To fix it: say "
+            f'{name}="float32"'
+        )
+    return known[given]
+
+
+def _range(dtype: Any) -> tuple[str, float, float]:
+    """The kind of numbers that a dtype holds, from the least to the most of them."""
+    xp = host().xp
+    if xp.isdtype(dtype, "real floating"):
+        return "numbers", float(xp.finfo(dtype).min), float(xp.finfo(dtype).max)
+    info = (0, 1) if dtype == xp.bool else (xp.iinfo(dtype).min, xp.iinfo(dtype).max)
+    return "whole numbers", max(info[0], -_WHOLE), min(info[1], _WHOLE)
 
 
 def _is_number(cell: str) -> bool:

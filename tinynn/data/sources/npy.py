@@ -63,10 +63,11 @@ class NpyFolder(Blocks):
             arrays = [_mapped(path) for path in paths]
             first = first or arrays
             for path, array, like in zip(paths, arrays, first, strict=True):
-                _check_like(path, array, like, len(arrays[0]))
-            step = max(1, BLOCK // max(1, sum(a.nbytes for a in arrays) // len(arrays[0])))
-            for start in range(0, len(arrays[0]), step):
-                stop = min(start + step, len(arrays[0]))
+                _check_like(path, array, like, arrays[0].shape[:1])
+            rows = len(arrays[0])
+            step = max(1, BLOCK // max(1, sum(a.nbytes for a in arrays) // max(1, rows)))
+            for start in range(0, rows, step):
+                stop = min(start + step, rows)
                 self._rows.append((paths, start, stop))
                 self.sizes.append(stop - start)
 
@@ -101,13 +102,17 @@ def _mapped(path: Path) -> Any:
         ) from error
 
 
-def _check_like(path: Path, array: Any, like: Any, rows: int) -> None:
+def _check_like(path: Path, array: Any, like: Any, rows: tuple[int, ...]) -> None:
     """Refuse an array whose rows are not like the first one's, or are fewer or more."""
-    if not array.ndim or len(array) != rows:
-        got = f"{len(array)}" if array.ndim else "a single number"
+    if array.dtype.kind not in "biuf" or not array.ndim:
         raise DataError(
-            f"{path}: expected {rows} rows, as the files that go with it have, got {got}. To fix "
-            "it: write X and y with the same rows"
+            f"{path}: expected rows of numbers, got {array.dtype} of shape {array.shape}. To fix "
+            "it: write an array of numbers with a row for each sample"
+        )
+    if array.shape[:1] != rows:
+        raise DataError(
+            f"{path}: expected {rows[0] if rows else 'no'} rows, as the files that go with it "
+            f"have, got {len(array)}. To fix it: write X and y with the same rows"
         )
     if (array.shape[1:], array.dtype) != (like.shape[1:], like.dtype):
         raise DataError(

@@ -30,7 +30,8 @@ class Parquet(Blocks):
     Raises
     ------
     DataError
-        No such file or column, a file that is damaged or has another schema than the first.
+        No such file or column, a column that holds no numbers, a file that is damaged or has
+        another schema than the first.
     ImportError
         The package pyarrow is not installed.
 
@@ -70,6 +71,12 @@ class Parquet(Blocks):
         for each, other in schemas.items():
             for name in self._columns:
                 _check_column(each, name, schema, other)
+        types = library("pyarrow", "parquet").types
+        for part in self._parts:
+            if not part:
+                raise DataError(f"{path}: x: expected columns, got none. To fix it: name some")
+            for name in _several(part):
+                _check_numbers(paths[0], name, schema.field(name).type, types, part == name)
         self._groups = [
             (each, group)
             for each, metadata in self._metadata.items()
@@ -122,6 +129,18 @@ def _check_column(path: Path, name: str, first: Any, schema: Any) -> None:
         raise DataError(
             f"{path}: column {name!r}: expected {expected}, as in the first file, got {got}. To "
             "fix it: write all files with one schema"
+        )
+
+
+def _check_numbers(path: Path, name: str, kind: Any, types: Any, alone: bool) -> None:
+    """Refuse a column of anything but numbers or, where it is X or y alone, lists of them."""
+    lists = types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
+    held = kind.value_type if (lists and alone) or types.is_dictionary(kind) else kind
+    if not (types.is_integer(held) or types.is_floating(held) or types.is_boolean(held)):
+        raise DataError(
+            f"{path}: column {name!r}: expected numbers, got {kind}. To fix it: leave it out, with "
+            "x=[...], or write numbers; a column of lists is X by its name alone; texts "
+            "and dates are for tinynn.tabular.fit_table"
         )
 
 

@@ -116,7 +116,7 @@ class MultiHeadAttention(Layer):
         if cache is not None:
             k, v, cache = self._remembered(k, v, cache)
             options = {"mask": self._before(x, k, start)}
-        if scope.training and self.dropout:
+        if scope.dropping and self.dropout:
             shape = (x.shape[0], self.heads, int(q.shape[1]), int(k.shape[1]))
             kept = scope.random.bernoulli(1.0 - self.dropout, shape)
             kept = namespace(kept).astype(kept, q.dtype)

@@ -201,7 +201,8 @@ class LevenbergMarquardt(Linearizing):
         fall = near.value - end.value
         eps = float(xp.finfo(point.dtype).eps)
         least = 10.0 * eps if self.value_tolerance is None else self.value_tolerance
-        still = xp.logical_and(fall <= least * near.value, end.predicted <= least * near.value)
+        least = least * xp.abs(near.value)
+        still = xp.logical_and(fall <= least, end.predicted <= least)
         short = eps ** (2 / 3) if self.step_tolerance is None else self.step_tolerance
         arrived = xp.logical_or(still, end.move <= short)
         stuck = xp.logical_and(going, xp.logical_not(end.accepted))
@@ -377,5 +378,7 @@ class NaturalGradient(GaussNewton):
     """
 
     def damped(self, near: Linearized) -> Array:
-        ones = namespace(near.gradient).ones_like(near.gradient)
-        return near.step(self.damping, ones)
+        xp = namespace(near.gradient)
+        least = near.least * xp.max(near.diagonal)  # below it the matrix is singular to rounding
+        damping = xp.maximum(xp.full_like(least, self.damping), least)
+        return near.step(damping, xp.ones_like(near.gradient))

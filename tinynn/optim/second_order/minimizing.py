@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from math import isfinite, prod
 from typing import Any
 
 from backends import scope_of
@@ -11,6 +12,7 @@ from tinynn.config import label
 from tinynn.optim.base import Optimizer, require_params
 from tinynn.optim.flat import Flat
 from tinynn.optim.lbfgs import LBFGS
+from tinynn.optim.schedules import COUNT
 from tinynn.optim.second_order.levenberg_marquardt import LevenbergMarquardt, Linearizing
 from tinynn.optim.second_order.linearized import Orthogonal
 from tinynn.optim.second_order.newton_cg import NewtonCG
@@ -90,7 +92,8 @@ def minimize(
     Raises
     ------
     ValueError
-        For a function that is not finite at the start, and for an unknown method.
+        For a function or a gradient that is not finite, for an unknown method, and for params
+        without a number.
     TypeError
         For params that are not floating-point arrays.
 
@@ -147,11 +150,11 @@ def least_squares(
     Raises
     ------
     ValueError
-        For residuals that are not finite at the start, for an unknown method, for a Jacobian above
-        the method's `memory_limit`, and under "gauss-newton" for one whose columns depend on each
-        other.
+        For residuals or a gradient that are not finite, for an unknown method, for params without
+        a number, for a Jacobian above the method's `memory_limit`, and under "gauss-newton" for
+        one whose columns depend on each other.
     TypeError
-        For params that are not floating-point arrays.
+        For params or residuals that are not floating-point arrays.
 
     References
     ----------
@@ -169,10 +172,11 @@ def least_squares(
     >>> round(float(found.params["size"]), 4), round(float(found.params["rate"]), 4)
     (5.0, 0.5)
     """
+    checked = partial(_checked, residuals)
     objective = Objective(
-        partial(_half_squares_of, residuals), residuals, _half_squares, is_residual=True
+        lambda params: _half_squares(checked(params)), checked, _half_squares, is_residual=True
     )
-    if method == "gauss-newton":
+    if isinstance(method, str) and method == "gauss-newton":
         return _gauss_newton(objective, params, max_steps)
     optimizer = _ALONE if method == "levenberg-marquardt" else method
     if not isinstance(optimizer, LevenbergMarquardt):
@@ -194,28 +198,42 @@ def _half_squares(residuals: Tree) -> Array:
     return total
 
 
-def _half_squares_of(residuals: Callable[[Tree], Tree], params: Tree) -> Array:
-    return _half_squares(residuals(params))
+def _checked(residuals: Callable[[Tree], Tree], params: Tree) -> Tree:
+    """The residuals at the params; TypeError for what has no squares to be made small."""
+    out = residuals(params)
+    leaves = tree.leaves(out)
+    dtypes = [getattr(leaf, "dtype", None) for leaf in leaves]
+    floating = [
+        dtype is not None and namespace(leaf).isdtype(dtype, "real floating")
+        for leaf, dtype in zip(leaves, dtypes, strict=True)
+    ]
+    if not leaves or not all(floating):
+        wrong = leaves[floating.index(False)] if leaves else None
+        got = "none" if not leaves else f"{type(wrong).__name__} of {getattr(wrong, 'dtype', None)}"
+        raise TypeError(
+            "least_squares: residuals: expected arrays of a real floating-point dtype, got "
+            f"{got}. To fix it: return an array, or a tree of arrays, computed from the params"
+        )
+    return out
 
 
 def _search(
     where: str, optimizer: Any, params: Tree, extras: dict[str, Any], max_steps: int
 ) -> Minimum:
     """Step after step, until the optimizer has converged."""
-    first = require_params(optimizer, params)[0]
+    first = _first(where, optimizer, params, max_steps)
     with scope_of(first), backend_of(first).quiet():  # steps too far are refused
         state = optimizer.init(params)
         for _ in range(max_steps):
             params, state = optimizer.update(None, state, params, **extras)
             if not _is_finite(state["value"]):
-                raise _not_finite(where)
+                raise _not_finite(where, "value")
+            if not _is_finite(_norm(state)):
+                raise _not_finite(where, "gradient")
             if bool(state["converged"]):
                 break
     converged = bool(state["converged"])
-    norm = state.get("gradient_norm")
-    if norm is None:
-        norm = namespace(state["gradient"]).max(namespace(state["gradient"]).abs(state["gradient"]))
-    norm = float(norm)
+    norm = float(_norm(state))
     return Minimum(
         params,
         float(state["value"]),
@@ -231,11 +249,32 @@ def _is_finite(value: Array) -> bool:
     return bool(namespace(value).isfinite(value))
 
 
-def _not_finite(where: str) -> ValueError:
+def _norm(state: Any) -> Array:
+    """The largest entry of the gradient, by its size."""
+    if "gradient_norm" in state:
+        return state["gradient_norm"]
+    xp = namespace(state["gradient"])
+    return xp.max(xp.abs(state["gradient"]))
+
+
+def _not_finite(where: str, what: str) -> ValueError:
     return ValueError(
-        f"{where}: expected a finite value at the start, got one that is not. To fix it: start "
-        "from other params"
+        f"{where}: expected a finite {what} at the start and wherever a step leads, got one that "
+        "is not. To fix it: start from other params"
     )
+
+
+def _first(where: str, optimizer: Any, params: Tree, max_steps: int) -> Array:
+    """An array of the params; an error for params or a number of steps that mean nothing."""
+    leaves = require_params(optimizer, params)
+    if not COUNT[0](max_steps):
+        raise ValueError(f"{where}: max_steps: expected {COUNT[1]}, got {max_steps!r}")
+    if not any(prod(leaf.shape) for leaf in leaves):
+        raise ValueError(
+            f"{where}: params: expected a number at least, got arrays without any. To fix it: "
+            "give arrays that have entries"
+        )
+    return leaves[0]
 
 
 def _message(converged: bool, flat: bool, max_steps: int) -> str:
@@ -249,6 +288,7 @@ def _message(converged: bool, flat: bool, max_steps: int) -> str:
 def _gauss_newton(objective: Objective, params: Tree, max_steps: int) -> Minimum:
     """Undamped steps, halved until the sum falls."""
     owner = LevenbergMarquardt(solver="dense")
+    _first("least_squares", owner, params, max_steps)
     surface = Surface(owner, objective, params)
     point, evaluations, norm, converged = surface.flat.vector(params), 0, float("inf"), False
     xp = namespace(point)
@@ -256,7 +296,7 @@ def _gauss_newton(objective: Objective, params: Tree, max_steps: int) -> Minimum
     with scope_of(point), backend_of(point).quiet():
         value = surface.value(point)
     if not _is_finite(value):
-        raise _not_finite("least_squares")
+        raise _not_finite("least_squares", "value")
     none, ones = 0.0 * value, xp.ones_like(point)
     steps = 0
     with scope_of(point), backend_of(point).quiet():
@@ -264,8 +304,10 @@ def _gauss_newton(objective: Objective, params: Tree, max_steps: int) -> Minimum
             steps += 1
             near = surface.linearized(point)
             assert isinstance(near, Orthogonal)
-            _require_full_rank(near, surface.flat)
             norm = float(xp.max(xp.abs(near.gradient)))
+            if not isfinite(norm):
+                raise _not_finite("least_squares", "gradient")
+            _require_full_rank(near, surface.flat)
             step, length = near.step(none, ones), 1.0
             there = surface.value(point + step)
             evaluations += 2

@@ -23,7 +23,7 @@ from tinynn.training.many.engines import select
 from tinynn.training.many.folds import check_folds, in_folds
 from tinynn.training.many.networks import Networks
 from tinynn.training.many.stack import ModelStack
-from tinynn.training.many.stopping import Stopping, SuccessiveHalving
+from tinynn.training.many.stopping import Stopping, SuccessiveHalving, check_stopping
 from tinynn.training.memory import memory_suffices
 from tinynn.training.pace import Pace
 from tinynn.training.problem import Problem, check_whole, optimizer_of, prepare
@@ -104,7 +104,9 @@ def fit_many(
     ValueError
         Before training, for lists of two lengths, or a list where one value is needed; for more
         folds than samples, or folds beside a validation=; and as `fit`.
-    TypeError, MixedArrays, BackendUnavailable, ShapeError
+    TypeError
+        For an `early_stopping` or a `halving` of another kind; and as `fit`.
+    MixedArrays, BackendUnavailable, ShapeError
         As `fit`.
 
     Notes
@@ -137,6 +139,7 @@ def fit_many(
     varied = numbers_of(net=net, loss=loss, optimizer=optimizer)
     seeds = _seeds(seed, networks, varied)
     check_folds(folds, validation)
+    check_stopping(early_stopping, halving)
     mine = of_network(varied, 0)
     parts = {"net": net, "loss": loss, "optimizer": optimizer}
     one = {name: with_numbers(part, name, mine) for name, part in parts.items()}

@@ -74,6 +74,19 @@ class SuccessiveHalving(Configured):
         return {epoch: count for epoch, count in found.items() if epoch < epochs}
 
 
+def check_stopping(early: Any, halving: Any) -> None:
+    """TypeError unless these are the two of their kind, or None."""
+    for name, given, kind in (
+        ("early_stopping", early, EarlyStopping),
+        ("halving", halving, SuccessiveHalving),
+    ):
+        if given is not None and not isinstance(given, kind):
+            raise TypeError(
+                f"fit_many: {name}: expected {'an' if early is given else 'a'} {kind.__name__}, "
+                f"got {given!r}. To fix it: give {name}={kind.__name__}()"
+            )
+
+
 class Stopping:
     """The networks that end, told the measures of every epoch."""
 

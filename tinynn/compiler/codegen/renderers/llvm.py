@@ -251,13 +251,24 @@ class _Renderer:
         if is_float(given) and is_float(wanted):
             name = "fpext" if wanted == "float64" else "fptrunc"
         elif is_float(given):
-            name = "fptosi" if _signed(wanted) else "fptoui"
+            return self._whole(value, before, after, _signed(wanted))
         elif is_float(wanted):
             name = "sitofp" if _signed(given) else "uitofp"
         else:
             wider = "sext" if _signed(given) else "zext"
             name = wider if int(after[1:]) > int(before[1:]) else "trunc"
         return value if before == after else self._put(f"{name} {before} {value} to {after}")
+
+    def _whole(self, value: str, before: str, after: str, signed: bool) -> str:
+        """A float as an integer; where that has no sign, a negative one wraps around."""
+        if signed:
+            return self._put(f"fptosi {before} {value} to {after}")
+        below = self._put(f"fptosi {before} {value} to i64")
+        if after != "i64":
+            return self._put(f"trunc i64 {below} to {after}")
+        negative = self._put(f"fcmp olt {before} {value}, {_number(0, 'float64')}")
+        above = self._put(f"fptoui {before} {value} to i64")
+        return self._put(f"select i1 {negative}, i64 {below}, i64 {above}")
 
     def _applied(self, value: Apply) -> str:
         row = OPERATIONS[value.operation]
