@@ -221,6 +221,21 @@ def test_one_operator_for_a_convolution_with_its_bias_and_for_a_pool(tmp_path):
     ).split()
 
 
+def test_branches_of_images_are_turned_at_both_ends_alone(tmp_path):
+    both = layers.Parallel(layers.Conv2d(2, padding=1), layers.Conv2d(3, padding=1))
+    block = Sequential(layers.Conv2d(5, padding=1), BatchNorm(), functional.sigmoid)
+    net = Sequential(
+        layers.Conv2d(4), both, layers.Concatenate(), functional.tanh, layers.Residual(block),
+        layers.MaxPool2d(), Flatten(), Linear(3),
+    )  # fmt: skip
+    found = operators(net, DRAW.normal(size=(4, 9, 9, 2)), tmp_path)
+    wanted = (
+        "Transpose Conv Conv Conv Concat Tanh Conv BatchNormalization Sigmoid Add MaxPool "
+        "Transpose Reshape Gemm"
+    )
+    assert found == wanted.split()
+
+
 def test_channels_first_need_no_transpose(tmp_path):
     first: dict[str, Any] = {"channels": "first"}
     net = Sequential(

@@ -102,6 +102,13 @@ class OfClasses(Metric):
         # 0.5 parts 0 from 1 in targets of any dtype.
         return prediction > (metric.threshold or 0.0), match_target(prediction, target) > 0.5
 
+    def _weights(self, sample_weight: Any, answers: Array, prediction: Array) -> Array | None:
+        """The weight of each answer, of their shape and the prediction's dtype; None for none."""
+        if sample_weight is None:
+            return None
+        weight = match_rows(self, sample_weight, in_dtype(answers, prediction.dtype))
+        return namespace(weight).broadcast_to(weight, answers.shape)
+
 
 def _labels(metric: Metric, prediction: Array, target: Array, answers: Array) -> Array:
     """The target as labels, in the dtype of the answers."""
@@ -154,12 +161,8 @@ class TopKAccuracy(OfClasses, Mean):
     ----------
     k
         How many outputs count, 1 or more.
-    name
-        In histories; None is its own.
-    task
-        "binary", "multiclass" or "multilabel"; None takes that of the loss of training.
-    threshold
-        From which output on a label is 1; None takes that of the loss of training.
+    name, task, threshold
+        As for `Accuracy`.
 
     Examples
     --------
@@ -218,10 +221,7 @@ class _Counts(OfClasses):
     def measure(self, prediction: Array, target: Array, sample_weight: Any = None) -> State:
         metric = self._told(prediction, target)
         answers, truth = metric.answers(prediction, target)
-        weight = None
-        if sample_weight is not None:
-            weight = match_rows(self, sample_weight, in_dtype(answers, prediction.dtype))
-            weight = namespace(weight).broadcast_to(weight, answers.shape)
+        weight = self._weights(sample_weight, answers, prediction)
         if metric.task == "multiclass":
             classes, dtype = prediction.shape[-1], namespace(answers).bool
             answers, truth = (one_hot(labels, classes, dtype) for labels in (answers, truth))
@@ -265,12 +265,8 @@ class Precision(_Counts):
 
     Parameters
     ----------
-    name
-        In histories; None is its own.
-    task
-        "binary", "multiclass" or "multilabel"; None takes that of the loss of training.
-    threshold
-        From which output on a label is 1; None takes that of the loss of training.
+    name, task, threshold
+        As for `Accuracy`.
     average
         Of several classes or labels: "macro" is the mean over them, "micro" the number of all
         counts together, "weighted" the mean weighed by the number of their samples.
@@ -297,15 +293,8 @@ class Recall(_Counts):
 
     Parameters
     ----------
-    name
-        In histories; None is its own.
-    task
-        "binary", "multiclass" or "multilabel"; None takes that of the loss of training.
-    threshold
-        From which output on a label is 1; None takes that of the loss of training.
-    average
-        Of several classes or labels: "macro" is the mean over them, "micro" the number of all
-        counts together, "weighted" the mean weighed by the number of their samples.
+    name, task, threshold, average
+        As for `Precision`.
 
     Examples
     --------
@@ -329,15 +318,8 @@ class F1(_Counts):
 
     Parameters
     ----------
-    name
-        In histories; None is its own.
-    task
-        "binary", "multiclass" or "multilabel"; None takes that of the loss of training.
-    threshold
-        From which output on a label is 1; None takes that of the loss of training.
-    average
-        Of several classes or labels: "macro" is the mean over them, "micro" the number of all
-        counts together, "weighted" the mean weighed by the number of their samples.
+    name, task, threshold, average
+        As for `Precision`.
 
     Examples
     --------

@@ -5,8 +5,7 @@ from typing import Any, ClassVar
 
 from tinynn.config import require
 from tinynn.functional import one_hot
-from tinynn.losses.base import match_rows
-from tinynn.metrics.base import Array, State, as_floats, counted, in_dtype, ratio
+from tinynn.metrics.base import Array, State, as_floats, counted, ratio
 from tinynn.metrics.classification import OfClasses
 from tinynn.trace import namespace
 
@@ -30,10 +29,10 @@ class _OfCounts(OfClasses):
             for labels in pair
         )
         xp = namespace(answers, truth)
-        if sample_weight is not None:
-            weight = match_rows(self, sample_weight, in_dtype(pair[0], prediction.dtype))
-            weight = xp.reshape(xp.broadcast_to(weight, pair[0].shape), (-1, 1))
-            return (xp.matmul(xp.matrix_transpose(truth), answers * weight),)
+        weight = self._weights(sample_weight, pair[0], prediction)
+        if weight is not None:
+            answers = answers * namespace(weight).reshape(weight, (-1, 1))
+            return (xp.matmul(xp.matrix_transpose(truth), answers),)
         matrix = xp.matmul(xp.matrix_transpose(truth), answers)
         whole = counted(xp.ones((), dtype=xp.bool, device=truth.device), prediction)
         return (xp.astype(xp.round(matrix), whole.dtype),)
@@ -50,12 +49,8 @@ class ConfusionMatrix(_OfCounts):
     ----------
     normalize : None or {"true", "pred", "all"}
         Shares of each class, of each answer or of all samples instead of numbers.
-    name
-        In histories; None is its own.
-    task
-        "binary", "multiclass" or "multilabel"; None takes that of the loss of training.
-    threshold
-        From which output on a label is 1; None takes that of the loss of training.
+    name, task, threshold
+        As for `Accuracy`.
 
     Examples
     --------
@@ -92,12 +87,8 @@ class BalancedAccuracy(_OfCounts):
 
     Parameters
     ----------
-    name
-        In histories; None is its own.
-    task
-        "binary", "multiclass" or "multilabel"; None takes that of the loss of training.
-    threshold
-        From which output on a label is 1; None takes that of the loss of training.
+    name, task, threshold
+        As for `Accuracy`.
 
     Examples
     --------
@@ -124,12 +115,8 @@ class MatthewsCorrelation(_OfCounts):
 
     Parameters
     ----------
-    name
-        In histories; None is its own.
-    task
-        "binary", "multiclass" or "multilabel"; None takes that of the loss of training.
-    threshold
-        From which output on a label is 1; None takes that of the loss of training.
+    name, task, threshold
+        As for `Accuracy`.
 
     Examples
     --------
@@ -156,12 +143,8 @@ class CohenKappa(_OfCounts):
 
     Parameters
     ----------
-    name
-        In histories; None is its own.
-    task
-        "binary", "multiclass" or "multilabel"; None takes that of the loss of training.
-    threshold
-        From which output on a label is 1; None takes that of the loss of training.
+    name, task, threshold
+        As for `Accuracy`.
 
     Examples
     --------

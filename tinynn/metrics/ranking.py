@@ -116,12 +116,8 @@ class ROCAUC(_Ranking):
     loss
         The loss whose `probabilities` are ranked in a multiclass task; None takes that of
         training, and predictions as they are without one.
-    name
-        In histories; None is its own.
-    task
-        "binary", "multiclass" or "multilabel"; None takes that of the loss of training.
-    threshold
-        From which output on a label is 1; None takes that of the loss of training.
+    name, task, threshold
+        As for `Accuracy`.
 
     References
     ----------
@@ -157,12 +153,8 @@ class AveragePrecision(_Ranking):
     loss
         The loss whose `probabilities` are ranked in a multiclass task; None takes that of
         training, and predictions as they are without one.
-    name
-        In histories; None is its own.
-    task
-        "binary", "multiclass" or "multilabel"; None takes that of the loss of training.
-    threshold
-        From which output on a label is 1; None takes that of the loss of training.
+    name, task, threshold
+        As for `Accuracy`.
 
     Examples
     --------

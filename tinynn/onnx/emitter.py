@@ -208,6 +208,15 @@ class Emitter:
         self._turned[made] = source, order
         return made
 
+    def concat(self, names: Sequence[str], axis: int) -> str:
+        """One array after the other; those that were turned alike are turned afterwards."""
+        sources = [self._turned.get(name, (name, None)) for name in names]
+        order = sources[0][1]
+        if order is None or any(other != order for _, other in sources):
+            return self.emit("Concat", names, axis=axis)
+        made = self.emit("Concat", [name for name, _ in sources], axis=order[axis])
+        return self.transpose(made, order)
+
     def turned(self, value: Any, dtype: Any, order: Sequence[int]) -> str:
         """The name of an argument with its axes in another order; a known array is stored so."""
         if not isinstance(value, Constant) or value.dtype != dtype:
