@@ -234,6 +234,7 @@ def test_ctrl_c_gives_the_last_epoch_and_keeps_the_place(backend: Backend, tmp_p
     assert model.history["epoch"] == [1, 2, 3, 4, 5]
 
 
+@pytest.mark.only("numpy")
 @pytest.mark.usefixtures("compiler_of_loops")
 @pytest.mark.skipif(sys.platform != "linux", reason="no other system tells the numbers")
 def test_a_day_in_very_small() -> None:
