@@ -9,14 +9,19 @@ from typing import Any
 import numpy as np
 import pytest
 
+import tinynn
 from backends import Backend
 from tests.checks import assert_equal
-from tests.ranks import fitted, samples
 from tests.threads import Threads, succeeded, together
 from tinynn import tree
+from tinynn.functional import relu
+from tinynn.layers import BatchNorm, Dropout, Linear, Sequential
 from tinynn.parallel import MPI
 
 pytestmark = pytest.mark.reads_scalars
+NET = Sequential(
+    Linear(6, bias=False), BatchNorm(synchronized=True, epsilon=0.1), relu, Dropout(0.25), Linear(3)
+)
 THREADS = ("numpy", "torch", "array_api_strict", "cupy")  # the others compile each operation
 
 
@@ -67,6 +72,20 @@ def mpi4py(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)  # MPI's is taken away again
 
 
+@pytest.fixture
+def data(backend: Backend) -> tuple[Any, Any]:
+    x = np.random.default_rng(0).normal(size=(43, 4)).astype("float32")
+    return backend.asarray(x), backend.asarray((x[:, 0] > x[:, 1]) + 1 * (x[:, 2] > 0))
+
+
+def fitted(arrays: Any, communicator: Any = None) -> Any:
+    return tinynn.fit(
+        NET, *arrays, loss="cross_entropy", optimizer="sgd", epochs=2, batch_size=10, seed=1,
+        engine="calls", validation=0.25, metrics=["accuracy"], progress=False,
+        communicator=communicator,
+    )  # fmt: skip
+
+
 def check_sums(backend: Backend, made: Any, dtypes: tuple[str, ...]) -> None:
     """Sums and broadcasts of arrays by the communicator that is made of a thread's."""
     xp, host = backend.xp, np.arange(6).reshape(2, 3)
@@ -113,17 +132,11 @@ def test_mpi_that_takes_cuda_is_given_the_device(backend: Backend) -> None:
     assert comms[0].seen == ["cupy"]
 
 
-@pytest.fixture
-def data(backend: Backend) -> tuple[Any, Any]:
-    return samples(backend)
-
-
 def check_training(backend: Backend, arrays: Any, made: Any) -> None:
     """One rank and two give the losses of a process without a communicator."""
-    given = {"engine": "calls", "validation": 0.25, "metrics": ["accuracy"]}
-    one = fitted(arrays, **given)
+    one = fitted(arrays)
     for size in (1, 2):
-        for model in succeeded(together(size, lambda t: fitted(arrays, made(t), **given))):
+        for model in succeeded(together(size, lambda t: fitted(arrays, made(t)))):
             for name, column in one.history.items():
                 np.testing.assert_allclose(model.history[name], column, rtol=1e-5)
             for left, right in zip(*map(tree.leaves, (model.params, one.params)), strict=True):
