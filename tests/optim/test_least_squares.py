@@ -266,6 +266,7 @@ def test_scipys_newton(backend: backends.Backend) -> None:
         assert ours.iterations <= 2 * theirs.nit
 
 
+@pytest.mark.only("numpy", "array_api_strict", "torch")
 def test_a_saddle_is_left(backend: backends.Backend, float64: Any) -> None:
     """The Hessian is indefinite at the start, and the gradient points to the saddle all but."""
 

@@ -38,7 +38,7 @@ from tinynn.training.pace import Pace
 from tinynn.training.problem import Problem, check_whole, prepare
 from tinynn.training.ranks import Ranks, compared
 from tinynn.training.signals import TERMINATED, Signals
-from tinynn.training.state import Run, TrainingState, has_converged
+from tinynn.training.state import Run, TrainingState
 from tinynn.training.step import is_same_tree
 
 
@@ -317,8 +317,8 @@ class _Training:
         ranks: Ranks,
     ) -> None:
         self.run, self.problem, self.engine, self.bar = run, problem, engine, bar
-        self.callbacks, self.checkpointer, self.signals = callbacks, checkpointer, signals
-        self.ranks = ranks
+        self.callbacks, self.checkpointer = callbacks, checkpointer
+        self.signals, self.ranks = signals, ranks
         self._agreed: signal.Signals | None = None  # the signal that all processes know of
         self.pace = Pace(problem.batches.steps, alone=not ranks.several)
         # Epochs are carried out together where nothing looks at each of them.
@@ -328,12 +328,10 @@ class _Training:
 
     def train(self) -> None:
         """Epoch after epoch, until all are done or something ends them."""
-        run, whole = self.run, True
-        if run.epoch and self._converged():  # a run that is gone on with, and was at its end
-            run.stop()
+        (run := self.run).stop_if_converged(self.problem.backend)  # one that is gone on with may be
+        whole = True
         while run.epoch < run.epochs and not run.stopped and not self.received:
-            before = run.state.carry
-            whole = run.state.step == 0
+            before, whole = run.state.carry, run.state.step == 0
             try:
                 with memory_suffices(self.problem.backend, self.problem.batches.size):
                     count = self._epochs() if self.fused and whole else self._epoch()
@@ -351,17 +349,14 @@ class _Training:
                 break
             if not isfinite(run.history.last["loss"]):
                 self._diverged(before, count, whole)
-            elif self._converged():
-                run.stop()
+            else:
+                run.stop_if_converged(self.problem.backend)
         if self.checkpointer and run.state.step == 0:  # also if it ends between two checkpoints
             self._checkpoint(run.state)
         self.ranks.barrier()  # the checkpoint is there before any of them goes on
         if self.received:
             self.ranks.leaving()
             self._interrupted(self.received, whole)
-
-    def _converged(self) -> bool:
-        return has_converged(self.run.state.carry.optimizer_state, self.problem.backend)
 
     def _interrupted(self, received: signal.Signals, whole: bool) -> None:
         """End the run, whose state is written, as the signal asks for."""

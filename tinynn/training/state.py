@@ -109,6 +109,11 @@ class Run:
         """Ask for training to end after this epoch."""
         self.stopped = True
 
+    def stop_if_converged(self, backend: backends.Backend) -> None:
+        """End training where the optimizer says that nothing more is to be gained."""
+        if self.epoch and has_converged(self.state.carry.optimizer_state, backend):
+            self.stop()
+
 
 def has_converged(optimizer_state: Any, backend: backends.Backend) -> bool:
     """True where an optimizer that can tell says that nothing more is to be gained."""
