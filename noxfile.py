@@ -340,6 +340,13 @@ def faults(session: nox.Session) -> None:
     session.run("python", "-m", "tests.faults", *session.posargs, env=ONE_THREAD)
 
 
+@nox.session(default=False)
+def endurance(session: nox.Session) -> None:
+    """A day in small: millions of steps, thousands of fits; memory, handles and pace as before."""
+    install(session, "test", "numpy")
+    session.run("python", "-m", "tests.endurance", *session.posargs, env=ONE_THREAD)
+
+
 @nox.session
 def mpi(session: nox.Session) -> None:
     """Training in processes that mpiexec starts: the losses of one, and no hang when one dies."""

@@ -11,7 +11,7 @@ import pytest
 
 from backends import Backend
 from tests.checks import assert_equal
-from tests.test_parallel import data, fitted  # noqa: F401  data is a fixture
+from tests.ranks import fitted, samples
 from tests.threads import Threads, succeeded, together
 from tinynn import tree
 from tinynn.parallel import MPI
@@ -113,6 +113,11 @@ def test_mpi_that_takes_cuda_is_given_the_device(backend: Backend) -> None:
     assert comms[0].seen == ["cupy"]
 
 
+@pytest.fixture
+def data(backend: Backend) -> tuple[Any, Any]:
+    return samples(backend)
+
+
 def check_training(backend: Backend, arrays: Any, made: Any) -> None:
     """One rank and two give the losses of a process without a communicator."""
     given = {"engine": "calls", "validation": 0.25, "metrics": ["accuracy"]}
@@ -128,7 +133,7 @@ def check_training(backend: Backend, arrays: Any, made: Any) -> None:
 
 
 @pytest.mark.only("numpy", "cupy")
-def test_training_through_mpi(data: Any, backend: Backend) -> None:  # noqa: F811
+def test_training_through_mpi(data: Any, backend: Backend) -> None:
     check_training(backend, data, lambda threads: MPI(Comm(threads)))
 
 
@@ -213,5 +218,5 @@ def test_nccl_is_called_with_pointers_counts_and_dtypes(backend: Backend, over_n
 
 
 @pytest.mark.only("cupy")
-def test_training_through_nccl(data: Any, backend: Backend, over_nccl: Any) -> None:  # noqa: F811
+def test_training_through_nccl(data: Any, backend: Backend, over_nccl: Any) -> None:
     check_training(backend, data, over_nccl)

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from backends import Backend
-from tests import faults
+from tests import endurance, faults
 from tests.faults import EPOCHS, train
 from tinynn.training import ModelFileError, files, fit
 from tinynn.training.signals import Signals
@@ -232,3 +232,26 @@ def test_ctrl_c_gives_the_last_epoch_and_keeps_the_place(backend: Backend, tmp_p
         warnings.simplefilter("error")
         model = fit(faults.NET, x, x[:, 0], epochs=5, checkpoint=path, resume=True, **arguments)
     assert model.history["epoch"] == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.only("numpy")
+@pytest.mark.usefixtures("compiler_of_loops")
+@pytest.mark.skipif(sys.platform != "linux", reason="no other system tells the numbers")
+def test_a_day_in_very_small() -> None:
+    """In a process of its own: the memory of this one is the tests' as well."""
+    day = ["--steps=100000", "--calls=1000", "--fits=100", "--slowing=5"]
+    command = [sys.executable, "-m", "tests.endurance", *day]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(done.stdout.splitlines()) == 3
+
+
+def test_the_watch_finds_what_grows() -> None:
+    watch = endurance.Watch("leaking")
+    watch.memory, watch.threads = [float(number) for number in range(100)], [1] * 100
+    watch.handles, watch.seconds = [3, *range(4, 103)], [1.0] * 90 + [1.3] * 10
+    assert watch.faults() == [
+        "leaking: memory grew by 90.0 MB",
+        "leaking: handles went from 4 to 102, 102 at most",
+        "leaking: the last tenth took 1.30 of the first's processor time",
+    ]

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-import tinynn
 from backends import Backend, communicators
 from tests.checks import assert_close, assert_equal
+from tests.ranks import NET, ROWS, fitted, samples
 from tests.threads import Threads, succeeded, together
 from tinynn import tree
 from tinynn.data import Samples
@@ -28,23 +28,11 @@ from tinynn.training.sharded import Gathering, ShardedBatches, rows_of
 
 pytestmark = pytest.mark.reads_scalars  # `fit` checks the targets that it is given
 FAST = ("numpy", "torch", "array_api_strict", "cupy")  # the others compile each operation
-NET = Sequential(
-    Linear(6, bias=False), BatchNorm(synchronized=True, epsilon=0.1), relu, Dropout(0.25), Linear(3)
-)
-ROWS = 43  # in batches of 10 that leave 3
 
 
 @pytest.fixture
 def data(backend: Backend) -> tuple[Any, Any]:
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(ROWS, 4)).astype("float32")
-    return backend.asarray(x), backend.asarray((x[:, 0] > x[:, 1]) + 1 * (x[:, 2] > 0))
-
-
-def fitted(data: tuple[Any, Any], together_: Any = None, **arguments: Any) -> Any:
-    given = {"net": NET, "epochs": 2, "batch_size": 10, "seed": 1, "progress": False}
-    given |= {"loss": SoftmaxCrossEntropy(), "optimizer": SGD(0.1), **arguments}
-    return tinynn.fit(given.pop("net"), *data, communicator=together_, **given)
+    return samples(backend)
 
 
 def same_as_one(data: Any, backend: Backend, sizes: tuple[int, ...] = (2,), **given: Any) -> None:

@@ -142,6 +142,25 @@ def test_an_average_takes_all_samples_too(backend: backends.Backend) -> None:
 
 
 @pytest.mark.only("numpy")
+def test_a_run_at_its_end_stays_there_and_new_data_begin_another(
+    backend: backends.Backend, tmp_path: Any
+) -> None:
+    from tinynn.sklearn import NetworkRegressor
+
+    asked = {"optimizer": LevenbergMarquardt(), "checkpoint": tmp_path / "run.safetensors"}
+    ended = tinynn.fit(Linear(1), X, Y, epochs=50, **asked)
+    assert len(ended.history["loss"]) < 50
+    again = tinynn.fit(Linear(1), X, Y, epochs=60, resume=True, **asked)
+    assert again.history == ended.history
+    estimator = NetworkRegressor(
+        network=Linear(1), loss="squared_error", solver=LevenbergMarquardt(), alpha=0.0, tol=None,
+        warm_start=True, max_iter=20,
+    )  # fmt: skip
+    for y in (2.0 * X[:, 0], 5.0 - X[:, 0]):
+        np.testing.assert_allclose(estimator.fit(X, y).predict(X), y, atol=1e-6)
+
+
+@pytest.mark.only("numpy")
 def test_tolerances_hold_below_zero(backend: backends.Backend) -> None:
     """The log-likelihood of large counts is below 0, where a share of it is no fall."""
     y = np.arange(24.0) + 50

@@ -30,6 +30,7 @@ from tinynn.training import (
     train,
 )
 from tinynn.training.model import check_finite
+from tinynn.training.state import has_converged
 
 _BATCH = 200  # samples a step for batch_size="auto", as in scikit-learn
 
@@ -236,7 +237,9 @@ class NetworkEstimator(hooks.CallbackSupportMixin, BaseEstimator):  # type: igno
             self.n_iter_, self.t_ = 0, 0
             return state
         kept, new = self._optimizer_state, problem.start.optimizer_state
-        if _kinds(kept) == _kinds(new):  # of another optimizer nothing can be gone on from
+        # Of another optimizer nothing can be gone on from, nor of one at its end: the data may be
+        # others now.
+        if _kinds(kept) == _kinds(new) and not has_converged(kept, problem.backend):
             state.carry = state.carry._replace(optimizer_state=kept)
         state.epoch = self._epochs
         measures = ("epoch", *problem.measures)

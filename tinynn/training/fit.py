@@ -329,6 +329,8 @@ class _Training:
     def train(self) -> None:
         """Epoch after epoch, until all are done or something ends them."""
         run, whole = self.run, True
+        if run.epoch and self._converged():  # a run that is gone on with, and was at its end
+            run.stop()
         while run.epoch < run.epochs and not run.stopped and not self.received:
             before = run.state.carry
             whole = run.state.step == 0
@@ -349,7 +351,7 @@ class _Training:
                 break
             if not isfinite(run.history.last["loss"]):
                 self._diverged(before, count, whole)
-            elif has_converged(run.state.carry.optimizer_state, self.problem.backend):
+            elif self._converged():
                 run.stop()
         if self.checkpointer and run.state.step == 0:  # also if it ends between two checkpoints
             self._checkpoint(run.state)
@@ -357,6 +359,9 @@ class _Training:
         if self.received:
             self.ranks.leaving()
             self._interrupted(self.received, whole)
+
+    def _converged(self) -> bool:
+        return has_converged(self.run.state.carry.optimizer_state, self.problem.backend)
 
     def _interrupted(self, received: signal.Signals, whole: bool) -> None:
         """End the run, whose state is written, as the signal asks for."""

@@ -17,6 +17,8 @@ Array: TypeAlias = Any
 #: What scores are of, by the name in a model's file.
 KINDS = ("absolute", "scaled", "quantile", "least_ambiguous", "adaptive")
 
+_PAIRS = 2**22  # of classes, that are looked at in one go
+
 
 class Interval(NamedTuple):
     """A prediction, and the bounds of its interval.
@@ -213,6 +215,17 @@ def adaptive_scores(probabilities: Array) -> Array:
     >>> adaptive_scores(np.asarray([[0.25, 0.125, 0.625]])).tolist()
     [[0.875, 1.0, 0.625]]
     """
+    (rows, classes), xp = probabilities.shape, namespace(probabilities)
+    most = max(1, _PAIRS // classes**2)
+    parts = [
+        _at_least(probabilities[start : min(start + most, rows), ...])
+        for start in range(0, max(1, rows), most)
+    ]
+    return parts[0] if len(parts) == 1 else xp.concat(parts, axis=0)
+
+
+def _at_least(probabilities: Array) -> Array:
+    """The sum over all classes at least as likely as each."""
     xp = namespace(probabilities)
     mine, others = xp.expand_dims(probabilities, axis=-1), xp.expand_dims(probabilities, axis=-2)
     at_least = xp.astype(others >= mine, probabilities.dtype)

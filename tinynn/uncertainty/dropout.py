@@ -1,15 +1,18 @@
 """Monte Carlo dropout: the same rows again and again, each time with other entries dropped."""
 
+from math import prod
 from typing import Any, TypeAlias
 
 from backends import random
 from tinynn import tree
 from tinynn.config import label
 from tinynn.layers import run
-from tinynn.trace import backend_of
+from tinynn.trace import backend_of, namespace
 from tinynn.transforms import vmap
 
 Array: TypeAlias = Any
+
+_NUMBERS = 2**23  # of the widest value, in the passes that are made at once
 
 
 def monte_carlo(
@@ -65,11 +68,19 @@ def monte_carlo(
         drawn = drawn or found.draws
         return found.output
 
-    outputs = vmap(once)(keys)
+    most = max(1, _NUMBERS // _widest(params, inputs))
+    parts = [vmap(once)(keys[k : min(k + most, draws), ...]) for k in range(0, draws, most)]
     if not drawn:
         raise ValueError(
             f"monte_carlo: expected a network with dropout, got {label(net)}, which draws "
             "nothing. To fix it: put layers.Dropout(0.1) into it and train it; or take an ensemble "
             "(tinynn.fit_many), or Model.laplace"
         )
-    return outputs
+    return tree.map(lambda *each: namespace(each[0]).concat(each, axis=0), *parts)
+
+
+def _widest(params: Any, inputs: Any) -> int:
+    """About how many numbers the widest value of a pass has."""
+    first = tree.leaves(inputs)[0].shape
+    last = [int(leaf.shape[-1]) for leaf in tree.leaves(params) if leaf.ndim]
+    return max(1, prod(first[:-1]) * max([int(first[-1]), *last]))

@@ -194,10 +194,10 @@ def laplace(
     start = 0
     for rows in function.jacobians(inputs):
         roots = _curvature(loss, output[start : start + rows.shape[0], ...])
-        matrix = matrix + xp.sum(
-            xp.matmul(xp.matrix_transpose(rows), xp.matmul(roots, rows)), axis=0
-        )
         start += rows.shape[0]
+        # One product over rows and outputs: a matrix for each row would not fit into memory.
+        both = (xp.reshape(each, (-1, size)) for each in (rows, xp.matmul(roots, rows)))
+        matrix = matrix + _gram(*both)
     values, vectors = xp.linalg.eigh(matrix)
     values = xp.maximum(values, xp.zeros_like(values))  # rounding leaves some just below 0
     cost = xp.sum(loss.values(output, y))
@@ -213,6 +213,12 @@ def laplace(
     if squared:
         likelihood = -0.5 * (cost / noise_ + count * xp.log(2.0 * pi * noise_))
     return Laplace(net, params, state, loss, paths, values, vectors, precision, noise_, likelihood)
+
+
+def _gram(left: Array, right: Array) -> Array:
+    """The products of columns: (parameters, parameters)."""
+    xp = namespace(left, right)
+    return xp.matmul(xp.matrix_transpose(left), right)
 
 
 def _check(loss: Any, prior_precision: Any, noise: Any) -> None:
@@ -339,6 +345,8 @@ def _fitted(
     if all(fixed):
         return precision, noise
     tiny = xp.finfo(norm.dtype).smallest_normal ** 0.5
+    if not fixed[1]:  # of answers without an error
+        noise = xp.maximum(noise, one * tiny)
     for _ in range(_ROUNDS):
         scaled = eigenvalues / noise
         known = xp.sum(scaled / (scaled + precision))  # the effective number of parameters
