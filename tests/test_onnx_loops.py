@@ -253,3 +253,38 @@ def test_a_pool_under_a_transformation_is_what_it_was_made_of(tmp_path):
 
     x = DRAW.normal(size=(4, 6, 2))
     assert "MaxPool" not in operators(Sequential(Linear(2), net), x, tmp_path)
+
+
+SECOND_OPINIONS: dict[str, tuple[Any, tuple[int, ...]]] = {
+    "convolutions": (Sequential(layers.Conv2d(3), layers.MaxPool2d()), (8, 8, 2)),
+    "norms": (
+        Sequential(layers.GroupNorm(2), layers.InstanceNorm(), layers.RMSNorm(), BatchNorm()),
+        (4, 4, 4),
+    ),
+    "squeeze": (layers.SqueezeExcite(), (4, 4, 8)),
+    "containers": (
+        Sequential(layers.Residual(layers.WeightNorm(Linear(8))), layers.PReLU(),
+                   layers.Reshape((2, 4)), layers.SpectralNorm(Linear(3))), (8,),
+    ),
+    "attention": (layers.MultiHeadAttention(2, causal=True), (6, 8)),
+    "gru": (GRU(3, return_sequences=True), (5, 4)),
+    "gru, reset before": (GRU(3, reset_after=False), (5, 4)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SECOND_OPINIONS)
+def test_second_opinions(name, tmp_path):
+    # Of one batch size: ndonnx gives None for a length that is open, which layers compute with.
+    ndonnx = pytest.importorskip("ndonnx")
+    layer, shape = SECOND_OPINIONS[name]
+    x = DRAW.normal(size=(3, *shape)).astype(np.float32)
+    net = Sequential(layer)
+    model = made(net, x)
+    given = ndonnx.argument(shape=x.shape, dtype=ndonnx.float32)
+    params, state = (tree.map(ndonnx.asarray, part) for part in (model.params, model.state))
+    built = ndonnx.build({"x": given}, {"y": net.apply(params, state, given)[0]})
+    onnx.save(built, tmp_path / "other.onnx")
+    ours, theirs = exported(model, tmp_path, x), session(tmp_path / "other.onnx")
+    (found,) = theirs.run(None, {theirs.get_inputs()[0].name: x})
+    (own,) = ours.run(None, {"input": x})
+    np.testing.assert_allclose(own, found, atol=1e-5, rtol=1e-5)
