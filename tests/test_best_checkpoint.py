@@ -7,7 +7,7 @@ import pytest
 
 import backends
 from backends import Backend
-from tests.test_resume import NET, Stop, assert_same, data
+from tests.resumed import NET, Stop, assert_same, data
 from tinynn import optim, tree
 from tinynn.layers import Linear, Sequential
 from tinynn.training import ModelFileError, Run, files, fit, load

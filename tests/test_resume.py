@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 from backends import Backend
+from tests.resumed import NET, ROWS, Stop, assert_same, data
 from tinynn import losses, optim, tree
-from tinynn.functional import relu, tanh
-from tinynn.layers import BatchNorm, Dropout, Linear, Sequential
+from tinynn.functional import relu
+from tinynn.layers import Linear, Sequential
 from tinynn.training import EarlyStopping, Model, ModelFileError, Run, files, fit
 
 pytestmark = pytest.mark.reads_scalars  # the checks look at values
 
-NET = Sequential(Linear(5), BatchNorm(), tanh, Dropout(0.25), Linear(3))
 PLAIN = Sequential(Linear(5), relu, Linear(3))
 OPTIMIZERS = {
     "sgd": optim.SGD(0.1),
@@ -27,31 +27,8 @@ OPTIMIZERS = {
     "adamw": optim.AdamW(0.01),
     "rmsprop": optim.RMSprop(0.01),
 }
-ROWS = 22
 # What is read and written is on the host by then, and a step of dpnp's takes hundreds of NumPy's.
 quick_enough = pytest.mark.only("numpy", "array_api_strict", "torch", "jax", "cupy")
-
-
-def data(backend: Backend) -> tuple[Any, Any]:
-    rng = np.random.default_rng(3)
-    x = rng.normal(size=(ROWS, 4)).astype("float32")
-    return backend.asarray(x), backend.asarray(np.arange(ROWS) % 3)
-
-
-class Stop(Exception):
-    """Stands in for whatever ends a process."""
-
-
-def assert_same(one: Model, other: Model) -> None:
-    """Both models hold the same bits and have seen the same history."""
-    assert one.history == other.history
-    for part in ("params", "state"):
-        left, right = (tree.paths(getattr(model, part)) for model in (one, other))
-        assert [name for name, _ in left] == [name for name, _ in right]
-        for (name, a), (_, b) in zip(left, right, strict=True):
-            a, b = one.backend.to_host(a), other.backend.to_host(b)
-            assert a.dtype == b.dtype
-            assert a.tobytes() == b.tobytes(), name
 
 
 def assert_resumes(
