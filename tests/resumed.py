@@ -1,4 +1,4 @@
-"""What tests of runs that are resumed share: a network, data, and what two same models are."""
+"""A run, and the comparison of the models of two, for tests of resumed runs."""
 
 from typing import Any
 
