@@ -1,4 +1,4 @@
-"""What tests of several ranks share: a network, data, and a training of both."""
+"""A network, data, and a training of both, for tests of several ranks."""
 
 from typing import Any
 
