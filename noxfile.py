@@ -102,7 +102,9 @@ def numpy(session: nox.Session) -> None:
     """The suite on NumPy, and what needs one backend only: command line, README, doctests."""
     install(session, "test", "numpy")
     # The files of libraries that are not installed here cannot be imported for their examples.
-    absent = [f"--ignore-glob=backends/{name}*.py" for name in OTHERS]
+    absent = [f"--ignore-glob=backends/{name}*.py" for name in OTHERS] + [
+        "--ignore=tests/sharding.py"
+    ]
     run_tests(session, "numpy", "--doctest-modules", *absent, "tests", "tinynn", "backends")
 
 

@@ -91,12 +91,16 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """A test without a backend runs where NumPy is asked for: once, not in every session."""
-    with_numpy = tests_numpy(config.stash[VARIANTS])
+    """A test without a backend runs once: where NumPy is asked for, or what `only` names.
+
+    So a comparison with a library runs in the session that installs it.
+    """
+    asked = {name for row in config.stash[VARIANTS] for name in (row.id, row.library)}
 
     def belongs(item: pytest.Item) -> bool:
         if "variant" not in getattr(item, "fixturenames", ()):
-            return with_numpy
+            only = item.get_closest_marker("only")
+            return bool(asked & set(only.args if only else ("numpy",)))
         return item.callspec.params["variant"] is not None  # type: ignore[attr-defined]
 
     dropped = [item for item in items if not belongs(item)]

@@ -70,7 +70,7 @@ def assert_near(found: Any, expected: Any, tolerance: float = 1e-12) -> None:
         np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance)
 
 
-@pytest.mark.only("numpy")
+@pytest.mark.only("torch")
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=list(OPTIONS))
 def test_values_and_derivatives_are_those_of_pytorch(options: dict[str, Any]) -> None:
     torch = pytest.importorskip("torch", reason="PyTorch is compared with")

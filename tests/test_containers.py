@@ -215,7 +215,7 @@ def test_written_down_and_read_again() -> None:
     assert repr(Residual(relu, shortcut=Linear(2))) == "Residual(relu, shortcut=Linear(2))"
 
 
-@pytest.mark.only("numpy")
+@pytest.mark.only("torch")
 def test_values_are_those_of_pytorch() -> None:
     torch = pytest.importorskip("torch", reason="PyTorch is compared with")
     nn, a, b = torch.nn, DRAW.normal(size=(4, 2)), DRAW.normal(size=(4, 3))

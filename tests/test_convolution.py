@@ -210,6 +210,7 @@ def test_vmap_is_a_loop(name: str, axes: Any, backend: backends.Backend) -> None
     assert_close(found, np.stack(rows), backend, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.only("jax")
 def test_channels_first_and_same_are_those_of_jax() -> None:
     lax = pytest.importorskip("jax", reason="JAX is compared with").lax
     for length, stride, size in ((7, 2, 3), (8, 3, 2), (5, 2, 4), (6, 4, 3)):
@@ -232,6 +233,7 @@ def test_channels_first_and_same_are_those_of_jax() -> None:
             np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.only("torch")
 @settings(max_examples=20)
 @given(data=st.data())
 def test_pools_are_pytorchs(data: Any) -> None:
@@ -270,6 +272,7 @@ def test_pools_are_pytorchs(data: Any) -> None:
         np.testing.assert_allclose(found, expected.numpy(), rtol=1e-10)
 
 
+@pytest.mark.only("jax")
 def test_ties_are_those_of_jax() -> None:
     jax = pytest.importorskip("jax", reason="JAX is compared with")
     x = RNG.integers(0, 2, size=(2, 6, 7, 2)).astype("float32")

@@ -24,7 +24,7 @@ def weighed(y: Any) -> Any:
     return xp.sum(xp.sin(y) * y)
 
 
-@pytest.mark.only("numpy")
+@pytest.mark.only("torch")
 @drawn
 @given(data=st.data())
 def test_the_function_is_that_of_pytorch(data: st.DataObject) -> None:
@@ -70,7 +70,7 @@ def test_the_function_is_that_of_pytorch(data: st.DataObject) -> None:
             np.testing.assert_allclose(slope, array.grad.numpy(), **EXACT)
 
 
-@pytest.mark.only("numpy")
+@pytest.mark.only("torch")
 @drawn
 @given(data=st.data())
 def test_the_layer_is_that_of_pytorch(data: st.DataObject) -> None:

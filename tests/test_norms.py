@@ -129,7 +129,7 @@ def as_ours(a: Any, like: np.ndarray) -> np.ndarray:
     return host.reshape(like.shape)
 
 
-@pytest.mark.only("numpy")
+@pytest.mark.only("torch")
 @pytest.mark.parametrize("name", LAYERS)
 def test_values_gradients_and_state_are_those_of_pytorch(name: str) -> None:
     torch = pytest.importorskip("torch", reason="PyTorch is compared with")

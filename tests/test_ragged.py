@@ -2,7 +2,6 @@
 
 import sys
 from datetime import timedelta
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -127,8 +126,8 @@ def test_resumed_within_an_epoch(backend: Backend, tmp_path: Path, monkeypatch: 
         whole = fit(net, ragged, y, **shared)
         monkeypatch.setattr(sys.modules["tinynn.training.fit"], "Pace", _OneStep)
         path, kept = tmp_path / engine, []
-        keep = partial(_written_and_kept, checkpoints.Checkpointer.write, path, kept)
-        monkeypatch.setattr(checkpoints.Checkpointer, "write", lambda *args, keep=keep: keep(args))
+        keep = _keeping(checkpoints.Checkpointer.write, path, kept)
+        monkeypatch.setattr(checkpoints.Checkpointer, "write", keep)
         fit(net, ragged, y, checkpoint=path, every=timedelta(microseconds=1), **shared)
         monkeypatch.undo()
         _, step, saved = next(each for each in kept if each[:2] == (1, 2))
@@ -142,9 +141,14 @@ def test_resumed_within_an_epoch(backend: Backend, tmp_path: Path, monkeypatch: 
         fit(net, other, y, checkpoint=path, resume=True, **shared)
 
 
-def _written_and_kept(write: Any, path: Path, kept: list[Any], args: Any) -> None:
-    write(*args)
-    kept.append((args[1].epoch, args[1].step, path.read_bytes()))
+def _keeping(write: Any, path: Path, kept: list[Any]) -> Any:
+    """The method that writes a checkpoint, each of which is kept with its epoch and step."""
+
+    def kept_too(self: Any, state: Any, problem: Any, **rest: Any) -> None:
+        write(self, state, problem, **rest)
+        kept.append((state.epoch, state.step, path.read_bytes()))
+
+    return kept_too
 
 
 class _OneStep(Pace):

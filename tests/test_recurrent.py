@@ -68,7 +68,7 @@ def of_torch(layer: Any, params: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     return theirs, {name: found[name] for name in params}
 
 
-@pytest.mark.only("numpy")
+@pytest.mark.only("torch")
 @pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def test_outputs_and_gradients_are_those_of_pytorch(kind: Any, bias: bool) -> None:
@@ -112,7 +112,7 @@ def test_a_reset_gate_before_the_product(backend: backends.Backend) -> None:
     )
 
 
-@pytest.mark.only("numpy")
+@pytest.mark.only("torch")
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def test_lengths_are_those_of_packed_sequences(kind: Any) -> None:
     torch = pytest.importorskip("torch", reason="PyTorch is compared with")

@@ -45,7 +45,7 @@ def of_torch(torch: Any, one: Any, params: Any, count: int, both: bool) -> Any:
     return theirs
 
 
-@pytest.mark.only("numpy")
+@pytest.mark.only("torch")
 @pytest.mark.parametrize(
     ("kind", "both", "padded"), list(product(KINDS, (False, True), (False, True)))
 )
@@ -115,7 +115,7 @@ def test_a_sequence_in_pieces_is_the_whole(kind: Any, backend: Backend) -> None:
     assert all(a.dtype == x.dtype and tuple(a.shape) == (4, 4) for a in tree.leaves(zeros))
 
 
-@pytest.mark.only("numpy")
+@pytest.mark.only("torch")
 def test_truncated_gradients_are_those_of_detached_states() -> None:
     torch = pytest.importorskip("torch", reason="PyTorch is compared with")
     one = LSTM(5, return_sequences=True)

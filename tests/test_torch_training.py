@@ -70,7 +70,7 @@ def weight_of(name: str, params: Any, like: Any) -> Any:
     return np.moveaxis(params[name], (-1, -2), (0, 1)) if params[name].ndim > 1 else params[name]
 
 
-@pytest.mark.only("numpy")
+@pytest.mark.only("torch")
 @pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=3, deadline=None, derandomize=True)
 @given(data=st.data())

@@ -154,7 +154,7 @@ NAMES = [
 ]
 
 
-@pytest.mark.only("numpy")
+@pytest.mark.only("torch")
 @pytest.mark.parametrize("name", NAMES)
 def test_layers_are_those_of_pytorch(name: str) -> None:
     """Values, first and second derivatives, and a hundred steps."""
@@ -214,7 +214,7 @@ def test_layers_are_those_of_pytorch(name: str) -> None:
         np.testing.assert_allclose(last[key], parameter.detach().numpy(), rtol=1e-7, atol=1e-9)
 
 
-@pytest.mark.only("numpy")
+@pytest.mark.only("torch")
 @pytest.mark.parametrize("mode", ["mean", "sum", "max"])
 def test_embedding_bag_is_that_of_pytorch(mode: str) -> None:
     torch = pytest.importorskip("torch", reason="PyTorch is compared with")

@@ -145,6 +145,7 @@ def test_functions_of_arrays_run_on_every_library(backend):
     assert float(backend.to_host(inside)) == 1.0
 
 
+@pytest.mark.only("array_api_strict")
 def test_each_loss_has_its_score(tmp_path):
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(50, 2)), rng.normal(size=50)
@@ -221,6 +222,7 @@ def test_shapes_and_labels_of_few_bits_are_not_taken_for_others():
     assert float(uncertainty.set_coverage(np.arange(300) >= np.asarray([[256]] * 2), labels)) == 0.0
 
 
+@pytest.mark.only("array_api_strict")
 def test_scores_are_of_the_parameters_that_made_them(tmp_path):
     x = np.random.default_rng(0).normal(size=(30, 2))
     model = identity(2, SquaredError())

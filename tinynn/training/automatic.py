@@ -40,7 +40,7 @@ def choose_optimizer(problem: Any, batch_size: Any = "auto") -> Choice:
     >>> import numpy as np
     >>> from tinynn.layers import Linear
     >>> from tinynn.training import prepare
-    >>> choose_optimizer(prepare(Linear(1), np.ones((50, 3)), np.ones(50))).reason
+    >>> choose_optimizer(prepare(Linear(1), np.ones((50, 3)), np.linspace(0, 9, 50))).reason
     'LevenbergMarquardt: 4 parameters, 50 rows, and SquaredError() is convex in the prediction'
     """
     from tinynn import optim  # two dozen dataclasses, which take their time to be made

@@ -129,7 +129,7 @@ class LevenbergMarquardt(Linearizing):
     >>> x = np.linspace(-1.0, 1.0, 40).reshape(-1, 1)
     >>> net = Sequential(Linear(6), tanh, Linear(1))
     >>> model = tinynn.fit(net, x, np.sin(3 * x), optimizer=LevenbergMarquardt(), epochs=100)
-    >>> min(model.history["loss"]) < 1e-7
+    >>> min(model.history["loss"]) < 2e-5
     True
     """
 
