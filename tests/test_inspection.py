@@ -4,9 +4,6 @@ import xml.etree.ElementTree as ET
 
 import numpy as np
 import pytest
-from sklearn.base import BaseEstimator, RegressorMixin
-from sklearn.inspection import partial_dependence as of_sklearn
-from sklearn.inspection import permutation_importance as shuffled
 
 import tinynn
 from tests.checks import assert_close
@@ -61,21 +58,28 @@ def test_integrated_gradients_of_what_is_known():
 MODEL = made()
 
 
-class Estimator(RegressorMixin, BaseEstimator):
-    """The first output of a network, for scikit-learn."""
+@pytest.fixture
+def estimator():
+    """The first output of a network, as an estimator that scikit-learn takes for fitted."""
+    base = pytest.importorskip("sklearn.base", reason="scikit-learn is compared with")
 
-    def fit(self, X, y=None):
-        self.fitted_ = True
-        return self
+    class Estimator(base.RegressorMixin, base.BaseEstimator):
+        def fit(self, X, y=None):
+            self.fitted_ = True
+            return self
 
-    def predict(self, X):
-        return MODEL.outputs(X)[:, 0]
+        def predict(self, X):
+            return MODEL.outputs(X)[:, 0]
+
+    return Estimator().fit(X)
 
 
 @pytest.mark.parametrize("feature", [0, 2])
-def test_partial_dependence_is_that_of_scikit_learn(feature):
-    theirs = of_sklearn(
-        Estimator().fit(X), X, [feature], kind="both", method="brute", grid_resolution=7
+def test_partial_dependence_is_that_of_scikit_learn(estimator, feature):
+    from sklearn.inspection import partial_dependence
+
+    theirs = partial_dependence(
+        estimator, X, [feature], kind="both", method="brute", grid_resolution=7
     )
     ours = inspection.partial_dependence(made(), X, feature, resolution=7)
     np.testing.assert_allclose(ours.grid, theirs["grid_values"][0], rtol=1e-12)
@@ -83,11 +87,13 @@ def test_partial_dependence_is_that_of_scikit_learn(feature):
     np.testing.assert_allclose(ours.individual[:, :, 0].T, theirs["individual"][0], rtol=1e-12)
 
 
-def test_permutation_importance_is_that_of_scikit_learn():
+def test_permutation_importance_is_that_of_scikit_learn(estimator):
+    from sklearn.inspection import permutation_importance
+
     x = np.random.default_rng(2).normal(size=(300, 3))
     y = MODEL.outputs(x)[:, 0] + 0.1
-    theirs = shuffled(
-        Estimator().fit(x), x, y, n_repeats=60, random_state=0, scoring="neg_mean_squared_error"
+    theirs = permutation_importance(
+        estimator, x, y, n_repeats=60, random_state=0, scoring="neg_mean_squared_error"
     )
 
     def cost(x):
