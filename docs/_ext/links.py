@@ -11,11 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from docutils import nodes
+from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
+from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util.nodes import make_refnode
 
 from tests.public import MODULES
 
+MEMBERS = {"attribute", "classmethod", "method", "property", "staticmethod"}
 DOCS = Path(__file__).resolve().parents[1]
 ROOT = DOCS.parent
 PAGES = {
@@ -107,7 +110,27 @@ def _is_linked(node: nodes.Node) -> bool:
     return False
 
 
+class Members(SphinxPostTransform):
+    """A bare name that only members of classes have is no link, but within such a class.
+
+    It is an argument's or an axis's, as `rows` in a shape; Sphinx would take any class that has it.
+    """
+
+    default_priority = 5  # before references are resolved
+
+    def run(self, **kwargs: Any) -> None:
+        objects: Any = self.env.domains["py"].objects  # type: ignore[attr-defined]
+        kinds: dict[str, set[str]] = {}
+        for full, entry in objects.items():
+            kinds.setdefault(full.rpartition(".")[2], set()).add(entry.objtype)
+        for node in self.document.findall(pending_xref):
+            found = kinds.get(node["reftarget"], set())
+            if node.get("refdomain") == "py" and found and found <= MEMBERS:
+                node.attributes.pop("refspecific", None)  # which looks through all classes
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
+    app.add_post_transform(Members)
     app.connect("source-read", read)
     app.connect("doctree-read", anchors)
     app.connect("doctree-resolved", names)
