@@ -356,7 +356,7 @@ def mpi(session: nox.Session) -> None:
     in_processes(session, "mpi")
 
 
-@nox.session
+@nox.session(venv_backend=BY_PIP)
 def gloo(session: nox.Session) -> None:
     """Training in processes that torchrun starts."""
     install(session, "test", "torch")
