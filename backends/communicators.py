@@ -64,7 +64,7 @@ def get(name: str) -> Any:
 
 
 def staged(array: Array, function: Callable[[Any], Any]) -> Array:
-    """What a function of a contiguous NumPy array gives for an array, on the array's device.
+    """The result of a function of a contiguous NumPy array for an array, on the array's device.
 
     Parameters
     ----------

@@ -70,7 +70,7 @@ def in_order(name: str, x: Array) -> Array:
 
 
 class _Window(NamedTuple):
-    """How a kernel moves along one axis: `results` times, `stride` apart, from -`low` on."""
+    """The way of a kernel along one axis: `results` times, `stride` apart, from -`low` on."""
 
     kernel: int
     results: int

@@ -1,9 +1,9 @@
 """Threads of the processor: work that is shared among them, in pieces that are independent.
 
 What runs in them has to let go of Python's lock, as machine code called through ctypes does. How
-many there are is what OMP_NUM_THREADS or NUMBA_NUM_THREADS says, else one for each processor that
-the process may use. Threads are started for each piece of work and end with it, so that a process
-which forks has none to lose.
+many there are is what OMP_NUM_THREADS says, else one for each processor that the process may use.
+Threads are started for each piece of work and end with it, so that a process which forks has none
+to lose.
 """
 
 import os
@@ -18,11 +18,8 @@ def available() -> int:
     >>> available() >= 1
     True
     """
-    for name in ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS"):
-        first = os.environ.get(name, "").split(",")[0].strip()
-        if first.isdecimal() and int(first) > 0:
-            return int(first)
-    return processors()
+    first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    return int(first) if first.isdecimal() and int(first) > 0 else processors()
 
 
 def processors() -> int:

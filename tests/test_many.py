@@ -161,7 +161,7 @@ def test_loops_give_the_bits_of_fit_on_any_number_of_threads(monkeypatch):
     given = {"epochs": 3, "batch_size": 4, "validation": 0.3, "sample_weight": X[:, 0] ** 2}
     stacks = []
     for threads in ("1", "3"):
-        monkeypatch.setenv("NUMBA_NUM_THREADS", threads)
+        monkeypatch.setenv("OMP_NUM_THREADS", threads)
         stacks.append(fit_many(NET, X, Y, networks=3, engine="loops", **given))
     for seed, (one, three) in enumerate(zip(*stacks, strict=True)):
         alone = fit(NET, X, Y, seed=seed, engine="loops", **given)

@@ -1,6 +1,7 @@
 """Datasets: so many samples, any of which can be taken as a batch on the device."""
 
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from copy import copy
+from typing import Any, NamedTuple, Protocol, Self, TypeAlias
 
 from backends import Backend, random
 from tinynn import tree
@@ -115,7 +116,40 @@ class ArrayDataset:
         return self.samples if whole else self.samples.between(start, stop)
 
 
-class SparseDataset:
+class TargetsBeside:
+    """Targets and weights in arrays, beside an x that is not an array: a base of datasets.
+
+    Parameters
+    ----------
+    rest
+        y and weights of all samples; their x is not looked at.
+    backend
+        Where the batches are to be.
+    """
+
+    has_all_targets = True
+
+    def __init__(self, rest: Samples, backend: Backend) -> None:
+        self.rest = ArrayDataset(rest._replace(x=rest.y), backend)
+
+    @property
+    def targets(self) -> Tree:
+        """All of y."""
+        return self.rest.targets
+
+    @property
+    def sample_weight(self) -> Array | None:
+        """All weights, or None."""
+        return self.rest.sample_weight
+
+    def with_targets(self, y: Tree) -> Self:
+        """The same samples with another y."""
+        made = copy(self)
+        made.rest = ArrayDataset(self.rest.samples._replace(x=y, y=y), self.rest.backend)
+        return made
+
+
+class SparseDataset(TargetsBeside):
     """A dataset of the rows of a SciPy sparse matrix, given batch by batch.
 
     Where the backend has no products with sparse matrices, a batch is dense.
@@ -132,27 +166,12 @@ class SparseDataset:
         Where the batches are to be.
     """
 
-    has_all_targets, in_memory = True, False
+    in_memory = False
 
     def __init__(self, matrix: Any, dtype: str, rest: Samples, backend: Backend) -> None:
+        super().__init__(rest, backend)
         self.matrix, self.dtype, self.backend = matrix, dtype, backend
-        self.rest = ArrayDataset(rest._replace(x=rest.y), backend)  # y and weights, by row
         self.size = int(matrix.shape[0])
-
-    @property
-    def targets(self) -> Tree:
-        """All of y."""
-        return self.rest.targets
-
-    @property
-    def sample_weight(self) -> Array | None:
-        """All weights, or None."""
-        return self.rest.sample_weight
-
-    def with_targets(self, y: Tree) -> "SparseDataset":
-        """The same samples with another y."""
-        rest = self.rest.samples._replace(y=y)
-        return SparseDataset(self.matrix, self.dtype, rest, self.backend)
 
     def take(self, order: Array) -> Samples:
         return self._rows(self.backend.to_host(order), self.rest.take(order))

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import backends
 from backends import Backend, random
-from tinynn.data.dataset import Array, ArrayDataset, Samples, Tree
+from tinynn.data.dataset import Array, Samples, TargetsBeside
 from tinynn.data.sequences import check_value, given_sequences
 
 _BUCKETS = 4
@@ -160,7 +160,7 @@ class Bucketed:
         return numbers
 
 
-class RaggedDataset(Bucketed):
+class RaggedDataset(Bucketed, TargetsBeside):
     """A dataset of ragged sequences, given batch by batch.
 
     Parameters
@@ -175,27 +175,10 @@ class RaggedDataset(Bucketed):
         Where the batches are to be.
     """
 
-    has_all_targets = True
-
     def __init__(self, ragged: Ragged, values: Array, rest: Samples, backend: Backend) -> None:
-        super().__init__(ragged.lengths, ragged.buckets, backend)
-        self.ragged, self.rows = ragged, _Rows(ragged, values, backend)
-        self.rest = ArrayDataset(rest._replace(x=rest.y), backend)  # y and weights, by row
-
-    @property
-    def targets(self) -> Tree:
-        """All of y."""
-        return self.rest.targets
-
-    @property
-    def sample_weight(self) -> Array | None:
-        """All weights, or None."""
-        return self.rest.sample_weight
-
-    def with_targets(self, y: Tree) -> "RaggedDataset":
-        """The same samples with another y."""
-        rest = self.rest.samples._replace(y=y)
-        return RaggedDataset(self.ragged, self.rows.values, rest, self.backend)
+        Bucketed.__init__(self, ragged.lengths, ragged.buckets, backend)
+        TargetsBeside.__init__(self, rest, backend)
+        self.rows = _Rows(ragged, values, backend)
 
     def part(self, indices: Array) -> "RaggedPart":
         """The samples of these numbers, (samples,) on the device, as a dataset."""

@@ -1,4 +1,4 @@
-"""How an output depends on each number of its input: by derivatives."""
+"""Attribution: derivatives of an output by each number of its input."""
 
 from collections.abc import Callable
 from typing import Any, TypeAlias

@@ -1,4 +1,4 @@
-"""How answers and errors depend on each feature: by changing it for all rows."""
+"""Dependence of answers and errors on each feature, by changing it for all rows."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
@@ -98,7 +98,7 @@ def partial_dependence(
 def permutation_importance(
     cost: Callable[[Array], Array], X: Array, *, repeats: int = 5, seed: int = 0
 ) -> Array:
-    """How much an error rises when one column is shuffled among the rows: (features, repeats).
+    """The rise of an error when one column is shuffled among the rows: (features, repeats).
 
     Parameters
     ----------

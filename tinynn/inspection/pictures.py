@@ -123,7 +123,7 @@ def _read(surface: Any) -> tuple[list[float], list[float], list[list[float]]]:
 
 
 def _at(places: Sequence[float], place: float) -> float:
-    """Where a place of an axis lies in the picture, from its beginning."""
+    """The distance of a place of an axis from its beginning, in the picture."""
     cell = _SIZE / len(places)
     width = (places[-1] - places[0]) or 1.0
     return cell / 2 + (place - places[0]) / width * (_SIZE - cell)
@@ -226,7 +226,7 @@ def _segments(x: Sequence[float], y: Sequence[float], values: Any, height: float
 
 
 def _crossings(corners: list[tuple[float, float, float]], height: float) -> list[Any]:
-    """Where the edges of a triangle cross this height."""
+    """The points in which the edges of a triangle cross this height."""
     ends = []
     for (a, b, low), (c, d, high) in zip(corners, corners[1:] + corners[:1], strict=True):
         if (low < height) != (high < height):

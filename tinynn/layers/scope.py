@@ -251,7 +251,7 @@ class Scope:
 
     @property
     def dropping(self) -> bool:
-        """Whether dropout drops in this pass: in training, and where `run` is told to."""
+        """True if dropout drops in this pass: in training, and where `run` is told to."""
         return self._pass.dropping
 
     @property

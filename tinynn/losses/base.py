@@ -35,7 +35,7 @@ class Loss(Configured):
     threshold: ClassVar[float | None] = None
     """The prediction above which a binary answer is class 1; None for other tasks."""
     convex: ClassVar[bool] = False
-    """Whether it is convex in the prediction, and curved: what Gauss-Newton asks of a loss."""
+    """True if it is convex in the prediction, and curved: Gauss-Newton asks it of a loss."""
 
     by_row: ClassVar[bool] = True
     """True if the value of a row depends on that row alone, and not on others of its batch."""

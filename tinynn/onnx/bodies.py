@@ -32,7 +32,7 @@ class Body(NamedTuple):
 
 
 def body_of(node: Any) -> Body:
-    """What a Scan's attributes say."""
+    """The attributes of a Scan."""
     given = {a.name: library().helper.get_attribute_value(a) for a in node.attribute}
     count, graph = given["num_scan_inputs"], given["body"]
     carries = len(node.input) - count
