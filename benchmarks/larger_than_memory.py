@@ -189,6 +189,8 @@ def main() -> None:
     for hidden in ("run", "folder", "parts", "network"):
         parser.add_argument(f"--{hidden}", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if unknown := set(options.networks.split(",")) - set(NETWORKS):
+        parser.error(f"--networks: expected some of {', '.join(NETWORKS)}, got {sorted(unknown)}")
     if options.run:
         hidden = NETWORKS[options.network]
         found = train(options.run, Path(options.folder), int(options.parts), hidden)
