@@ -107,6 +107,7 @@ def minimize(
     >>> round(float(found.params["y"]), 6), found.converged
     (1.0, True)
     """
+    _require_function("minimize: function", function)
     optimizer = _METHODS[method]() if isinstance(method, str) and method in _METHODS else method
     if not isinstance(optimizer, Optimizer) or not hasattr(optimizer, "gradient_tolerance"):
         raise ValueError(
@@ -172,6 +173,7 @@ def least_squares(
     >>> round(float(found.params["size"]), 4), round(float(found.params["rate"]), 4)
     (5.0, 0.5)
     """
+    _require_function("least_squares: residuals", residuals)
     checked = partial(_checked, residuals)
     objective = Objective(
         lambda params: _half_squares(checked(params)), checked, _half_squares, is_residual=True
@@ -186,6 +188,11 @@ def least_squares(
             "take tinynn.minimize"
         )
     return _search("least_squares", optimizer, params, {"objective": objective}, max_steps)
+
+
+def _require_function(where: str, value: Any) -> None:
+    if not callable(value):
+        raise TypeError(f"{where}: expected a function of the params, got {value!r}")
 
 
 def _half_squares(residuals: Tree) -> Array:
