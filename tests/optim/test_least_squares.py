@@ -357,7 +357,7 @@ class TestBadInput:
     def test_integers(self, backend: backends.Backend) -> None:
         with pytest.raises(TypeError, match="real floating-point dtype"):
             tinynn.least_squares(beale, np.asarray([1, 1]))
-        with pytest.raises(TypeError, match="residuals: expected a function of .* got 'a'"):
+        with pytest.raises(TypeError, match=r"residuals: expected a function of .* got 'a'"):
             tinynn.least_squares("a", self.start)
         with pytest.raises(TypeError, match="function: expected a function of the params, got 1"):
             tinynn.minimize(1, self.start)
