@@ -2,7 +2,6 @@
 
 import math
 import os
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import lru_cache
@@ -17,6 +16,7 @@ from jax.sharding import NamedSharding, PartitionSpec, Sharding
 from backends import cuda_driver
 from backends import threads as _threads
 from backends.base import Array, Backend, Device
+from backends.user_code import warn
 
 
 class JAX(Backend):
@@ -203,10 +203,8 @@ def _check_threads(devices: set[Any]) -> None:
     said = [os.environ.get(name, "") for name in ("PJRT_NPROC", "NPROC")]  # as XLA reads them
     threads = next((int(text) for text in said if text.isdecimal()), _threads.processors())
     if threads < 2 * len(devices):
-        warnings.warn(
+        warn(
             f"expected 2 threads of XLA or more for each of {len(devices)} devices of the host, "
             f"got {threads} in all: devices may wait for each other until XLA ends the process. To "
             f'fix it: set os.environ["PJRT_NPROC"] = "{2 * len(devices)}" before JAX starts',
-            RuntimeWarning,
-            stacklevel=3,
         )

@@ -389,6 +389,12 @@ def test_what_does_not_follow_the_batch_is_refused(f: Callable[..., Any], why: s
         tinynn.record(lambda x: f(x, namespace(x)), np.ones((4, 3)), batch_axes=0)
 
 
+@pytest.mark.parametrize(("args", "got"), [((), "none"), ((1, "a"), r"\(1, 'a'\)")])
+def test_a_recording_without_an_array_is_refused(args: tuple[Any, ...], got: str) -> None:
+    with pytest.raises(TypeError, match=rf"of <lambda>: expected an array.*, got {got}\. To fix"):
+        tinynn.record(lambda *args: args, *args)
+
+
 def test_batches_that_do_not_agree_are_refused() -> None:
     graph = tinynn.record(
         lambda x, y: (x, y + 1), np.ones((4, 3)), np.ones((3, 4)), batch_axes=(0, 1)

@@ -1,7 +1,6 @@
 """compile: a function that runs as a recorded program."""
 
 import threading
-import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import update_wrapper
@@ -9,6 +8,7 @@ from typing import Any
 
 from backends import is_array
 from backends.lowering import none_followed
+from backends.user_code import warn
 from tinynn import tree
 from tinynn.compiler.finite import check_outputs
 from tinynn.compiler.liveness import Stage, root
@@ -70,11 +70,9 @@ class Compiled:
         made = Specialization(self._f, args, self._check, followed)
         self._newest = self._programs[followed, key] = made
         if len(self._programs) == _MANY:
-            warnings.warn(
+            warn(
                 f"compile of {self.__name__}: recorded {_MANY} times, for as many shapes, dtypes "  # type: ignore[attr-defined]
                 "or non-array values. Give numbers that change as floats or 0-d arrays",
-                RuntimeWarning,
-                stacklevel=3,
             )
         return made
 

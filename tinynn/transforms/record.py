@@ -5,7 +5,6 @@ it always would, and the graph is what it did. Transformations inside the functi
 run above the recording, so their calls are recorded as well.
 """
 
-import sys
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import cache
@@ -13,6 +12,7 @@ from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
 
+from backends.user_code import user_frame
 from tinynn import tree
 from tinynn.trace import (
     Effect,
@@ -30,8 +30,6 @@ from tinynn.transforms.base import Transformation, name_of
 from tinynn.transforms.batch import batch_size, leaves_with_axes
 from tinynn.transforms.graph import ITEM, Constant, Graph, Input, Node, carry_out, is_known
 from tinynn.transforms.symbolic import RecordingError, symbolic
-
-_OURS = tuple(str(Path(__file__).parents[2] / room) for room in ("tinynn", "backends"))
 
 _BY_POSITION = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 
@@ -167,18 +165,13 @@ class _Inside:
 
 def _line() -> str:
     """The innermost line of code that is not ours."""
-    frame: Any = sys._getframe(1)
-    while frame is not None:
-        if name := _name_of_theirs(frame.f_code.co_filename):
-            return f"{name}:{frame.f_lineno}"
-        frame = frame.f_back
-    return ""
+    frame, _ = user_frame()
+    return f"{_file_name(frame.f_code.co_filename)}:{frame.f_lineno}" if frame else ""
 
 
 @cache
-def _name_of_theirs(path: str) -> str:
-    """The name of a source file; empty for one of ours."""
-    return "" if path.startswith(_OURS) else Path(path).name
+def _file_name(path: str) -> str:
+    return Path(path).name
 
 
 def _labelled(f: Callable[..., Any], args: tuple[Any, ...]) -> list[tuple[str, Any]]:
@@ -226,6 +219,8 @@ def record(
     RecordingError
         `f` reads a value, to branch on it or to make a Python number of it; or, with `batch_axes`,
         does not do the same for every size of the batch.
+    TypeError
+        There is no array among the arguments.
     ValueError
         The sizes of the batch differ, or an axis is out of range.
 
@@ -296,9 +291,16 @@ def recorded(
     supposed: bool = True,
 ) -> Graph:
     """The graph for arguments of these shapes, which are examples unless `supposed` is false."""
+    name = name_of("recording", f)
     leaves = [leaf for leaf in tree.leaves(args) if hasattr(leaf, "dtype")]
+    if not leaves:
+        raise TypeError(
+            f"{name}: expected an array among its arguments, whose library says which functions "
+            f"there are, got {args or 'none'}. To fix it: give an example of each "
+            "argument, as in record(f, x)"
+        )
     space = Namespace(namespace(*leaves[:1]))
-    trace = Record(name_of("recording", f), space, decompositions or {})
+    trace = Record(name, space, decompositions or {})
     inputs: list[Input] = []
 
     def given(label: str, leaf: Any) -> Any:
