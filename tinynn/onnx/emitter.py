@@ -23,11 +23,6 @@ DTYPES = {
 }
 INT64 = DTYPES["int64"]
 PRODUCER = "tinynn"
-#: Operators that compute each element from those at the same place.
-ELEMENTWISE = set(
-    "Abs Add And Cast Ceil Cos Div Elu Equal Erf Exp Floor Gelu Greater LeakyRelu Less Log Max Min "
-    "Mul Neg Not Or Pow Reciprocal Relu Round Sigmoid Sign Sin Softplus Sqrt Sub Tanh Where".split()
-)
 LAST = "tinynn"  # what stands last in a file of ours, so that one that was cut short is known
 
 
@@ -73,8 +68,6 @@ class Emitter:
         self.float_dtype = DTYPES["float32"]  # of the network's output
         self._batch: tuple[str, int, Dim] | None = None
         self._calls = calls
-        self._scalars: set[str] = set()
-        self._turned: dict[str, tuple[str, list[int]]] = {}  # of a Transpose: of what, and how
 
     # --- names
 
@@ -158,8 +151,6 @@ class Emitter:
         key = (dtype, shape, repr(values))
         if key not in self._numbers:
             name = self._numbers[key] = self.unique("constant")
-            if not shape:
-                self._scalars.add(name)
             self.initializers.append(self.onnx.helper.make_tensor(name, dtype, shape, values))
         return self._numbers[key]
 
@@ -173,13 +164,6 @@ class Emitter:
         self, operator: str, inputs: Sequence[str], domain: str = "", **attributes: Any
     ) -> str:
         """A call of an operator with one result, whose name is returned."""
-        if operator in ELEMENTWISE:
-            sources = [self._turned.get(name, (name, None)) for name in inputs]
-            orders = [order for name, order in sources if name not in self._scalars]
-            if orders and orders[0] is not None and orders.count(orders[0]) == len(orders):
-                # Turned afterwards, where it may meet the Transpose that undoes it.
-                made = self.emit(operator, [name for name, _ in sources], domain, **attributes)
-                return self.transpose(made, orders[0])
         return self.emit_all(operator, inputs, 1, domain, **attributes)[0]
 
     def emit_all(
@@ -199,23 +183,8 @@ class Emitter:
         return names
 
     def transpose(self, name: str, order: Sequence[int]) -> str:
-        """The axes in another order; one that was turned already is turned but once."""
-        source, before = self._turned.get(name, (name, list(range(len(order)))))
-        order = [before[axis] for axis in order]
-        if order == sorted(order):
-            return source
-        made = self.emit_all("Transpose", [source], 1, perm=order)[0]
-        self._turned[made] = source, order
-        return made
-
-    def concat(self, names: Sequence[str], axis: int) -> str:
-        """One array after the other; those that were turned alike are turned afterwards."""
-        sources = [self._turned.get(name, (name, None)) for name in names]
-        order = sources[0][1]
-        if order is None or any(other != order for _, other in sources):
-            return self.emit("Concat", names, axis=axis)
-        made = self.emit("Concat", [name for name, _ in sources], axis=order[axis])
-        return self.transpose(made, order)
+        """The axes in another order; `layouts.settle` leaves out those that need not be."""
+        return self.emit("Transpose", [name], perm=list(order))
 
     def turned(self, value: Any, dtype: Any, order: Sequence[int]) -> str:
         """The name of an argument with its axes in another order; a known array is stored so."""
@@ -275,7 +244,7 @@ class Emitter:
 
     def rename(self, name: str, new: str) -> None:
         """Let the result of a call have another name, one that was reserved."""
-        _rename(self.nodes, name, new)
+        renamed(self.nodes, name, new)
         for key, known in self.names.items():
             if known == name:
                 self.names[key] = new
@@ -286,7 +255,7 @@ class Emitter:
         for node in reversed(self.nodes):
             if not wanted.isdisjoint(node.output):
                 kept.append(node)
-                wanted.update(_read(node))
+                wanted.update(read_by(node))
         return kept[::-1], [each for each in self.initializers if each.name in wanted]
 
     # --- shapes
@@ -323,17 +292,18 @@ def _graphs(node: Any) -> list[Any]:
     return [a.g for a in node.attribute if a.HasField("g")]
 
 
-def _rename(nodes: Any, name: str, new: str) -> None:
+def renamed(nodes: Any, name: str, new: str) -> None:
+    """Let a value have another name, wherever it is made or read."""
     for node in nodes:
         for names in (node.input, node.output):
             for place, each in enumerate(names):
                 if each == name:
                     names[place] = new
         for graph in _graphs(node):
-            _rename(graph.node, name, new)
+            renamed(graph.node, name, new)
 
 
-def _read(node: Any) -> set[str]:
+def read_by(node: Any) -> set[str]:
     """The names of what a call reads, inside of its graphs too."""
-    inside = [_read(each) for graph in _graphs(node) for each in graph.node]
+    inside = [read_by(each) for graph in _graphs(node) for each in graph.node]
     return set(node.input).union(*inside)

@@ -3,13 +3,13 @@
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from math import sqrt
+from math import prod, sqrt
 from typing import Any, NamedTuple
 
 from tinynn.functional.errors import ShapeError
 from tinynn.functional.windows import per_axis, resolved
 from tinynn.onnx import convolution
-from tinynn.onnx.emitter import Emitter
+from tinynn.onnx.emitter import DTYPES, Emitter
 from tinynn.onnx.recurrent import recurrent
 from tinynn.trace.scopes import Composite
 from tinynn.transforms.graph import Constant, Graph, Input, Node
@@ -162,6 +162,46 @@ def _layer_norm(node: Node) -> Fused | None:
     return _one("LayerNormalization", (x, weight, bias), {"axis": -1, "epsilon": epsilon})
 
 
+def _normalized(node: Node) -> Fused | None:
+    """Mean 0 and variance 1 over other axes than the last alone: a norm of groups or instances."""
+    if not _is(node, "divide") or not _is(node.args[1], "sqrt") or len(node.shape) < 3:
+        return None
+    centred, inside = node.args[0], node.args[1].args[0]
+    if not _is(centred, "subtract") or not _is(inside, "add"):
+        return None
+    (x, mean), (variance, epsilon) = centred.args, inside.args
+    if not _is(mean, "mean") or not _is(variance, "mean") or mean.args[0] is not x:
+        return None
+    square, over = variance.args[0], mean.kwargs.get("axis")
+    squared = _is(square, "multiply") and all(a is centred for a in square.args)
+    if not squared or mean.kwargs != variance.kwargs or not mean.kwargs.get("keepdims"):
+        return None
+    rank = len(node.shape)
+    axes = {axis % rank for axis in (over if isinstance(over, tuple) else (over or 0,))}
+    known = all(type(n) is int for n in node.shape[1:]) and type(epsilon) is float
+    if 0 in axes or not known or axes == {rank - 1}:
+        return None
+    return Fused((x,), partial(_instance_norm, x, axes, epsilon))
+
+
+def _instance_norm(x: Node, axes: set[int], epsilon: float, out: Emitter) -> str:
+    """The axes of a group last, those behind its first ones in front, as images come from Conv."""
+    kept = [axis for axis in range(1, len(x.shape)) if axis not in axes]
+    after = sorted(axes, key=lambda axis: (bool(kept) and axis < kept[-1], axis))
+    order = [0, *kept, *after]
+    groups = prod([int(x.shape[axis]) for axis in kept])
+    turned = out.transpose(out.value(x), order)
+    flat = out.emit(
+        "Reshape", [turned, out.integers([-1, groups, prod(x.shape[a] for a in after)])]
+    )
+    given = [flat, out.tensor(DTYPES["float32"], (groups,), [1.0] * groups),
+             out.tensor(DTYPES["float32"], (groups,), [0.0] * groups)]  # fmt: skip
+    made = out.emit("InstanceNormalization", given, epsilon=epsilon)
+    lengths = out.shape([x.shape[axis] for axis in order], one_is_left=True)
+    back = sorted(range(len(order)), key=order.__getitem__)
+    return out.transpose(out.emit("Reshape", [made, lengths]), back)
+
+
 def _batch_norm(node: Node) -> Fused | None:
     """(x - mean) / deviation * weight + bias, of a matrix and vectors that are known."""
     parts = _scaled(node)
@@ -213,7 +253,9 @@ PATTERNS: tuple[Callable[[Node], Fused | None], ...] = (
     _elu,
     _layer_norm,
     _batch_norm,
+    _normalized,
 )
+SINGLE = (_normalized,)  #: whose operators runtimes have for float32 alone
 
 
 def fused(graph: Graph, known: Mapping[int, str]) -> dict[int, Fused]:
@@ -227,6 +269,8 @@ def fused(graph: Graph, known: Mapping[int, str]) -> dict[int, Fused]:
         if not _is_float(graph, node) or id(node) in found:
             continue  # few runtimes have these operators for other numbers
         for pattern in PATTERNS:
+            if pattern in SINGLE and node.dtype != graph.space.float32:
+                continue
             made = pattern(node)
             if made is not None:
                 found[id(node)] = made

@@ -61,7 +61,7 @@ def concat(out: Emitter, node: Node) -> str:
     arrays, axis = [out.value(a, node.dtype) for a in node.args], node.kwargs.get("axis", 0)
     if axis is None:
         arrays, axis = [out.emit("Reshape", [a, out.integers([-1])]) for a in arrays], 0
-    return out.concat(arrays, axis % len(node.shape))
+    return out.emit("Concat", arrays, axis=axis % len(node.shape))
 
 
 def stack(out: Emitter, node: Node) -> str:

@@ -11,6 +11,7 @@ from tinynn.onnx.emitter import LAST, PRODUCER, Emitter, OnnxError
 from tinynn.onnx.fused import fused, needed
 from tinynn.onnx.preparation import Columns, answer
 from tinynn.onnx.rows import ROWS
+from tinynn.onnx.transposes import settle
 from tinynn.transforms.graph import Graph, Node
 from tinynn.transforms.record import record
 
@@ -142,6 +143,7 @@ def _file(
         ir_version=IR_VERSION,
         opset_imports=[helper.make_opsetid("", OPSET)],
     )
+    settle(model, onnx)
     texts = {
         key: value if isinstance(value, str) else json.dumps(value)
         for key, value in description.items()
