@@ -24,6 +24,7 @@ from tinynn.layers import GRU, LSTM, RNN, Bidirectional, Layer, Linear, Scope, S
 from tinynn.losses import SquaredError
 from tinynn.optim import Adam
 from tinynn.trace import namespace
+from tinynn.transforms.cond import LoopBoundError
 from tinynn.transforms.graph import Graph
 from tinynn.transforms.record import record
 
@@ -129,6 +130,93 @@ def test_branches(backend: Backend, kind: type[Loops]) -> None:
         np.testing.assert_allclose(loss, value, rtol=1e-9)
     np.testing.assert_allclose(backend.to_host(loops.values()[0]), w, rtol=1e-9)
     assert sum(isinstance(each, If) for each in walk(loops.function.body)) >= 3
+
+
+def rooted(w: Any, xs: Any) -> Any:
+    """A step with loops that end by themselves: the derivative of one, another in a scan."""
+
+    def loss(w: Any) -> Any:
+        xp = namespace(w, xs)
+        a = xp.sum(w * w) + 1
+        root = tinynn.while_loop(
+            lambda x: xp.abs(x * x - a) > 1e-6, lambda x: (x + a / x) / 2, xp.ones_like(a), 12
+        )
+        return root * xp.sum(xs) + xp.sum(w)
+
+    xp = namespace(w, xs)
+    value, slope = tinynn.value_and_grad(loss)(w)
+
+    def step(h: Any, x: Any) -> Any:
+        small, turns = tinynn.while_loop(
+            lambda c: xp.logical_and(xp.max(xp.abs(c[0])) > xp.sum(x * x), c[1] < 30),
+            lambda c: (xp.sin(c[0][::-1] * 0.7) + 0 * w, c[1] + 1),
+            (h, xp.astype(xp.sum(x) * 0, xp.int64)),
+            31,
+        )
+        return h + 0.1 * small, xp.astype(turns, w.dtype)
+
+    h, turns = tinynn.scan(step, w, xs)
+    return h - 0.01 * slope, value + xp.sum(turns)
+
+
+@pytest.mark.only("numpy", "cupy")
+@pytest.mark.reads_scalars
+@pytest.mark.usefixtures("compiler_of_loops")
+@pytest.mark.parametrize(
+    "kind", [Loops, Interpreted, InterpretedSerially], ids=lambda k: k.__name__
+)
+def test_while_loops(backend: Backend, kind: type[Loops]) -> None:
+    if kind is not Loops and not isinstance(backend, type(NUMPY)):
+        pytest.skip("the interpreter takes NumPy's arrays")
+    w, xs = DRAW.normal(size=(4,)), 0.3 * DRAW.normal(size=(2, 3, 4))
+    with backend.scope():
+        placed = backend.asarray(w), backend.asarray(xs[0])
+        loops = kind(record(rooted, *placed), 1, backend, [])
+        loops.load(placed[:1])
+        losses = loops.run(loops.steps(2, [backend.asarray(xs)]))
+        start = w
+        for x, loss in zip(xs, backend.to_host(losses), strict=True):
+            w, value = rooted(w, x)
+            np.testing.assert_allclose(loss, value, rtol=1e-9)
+        np.testing.assert_allclose(backend.to_host(loops.values()[0]), w, rtol=1e-9)
+        # The root of a large number takes more steps than the bound; afterwards all is well again.
+        loops.load([backend.asarray(start * 1e6)])
+        with pytest.raises(LoopBoundError, match=r"12 steps at most.*raise bound"):
+            loops.run(loops.steps(2, [backend.asarray(xs)]))
+        loops.load(placed[:1])
+        again = loops.run(loops.steps(2, [backend.asarray(xs)]))
+        np.testing.assert_array_equal(backend.to_host(again), backend.to_host(losses))
+    ends = [each for each in walk(loops.function.body) if isinstance(each, Loop) and each.going]
+    assert [each.stop for each in ends] == [32]
+
+
+@dataclass(frozen=True)
+class Halved(Layer):
+    """Halved until no number of the batch is larger than 1."""
+
+    bound: int = 20
+
+    def forward(self, scope: Scope, x: Any) -> Any:
+        xp = namespace(x)
+        return tinynn.while_loop(
+            lambda x: xp.max(xp.abs(x)) > 1, lambda x: x / 2, x, bound=self.bound
+        )
+
+
+@pytest.mark.only("numpy", "cupy")
+@pytest.mark.reads_scalars
+@pytest.mark.usefixtures("compiler_of_loops")
+def test_many_networks_whose_loops_end(backend: Backend) -> None:
+    x, y = backend.asarray(40 * X[:, 0]), backend.asarray(Y)
+    given = {"optimizer": Adam(0.01), "loss": "mse", "epochs": 2, "batch_size": 3, "seed": [1, 2]}
+    found, wanted = (
+        tinynn.fit_many(Sequential(Halved(), Linear(2)), x, y, engine=engine, **given)
+        for engine in ("loops", "eager")
+    )
+    for mine, theirs in zip(*(tree.leaves(m.params) for m in (found, wanted)), strict=True):
+        np.testing.assert_allclose(*map(backend.to_host, (mine, theirs)), rtol=1e-9)
+    with pytest.raises(LoopBoundError, match="2 steps at most"):
+        tinynn.fit_many(Sequential(Halved(2), Linear(2)), x, y, engine="loops", **given)
 
 
 @dataclass(frozen=True)

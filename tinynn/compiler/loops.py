@@ -20,6 +20,7 @@ from tinynn.compiler.pipelines import applied, portable
 from tinynn.compiler.renderer import Line, source_of
 from tinynn.compiler.rewrite import CannotEmit, size
 from tinynn.compiler.train_loop import TrainLoop
+from tinynn.transforms.cond import exceeded
 from tinynn.transforms.graph import Graph, Node
 
 # What a call costs in a library that costs nothing in loops, and what loops cost to be compiled, in
@@ -109,9 +110,11 @@ class Loops(TrainLoop):
             self.kernel = native.build(
                 self.source, dtypes, **(launch if native.threads > 1 else {})
             )
-        given = 1 + len(graph.inputs) + len(emitter.constants)
+        given, notes = 1 + len(graph.inputs) + len(emitter.constants), emitter.work.notes
         scratch = self.function.arguments[given:]
         self.memory = [self._zeros(each.size, backend.dtypes()[each.dtype]) for each in scratch]
+        found = zip(scratch, self.memory, strict=True)
+        self._notes = [(notes[b], memory) for b, memory in found if b in notes]
         self.kept: list[Any] = []
 
     def finished(self, function: Function) -> Function:
@@ -164,7 +167,16 @@ class Loops(TrainLoop):
             given = zip(map(id, [*self.streams, *outside]), [*data, *constants], strict=True)
             check_indices(self._emitter.work.gathers, dict(given), self.backend.to_host)
             self.kernel(steps, times, outs, *self.kept, *data, *constants, *self.memory)
+            self.check_bounds()
         return outs
+
+    def check_bounds(self) -> None:
+        """LoopBoundError if a `while_loop` of the last run was not done at its bound."""
+        failed = [pair for pair in self._notes if self.backend.to_host(pair[1]).any()]
+        for _, memory in failed:
+            memory[...] = False
+        for node, _ in failed:
+            raise exceeded(node.kwargs["where"], node.kwargs["bound"])
 
     def constants(self) -> list[Any]:
         """The arrays from outside, as the function is given them."""

@@ -77,6 +77,7 @@ class NetworkLoops(Loops):
             ]
             arrays = [array for array, _ in given]
             self.kernel.each(networks, apart, steps, times, *arrays)  # type: ignore[attr-defined]
+            self.check_bounds()
         return outs
 
 

@@ -320,11 +320,12 @@ def _looped(where: str, going: Any, body: Any, carry: Any, bound: int) -> Any:
         carry = cond(active, body, lambda *carry: list(carry), *carry)
         [active] = going(*carry)
     if bool(some(bottom(active))) and not scopes.supposed:
-        raise _exceeded(where, bound)
+        raise exceeded(where, bound)
     return carry
 
 
-def _exceeded(where: str, bound: int) -> LoopBoundError:
+def exceeded(where: str, bound: int) -> LoopBoundError:
+    """The error of a loop that was not done."""
     return LoopBoundError(
         f"{where}: expected cond_fun to be false after {bound} steps at most, got true. To fix it: "
         "raise bound, or have cond_fun count the steps and give up"
@@ -407,7 +408,7 @@ def _checked(active: Any, *carry: Any, where: str, bound: int) -> Any:
     backend = backend_of(active)
     if backend.is_concrete(active):
         if bool(backend.xp.any(active)) and not scopes.supposed:
-            raise _exceeded(where, bound)
+            raise exceeded(where, bound)
         return carry
     xp = backend.xp
     return tuple(

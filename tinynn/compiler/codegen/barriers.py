@@ -6,6 +6,7 @@ What a thread alone accesses is its own affair: elements that two index spaces g
 """
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 from tinynn.compiler.codegen.language import (
@@ -86,7 +87,7 @@ def _placed(
             if _placed(body, after)[0] != body:
                 body, after = [*body, Barrier()], set()
                 body, after = _placed(body, open)
-            each = Loop(each.variable, each.start, each.stop, each.step, tuple(body))
+            each = replace(each, body=tuple(body))
             open = open | after
         else:
             head = If(each.condition, (), ()) if isinstance(each, If) else each

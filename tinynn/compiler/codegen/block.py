@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from tinynn.compiler.codegen import gather
-from tinynn.compiler.codegen.control import Branches, Scan
+from tinynn.compiler.codegen.control import WRITERS
 from tinynn.compiler.codegen.gemm import Products
 from tinynn.compiler.codegen.language import (
     Assign,
@@ -18,7 +18,6 @@ from tinynn.compiler.codegen.language import (
 from tinynn.compiler.codegen.nest import Nest, merged, places
 from tinynn.compiler.codegen.scalars import number
 from tinynn.compiler.codegen.schedule import (
-    CONTROL,
     Group,
     Schedule,
     check,
@@ -107,9 +106,9 @@ class Block:
             if node.name in ("pack", "concat"):
                 self._parts(node)
         self._control = {
-            id(node): Scan(self, node) if node.name == "scan" else Branches(self, node)
+            id(node): WRITERS[node.name](self, node)
             for node in self.graph.nodes
-            if node.name in CONTROL
+            if node.name in WRITERS
         }
 
     def _parts(self, node: Node) -> None:
@@ -185,7 +184,7 @@ class Block:
             self.statements += self._products.statements(node)
         elif node.name in ("take", "scatter_add"):
             self.statements += gather.statements(self, node)
-        elif node.name in CONTROL:
+        elif id(node) in self._control:
             self.statements += self._control[id(node)].statements()
         else:
             self.home(node)

@@ -172,7 +172,7 @@ class LoopEmitter:
         kept = [each for each in self._given[: len(self.kept)] if isinstance(each, Buffer)]
         chosen = []
         for each in (*kept, *sorted(self.work.scratch, key=room)):
-            if room(each) <= left:
+            if room(each) <= left and each not in self.work.notes:  # which outlive a call
                 left -= room(each)
                 chosen.append(each)
         return tuple(chosen)

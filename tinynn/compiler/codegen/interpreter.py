@@ -87,9 +87,11 @@ class _Thread:
             match each:
                 case Barrier():
                     yield True
-                case Loop(variable, start, stop, step, body):
+                case Loop(variable, start, stop, step, body, going):
                     end = self.variables[stop] if isinstance(stop, Variable) else stop
                     for self.variables[variable] in range(start, end, step):
+                        if going is not None and not self.variables[going]:
+                            break
                         yield from self.block(body)
                 case If(condition, then, otherwise):
                     yield from self.block(then if self.value(condition) else otherwise)

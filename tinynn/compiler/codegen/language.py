@@ -199,13 +199,17 @@ class Gemm:
 
 @dataclass(frozen=True)
 class Loop:
-    """The body for each number of a range, in order."""
+    """The body for each number of a range, in order.
+
+    Where there is a bool `going`, which is the same for all threads, for as long as it holds.
+    """
 
     variable: Variable
     start: int
     stop: int | Variable
     step: int
     body: tuple["Statement", ...]
+    going: Variable | None = None
 
 
 @dataclass(frozen=True)

@@ -110,8 +110,9 @@ def copy_of(value: Node) -> Node:
     return Node(COPIED, (value,), {}, value.shape, value.dtype, value.origin)
 
 
-#: Calls that run graphs, whose statements are among those of the graph around.
-CONTROL = frozenset(["scan", "cond"])
+#: Calls that run graphs, whose statements are among those of the graph around; and the one that
+#: looks whether a loop, which has become a scan, has ended.
+CONTROL = frozenset(["scan", "cond", "while_loop", "while_loop_end"])
 
 
 def is_item(node: Any) -> bool:

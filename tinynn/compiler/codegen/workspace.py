@@ -40,6 +40,8 @@ class Workspace:
     checked
         The values that such indices may be, since they are looked at before every run, by the id of
         the value that the kernel reads.
+    notes
+        Memory of one bool each, true once a loop has exceeded its bound, and the call of the loop.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class Workspace:
         self.scratch: list[Buffer] = []
         self.gathers: list[tuple[Node, int]] = []
         self.checked: dict[int, Node] = {}
+        self.notes: dict[Buffer, Node] = {}
         self._names = identifiers.Names()
         self._names.taken |= _OURS | RESERVED
 
@@ -65,6 +68,12 @@ class Workspace:
         """New memory, full of zeros before the first step."""
         self.scratch.append(Buffer(self.new(wanted), dtype, count))
         return self.scratch[-1]
+
+    def note(self, node: Node) -> Buffer:
+        """New memory for whether a loop has exceeded its bound."""
+        noted = self.allocated("exceeded", 1, "bool")
+        self.notes[noted] = node
+        return noted
 
     def each(
         self, axes: Iterable[tuple[Variable, int]], body: Iterable[Statement]

@@ -149,19 +149,22 @@ class _Renderer:
                 yield "// " + text.rstrip("\\")  # which would go on with the next line
             case Barrier():
                 yield "__syncthreads();"
-            case Loop(variable, start, stop, step, body):
-                kind = "long long" if isinstance(stop, Variable) else "int"
+            case Loop(variable, start, stop, step, body, going):
+                short = isinstance(stop, int) and stop + step < 2**31
+                kind = "int" if short else "long long"
                 end = stop.name if isinstance(stop, Variable) else stop
+                test = f" && {going.name}" if going is not None else ""
                 more = f"++{variable.name}" if step == 1 else f"{variable.name} += {step}"
                 name = variable.name
-                yield f"for ({kind} {name} = {start}; {name} < {end}; {more}) {{"
+                yield f"for ({kind} {name} = {start}; {name} < {end}{test}; {more}) {{"
                 yield from self._block(body, 1)
                 yield "}"
             case If(condition, then, otherwise):
                 yield f"if ({self._text(condition)}) {{"
                 yield from self._block(then, 1)
-                yield "} else {"
-                yield from self._block(otherwise, 1)
+                if otherwise:
+                    yield "} else {"
+                    yield from self._block(otherwise, 1)
                 yield "}"
             case Parallel(axes, body):
                 yield from self._points(axes)

@@ -131,6 +131,8 @@ class _Renderer:
         phi = len(self._lines)
         self._do("")
         more = self._put(f"icmp {'slt' if loop.step > 0 else 'sgt'} i64 {place}, {stop}")
+        if loop.going is not None:
+            more = self._put(f"and i1 {more}, {self._variable(loop.going)}")
         self._do(f"br i1 {more}, label %{body}, label %{end}")
         self._start(body)
         outside = self._running.get(loop.variable)

@@ -75,12 +75,17 @@ class _Renderer:
         for each in statements:
             if isinstance(each, Loop):
                 yield "    " * depth + f"for {each.variable.name} in range({_bounds(each)}):"
+                if each.going is not None:
+                    yield "    " * (depth + 1) + f"if not {each.going.name}:"
+                    yield "    " * (depth + 2) + "break"
                 yield from self._block(each.body, depth + 1)
             elif isinstance(each, If):
                 for head, branch in (
                     (f"if {self._text(each.condition)}:", each.then),
                     ("else:", each.otherwise),
                 ):
+                    if branch is each.otherwise and not branch:
+                        continue
                     yield "    " * depth + head
                     yield from self._block(branch, depth + 1)
                     if all(isinstance(inside, Comment) for inside in branch):
