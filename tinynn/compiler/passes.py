@@ -28,6 +28,7 @@ _FOLDED: dict[str, Callable[[Any, Any], Any]] = {
     "divide": operator.truediv,
 }
 _STILL = ("negative", "astype", "broadcast_to", "getitem", "matrix_transpose", "permute_dims")
+_FOLDABLE = {*_FOLDED, *RESHAPES, *_STILL, "ones_like", "zeros_like", "full_like"}
 _MOST = 2.0**20  # by which factors that are moved may change what is in between
 
 
@@ -44,9 +45,7 @@ def common_subexpressions(graph: Graph) -> Graph:
     seen: dict[Any, Node] = {}
 
     def visit(node: Node, build: Builder) -> Any:
-        args = [id(a) if isinstance(a, Node) else (type(a), repr(a)) for a in node.args]
-        kwargs = repr(sorted(node.kwargs.items())) if node.kwargs else ""
-        return seen.setdefault((node.function, *args, kwargs), node)
+        return seen.setdefault(node.call, node)
 
     return rewritten(graph, visit)
 
@@ -63,33 +62,36 @@ def _fill(node: Node, build: Builder, value: Any) -> Node:
     return build.add(Node(FILL, (), kwargs, node.shape, node.dtype, node.origin))
 
 
+_LIKES = {"ones_like": 1.0, "zeros_like": 0.0}
+
+
 def constants_folded(graph: Graph) -> Graph:
     """Constant folding: evaluate what depends on known numbers alone."""
-    likes = {"ones_like": 1.0, "zeros_like": 0.0}
-    kinds = graph.space.kinds
+    return rewritten(graph, _folded, local=True)
 
-    def visit(node: Node, build: Builder) -> Any:
-        if node.function is FILL or node.dtype is None or kinds[node.dtype] != "real floating":
-            return node
-        if node.name in likes:
-            return _fill(node, build, likes[node.name])
-        if node.name == "full_like" and is_number(node.kwargs["fill_value"]):
-            return _fill(node, build, float(node.kwargs["fill_value"]))
-        numbers = [known(a) for a in node.args]
-        if not numbers or None in numbers:
-            return node
-        if node.name in (*RESHAPES, *_STILL):
-            return _fill(node, build, float(-numbers[0] if node.name == "negative" else numbers[0]))
-        if node.name in _FOLDED and not (node.name == "divide" and numbers[1] == 0):
-            return _fill(node, build, float(_FOLDED[node.name](*numbers)))
+
+def _folded(node: Node, build: Builder) -> Any:
+    if node.function is FILL or node.dtype is None:
         return node
-
-    return rewritten(graph, visit)
+    if node.name not in _FOLDABLE or build.space.kinds[node.dtype] != "real floating":
+        return node
+    if node.name in _LIKES:
+        return _fill(node, build, _LIKES[node.name])
+    if node.name == "full_like":
+        value = node.kwargs["fill_value"]
+        return _fill(node, build, float(value)) if is_number(value) else node
+    numbers = [known(a) for a in node.args]
+    if not numbers or None in numbers:
+        return node
+    if node.name in _FOLDED:
+        divides_by_zero = node.name == "divide" and numbers[1] == 0
+        return node if divides_by_zero else _fill(node, build, float(_FOLDED[node.name](*numbers)))
+    return _fill(node, build, float(-numbers[0] if node.name == "negative" else numbers[0]))
 
 
 def algebra(graph: Graph) -> Graph:
     """Calls that change nothing are left out, and chains of constants become one constant."""
-    return rewritten(graph, _algebra)
+    return rewritten(graph, _algebra, local=True)
 
 
 def _algebra(node: Node, build: Builder) -> Any:
@@ -108,6 +110,8 @@ def _without_fills(node: Node) -> Node:
 
     An array that is stretched only to meet such a shape is taken as it is.
     """
+    if not any(is_call(a) and (a.function is FILL or a.name == "broadcast_to") for a in node.args):
+        return node
     if not elementwise(node):
         return node
     args = list(node.args)
@@ -286,43 +290,43 @@ def _reduced_shape(node: Node) -> tuple[int, ...]:
 
 def shapes_merged(graph: Graph) -> Graph:
     """Merge successive changes of shape, and drop those that change nothing."""
+    return rewritten(graph, _merged, local=True)
 
-    def visit(node: Node, build: Builder) -> Any:
-        if node.name in (*RESHAPES, "broadcast_to") and node.args[0].shape == node.shape:
-            return node.args[0]
-        if node.name in RESHAPES:
-            x = node.args[0]
-            if is_call(x) and x.name == "sum" and _reduced_shape(x) == node.shape:
-                return build.call(node, "sum", x.args[0], **x.kwargs | {"keepdims": False})
-            if is_call(x) and x.name in RESHAPES:
-                return build.call(node, "reshape", x.args[0], shape=node.shape)
-            if node.name != "reshape" or -1 in node.kwargs["shape"]:
-                return build.call(node, "reshape", x, shape=node.shape)
-        if node.name == "matrix_transpose":
-            x = node.args[0]
-            if is_call(x) and x.name == "matrix_transpose":
-                return x.args[0]
-            if prod(node.shape[-2:]) == max(node.shape[-2:]):
-                return build.call(node, "reshape", x, shape=node.shape)
-        return node
 
-    return rewritten(graph, visit)
+def _merged(node: Node, build: Builder) -> Any:
+    if node.name in (*RESHAPES, "broadcast_to") and node.args[0].shape == node.shape:
+        return node.args[0]
+    if node.name in RESHAPES:
+        x = node.args[0]
+        if is_call(x) and x.name == "sum" and _reduced_shape(x) == node.shape:
+            return build.call(node, "sum", x.args[0], **x.kwargs | {"keepdims": False})
+        if is_call(x) and x.name in RESHAPES:
+            return build.call(node, "reshape", x.args[0], shape=node.shape)
+        if node.name != "reshape" or -1 in node.kwargs["shape"]:
+            return build.call(node, "reshape", x, shape=node.shape)
+    if node.name == "matrix_transpose":
+        x = node.args[0]
+        if is_call(x) and x.name == "matrix_transpose":
+            return x.args[0]
+        if prod(node.shape[-2:]) == max(node.shape[-2:]):
+            return build.call(node, "reshape", x, shape=node.shape)
+    return node
 
 
 def parts_joined(graph: Graph) -> Graph:
     """Sums of arrays that are 0 but for a part each, as gradients of slices are, as one concat."""
+    return rewritten(graph, _joined, local=True)
 
-    def visit(node: Node, build: Builder) -> Any:
-        if node.name != "add" or not all(is_itself(a, node) and is_call(a) for a in node.args):
-            return node
-        first, second = node.args
-        axis = _joined_along(first)
-        if axis is None or axis != _joined_along(second):
-            return node
-        parts = _parts_of_sum(list(first.args), list(second.args), axis, build)
-        return node if parts is None else build.call(node, "concat", *parts, axis=axis)
 
-    return rewritten(graph, visit)
+def _joined(node: Node, build: Builder) -> Any:
+    if node.name != "add" or not all(is_itself(a, node) and is_call(a) for a in node.args):
+        return node
+    first, second = node.args
+    axis = _joined_along(first)
+    if axis is None or axis != _joined_along(second):
+        return node
+    parts = _parts_of_sum(list(first.args), list(second.args), axis, build)
+    return node if parts is None else build.call(node, "concat", *parts, axis=axis)
 
 
 def _joined_along(node: Node) -> int | None:

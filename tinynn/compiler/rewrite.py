@@ -49,7 +49,12 @@ class Builder:
 Visit = Callable[[Node, Builder], Any]
 
 
-def rewritten(graph: Graph, visit: Visit, instead: Mapping[int, Node] | None = None) -> Graph:
+def rewritten(
+    graph: Graph,
+    visit: Visit,
+    instead: Mapping[int, Node] | None = None,
+    local: bool = False,
+) -> Graph:
     """The graph with what `visit` makes of every node, without what is not needed any more.
 
     Where it makes nothing new, the graph itself. A node with an effect is not visited: it stays, in
@@ -59,24 +64,35 @@ def rewritten(graph: Graph, visit: Visit, instead: Mapping[int, Node] | None = N
     ----------
     instead
         Calls that take the place of inputs or constants, by the id of those.
+    local
+        Whether `visit` decides by the node and what it is computed from alone, and not by the other
+        nodes. What it left as it was is then not visited by it again, in this graph or another:
+        nodes are not changed once they are made, so it would be left again.
     """
+    if local and all(visit in each.settled or each.effect is not Effect.NONE for each in graph.nodes):
+        return graph
     builder = Builder(graph.space)
+    nodes, there = builder.nodes, builder.there
     new: dict[int, Any] = dict(instead or {})  # what takes the place of values, by their id
     for call in new.values():
         builder.add(call)
     for node in graph.nodes:
-        moved = _with_new(node, new) if new else node
-        value = visit(moved, builder) if node.effect is Effect.NONE else moved
-        if value is node:
-            builder.add(node)
-            continue
-        new[id(node)] = value
-        if is_call(value):
-            builder.add(value)
-    if not new and len(builder.nodes) == len(graph.nodes):
+        value = moved = _with_new(node, new) if new else node
+        if not (local and visit in moved.settled) and moved.effect is Effect.NONE:
+            value = visit(moved, builder)
+            if local and value is moved:
+                moved.settled = (*moved.settled, visit)
+        if value is not node:
+            new[id(node)] = value
+            if not is_call(value):
+                continue
+        if id(value) not in there:  # `Builder.add`, which would be half of the time
+            there.add(id(value))
+            nodes.append(value)
+    if not new and len(nodes) == len(graph.nodes):
         return graph  # the very same: most passes find nothing to do
     outputs = [new.get(id(o), o) for o in graph.outputs]
-    return pruned(replace(graph, nodes=builder.nodes, outputs=outputs))
+    return pruned(replace(graph, nodes=nodes, outputs=outputs))
 
 
 def _with_new(node: Node, new: Mapping[int, Any]) -> Node:

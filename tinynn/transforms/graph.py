@@ -114,6 +114,14 @@ class Node:
     shape: Any = None
     dtype: Any = None
     origin: Origin = NOWHERE
+    #: The rewrites that leave it as it is, whatever graph it is in.
+    settled: tuple[Any, ...] = field(default=(), init=False, repr=False)
+
+    @cached_property
+    def call(self) -> tuple[Any, ...]:
+        """What the calls of equal results have in common: function, arguments, keywords."""
+        args = [id(a) if isinstance(a, Node) else (type(a), repr(a)) for a in self.args]
+        return (self.function, *args, repr(sorted(self.kwargs.items())) if self.kwargs else "")
 
     @cached_property
     def name(self) -> str:
@@ -369,7 +377,7 @@ def pruned(graph: Graph) -> Graph:
     for node in reversed(graph.nodes):
         if id(node) in needed or node.effect is not Effect.NONE:
             kept.append(node)
-            needed.update(id(a) for a in node.parents)
+            needed.update(map(id, node.args))
     return replace(graph, nodes=kept[::-1])
 
 
