@@ -44,6 +44,7 @@ def run(
     dropping: bool = False,
     first_row: int = 0,
     perturbations: dict[str, Array] | None = None,
+    tapping: bool = False,
     compute_dtype: Any = None,
     shard: Any = None,
 ) -> Forward:
@@ -67,6 +68,8 @@ def run(
         The number of the inputs' first row in the whole batch.
     perturbations
         Path -> an array to add to what is tapped there.
+    tapping
+        Whether `Linear` taps its "input" and "output".
     compute_dtype
         What layers compute in, "bfloat16" for one. Inputs and parameters are cast to it,
         and the output back to the dtype of the parameters. None computes in that.
@@ -90,6 +93,7 @@ def run(
         dropping=dropping,
         first_row=first_row,
         perturbations=perturbations,
+        tapping=tapping,
         shard=shard,
     )
     output = _enter(this, net, params, state, inputs)

@@ -56,7 +56,10 @@ class Linear(Layer):
         shape = (features(self, x), self.features)
         weight = scope.param("weight", self.weight_init, shape)
         bias = scope.param("bias", self.bias_init, shape[1:]) if self.bias else None
-        return functional.linear(scope.as_float(x), weight, bias)
+        x = scope.as_float(x)
+        if not scope.tapping:
+            return functional.linear(x, weight, bias)
+        return scope.tap("output", functional.linear(scope.tap("input", x), weight, bias))
 
 
 @dataclass(frozen=True)

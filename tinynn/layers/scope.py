@@ -65,7 +65,8 @@ class Pass:
 
     __slots__ = (
         "backend", "compute_dtype", "creating", "draws", "dropping", "dtype", "first_row", "key",
-        "layers", "losses", "new_state", "perturbations", "shard", "space", "taps", "training",
+        "layers", "losses", "new_state", "perturbations", "shard", "space", "tapping", "taps",
+        "training",
     )  # fmt: skip
 
     def __init__(
@@ -81,6 +82,7 @@ class Pass:
         first_row: int = 0,
         creating: bool = False,
         perturbations: dict[str, Array] | None = None,
+        tapping: bool = False,
         shard: Any = None,
     ) -> None:
         perturbations = perturbations or {}
@@ -101,7 +103,7 @@ class Pass:
         self.new_state: dict[tuple[str, ...], Array] = {}
         self.layers: dict[tuple[str, ...], Any] = {}
         self.losses: dict[str, Array] = {}
-        self.taps: dict[str, Array] = {}
+        self.tapping, self.taps = tapping, dict[str, Array]()
         self.draws: dict[tuple[str, ...], int] = {}
 
     def _floating(self, arrays: Iterable[Array], dtype: Any) -> Any:
@@ -317,6 +319,11 @@ class Scope:
             )
         path, losses = ".".join((*self.path, name)), self._pass.losses
         losses[path] = losses[path] + value if path in losses else value
+
+    @property
+    def tapping(self) -> bool:
+        """Whether layers with a matrix are to tap their "input" and "output", for K-FAC."""
+        return self._pass.tapping
 
     def tap(self, name: str, x: Array) -> Array:
         """Show `x` in `Forward.taps`, and add what the pass was given to perturb it with.

@@ -31,6 +31,7 @@ from .schedules import (
     StatefulSchedule,
     Warmup,
 )
+from .second_order.kfac import KFAC
 from .second_order.levenberg_marquardt import GaussNewton, LevenbergMarquardt, NaturalGradient
 from .second_order.minimizing import Minimum
 from .second_order.newton_cg import NewtonCG
@@ -50,6 +51,7 @@ from .transformations import (
 )
 
 __all__ = [
+    "KFAC",
     "L1",
     "L2",
     "LBFGS",
@@ -110,6 +112,7 @@ _NAMES: dict[str, Callable[[], Optimizer]] = {
     "adam": Adam,
     "adamw": AdamW,
     "gauss_newton": GaussNewton,
+    "kfac": KFAC,
     "lbfgs": LBFGS,
     "levenberg_marquardt": LevenbergMarquardt,
     "lion": Lion,

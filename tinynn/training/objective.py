@@ -26,21 +26,25 @@ def objective_of(step: Any, carry: Any, batch: Samples, key: Any) -> Objective:
     def loss(params: Tree) -> Any:
         return step.objective(params, state, batch, key)[0]
 
-    def forward(params: Tree) -> Any:
-        return run(
+    def forward(params: Tree, **tapped: Any) -> Any:
+        out = run(
             step.net, params, state, *batch.inputs, key=key, training=True,
-            compute_dtype=step.compute_dtype,
+            compute_dtype=step.compute_dtype, **tapped,
         )  # fmt: skip
-
-    def predict(params: Tree) -> Tree:
-        out = forward(params)
         if out.losses:
             raise ValueError(
                 "fit: optimizer: expected a loss of the network's output alone, got one to which "
                 f"layers add {', '.join(out.losses)}. To fix it: take NewtonCG or LBFGS, or leave "
                 "these losses out"
             )
-        return out.output
+        return out
+
+    def predict(params: Tree) -> Tree:
+        return forward(params).output
+
+    def tapped(params: Tree, perturbations: dict[str, Any]) -> tuple[Tree, dict[str, Any]]:
+        out = forward(params, perturbations=perturbations, tapping=True)
+        return out.output, out.taps
 
     def cost(prediction: Tree) -> Any:
         return step.cost(prediction, batch)
@@ -49,7 +53,10 @@ def objective_of(step: Any, carry: Any, batch: Samples, key: Any) -> Objective:
         return Objective(loss, unfit=_unfit(step.loss))
     row = _of_row(step, state, batch, key) if step.by_row else None
     rows = batch.inputs if row else None
-    return Objective(loss, predict, cost, row, rows, step.strengths(carry.params, batch))
+    return Objective(
+        loss, predict, cost, row, rows, step.strengths(carry.params, batch), tapped=tapped,
+        weights=batch.sample_weight,
+    )  # fmt: skip
 
 
 def _unfit(loss: Any) -> str:

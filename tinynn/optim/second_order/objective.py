@@ -42,6 +42,11 @@ class Objective:
         with the squares of the params.
     is_residual
         True if `cost` is half the sum of the squares of the prediction.
+    tapped
+        (params, perturbations) -> (prediction, taps): paths and what a layer showed with
+        `scope.tap` there, the "input" and "output" of each `Linear` among them; or None.
+    weights
+        (rows,), of each row of the prediction in the cost, or None where all weigh the same.
     unfit
         Why the loss is no function `cost` of `predict`, where it is not.
     """
@@ -53,6 +58,8 @@ class Objective:
     rows: Tree = None
     strengths: Tree = None
     is_residual: bool = False
+    tapped: Callable[[Tree, dict[str, Array]], tuple[Tree, dict[str, Array]]] | None = None
+    weights: Array = None
     unfit: str = ""
 
     def penalized(self, strength: float, params: Tree) -> "Objective":
@@ -105,7 +112,7 @@ class Surface:
             raise ValueError(f"{label(self.owner)}: {said.unfit}")
         prediction = said.predict(self.flat.tree(vector))
         outputs = Flat.of(prediction)
-        strengths = self._strengths(vector)
+        strengths = self.strengths(vector)
         if not self._is_dense(outputs.size):
             return self._products(vector, outputs, strengths)
         jac = self._jacobian(vector, prediction, outputs)
@@ -202,7 +209,7 @@ class Surface:
         each = vmap(of_row)(said.rows)
         return xp.reshape(each, (outputs.size, self.flat.size))
 
-    def _strengths(self, vector: Array) -> Array | None:
+    def strengths(self, vector: Array) -> Array | None:
         """The strengths of the penalty for each number of the vector."""
         if self.objective.strengths is None:
             return None
