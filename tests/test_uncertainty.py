@@ -413,3 +413,18 @@ def test_temperature_is_the_best_there_is(tmp_path):
         model.with_temperature(logits, logits.argmax(axis=1))
     with pytest.raises(TypeError, match="with_temperature: expected SoftmaxCrossEntropy"):
         identity(1, Huber()).with_temperature(logits[:, :1], logits[:, 0])
+
+
+def test_labels_that_are_no_class_are_said():
+    p = np.full((3, 2), 0.5)
+    for labels in ([0, 1, 2], [0, -1, 1]):
+        with pytest.raises(ValueError, match=r"labels: expected whole numbers from 0 to 1, one"):
+            uncertainty.expected_calibration_error(p, np.asarray(labels))
+        with pytest.raises(ValueError, match="brier_score: labels: expected whole numbers"):
+            uncertainty.brier_score(p, np.asarray(labels))
+        with pytest.raises(ValueError, match=r"set_coverage: labels: .*got labels from"):
+            uncertainty.set_coverage(p > 0.0, np.asarray(labels))
+    with pytest.raises(ValueError, match="got numbers between them"):
+        uncertainty.reliability(p, np.asarray([0.0, 0.5, 1.0]))
+    with pytest.raises(ValueError, match="reliability: expected one row or more, got none"):
+        uncertainty.reliability(p[:0], np.asarray([], int))

@@ -6,6 +6,7 @@ from tinynn.inspection.dependence import (
     partial_dependence,
     permutation_importance,
 )
+from tinynn.inspection.influence import influence
 from tinynn.inspection.pictures import contour, heatmap, reliability_diagram
 from tinynn.inspection.surfaces import (
     DecisionBoundary,
@@ -21,6 +22,7 @@ __all__ = [
     "contour",
     "decision_boundary",
     "heatmap",
+    "influence",
     "input_gradients",
     "integrated_gradients",
     "loss_landscape",

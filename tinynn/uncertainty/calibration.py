@@ -3,7 +3,7 @@
 from math import prod
 from typing import Any, NamedTuple, TypeAlias
 
-from tinynn.trace import namespace
+from tinynn.trace import backend_of, namespace
 from tinynn.uncertainty.conformal import check_shapes
 
 Array: TypeAlias = Any
@@ -46,7 +46,8 @@ def reliability(probabilities: Array, labels: Array, bins: int = 15) -> Reliabil
     Raises
     ------
     ValueError
-        Fewer than one bin, or labels of another number of rows.
+        Fewer than one bin, labels of another number of rows, or labels that are no number of a
+        class.
 
     References
     ----------
@@ -61,7 +62,8 @@ def reliability(probabilities: Array, labels: Array, bins: int = 15) -> Reliabil
     """
     if isinstance(bins, bool) or not hasattr(bins, "__index__") or bins < 1:
         raise ValueError(f"reliability: bins: expected a whole number of 1 or more, got {bins!r}")
-    p, labels = _two_columns(probabilities), _flat("reliability", probabilities, labels)
+    p = _two_columns(probabilities)
+    labels = _labels("reliability", probabilities, labels, p.shape[-1])
     xp = namespace(p, labels)
     confidence = xp.max(p, axis=-1)
     right = xp.astype(xp.astype(xp.argmax(p, axis=-1), labels.dtype) == labels, p.dtype)
@@ -117,7 +119,8 @@ def brier_score(probabilities: Array, labels: Array) -> Array:
     >>> brier_score(np.asarray([[0.5, 0.5]]), np.asarray([1])).tolist()
     0.5
     """
-    p, labels = _two_columns(probabilities), _flat("brier_score", probabilities, labels)
+    p = _two_columns(probabilities)
+    labels = _labels("brier_score", probabilities, labels, p.shape[-1])
     xp = namespace(p, labels)
     classes = xp.arange(p.shape[-1], dtype=labels.dtype, device=p.device)
     truth = xp.astype(xp.expand_dims(labels, axis=1) == classes, p.dtype)
@@ -170,7 +173,7 @@ def set_coverage(sets: Array, labels: Array, dtype: Any = None) -> Array:
     0.5
     """
     xp = namespace(sets, labels)
-    labels = _flat("set_coverage", sets, labels)
+    labels = _labels("set_coverage", sets, labels, sets.shape[-1])
     classes = xp.arange(sets.shape[-1], dtype=labels.dtype, device=sets.device)
     inside = xp.any(xp.logical_and(sets, xp.expand_dims(labels, axis=1) == classes), axis=-1)
     floats = xp.zeros(0, device=sets.device).dtype if dtype is None else dtype
@@ -186,12 +189,27 @@ def _two_columns(probabilities: Array) -> Array:
     return xp.concat([1.0 - column, column], axis=1)
 
 
-def _flat(where: str, rows: Array, labels: Array) -> Array:
-    """The labels as (rows,) integers."""
-    xp = namespace(labels)
-    if labels.shape[:1] != rows.shape[:1] or prod(labels.shape) != rows.shape[0]:
+def _labels(where: str, rows: Array, labels: Array, classes: int) -> Array:
+    """The labels as (rows,) integers, from 0 to classes - 1; reads three numbers."""
+    xp, backend = namespace(labels), backend_of(labels)
+    count = rows.shape[0]
+    if labels.shape[:1] != rows.shape[:1] or prod(labels.shape) != count:
         raise ValueError(
-            f"{where}: labels: expected one for each of {rows.shape[0]} rows, got the shape "
+            f"{where}: labels: expected one for each of {count} rows, got the shape "
             f"{tuple(labels.shape)}"
         )
-    return xp.astype(xp.reshape(labels, (-1,)), xp.int32)  # 8 bits do not count 300 classes
+    if not count:
+        raise ValueError(f"{where}: expected one row or more, got none")
+    flat = xp.reshape(labels, (-1,))
+    found = xp.astype(flat, xp.int32)  # 8 bits do not count 300 classes
+    whole = xp.all(xp.astype(found, flat.dtype) == flat)
+    numbers = xp.stack([xp.min(found), xp.max(found), xp.astype(whole, xp.int32)])
+    low, high, is_whole = backend.to_host(numbers).tolist()
+    if not is_whole or low < 0 or high >= classes:
+        got = f"labels from {low} to {high}" if is_whole else "numbers between them"
+        raise ValueError(
+            f"{where}: labels: expected whole numbers from 0 to {classes - 1}, one for each of "
+            f"{classes} classes, got {got}. To fix it: number the classes as the columns of the "
+            "probabilities have them"
+        )
+    return found
