@@ -1,7 +1,7 @@
 """The latency of one row in onnxruntime: our export of a network beside PyTorch's of the same.
 
 pip install onnx onnxruntime torch
-python benchmarks/onnx_latency.py [--rounds N]
+python benchmarks/onnx_latency.py [--rounds 15] [--only last]
 """
 
 import tempfile
@@ -14,16 +14,19 @@ import numpy as np
 import onnxruntime
 import torch
 
-from tinynn import functional
+from tinynn import functional, tree
 from tinynn.layers import (
     GRU,
     BatchNorm,
     Conv2d,
     Flatten,
+    GroupNorm,
+    InstanceNorm,
     LayerNorm,
     Linear,
     MaxPool2d,
     Sequential,
+    SqueezeExcite,
 )
 from tinynn.training import Model
 
@@ -44,6 +47,43 @@ class Last(nn.Module):
 
     def forward(self, x):
         return self.layer(x)[0][:, -1]
+
+
+class Excited(nn.Module):
+    """Squeeze and excitation, as `SqueezeExcite` does it."""
+
+    def __init__(self, channels, few):
+        super().__init__()
+        self.squeeze, self.excite = nn.Linear(channels, few), nn.Linear(few, channels)
+
+    def forward(self, x):
+        factors = torch.sigmoid(self.excite(torch.relu(self.squeeze(x.mean((2, 3))))))
+        return x * factors[:, :, None, None]
+
+
+class ByPixel(nn.Module):
+    """A norm over the channels of each pixel, which PyTorch has for the last axis alone."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.norm = nn.LayerNorm(channels)
+
+    def forward(self, x):
+        return self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+def images(ours, theirs, channels="last"):
+    """Two convolutions, each followed by relu and a pool, with other layers behind them."""
+    first, second = (layer(channels) for layer in ours), (layer() for layer in theirs)
+    net, module = [], []
+    for inputs, more, other in zip((1, 8), (list(first), []), (list(second), []), strict=True):
+        net += [Conv2d(2 * max(inputs, 4), padding=1, channels=channels), *more, functional.relu,
+                MaxPool2d(channels=channels)]  # fmt: skip
+        width = 2 * max(inputs, 4)
+        module += [nn.Conv2d(inputs, width, 3, padding=1), *other, nn.ReLU(), nn.MaxPool2d(2)]
+    return Sequential(*net, Flatten(), Linear(10)), nn.Sequential(
+        *module, nn.Flatten(), nn.Linear(256, 10)
+    )
 
 
 CASES = {
@@ -70,60 +110,40 @@ CASES = {
             nn.Softmax(-1),
         ),
     ),
-    "convolutions, 1x16x16": (
-        Sequential(
-            Conv2d(8, padding=1, channels="first"),
-            functional.relu,
-            MaxPool2d(channels="first"),
-            Conv2d(16, padding=1, channels="first"),
-            functional.relu,
-            MaxPool2d(channels="first"),
-            Flatten(),
-            Linear(10),
-        ),
-        nn.Sequential(
-            nn.Conv2d(1, 8, 3, padding=1),
-            nn.ReLU(),
-            nn.MaxPool2d(2),
-            nn.Conv2d(8, 16, 3, padding=1),
-            nn.ReLU(),
-            nn.MaxPool2d(2),
-            nn.Flatten(),
-            nn.Linear(256, 10),
-        ),
+    "convolutions, 1x16x16": images([], [], "first"),
+    "the same, channels last": images([], []),
+    "SqueezeExcite, first": images(
+        [lambda channels: SqueezeExcite(4, channels=channels)], [lambda: Excited(8, 2)], "first"
     ),
-    "the same, channels last": (
-        Sequential(
-            Conv2d(8, padding=1),
-            functional.relu,
-            MaxPool2d(),
-            Conv2d(16, padding=1),
-            functional.relu,
-            MaxPool2d(),
-            Flatten(),
-            Linear(10),
-        ),
-        nn.Sequential(
-            nn.Conv2d(1, 8, 3, padding=1),
-            nn.ReLU(),
-            nn.MaxPool2d(2),
-            nn.Conv2d(8, 16, 3, padding=1),
-            nn.ReLU(),
-            nn.MaxPool2d(2),
-            nn.Flatten(),
-            nn.Linear(256, 10),
-        ),
+    "SqueezeExcite, last": images(
+        [lambda channels: SqueezeExcite(4, channels=channels)], [lambda: Excited(8, 2)]
     ),
+    "GroupNorm, first": images(
+        [lambda channels: GroupNorm(2, channels=channels)], [lambda: nn.GroupNorm(2, 8)], "first"
+    ),
+    "GroupNorm, last": images(
+        [lambda channels: GroupNorm(2, channels=channels)], [lambda: nn.GroupNorm(2, 8)]
+    ),
+    "InstanceNorm, last": images(
+        [lambda channels: InstanceNorm(channels=channels)],
+        [lambda: nn.InstanceNorm2d(8, affine=True)],
+    ),
+    "LayerNorm, last": images([lambda channels: LayerNorm()], [lambda: ByPixel(8)]),
     "GRU, 20 steps of 8": (
         Sequential(GRU(32), Linear(10)),
         nn.Sequential(Last(nn.GRU(8, 32, batch_first=True)), nn.Linear(32, 10)),
     ),
 }
-INPUTS = {
-    "convolutions, 1x16x16": (IMAGE, IMAGE),
-    "the same, channels last": (np.moveaxis(IMAGE, 1, -1).copy(), IMAGE),
-    "GRU, 20 steps of 8": (STEPS, STEPS),
-}  # fmt: skip
+PIXELS = np.moveaxis(IMAGE, 1, -1).copy()
+
+
+def inputs_of(case: str) -> tuple[np.ndarray, np.ndarray]:
+    """What ours takes, and PyTorch's."""
+    if case.startswith("GRU"):
+        return STEPS, STEPS
+    if case.endswith("last"):
+        return PIXELS, IMAGE
+    return (IMAGE, IMAGE) if case.endswith(("first", "16x16")) else (X, X)
 
 
 def opened(path: Path) -> onnxruntime.InferenceSession:
@@ -134,12 +154,12 @@ def opened(path: Path) -> onnxruntime.InferenceSession:
 
 def exported(case: str, folder: Path) -> list[Path]:
     """Ours and PyTorch's, with the same numbers in them."""
-    (net, module), (x, image) = CASES[case], INPUTS.get(case, (X, X))
+    (net, module), (x, image) = CASES[case], inputs_of(case)
     params, state = net.init(0, x)
     model = Model(net, params, state).to("numpy", dtype="float32")
     ours, theirs = folder / "ours.onnx", folder / "theirs.onnx"
     model.to_onnx(ours, x)
-    weights = [(f"{i}.{n}", a) for i, part in model.params.items() for n, a in part.items()]
+    weights = tree.paths(model.params)
     with torch.no_grad():
         for (name, array), parameter in zip(weights, module.parameters(), strict=True):
             parameter.copy_(torch.asarray(turned(case, name, array).copy()))
@@ -177,12 +197,13 @@ def microseconds(path: Path, x: np.ndarray) -> tuple[float, np.ndarray]:
 
 @click.command()
 @click.option("--rounds", default=15, show_default=True)
-def main(rounds: int) -> None:
+@click.option("--only", default="", help="Cases whose names hold this.")
+def main(rounds: int, only: str) -> None:
     print(f"{'':24} {'ours':>8} {'PyTorch':>8} {'ratio':>6}   microseconds a row, the least")
-    for case in CASES:
+    for case in filter(lambda name: only in name, CASES):
         times = []
         with tempfile.TemporaryDirectory() as folder:
-            pairs = list(zip(exported(case, Path(folder)), INPUTS.get(case, (X, X)), strict=True))
+            pairs = list(zip(exported(case, Path(folder)), inputs_of(case), strict=True))
             for _ in range(rounds):
                 (ours, found), (theirs, wanted) = (microseconds(*pair) for pair in pairs)
                 np.testing.assert_allclose(found, wanted, atol=1e-4)

@@ -163,7 +163,26 @@ def _layer_norm(node: Node) -> Fused | None:
 
 
 def _normalized(node: Node) -> Fused | None:
-    """Mean 0 and variance 1 over other axes than the last alone: a norm of groups or instances."""
+    """Mean 0 and variance 1 over other axes than the last alone: a norm of groups."""
+    found = _norm_over(node)
+    if found is None:
+        return None
+    x, axes, epsilon = found
+    return Fused((x,), partial(_instance_norm, x, axes, epsilon, ()))
+
+
+def _scaled_instances(node: Node) -> Fused | None:
+    """The same over all axes but the channels', which are last, scaled and shifted."""
+    parts = _scaled(node)
+    found = _norm_over(node.args[0].args[0]) if parts else None
+    if parts is None or found is None or found[1] != set(range(1, len(node.shape) - 1)):
+        return None
+    (x, axes, epsilon), vectors = found, parts[2:]
+    return Fused((x, *vectors), partial(_instance_norm, x, axes, epsilon, vectors))
+
+
+def _norm_over(node: Node) -> tuple[Node, set[int], float] | None:
+    """The x, the axes and the epsilon of (x - mean) / sqrt(variance + epsilon)."""
     if not _is(node, "divide") or not _is(node.args[1], "sqrt") or len(node.shape) < 3:
         return None
     centred, inside = node.args[0], node.args[1].args[0]
@@ -179,27 +198,27 @@ def _normalized(node: Node) -> Fused | None:
     rank = len(node.shape)
     axes = {axis % rank for axis in (over if isinstance(over, tuple) else (over or 0,))}
     known = all(type(n) is int for n in node.shape[1:]) and type(epsilon) is float
-    if 0 in axes or not known or axes == {rank - 1}:
-        return None
-    return Fused((x,), partial(_instance_norm, x, axes, epsilon))
+    return (x, axes, epsilon) if known and 0 not in axes and axes != {rank - 1} else None
 
 
-def _instance_norm(x: Node, axes: set[int], epsilon: float, out: Emitter) -> str:
+def _instance_norm(
+    x: Node, axes: set[int], epsilon: float, vectors: tuple[Any, ...], out: Emitter
+) -> str:
     """The axes of a group last, those behind its first ones in front, as images come from Conv."""
     kept = [axis for axis in range(1, len(x.shape)) if axis not in axes]
-    after = sorted(axes, key=lambda axis: (bool(kept) and axis < kept[-1], axis))
-    order = [0, *kept, *after]
-    groups = prod([int(x.shape[axis]) for axis in kept])
-    turned = out.transpose(out.value(x), order)
-    flat = out.emit(
-        "Reshape", [turned, out.integers([-1, groups, prod(x.shape[a] for a in after)])]
-    )
-    given = [flat, out.tensor(DTYPES["float32"], (groups,), [1.0] * groups),
-             out.tensor(DTYPES["float32"], (groups,), [0.0] * groups)]  # fmt: skip
-    made = out.emit("InstanceNormalization", given, epsilon=epsilon)
-    lengths = out.shape([x.shape[axis] for axis in order], one_is_left=True)
-    back = sorted(range(len(order)), key=order.__getitem__)
-    return out.transpose(out.emit("Reshape", [made, lengths]), back)
+    order = [0, *kept, *sorted(axes, key=lambda axis: (bool(kept) and axis < kept[-1], axis))]
+    shape = [x.shape[axis] for axis in order]
+    groups, together = prod(shape[1 : len(kept) + 1]), prod(shape[len(kept) + 1 :])
+    flat = out.transpose(out.value(x), order)
+    if len(kept) != 1:
+        flat = out.emit("Reshape", [flat, out.integers([-1, groups, together])])
+    given = list(map(out.value, vectors)) or [
+        out.tensor(DTYPES["float32"], (groups,), [value] * groups) for value in (1.0, 0.0)
+    ]
+    made = out.emit("InstanceNormalization", [flat, *given], epsilon=epsilon)
+    if len(kept) != 1:
+        made = out.emit("Reshape", [made, out.shape(shape, one_is_left=True)])
+    return out.transpose(made, sorted(range(len(order)), key=order.__getitem__))
 
 
 def _batch_norm(node: Node) -> Fused | None:
@@ -253,9 +272,10 @@ PATTERNS: tuple[Callable[[Node], Fused | None], ...] = (
     _elu,
     _layer_norm,
     _batch_norm,
+    _scaled_instances,
     _normalized,
 )
-SINGLE = (_normalized,)  #: whose operators runtimes have for float32 alone
+SINGLE = (_scaled_instances, _normalized)  #: whose operators runtimes have for float32 alone
 
 
 def fused(graph: Graph, known: Mapping[int, str]) -> dict[int, Fused]:
