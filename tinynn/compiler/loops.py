@@ -123,9 +123,14 @@ class Loops(TrainLoop):
 
     def compiler(self) -> LoopCompiler:
         """The library's compiler of loops; CannotEmit if it has none."""
-        native: LoopCompiler | None = self.backend.native()
+        native = self.written_by(self.backend)
         if native is None:
             raise CannotEmit(f"{self.backend} has no compiler of loops")
+        return native
+
+    @classmethod
+    def written_by(cls, backend: Any) -> LoopCompiler | None:
+        native: LoopCompiler | None = backend.native()
         return native
 
     def written(self) -> list[Line]:

@@ -15,8 +15,6 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from tinynn.compiler.codegen.schedule import inputs_copied, views_copied
-from tinynn.compiler.codegen.views import View
 from tinynn.compiler.passes import (
     algebra,
     common_subexpressions,
@@ -25,7 +23,6 @@ from tinynn.compiler.passes import (
     same,
     shapes_merged,
 )
-from tinynn.compiler.pushed import entries_computed_in_steps, slices_pushed
 from tinynn.compiler.scans import branches_simplified, scans_batched, scans_of
 from tinynn.compiler.target_passes import (
     products,
@@ -111,14 +108,18 @@ def for_library(lowering: Any) -> list[Pass]:
     return portable() if lowering is None else into_buffers(lowering)
 
 
-def into_loops(kept: int, lying: Mapping[int, View] | None = None) -> list[Pass]:
+def into_loops(kept: int, lying: Mapping[int, Any] | None = None) -> list[Pass]:
     """For explicit loops over flat memory; the first `kept` inputs live on from step to step.
 
     Parameters
     ----------
     lying
-        How inputs lie in memory, by the id of each; without it each in order.
+        How inputs lie in memory, by the id of each, as `View`s; without it each in order.
     """
+    # The language of loops takes its time, and most runs have none.
+    from tinynn.compiler.codegen.schedule import inputs_copied, views_copied
+    from tinynn.compiler.pushed import entries_computed_in_steps, slices_pushed
+
     return [
         without_logsumexp,  # single numbers have no reduction of this kind
         entries_computed_in_steps,  # beside who reads them, and without memory for all of them

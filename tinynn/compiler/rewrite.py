@@ -69,7 +69,9 @@ def rewritten(
         nodes. What it left as it was is then not visited by it again, in this graph or another:
         nodes are not changed once they are made, so it would be left again.
     """
-    if local and all(visit in each.settled or each.effect is not Effect.NONE for each in graph.nodes):
+    if local and all(
+        visit in each.settled or each.effect is not Effect.NONE for each in graph.nodes
+    ):
         return graph
     builder = Builder(graph.space)
     nodes, there = builder.nodes, builder.there

@@ -7,10 +7,11 @@ the standard's own calls; `Scanned` hands the whole loop to the library's compil
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import replace
 from functools import cached_property
 from math import prod
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import backends
 from backends.lowering import entries
@@ -87,6 +88,17 @@ class TrainLoop(ABC):
         self.program = Program(graph.name, self.source, lowering.library if lowering else None)
         self.scope: dict[str, Any] = {}
         self.kept: list[Any] = []
+
+    @classmethod
+    def written_by(cls, backend: Any) -> Any:
+        """What writes programs of this kind, on that backend."""
+        return backend.lowering
+
+    def anew(self) -> Self:
+        """The same program, with the same buffers, before anything is loaded."""
+        other = copy(self)
+        other.kept, other.scope = [], {}
+        return other
 
     #: Whether what follows from the number of a step alone is computed for all steps at once, and
     #: what follows from a batch alone before the steps.

@@ -84,7 +84,6 @@ def select(
     for way in dict.fromkeys((compiled if engine == "auto" else engine, "calls")):
         # Imported here, since short runs never need it.
         from tinynn.compiler.engines import kind_of
-        from tinynn.compiler.loops import Loops, worth_compiling
         from tinynn.compiler.rewrite import CannotEmit
         from tinynn.training.engines.compiled import Compiled
 
@@ -99,7 +98,11 @@ def select(
             break
         else:
             sure = engine == "auto" and never_stops_early and not narrow and alone
-            if sure and steps is not None and worth_compiling(made.loop.graph, steps):
+            if not sure or steps is None:
+                return made
+            from tinynn.compiler.loops import Loops, worth_compiling
+
+            if worth_compiling(made.loop.graph, steps):
                 # Keep the calls if there is no compiler of loops, or loops cannot express the step.
                 with suppress(BackendUnavailable, CannotEmit):
                     native = batches.backend.native()

@@ -8,6 +8,7 @@ from math import prod
 from typing import Any
 
 from tinynn import tree
+from tinynn.compiler.reuse import Programs, programs_of
 from tinynn.compiler.rewrite import difference
 from tinynn.compiler.train_loop import TrainLoop
 from tinynn.data import Samples
@@ -71,8 +72,8 @@ class Compiled:
         step = replace(self.step, shard=self.batches.last_shard()) if last else self.step
         check_needs(step.optimizer)
         key = self.batches.keys(Epoch(0, None), 0, 1)[0, ...] if self.batches.draws else None
-        graph = checked(step, self.backend, carry, batch, key, again=again)
-        return self.kind(graph, len(tree.leaves(carry)), self.backend, slots_of(carry))
+        programs = checked(step, self.backend, carry, batch, key, again=again)
+        return programs.program(self.kind, len(tree.leaves(carry)), self.backend, slots_of(carry))
 
     def _add_program(self, batch: Samples, carry: Carry, last: bool) -> TrainLoop:
         """A program for batches of another shape, which shares what lives on with the first."""
@@ -191,19 +192,26 @@ def check_needs(optimizer: Any) -> None:
         )
 
 
-def checked(step: Any, backend: Any, *arguments: Any, again: bool = True) -> Graph:
-    """A step as a graph; RecordingError if it is another one when it is recorded `again`."""
+def checked(step: Any, backend: Any, *arguments: Any, again: bool = True) -> Programs:
+    """The programs of a recorded step; RecordingError if it differs when it is recorded `again`.
+
+    A graph that was found the same before is not recorded again.
+    """
     try:
         graph = recorded(step, backend, *arguments)
-        twin = recorded(step, backend, *arguments) if again else graph
+        programs = programs_of(graph, backend)
+        if programs.sure or not again:
+            return programs
+        twin = recorded(step, backend, *arguments)
     except TypeError as error:  # a library refuses arrays that are not its own
         raise RecordingError(str(error)) from error
-    if again and (where := difference(graph, twin, backend.to_host)):
+    if where := difference(graph, twin, backend.to_host):
         raise RecordingError(
             f"it is not the same in each call: {where}. It draws random numbers of its own, or "
             "counts its calls; draw with scope.random, and keep what changes in scope.state"
         )
-    return graph
+    programs.sure = True
+    return programs
 
 
 def slots_of(carry: Carry) -> list[list[int]]:

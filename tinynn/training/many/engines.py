@@ -19,6 +19,7 @@ from tinynn.compiler.engines import kind_of
 from tinynn.compiler.loops import worth_compiling
 from tinynn.compiler.networks import NetworkLoops
 from tinynn.compiler.pipelines import applied, portable
+from tinynn.compiler.reuse import Programs
 from tinynn.compiler.rewrite import CannotEmit
 from tinynn.compiler.train_loop import Scanned
 from tinynn.data import Samples
@@ -27,7 +28,6 @@ from tinynn.training.many.networks import Networks
 from tinynn.training.step import Carry
 from tinynn.training.varied import NumberedStep, with_numbers
 from tinynn.transforms import vmap
-from tinynn.transforms.graph import Graph
 
 ENGINES = ("auto", "loops", "jit", "calls", "eager")
 # Bytes of samples that are put in order for one call: of a network, and of all.
@@ -78,8 +78,8 @@ class Together:
         kept = vmap(init)(params, numbers)
         self.start = Carry(params, state, (kept, numbers) if numbers else kept)
 
-    def graph(self, size: int, again: bool = True) -> Graph:
-        """The recorded step of one network, for batches of this size."""
+    def programs(self, size: int, again: bool = True) -> Programs:
+        """The programs of the recorded step of one network, for batches of this size."""
         keys = self.networks.keys(0)
         key = None if keys is None else keys[0, 0, ...]
         batch = self.batches.dataset.between(0, size)
@@ -95,7 +95,7 @@ class Together:
             native = self.backend.native()
             if native is None or native.threads > 1:  # a block of threads a network
                 return native is not None
-            graph = applied(self.graph(self.batches.size, again=False), portable())
+            graph = applied(self.programs(self.batches.size, again=False).graph, portable())
             steps = epochs * self.networks.per_epoch
             return worth_compiling(graph, steps, len(self.networks))
         return False
@@ -150,9 +150,11 @@ class Loops(_Stacked):
         self.load(together.start)
 
     def _program(self, together: Together, size: int, again: bool = True) -> NetworkLoops:
-        graph, one = together.graph(size, again), together.one(together.start)
-        many = len(together.networks)
-        return NetworkLoops(graph, len(tree.leaves(one)), self.backend, slots_of(one), many)
+        programs, one = together.programs(size, again), together.one(together.start)
+        return programs.program(
+            NetworkLoops, len(tree.leaves(one)), self.backend, slots_of(one),
+            len(together.networks),
+        )  # fmt: skip
 
     def load(self, carry: Carry) -> None:
         """Continue from this carry."""
@@ -306,8 +308,8 @@ class Jit(_Batched):
         samples = self._samples(self.networks.orders(0), 0, size)
         keys = self.networks.keys(0)
         key = None if keys is None else keys[:, 0, ...]
-        graph = checked(self.step, self.backend, start, samples, key, again=again)
-        return Scanned(graph, len(tree.leaves(start)), self.backend, [])
+        programs = checked(self.step, self.backend, start, samples, key, again=again)
+        return programs.program(Scanned, len(tree.leaves(start)), self.backend, [])
 
     def load(self, carry: Carry) -> None:
         """Continue from this carry."""

@@ -19,7 +19,6 @@ from tinynn.training import progress as bars
 from tinynn.training.batches import StreamedBatches
 from tinynn.training.callbacks import EarlyStopping
 from tinynn.training.evaluation import evaluate, numbers
-from tinynn.training.many.engines import select
 from tinynn.training.many.folds import check_folds, in_folds
 from tinynn.training.many.networks import Networks
 from tinynn.training.many.stack import ModelStack
@@ -176,6 +175,8 @@ def fit_many(
     size = all_.first.batches.dataset.size
     with first.backend.scope(), bars.shown(progress, epochs, size) as bar:
         with memory_suffices(first.backend, first.batches.size):
+            from tinynn.training.many.engines import select  # and with it the compiler
+
             training = _Training(all_, select(all_, engine, epochs), epochs, bar, stopping)
             training.train()
         return training.stack(numbers_of_folds)
