@@ -12,12 +12,14 @@ import numpy as np
 
 from backends import convolution, special
 from backends.lowering import LoopCompiler, Lowering
+from backends.slicing import Slicing
 from backends.staging import Staging
 
 Array = Any  # an array of any library
 DType = Any
 Device = Any
 Namespace = Any
+Places = tuple[int, ...]
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -51,7 +53,7 @@ class Advice(NamedTuple):
     probe: str
 
 
-class Backend(Staging):
+class Backend(Slicing, Staging):
     """An array library and one of its devices.
 
     Get one by name (`backends.get("torch:cpu")`) or from arrays (`backends.of(x)`). A subclass
@@ -69,7 +71,6 @@ class Backend(Staging):
 
     name: ClassVar[str] = ""  # the library's import name
     minimum: ClassVar[str] = ""  # the oldest version that works
-    xp: Namespace = None
     lowering: ClassVar[Lowering | None] = None  # how compiled programs speak to it
     #: `find(x)`: the backend of an array of any library; None if it is not an array. The registry,
     #: which knows every library, puts it here.
@@ -315,17 +316,16 @@ class Backend(Staging):
         return isinstance(error, MemoryError)
 
     def compile(
-        self, function: Callable[..., Any], static: tuple[int, ...] = ()
+        self, function: Callable[..., Any], static: Places = (), donated: Places = ()
     ) -> Callable[..., Any]:
         """A function of arrays as the library's own compiler makes it; without one, as it is.
 
         static: the positions of arguments that are no arrays: hashable, and for each value there
-        is one compilation, as for each shape and dtype. Integers come out the same; a compiler may
-        fuse * with +, so floats may be a unit in the last place off.
+        is one compilation, as for each shape and dtype. donated: those of arrays whose memory
+        results may take. Integers come out the same; * may be fused with +, which rounds once.
 
         >>> import backends, numpy as np
-        >>> times = backends.get("numpy").compile(lambda x, n: x * n, static=(1,))
-        >>> times(np.asarray([1, 2]), 3)
+        >>> backends.get("numpy").compile(lambda x, n: x * n, static=(1,))(np.asarray([1, 2]), 3)
         array([3, 6])
         """
         return function

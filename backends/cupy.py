@@ -11,7 +11,7 @@ import cupyx
 import cupyx.scipy.special
 import numpy as np
 
-from backends import cuda_driver, windows
+from backends import cuda_driver, cupy_functions, windows
 from backends.base import Array, Backend, BackendUnavailable, Device, F
 from backends.convolution import Settings
 from backends.cupy_functions import threefry
@@ -109,6 +109,13 @@ class CuPy(Backend):
         for into, part in parts if x.dtype.kind == "c" else ((wide, updates),):
             cupy.add.at(into, index, part)
         return wide.astype(x.dtype, copy=False)
+
+    def dynamic_update_slice(
+        self, x: Array, update: Array, start: Array, *, axis: int = 0, donated: bool = False
+    ) -> Array:
+        with self.scope():
+            out = x if donated else None
+            return cupy_functions.dynamic_update_slice(x, update, start, axis, out)
 
     def conv(self, x: Array, weight: Array, **settings: Any) -> Array:
         if not windows.pay(weight, settings["groups"]):

@@ -11,7 +11,16 @@ import cupy
 from cupy import ElementwiseKernel, ReductionKernel, cublas
 from cupyx.scipy.special import erf, expit
 
-__all__ = ["empty", "erf", "expit", "logsumexp", "matmul", "vecdot", "where"]
+__all__ = [
+    "dynamic_update_slice",
+    "empty",
+    "erf",
+    "expit",
+    "logsumexp",
+    "matmul",
+    "vecdot",
+    "where",
+]
 
 
 def __getattr__(name: str) -> Any:
@@ -26,6 +35,19 @@ def empty(shape: tuple[int, ...], *, dtype: Any, device: Any) -> Any:
     """A new array on this device, with whatever values."""
     with cupy.cuda.Device(device.id):
         return cupy.empty(shape, dtype)
+
+
+def dynamic_update_slice(x: Any, update: Any, start: Any, axis: int = 0, out: Any = None) -> Any:
+    """`Backend.dynamic_update_slice`, new or into an array, which may be `x` itself."""
+    if out is None:
+        out = x.copy()
+    elif out is not x:
+        out[...] = x
+    size = update.shape[axis]
+    first = cupy.minimum(cupy.maximum(start, 0), x.shape[axis] - size)
+    places = first.reshape(1) if size == 1 else cupy.arange(size) + first
+    out[(*(slice(None),) * (axis % x.ndim), places)] = update
+    return out
 
 
 #: where(condition, x, y, out), of x and y of one dtype.

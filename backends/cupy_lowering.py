@@ -76,6 +76,9 @@ INTO = {
     "logsumexp": OutTemplate(_real(Call("logsumexp", X, _AXIS, _KEEPDIMS, OUT)), may_alias=False),
     "take": OutTemplate(X.method("take", Y, _AXIS, OUT), may_alias=False),
     "astype": OutTemplate(Overwrite(OUT, X), may_alias=False),
+    "dynamic_update_slice": OutTemplate(
+        Call("dynamic_update_slice", X, Y, Z, Kwarg("axis", 0), OUT)
+    ),
     "copy": OutTemplate(Overwrite(OUT, X), may_alias=False),
 }
 

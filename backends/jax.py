@@ -15,7 +15,7 @@ from jax.sharding import NamedSharding, PartitionSpec, Sharding
 
 from backends import cuda_driver
 from backends import threads as _threads
-from backends.base import Array, Backend, Device
+from backends.base import Array, Backend, Device, Places
 from backends.user_code import warn
 
 
@@ -125,9 +125,9 @@ class JAX(Backend):
         return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
 
     def compile(
-        self, function: Callable[..., Any], static: tuple[int, ...] = ()
+        self, function: Callable[..., Any], static: Places = (), donated: Places = ()
     ) -> Callable[..., Any]:
-        return _jit(function, static)
+        return _jit(function, static, donated)
 
     def repeat(self, step: Callable[..., Any]) -> Callable[..., Any]:
         def loop(kept: Any, batches: Any, turns: int) -> Any:
@@ -171,6 +171,16 @@ class JAX(Backend):
     def _scatter_add(self, x: Array, indices: Array, updates: Array, axis: int) -> Array:
         return x.at[(slice(None),) * axis + (indices,)].add(updates)
 
+    def dynamic_slice(self, x: Array, start: Array, *, size: int, axis: int = 0) -> Array:
+        start = jax.numpy.maximum(start, 0)  # JAX would count from the end
+        return jax.lax.dynamic_slice_in_dim(x, start, size, axis)
+
+    def dynamic_update_slice(
+        self, x: Array, update: Array, start: Array, *, axis: int = 0, donated: bool = False
+    ) -> Array:
+        start = jax.numpy.maximum(start, 0)
+        return jax.lax.dynamic_update_slice_in_dim(x, update, start, axis)
+
     def conv(self, x: Array, weight: Array, **settings: Any) -> Array:
         letters = "XYZ"[: x.ndim - 2]
         return jax.lax.conv_general_dilated(
@@ -189,7 +199,11 @@ class JAX(Backend):
         return jax.nn.logsumexp(x, axis=axis, keepdims=keepdims)
 
 
-_jit = lru_cache(lambda function, static: jax.jit(function, static_argnums=static))
+_jit = lru_cache(
+    lambda function, static, donated: jax.jit(
+        function, static_argnums=static, donate_argnums=donated
+    )
+)
 
 
 def _check_threads(devices: set[Any]) -> None:

@@ -5,16 +5,13 @@ from typing import Any, Self
 
 import numpy as np
 
-from backends import numpy_convolution, special, windows
+from backends import numpy_convolution, numpy_functions, windows
 from backends.base import Advice, Array, Backend, BackendUnavailable
 from backends.convolution import Settings
 from backends.lowering import LoopCompiler
 from backends.numpy_lowering import LOWERING
 from backends.numpy_random import threefry
 from backends.sparse import SparseMatrix
-
-#: So many elements at a time stay in the cache through a formula of many steps.
-_BLOCK = 16384
 
 
 class Standard:
@@ -150,6 +147,15 @@ class NumPy(Backend):
         np.add.at(np.moveaxis(result, axis, 0), indices, np.moveaxis(updates, axis, 0))
         return result
 
+    def dynamic_slice(self, x: Array, start: Array, *, size: int, axis: int = 0) -> Array:
+        return numpy_functions.dynamic_slice(x, start, size, axis)
+
+    def dynamic_update_slice(
+        self, x: Array, update: Array, start: Array, *, axis: int = 0, donated: bool = False
+    ) -> Array:
+        out = x if donated else None
+        return numpy_functions.dynamic_update_slice(x, update, start, axis, out)
+
     def conv(self, x: Array, weight: Array, **settings: Any) -> Array:
         given = Settings(**settings)
         if numpy_convolution.pays(x, weight, given):
@@ -161,14 +167,7 @@ class NumPy(Backend):
         return windows.conv(np, view, x, weight, given, block=1 << 19)
 
     def erf(self, x: Array) -> Array:
-        if x.size <= _BLOCK:
-            return special.erf(x, np)
-        flat = np.ascontiguousarray(x).reshape(-1)
-        y = np.empty_like(flat)
-        for start in range(0, flat.size, _BLOCK):
-            part = slice(start, start + _BLOCK)
-            y[part] = special.erf(flat[part], np)
-        return y.reshape(x.shape)
+        return numpy_functions.erf(x)
 
     @np.errstate(over="ignore")  # exp(-x) = inf gives the right answer, 0
     def sigmoid(self, x: Array) -> Array:

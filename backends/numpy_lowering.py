@@ -8,7 +8,7 @@ import numpy as np
 from backends import numpy_convolution, numpy_functions
 from backends.convolution import Settings
 from backends.decompositions import first_maximum, logsumexp, mean, relu, sigmoid
-from backends.expressions import OUT, Attribute, Call, Expression, Kwarg, Ones, X, Y
+from backends.expressions import OUT, Attribute, Call, Expression, Kwarg, Ones, X, Y, Z
 from backends.lowering import Lowering, OutTemplate, Template, entries
 
 # The elementwise functions of the standard are ufuncs, under its names.
@@ -82,6 +82,13 @@ INTO = {
     "max": OutTemplate(_reduced("maximum"), may_alias=False),
     "min": OutTemplate(_reduced("minimum"), may_alias=False),
     "astype": OutTemplate(Call("copyto", OUT, X, "unsafe"), may_alias=False),
+    "erf": OutTemplate(Call("erf", X, OUT)),
+    "dynamic_slice": OutTemplate(
+        Call("dynamic_slice", X, Y, Kwarg("size"), Kwarg("axis", 0), OUT), may_alias=False
+    ),
+    "dynamic_update_slice": OutTemplate(
+        Call("dynamic_update_slice", X, Y, Z, Kwarg("axis", 0), OUT)
+    ),
     "conv": OutTemplate(_conv, may_alias=False, order=_lies),
     "copy": OutTemplate(Call("copyto", OUT, X), may_alias=False),
 }
@@ -95,6 +102,9 @@ LOWERING = Lowering(
         "matrix_transpose": Attribute(X, "mT"),
         "reshape": X.method("reshape", Kwarg("shape")),
         "vecdot": _vecdot(X.method("dot", Y)),
+        "erf": Call("erf", X),
+        "dynamic_slice": Call("dynamic_slice", X, Y, Kwarg("size"), Kwarg("axis", 0)),
+        "dynamic_update_slice": Call("dynamic_update_slice", X, Y, Z, Kwarg("axis", 0)),
     },
     {
         "sigmoid": sigmoid,

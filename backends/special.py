@@ -35,8 +35,8 @@ def erf(x: Array, xp: Namespace) -> Array:
     if x.dtype not in (xp.float32, xp.float64):  # of 16 bits, too few for the coefficients
         return xp.astype(erf(xp.astype(x, xp.float32), xp), x.dtype)
     if x.dtype == xp.float32:
-        x = xp.minimum(xp.maximum(x, _full(xp, x, -_ERF32_END)), _full(xp, x, _ERF32_END))
-        y = x * _ratio(x * x, _ERF32)
+        x = xp.minimum(xp.maximum(x, _full(xp, x, -ERF32_END)), _full(xp, x, ERF32_END))
+        y = x * _ratio(x * x, ERF32)
         return xp.minimum(xp.maximum(y, _full(xp, x, -1.0)), _full(xp, x, 1.0))
     size = xp.abs(x)
     near = xp.where(size <= 0.46875, x, xp.zeros_like(x))
@@ -50,9 +50,9 @@ def _full(xp: Namespace, x: Array, value: float) -> Array:
     return xp.asarray(value, dtype=x.dtype, device=x.device)
 
 
-# erf(x) / x in x^2, highest power first, for |x| up to the end, where erf rounds to 1.
-_ERF32_END = 3.832506856900711
-_ERF32 = (
+#: erf(x) / x in x^2, highest power first, for |x| up to the end, where erf rounds to 1.
+ERF32_END = 3.832506856900711
+ERF32 = (
     (
         0.00022905065861350646,
         0.0034082910107109506,

@@ -7,7 +7,7 @@ import array_api_compat.torch as xp
 import numpy as np
 import torch
 
-from backends import cuda_driver, torch_convolution
+from backends import cuda_driver, torch_convolution, torch_functions
 from backends.base import Array, Backend, Device
 from backends.convolution import Settings
 from backends.torch_lowering import LOWERING
@@ -76,6 +76,15 @@ class Torch(Backend):
 
     def _scatter_add(self, x: Array, indices: Array, updates: Array, axis: int) -> Array:
         return torch.index_add(x, axis, indices, updates)
+
+    def dynamic_slice(self, x: Array, start: Array, *, size: int, axis: int = 0) -> Array:
+        return torch_functions.dynamic_slice(x, start, size, axis)
+
+    def dynamic_update_slice(
+        self, x: Array, update: Array, start: Array, *, axis: int = 0, donated: bool = False
+    ) -> Array:
+        out = x if donated else None
+        return torch_functions.dynamic_update_slice(x, update, start, axis, out)
 
     def conv(self, x: Array, weight: Array, **settings: Any) -> Array:
         return torch_convolution.conv(x, weight, Settings(**settings))

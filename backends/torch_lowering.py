@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch.autograd import forward_ad
 
+from backends import torch_functions
 from backends.decompositions import first_maximum, mean, relu
 from backends.expressions import OUT, Attribute, Call, Expression, Kwarg, Ones, X, Y, Z
 from backends.lowering import Lowering, OutTemplate, Template
@@ -137,12 +138,18 @@ INTO = {
     "min": OutTemplate(_reduced("amin"), may_alias=False),
     "logsumexp": OutTemplate(_reduced("logsumexp"), may_alias=False),
     "astype": OutTemplate(OUT.method("copy_", X), may_alias=False),
+    "dynamic_slice": OutTemplate(
+        Call("dynamic_slice", X, Y, Kwarg("size"), Kwarg("axis", 0), OUT), may_alias=False
+    ),
+    "dynamic_update_slice": OutTemplate(
+        Call("dynamic_update_slice", X, Y, Z, Kwarg("axis", 0), OUT)
+    ),
     "copy": OutTemplate(OUT.method("copy_", X), may_alias=False),
 }
 
 
 LOWERING = Lowering(
-    torch,
+    torch_functions,
     torch.empty,
     INTO,
     {
@@ -150,6 +157,8 @@ LOWERING = Lowering(
         "matrix_transpose": Attribute(X, "mT"),
         "reshape": X.method("reshape", Kwarg("shape")),
         "vecdot": _vecdot(Call("dot", X, Y)),
+        "dynamic_slice": Call("dynamic_slice", X, Y, Kwarg("size"), Kwarg("axis", 0)),
+        "dynamic_update_slice": Call("dynamic_update_slice", X, Y, Z, Kwarg("axis", 0)),
     },
     {"relu": relu, "first_maximum": first_maximum, "mean": mean},
     torch.inference_mode,

@@ -23,7 +23,7 @@ from tests.rule_rows import (
     unary,
     within,
 )
-from tinynn.rules import convolution, special
+from tinynn.rules import convolution, slicing, special
 from tinynn.trace.core import getitem, to_device
 
 JAX_SIGN = "JAX takes the sign of a complex number for a constant"
@@ -203,6 +203,20 @@ CASES: dict[Any, list[Case]] = {
             lambda xp, x, u: special.scatter_add(x, indices(xp, x, [1, 1]), u, axis=-1),
             (3, 2),
             (3, 2),
+        ),
+    ],
+    slicing.dynamic_slice: [
+        one(lambda xp, x: slicing.dynamic_slice(x, indices(xp, x, 1), size=2, axis=-1), (2, 3)),
+        one(lambda xp, x: slicing.dynamic_slice(x, indices(xp, x, 9), size=1), (3, 2)),
+    ],
+    slicing.dynamic_update_slice: [
+        one(
+            lambda xp, x, u: slicing.dynamic_update_slice(x, u, indices(xp, x, 1), axis=-1),
+            (2, 3),
+            (2, 1),
+        ),
+        one(
+            lambda xp, x, u: slicing.dynamic_update_slice(x, u, indices(xp, x, -4)), (3, 2), (2, 2)
         ),
     ],
     special.stop_gradient: [

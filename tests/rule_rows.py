@@ -70,7 +70,7 @@ def over_axes(f: Callable[..., Any], domain: Domain = WIDE, **more: Any) -> list
     ]
 
 
-def indices(xp: Any, x: Any, values: list[int]) -> Any:
+def indices(xp: Any, x: Any, values: Any) -> Any:
     """Integers where `x` is; a tracer of JAX does not know where that is."""
     return xp.asarray(values, device=getattr(x, "device", None))
 

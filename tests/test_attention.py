@@ -316,3 +316,14 @@ def test_bad_ids_are_named() -> None:
         functional.embedding(np.zeros(3), np.zeros((2, 2)))
     with pytest.raises(ShapeError, match=r"a weight of shape \(count, width\), got \(3,\)"):
         functional.embedding(np.zeros(3, dtype=int), np.zeros(3))
+
+
+@pytest.mark.parametrize("block", [None, 2])
+def test_queries_begin_anywhere_among_the_keys(
+    block: int | None, backend: backends.Backend
+) -> None:
+    q, k, v = (backend.asarray(a[:1], dtype="float32") for a in (K, K, V))
+    whole = functional.attention(q, k, v, causal=True)
+    for start in (2, backend.asarray(2, dtype="int32")):
+        late = functional.attention(q[:, 2:, ...], k, v, causal=True, start=start, block=block)
+        assert_close(late, backend.to_host(whole)[:, 2:], backend, dtype="float32")

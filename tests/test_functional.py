@@ -18,7 +18,7 @@ from tests.gradients import (
     torch_gradient,
 )
 from tinynn import functional
-from tinynn.functional import convolution, dot_product, embeddings, pooling
+from tinynn.functional import convolution, dot_product, embeddings, pooling, slicing
 from tinynn.functional.errors import ShapeError
 from tinynn.trace import namespace
 
@@ -99,6 +99,7 @@ def weighed(name: str) -> Callable[[Any], Any]:
 def test_every_function_is_tested_here() -> None:
     elsewhere = {*convolution.__all__, *pooling.__all__}  # tests/test_convolution.py
     elsewhere |= {*dot_product.__all__, *embeddings.__all__}  # tests/test_attention.py
+    elsewhere |= set(slicing.__all__)  # tests/test_slicing.py
     others = {"linear", "dropout", "one_hot"}
     assert set(functional.__all__) == set(EVERY) | others | elsewhere
 

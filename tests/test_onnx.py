@@ -197,6 +197,8 @@ def rows_of(xp: Any, x: Any, y: Any, ids: Any) -> dict[str, Any]:
         "take_along_axis": xp.take_along_axis(x, xp.expand_dims(ids, axis=2), axis=2),
         "sort": xp.sort(x, axis=1),
         "argsort": xp.astype(xp.argsort(x, axis=-1, descending=True), x.dtype),
+        "dynamic_slice": functional.dynamic_slice(x, ids[0, 0], 2, axis=1),
+        "dynamic_update_slice": functional.dynamic_update_slice(x, y[:, :1, :], ids[0, 1], axis=1),
         "outer": xp.linalg.outer(x[:, 0, 0], y[0, 0, :]), "det": xp.linalg.det(x[:, :, :3]),
         "column": x[:, 0, 1], "from the end": x[..., -1], "slice": x[:, 1:, ::2],
         "backwards": x[:, ::-1, :], "new": x[:, None, 0, ..., None], "first row": x[0, ...],

@@ -134,6 +134,43 @@ def _flatten(tree: Any, out: list[Any]) -> Structure:
     return Structure(kind, keys, [_flatten(child, out) for child in children])
 
 
+def leaves_as(tree: Any, structure: Structure) -> list[Any] | None:
+    """The leaves of a tree, in order, if it is of this structure; None if it is of another.
+
+    Parameters
+    ----------
+    tree
+        As `flatten` takes it.
+    structure
+        As `flatten` gives it. To compare a tree with it is sooner done than to make another.
+
+    Examples
+    --------
+    >>> structure = flatten({"w": 1, "b": 2})[1]
+    >>> leaves_as({"w": 3, "b": 4}, structure), leaves_as([3, 4], structure)
+    ([3, 4], None)
+    """
+    out: list[Any] = []
+    return out if _follows(tree, structure, out) else None
+
+
+def _follows(tree: Any, structure: Structure, out: list[Any]) -> bool:
+    kind = type(tree)
+    opener = _OPENERS[kind]
+    if opener is None:
+        out.append(tree)
+        return structure is LEAF
+    if kind is not structure.kind:
+        return False
+    keys, children = opener(tree)
+    if keys != structure.keys:
+        return False
+    for child, part in zip(children, structure.children, strict=True):
+        if not _follows(child, part, out):
+            return False
+    return True
+
+
 def children(tree: Any) -> dict[str, Any] | None:
     """The children of a container by name; None for a leaf.
 

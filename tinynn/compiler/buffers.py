@@ -2,12 +2,15 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import isfinite, prod
 from typing import Any, NamedTuple
 
 from tinynn.compiler.layouts import Order
 from tinynn.compiler.rewrite import RESHAPES, is_call
-from tinynn.compiler.statements import Variable
+from tinynn.compiler.statements import Expression, Subscript, Variable
 from tinynn.transforms.graph import Graph, Node
+
+_PLAIN = (bool, int, str)
 
 
 @dataclass(eq=False, repr=False)
@@ -119,3 +122,18 @@ def written_in_place(
             if is_call(part.source) and id(part.source) not in found and fits(part.source, place):
                 found[id(part.source)] = node, part
     return found
+
+
+def is_literal(value: Any) -> bool:
+    """True if the value can be written into a program as it is."""
+    if isinstance(value, tuple):
+        return all(map(is_literal, value))
+    if isinstance(value, float):
+        return isfinite(value)
+    return value is None or isinstance(value, _PLAIN)
+
+
+def part_of(vector: Any, start: int, shape: tuple[int, ...]) -> Expression:
+    """The values of this shape that lie in a vector from a place on."""
+    part = Subscript(vector, slice(start, start + prod(shape)))
+    return part if len(shape) == 1 else part.method("reshape", tuple(shape))

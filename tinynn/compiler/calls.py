@@ -6,16 +6,23 @@ what a careful person would have written by hand. Elsewhere it is the standard's
 """
 
 from collections.abc import Container, Iterable, Mapping
-from math import isfinite, prod
 from typing import Any
 
 from backends.expressions import OUT, Arg, Kwarg, Ones
 from backends.lowering import OutTemplate, form_of
 from tinynn.compiler import identifiers
-from tinynn.compiler.buffers import Buffer, Value, joined, parts, written_in_place
+from tinynn.compiler.buffers import (
+    Buffer,
+    Value,
+    is_literal,
+    joined,
+    part_of,
+    parts,
+    written_in_place,
+)
 from tinynn.compiler.layouts import Order, orders, reshaped
 from tinynn.compiler.liveness import Liveness, Stage, is_view
-from tinynn.compiler.rewrite import RESHAPES, elementwise, is_number, size
+from tinynn.compiler.rewrite import RESHAPES, elementwise, is_number, overwritable, size
 from tinynn.compiler.statements import (
     Assign,
     Call,
@@ -40,7 +47,6 @@ from tinynn.transforms.graph import (
     Node,
 )
 
-_PLAIN = (bool, int, str)
 _PREFIXES = {Stage.ONCE: "c", Stage.SERIES: "s", Stage.BATCH: "d", Stage.STEP: "v"}
 
 
@@ -65,6 +71,8 @@ class CallEmitter:
         How the library writes; None: in the standard's own calls.
     reserved : iterable of str
         Names that no value gets.
+    donated : container of int
+        The inputs whose memory outputs may take, by id.
 
     Attributes
     ----------
@@ -86,8 +94,9 @@ class CallEmitter:
         counters: Container[int] = (),
         lowering: Any = None,
         reserved: Iterable[str] = (),
+        donated: Container[int] = (),
     ) -> None:
-        self.graph, self.backend, self.kept = graph, backend, kept
+        self.graph, self.backend, self.kept, self.donated = graph, backend, kept, donated
         self.lowering = lowering
         self.loop = bool(kept)
         self._forms: dict[int, tuple[Expression, OutTemplate] | None] = {}
@@ -125,18 +134,19 @@ class CallEmitter:
 
     def _input(self, node: Input) -> None:
         name = self.names.new(identifiers.of_input(node.label))
-        if not self.lowering or id(node) not in self.kept:
+        donated = id(node) in self.donated
+        if not self.lowering or (id(node) not in self.kept and not donated):
             self.values[id(node)] = Value(Variable(name, node.shape))
             return
-        buffer = Buffer(name, node.shape, node.dtype, kept=True)
-        self.values[id(node)] = Value(buffer, buffer)
-        if self.kept[id(node)] is not node:
+        buffer = Buffer(name, node.shape, node.dtype, kept=True, anew=donated)
+        self.values[id(node)] = Value(buffer, buffer, contiguous=not donated)
+        if not donated and self.kept[id(node)] is not node:
             self._targets[id(self.kept[id(node)])] = buffer
 
     def operand(self, value: Any) -> Any:
         """The expression of an argument: a variable, or the literal that it is."""
         if not isinstance(value, Node):
-            return value if _is_literal(value) else self._bind("number", value)
+            return value if is_literal(value) else self._bind("number", value)
         if isinstance(value, Constant) and id(value) not in self.values:
             name = self.names.new("constant")
             self.names.bound[name] = value.value
@@ -172,7 +182,7 @@ class CallEmitter:
         for value, label in zip(node.parents, node.kwargs["labels"], strict=True):
             name = self.names.new(f"{identifiers.of_input(label)}_grad")
             place = Buffer(name, value.shape, value.dtype, kept=True)
-            self._add(Stage.ONCE, Assign(place, _part_of(vector, start, value.shape)))
+            self._add(Stage.ONCE, Assign(place, part_of(vector, start, value.shape)))
             self._places[id(node), start] = place
             self._targets.setdefault(id(value), place)  # it may be in two vectors
             start += size(value)
@@ -196,9 +206,9 @@ class CallEmitter:
         if is_view(node) and (self._is_written(node) or self._hoisted(node)):
             return None
         form = self._into(node)
-        if form is None or (not self.loop and id(node) in self.liveness.outputs):
+        buffer = self._buffer(place, node, form[1]) if form else None
+        if form is None or buffer is None:
             return self._new(node, when)
-        buffer = self._buffer(place, node, form[1])
         whole = id(node) not in self._parts
         self.values[id(node)] = Value(buffer, buffer, whole, buffer.order)
         return self._add(when, Write(self._filled_in(*form, node, buffer), buffer, node))
@@ -208,7 +218,7 @@ class CallEmitter:
         vector, start = self.values[id(node)].buffer, 0
         for value in node.parents:
             if self.values[id(value)].buffer is not self._places[id(node), start]:
-                out = _part_of(vector, start, value.shape)
+                out = part_of(vector, start, value.shape)
                 self._add(Stage.STEP, self.copied(self.operand(value), out, node))
             start += size(value)
 
@@ -236,7 +246,7 @@ class CallEmitter:
             return self._number(node.kwargs["value"], node.dtype, node.shape)
         args = [self.operand(a) for a in node.args]
         if node.function is PART:
-            return _part_of(args[0], node.kwargs["start"], node.shape)
+            return part_of(args[0], node.kwargs["start"], node.shape)
         if node.function is ITEM:
             return Subscript(args[0], node.kwargs["index"])
         if node.name == "getitem":
@@ -248,7 +258,7 @@ class CallEmitter:
         if form is not None:
             return filled(form, lambda leaf: _argument(leaf, args, node))
         kwargs = {
-            key: value if _is_literal(value) else self._bind(key, value)
+            key: value if is_literal(value) else self._bind(key, value)
             for key, value in node.kwargs.items()
         }
         name = node.name.rpartition(".")[2]  # of a user's own function, without its module
@@ -316,8 +326,15 @@ class CallEmitter:
 
     # Memory.
 
-    def _buffer(self, place: int, node: Node, into: OutTemplate) -> Buffer:
-        """The memory for a result: its parameter's, an argument's, one that is free, a new one."""
+    def _buffer(self, place: int, node: Node, into: OutTemplate) -> Buffer | None:
+        """The memory for a result: its parameter's, an argument's, one that is free, a new one.
+
+        What is given away has an array of its own, None, but where one was donated.
+        """
+        over = overwritable(node) if into.may_alias else []
+        if not self.loop and id(node) in self.liveness.outputs:
+            left = [a for a in over if id(a) in self.donated and self.liveness.left(a, node, place)]
+            return self.values[id(left[0])].buffer if left else None
         target = self._targets.get(id(node))
         if target and self._may_overwrite(place, node, target):
             self._written.add(id(node))
@@ -326,8 +343,7 @@ class CallEmitter:
             return self.collected[id(node)]
         if id(node) in self._parts:
             return self._part(node)
-        over = into.may_alias and elementwise(node)
-        for a in node.parents if over else ():
+        for a in over:
             buffer = self._given_up(place, node, a)
             if buffer is not None:
                 return buffer
@@ -373,7 +389,7 @@ class CallEmitter:
         if old is None:  # a place in a vector, which is not read before it is full
             return True
         return (
-            elementwise(node)
+            (elementwise(node) or any(a is old for a in overwritable(node)))
             and self.liveness.dies_at(old, place)
             and self._alone(node, buffer)
             and (old.shape, old.dtype) == (node.shape, node.dtype)
@@ -478,17 +494,3 @@ def _argument(leaf: Any, args: list[Any], node: Node) -> Any:
     if isinstance(leaf, Kwarg):
         return node.kwargs.get(leaf.name, leaf.default)
     return leaf
-
-
-def _is_literal(value: Any) -> bool:
-    """True if the value can be written into a program as it is."""
-    if isinstance(value, tuple):
-        return all(map(_is_literal, value))
-    if isinstance(value, float):
-        return isfinite(value)
-    return value is None or isinstance(value, _PLAIN)
-
-
-def _part_of(vector: Any, start: int, shape: tuple[int, ...]) -> Expression:
-    part = Subscript(vector, slice(start, start + prod(shape)))
-    return part if len(shape) == 1 else part.method("reshape", tuple(shape))

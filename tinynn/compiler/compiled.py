@@ -23,6 +23,7 @@ from tinynn.transforms.graph import Constant, Graph, Input, Node
 from tinynn.transforms.record import RecordingError, record
 
 _MANY = 32
+Places = tuple[int, ...]
 
 
 class Compiled:
@@ -30,13 +31,15 @@ class Compiled:
 
     Parameters
     ----------
-    f, check_finite
+    f, check_finite, donate_argnums
         As `compile` has them.
     """
 
-    def __init__(self, f: Callable[..., Any], check_finite: bool = False) -> None:
+    def __init__(
+        self, f: Callable[..., Any], check_finite: bool = False, donate_argnums: Places = ()
+    ) -> None:
         update_wrapper(self, f)
-        self._f, self._check = f, check_finite
+        self._f, self._check, self._donated = f, check_finite, donate_argnums
         self._programs: dict[Any, Specialization] = {}
         self._newest: Specialization | None = None
 
@@ -51,6 +54,10 @@ class Compiled:
         return self._newest.graph if self._newest else None
 
     def __call__(self, *args: Any) -> Any:
+        if self._newest is not None:
+            given = self._newest.leaves_like(args)
+            if given is not None:
+                return self._newest(given)
         leaves, structure = tree.flatten(args)
         for leaf in leaves:
             if type(leaf) is Traced and leaf.trace is not BASE:
@@ -67,7 +74,7 @@ class Compiled:
         return known if known and known.current else self._recorded(followed, key, args)
 
     def _recorded(self, followed: bool, key: Any, args: Any) -> "Specialization":
-        made = Specialization(self._f, args, self._check, followed)
+        made = Specialization(self._f, args, self._check, followed, self._donated)
         self._newest = self._programs[followed, key] = made
         if len(self._programs) == _MANY:
             warn(
@@ -89,8 +96,23 @@ class Specialization:
         The arrays from outside that it reads.
     """
 
-    def __init__(self, f: Callable[..., Any], args: Any, check: bool, followed: bool) -> None:
-        leaves = tree.leaves(args)
+    def __init__(
+        self,
+        f: Callable[..., Any],
+        args: Any,
+        check: bool,
+        followed: bool,
+        donate_argnums: Places = (),
+    ) -> None:
+        leaves, self._given = tree.flatten(args)
+        self._quick = not followed
+        # Of an input type, dtype, shape and device, of everything else the signature alone.
+        self._kinds = [
+            (type(a), a.dtype, a.shape, getattr(a, "device", None))
+            if hasattr(a := plain(leaf), "dtype")
+            else (None, _signature(leaf))
+            for leaf in leaves
+        ]
         arrays = [leaf for leaf in leaves if hasattr(leaf, "dtype")]
         if not arrays:
             name = getattr(f, "__name__", "a function")
@@ -113,6 +135,9 @@ class Specialization:
         self.graph = applied(graph, for_library(lowering))
         self._shared = _shared_anew(roots, self.graph.outputs)
         self.places = [i for i, leaf in enumerate(leaves) if _is_input(leaf)]
+        owners = [number for number, arg in enumerate(args) for _ in tree.leaves(arg)]
+        donated = () if check or followed else donate_argnums
+        self._donated = tuple(i for i, at in enumerate(self.places) if owners[at] in donated)
         with self.backend.scope():  # what is computed once is computed here
             self._lines = rendered(self._statements())
             own = source_of(self._lines)
@@ -124,7 +149,7 @@ class Specialization:
         if lowering and lowering.quiet & graph.decompositions:
             run = lowering.context()(run)
         # A compiler would carry out an effect once, while it compiles.
-        compiled = run if check or self.graph.effects else self.backend.compile(run)
+        compiled = run if check or self.graph.effects else self._compiled(run)
         self._run = self.backend.scoped(compiled)
         self.outside = [constant.value for constant in self.graph.constants]
         self._lock = threading.Lock()  # the buffers belong to one call at a time
@@ -141,9 +166,13 @@ class Specialization:
         """True if the arrays from outside are the ones that were recorded."""
         return not self._wrapped or all(constant.current for constant in self._wrapped)
 
+    def _compiled(self, run: Callable[..., Any]) -> Callable[..., Any]:
+        return self.backend.compile(run, donated=self._donated)
+
     def _statements(self) -> list[Statement]:
+        donated = {id(self.graph.inputs[i]) for i in self._donated}
         self._emitter = emitter = ProgramEmitter(
-            self.graph, self.backend, [], {}, lowering=self.lowering
+            self.graph, self.backend, [], {}, donated=donated, lowering=self.lowering
         )
         given = [emitter.operand(i) for i in self.graph.inputs]
         outs = [
@@ -166,6 +195,24 @@ class Specialization:
 
     def __call__(self, leaves: list[Any]) -> Any:
         return self.structure.unflatten(self.run([plain(leaves[place]) for place in self.places]))
+
+    def leaves_like(self, args: Any) -> list[Any] | None:
+        """The leaves of arguments of the signature that it was made for; None for any others."""
+        leaves = tree.leaves_as(args, self._given) if self._quick else None
+        if leaves is None or not self.current:
+            return None
+        for leaf, kind in zip(leaves, self._kinds, strict=True):
+            if kind[0] is None:
+                if _signature(leaf) != kind[1]:
+                    return None
+            elif (
+                type(leaf) is not kind[0]
+                or leaf.dtype != kind[1]
+                or leaf.shape != kind[2]
+                or getattr(leaf, "device", None) != kind[3]
+            ):
+                return None
+        return None if self.is_followed(leaves) else leaves
 
     def is_followed(self, given: list[Any]) -> bool:
         """True if the library follows these inputs, or what the program reads from outside."""
@@ -256,7 +303,12 @@ def _signature(leaf: Any) -> Any:
     return type(leaf), leaf
 
 
-def compile(f: Callable[..., Any] | None = None, *, check_finite: bool = False) -> Any:
+def compile(
+    f: Callable[..., Any] | None = None,
+    *,
+    check_finite: bool = False,
+    donate_argnums: tuple[int, ...] = (),
+) -> Any:
     """Compile `f`: it is recorded on its first call, and runs as a program after that.
 
     Parameters
@@ -267,6 +319,10 @@ def compile(f: Callable[..., Any] | None = None, *, check_finite: bool = False) 
     check_finite
         Look at every value, and if NaN or infinity is in the result, name the layer and line where
         it began. This is slow.
+    donate_argnums
+        The positions of arguments that are not used any more once the call is made, as JAX has it:
+        results may take the memory of their arrays, what those hold is undefined afterwards, and
+        JAX deletes them. A cache is so written in place.
 
     Returns
     -------
@@ -298,5 +354,5 @@ def compile(f: Callable[..., Any] | None = None, *, check_finite: bool = False) 
     <BLANKLINE>
     """
     if f is None:
-        return lambda g: Compiled(g, check_finite)
-    return Compiled(f, check_finite)
+        return lambda g: Compiled(g, check_finite, donate_argnums)
+    return Compiled(f, check_finite, donate_argnums)

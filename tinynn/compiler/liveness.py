@@ -124,3 +124,12 @@ class Liveness:
     def dies_at(self, node: Node, place: int) -> bool:
         """True if the value's memory is not read after the call at this place."""
         return all(self.last.get(each, -1) <= place for each in self.sees(node))
+
+    def left(self, a: Node, node: Node, place: int) -> bool:
+        """True if the call at this place is the last reader of an argument, and reads it as it is.
+
+        Its result may take the argument's memory, if it is of its shape and dtype.
+        """
+        alike = (a.shape, a.dtype) == (node.shape, node.dtype)
+        views = [b for b in node.parents if b is not a and id(a) in self.sees(b)]
+        return alike and not views and self.dies_at(a, place)

@@ -165,6 +165,13 @@ def elementwise(node: Any) -> bool:
     return batching.batcher_of(node.function) is batching.elementwise
 
 
+def overwritable(node: Node) -> list[Node]:
+    """The arguments that a call may read while it writes its result to their memory."""
+    if elementwise(node):
+        return list(node.parents)
+    return node.parents[:1] if node.name == "dynamic_update_slice" else []
+
+
 def size(node: Node) -> int:
     """The number of elements."""
     return prod(node.shape)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from tinynn.rules import batching
+from tinynn.rules import batching, slicing
 from tinynn.rules.kinds import RULES, Composed, axes_of
 from tinynn.trace import Effect, namespace
 from tinynn.trace.core import HOLE
@@ -182,6 +182,13 @@ def _of_scatter(node: Node, given: Given) -> bool | None:
     return _not_along(0)(node, given)
 
 
+def _from_one_place(node: Node, given: Given) -> bool | None:
+    """A dynamic slice, or an update of one: at one place of all rows, and not along them."""
+    if given[-1] is not None:
+        return None
+    return _not_along(0)(node, given)
+
+
 def _of_second(node: Node, given: Given) -> bool | None:
     """What each element is compared with is the same for all rows."""
     return given[1] is None
@@ -224,6 +231,8 @@ _OF_BATCHERS: dict[Any, Callable[..., bool | None]] = {
     batching.batch_take: _picked(_not_along(0)),
     batching.batch_take_along_axis: _not_along(-1),
     batching.batch_scatter_add: _of_scatter,
+    slicing.batch_dynamic_slice: _from_one_place,
+    slicing.batch_dynamic_update_slice: _from_one_place,
     batching.batch_getitem: _of_getitem,
     batching.batch_flip: _not_along(),
     batching.batch_roll: _not_along(),

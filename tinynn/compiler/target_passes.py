@@ -151,14 +151,20 @@ def without_rows_of_one(graph: Graph) -> Graph:
             return node
         if elementwise(node):
             return _unrepeated(node, build)
-        if node.name == "matmul" and [len(a.shape) for a in node.args] == [2, 2]:
-            row = _shaped(node.args[0], node.args[0].shape[1:], build)
-            return _back(node, build, node.shape[1:], row, node.args[1])
+        if node.name == "matmul" and _is_of_row(node):
+            row = _shaped(node.args[0], node.args[0].shape[-1:], build)
+            return _back(node, build, node.shape[-1:], row, node.args[1])
         if node.name in _REDUCTIONS and node.args[0].dtype == node.dtype:
             return _reduced(node, build)
         return node
 
     return rewritten(graph, visit)
+
+
+def _is_of_row(node: Node) -> bool:
+    """True for the product of one row, with whatever axes of one before it, and a matrix."""
+    x, matrix = (tuple(a.shape) for a in node.args)
+    return len(x) > 1 and len(matrix) == 2 and prod(x[:-1]) == 1
 
 
 def _stripped(shape: tuple[int, ...]) -> tuple[int, ...]:

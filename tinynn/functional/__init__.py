@@ -38,6 +38,7 @@ from .piecewise import (
     threshold,
 )
 from .pooling import adaptive_avg_pool, adaptive_max_pool, avg_pool, max_pool, pad, upsample
+from .slicing import dynamic_slice, dynamic_update_slice
 
 __all__ = [
     "adaptive_avg_pool",
@@ -48,6 +49,8 @@ __all__ = [
     "conv",
     "conv_transpose",
     "dropout",
+    "dynamic_slice",
+    "dynamic_update_slice",
     "elu",
     "embedding",
     "gelu",

@@ -5,6 +5,7 @@ from typing import Any, TypeAlias
 
 from backends import scoped
 from tinynn.functional.errors import DtypeError, ShapeError
+from tinynn.functional.integers import require_integers
 from tinynn.functional.lengths import counted, shape_of, valid_steps, without_padding
 from tinynn.rules.special import stop_gradient
 from tinynn.trace import namespace
@@ -28,6 +29,7 @@ def attention(
     mask: Array | None = None,
     lengths: Array | None = None,
     causal: bool = False,
+    start: Array | int = 0,
     scale: float | None = None,
     block: int | None = None,
     factors: Array | None = None,
@@ -53,7 +55,10 @@ def attention(
     lengths
         (batch,) integers, the number of keys that are none of the padding.
     causal
-        Let the query at time t see the keys up to t alone.
+        Let the query at time t see the keys up to start + t alone.
+    start
+        The place of the first query among the keys, an integer or a 0-d array of it, from 0 to
+        keys - 1: the number of keys that a cache held before.
     scale
         The factor of the products; None is 1 / sqrt(width).
     block
@@ -115,7 +120,8 @@ def attention(
         q, k, v = (xp.permute_dims(a, (0, 2, 1, 3)) for a in (q, k, v))
     if seen is not None:
         seen = xp.reshape(seen, (seen.shape[0], *(1,) * (q.ndim - 3), seen.shape[1]))
-    given = (q, k, v, seen, pairs, causal)
+    rows = _rows(q, start) if causal else None
+    given = (q, k, v, seen, pairs, rows)
     out = _plain(*given, factors) if block is None else _in_blocks(*given, block)
     if groups > 1:
         out = xp.permute_dims(out, (0, 3, 1, 2, 4))
@@ -129,12 +135,12 @@ def _plain(
     v: Array,
     seen: Array | None,
     pairs: Array | None,
-    causal: bool,
+    rows: Array | None,
     factors: Array | None,
 ) -> Array:
-    xp = namespace(q, k, v, seen, pairs, factors)
+    xp = namespace(q, k, v, seen, pairs, rows, factors)
     scores = _wide(xp.matmul(q, xp.matrix_transpose(k)))
-    order = _ahead(q, q.shape[-2], k.shape[-2]) if causal else None
+    order = None if rows is None else _ahead(q, rows, k.shape[-2])
     for allowed in (_steps(xp, seen), pairs, order):
         if allowed is not None:
             scores = xp.where(allowed, scores, LOWEST)
@@ -150,13 +156,19 @@ def _plain(
 
 
 def _in_blocks(
-    q: Array, k: Array, v: Array, seen: Array | None, pairs: Array | None, causal: bool, block: int
+    q: Array,
+    k: Array,
+    v: Array,
+    seen: Array | None,
+    pairs: Array | None,
+    places: Array | None,
+    block: int,
 ) -> Array:
     """A scan over blocks of queries, and in it one over blocks of keys.
 
     Both forget what they compute in between: for the gradient it is computed again.
     """
-    xp, (times, keys) = namespace(q, k, v, seen, pairs), (q.shape[-2], k.shape[-2])
+    xp, (times, keys) = namespace(q, k, v, seen, pairs, places), (q.shape[-2], k.shape[-2])
     rows, columns = {"q": _cut(xp, q, -2, block)}, {
         "k": _cut(xp, k, -2, block), "v": _cut(xp, v, -2, block)
     }  # fmt: skip
@@ -164,9 +176,9 @@ def _in_blocks(
         rows["pairs"] = _cut(xp, pairs, -2, block, rows["q"].shape[0])
     if seen is not None:
         columns["seen"] = _cut(xp, seen, -1, block)
-    if causal:
-        rows["row"] = _cut(xp, counted(q, times), 0, block)
-    if causal or keys % block:  # what fills the last block up is seen by nobody
+    if places is not None:
+        rows["row"] = _cut(xp, places, 0, block)
+    if places is not None or keys % block:  # what fills the last block up is seen by nobody
         columns["column"] = _cut(xp, counted(q, keys), 0, block, fill=keys + times)
 
     def of_queries(row: Any, columns: Any) -> Any:
@@ -229,10 +241,20 @@ def _steps(xp: Any, seen: Array | None) -> Array | None:
     return None if seen is None else xp.expand_dims(seen, axis=-2)
 
 
-def _ahead(q: Array, times: int, keys: int) -> Array:
+def _rows(q: Array, start: Array | int) -> Array:
+    """(time,): the places of the queries among the keys."""
+    rows = counted(q, int(q.shape[-2]))
+    if type(start) is int:
+        return rows + start if start else rows
+    require_integers("attention", "start", start, "xp.astype(start, xp.int32)")
+    xp = namespace(rows, start)
+    return xp.add(rows, xp.astype(start, rows.dtype))
+
+
+def _ahead(q: Array, rows: Array, keys: int) -> Array:
     """(times, keys): True where the key is not ahead of the query."""
-    rows, columns = counted(q, times), counted(q, keys)
-    xp = namespace(rows)
+    columns = counted(q, keys)
+    xp = namespace(rows, columns)
     return xp.less_equal(columns, xp.expand_dims(rows, axis=1))
 
 

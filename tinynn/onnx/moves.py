@@ -135,6 +135,39 @@ def take_along(out: Emitter, node: Node) -> str:
     return out.emit("GatherElements", [x, indices], axis=node.kwargs.get("axis", -1))
 
 
+def dynamic_slice(out: Emitter, node: Node) -> str:
+    """A slice whose ends are computed."""
+    size = node.kwargs["size"]
+    return _between(out, node, *_ends(out, node, node.args[1], size))
+
+
+def dynamic_update_slice(out: Emitter, node: Node) -> str:
+    """What stands before the slice, the update, and what stands behind it."""
+    axis, update = node.kwargs.get("axis", 0), node.args[1]
+    first, last = _ends(out, node, node.args[2], update.shape[axis])
+    before = _between(out, node, out.integers([0]), first)
+    behind = _between(out, node, last, out.integers([2**63 - 1]))
+    return out.emit("Concat", [before, out.value(update), behind], axis=axis % len(node.shape))
+
+
+def _ends(out: Emitter, node: Node, start: Any, size: Any) -> tuple[str, str]:
+    """Where a slice that is always inside begins and ends."""
+    last = int(node.args[0].shape[node.kwargs.get("axis", 0)]) - int(size)
+    first = out.emit("Max", [_as_int64(out, start), out.number(0, INT64)])
+    first = out.emit("Min", [first, out.number(last, INT64)])
+    first = out.emit("Reshape", [first, out.integers([1])])
+    return first, out.emit("Add", [first, out.integers([int(size)])])
+
+
+def _as_int64(out: Emitter, start: Any) -> str:
+    return out.emit("Cast", [out.value(start)], to=INT64)
+
+
+def _between(out: Emitter, node: Node, first: str, last: str) -> str:
+    axis = out.integers([node.kwargs.get("axis", 0) % len(node.args[0].shape)])
+    return out.emit("Slice", [out.value(node.args[0]), first, last, axis])
+
+
 def getitem(out: Emitter, node: Node) -> str:
     """Slices first, then what takes axes away, then what adds them."""
     x, key = node.args[0], node.kwargs["key"]

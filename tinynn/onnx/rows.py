@@ -330,6 +330,8 @@ ROWS: dict[str, Row] = {
     "triu": moves.triangle(1),
     "take": moves.take,
     "take_along_axis": moves.take_along,
+    "dynamic_slice": moves.dynamic_slice,
+    "dynamic_update_slice": moves.dynamic_update_slice,
     "getitem": moves.getitem,
     "conv": convolution.conv,
     "scan": control.scan,

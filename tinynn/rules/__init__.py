@@ -8,6 +8,7 @@ from tinynn.rules import (
     linear_algebra,
     manipulation,
     searching,
+    slicing,
     special,
     statistical,
 )
@@ -22,6 +23,7 @@ __all__ = [
     "linear_algebra",
     "manipulation",
     "searching",
+    "slicing",
     "special",
     "statistical",
 ]

@@ -115,7 +115,11 @@ class MultiHeadAttention(Layer):
         options: dict[str, Any] = {"mask": seen, "causal": self.causal}
         if cache is not None:
             k, v, cache = self._remembered(k, v, cache)
-            options = {"mask": self._before(x, k, start)}
+            # One step sees what was before and itself, causal or not.
+            if self.causal or x.shape[1] == 1:
+                options = {"causal": True, "start": start}
+            else:
+                options = {"mask": self._until(x, k, start)}
         if scope.dropping and self.dropout:
             shape = (x.shape[0], self.heads, int(q.shape[1]), int(k.shape[1]))
             kept = scope.random.bernoulli(1.0 - self.dropout, shape)
@@ -208,26 +212,18 @@ class MultiHeadAttention(Layer):
                 f"{self}: expected a cache with room for {steps} more steps, got one of {length} "
                 "that holds too many already. To fix it: make it longer, or begin a new one"
             )
-        places = counted(k, length)
-        xp = namespace(index, places, k)
-        ahead = xp.subtract(places, xp.astype(index, places.dtype))
-        new = xp.logical_and(xp.greater_equal(ahead, 0), xp.less(ahead, steps))
-        at = xp.where(new, ahead, xp.zeros_like(ahead))
-        new = xp.reshape(new, (length, 1, 1))
         k, v = (
-            xp.where(new, xp.take(given, at, axis=1), cache[name])
+            functional.dynamic_update_slice(cache[name], given, index, axis=1)
             for name, given in zip(_HELD, (k, v), strict=True)
         )
         return k, v, {"key": k, "value": v, "index": index + steps}
 
-    def _before(self, x: Array, k: Array, start: Array) -> Array:
-        """(1, 1, time, keys): the keys that are there, and behind no causal query."""
-        keys, steps = counted(x, int(k.shape[1])), int(x.shape[1])
-        asked = counted(x, steps) if self.causal else counted(x, steps) * 0 + (steps - 1)
+    def _until(self, x: Array, k: Array, start: Array) -> Array:
+        """(1, 1, 1, keys): the keys up to the last of the steps."""
+        keys = counted(k, int(k.shape[1]))
         xp = namespace(start, keys)
-        last = xp.add(asked, xp.astype(start, keys.dtype))
-        seen = xp.less_equal(keys, xp.expand_dims(last, axis=1))
-        return xp.reshape(seen, (1, 1, steps, keys.shape[0]))
+        seen = xp.less(keys, xp.add(xp.astype(start, keys.dtype), int(x.shape[1])))
+        return xp.reshape(seen, (1, 1, 1, keys.shape[0]))
 
 
 _HELD = ("key", "value")

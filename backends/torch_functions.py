@@ -1,0 +1,38 @@
+"""The functions of compiled programs on PyTorch: its own names, and what it has in several calls.
+
+None of them reads a value from the device.
+"""
+
+from typing import Any
+
+import torch
+
+__all__ = ["dynamic_slice", "dynamic_update_slice"]
+
+
+def __getattr__(name: str) -> Any:
+    return getattr(torch, name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, *dir(torch)]
+
+
+def dynamic_slice(x: Any, start: Any, size: int, axis: int = 0, out: Any = None) -> Any:
+    """`Backend.dynamic_slice`, new or into an array."""
+    return torch.index_select(x, axis, _places(x, start, size, axis), out=out)
+
+
+def dynamic_update_slice(x: Any, update: Any, start: Any, axis: int = 0, out: Any = None) -> Any:
+    """`Backend.dynamic_update_slice`, new or into an array, which may be `x` itself."""
+    places = _places(x, start, update.shape[axis], axis)
+    if out is None:
+        return torch.index_copy(x, axis, places, update)
+    if out is not x:
+        out.copy_(x)
+    return out.index_copy_(axis, places, update)
+
+
+def _places(x: Any, start: Any, size: int, axis: int) -> Any:
+    first = start.to(torch.int64).clamp(0, x.shape[axis] - size)
+    return first.reshape(1) if size == 1 else torch.arange(size, device=x.device) + first

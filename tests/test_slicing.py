@@ -1,0 +1,123 @@
+"""Slices that begin where an array says: `dynamic_slice` and `dynamic_update_slice`."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import backends
+import tinynn
+from backends.base import Backend
+from tests.checks import assert_close, assert_equal
+from tinynn.functional import dynamic_slice, dynamic_update_slice
+from tinynn.functional.errors import DtypeError, ShapeError
+
+X = np.arange(24.0).reshape(2, 4, 3)
+UPDATE = -1.0 - np.arange(12.0).reshape(2, 2, 3)
+
+
+def updated(start: int) -> Any:
+    first, y = min(max(start, 0), 2), X.copy()
+    y[:, first : first + 2] = UPDATE
+    return y
+
+
+@pytest.mark.parametrize("own", [True, False])
+@pytest.mark.parametrize("start", [-9, 0, 1, 2, 3, 2**31 - 1])
+def test_the_slice_is_always_inside(start: int, own: bool, backend: backends.Backend) -> None:
+    methods = backend if own else Backend(backend.device, backend.xp)
+    x, update = (backend.asarray(a, dtype="float32") for a in (X, UPDATE))
+    at, first = backend.asarray(start, dtype="int32"), min(max(start, 0), 2)
+    with backend.scope():
+        assert_equal(
+            methods.dynamic_slice(x, at, size=2, axis=-2), X[:, first : first + 2], backend,
+            dtype="float32",
+        )  # fmt: skip
+        y = methods.dynamic_update_slice(x, update, at, axis=1)
+    assert_equal(y, updated(start), backend, dtype="float32")
+    assert_equal(x, X, backend, dtype="float32")  # left alone
+
+
+def test_a_compiled_program_writes_into_what_is_donated(backend: backends.Backend) -> None:
+    def step(x: Any, update: Any, start: Any) -> Any:
+        return dynamic_update_slice(x, update, start, axis=1), start + 1
+
+    kept, given = tinynn.compile(step), tinynn.compile(step, donate_argnums=(0,))
+    x = backend.asarray(X.copy())
+    update, at = backend.asarray(UPDATE), backend.asarray(1, dtype="int32")
+    y, _ = kept(x, update, at)
+    assert_equal(x, X, backend)
+    assert_equal(y, updated(1), backend)
+    z, at = given(x, update, at)
+    assert_equal(z, updated(1), backend)
+    assert (z is x) == (backend.name in ("numpy", "torch", "cupy"))
+    assert int(at) == 2
+
+
+@pytest.mark.only("numpy")
+def test_what_is_read_afterwards_is_not_overwritten() -> None:
+    update, start = UPDATE, np.asarray(1)
+
+    def late(x: Any, update: Any, start: Any) -> Any:
+        y = dynamic_update_slice(x, update, start, axis=1)
+        return y, x * 2.0
+
+    def of_itself(x: Any, update: Any, start: Any) -> Any:
+        return dynamic_update_slice(x, x[:, 2:], start, axis=1)
+
+    def twice(x: Any, update: Any, start: Any) -> Any:
+        y = dynamic_update_slice(x, update, start, axis=1)
+        return y, dynamic_update_slice(x, update + 1.0, start, axis=1)
+
+    def itself(x: Any, update: Any, start: Any) -> Any:
+        return dynamic_update_slice(x, update, start, axis=1), x
+
+    for f in (late, of_itself, twice, itself):
+        expected = f(X.copy(), update, start)
+        found = tinynn.compile(f, donate_argnums=(0,))(X.copy(), update, start)
+        for a, b in zip(expected, found, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_entries_of_a_batch_begin_where_they_like(backend: backends.Backend) -> None:
+    x, update = backend.asarray(X), backend.asarray(UPDATE)
+    starts = backend.asarray([2, -1], dtype="int32")
+    rows = tinynn.vmap(lambda x, s: dynamic_slice(x, s, 2))(x, starts)
+    assert_equal(rows, np.stack([X[0, 2:], X[1, :2]]), backend)
+    y = tinynn.vmap(lambda x, u, s: dynamic_update_slice(x, u, s))(x, update, starts)
+    assert_equal(y, np.stack([updated(2)[0], updated(0)[1]]), backend)
+
+
+def test_a_scan_that_fills_an_array_has_its_gradient(backend: backends.Backend) -> None:
+    steps = backend.asarray(np.arange(4), dtype="int32")
+    numbers = backend.asarray(np.arange(4.0))
+
+    def fill(numbers: Any) -> Any:
+        def step(held: Any, given: Any) -> Any:
+            at, x = given
+            before = dynamic_slice(held, at - 1, 1)  # of the first that is itself, still 0
+            return dynamic_update_slice(held, x * x + before, at), None
+
+        held, _ = tinynn.scan(step, numbers * 0.0, (steps, numbers[:, None]))
+        return held
+
+    expected = np.cumsum(np.arange(4.0) ** 2)
+    assert_close(fill(numbers), expected, backend)
+    assert_close(tinynn.compile(fill)(numbers), expected, backend)
+    gradient = tinynn.compile(tinynn.grad(lambda n: fill(n)[3]))
+    assert_close(gradient(numbers), 2.0 * np.arange(4.0), backend)
+
+
+def test_what_does_not_fit_is_named() -> None:
+    x, at = X, np.asarray(0)
+    with pytest.raises(ShapeError, match="expected at most the 4 entries of axis 1, got 5"):
+        dynamic_slice(x, at, 5, axis=1)
+    with pytest.raises(ShapeError, match="expected an axis of the array"):
+        dynamic_slice(x, at, 1, axis=3)
+    with pytest.raises(ShapeError, match="expected a 0-d start"):
+        dynamic_slice(x, np.asarray([1]), 1)
+    with pytest.raises(DtypeError, match="expected start of an integer dtype"):
+        dynamic_slice(x, np.asarray(1.0), 1)
+    for update in (UPDATE[:1], UPDATE[0], UPDATE.astype("float32")):
+        with pytest.raises(ShapeError, match="expected an update like x"):
+            dynamic_update_slice(x, update, at, axis=1)
