@@ -406,6 +406,7 @@ def bench(session: nox.Session) -> None:
     session.run("python", "benchmarks/convolutional.py", env=ONE_THREAD)
     session.run("python", "benchmarks/transformer.py", env=ONE_THREAD)
     session.run("python", "benchmarks/larger_than_memory.py", env=ONE_THREAD)
+    session.run("python", "benchmarks/streamed_answers.py", env=ONE_THREAD)
     session.run("python", "benchmarks/many_networks.py")
     session.run("python", "benchmarks/importing.py", env=ONE_THREAD)
     session.run("python", "benchmarks/coverage.py", env=ONE_THREAD)

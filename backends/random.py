@@ -107,6 +107,23 @@ def bits(key: Array, shape: Shape, first_row: int | None = None) -> Array:
     return backend.compile(_bits, static=(0, 2))(backend, key, _tuple(shape), first_row)
 
 
+def bits_between(key: Array, size: int, start: int, stop: int) -> Array:
+    """The numbers `start` to `stop` of `bits(key, size)`, without the others: (stop - start,).
+
+    >>> from backends import random
+    >>> key = random.key(0, "numpy")
+    >>> bool((random.bits_between(key, 9, 3, 7) == random.bits(key, 9)[3:7]).all())
+    True
+    """
+    backend = of(key)
+    xp, device, half = backend.xp, backend.device, (size + 1) // 2
+    place = xp.arange(start, stop, dtype=xp.int32, device=device)
+    first = place < half  # as `_bits_in_order` has its counters, of which an odd one is 0
+    low = xp.where(first, place, place - half)
+    high = xp.where(low + half < size, low + half, xp.zeros_like(low))
+    return xp.where(first, *_threefry(key, low, high))
+
+
 def _bits(backend: Backend, key: Array, shape: tuple[int, ...], first_row: int | None) -> Array:
     size = math.prod(shape)
     if size >= 2**31:

@@ -10,13 +10,16 @@ from typing import Any
 import numpy as np
 import polars
 import pytest
+from click.testing import CliRunner
 
 import tinynn
 from tests.command_line import QUICK, run
 from tinynn.cli import parts as readers
-from tinynn.cli import reading
+from tinynn.cli import reading, writing
+from tinynn.cli.app import app
 from tinynn.tabular import Table, TableError, TablePreparation, fit_table, fitting
 from tinynn.tabular import parts as large
+from tinynn.tabular.columns import Scale
 from tinynn.tabular.inference import Options
 from tinynn.tabular.statistics import Median, Moments
 from tinynn.tabular.streaming import fit_parts, survey, target_of
@@ -72,7 +75,7 @@ def fitted(table: Any, target: str, **options: Any) -> TablePreparation:
     found = survey(table, target, given)
     answer = target_of(found, table, target, None, given, told.append)
     activation = "identity" if answer.kind == "quantity" else "softmax"
-    return fit_parts(table, found, answer, None, given, activation, told.append)
+    return fit_parts(table, found, answer, found.rows, given, activation, told.append)
 
 
 def assert_alike(one: Any, other: Any) -> None:
@@ -210,6 +213,47 @@ def test_moments_are_merged() -> None:
     assert (moments.least, moments.most) == (values.min(), values.max())
 
 
+@pytest.mark.parametrize("largest", [1e99, 1e101, 1e200, 9e299, 1e-100])
+def test_moments_of_very_large_and_small_numbers(largest: float) -> None:
+    values = largest * np.linspace(-0.5, 1.0, 40)
+    values[:10] = np.linspace(1.0, 2.0, 10) * min(largest, 1.0)  # which come first
+    moments = Moments()
+    for part in np.array_split(values, 4):
+        moments.add(part)
+    scale, whole = moments.scale(0.0, "here"), Scale.fit(values, "here")
+    assert scale.mean == pytest.approx(whole.mean, rel=1e-12)
+    assert scale.deviation == pytest.approx(whole.deviation, rel=1e-12)
+    moments.add(np.asarray([1e301]))
+    with pytest.raises(TableError, match=r"here: expected numbers .* up to 1e\+300, got "):
+        moments.scale(0.0, "here")
+
+
+def test_the_rows_that_are_held_out_are_those_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each class gives its share; of numbers the ends are trained on."""
+    table = frame().filter(polars.col("number").is_not_null()).with_row_index("row")
+    rare = polars.when(polars.col("row") % 100 == 7).then(polars.lit("rare"))
+    table = table.with_columns(label=rare.otherwise("label"), x=polars.col("row") * 1.0)
+    seen: list[Any] = []
+
+    def noted(net: Any, X: Any, *rest: Any, validation: Any, **others: Any) -> Any:
+        if isinstance(validation, tuple):
+            seen.append(validation[0])
+        else:
+            read = map(validation.read_block, range(len(validation.sizes)))
+            seen.append(np.concatenate([x for x, *_ in read]))
+        raise InterruptedError
+
+    monkeypatch.setattr(fitting, "fit", noted)
+    for target in ("label", "number"):
+        given = table.select("x", target)
+        for data in (given, Slices(given)):
+            with pytest.raises(InterruptedError):
+                fit_table(data, target, report=lambda line: None)
+        whole, parts = seen[-2:]
+        assert whole.shape == parts.shape
+        np.testing.assert_allclose(np.sort(whole[:, 0]), np.sort(parts[:, 0]), rtol=1e-5)
+
+
 def test_it_learns_from_parts_and_scores_them() -> None:
     x = RNG.normal(size=900)
     table = polars.DataFrame({"x": x, "y": np.where(x > 0, "up", "down"), "v": 3 * x + 1})
@@ -243,33 +287,123 @@ def written(folder: Path, rows: int = 600) -> Any:
     table = table.with_columns(y=y)
     table.write_csv(folder / "t.csv")
     table.write_parquet(folder / "t.parquet", row_group_size=100)
+    table.write_ipc(folder / "t.feather", compression="zstd", record_batch_size=100)
+    table.write_ndjson(folder / "t.jsonl")
     return table
 
 
-@pytest.mark.parametrize("name", ["t.csv", "t.parquet"])
-def test_large_files_are_read_in_parts(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if name.endswith("parquet"):
-        pytest.importorskip("pyarrow")
-    monkeypatch.setattr(readers, "_PART", 1000)
-    written(tmp_path)
-    found = readers.opened(str(tmp_path / name), 0)
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A table in every format, and a model of it."""
+    pytest.importorskip("pyarrow")
+    found = tmp_path_factory.mktemp("tables")
+    written(found)
+    run("train", found / "t.csv", "--target", "y", "--out", found / "m.tnn", *QUICK)
+    return found
+
+
+@pytest.fixture
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("_PART", 1000), ("_ROWS", 70), ("_DECODED", 1000)):
+        monkeypatch.setattr(readers, name, value)
+
+
+NAMES = ["t.csv", "t.parquet", "t.feather", "t.jsonl"]
+pytestmark = pytest.mark.filterwarnings("ignore:Polars found a filename")
+
+
+@pytest.mark.usefixtures("small_parts")
+@pytest.mark.parametrize("name", NAMES)
+def test_large_files_are_read_in_parts(name: str, folder: Path, tmp_path: Path) -> None:
+    found = readers.opened(str(folder / name), 0)
     assert not isinstance(found, Table)
     assert len(found) > 5
     parts = polars.concat([found.read(i).frame.to_native() for i in range(len(found))])
-    assert parts.equals(reading.read(str(tmp_path / name)).frame.to_native())
+    assert parts.equals(reading.read(str(folder / name)).frame.to_native())
+    few = found.read(1, ["n", "y"])
+    assert {"n", "y"} <= set(few.names)
+    assert few.where(0) != "row 0", "a row is told by its place in the file"
     out, answers = tmp_path / "m.tnn", tmp_path / "answers.csv"
-    said = run("train", tmp_path / name, "--target", "y", "--out", out, "--memory", 0, *QUICK)
+    said = run("train", folder / name, "--target", "y", "--out", out, "--memory", 0, *QUICK)
     assert re.search(r"600 rows in \d+ parts, 120 held out", said)
-    whole = run("predict", out, tmp_path / name, "--id", "n", "--out", answers)
+    whole = run("predict", out, folder / name, "--id", "n", "--out", answers)
     text = answers.read_text()
-    assert run("predict", out, tmp_path / name, "--id", "n", "--memory", 0, "--out", answers,
+    assert run("predict", out, folder / name, "--id", "n", "--memory", 0, "--out", answers,
                "--force") == whole  # fmt: skip
     assert answers.read_text() == text
     assert len(polars.read_csv(io.StringIO(text))) == 600
     assert "(600 rows)" in whole
     assert tinynn.load(out).preparation.target.name == "y"
+
+
+@pytest.mark.usefixtures("small_parts")
+@pytest.mark.parametrize("name", NAMES)
+def test_standard_input_is_read_in_parts(name: str, folder: Path, tmp_path: Path) -> None:
+    data = (folder / name).read_bytes()
+
+    def given(*arguments: Any) -> Any:
+        return CliRunner().invoke(app, list(map(str, arguments)), input=data)
+
+    model, answers = folder / "m.tnn", tmp_path / "answers.csv"
+    run("predict", model, folder / name, "--out", answers)
+    result = given("predict", model, "-", "--memory", 0)
+    assert result.exit_code == 0
+    assert result.stdout_bytes == answers.read_bytes()
+    result = given("train", "-", "--target", "y", "--memory", 0, *QUICK)
+    assert re.search(r"standard input: 600 rows in \d+ parts, 120 held out", result.output)
+
+
+def test_answers_in_every_format(folder: Path, tmp_path: Path) -> None:
+    shared = ("predict", folder / "m.tnn", folder / "t.parquet", "--id", "n", "--memory", 0)
+    read: dict[str, Any] = {
+        ".csv": polars.read_csv, ".parquet": polars.read_parquet, ".feather": polars.read_ipc,
+        ".arrow": polars.read_ipc, ".jsonl": polars.read_ndjson, ".ndjson": polars.read_ndjson,
+    }  # fmt: skip
+    assert read.keys() == writing.FORMATS.keys()
+    frames = {}
+    for ending, reader in read.items():
+        out = tmp_path / f"answers{ending}"
+        out.write_bytes(b"older")
+        assert "wrote" in run(*shared, "--out", out)
+        frames[ending] = reader(out)
+    first = frames.pop(".parquet")
+    assert first.columns == ["n", "prediction", "probability"]
+    assert first.schema["n"] == polars.Int64
+    for ending, frame in frames.items():
+        text = ending == ".csv"  # of six digits
+        assert frame.drop("probability").equals(first.drop("probability")), ending
+        chances = frame["probability"].to_numpy(), first["probability"].to_numpy()
+        np.testing.assert_allclose(*chances, atol=1e-6 if text else 1e-7, rtol=0)
+
+
+@pytest.mark.usefixtures("small_parts")
+@pytest.mark.parametrize("ending", [".csv", ".parquet", ".feather", ".jsonl"])
+def test_a_run_that_breaks_leaves_no_half_file(ending: str, folder: Path, tmp_path: Path) -> None:
+    table = polars.read_csv(folder / "t.csv", infer_schema=False)
+    broken = table.with_columns(x=polars.when(polars.col("n") == "590").then(polars.lit("?-?"))
+                                .otherwise("x"))  # fmt: skip
+    broken.write_csv(tmp_path / "t.csv")
+    out = tmp_path / f"answers{ending}"
+    out.write_bytes(b"older")
+    given = ("predict", folder / "m.tnn", tmp_path / "t.csv", "--memory", 0, "--out", out)
+    assert "expected a number, got '?-?'" in run(*given, status=1)
+    assert out.read_bytes() == b"older"
+    assert {path.name for path in tmp_path.iterdir()} == {"t.csv", out.name}
+
+
+def test_json_lines_whose_types_tell_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readers, "_PART", 30)
+    path = tmp_path / "t.jsonl"
+    path.write_text("".join(f'{{"a": {i}}}\n' for i in range(9)) + '{"a": 0.5, "b": null}\n'
+                    '{"b": "late"}\n\n')  # fmt: skip
+    found = readers.JsonParts(str(path))
+    whole = reading.read(str(path)).frame.to_native()
+    parts = polars.concat([found.read(i).frame.to_native() for i in range(len(found))])
+    assert parts.equals(whole)
+    assert parts.schema == whole.schema
+    path.write_text(path.read_text() + '{"a": [1]}\n')
+    with pytest.raises(TableError, match="columns of one type in all lines, got what cannot"):
+        readers.JsonParts(str(path))
 
 
 def test_mistakes_in_csv_are_told_by_their_line(

@@ -10,11 +10,12 @@ import polars
 import pytest
 
 import backends
+from backends import random
 from tests.tables import FRAMES, holes
 from tinynn import tabular
 from tinynn.tabular import Table, TableError, TablePreparation
 from tinynn.tabular.columns import Category, Date, Number, phase
-from tinynn.tabular.fitting import hold_out
+from tinynn.tabular.holdout import hold_out
 from tinynn.tabular.targets import Classes
 
 pandas = pytest.importorskip("pandas")
@@ -380,13 +381,28 @@ def test_an_array_on_a_device_is_refused():
 
 def test_hold_out_is_stratified_and_random():
     strata = np.asarray([0] * 50 + [1] * 30 + [2] * 3 + [3])
-    held = hold_out(strata, 0.2, seed=0)
+    (held,) = hold_out([strata], 0.2, seed=0)
     assert [int(held[strata == stratum].sum()) for stratum in range(4)] == [10, 6, 1, 0]
-    assert (held == hold_out(strata, 0.2, seed=0)).all()
-    assert (held != hold_out(strata, 0.2, seed=1)).any()
-    assert not hold_out(strata, 0.0, seed=0).any()
-    most = hold_out(strata, 0.99, seed=0)
+    assert (held == hold_out([strata], 0.2, seed=0)).all()
+    assert (held != hold_out([strata], 0.2, seed=1)).any()
+    assert not hold_out([strata], 0.0, seed=0)[0].any()
+    (most,) = hold_out([strata], 0.99, seed=0)
     assert [int((~most)[strata == stratum].sum()) for stratum in range(4)] == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize(("rows", "classes"), [(1, 1), (17, 3), (1000, 5), (999, 400), (70000, 2)])
+def test_hold_out_of_parts_is_that_of_the_whole(rows, classes):
+    """The first of each stratum in the order of the portable permutation, however it is parted."""
+    strata = np.random.default_rng(rows).integers(0, classes, rows)
+    order = random.permutation(random.key(3, backends.get("numpy")), rows)
+    for fraction in (0.2, 0.5, 0.99):
+        want = np.zeros(rows, bool)
+        for stratum in range(classes):
+            among = order[strata[order] == stratum]
+            want[among[: max(min(round(fraction * len(among)), len(among) - 1), 0)]] = True
+        for cuts in ([], [rows // 3], [0, rows // 9, rows // 9, rows - 1]):
+            found = hold_out(np.split(strata, cuts), fraction, seed=3)
+            assert (np.concatenate(found) == want).all()
 
 
 def test_frames_that_pandas_alone_has():

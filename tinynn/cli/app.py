@@ -74,7 +74,13 @@ def plain_messages() -> Iterator[None]:
         except KeyboardInterrupt:
             click.echo("Interrupted.", err=True)
             raise click.exceptions.Exit(INTERRUPTED) from None
-        except (ValueError, OSError, parallel.ParallelError, backends.BackendUnavailable) as error:
+        except (
+            ValueError,
+            OSError,
+            ImportError,
+            parallel.ParallelError,
+            backends.BackendUnavailable,
+        ) as error:
             raise click.ClickException(str(error)) from error
 
 
@@ -257,8 +263,8 @@ def train(
     them; cells may be missing. Columns that never change, the index of a data frame and texts that
     differ from row to row are left out, and named. An existing --out is replaced if it is a model,
     and only by a whole new one. After Ctrl-C the model of the last whole epoch is saved, and the
-    exit status is 130. A .csv, .tsv or .parquet of more than a quarter of --memory is read in
-    parts, over and over; the rows that are held out are then drawn whatever their class.
+    exit status is 130. A file of more than a quarter of --memory is read in parts, over and over,
+    an .npz excepted; standard input of that size is kept in a temporary file.
 
     Started by mpiexec or torchrun, all processes train together, each on its rows of every batch;
     the first one alone prints and writes.
@@ -327,22 +333,31 @@ def predict(
     memory: int,
     force: bool,
 ) -> None:
-    """Predict each row of DATA, a file or "-", with the model in FILE, as CSV.
+    """Predict each row of DATA, a file or "-", with the model in FILE, as CSV or as --out ends.
 
     DATA needs the columns that the model was trained on; others do not matter. Missing cells and
     categories that training did not meet are counted in a warning. If DATA has the target too, the
-    answers are scored. An existing --out is replaced if it ends in .csv. A large .csv, .tsv or
-    .parquet is read in parts, as `tinynn train` reads it.
+    answers are scored. --out is .csv, .parquet, .feather, .arrow, .jsonl or .ndjson; it is there
+    when all answers are, and an existing one is replaced if it ends so. What is large is read, and
+    answered, in parts, as `tinynn train` reads it; CSV from standard input as it comes.
     """
-    check_out(out, data, force, may_replace=lambda path: path.suffix.lower() == ".csv")
+    check_out(out, data, force, may_replace=lambda path: path.suffix.lower() in writing.FORMATS)
     check_out(out, file, force, may_replace=lambda path: True)
+    ending = ".csv" if out is None else Path(out).suffix.lower()
+    if ending not in writing.FORMATS:
+        raise click.BadParameter(
+            f"{out}: expected a file that ends in {', '.join(writing.FORMATS)}, got "
+            f"{ending or 'no ending'!r}. Give it one of these.",
+            param_hint="'--out'",
+        )
     model = opened(file, backend)
     answers = writing.Answers(model, parts.each(data, memory), id, probabilities)
+    pieces = writing.FORMATS[ending](answers)
     if out is None:
-        for text in answers:
+        for text in pieces:
             click.echo(text, nl=False)
     else:
-        files.write(out, answers)
+        files.write(out, pieces)
         click.echo(f"wrote {out} ({answers.rows} rows)", err=True)
     if answers.unscored:
         click.echo(answers.unscored, err=True)

@@ -32,6 +32,7 @@ TRUTH_TABLES = {
 }
 MOST_COLUMNS = 100_000
 STDIN = "-"
+STANDARD_INPUT = "standard input"  # as messages call it
 
 
 def read(source: str) -> Table:
@@ -48,12 +49,20 @@ def read(source: str) -> Table:
             source=source,
         )
     if source == STDIN:
-        name, data = "standard input", sys.stdin.buffer.read()
-        reader = _by_content(data)
-    else:
-        name = source
-        reader, data = _by_ending(source)
-    table = reader(name, data)
+        return of_bytes(STANDARD_INPUT, sys.stdin.buffer.read())
+    check_ending(source)
+    return of_bytes(source, Path(source).read_bytes(), Path(source).suffix.lower())
+
+
+def of_bytes(name: str, data: bytes, ending: str | None = None) -> Table:
+    """The table that the bytes of a file are; without an ending their beginning tells its kind.
+
+    Raises
+    ------
+    TableError : as `read`
+
+    """
+    table = READERS[ending or ending_of(data)](name, data)
     if not len(table):
         raise without_rows(name)
     return table
@@ -67,7 +76,8 @@ def without_rows(name: str) -> TableError:
     )
 
 
-def _by_ending(source: str) -> tuple[Callable[[str, bytes], Table], bytes]:
+def check_ending(source: str) -> None:
+    """Refuse what is no file, or one of a kind that is not known by its ending: TableError."""
     path = Path(source)
     if not path.is_file():
         kind = "a folder" if path.is_dir() else "no file of that name"
@@ -75,24 +85,17 @@ def _by_ending(source: str) -> tuple[Callable[[str, bytes], Table], bytes]:
             f"{source}: expected a file or a truth table ({', '.join(TRUTH_TABLES)}), got {kind}. "
             "To fix it: give the path of a table."
         )
-    reader = READERS.get(path.suffix.lower())
-    if reader is None:
+    if path.suffix.lower() not in READERS:
         raise TableError(
             f"{source}: expected a file that ends in {', '.join(READERS)}, "
             f"got {path.suffix or 'no ending'!r}. To fix it: save the table as one of these."
         )
-    return reader, path.read_bytes()
 
 
-def _by_content(data: bytes) -> Callable[[str, bytes], Table]:
-    """The reader of standard input, which has no ending, by how its bytes begin."""
-    marks: dict[bytes, Callable[[str, bytes], Table]] = {
-        b"PAR1": _parquet,
-        b"ARROW1": _arrow,
-        b"PK\x03\x04": _npz,
-        b"{": _json_lines,
-    }
-    return next((reader for mark, reader in marks.items() if data.startswith(mark)), _csv)
+def ending_of(data: bytes) -> str:
+    """The ending of a file whose bytes begin so, for standard input, which has none."""
+    marks = {b"PAR1": ".parquet", b"ARROW1": ".arrow", b"PK\x03\x04": ".npz", b"{": ".jsonl"}
+    return next((ending for mark, ending in marks.items() if data.startswith(mark)), ".csv")
 
 
 # --- CSV
@@ -271,8 +274,13 @@ def _arrow(name: str, data: bytes) -> Table:
 
 
 def _json_lines(name: str, data: bytes) -> Table:
+    return Table.of(json_lines(name, data), source=name)
+
+
+def json_lines(name: str, data: bytes, schema: Any = None) -> polars.DataFrame:
+    """The frame of JSON lines; a schema says which columns they have, and of what types."""
     with errors(name, "JSON lines, an object a line"):
-        return Table.of(polars.read_ndjson(io.BytesIO(data), infer_schema_length=None), source=name)
+        return polars.read_ndjson(io.BytesIO(data), schema=schema, infer_schema_length=None)
 
 
 def _npz(name: str, data: bytes) -> Table:

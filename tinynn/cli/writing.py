@@ -1,16 +1,17 @@
-"""The output of the command line: answers as CSV, and the list of array libraries."""
+"""The output of the command line: answers, in every format, and the list of array libraries."""
 
 import io
 import sys
 import textwrap
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, cast
 
 import click
 import polars
 
 import backends
+from tinynn.data.sources.checks import library
 from tinynn.tabular.comparing import Score
 from tinynn.tabular.preparation import TablePreparation
 from tinynn.tabular.table import Table, TableError
@@ -21,7 +22,7 @@ _NARROW = 80  # columns of a terminal; the table needs as many
 
 
 class Answers:
-    """The model's answers to the parts of a table, one after another: bytes of CSV.
+    """The model's answers to the parts of a table, one after another: data frames.
 
     Attributes
     ----------
@@ -40,11 +41,27 @@ class Answers:
         self.preparation = cast(TablePreparation, model.preparation)
         self.score, self.unscored, self.rows = Score(self.preparation), "", 0
         self._heard: set[str] = set()
+        if id is not None and id.partition("_")[0] in ("prediction", "probability"):
+            raise TableError(
+                f"--id: expected a name that the answers do not take, got {id!r}. "
+                "To fix it: give the column another name."
+            )
+        target = self.preparation.target
+        if probabilities and not isinstance(target, Classes):
+            raise TableError(
+                f"--probabilities: expected a model of classes, got one of the number "
+                f"{target.name!r}. To fix it: leave the option out."
+            )
 
-    def __iter__(self) -> Iterator[bytes]:
+    @property
+    def digits(self) -> int | None:
+        """The digits of probabilities in text; None for numbers, which have all of theirs."""
+        return 6 if isinstance(self.preparation.target, Classes) else None
+
+    def __iter__(self) -> Iterator[polars.DataFrame]:
         for table in self.tables:
-            text, labels = self._answered(table)
-            yield text
+            frame, labels = self._answered(table)
+            yield frame
             self.rows += len(table)
             if self.preparation.target.name in table.names and not self.unscored:
                 try:
@@ -52,9 +69,36 @@ class Answers:
                 except TableError as error:  # not every table knows better
                     self.unscored = f"not scored: {error}"
 
-    def _answered(self, table: Table) -> tuple[bytes, Any]:
-        of_all = self.id, self.probabilities
-        return answers(self.model, table, *of_all, header=not self.rows, note=self._note)
+    def _answered(self, table: Table) -> tuple[polars.DataFrame, Any]:
+        """The answers to a part, and these as an array: (rows,).
+
+        A row has the cell of the column `id`, the answer, and its probability where it is a class;
+        with `probabilities`, that of every class.
+        """
+        preparation, home, columns = self.preparation, self.model.backend, dict[str, Any]()
+        if self.id is not None:
+            cells = polars.Series(table.column(self.id).to_native())
+            # Each part has categories of its own, and a file has those of all.
+            plain = cells.dtype not in (polars.Categorical, polars.Enum)
+            columns[self.id] = cells if plain else cells.cast(polars.String)
+        x = home.asarray(preparation.transform(table, note=self._note))
+        outputs = home.to_host(self.model.outputs(x))
+        labels, target = preparation.decode(outputs), preparation.target
+        columns["prediction"] = labels
+        if isinstance(target, Classes):
+            chances = preparation.probabilities(outputs)
+            if target.labels != "integer":  # texts once, and each row the index of its own
+                classes = polars.Series(target.classes)
+                columns["prediction"] = classes.gather(preparation.codes(outputs))
+            if self.probabilities:
+                columns |= {f"probability_{c}": chances[:, i] for i, c in enumerate(target.classes)}
+            else:
+                columns["probability"] = chances.max(axis=1)
+        else:
+            columns["prediction"] = labels.astype(
+                "float32"
+            )  # which has as many digits as are known
+        return polars.DataFrame(columns), labels
 
     def _note(self, message: str) -> None:
         """Warn of each matter of a column once, not in each part."""
@@ -65,58 +109,75 @@ class Answers:
             warnings.warn(message, stacklevel=2)
 
 
-def answers(
-    model: Model,
-    table: Table,
-    id: str | None,
-    probabilities: bool,
-    *,
-    header: bool = True,
-    note: Any = None,
-) -> tuple[bytes, Any]:
-    """The model's answers to a table as CSV, and as an array: (rows,).
+def csv(answers: Answers) -> Iterator[bytes]:
+    """Answers as the bytes of CSV, part by part, the names of the columns first."""
+    for number, frame in enumerate(answers):
+        text = io.BytesIO()
+        frame.write_csv(text, float_precision=answers.digits, include_header=not number)
+        yield text.getvalue()
 
-    A line has the cell of the column `id`, the answer, and its probability where it is a class;
-    with `probabilities`, that of every class. The names of the columns come first with `header`,
-    and `note` is called with what a reader may want to know.
-    """
-    preparation: Any = model.preparation
-    target = preparation.target
-    columns: dict[str, Any] = {}
-    if id is not None:
-        if id.partition("_")[0] in ("prediction", "probability"):
-            raise TableError(
-                f"--id: expected a name that the answers do not take, got {id!r}. "
-                "To fix it: give the column another name."
-            )
-        columns[id] = polars.Series(table.column(id).to_native())
-    if probabilities and not isinstance(target, Classes):
-        raise TableError(
-            f"--probabilities: expected a model of classes, got one of the number {target.name!r}. "
-            "To fix it: leave the option out."
-        )
-    home = model.backend
-    x = home.asarray(preparation.transform(table, note=note))
-    outputs = home.to_host(model.outputs(x))
-    labels = preparation.decode(outputs)
-    columns["prediction"] = labels
-    if isinstance(target, Classes):
-        chances = preparation.probabilities(outputs)
-        if target.labels != "integer":  # texts once, and each row the index of its own
-            classes = polars.Series(target.classes)
-            columns["prediction"] = classes.gather(preparation.codes(outputs))
-        if probabilities:
-            columns |= {f"probability_{c}": chances[:, i] for i, c in enumerate(target.classes)}
-        else:
-            columns["probability"] = chances.max(axis=1)
-        precision = 6
-    else:
-        columns["prediction"] = labels.astype("float32")  # which has as many digits as there are
-        precision = None
-    text = io.BytesIO()
-    frame = polars.DataFrame(columns)
-    frame.write_csv(text, float_precision=precision, include_header=header)
-    return text.getvalue(), labels
+
+def _json_lines(answers: Answers) -> Iterator[bytes]:
+    for frame in answers:
+        text = io.BytesIO()
+        frame.write_ndjson(text)
+        yield text.getvalue()
+
+
+def _parquet(answers: Answers) -> Iterator[bytes]:
+    return _written(answers, library("pyarrow.parquet", "parquet").ParquetWriter)
+
+
+def _arrow(answers: Answers) -> Iterator[bytes]:
+    return _written(answers, library("pyarrow.ipc", "parquet").new_file)
+
+
+class _Drain(io.RawIOBase):
+    """A file of which the bytes are taken away as they come."""
+
+    def __init__(self) -> None:
+        self.kept, self._size = list[bytes](), 0
+
+    def writable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._size
+
+    def write(self, data: Any) -> int:
+        self.kept.append(bytes(data))
+        self._size += len(self.kept[-1])
+        return len(self.kept[-1])
+
+    def taken(self) -> bytes:
+        """The bytes that came since they were taken last."""
+        data = b"".join(self.kept)
+        self.kept.clear()
+        return data
+
+
+def _written(answers: Answers, opened: Callable[[Any, Any], Any]) -> Iterator[bytes]:
+    """The bytes that a writer of pyarrow's makes of answers, part by part."""
+    drain, writer = _Drain(), None
+    for frame in answers:
+        table = frame.to_arrow(compat_level=polars.CompatLevel.oldest())
+        writer = opened(drain, table.schema) if writer is None else writer
+        writer.write_table(table)
+        yield drain.taken()
+    if writer is not None:
+        writer.close()
+        yield drain.taken()
+
+
+#: The bytes of answers in each format, by the ending of the file.
+FORMATS: dict[str, Callable[[Answers], Iterator[bytes]]] = {
+    ".csv": csv,
+    ".parquet": _parquet,
+    ".feather": _arrow,
+    ".arrow": _arrow,
+    ".jsonl": _json_lines,
+    ".ndjson": _json_lines,
+}
 
 
 def _is_terminal() -> bool:

@@ -50,12 +50,20 @@ class Scale:
         unit = largest if largest > 1e100 else 1.0  # so that squares stay finite
         units = there / unit
         mean, deviation = float(xp.mean(units)) * unit, float(xp.std(units)) * unit
-        if not deviation > 0 or largest > _LARGEST:
+        ends = float(there.min()), float(there.max())
+        return cls.of(mean, deviation, _median(there), ends, where)
+
+    @classmethod
+    def of(
+        cls, mean: float, deviation: float, median: float, ends: tuple[float, float], where: str
+    ) -> "Scale":
+        """Of statistics of numbers between these ends; TableError if float64 cannot hold them."""
+        if not deviation > 0 or max(map(abs, ends)) > _LARGEST:
             raise TableError(
-                f"{where}: expected numbers whose deviations a float can hold, got "
-                f"{float(there.min())} to {float(there.max())}. To fix it: give it another unit."
+                f"{where}: expected numbers whose deviations a float can hold, up to {_LARGEST:g}, "
+                f"got {ends[0]} to {ends[1]}. To fix it: give it another unit."
             )
-        return cls(mean, deviation, _median(there))
+        return cls(mean, deviation, median)
 
     def standardized(self, values: Any) -> Any:
         """The values, (rows,), in deviations from the mean; NaN becomes the median."""

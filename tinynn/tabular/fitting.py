@@ -7,20 +7,19 @@ from dataclasses import replace
 from typing import Any
 
 import backends
-from backends import Backend, random
+from backends import Backend
 from tinynn import losses
 from tinynn.data import Blocks, host
-from tinynn.data.blocks import Part
 from tinynn.functional import log_softmax, relu
 from tinynn.layers import Dropout, Linear, Sequential
 from tinynn.optim import Adam
-from tinynn.tabular.cells import writable
 from tinynn.tabular.columns import Scale
 from tinynn.tabular.comparing import Score, compared, score
+from tinynn.tabular.holdout import hold_out
 from tinynn.tabular.inference import Options, fit_target
 from tinynn.tabular.parts import Parts, TableBlocks, is_parts
 from tinynn.tabular.preparation import TablePreparation, described
-from tinynn.tabular.streaming import fit_parts, survey, target_of
+from tinynn.tabular.streaming import fit_parts, strata_of, survey, target_of
 from tinynn.tabular.table import Table, TableError
 from tinynn.tabular.targets import Classes, Quantity
 from tinynn.training import Model, fit, fit_many
@@ -236,30 +235,25 @@ def _prepared_parts(
     present = sum(rows.size for rows in found.rows)
     if present < found.total:
         note(_without_target(found.first, target, found.total - present, found.total))
-    kept, held = found.split(validation, seed)
+    kept, held = found.rows, None
+    strata = strata_of(parts, found.rows, answer) if validation or class_weight else []
+    if validation:
+        marks = hold_out(strata, validation, seed)
+        held = [rows[mark] for rows, mark in zip(found.rows, marks, strict=True)]
+        kept = [rows[~mark] for rows, mark in zip(found.rows, marks, strict=True)]
+        strata = [part[~mark] for part, mark in zip(strata, marks, strict=True)]
     preparation = fit_parts(parts, found, answer, kept, options, LOSSES[loss], note)
     if report:
-        count = 0 if held is None else sum(held.sizes)
+        count = 0 if held is None else sum(rows.size for rows in held)
         report(f"{parts.source}: {found.total} rows in {len(parts)} parts, {count} held out")
         for line in described(preparation):
             report(line)
     weights = None
     if class_weight is not None:
-        counts: Any = 0
-        for number, rows in enumerate(found.rows if isinstance(answer, Classes) else ()):
-            rows = rows if kept is None else rows[kept.rows(number)]
-            codes = answer.encode(parts.read(number, [target]))[rows]
-            counts = counts + host().xp.bincount(codes, minlength=answer.width)
+        counts = sum(host().xp.bincount(part, minlength=answer.width) for part in strata)
         weights = _class_weights(answer, counts, class_weight)
-    training: Blocks = TableBlocks(parts, preparation, found.rows, weights)
-    if kept is None or held is None:
-        return loss, preparation, training, None
-    every = TableBlocks(parts, preparation, found.rows)
-    return (
-        *(loss, preparation),
-        Part(training, kept.counts, kept.key, False),
-        Part(every, held.counts, held.key, True),
-    )
+    training = TableBlocks(parts, preparation, kept, weights)
+    return loss, preparation, training, held and TableBlocks(parts, preparation, held)
 
 
 def _score_parts(model: Model, preparation: TablePreparation, blocks: Blocks) -> Score:
@@ -335,32 +329,6 @@ def default_epochs(rows: int, batch_size: int | None) -> int:
     return max(LEAST_EPOCHS, math.ceil(LEAST_STEPS / steps))
 
 
-def hold_out(strata: Any, fraction: float, seed: int) -> Any:
-    """The rows to hold out: a host array of booleans, (rows,).
-
-    `fraction` of each stratum is drawn at random, and one row of it at least is kept.
-
-    Parameters
-    ----------
-    strata : (rows,) host array of integers
-
-    >>> import numpy as np
-    >>> held = hold_out(np.asarray([0] * 5 + [1] * 10 + [2]), 0.2, seed=0)
-    >>> int(held[:5].sum()), int(held[5:15].sum()), int(held[15])
-    (1, 2, 0)
-    """
-    home = host()
-    xp = home.xp
-    order = home.to_host(random.permutation(random.key(seed, home), strata.shape[0]))
-    order = order[xp.argsort(strata[order], stable=True)]
-    _, counts = xp.unique_counts(strata)
-    place = xp.arange(strata.shape[0]) - xp.repeat(xp.cumulative_sum(counts) - counts, counts)
-    quota = xp.minimum(xp.round(fraction * counts), counts - 1)
-    held = writable(strata.shape[0], xp.bool)
-    held[order] = place < xp.repeat(quota, counts)
-    return held
-
-
 def _split(
     table: Table, answer: Classes | Quantity, fraction: float, seed: int, note: Any
 ) -> tuple[Any, Any, Any]:
@@ -374,9 +342,9 @@ def _split(
     if isinstance(answer, Classes):
         strata = y[rows]
     else:  # the smallest and the largest number are kept, so that the target varies
-        place = xp.arange(rows.size)
-        strata = 1 * (place == xp.argmin(y[rows])) + 2 * (place == xp.argmax(y[rows]))
-    held = hold_out(strata, fraction, seed)
+        place, values = xp.arange(rows.size), answer.values(table)[rows]
+        strata = 1 * (place == xp.argmin(values)) + 2 * (place == xp.argmax(values))
+    (held,) = hold_out([strata], fraction, seed)
     return rows[~held], rows[held], y
 
 

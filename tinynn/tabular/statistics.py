@@ -7,7 +7,6 @@ from typing import Any
 
 from tinynn.data import host
 from tinynn.tabular.columns import Scale, phase
-from tinynn.tabular.table import TableError
 
 _GATHERED = 2**18  # numbers near a median that are kept, to be sorted
 _LARGEST = 1e100  # whose squares float64 still adds up
@@ -29,11 +28,12 @@ class Moments:
     """
 
     count: int = 0
-    mean: float = 0.0
-    squares: float = 0.0
     least: float = math.inf
     most: float = -math.inf
     missing: int = 0
+    _mean: float = 0.0
+    _squares: float = 0.0
+    _unit: float = 1.0  # of these two: a power of two, so that squares of large numbers stay finite
 
     def add(self, values: Any) -> None:
         """Merge numbers, float64 (rows,), those that are NaN being missing."""
@@ -42,19 +42,35 @@ class Moments:
         self.missing += int(values.size - there.size)
         if not (size := int(there.size)):
             return
-        mean = float(xp.mean(there))
-        squares = float(xp.sum((there - mean) ** 2))
-        total, apart = self.count + size, mean - self.mean
-        self.squares += squares + apart * apart * self.count * size / total
-        self.mean += apart * size / total
-        self.count = total
         self.least = min(self.least, float(there.min()))
         self.most = max(self.most, float(there.max()))
+        if (largest := max(-self.least, self.most)) > _LARGEST * self._unit:
+            unit = 2.0 ** math.frexp(largest)[1] if largest < 2.0**1023 else 2.0**1023
+            self._mean *= self._unit / unit
+            self._squares *= (self._unit / unit) ** 2
+            self._unit = unit
+        units = there / self._unit
+        mean = float(xp.mean(units))
+        squares = float(xp.sum((units - mean) ** 2))
+        total, apart = self.count + size, mean - self._mean
+        self._squares += squares + apart * apart * self.count * size / total
+        self._mean += apart * size / total
+        self.count = total
+
+    @property
+    def mean(self) -> float:
+        """The mean."""
+        return self._mean * self._unit
+
+    @property
+    def squares(self) -> float:
+        """The sum of squared deviations from the mean; infinite if a float cannot hold it."""
+        return self._squares * self._unit * self._unit
 
     @property
     def deviation(self) -> float:
         """The standard deviation of the population."""
-        return math.sqrt(self.squares / self.count)
+        return math.sqrt(self._squares / self.count) * self._unit
 
     def scale(self, median: float, where: str) -> Scale | None:
         """The standardisation; None if all numbers are equal, or none is there.
@@ -62,16 +78,11 @@ class Moments:
         Raises
         ------
         TableError
-            float64 cannot hold the sum of their squares.
+            As `Scale.of`.
         """
         if self.count == 0 or self.least == self.most:
             return None
-        if max(-self.least, self.most) > _LARGEST or not self.deviation > 0:
-            raise TableError(
-                f"{where}: expected numbers whose deviations a float can hold, got "
-                f"{self.least} to {self.most}. To fix it: give it another unit."
-            )
-        return Scale(self.mean, self.deviation, median)
+        return Scale.of(self.mean, self.deviation, median, (self.least, self.most), where)
 
 
 class Rank:

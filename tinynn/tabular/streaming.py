@@ -1,13 +1,12 @@
 """A preparation of a table in parts, fitted in passes over it: see `tinynn.tabular.parts`."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from backends import random
-from tinynn.data import Blocks, host
-from tinynn.data.blocks import Part
+from tinynn.data import host
 from tinynn.tabular import cells
+from tinynn.tabular.cells import writable
 from tinynn.tabular.columns import Column, Date, Note, Number, read_dates, read_numbers
 from tinynn.tabular.inference import (
     NEVER,
@@ -48,14 +47,6 @@ class Survey:
     rows: list[Any] = field(default_factory=list)
     total: int = 0
 
-    def split(self, fraction: float, seed: int) -> tuple[Part | None, Part | None]:
-        """(the rows to train on, those held out) of those that have a target; None for all."""
-        if not fraction:
-            return None, None
-        blocks = Blocks()
-        blocks.sizes = [int(rows.size) for rows in self.rows]
-        return Part.of(blocks, fraction, random.key(seed, host()))
-
 
 def survey(parts: Parts, target: str, options: Options) -> Survey:
     """Go through all parts, to find of which kind each column is.
@@ -75,7 +66,8 @@ def survey(parts: Parts, target: str, options: Options) -> Survey:
             found.distinct = {name: Distinct() for name in told - {*options.drop}}
         for name, distinct in found.distinct.items():
             distinct.add(table, name)
-        found.rows.append(host().xp.nonzero(~_absent(table, target))[0])
+        xp = host().xp
+        found.rows.append(xp.astype(xp.nonzero(~_absent(table, target))[0], xp.int32))
         found.total += len(table)
         table.memo.clear()
     if found is None or sum(rows.size for rows in found.rows) < 2:
@@ -110,6 +102,40 @@ def target_of(
     if isinstance(answer, Classes):
         check_few(parts.source, name, len(answer.classes), sum(rows.size for rows in found.rows))
     return answer
+
+
+def strata_of(parts: Parts, rows: Sequence[Any], answer: Target) -> list[Any]:
+    """What rows are held out by shares of: small integers, (rows,), for each part.
+
+    These are classes; of a target of numbers the smallest and the largest are strata of their own,
+    as `hold_out` keeps one row of each.
+
+    Parameters
+    ----------
+    parts, answer
+        The table and its target.
+    rows
+        The rows of each part that count, host arrays of integers.
+    """
+    xp = host().xp
+    strata: list[Any] = []
+    ends: dict[int, tuple[float, int, int]] = {}  # (the value, or its opposite, part, row)
+    for number, chosen in enumerate(rows):
+        table = parts.read(number, [answer.name])
+        if isinstance(answer, Classes):
+            codes = answer.encode(table)[chosen]
+            small = answer.width <= xp.iinfo(xp.int8).max  # so that little is kept
+            strata.append(xp.astype(codes, xp.int8) if small else codes)
+            continue
+        values = answer.values(table)[chosen]
+        strata.append(writable(values.size, xp.int8))
+        for stratum, signed in ((1, values), (2, -values)) if values.size else ():
+            place = int(xp.argmin(signed))
+            least = (float(signed[place]), number, place)
+            ends[stratum] = min(ends.get(stratum, least), least)
+    for stratum, (_, number, place) in ends.items():
+        strata[number][place] = stratum
+    return strata
 
 
 class _Numbers:
@@ -203,7 +229,7 @@ def fit_parts(
     parts: Parts,
     found: Survey,
     answer: Target,
-    kept: Part | None,
+    rows: Sequence[Any],
     options: Options,
     activation: str,
     note: Note,
@@ -216,8 +242,8 @@ def fit_parts(
         The table, and the survey of it.
     answer
         The target.
-    kept
-        Which rows of those that have a target; None for all.
+    rows
+        Those of each part that it is fitted to, host arrays of integers.
     options, activation, note
         As `TablePreparation.fit` has them.
 
@@ -237,7 +263,7 @@ def fit_parts(
     if isinstance(answer, Quantity):
         scaled = _Numbers(answer.name, answer.decimal, answer.percent)
         at_work.append(scaled)
-    _go_through(parts, found, kept, at_work)
+    _go_through(parts, rows, at_work)
     if isinstance(answer, Quantity):
         own = scaled.fitted(parts.source)
         if not isinstance(own, Number):
@@ -250,20 +276,19 @@ def fit_parts(
     return assembled(parts.source, answer, names, fitted, left_out, activation)
 
 
-def _go_through(parts: Parts, found: Survey, kept: Part | None, fits: Collection[Fit]) -> None:
+def _go_through(parts: Parts, rows: Sequence[Any], fits: Collection[Fit]) -> None:
     """Add all parts to these fits, and again to those of numbers whose median is not found yet."""
     left = list(fits)
     first = True
     while left:
         wanted = list(dict.fromkeys(fit.name for fit in left))
-        for number, rows in enumerate(found.rows):
+        for number, chosen in enumerate(rows):
             table = parts.read(number, wanted)
-            rows = rows if kept is None else rows[kept.rows(number)]
             for fit in left:
                 if first or isinstance(fit, _Categories):
-                    fit.add(table, rows)
+                    fit.add(table, chosen)
                 else:
-                    fit.median.add(fit.values(table, rows))
+                    fit.median.add(fit.values(table, chosen))
                 table.forget(fit.name)
         for fit in left:
             if isinstance(fit, _Numbers):
