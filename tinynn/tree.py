@@ -154,7 +154,18 @@ def leaves(tree: Any) -> list[Any]:
     tree
         As `flatten` takes it.
     """
-    return flatten(tree)[0]
+    out: list[Any] = []
+    _gather(tree, out)
+    return out
+
+
+def _gather(tree: Any, out: list[Any]) -> None:
+    opener = _OPENERS[type(tree)]
+    if opener is None:
+        out.append(tree)
+    else:
+        for child in opener(tree)[1]:
+            _gather(child, out)
 
 
 def paths(tree: Any) -> list[tuple[str, Any]]:

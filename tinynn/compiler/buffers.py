@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from tinynn.compiler.layouts import Order
 from tinynn.compiler.rewrite import RESHAPES, is_call
 from tinynn.compiler.statements import Variable
+from tinynn.trace import namespace
 from tinynn.transforms.graph import Graph, Node
 
 
@@ -30,6 +31,24 @@ class Buffer(Variable):
     kept: bool = False
     anew: bool = False
     order: Order = None
+
+
+def lying(shape: tuple[int, ...], order: Order) -> tuple[int, ...]:
+    """The lengths of axes in the order in which they lie in memory."""
+    return shape if order is None else tuple(shape[axis] for axis in order)
+
+
+def ordered(array: Any, order: Order) -> Any:
+    """An array with its axes in order, of one that has them as they lie in memory."""
+    if order is None:
+        return array
+    return namespace(array).permute_dims(array, tuple(map(order.index, range(len(order)))))
+
+
+def allocated(buffer: Buffer, backend: Any) -> Any:
+    """New memory for a buffer."""
+    shape, empty = lying(buffer.shape or (), buffer.order), backend.lowering.empty
+    return ordered(empty(shape, dtype=buffer.dtype, device=backend.device), buffer.order)
 
 
 @dataclass(eq=False)

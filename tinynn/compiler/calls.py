@@ -12,7 +12,16 @@ from typing import Any
 from backends.expressions import OUT, Arg, Kwarg, Ones
 from backends.lowering import OutTemplate, form_of
 from tinynn.compiler import identifiers
-from tinynn.compiler.buffers import Buffer, Value, joined, parts, written_in_place
+from tinynn.compiler.buffers import (
+    Buffer,
+    Value,
+    allocated,
+    joined,
+    lying,
+    ordered,
+    parts,
+    written_in_place,
+)
 from tinynn.compiler.layouts import Order, orders, reshaped
 from tinynn.compiler.liveness import Liveness, Stage, is_view
 from tinynn.compiler.rewrite import RESHAPES, elementwise, is_number, size
@@ -74,6 +83,8 @@ class CallEmitter:
         The names of the program, and what is bound to them.
     collected : dict
         The arrays that values of every step are written to, by the value's id.
+    rooms : list of Buffer
+        The memory that a program needs.
     """
 
     def __init__(
@@ -88,7 +99,7 @@ class CallEmitter:
         reserved: Iterable[str] = (),
     ) -> None:
         self.graph, self.backend, self.kept = graph, backend, kept
-        self.lowering = lowering
+        self.lowering, self.counters = lowering, counters
         self.loop = bool(kept)
         self._forms: dict[int, tuple[Expression, OutTemplate] | None] = {}
         self._joins = {id(n): parts(n) for n in graph.nodes if lowering and joined(n)}
@@ -101,8 +112,8 @@ class CallEmitter:
             key: Buffer(name, kept=True, anew=True) for key, name in (collected or {}).items()
         }
         self.names.taken.update([buffer.name for buffer in self.collected.values()], reserved)
-        self.counters = counters
         self._orders = orders(graph, lowering)
+        self.rooms: list[Buffer] = []
         self._free: dict[Any, list[Buffer]] = {}
         self._wholes: dict[int, Buffer] = {}  # of the joined values, from their first part on
         self._targets: dict[int, Buffer] = {}
@@ -156,10 +167,8 @@ class CallEmitter:
         self, value: float, dtype: Any, shape: tuple[int, ...] = (), order: Order = None
     ) -> Variable:
         """A number as an array, made once: it saves the library a conversion in every call."""
-        lying = shape if order is None else tuple(shape[axis] for axis in order)
-        array = self.graph.space.xp.full(lying, value, dtype=dtype, device=self.backend.device)
-        if order is not None:
-            array = self._ordered(array, order)
+        full, device = self.graph.space.xp.full, self.backend.device
+        array = ordered(full(lying(shape, order), value, dtype=dtype, device=device), order)
         name = identifiers.of_number(value) + ("s" if shape else "")
         return self._bind(name, array, ("number", repr(value), str(dtype), tuple(shape), order))
 
@@ -351,15 +360,12 @@ class CallEmitter:
         return buffer if self.liveness.dies_at(a, place) and self._alone(node, buffer) else None
 
     def _allocated(self, node: Node, name: str, order: Order = None) -> Buffer:
-        shape = node.shape if order is None else tuple(node.shape[axis] for axis in order)
-        array = self.lowering.empty(shape, dtype=node.dtype, device=self.backend.device)
-        array = array if order is None else self._ordered(array, order)
-        self.names.bound[name] = array
-        return Buffer(name, tuple(array.shape), array.dtype, order=order)
+        self.rooms.append(Buffer(name, node.shape, node.dtype, order=order))
+        return self.rooms[-1]
 
-    def _ordered(self, array: Any, order: tuple[int, ...]) -> Any:
-        """An array with its axes in order, of one that has them as they lie in memory."""
-        return self.graph.space.xp.permute_dims(array, tuple(map(order.index, range(len(order)))))
+    def memory(self) -> dict[str, Any]:
+        """New memory for the results that are written into buffers, by the buffers' names."""
+        return {room.name: allocated(room, self.backend) for room in self.rooms}
 
     def _alone(self, node: Node, buffer: Buffer) -> bool:
         """True if the call sees this memory only as it is, in no other shape or order."""

@@ -120,7 +120,7 @@ class Specialization:
             own = source_of(self._lines)
             self.source = self._emitter.sources() + own
             self._program = Program(graph.name, own, lowering.library if lowering else None)
-            bound = self._emitter.names.bound
+            self._bound = bound = self._emitter.names.bound | self._emitter.memory()
             run = self._checked if check else self._program(bound).pop("program")
         # What is not decomposed into other calls may warn as it would without us.
         if lowering and lowering.quiet & graph.decompositions:
@@ -135,7 +135,7 @@ class Specialization:
     def nbytes(self) -> int:
         """The bytes of the buffers that it keeps between calls."""
         outside = set(map(id, self.outside))
-        bound = self._emitter.names.bound.values()
+        bound = self._bound.values()
         return sum(a.nbytes for a in bound if is_array(a) and id(a) not in outside)
 
     @property

@@ -81,6 +81,8 @@ class Loops(TrainLoop):
     loops cannot be compiled; BackendUnavailable if what compiles them is not installed.
     """
 
+    reusable = False
+
     def __init__(self, graph: Graph, kept: int, backend: Any, rows: Sequence[list[int]]) -> None:
         self.backend = backend
         native = self.compiler()

@@ -150,6 +150,15 @@ def _movable(*factors: float) -> bool:
     return together <= _MOST
 
 
+def _may_meet(node: Node, build: Builder, first: float, second: float) -> bool:
+    """Whether x * first * second may be x * (first * second): that has to be a number of x's."""
+    together = abs(first * second)
+    if not 0.0 < together < inf or _movable(first, second):
+        return _movable(first, second)
+    info = build.space.xp.finfo(node.dtype)
+    return float(info.smallest_normal) * _MOST <= together <= float(info.max) / _MOST
+
+
 def _times(node: Node, build: Builder, x: Any, c: float) -> Any:
     if c == 1:
         return x
@@ -164,7 +173,7 @@ def _multiply(node: Node, build: Builder) -> Any:
         x, c = c, x
     if is_number(c) and is_itself(x, node):
         inner = scaled(x)
-        if inner and (c in (1, -1) or _movable(inner[1], c)):
+        if inner and (c in (1, -1) or _may_meet(node, build, inner[1], c)):
             return _times(node, build, inner[0], inner[1] * c)
         return _times(node, build, x, c) if c in (1, -1) else node
     left, right = scaled(node.args[0]), scaled(node.args[1])
@@ -182,7 +191,7 @@ def _divide(node: Node, build: Builder) -> Any:
     if not (is_number(c) and c and is_itself(x, node)):
         return node
     inner = scaled(x)
-    if inner and _movable(inner[1], c):
+    if inner and _may_meet(node, build, inner[1], 1 / c):
         return _times(node, build, inner[0], inner[1] / c)
     return x if c == 1 else node
 

@@ -96,7 +96,8 @@ class Scan:
         self._memory = [self._empty(value.shape, value.dtype) for value in self._stay]
         names = [emitter.operand(value).name for value in self._stay]
         program = Program(name, own, self._lowering.library)
-        bound = emitter.names.bound | dict(zip(names, self._memory, strict=True))
+        own_memory = dict(zip(names, self._memory, strict=True))
+        bound = emitter.names.bound | emitter.memory() | own_memory
         self._run = program(bound)[name]
 
     def _empty(self, shape: Any, dtype: Any) -> Any:
@@ -183,4 +184,4 @@ def _function(name: str, graph: Graph, backend: Any) -> tuple[Callable[..., list
     step: list[Statement] = [Section(emitter.statements[Stage.STEP]), result]
     own = source_of(rendered([*emitter.statements[Stage.ONCE], Def(name, given, step)]))
     program = Program(name, own, backend.lowering.library)
-    return program(emitter.names.bound)[name], emitter.sources() + own
+    return program(emitter.names.bound | emitter.memory())[name], emitter.sources() + own

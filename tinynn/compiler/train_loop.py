@@ -7,10 +7,11 @@ the standard's own calls; `Scanned` hands the whole loop to the library's compil
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import replace
 from functools import cached_property
 from math import prod
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import backends
 from backends.lowering import entries
@@ -85,9 +86,26 @@ class TrainLoop(ABC):
         self.lines = self.written()
         self.source = source_of(self.lines)
         self.program = Program(graph.name, self.source, lowering.library if lowering else None)
+        self.bound, self.rooms = self.emitter.names.bound, dict[str, Any]()
         self.scope: dict[str, Any] = {}
         self.kept: list[Any] = []
 
+    def again(self, bound: dict[str, Any] | None = None) -> Self:
+        """The same program without the arrays of this one.
+
+        Parameters
+        ----------
+        bound
+            What its names stand for, where that is something else now.
+        """
+        other = copy(self)
+        other.bound = self.bound if bound is None else bound
+        other.rooms, other.scope, other.kept = {}, {}, []
+        other.__dict__.pop("_prepare_all", None)  # with its own memory
+        return other
+
+    #: Whether it may serve for another graph that is the same.
+    reusable = True
     #: Whether what follows from the number of a step alone is computed for all steps at once, and
     #: what follows from a batch alone before the steps.
     counts_ahead = looks_ahead = True
@@ -154,7 +172,8 @@ class TrainLoop(ABC):
         """Make the program ready for the arrays that live on now."""
         names = [variable.name for variable in self._operands(self.inputs)]
         bound = dict(zip(names, self.kept, strict=True))
-        self.scope = self.program(self.emitter.names.bound | bound)
+        self.rooms = self.rooms or self.emitter.memory()
+        self.scope = self.program(self.bound | self.rooms | bound)
 
     def batches(
         self, size: int, rows: Sequence[Any], each: Sequence[Any], together: bool = False
@@ -247,23 +266,26 @@ class TrainLoop(ABC):
     def _counters(self) -> list[Node]:
         return [n for n in self.graph.nodes if id(n) in self.counts]
 
+    @cached_property
+    def _counting(self) -> list[tuple[Node, int, Any]]:
+        """The counters' values after a step, the places of the inputs, and the steps."""
+        return [(n, self.inputs.index(n.args[0]), self.counts[id(n)]) for n in self._counters()]
+
     def counted(self, count: int) -> list[Any]:
         """The values that follow from the number of the step alone, for each of the steps."""
         if "series" not in self.scope:
             return [()] * count
         xp, vectors = self.graph.space.xp, []
-        for node in self._counters():
+        for node, place, each in self._counting:
             steps = xp.arange(1, count + 1, dtype=node.dtype, device=self.backend.device)
-            place = self.inputs.index(node.args[0])
-            vectors.append(self.kept[place] + self.counts[id(node)] * steps)
+            vectors.append(self.kept[place] + each * steps)
         columns = map(self._entries, self.scope["series"](*vectors))
         return list(zip(*columns, strict=True))
 
     def count_on(self, count: int) -> None:
         """Advance the counters by so many steps."""
-        for node in self._counters():
-            place = self.inputs.index(node.args[0])
-            after = self.kept[place] + self.counts[id(node)] * count
+        for _, place, each in self._counting:
+            after = self.kept[place] + each * count
             self.kept[place] = self.graph.space.xp.asarray(after)
 
     def wanted_of(self, outs: Any) -> Any:
@@ -335,7 +357,7 @@ class Functional(TrainLoop):
 class Scanned(Functional):
     """The library's own compiler has the whole loop."""
 
-    counts_ahead = looks_ahead = False
+    counts_ahead = looks_ahead = reusable = False
     # How often the batches are gone through in one call: each of these is compiled apart.
     repeats = (512, 16, 1)
     # Loops by all that they are made of, since compiling one takes a second, and the scopes that
@@ -353,7 +375,7 @@ class Scanned(Functional):
 
     def bind(self) -> None:
         """Make the function that is given, in each call, what lives on."""
-        bound = self.emitter.names.bound
+        bound = self.bound
         parts = [(name, self._identity(bound[name])) for name in sorted(bound)]
         key = (self.backend, self.source, *parts)
         if key not in self._compiled:

@@ -7,7 +7,9 @@ from itertools import zip_longest
 from math import prod
 from typing import Any
 
+from backends import is_array
 from tinynn import tree
+from tinynn.compiler.reuse import Known, replaced, signature
 from tinynn.compiler.rewrite import difference
 from tinynn.compiler.train_loop import TrainLoop
 from tinynn.data import Samples
@@ -19,6 +21,11 @@ from tinynn.transforms.record import RecordingError, record
 
 # Shuffled samples are put in order in pieces of about this many bytes.
 _PIECE = 64 * 2**20
+# What follows from a batch alone is computed for all batches at once after so many: to make the
+# program for that takes as long as to do without it until then.
+_TOGETHER = 400
+# Programs of steps that other runs have recorded: of so many bytes at most.
+PROGRAMS, _KEPT = Known(), 16 * 2**20
 
 
 class Compiled:
@@ -71,8 +78,27 @@ class Compiled:
         step = replace(self.step, shard=self.batches.last_shard()) if last else self.step
         check_needs(step.optimizer)
         key = self.batches.keys(Epoch(0, None), 0, 1)[0, ...] if self.batches.draws else None
-        graph = checked(step, self.backend, carry, batch, key, again=again)
-        return self.kind(graph, len(tree.leaves(carry)), self.backend, slots_of(carry))
+        arguments = carry, batch, key
+        return self._made(step, arguments, slots_of(carry), again)
+
+    def _made(self, step: Any, arguments: Any, rows: list[list[int]], again: bool) -> TrainLoop:
+        """The program of a step: that of an earlier one, if what was recorded is the same."""
+        graph, read = checked(step, self.backend, *arguments, again=False), self.backend.to_host
+        kept, key = len(tree.leaves(arguments[0])), None
+        if self.kind.reusable:
+            known = signature(graph, read)
+            key = None if known is None else (self.kind, self.backend, kept, repr(rows), known)
+        if (found := PROGRAMS.get(key)) is not None:  # as good as to record it twice
+            loop, constants = found
+            return loop.again(replaced(loop.bound, constants, graph.constants))
+        if again:
+            check_twin(graph, step, self.backend, *arguments)
+        loop = self.kind(graph, kept, self.backend, rows)
+        if key is not None:
+            size = sum(a.nbytes for a in loop.bound.values() if is_array(a))
+            if size < _KEPT:
+                PROGRAMS.keep(key, (loop.again(), graph.constants))
+        return loop
 
     def _add_program(self, batch: Samples, carry: Carry, last: bool) -> TrainLoop:
         """A program for batches of another shape, which shares what lives on with the first."""
@@ -147,7 +173,8 @@ class Compiled:
         each = () if keys is None else (keys,)
         # By the number of the epoch, so that a run that is resumed does what it would have done.
         # A batch of another shape has no others to be prepared with.
-        together = epoch.number > 0 and loop is self.loop and self.batches.alike
+        many = epoch.number * (self.batches.steps or _TOGETHER) >= _TOGETHER
+        together = many and loop is self.loop and self.batches.alike
         return [loop.run(loop.batches(size, tree.leaves(piece), each, together=together))]
 
     def _pieces(self, first: int, count: int) -> Iterator[tuple[int, int]]:
@@ -195,15 +222,21 @@ def checked(step: Any, backend: Any, *arguments: Any, again: bool = True) -> Gra
     """A step as a graph; RecordingError if it is another one when it is recorded `again`."""
     try:
         graph = recorded(step, backend, *arguments)
-        twin = recorded(step, backend, *arguments) if again else graph
     except TypeError as error:  # a library refuses arrays that are not its own
         raise RecordingError(str(error)) from error
-    if again and (where := difference(graph, twin, backend.to_host)):
+    if again:
+        check_twin(graph, step, backend, *arguments)
+    return graph
+
+
+def check_twin(graph: Graph, step: Any, backend: Any, *arguments: Any) -> None:
+    """RecordingError if a step is another graph when it is recorded again."""
+    twin = checked(step, backend, *arguments, again=False)
+    if where := difference(graph, twin, backend.to_host):
         raise RecordingError(
             f"it is not the same in each call: {where}. It draws random numbers of its own, or "
             "counts its calls; draw with scope.random, and keep what changes in scope.state"
         )
-    return graph
 
 
 def slots_of(carry: Carry) -> list[list[int]]:
