@@ -81,6 +81,11 @@ def programs_of(graph: Graph, backend: Any) -> Programs:
     return found
 
 
+def clear() -> None:
+    """Forget the programs of earlier runs."""
+    _known.clear()
+
+
 def _sizes(graph: Graph) -> Iterator[int]:
     """The sizes of all values, those of the graphs in its calls too."""
     yield from map(size, [*graph.constants, *graph.nodes])
