@@ -65,16 +65,18 @@ def _fill(node: Node, build: Builder, value: Any) -> Node:
 
 def constants_folded(graph: Graph) -> Graph:
     """Constant folding: evaluate what depends on known numbers alone."""
-    likes = {"ones_like": 1.0, "zeros_like": 0.0}
-    kinds = graph.space.kinds
+    likes, kinds = {"ones_like": 1, "zeros_like": 0}, graph.space.kinds
+    isdtype = graph.space.xp.isdtype
 
     def visit(node: Node, build: Builder) -> Any:
-        if node.function is FILL or node.dtype is None or kinds[node.dtype] != "real floating":
+        if node.function is FILL or node.dtype is None or kinds[node.dtype] == "complex floating":
             return node
-        if node.name in likes:
-            return _fill(node, build, likes[node.name])
-        if node.name == "full_like" and is_number(node.kwargs["fill_value"]):
-            return _fill(node, build, float(node.kwargs["fill_value"]))
+        value = likes.get(node.name, node.kwargs.get("fill_value"))
+        if node.name in (*likes, "full_like") and is_number(value):
+            number = float if kinds[node.dtype] else bool if isdtype(node.dtype, "bool") else int
+            return _fill(node, build, number(value))
+        if not kinds[node.dtype]:
+            return node
         numbers = [known(a) for a in node.args]
         if not numbers or None in numbers:
             return node

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from tinynn.compiler.codegen.schedule import inputs_copied, views_copied
+from tinynn.compiler.codegen.schedule import check, inputs_copied, views_copied
 from tinynn.compiler.codegen.views import View
 from tinynn.compiler.passes import (
     algebra,
@@ -34,6 +34,7 @@ from tinynn.compiler.target_passes import (
     sums_of_rows,
     without_logsumexp,
     without_rows_of_one,
+    written_out,
 )
 from tinynn.transforms.graph import Graph, Node, pruned
 
@@ -120,6 +121,7 @@ def into_loops(kept: int, lying: Mapping[int, View] | None = None) -> list[Pass]
         How inputs lie in memory, by the id of each; without it each in order.
     """
     return [
+        partial(written_out, sayable=check),  # `var` and the like, where they have no words
         without_logsumexp,  # single numbers have no reduction of this kind
         entries_computed_in_steps,  # beside who reads them, and without memory for all of them
         slices_pushed,  # likewise: a nest goes through the elements of one slice
