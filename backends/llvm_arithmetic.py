@@ -131,6 +131,15 @@ class Number:
         """With zeros from the left."""
         return self._new(self.builder.lshr(self.value, self.like(count).value))
 
+    def down(self, count: int) -> "Number":
+        """Shifted right, with copies of the sign from the left."""
+        return self._new(self.builder.ashr(self.value, self.like(count).value))
+
+    @property
+    def as_real(self) -> "Number":
+        """The real number that an integer is."""
+        return self._new(self.builder.sitofp(self.value, _FLOAT if self.short else _DOUBLE))
+
     @property
     def bits(self) -> "Number":
         """The integer of the same bits."""
@@ -272,7 +281,8 @@ def rarely(condition: Number, name: str, otherwise: Number, *args: Number) -> Nu
     with builder.goto_block(builder.append_basic_block()):
         far = builder.block
         function = _of_c(builder.module, name, otherwise.type, len(args))
-        value = builder.call(function, [each.value for each in args])
+        # All is computed before the branch: what lives across it would have to be put in memory.
+        value = builder.call(function, [otherwise.value, *[each.value for each in args]])
         builder.branch(end)
     branch = builder.cbranch(condition.value, far, end)
     branch.set_weights([1, 2**20])
@@ -286,22 +296,24 @@ def rarely(condition: Number, name: str, otherwise: Number, *args: Number) -> Nu
 def _of_c(module: Any, name: str, kind: Any, arity: int) -> Any:
     """The C library's function, behind one that the vectorizer accepts.
 
-    It accepts a call for which there is a function of vectors, by the rules of the Vector Function
-    ABI; those of ours take the numbers one by one, where they are wanted.
+    Its first argument is what is wanted where it is not called. The vectorizer accepts a call for
+    which there is a function of vectors, by the rules of the Vector Function ABI; those of ours
+    take the numbers one by one, where they are wanted.
     """
     name = name + "f" * (kind == _FLOAT)
-    ours = f"{PREFIX}{name}_of_c"
+    ours = f"{VECTORS}{name}_of_c"
     if ours in module.globals:
         return module.globals[ours]
-    wanted = ir.FunctionType(kind, [kind] * arity)
-    theirs = module.globals.get(name) or ir.Function(module, wanted, name)
+    given = ir.FunctionType(kind, [kind] * arity)
+    theirs = module.globals.get(name) or ir.Function(module, given, name)
+    wanted = ir.FunctionType(kind, [kind] * (arity + 1))
     function = _quiet(module, wanted, ours, "noinline")
+    function.linkage = "weak"  # or LLVM would see that it does not read its first argument
     builder = ir.IRBuilder(function.append_basic_block())
-    builder.ret(builder.call(theirs, function.args))
+    builder.ret(builder.call(theirs, function.args[1:]))
     vectors = {count: _vector_of_c(function, count) for count in (2, 4, 8, 16)}
-    variants = [
-        f"_ZGV_LLVM_M{count}{'v' * arity}_{ours}({each.name})" for count, each in vectors.items()
-    ]
+    kinds = "v" * (arity + 1)
+    variants = [f"_ZGV_LLVM_M{n}{kinds}_{ours}({each.name})" for n, each in vectors.items()]
     set.add(function.attributes, f'"vector-function-abi-variant"="{",".join(variants)}"')
     return function
 
@@ -327,8 +339,7 @@ def _vector_of_c(one: Any, count: int) -> Any:
         result.add_incoming(old, before)
         result.add_incoming(new, inside)
     builder.ret(result)
-    name = f"{VECTORS}{one.name.removeprefix(PREFIX)}_{count}"
-    function = _quiet(one.module, wanted, name, "alwaysinline")
+    function = _quiet(one.module, wanted, f"{one.name}_{count}", "alwaysinline")
     function.linkage = "external"  # nothing calls it until loops are vectorized
     builder = ir.IRBuilder(function.append_basic_block())
     bits = builder.bitcast(function.args[-1], ir.IntType(count))
@@ -350,8 +361,7 @@ def _quiet(module: Any, kind: Any, name: str, inlined: str) -> Any:
     return function
 
 
-PREFIX = "tinynn_"
-VECTORS = f"{PREFIX}vectors_"
+VECTORS = "tinynn_vectors_"
 
 
 def define(module: Any, name: str, kind: Any, body: Callable[..., Number]) -> None:

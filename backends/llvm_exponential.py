@@ -3,7 +3,8 @@
 Ranges are reduced as W. J. Cody and W. Waite do it (Software Manual for the Elementary Functions,
 1980); what is lost in a sum is carried along where it matters, as in Sun's fdlibm and N. Shibata's
 SLEEF. The polynomials are minimax approximations for this arithmetic, found with Sollya's
-fpminimax; each is a pair, for float64 and for float32.
+fpminimax, or by linear programming with the coefficients rounded one after the other; each is a
+pair, for float64 and for float32.
 """
 
 import math
@@ -31,14 +32,33 @@ _EXP = (
      0.041666666666666644, 0.1666666666666667, 0.5),
     (0.00019950175, 0.0013930508, 0.008333201, 0.04166651, 0.16666667, 0.5),
 )  # fmt: skip
-# In float64 (log((1 + s) / (1 - s)) / s - 2) / s**2, in s**2, for |s| <= 0.1716; in float32
-# (log(1 + f) - f + f**2 / 2) / f**3 for sqrt(1/2) <= 1 + f <= sqrt(2).
+# (log((1 + s) / (1 - s)) / s - 2) / s**2, in s**2, for |s| <= 0.1716, in float64.
 _LOG = (
-    (0.14617065490997458, 0.1533167449208131, 0.18182890401367427, 0.2222221112086998,
-     0.2857142862601479, 0.3999999999989969, 0.666666666666667),
-    (0.07039096, -0.115122646, 0.11675162, -0.12420463, 0.14249614, -0.16668047, 0.200007,
-     -0.24999994, 0.3333333),
+    0.14617065490997458, 0.1533167449208131, 0.18182890401367427, 0.2222221112086998,
+    0.2857142862601479, 0.3999999999989969, 0.666666666666667,
 )  # fmt: skip
+# In float32, for sqrt(1/2) <= 1 + f <= sqrt(2): (log(1 + f) - f) / f**2, and log(1 + f) / f to the
+# other bases.
+_SHORT_LOG = {
+    "e": (-0.076190576, 0.12912987, -0.13248087, 0.14180851, -0.1660841, 0.20002005, -0.2500161,
+          0.33333325, -0.49999988),
+    "2": (-0.079654194, 0.163332, -0.19332618, 0.20888484, -0.23978905, 0.2883037, -0.3606826,
+          0.48090377, -0.7213475, 1.442695),
+    "10": (-0.05125476, 0.06403657, -0.05340184, 0.059778873, -0.072437055, 0.08699583,
+           -0.10857233, 0.14476189, -0.21714725, 0.4342945),
+}  # fmt: skip
+# (sinh(x) / x - 1) / x**2, in x**2, for |x| <= 1.
+_SINH = (
+    (7.746178593018927e-13, 1.6057679623801635e-10, 2.5052117695907823e-08,
+     2.7557319191381816e-06, 0.00019841269841324198, 0.008333333333333299, 0.16666666666666666),
+    (2.7822132e-06, 0.00019842896, 0.0083333105, 0.16666667),
+)  # fmt: skip
+# In float32 (tanh(x) / x - 1) / x**2, in x**2, for |x| <= 0.55; exp(2 r) for |r| <= log(2) / 4; and
+# (atanh(x) / x - 1) / x**2, in x**2, for |x| <= 1/2; and the same of asinh, for |x| <= 0.53.
+_TANH = -0.0062428494, 0.021050714, -0.053847548, 0.13332544, -0.33333316
+_EXP_OF_TWICE = 0.08845266, 0.26781592, 0.6666925, 1.3333213, 1.9999998, 2.0, 1.0
+_ATANH = 0.1763806, 0.05160312, 0.1181641, 0.14223784, 0.20002453, 0.33333302
+_ASINH = 0.008539863, -0.01953306, 0.02989574, -0.044599477, 0.0749982, -0.16666664
 _LOG10_2 = (3.01029995663611771306e-01, 3.69423907715893078616e-13), (
     0.301025390625, 4.6050390665e-06,
 )  # fmt: skip
@@ -93,27 +113,47 @@ def expm1(x: Number) -> Number:
 
 def tanh(x: Number) -> Number:
     """The hyperbolic tangent."""
-    half = 2.0 * _quarter_expm1(_below(2.0 * abs(x), 20.0 if x.short else 40.0))
+    if x.short:
+        return _short_tanh(x)
+    half = 2.0 * _quarter_expm1(_below(2.0 * abs(x), 40.0))
     ratio = half / (half + 1.0)
     return _odd(x, where(half < 0.25, near_fma(-half, ratio, half), ratio))
 
 
+def _short_tanh(x: Number) -> Number:
+    """The same: 1 - 2 u / (1 + u), where u = exp(-2 |x|); and a polynomial near 0."""
+    size = abs(x)
+    c = _below(size, 10.0)
+    n, bits = integer(c, -2.0 * _LOG2_E)
+    r = near_fma(-n, 0.5 * math.log(2), -c)
+    u = (poly(r, *_EXP_OF_TWICE).bits + (bits << 23)).from_bits
+    large = near_fma(u / (u + 1.0), -2.0, 1.0)
+    square = x * x
+    small = near_fma(size * square, poly(square, *_TANH), size)
+    return where(size > 0.55, large, small).sign_of(x)
+
+
 def sinh(x: Number) -> Number:
     """The hyperbolic sine."""
-    half = 2.0 * _quarter_expm1(_below(abs(x), 89.5 if x.short else 710.5))
-    ratio = half / (half + 0.5)
-    result = where(half < 0.25, near_fma(-half, ratio, half + half), near_fma(ratio, 0.5, half))
-    return _odd(x, where(half < math.inf, result, half))
+    size, half = abs(x), _half_exp(x)
+    square = size * size
+    small = near_fma(size * square, poly(square, *_SINH[x.short]), size)
+    return where(size > 1.0, half - 0.25 / half, small).sign_of(x)
 
 
 def cosh(x: Number) -> Number:
     """The hyperbolic cosine."""
+    half = _half_exp(x)
+    return half + 0.25 / half
+
+
+def _half_exp(x: Number) -> Number:
+    """exp(|x|) / 2."""
     short = x.short
     c = _below(abs(x), 89.5 if short else 710.5)
     bits, r, _ = _reduced(c, 125 if short else 1021)
     p = near_fma(r * r, poly(r, *_EXP[short]), r) + 1.0
-    half = p * _power_of_two(bits) * 2.0
-    return half + 0.25 / half
+    return p * _power_of_two(bits) * 2.0
 
 
 def _below(x: Number, bound: float) -> Number:
@@ -157,50 +197,57 @@ def erf(x: Number) -> Number:
 
 def _parts(x: Number) -> tuple[Number, Number, Number]:
     """The exponent e, as a real number, 2**-e, and m from sqrt(1/2) to sqrt(2): x = 2**e * m."""
-    fraction, bias, root, field, real = (
-        (23, 127, 0x3F3504F3, 0x7F800000, 0x4B000000)
-        if x.short
-        else (52, 1023, 0x3FE6A09E667F3BCD, 0x7FF0000000000000, 0x4330000000000000)
-    )
-    bits = x.bits + ((bias << fraction) - root)
-    exponent = ((bits >> fraction) | real).from_bits - float(2**fraction + bias)
-    shift = bits & field
-    m = ((x.bits - shift) + (bias << fraction)).from_bits
-    scale = (x.like(0.0).bits + (2 * bias << fraction) - shift).from_bits
-    return exponent, scale, m
+    above = x.bits - (0x3F3504F3 if x.short else 0x3FE6A09E667F3BCD)  # the root of 1/2
+    if x.short:
+        exponent = above.down(23).as_real
+    else:  # many processors turn no integers of 64 bits into real numbers
+        exponent = ((above + (1023 << 52)) >> 52 | 0x4330000000000000).from_bits - (2.0**52 + 1023)
+    shift = above & (-1 << (23 if x.short else 52))
+    return exponent, (x.like(1.0).bits - shift).from_bits, (x.bits - shift).from_bits
 
 
 def _log_rest(f: Number) -> Number:
-    """log(1 + f) - f."""
-    if f.short:
-        square = f * f
-        return near_fma(square * f, poly(f, *_LOG[1]), -0.5 * square)
+    """log(1 + f) - f, in float64."""
     s = f / (f + 2.0)
     z = s * s
     half = 0.5 * f * f
-    return near_fma(s, half + z * poly(z, *_LOG[0]), -half)
+    return near_fma(s, half + z * poly(z, *_LOG), -half)
+
+
+def _log_of_parts(e: Number, f: Number) -> Number:
+    """log(2**e (1 + f))."""
+    high, low = _LN2[f.short]
+    if f.short:
+        return near_fma(e, high, f + near_fma(f * f, poly(f, *_SHORT_LOG["e"]), e * low))
+    return near_fma(e, high, f + near_fma(e, low, _log_rest(f)))
 
 
 def _logarithm(x: Number, base: str) -> Number:
     """A logarithm, special values included."""
-    short = x.short
-    least, lift = (2.0**-126, 24) if short else (2.0**-1022, 54)
-    tiny = x < least  # subnormal: or 0, or negative, which is seen to last
-    e, _, m = _parts(where(tiny, x * 2.0**lift, x))
-    e = e - where(tiny, e.like(float(lift)), 0.0)
+    e, _, m = _parts(x)
     f = m - 1.0
-    rest = _log_rest(f)
+    high, low = _LOG10_2[x.short]
     if base == "e":
-        high, low = _LN2[short]
-        result = near_fma(e, high, f + near_fma(e, low, rest))
+        result = _log_of_parts(e, f)
+    elif base == "2" and x.short:
+        result = near_fma(f, poly(f, *_SHORT_LOG["2"]), e)
     elif base == "2":
-        result = e + (f + near_fma(rest, _LOG2_E, f * (_LOG2_E - 1.0)))
+        result = e + (f + near_fma(_log_rest(f), _LOG2_E, f * (_LOG2_E - 1.0)))
+    elif x.short:
+        result = near_fma(e, high, near_fma(f, poly(f, *_SHORT_LOG["10"]), e * low))
     else:
-        high, low = _LOG10_2[short]
-        part = near_fma(rest, _LOG10_E, f * (_LOG10_E - 0.5))
+        part = near_fma(_log_rest(f), _LOG10_E, f * (_LOG10_E - 0.5))
         result = near_fma(e, high, near_fma(f, 0.5, near_fma(e, low, part)))
-    special = where(x == 0.0, -math.inf, where(x < 0.0, math.nan, x))
-    return where((x > 0.0) & (x < math.inf), result, special)
+    zero = x == 0.0
+    seldom = (_is_normal(x) == False) & (zero == False)  # noqa: E712
+    name = {"e": "log", "2": "log2", "10": "log10"}[base]
+    return where(zero, -math.inf, rarely(seldom, name, result, x))
+
+
+def _is_normal(x: Number) -> Number:
+    """True for a positive number that is neither subnormal nor infinite."""
+    least, infinity = (1 << 23, 0xFF << 23) if x.short else (1 << 52, 0x7FF << 52)
+    return (x.bits - least).below(infinity - least)
 
 
 def log(x: Number) -> Number:
@@ -223,9 +270,7 @@ def _log_of_sum(u: Number, c: Number, more: Number | float = 0.0) -> Number:
     e, scale, m = _parts(u)
     scale = where(u > (2.0**26 if u.short else 2.0**55), 0.0, scale)
     f = near_fma(c, scale, m - 1.0)
-    e = e + more
-    high, low = _LN2[u.short]
-    return near_fma(e, high, f + near_fma(e, low, _log_rest(f)))
+    return _log_of_parts(e + more, f)
 
 
 def _log1p(x: Number) -> Number:
@@ -254,6 +299,15 @@ def _is_huge(x: Number) -> Number:
 def asinh(x: Number) -> Number:
     """The inverse hyperbolic sine."""
     size = abs(x)
+    if x.short:
+        square = x * x
+        root = (square + 1.0).sqrt()
+        u, lost = ordered_sum(root, size)
+        huge = _is_huge(size)
+        u, lost = where(huge, size, u), where(huge, 0.0, lost)
+        large = _log_of_sum(u, lost, where(huge, x.like(1.0), 0.0))
+        small = near_fma(size * square, poly(square, *_ASINH), size)
+        return where(size > 0.53, where(size < math.inf, large, size), small).sign_of(x)
     c = where(_is_huge(size), 1.0, size)
     square = c * c
     return _inverse(size, c, square / ((square + 1.0).sqrt() + 1.0)).sign_of(x)
@@ -269,9 +323,15 @@ def acosh(x: Number) -> Number:
 def atanh(x: Number) -> Number:
     """The inverse hyperbolic tangent."""
     size = abs(x)
-    ratio = size / (1.0 - size)
-    double = size + size
-    result = 0.5 * _log1p(where(size < 0.5, near_fma(double, ratio, double), ratio + ratio))
+    if x.short:
+        e, _, m = _parts((1.0 + size) / (1.0 - size))
+        square = size * size
+        small = near_fma(size * square, poly(square, *_ATANH), size)
+        result = where(size < 0.5, small, 0.5 * _log_of_parts(e, m - 1.0))
+    else:
+        ratio = size / (1.0 - size)
+        double = size + size
+        result = 0.5 * _log1p(where(size < 0.5, near_fma(double, ratio, double), ratio + ratio))
     special = where(size == 1.0, x.like(math.inf), math.nan)
     return where(size < 1.0, result, special).sign_of(x)
 
@@ -296,9 +356,7 @@ _THIRDS, _LOG2_E_LOW = (0.6666666666666666, 3.700743415417188e-17), 2.0355273740
 
 def _log2_in_parts(x: Number) -> tuple[Number, Number]:
     """The logarithm to base 2 of a positive number as the sum of two numbers."""
-    tiny = x < 2.0**-1022
-    e, _, m = _parts(where(tiny, x * 2.0**54, x))
-    e = e - where(tiny, e.like(54.0), 0.0)
+    e, _, m = _parts(x)
     above = m - 1.0
     below, lost = sum_of(m, 1.0)
     inverse = 1.0 / below
@@ -321,7 +379,7 @@ def _log2_in_parts(x: Number) -> tuple[Number, Number]:
 
 
 def _size_of_power(x: Number, y: Number) -> Number:
-    """x**y for x >= 0."""
+    """x**y for x >= 0 that is not subnormal."""
     log2, low = _log2_in_parts(x)
     log2 = where(x == 0.0, -math.inf, log2)
     product, lost = product_of(log2, y)
@@ -336,12 +394,12 @@ def _size_of_power(x: Number, y: Number) -> Number:
 
 def _size_of_short_power(x: Number, y: Number) -> Number:
     """The same for float32, in float64."""
-    x, y = x.double(), y.double()
     e, _, m = _parts(x)
+    m = m.double()
     s = (m - 1.0) / (m + 1.0)
-    log2 = near_fma(s, poly(s * s, *_POW_LOG[1]), e)
+    log2 = near_fma(s, poly(s * s, *_POW_LOG[1]), e.double())
     log2 = where(x == 0.0, -math.inf, log2)
-    c = bounded(log2 * y, -200.0, 200.0)
+    c = bounded(log2 * y.double(), -200.0, 200.0)
     n, bits = integer(c, 1.0, 1023)
     return (poly(c - n, *_POW_EXP[1]) * _power_of_two(bits)).single()
 
@@ -349,9 +407,9 @@ def _size_of_short_power(x: Number, y: Number) -> Number:
 def pow(x: Number, y: Number) -> Number:
     """x**y. Powers that are known when a loop is compiled may be products and roots."""
     result = (_size_of_short_power if x.short else _size_of_power)(x, y)
-    # Neither negative, nor infinite, nor NaN; in y, nor 0.
+    # Neither negative, nor infinite, nor NaN; in x, nor subnormal; in y, nor 0.
     infinity, sign = (0x7F800000, 2**31) if x.short else (0x7FF0000000000000, 2**63)
-    usual = x.bits.below(infinity) & ((y.bits & (sign - 1)) - 1).below(infinity - 1)
+    usual = (_is_normal(x) | (x.bits == 0)) & ((y.bits & (sign - 1)) - 1).below(infinity - 1)
     result = rarely(usual == False, "pow", result, x, y)  # noqa: E712
     known = y.known()
     square = x * x

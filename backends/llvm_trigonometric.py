@@ -16,7 +16,6 @@ from backends.llvm_arithmetic import (
     poly,
     product_of,
     rarely,
-    sum_of,
     where,
 )
 
@@ -37,12 +36,12 @@ _COS = (
      -0.0013888888888881768, 0.041666666666666644, -0.5),
     (2.4467496e-05, -0.0013887642, 0.041666653, -0.5),
 )  # fmt: skip
-# (tan(r) / r - 1) / r**2, in r**2, for |r| <= pi / 8.
+# (tan(r) / r - 1) / r**2, in r**2, for |r| <= pi / 8, in float32 for |r| <= pi / 4.
 _TAN = (
     (0.00031899107572214424, 0.0005656654225766937, 0.0014597303143233454, 0.0035917692791723813,
      0.008863254793801898, 0.021869487958905157, 0.053968253976837764, 0.13333333333328534,
      0.33333333333333337),
-    (0.024875356, 0.05366798, 0.13334286, 0.33333328),
+    (0.004380369, 8.385919e-05, 0.010837704, 0.02128277, 0.054059446, 0.13332672, 0.3333335),
 )  # fmt: skip
 # (atan(q) / q - 1) / q**2, in q**2, for |q| <= 1/2.
 _ATAN = (
@@ -70,13 +69,11 @@ def _quarter(x: Number, exact: bool = False) -> tuple[Number, Number, Number | N
     n, bits = integer(x, 2.0 / math.pi)
     first, second, third = _HALF_PI[x.short]
     high = fma(-n, first, x)  # exactly
-    if x.short:
-        r = fma(-n, second, high)
-        lost = fma(-n, second, high - r)  # exactly, where r is not too small
-        rest = where(abs(r) > abs(n) * 2.0**-23, lost, 0.0) if exact else None
-        return bits, near_fma(-n, third, r), rest
+    if x.short and not exact:
+        return bits, near_fma(-n, third, fma(-n, second, high)), None
     product, lost = product_of(n, second)
-    r, rest = sum_of(high, -product)
+    # Exact though the second may be larger: the first is a multiple of its last bit.
+    r, rest = ordered_sum(high, -product)
     return bits, r, rest - near_fma(n, third, lost)
 
 
@@ -116,26 +113,28 @@ def cos(x: Number) -> Number:
 
 
 def tan(x: Number) -> Number:
-    """The tangent, from that of half the angle."""
+    """The tangent, in float64 from that of half the angle."""
     q, r, rest = _quarter(x, exact=True)
+    assert rest is not None
+    if x.short:
+        z = r * r
+        # The derivative at r is nearly this; it matters near pi / 4.
+        near = r + near_fma(r * z, poly(z, *_TAN[1]), near_fma(1.6 * z, rest, rest))
+        near = where((q & 1) == 0, near, -1.0 / near)
+        return rarely(abs(x) > _FAR[1], "tan", where(x == 0.0, x, near), x)
     z = 0.25 * (r * r)
-    double, lost = ordered_sum(
-        r, near_fma(r * z, poly(z, *_TAN[x.short]), 0.0 if rest is None else rest)
-    )
+    double, lost = ordered_sum(r, near_fma(r * z, poly(z, *_TAN[0]), rest))
     half = 0.5 * double
     rest_of = fma(-half, half, 1.0)
     even = (q & 1) == 0
     above, below = where(even, double, -rest_of), where(even, rest_of, double)
     near = above / below
-    if x.short:
-        near = near_fma(lost * (2.0 - rest_of), where(even, 1.0, near * near), near)
-    else:
-        below_lost = near_fma(-half, lost, fma(-half, half, 1.0 - rest_of))
-        above_low, below_low = where(even, lost, -below_lost), where(even, below_lost, lost)
-        left = near_fma(-near, below_low, above_low)
-        inverse = near_fma(half, half, 1.0)
-        near = near_fma(left, where(even, inverse, -near * inverse), near)
-    return rarely(abs(x) > _FAR[x.short], "tan", where(x == 0.0, x, near), x)
+    below_lost = near_fma(-half, lost, fma(-half, half, 1.0 - rest_of))
+    above_low, below_low = where(even, lost, -below_lost), where(even, below_lost, lost)
+    left = near_fma(-near, below_low, above_low)
+    inverse = near_fma(half, half, 1.0)
+    near = near_fma(left, where(even, inverse, -near * inverse), near)
+    return rarely(abs(x) > _FAR[0], "tan", where(x == 0.0, x, near), x)
 
 
 def asin(x: Number) -> Number:

@@ -62,7 +62,7 @@ def _fill(node: Node, build: Builder, value: Any) -> Node:
     return build.add(Node(FILL, (), kwargs, node.shape, node.dtype, node.origin))
 
 
-_LIKES = {"ones_like": 1.0, "zeros_like": 0.0}
+_LIKES = {"ones_like": 1, "zeros_like": 0}
 
 
 def constants_folded(graph: Graph) -> Graph:
@@ -71,17 +71,19 @@ def constants_folded(graph: Graph) -> Graph:
 
 
 def _folded(node: Node, build: Builder) -> Any:
-    if node.function is FILL or node.dtype is None:
+    if node.name not in _FOLDABLE or node.function is FILL or node.dtype is None:
         return node
-    if node.name not in _FOLDABLE or build.space.kinds[node.dtype] != "real floating":
+    kind = build.space.kinds[node.dtype]
+    if kind == "complex floating":
         return node
-    if node.name in _LIKES:
-        return _fill(node, build, _LIKES[node.name])
-    if node.name == "full_like":
-        value = node.kwargs["fill_value"]
-        return _fill(node, build, float(value)) if is_number(value) else node
+    if node.name == "full_like" or node.name in _LIKES:
+        value: Any = _LIKES.get(node.name, node.kwargs.get("fill_value"))
+        if not is_number(value):
+            return node
+        number = float if kind else bool if build.space.xp.isdtype(node.dtype, "bool") else int
+        return _fill(node, build, number(value))
     numbers = [known(a) for a in node.args]
-    if not numbers or None in numbers:
+    if not kind or not numbers or None in numbers:
         return node
     if node.name in _FOLDED:
         divides_by_zero = node.name == "divide" and numbers[1] == 0

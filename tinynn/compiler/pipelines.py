@@ -31,6 +31,7 @@ from tinynn.compiler.target_passes import (
     sums_of_rows,
     without_logsumexp,
     without_rows_of_one,
+    written_out,
 )
 from tinynn.transforms.graph import Graph, Node, pruned
 
@@ -117,10 +118,11 @@ def into_loops(kept: int, lying: Mapping[int, Any] | None = None) -> list[Pass]:
         How inputs lie in memory, by the id of each, as `View`s; without it each in order.
     """
     # The language of loops takes its time, and most runs have none.
-    from tinynn.compiler.codegen.schedule import inputs_copied, views_copied
+    from tinynn.compiler.codegen.schedule import check, inputs_copied, views_copied
     from tinynn.compiler.pushed import entries_computed_in_steps, slices_pushed
 
     return [
+        partial(written_out, sayable=check),  # `var` and the like, where they have no words
         without_logsumexp,  # single numbers have no reduction of this kind
         entries_computed_in_steps,  # beside who reads them, and without memory for all of them
         slices_pushed,  # likewise: a nest goes through the elements of one slice
