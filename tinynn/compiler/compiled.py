@@ -221,12 +221,15 @@ class Specialization:
     def run(self, given: list[Any]) -> Any:
         """The leaves of the result, from those of the arguments that are inputs."""
         with self._lock:
-            try:
-                outs = self._run(*given)
-            except Exception as error:
-                self._explain(error)
-                raise
-        return outs
+            return self.run_alone(given)
+
+    def run_alone(self, given: Any) -> Any:
+        """The same, sooner, for who lets no other thread call the program meanwhile."""
+        try:
+            return self._run(*given)
+        except Exception as error:
+            self._explain(error)
+            raise
 
     def _checked(self, *given: Any) -> tuple[Any, ...]:
         """The program's results, call by call; FloatingPointError if they are not finite."""

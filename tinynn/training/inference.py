@@ -34,7 +34,10 @@ class Snapshot:
 
     def __init__(self, net: Any, params: Any, state: Any) -> None:
         self.net, self._given = net, (params, state)
-        self._folders: list[tuple[Any, tuple[Any, ...]]] = []  # containers and what they held
+        # Dicts with their sizes, what they held by name, and what other containers held.
+        self._sizes: list[tuple[Any, int]] = []
+        self._held: list[tuple[Any, str, Any]] = []
+        self._others: list[tuple[Any, tuple[Any, ...]]] = []
         self.params, self.state = map(self._copied, self._given)
 
     def _copied(self, part: Any) -> Any:
@@ -43,7 +46,11 @@ class Snapshot:
             folder = waiting.pop()
             items = _items(folder)
             if items is not None:
-                self._folders.append((folder, items))
+                if type(folder) is dict:
+                    self._sizes.append((folder, len(items)))
+                    self._held += [(folder, *item) for item in items]
+                else:
+                    self._others.append((folder, items))
                 waiting += [child for _, child in items]
         leaves, structure = tree.flatten(part)
         return structure.unflatten(leaves)
@@ -52,19 +59,18 @@ class Snapshot:
         """True if it is of this network, and its parameters are still the same arrays."""
         if net is not self.net or params is not self._given[0] or state is not self._given[1]:
             return False
-        for folder, items in self._folders:
-            if type(folder) is not dict:
-                now = _items(folder) or ()
-                if len(now) != len(items) or any(
-                    a[1] is not b[1] for a, b in zip(now, items, strict=True)
-                ):
-                    return False
-                continue
-            if len(folder) != len(items):
+        for folder, count in self._sizes:
+            if len(folder) != count:
                 return False
-            for name, value in items:
-                if folder.get(name) is not value:
-                    return False
+        for folder, name, value in self._held:
+            if folder.get(name) is not value:
+                return False
+        for folder, items in self._others:
+            now = _items(folder) or ()
+            if len(now) != len(items) or any(
+                a[1] is not b[1] for a, b in zip(now, items, strict=True)
+            ):
+                return False
         return True
 
 
@@ -433,7 +439,8 @@ def _compiled(backend: Backend, net: Any) -> Callable[..., Any]:
 
 def _runner(call: Any) -> Callable[[Any], Any]:
     """A call of the program with the arrays of parameters, state and inputs."""
-    run, structure, places = call.run, call.structure, call.places
+    # A program that was taken from those that are free is nobody else's.
+    run, structure, places = call.run_alone, call.structure, call.places
     if structure.children == [tree.LEAF, tree.LEAF]:
         if places == list(range(len(places))):
             return run

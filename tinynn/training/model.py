@@ -198,7 +198,9 @@ class Model(Doubt):
         ShapeError
             The width of X does not fit the network.
         """
-        return outputs(self, self._current(), X, batch_size)
+        now = self._current()
+        found = now.ready(X) if batch_size is None else None
+        return outputs(self, now, X, batch_size) if found is None else found
 
     def compile(self, X: Any) -> Predictor:
         """Compile the network for rows like X: a function of X that gives what `outputs` gives.

@@ -54,10 +54,6 @@ class Predictor:
 
 def outputs(model: "Model", inference: Inference, X: Any, batch_size: int | None = None) -> Any:
     """The output of the model's network for X, as `Model.outputs` gives it."""
-    if batch_size is None:
-        y = inference.ready(X)
-        if y is not None:
-            return y
     adapter = model.adapter("predict", X)
     with adapter.target.scope():
         x, count, between = checked(adapter, X, model.columns)

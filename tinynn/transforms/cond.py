@@ -371,6 +371,11 @@ def _repeated(
     return tuple(loop(where, *_functions(args, going, body, consts), bound))
 
 
+def _example(*args: Any, consts: tuple[int, int], **kwargs: Any) -> tuple[Any, ...]:
+    """Results of the right shapes: what the loop starts from, which it gives if it ends at once."""
+    return args[sum(consts) :]
+
+
 def _composed(
     space: Any,
     *args: Any,
@@ -400,6 +405,7 @@ def _functions(
 
 #: `while_loop(*consts, *carry, going=, body=, consts=, bound=, where=)`.
 WHILE = Function("while_loop", _repeated)
+WHILE.example = _example
 RULES[WHILE] = Composed(_composed)
 
 
