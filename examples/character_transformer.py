@@ -43,6 +43,9 @@ class Characters(Layer):
     def block(self):
         return TransformerEncoderBlock(MultiHeadAttention(4, causal=True, rotary=True))
 
+    def cache(self, like, shape):
+        return [self.block.cache(like, (*shape, self.width)) for _ in range(self.blocks)]
+
     def forward(self, scope, ids, caches=None):
         x, kept = scope("characters", Embedding(self.count, self.width), ids), []
         for number in range(self.blocks):
@@ -63,20 +66,9 @@ def read(size=100_000):
 
 def write(model, characters, start, length, temperature=0.7, seed=0):
     """The start, and so many more characters that the network draws one after the other."""
-    net, draw = model.net, np.random.default_rng(seed)
-    weight = model.params["characters"]["weight"]
-    backend, shape = backends.of(weight), (1, len(start) + length, net.width)
-    caches = [net.block.cache(weight, shape) for _ in range(net.blocks)]
-    step = tinynn.compile(lambda params, ids, caches: net(params, ids, caches))
-    written, given = start, start
-    for _ in range(length):
-        for character in given:  # one at a time, so that there is one program
-            ids = backend.asarray(np.asarray([[characters.index(character)]], dtype="int32"))
-            scores, caches = step(model.params, ids, caches)
-        powers = np.exp(backend.to_host(scores)[0, -1].astype("f8") / temperature)
-        given = characters[draw.choice(len(characters), p=powers / powers.sum())]
-        written += given
-    return written
+    prompt = np.asarray([[characters.index(character) for character in start]])
+    found = tinynn.generate(model, prompt, length, temperature=temperature, seed=seed)
+    return "".join(characters[i] for i in model.backend.to_host(found.ids)[0])
 
 
 def main(backend, size=100_000, epochs=6, width=64, blocks=2, length=300, **settings):

@@ -121,3 +121,13 @@ def test_what_does_not_fit_is_named() -> None:
     for update in (UPDATE[:1], UPDATE[0], UPDATE.astype("float32")):
         with pytest.raises(ShapeError, match="expected an update like x"):
             dynamic_update_slice(x, update, at, axis=1)
+
+
+@pytest.mark.only("numpy")
+def test_one_array_is_donated_once() -> None:
+    f = tinynn.compile(lambda x, y: (x + 1.0, y + 2.0), donate_argnums=(0, 1))
+    with pytest.raises(ValueError, match="donated arrays that are not one and the same"):
+        f(X, X)
+    x, y = X.copy(), X.copy()
+    assert f(x, y)[0] is x
+    np.testing.assert_array_equal(y, X + 2.0)

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from tinynn.explanation import explain
     from tinynn.optim.second_order.minimizing import least_squares, minimize
     from tinynn.training.fit import fit
+    from tinynn.training.generation import generate
     from tinynn.training.imported import from_onnx
     from tinynn.training.many import ModelStack, fit_many
     from tinynn.training.model import Model
@@ -68,6 +69,7 @@ _MODULES = {
     "fit": "tinynn.training",
     "fit_many": "tinynn.training",
     "from_onnx": "tinynn.training.imported",
+    "generate": "tinynn.training",
     "least_squares": "tinynn.optim.second_order.minimizing",
     "minimize": "tinynn.optim.second_order.minimizing",
     "record": "tinynn.transforms.record",
@@ -135,6 +137,7 @@ __all__ = [
     "fit",
     "fit_many",
     "from_onnx",
+    "generate",
     "grad",
     "hessian",
     "hvp",

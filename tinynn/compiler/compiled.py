@@ -220,6 +220,14 @@ class Specialization:
 
     def run(self, given: list[Any]) -> Any:
         """The leaves of the result, from those of the arguments that are inputs."""
+        if len(self._donated) > 1 and len({id(given[i]) for i in self._donated}) < len(
+            self._donated
+        ):
+            raise ValueError(
+                f"compile of {self.graph.name}: expected donated arrays that are not one and the "
+                "same, got one twice: what is written into one would be in both. To fix it: give "
+                "a copy of it"
+            )
         with self._lock:
             return self.run_alone(given)
 

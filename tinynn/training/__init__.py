@@ -5,6 +5,7 @@ from tinynn.training.automatic import Choice, choose_optimizer
 from tinynn.training.callbacks import CSVLog, EarlyStopping, LearningRate, TensorBoard
 from tinynn.training.files import ModelFileError
 from tinynn.training.fit import fit, train
+from tinynn.training.generation import Generated, generate
 from tinynn.training.history import History
 from tinynn.training.loading import load
 from tinynn.training.many import ModelStack, SuccessiveHalving, fit_many
@@ -19,6 +20,7 @@ __all__ = [
     "Carry",
     "Choice",
     "EarlyStopping",
+    "Generated",
     "History",
     "LearningRate",
     "Model",
@@ -36,6 +38,7 @@ __all__ = [
     "engines",
     "fit",
     "fit_many",
+    "generate",
     "load",
     "prepare",
     "train",
