@@ -369,8 +369,9 @@ NO_HANG = ("-o", "faulthandler_timeout=400", "-o", "faulthandler_exit_on_timeout
 
 def in_processes(session: nox.Session, launcher: str) -> None:
     """Tests of several processes, which end themselves and those that they start in time."""
-    tests = ("pytest", "--backend", "numpy", "tests/processes.py", *NO_HANG, "--durations=5")
-    session.run(*tests, *(session.posargs or ("-k", launcher)), env=ONE_THREAD)
+    tests = ("tests/processes.py", "tests/processes_examples.py", "tests/processes_network.py")
+    pytest = ("pytest", "--backend", "numpy", *tests, *NO_HANG, "--durations=5")
+    session.run(*pytest, *(session.posargs or ("-k", launcher)), env=ONE_THREAD)
 
 
 @nox.session

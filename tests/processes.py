@@ -7,16 +7,8 @@ where it is named, `pytest tests/processes.py -k mpi`.
 """
 
 import json
-import os
 import re
-import shutil
 import signal
-import socket
-import subprocess
-import sys
-import tempfile
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,75 +16,9 @@ import numpy as np
 import pytest
 
 from tests import ranks_program
+from tests.launching import LAUNCHERS, by_hand, launched
 
-ROOT = Path(__file__).resolve().parents[1]
-LAUNCHERS = {
-    "mpi": ["mpiexec", "-n", "{}", sys.executable],
-    "gloo": [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "{}"],
-}
-LIMIT = 120  # seconds for a start; a rank that waits says where before: ranks_program.LIMIT
 both = pytest.mark.parametrize("launcher", LAUNCHERS)
-
-
-def launched(
-    launcher: str, count: int, arguments: list[str], folder: Path | None = None
-) -> subprocess.CompletedProcess[str]:
-    """What the processes printed together, and how they ended; none of them outlives LIMIT."""
-    command = [part.format(count) for part in LAUNCHERS[launcher]]
-    search = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    found = shutil.which(command[0], path=search)
-    assert found, f"{command[0]} is not installed"
-    return finished([found, *command[1:], *arguments], {}, folder)
-
-
-def by_hand(count: int, arguments: list[str]) -> list[subprocess.CompletedProcess[str]]:
-    """Processes of gloo that nobody watches, so that none dies but by itself: by rank."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    around = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    command = [sys.executable, *arguments]
-    with ThreadPoolExecutor(count) as pool:
-        ranks = [around | {"RANK": str(rank)} for rank in range(count)]
-        return list(pool.map(lambda env: finished(command, env), ranks))
-
-
-def finished(
-    command: list[str], env: dict[str, str], folder: Path | None = None
-) -> subprocess.CompletedProcess[str]:
-    """A command that has ended by itself; else the test fails with what it has printed."""
-    around = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", **env}
-    around["PYTHONPATH"] = str(ROOT)
-    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as error:
-        process = subprocess.Popen(
-            command, cwd=folder or ROOT, env=around, text=True, stdout=out, stderr=error,
-            stdin=subprocess.DEVNULL, start_new_session=True,
-        )  # fmt: skip
-        try:
-            process.wait(LIMIT)
-        except subprocess.TimeoutExpired:
-            said = f"{command} still runs after {LIMIT} seconds"
-        else:
-            said = ""
-        finally:
-            end(process)
-        printed = []
-        for file in (out, error):
-            file.seek(0)
-            printed.append(file.read())
-    assert not said, "\n".join((said, *printed))
-    return subprocess.CompletedProcess(command, process.returncode, *printed)
-
-
-def end(process: subprocess.Popen[str]) -> None:
-    """End a launcher, which ends the processes that it has started, and what is left of them."""
-    if process.poll() is None:
-        process.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(10)
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
 
 
 def trained(launcher: str, count: int, *runs: dict[str, Any]) -> list[list[dict[str, Any]]]:
@@ -200,37 +126,3 @@ def test_the_command_line_in_mpi_processes(tmp_path: Path) -> None:
     done = launched("mpi", 2, ["-m", "tinynn", "train", "nowhere.csv", "--target", "y"])
     assert done.returncode != 0
     assert "nowhere.csv" in done.stderr
-
-
-EXAMPLES = f"""
-import faulthandler, json, runpy, sys
-faulthandler.dump_traceback_later({ranks_program.LIMIT}, exit=True)
-from dataclasses import replace
-import tinynn, tinynn.training
-from tinynn.layers import BatchNorm, Sequential
-models, fit = [], tinynn.training.fit
-def shared(net, *args, **given):
-    if isinstance(net, Sequential):  # statistics of the whole batch, as one process has them
-        whole = [isinstance(part, BatchNorm) for part in net.layers]
-        pairs = zip(whole, net.layers)
-        net = Sequential(*(replace(p, synchronized=True) if w else p for w, p in pairs))
-    models.append(fit(net, *args, communicator="auto", **given))
-    return models[-1]
-tinynn.fit = tinynn.training.fit = shared
-runpy.run_path("examples/digits_cnn.py")["main"]("numpy", seeds=1, epochs=1, rows=200)
-given = dict(size=4000, epochs=1, width=8, blocks=1, length=1, progress=False)
-runpy.run_path("examples/character_transformer.py")["main"]("numpy", **given)
-sys.stdout.write("\\n" + json.dumps({{"losses": [m.history["loss"] for m in models]}}) + "\\n")
-"""
-
-
-def test_examples_in_mpi_processes() -> None:
-    pytest.importorskip("click")
-    found = []
-    for count in (1, 2):
-        done = launched("mpi", count, ["-c", EXAMPLES])
-        assert done.returncode == 0, done.stderr
-        lines = [line for line in done.stdout.splitlines() if line.startswith('{"losses"')]
-        assert len(set(lines)) == 1
-        found.append([loss[-1] for loss in json.loads(lines[0])["losses"]])
-    np.testing.assert_allclose(found[1], found[0], rtol=1e-4)

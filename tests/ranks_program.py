@@ -69,10 +69,11 @@ def trained(given: dict[str, Any]) -> dict[str, Any]:
     y = 1 * (x[:, 0] > x[:, 1])
     backend = backends.get(given.pop("backend", "numpy"))
     how, other, caught = (given.pop(name, "") for name in ("how", "other", "caught"))
+    width = given.pop("width", None)
     data: tuple[Any, ...] = backend.asarray(x), backend.asarray(y)
     arguments = {"epochs": 4, "batch_size": 10, "seed": 1, "progress": False, **given}
     arguments["loss"] = "cross_entropy"
-    net = NET
+    net = NET if width is None else Sequential(Linear(width), relu, Linear(2))
     if how:
         failing = Failing(how, x, y)
         arguments |= {"epochs": 2000, "callbacks": [failing.act]}

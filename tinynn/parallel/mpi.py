@@ -10,6 +10,10 @@ from backends.communicators import staged
 
 Array = Any
 
+# Bytes that are summed at once: MPI's own buffers stay in the cache. MPICH takes three times as
+# long for 32 MB at once on one machine; messages of this size leave no network waiting.
+_PIECE = 2**22
+
 
 class MPI:
     """The processes that mpiexec started, through mpi4py; arrays of any library.
@@ -62,8 +66,11 @@ class MPI:
         return staged(array, self._sum)
 
     def _sum(self, host: Any) -> Any:
-        out = host.copy()
-        self._comm.Allreduce(host, out)
+        out = backends.of(host).xp.empty_like(host)
+        source, target = host.reshape(-1), out.reshape(-1)
+        step = _PIECE // host.itemsize
+        for start in range(0, host.size, step):
+            self._comm.Allreduce(source[start : start + step], target[start : start + step])
         return out
 
     def broadcast(self, array: Array) -> Array:
