@@ -143,7 +143,7 @@ def test_several_resumes_in_a_row(backend: Backend, tmp_path: Path) -> None:
 
 @pytest.fixture
 def one_step_a_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
-    from tinynn.training.fit import Pace
+    from tinynn.training.loop import Pace
 
     monkeypatch.setattr(
         Pace, "steps", property(lambda self: 1, lambda self, steps: None), raising=False
@@ -344,6 +344,22 @@ def test_other_data_are_refused(backend: Backend, kept: Path) -> None:
     if "float64" in backend.dtypes():
         with pytest.raises(ValueError, match=r"arrays: expected .*float32.*got .*float64"):
             fit(NET, x, y, epochs=4, batch_size=5, resume=kept, dtype="float64")
+
+
+@pytest.mark.only("numpy")
+def test_a_frame_takes_the_dtype_of_the_run(backend: Backend, tmp_path: Path) -> None:
+    """A frame's floats become the default dtype, unless the run that goes on had another."""
+    polars = pytest.importorskip("polars")
+    x, y = data(backend)
+    frame, path = polars.DataFrame(np.asarray(x), schema=list("abcd")), tmp_path / "file"
+    shared: dict[str, Any] = {"batch_size": 5, "checkpoint": path, "resume": True}
+    for given in (frame, frame.cast(polars.Float64), frame.rows()):
+        path.unlink(missing_ok=True)
+        fit(NET, x, y, epochs=2, **shared)
+        given = [list(row) for row in given] if isinstance(given, list) else given
+        assert_same(fit(NET, given, y, epochs=4, **shared), fit(NET, x, y, epochs=4, batch_size=5))
+    with pytest.raises(ValueError, match=r"arrays: expected .*float32.*got .*float64"):
+        fit(NET, frame, y, epochs=5, dtype="float64", **shared)
 
 
 def test_files_that_are_no_checkpoints(backend: Backend, kept: Path) -> None:
