@@ -77,7 +77,9 @@ class Lowering:
             the result is right. Programs with them are decorated with `context`.
         followed: whether the library itself follows what is done with one of these values, for
             derivatives of its own: it would not be allowed to write results into buffers.
-        entries: the entries of an array along its first axis, each an array in its memory.
+        entries: the entries of an array along its first axis, in its memory if they are numbers.
+        together: whether what follows from a batch alone may be computed for several batches at
+            once, of which this is an array: it has to be the same bits for any number of them.
         few_axes: whether calls cost less on arrays of fewer axes.
         piece: how many elements of a long vector to go through at a time, where several calls go
             through it one after the other; 0 for all.
@@ -92,6 +94,7 @@ class Lowering:
     quiet: frozenset[str] = frozenset()
     followed: Callable[[Iterable[Any]], bool] = none_followed
     entries: Callable[[Any], Sequence[Any]] = entries
+    together: Callable[[Any], bool] = lambda array: True
     few_axes: bool = False
     piece: int = 0
 

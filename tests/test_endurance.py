@@ -20,7 +20,7 @@ import pytest
 from backends import Backend
 from tests import endurance, faults
 from tests.faults import EPOCHS, train
-from tinynn.training import ModelFileError, files, fit
+from tinynn.training import ModelFileError, files, fit, loop
 from tinynn.training.signals import Signals
 
 forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="faults strike in forked processes")
@@ -112,7 +112,7 @@ def test_how_many_to_keep(tmp_path: Path, keep: Any) -> None:
 
 
 def test_a_folder_in_the_place_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fit.__globals__["engines"], "select", None)  # nothing is trained
+    monkeypatch.setattr(loop.engines, "select", None)  # nothing is trained
     with pytest.raises(IsADirectoryError, match=r"^fit: checkpoint: expected the path of a file, "):
         train(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"^fit: checkpoint: the folder .*does not exist"):
@@ -207,7 +207,7 @@ def test_ctrl_c_before_the_first_step_gives_no_model(
             signal.raise_signal(signal.SIGINT)
             return self
 
-    monkeypatch.setitem(train.__globals__["fit"].__globals__, "Signals", Early)
+    monkeypatch.setattr(loop, "Signals", Early)
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path / "run")
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

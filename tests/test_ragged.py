@@ -124,7 +124,7 @@ def test_resumed_within_an_epoch(backend: Backend, tmp_path: Path, monkeypatch: 
     for engine in ("eager", compiled_by(backend)):
         shared: dict[str, Any] = {"epochs": 2, "batch_size": SIZE, "engine": engine}
         whole = fit(net, ragged, y, **shared)
-        monkeypatch.setattr(sys.modules["tinynn.training.fit"], "Pace", _OneStep)
+        monkeypatch.setattr(sys.modules["tinynn.training.loop"], "Pace", _OneStep)
         path, kept = tmp_path / engine, []
         keep = _keeping(checkpoints.Checkpointer.write, path, kept)
         monkeypatch.setattr(checkpoints.Checkpointer, "write", keep)

@@ -3,6 +3,7 @@
 import os
 import socket
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from tests.resumed import NET, ROWS, Stop, assert_same, data
 from tinynn import losses, optim, tree
 from tinynn.functional import relu
 from tinynn.layers import Linear, Sequential
-from tinynn.training import EarlyStopping, Model, ModelFileError, Run, files, fit
+from tinynn.training import EarlyStopping, Model, ModelFileError, Run, files, fit, loop
 
 pytestmark = pytest.mark.reads_scalars  # the checks look at values
 
@@ -143,10 +144,8 @@ def test_several_resumes_in_a_row(backend: Backend, tmp_path: Path) -> None:
 
 @pytest.fixture
 def one_step_a_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
-    from tinynn.training.fit import Pace
-
     monkeypatch.setattr(
-        Pace, "steps", property(lambda self: 1, lambda self, steps: None), raising=False
+        loop.Pace, "steps", property(lambda self: 1, lambda self, steps: None), raising=False
     )
 
 
@@ -183,6 +182,33 @@ def test_in_the_middle_of_an_epoch(
                     pass
         assert resumes == 2 * 5, "a checkpoint after each of the steps"
         assert_same(model, whole)
+
+
+@pytest.mark.only("numpy", "torch")
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_batches_that_begin_anywhere_in_memory(
+    backend: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str
+) -> None:
+    """Where a batch begins decides how some libraries add; how many are carried out does not."""
+    rng = np.random.default_rng(3)
+    x, weights = rng.normal(size=(50, 4)), np.linspace(0.1, 1.0, 50)
+    data = [backend.asarray(each, dtype) for each in (x, weights)]
+    arguments: dict[str, Any] = {
+        "epochs": 3, "batch_size": 7, "engine": "calls", "sample_weight": data[1],
+    }  # fmt: skip
+    y, path = backend.asarray(np.arange(50) % 3), tmp_path / "file"
+    whole = fit(PLAIN, data[0], y, **arguments)
+    monkeypatch.setattr(
+        loop.Pace, "steps", property(lambda self: 3, lambda self, steps: None), raising=False
+    )
+    assert_same(fit(PLAIN, data[0], y, **arguments), whole)
+    monkeypatch.setattr(files, "write", write_and_stop(files.write))
+    arguments |= {"checkpoint": path, "every": timedelta(microseconds=1), "resume": True}
+    for _ in range(10):
+        with suppress(Stop):
+            assert_same(fit(PLAIN, data[0], y, **arguments), whole)
+            return
+    pytest.fail("it never ended")
 
 
 def write_and_stop(write: Callable[..., None]) -> Callable[..., None]:
@@ -344,6 +370,22 @@ def test_other_data_are_refused(backend: Backend, kept: Path) -> None:
     if "float64" in backend.dtypes():
         with pytest.raises(ValueError, match=r"arrays: expected .*float32.*got .*float64"):
             fit(NET, x, y, epochs=4, batch_size=5, resume=kept, dtype="float64")
+
+
+@pytest.mark.only("numpy")
+def test_a_frame_takes_the_dtype_of_the_run(backend: Backend, tmp_path: Path) -> None:
+    """A frame's floats become the default dtype, unless the run that goes on had another."""
+    polars = pytest.importorskip("polars")
+    x, y = data(backend)
+    frame, path = polars.DataFrame(np.asarray(x), schema=list("abcd")), tmp_path / "file"
+    shared: dict[str, Any] = {"batch_size": 5, "checkpoint": path, "resume": True}
+    for given in (frame, frame.cast(polars.Float64), frame.rows()):
+        path.unlink(missing_ok=True)
+        fit(NET, x, y, epochs=2, **shared)
+        given = [list(row) for row in given] if isinstance(given, list) else given
+        assert_same(fit(NET, given, y, epochs=4, **shared), fit(NET, x, y, epochs=4, batch_size=5))
+    with pytest.raises(ValueError, match=r"arrays: expected .*float32.*got .*float64"):
+        fit(NET, frame, y, epochs=5, dtype="float64", **shared)
 
 
 def test_files_that_are_no_checkpoints(backend: Backend, kept: Path) -> None:

@@ -186,7 +186,9 @@ class TrainLoop(ABC):
             second time on.
         """
         stacked = [*self._stacked(size, rows), *each]
-        if together and all(map(backends.is_array, stacked)):  # not of batches of sparse rows
+        lowering = self.backend.lowering
+        together = together and all(map(backends.is_array, stacked))  # no batches of sparse rows
+        if together and (lowering is None or all(map(lowering.together, rows))):
             columns = self._prepare_all(*stacked)
             return list(zip(*map(self._entries, columns), strict=True))
         return [

@@ -1,7 +1,6 @@
 """BlockDataset: blocks as a dataset on a backend, read ahead window by window."""
 
 from collections.abc import Generator, Iterator
-from copy import copy
 from hashlib import sha256
 from typing import Any
 
@@ -9,7 +8,7 @@ from backends import Backend, random
 from tinynn import tree
 from tinynn.data.ahead import ahead
 from tinynn.data.blocks import Blocks, DataError, Part, Window, windows
-from tinynn.data.dataset import ArrayDataset, Samples, Tree
+from tinynn.data.dataset import ArrayDataset, Samples, TargetsSeen
 from tinynn.data.hostdata import host
 
 WINDOW = 32 * 2**20  # bytes of rows that are shuffled together where nobody says how many rows
@@ -18,7 +17,7 @@ _HEAD = 256  # rows of the beginning that are kept, to show what all are like
 _QUEUE = 2  # windows that wait between the thread that reads and the steps
 
 
-class BlockDataset:
+class BlockDataset(TargetsSeen):
     """A dataset of blocks, of which a few are in memory at a time.
 
     Parameters
@@ -41,8 +40,6 @@ class BlockDataset:
     check
         Called with each window of the first pass; `fit` lets the loss check the targets.
     """
-
-    has_all_targets = in_memory = False
 
     def __init__(
         self,
@@ -79,7 +76,7 @@ class BlockDataset:
         row = max(sum(a.nbytes for a in tree.leaves(read)) // len(tree.leaves(read.x)[0]), 1)
         self.window = int(blocks.window or max(1, WINDOW // row))
         self.row = row
-        self._head = self._placed(tree.map(lambda a: a[:_HEAD, ...].copy(), read))
+        super().__init__(self._placed(tree.map(lambda a: a[:_HEAD, ...].copy(), read)), tail)
 
     def _known(self, dtype: Any) -> Any:
         if dtype.name in ("float32", "float64") and dtype.name in self.backend.dtypes():
@@ -88,23 +85,6 @@ class BlockDataset:
             f"{self.at}: expected float32 or float64, got {dtype}, which {self.backend!r} does not "
             'train in. To fix it: say dtype="float32"'
         )
-
-    @property
-    def targets(self) -> Tree:
-        """y of the first samples."""
-        return self._head.y
-
-    @property
-    def sample_weight(self) -> Any:
-        """The weights of the first samples, or None."""
-        return self._head.sample_weight
-
-    def with_targets(self, y: Tree) -> "BlockDataset":
-        """The same samples, whose targets have the axes of this y."""
-        other = copy(self)
-        other.tail = tuple(y.shape[1:]) if hasattr(y, "shape") else None
-        other._seen, other._head = set(self._seen), self._head._replace(y=y)
-        return other
 
     def split(self, fraction: float, key: Any) -> tuple["BlockDataset", "BlockDataset"]:
         """(the samples to train on, those held out), both read from the same blocks.
@@ -140,12 +120,12 @@ class BlockDataset:
 
     def between(self, start: int, stop: int) -> Samples:
         """The samples from number `start` up to `stop`, in the order of the blocks."""
-        if stop > self._head.size:
+        if stop > self.first.size:
             found = self._joined(list(self._pieces(list(windows(self.sizes, stop, None)), stop)))
             if start or stop > max(_HEAD, 2**16):
                 return found.between(start, stop)
-            self._head = found
-        return self._head.between(start, stop)
+            self.first = found
+        return self.first.between(start, stop)
 
     def batches(self, epoch: int = 0) -> Iterator[Samples]:
         """All samples in the order of the blocks, window by window."""
@@ -199,17 +179,12 @@ class BlockDataset:
             for buffer, rows in zip(tree.leaves(out), tree.leaves(read), strict=True):
                 buffer[to] = rows
             start = stop
-        return self._with_tail(out)
+        return self.with_tail(out, host().xp)
 
     def _buffer(self, like: Any, rows: int) -> Any:
         """Host memory for so many rows like these, in the dtype that they get."""
         name = self.backend.dtype_name(self.dtype) if like.dtype.kind == "f" else like.dtype.name
         return self.backend.host_buffer((rows, *like.shape[1:]), name)
-
-    def _with_tail(self, samples: Samples) -> Samples:
-        if self.tail is None:
-            return samples
-        return samples._replace(y=samples.y.reshape(samples.size, *self.tail))
 
     def _adopted(self, rows: Samples) -> Samples:
         samples: Samples = tree.map(self.backend.adopt, rows)
@@ -219,7 +194,7 @@ class BlockDataset:
         out = tree.map(lambda a: self._buffer(a, len(a)), read)
         for buffer, rows in zip(tree.leaves(out), tree.leaves(read), strict=True):
             buffer[...] = rows
-        return self._adopted(self._with_tail(out))
+        return self._adopted(self.with_tail(out, host().xp))
 
     def _pieces(self, found: list[Window], rows: int) -> Iterator[Samples]:
         for window in found:

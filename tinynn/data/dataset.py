@@ -1,6 +1,7 @@
 """Datasets: so many samples, any of which can be taken as a batch on the device."""
 
 from copy import copy
+from math import prod
 from typing import Any, NamedTuple, Protocol, Self, TypeAlias
 
 from backends import Backend, random
@@ -183,28 +184,21 @@ class SparseDataset(TargetsBeside):
         return rest._replace(x=self.backend.from_sparse(self.matrix[rows], self.dtype))
 
 
-class GivenDataset:
-    """A dataset of the user's own, of which only the first targets are inspected.
+class TargetsSeen:
+    """Targets and weights of the first samples, of data that are read as they are needed: a base.
 
     Parameters
     ----------
-    dataset
-        What the samples are read from, when they are needed.
-    backend
-        Where it gives them.
     first
-        Its first samples.
+        The first samples, on the backend.
     tail
         The axes of the targets after the first, as the loss expects them; None: as they are.
     """
 
     has_all_targets = in_memory = False
 
-    def __init__(
-        self, dataset: Any, backend: Backend, first: Samples, tail: tuple[int, ...] | None = None
-    ) -> None:
-        self.dataset, self.backend, self.first, self.tail = dataset, backend, first, tail
-        self.size = int(dataset.size)
+    def __init__(self, first: Samples, tail: tuple[int, ...] | None = None) -> None:
+        self.first, self.tail = first, tail
 
     @property
     def targets(self) -> Tree:
@@ -216,22 +210,45 @@ class GivenDataset:
         """The weights of the first samples, or None."""
         return self.first.sample_weight
 
-    def with_targets(self, y: Tree) -> "GivenDataset":
+    def with_targets(self, y: Tree) -> Self:
         """The same samples, whose targets have the axes of this y."""
-        tail = tuple(y.shape[1:]) if hasattr(y, "shape") else None
-        return GivenDataset(self.dataset, self.backend, self.first._replace(y=y), tail)
+        made = copy(self)
+        made.first = self.first._replace(y=y)
+        made.tail = tuple(y.shape[1:]) if hasattr(y, "shape") else None
+        return made
 
-    def take(self, order: Array) -> Samples:
-        return self._with_tail(self.dataset.take(order))
-
-    def between(self, start: int, stop: int) -> Samples:
-        return self._with_tail(self.dataset.between(start, stop))
-
-    def _with_tail(self, samples: Any) -> Samples:
-        samples = Samples(*samples)
+    def with_tail(self, samples: Samples, xp: Any) -> Samples:
+        """Samples whose targets have the axes that the loss expects, if so many numbers fit."""
         if self.tail is None:
             return samples
-        return samples._replace(y=self.backend.xp.reshape(samples.y, (-1, *self.tail)))
+        shape = (samples.size, *self.tail)
+        if prod(samples.y.shape) != prod(shape):  # a comparison of shapes tells
+            return samples
+        return samples._replace(y=xp.reshape(samples.y, shape))
+
+
+class GivenDataset(TargetsSeen):
+    """A dataset of the user's own, of which only the first targets are inspected.
+
+    Parameters
+    ----------
+    dataset
+        What the samples are read from, when they are needed.
+    backend
+        Where it gives them.
+    first
+        Its first samples.
+    """
+
+    def __init__(self, dataset: Any, backend: Backend, first: Samples) -> None:
+        super().__init__(first)
+        self.dataset, self.backend, self.size = dataset, backend, int(dataset.size)
+
+    def take(self, order: Array) -> Samples:
+        return self.with_tail(Samples(*self.dataset.take(order)), self.backend.xp)
+
+    def between(self, start: int, stop: int) -> Samples:
+        return self.with_tail(Samples(*self.dataset.between(start, stop)), self.backend.xp)
 
 
 class Subset:

@@ -3,7 +3,6 @@
 import inspect
 from collections.abc import Callable, Iterator
 from itertools import chain
-from math import prod
 from typing import Any
 
 import backends
@@ -11,7 +10,7 @@ from tinynn import tree
 from tinynn.data.adapter import DataAdapter
 from tinynn.data.blockdataset import BlockDataset
 from tinynn.data.blocks import Blocks
-from tinynn.data.dataset import Array, Samples, Tree
+from tinynn.data.dataset import Array, Samples, TargetsSeen
 
 _OF_DATA = ("dtype", "columns", "column_names", "to_pylist", "toarray", "tocsr", "forward")
 
@@ -97,62 +96,26 @@ class Passes:
         return iter(made)
 
 
-class Stream:
+class Stream(TargetsSeen):
     """A dataset of batches in an order of their own; its size is known after the first pass.
 
     Args:
         passes: the passes over the batches.
         adapter: what brings each batch to the backend.
-        first: the first batch, brought and checked.
-        tail: the axes of the targets after the first, as the loss expects them; None: as they are.
 
     Attributes:
         size: the number of samples in a pass; None before the end of the first.
         check: called with each batch of the first pass, after the check for NaN.
     """
 
-    has_all_targets = in_memory = False
-
-    def __init__(
-        self,
-        passes: Passes,
-        adapter: DataAdapter,
-        first: Samples,
-        tail: tuple[int, ...] | None = None,
-    ) -> None:
-        self.passes, self.adapter, self.first, self.tail = passes, adapter, first, tail
-        self.batch_size = first.size
+    def __init__(self, passes: Passes, adapter: DataAdapter) -> None:
+        at_first = adapter.at(f"{passes.at}, batch 1")
+        super().__init__(brought(passes.first, at_first, check=True))
+        adapter.dtype = at_first.dtype
+        self.passes, self.adapter, self.at = passes, adapter, passes.at
+        self.batch_size = self.first.size
         self.size: Any = None
         self.check: Callable[[Samples], object] = lambda samples: None
-        self._kind = _kinds(first)
-
-    @staticmethod
-    def of(passes: Passes, adapter: DataAdapter) -> "Stream":
-        """The stream of these passes, with its first batch on the adapter's backend."""
-        at_first = adapter.at(f"{passes.at}, batch 1")
-        first = brought(passes.first, at_first, check=True)
-        adapter.dtype = at_first.dtype
-        return Stream(passes, adapter, first)
-
-    @property
-    def at(self) -> str:
-        """The beginning of messages."""
-        return self.passes.at
-
-    @property
-    def targets(self) -> Tree:
-        """y of the first batch."""
-        return self.first.y
-
-    @property
-    def sample_weight(self) -> Array | None:
-        """The weights of the first batch, or None."""
-        return self.first.sample_weight
-
-    def with_targets(self, y: Tree) -> "Stream":
-        """The same stream, whose targets have the axes of this y."""
-        tail = tuple(y.shape[1:]) if hasattr(y, "shape") else None
-        return Stream(self.passes, self.adapter, self.first._replace(y=y), tail)
 
     def take(self, order: Array) -> Samples:
         raise TypeError("a stream gives its samples in its own order")
@@ -205,13 +168,10 @@ class Stream:
         at = f"{self.passes.at}, batch {number}"
         check_batch(at, batch)
         samples = brought(batch, self.adapter.at(at), check=self.size is None)
-        if self.tail is not None:
-            shape = (samples.size, *self.tail)
-            if prod(samples.y.shape) == prod(shape):  # else the comparison below tells
-                samples = samples._replace(y=self.adapter.target.xp.reshape(samples.y, shape))
-        found = _kinds(samples)
-        for path in {**self._kind, **found}:
-            if (expected := self._kind.get(path)) != (got := found.get(path)):
+        samples = self.with_tail(samples, self.adapter.target.xp)
+        like, found = _kinds(self.first), _kinds(samples)
+        for path in {**like, **found}:
+            if (expected := like.get(path)) != (got := found.get(path)):
                 raise ValueError(
                     f"{at}: {path}: expected {_said(expected)}, as in the first batch, got "
                     f"{_said(got)}. To fix it: make all batches alike"
@@ -268,7 +228,7 @@ def dataset_of(adapter: DataAdapter, x: Any, y: Any, sample_weight: Any, **names
             f"{'y' if y is not None else 'sample_weight'} beside them. To fix it: leave that out"
         )
     if isinstance(x, Passes):
-        return Stream.of(x, adapter)
+        return Stream(x, adapter)
     dataset = BlockDataset(at, x, adapter.target, adapter.dtype)
     adapter.dtype = dataset.dtype
     return dataset

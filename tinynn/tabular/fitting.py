@@ -253,7 +253,8 @@ def _prepared_parts(
         counts = sum(host().xp.bincount(part, minlength=answer.width) for part in strata)
         weights = _class_weights(answer, counts, class_weight)
     training = TableBlocks(parts, preparation, kept, weights)
-    return loss, preparation, training, held and TableBlocks(parts, preparation, held)
+    out = None if held is None else TableBlocks(parts, preparation, held)
+    return loss, preparation, training, out
 
 
 def _score_parts(model: Model, preparation: TablePreparation, blocks: Blocks) -> Score:

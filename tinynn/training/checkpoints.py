@@ -12,6 +12,7 @@ from typing import Any
 
 from tinynn import tree
 from tinynn.config import label
+from tinynn.data import columns_of
 from tinynn.training import files
 from tinynn.training.batches import BucketedBatches, StreamedBatches
 from tinynn.training.history import History
@@ -294,7 +295,7 @@ def restore(
 
 
 def _newest_whole(
-    path: str | os.PathLike[str],
+    path: str | os.PathLike[str], *, warn: bool = True
 ) -> tuple[Path, dict[str, files.Tensor], dict[str, Any]]:
     """The newest checkpoint that can be read, and what it holds."""
     newest = Path(path)
@@ -306,11 +307,12 @@ def _newest_whole(
                 found = files.read(earlier, kind="checkpoint")
             except (files.ModelFileError, OSError):
                 continue
-            warnings.warn(
-                f"fit: resume: {error} The run goes on from {earlier}, the one before.",
-                RuntimeWarning,
-                stacklevel=7,
-            )
+            if warn:
+                warnings.warn(
+                    f"fit: resume: {error} The run goes on from {earlier}, the one before.",
+                    RuntimeWarning,
+                    stacklevel=7,
+                )
             return earlier, *found
         raise
 
@@ -325,6 +327,22 @@ def source_of(resume: Any, checkpoint: Any) -> Any:
             )
         return checkpoint if Path(checkpoint).exists() else None
     return None if resume is False or resume is None else resume
+
+
+def dtype_of(source: Any, X: Any) -> str | None:
+    """The floating dtype of the run to resume, where X has none of its own: frames and lists.
+
+    A frame's floats become the default dtype, and a run that was begun with arrays may have had
+    another. None where the file does not tell; what is wrong with it `restore` says.
+    """
+    given = list(X.values()) if isinstance(X, dict) else X if isinstance(X, tuple) else (X,)
+    if source is None or not all(isinstance(x, list) or columns_of(x) for x in given):
+        return None
+    with suppress(files.ModelFileError, OSError, KeyError, TypeError):
+        arrays = _newest_whole(source, warn=False)[2]["problem"]["arrays"]
+        floats = (dtype for name, _, dtype in arrays if name[0] == "x" and "float" in dtype)
+        return next(floats, None)
+    return None
 
 
 def check_left(run: Run, source: Any) -> None:

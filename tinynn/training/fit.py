@@ -6,40 +6,22 @@ boolean or two while X and y are checked, and one small array of numbers an epoc
 """
 
 import os
-import signal
-import warnings
 from collections.abc import Iterable
-from contextlib import closing
-from dataclasses import replace
 from datetime import timedelta
-from math import isfinite
 from typing import Any
 
 from backends import Backend
-from tinynn import tree
-from tinynn.data import DataError
 from tinynn.metrics import MetricLike
 from tinynn.parallel import Communicator
 from tinynn.parallel import communicator as find_communicator
 from tinynn.training import engines
-from tinynn.training import progress as bars
-from tinynn.training.callbacks import Callback, checked, restore_states, states, tell
-from tinynn.training.checkpoints import (
-    Checkpointer,
-    check_left,
-    checkpointer_of,
-    restore,
-    source_of,
-)
-from tinynn.training.evaluation import evaluate, numbers
-from tinynn.training.memory import OutOfMemoryError, memory_suffices
+from tinynn.training.callbacks import Callback, checked
+from tinynn.training.checkpoints import checkpointer_of, dtype_of, source_of
+from tinynn.training.loop import carry_out
 from tinynn.training.model import Model
-from tinynn.training.pace import Pace
 from tinynn.training.problem import Problem, check_whole, prepare
-from tinynn.training.ranks import Ranks, compared
-from tinynn.training.signals import TERMINATED, Signals
+from tinynn.training.ranks import Ranks
 from tinynn.training.state import Run, TrainingState
-from tinynn.training.step import is_same_tree
 
 
 def fit(
@@ -128,7 +110,8 @@ def fit(
     backend
         Where to bring host data; not needed for arrays, which are somewhere already.
     dtype
-        Of parameters and data; None is the floating dtype of X, else the default.
+        Of parameters and data; None is the floating dtype of X, else the default (of a frame or
+        lists beside `resume`, that of the run).
     compute_dtype
         Of what layers compute in training, such as "bfloat16" where the library has it, or
         "float32" beside parameters of float64. Parameters, state, statistics of norms, loss
@@ -201,15 +184,16 @@ def fit(
             raise ValueError(f"fit: engine: expected one of {known}, got {engine!r}")
         called = checked(callbacks)
         checkpointer = checkpointer_of(checkpoint, every, keep, keep_best)
+        source = source_of(resume, checkpoint)
+        dtype = dtype_of(source, X) if dtype is None else dtype
         problem = prepare(
             net, X, y, loss=loss, optimizer=optimizer, batch_size=batch_size,
             validation=validation, seed=seed, metrics=metrics, sample_weight=sample_weight,
             shuffle=shuffle, params=params, state=state, backend=backend, dtype=dtype,
             compute_dtype=compute_dtype, communicator=together,
         )  # fmt: skip
-        source = source_of(resume, checkpoint)
     run = _run(problem, epochs, TrainingState(problem.start))
-    _carry_out(run, problem, engine, called, progress, checkpointer, source)
+    carry_out(run, problem, engine, called, progress, checkpointer, source)
     carry = run.state.carry
     return Model(
         net, carry.params, carry.state, history=run.history, loss=problem.step.loss,
@@ -253,7 +237,7 @@ def train(
     """
     start = TrainingState(problem.start) if state is None else state
     run = _run(problem, epochs, start)
-    _carry_out(run, problem, engine, checked(callbacks), progress)
+    carry_out(run, problem, engine, checked(callbacks), progress)
     return run
 
 
@@ -261,240 +245,3 @@ def _run(problem: Problem, epochs: int, state: TrainingState) -> Run:
     optimizer = problem.step.optimizer
     rank = 0 if problem.communicator is None else problem.communicator.rank
     return Run(epochs, state, problem.measures, problem.directions, optimizer=optimizer, rank=rank)
-
-
-def _carry_out(
-    run: Run,
-    problem: Problem,
-    engine: str,
-    called: list[Callback],
-    progress: bool | None,
-    checkpointer: Checkpointer | None = None,
-    source: Any = None,
-) -> None:
-    """All epochs of a run, with everything that stands around them."""
-    samples, ranks = problem.batches.dataset.size, Ranks(problem.communicator)
-    with problem.backend.scope():
-        with ranks.together("what the run goes on from"):
-            if source is not None:
-                run.state = restore(source, problem)
-                check_left(run, source)
-            if checkpointer:
-                checkpointer.start(run, source)
-            problem.check_passes(run.epochs - run.epoch)
-            tell(called, "start", run)
-            restore_states(called, run)
-        ranks.check_same(compared(run, problem) if ranks.several else {})
-        with bars.shown(progress if ranks.writes else False, run.epochs, samples) as bar:
-            with ranks.together("the engine"):
-                by = engines.select(
-                    problem,
-                    run.state.engine or engine if engine == "auto" else engine,
-                    carry=run.state.carry,
-                    epochs=run.epochs - run.epoch,
-                    never_stops_early=not (called or checkpointer),
-                    bar=bar,
-                )
-            run.state.engine = by.name
-            caught = Signals(checkpointer is not None or ranks.several)
-            with ranks.training(), caught as signals, closing(problem.batches):
-                _Training(run, problem, by, called, bar, checkpointer, signals, ranks).train()
-        tell(called, "finish", run)
-
-
-class _Training:
-    """The loop over epochs; parameters and history always are of the same epoch."""
-
-    def __init__(
-        self,
-        run: Run,
-        problem: Problem,
-        engine: Any,
-        callbacks: list[Callback],
-        bar: bars.Bar,
-        checkpointer: Checkpointer | None,
-        signals: Signals,
-        ranks: Ranks,
-    ) -> None:
-        self.run, self.problem, self.engine, self.bar = run, problem, engine, bar
-        self.callbacks, self.checkpointer = callbacks, checkpointer
-        self.signals, self.ranks = signals, ranks
-        self._agreed: signal.Signals | None = None  # the signal that all processes know of
-        self.pace = Pace(problem.batches.steps, alone=not ranks.several)
-        # Epochs are carried out together where nothing looks at each of them.
-        quiet = not callbacks and len(run.measures) == 1 and checkpointer is None
-        self.fused = engine.fuses_epochs and quiet
-        self.memory: tuple[Any, Any] = (None, None)  # of the last two snapshots
-
-    def train(self) -> None:
-        """Epoch after epoch, until all are done or something ends them."""
-        (run := self.run).stop_if_converged(self.problem.backend)  # one that is gone on with may be
-        whole = True
-        while run.epoch < run.epochs and not run.stopped and not self.received:
-            before, whole = run.state.carry, run.state.step == 0
-            try:
-                with memory_suffices(self.problem.backend, self.problem.batches.size):
-                    count = self._epochs() if self.fused and whole else self._epoch()
-                if count == 0:  # a signal came, and the state is written as it is
-                    break
-                self._after_epoch()
-            except (KeyboardInterrupt, OutOfMemoryError, DataError) as error:
-                # There may be no whole epoch to go back to, or others that wait for this process.
-                if run.epoch == 0 or not whole or self.ranks.several:
-                    raise
-                run.state.step, run.state.losses = 0, []
-                what = "interrupted" if isinstance(error, KeyboardInterrupt) else f"{error}"
-                _warn(run, f"{what}: the model is as it was after this epoch")
-                run.stop()
-                break
-            if not isfinite(run.history.last["loss"]):
-                self._diverged(before, count, whole)
-            else:
-                run.stop_if_converged(self.problem.backend)
-        if self.checkpointer and run.state.step == 0:  # also if it ends between two checkpoints
-            self._checkpoint(run.state)
-        self.ranks.barrier()  # the checkpoint is there before any of them goes on
-        if self.received:
-            self.ranks.leaving()
-            self._interrupted(self.received, whole)
-
-    def _interrupted(self, received: signal.Signals, whole: bool) -> None:
-        """End the run, whose state is written, as the signal asks for."""
-        run = self.run
-        if received == signal.SIGTERM:
-            raise SystemExit(TERMINATED)
-        if run.epoch == 0 or (run.state.step and not whole):
-            raise KeyboardInterrupt  # there is no whole epoch to go back to
-        run.state.step, run.state.losses = 0, []
-        _warn(run, "interrupted: the model is as it was after this epoch")
-        run.stop()
-
-    def _epochs(self) -> int:
-        """Carry out several epochs that are all alike; their losses go to the history."""
-        run, batches = self.run, self.problem.batches
-        before, start = run.state.carry, run.epoch
-        assert batches.steps is not None  # epochs of streams are not fused
-        count = max(1, min(self.pace.steps // batches.steps, run.epochs - start))
-        with self.pace, self.problem.backend.quiet():
-            losses = self._losses(self.engine.run_epochs(count))
-        self._meet()
-        bad = next((i for i, loss in enumerate(losses) if not isfinite(loss)), count)
-        if bad < count - 1:  # go there again, and no further
-            self.engine.load(before)
-            losses, count = self._losses(self.engine.run_epochs(bad + 1)), bad + 1
-        run.state.carry = self._snapshot()
-        run.state.epoch += count
-        numbered = list(range(start + 1, start + count + 1))
-        run.history.extend({"epoch": numbered, "loss": losses})
-        return count
-
-    def _losses(self, losses: Any) -> list[float]:
-        """Losses of the steps of several epochs, (epochs, steps), as one number an epoch."""
-        total = self.problem.batches.loss_of_epoch(losses, self.problem.batches.epoch(0))
-        numbers_: list[float] = self.problem.backend.to_host(total).tolist()
-        return numbers_
-
-    def _epoch(self) -> int:
-        """Carry out one epoch, or the rest of it, chunk by chunk; 0 if a signal ends it before."""
-        state, batches, backend = self.run.state, self.problem.batches, self.problem.backend
-        epoch = batches.epoch(state.epoch)
-        while True:
-            with self.pace, backend.quiet():
-                count = batches.available(epoch, state.step, self.pace.steps)
-                if count:
-                    state.losses.append(self.engine.run(epoch, state.step, count))
-            if not count:
-                break
-            state.step += count
-            self._meet()
-            due = self.checkpointer and self.checkpointer.is_due(self.run)
-            stops = self.received and self.checkpointer
-            if (due or stops) and batches.available(epoch, state.step, 1):
-                self._checkpoint(replace(state, carry=self.engine.snapshot()[0]))
-                if stops:
-                    return 0
-        carry = self._snapshot()
-        with backend.quiet():
-            losses = backend.xp.concat(state.losses)
-            row = [batches.loss_of_epoch(losses, epoch), *self._measured(carry)]
-            measured = numbers(backend, row)
-        state.carry, state.epoch, state.step, state.losses = carry, state.epoch + 1, 0, []
-        state.history.add(
-            dict(zip(("epoch", *self.run.measures), [state.epoch, *measured], strict=True))
-        )
-        return 1
-
-    @property
-    def received(self) -> signal.Signals | None:
-        """The signal that ends the run, once all processes know of it."""
-        return self._agreed if self.ranks.several else self.signals.received
-
-    def _meet(self) -> None:
-        """Agree with the other processes on the pace, and on a signal that one has got."""
-        if self.ranks.several:
-            row = [self.pace.took, float(self.signals.received or 0)]
-            took, number = map(max, zip(*self.ranks.gathered(row), strict=True))
-            self.pace.adapt(took)
-            self._agreed = signal.Signals(int(number)) if number else None
-
-    def _measured(self, carry: Any) -> list[Any]:
-        """The measures of an epoch besides its training loss, as 0-d arrays."""
-        problem = self.problem
-        if len(self.run.measures) == 1:
-            return []
-        held, step = problem.validation, problem.step
-        dataset = problem.batches.dataset if held is None else held
-        loss = None if held is None else step.loss
-        return evaluate(
-            step.net, carry.params, carry.state, dataset, loss, problem.metrics, problem.backend,
-            communicator=problem.communicator,
-        )  # fmt: skip
-
-    def _snapshot(self) -> Any:
-        """The carry as it stands, in the memory of the last snapshot but one, if it is free."""
-        older, newer = self.memory
-        carry, memory = self.engine.snapshot(older)
-        # A callback may keep what it is shown.
-        self.memory = (None, None) if self.callbacks else (newer, memory)
-        return carry
-
-    def _after_epoch(self) -> None:
-        """Show the epoch to the bar and the callbacks, and write a checkpoint if it is time."""
-        run = self.run
-        self.bar.epoch(run.history.last)
-        shown = run.state.carry
-        leaves = tree.leaves(shown)
-        if self.callbacks:
-            with self.ranks.together("callbacks"):
-                for callback in self.callbacks:
-                    callback(run)
-            run.stopped = any(map(any, self.ranks.gathered([float(run.stopped)])))
-            if run.state.carry is not shown or not is_same_tree(run.state.carry, leaves):
-                self.engine.load(run.state.carry)
-                run.state.carry = self.engine.snapshot()[0]
-            self.engine.invalidate_data()
-        if self.checkpointer:
-            self._checkpoint(run.state, self.checkpointer.is_due(run))
-
-    def _checkpoint(self, state: TrainingState, newest: bool = True) -> None:
-        assert self.checkpointer is not None
-        if not self.ranks.writes:
-            return
-        kept = states(self.callbacks)
-        self.checkpointer.write(replace(state, callbacks=kept), self.problem, newest=newest)
-
-    def _diverged(self, before: Any, count: int, whole: bool) -> None:
-        """Warn what made the loss non-finite, and stop."""
-        where = ""
-        if whole and not self.ranks.several:  # one alone may find it first, and leave the others
-            self.engine.load(before)
-            if count > 1:
-                self.engine.run_epochs(count - 1)
-            where = engines.diagnose_nonfinite(self.engine, self.run.epoch - 1)
-        hint = where or "Lower the learning rate, clip the gradients, or scale X"
-        _warn(self.run, f"the loss is no longer finite: training diverged and was stopped. {hint}")
-        self.run.stop()
-
-
-def _warn(run: Run, what: str) -> None:
-    warnings.warn(f"fit: epoch {run.epoch}: {what}.", RuntimeWarning, stacklevel=5)
