@@ -15,6 +15,7 @@ from tinynn.layers import Dropout, Linear, Sequential
 from tinynn.optim import SGD, Adam
 from tinynn.tabular import fit_table
 from tinynn.training import EarlyStopping, SuccessiveHalving
+from tinynn.training.many import engines
 
 pytestmark = pytest.mark.reads_scalars  # the checks of data and loss read one boolean each, as fit
 RNG = np.random.default_rng(0)
@@ -123,6 +124,33 @@ def test_halving_drops_the_worst_and_trains_the_others_as_ever(engine):
     folded = fit_many(NET, X, Y, networks=4, folds=2, epochs=4, halving=SuccessiveHalving())
     assert sorted(folded.epochs) == [1] * 4 + [2] * 2 + [4] * 2
     assert folded.epochs[::2] == folded.epochs[1::2]
+
+
+@pytest.mark.only("numpy", "jax")
+def test_dropped_networks_are_not_computed(backend, monkeypatch):
+    """By calls on all networks, and by the library's compiler; the others go on as they did."""
+    engine = "jit" if backend.repeat is not None else "calls"
+    kind, widths = {"jit": engines.Jit, "calls": engines.Calls}[engine], []
+
+    def epoch(self, number, run=kind._epoch):
+        losses = run(self, number)
+        widths.append(losses.shape[0])
+        return losses
+
+    monkeypatch.setattr(kind, "_epoch", epoch)
+    net, x, y = Sequential(Linear(2), Dropout(0.5), Linear(1)), *map(backend.asarray, (X, Y))
+    given = {"networks": 4, "batch_size": 8, "validation": 0.3, "engine": engine}
+    given |= {"optimizer": Adam([0.1, 0.2, 0.01, 0.02]), "epochs": 4}
+    halved = fit_many(net, x, y, halving=SuccessiveHalving(), **given)
+    assert widths == [4, 2, 1, 1]
+    assert sorted(halved.epochs) == [1, 1, 2, 4]
+    whole = fit_many(net, x, y, **given)
+    for k, length in enumerate(halved.epochs):
+        for name in ("loss", "validation_loss"):
+            expected = whole.history[name][k, :length]
+            np.testing.assert_allclose(halved.history[name][k, :length], expected, rtol=1e-5)
+    last = halved.epochs.index(4)
+    assert_same(halved[last], whole[last], backend, 1e-5)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
