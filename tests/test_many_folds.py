@@ -92,6 +92,25 @@ def test_folds_have_the_share_of_each_class_or_are_stretches():
     assert stack.folds.tolist() == [0] * 6 + [1] * 6 + [2] * 6 + [3] * 5
 
 
+@pytest.mark.parametrize("names", [True, False])
+def test_samples_of_one_group_are_in_one_fold(names):
+    """The folds are scikit-learn's, where no two groups are of one size; networks are fit's."""
+    selection = pytest.importorskip("sklearn.model_selection", reason="folds are compared with")
+    groups = np.random.default_rng(1).permutation(np.repeat([0, 1, 2, 3, 4], [9, 6, 4, 3, 1]))
+    given = {"epochs": 3, "batch_size": None}
+    named = [f"farm {n}" for n in groups] if names else groups
+    stack = fit_many(NET, X, Y, networks=1, folds=3, groups=named, engine="calls", **given)
+    expected = np.zeros(23, int)
+    for fold, (_, held) in enumerate(selection.GroupKFold(3).split(X, Y, groups)):
+        expected[held] = fold
+    assert stack.folds.tolist() == expected.tolist()
+    assert sorted(np.bincount(stack.folds)) == [7, 7, 9]  # of which some are filled up
+    for fold, model in enumerate(stack):
+        rows, held = stack.folds != fold, stack.folds == fold
+        alone = fit(NET, X[rows], Y[rows], validation=(X[held], Y[held]), engine="eager", **given)
+        assert_same(model, alone, tinynn.data.host(), 1e-9)
+
+
 @pytest.mark.parametrize("engine", ["eager", "calls"])
 def test_each_network_stops_by_itself(engine):
     stop = EarlyStopping(patience=3)
@@ -197,7 +216,17 @@ BAD = [
     ({"folds": 1}, "folds: expected a whole number of 2 or more, got 1"),
     ({"folds": [2, 3]}, "folds: expected one for all networks"),
     ({"folds": 5, "validation": 0.2}, "folds: expected no validation= beside folds"),
-    ({"folds": 5, "loss": lambda p, y: ((p - y) ** 2).mean()}, "a number that divides 23 samples"),
+    (
+        {"folds": 5, "loss": lambda p, y: ((p - y) ** 2).mean()},
+        "expected folds of one size under a loss",
+    ),
+    ({"groups": [0] * 23}, "groups: expected folds= beside groups"),
+    ({"folds": 2, "groups": [0, 1]}, "groups: expected one for each of 23 samples, got 2"),
+    (
+        {"folds": 3, "groups": [0, 1] * 11 + [0]},
+        "folds: expected 2 at most, as many as there are g",
+    ),
+    ({"folds": 2, "groups": X}, r"groups: expected the shape \(samples,\), got \(23, 3\)"),
     ({"early_stopping": EarlyStopping()}, "EarlyStopping: expected monitor to be one of loss, "),
     ({"halving": SuccessiveHalving()}, "SuccessiveHalving: expected monitor to be one of loss"),
 ]
