@@ -4,6 +4,7 @@ And the other examples: that they run, and that what they show is so.
 """
 
 import importlib.util
+import io
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -285,3 +286,16 @@ def test_neural_ode(backend: backends.Backend) -> None:
     """The trajectory, whose states are of size 2, and what follows it."""
     inside, beyond = load("neural_ode").main(backend, width=8, steps=25)
     assert max(inside, beyond) < 0.3
+
+
+def test_four_networks_draw_their_boundaries() -> None:
+    """They are those of the other examples, whose digits `fit` reaches."""
+    example, shown = load("boundaries"), io.StringIO()
+    found = example.main("numpy", shown, pictures=2, resolution=8, most=1500)
+    tiny, _, simplest, scratch = (model for *_, model, _ in found)
+    np.testing.assert_allclose(tiny.predict(example.T), example.XOR, atol=0.1)
+    assert simplest.history["loss"][-1] == pytest.approx(1.1829026147971158, rel=1e-12)
+    np.testing.assert_allclose(scratch.predict(example.T[:, :2]), example.XOR, atol=0.1)
+    assert shown.getvalue().count("epoch 1500") == 3
+    text = example.drawn(found)
+    assert text.count('href="data:image/png;base64,iVBOR') == 4

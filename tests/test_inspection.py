@@ -7,7 +7,7 @@ import pytest
 
 import tinynn
 from tests.checks import assert_close
-from tinynn import Model, fit, inspection
+from tinynn import Model, inspection
 from tinynn.functional import tanh
 from tinynn.layers import Embedding, Lambda, Linear, Sequential
 from tinynn.losses import SquaredError
@@ -140,54 +140,6 @@ def test_features_and_surfaces_on_every_library(backend):
     assert values[1, 1] == 0.0 < values[0, 0]
     picture = ET.fromstring(inspection.contour(surface, title="a < b"))
     assert len(picture.findall(".//{*}rect")) == 1 + 9
-
-
-def test_decision_boundaries_are_drawn_while_training(tmp_path):
-    x = np.random.default_rng(0).normal(size=(30, 2))
-    labels = (x[:, 0] * x[:, 1] > 0).astype(int)
-    net, path = Sequential(Linear(8), tanh, Linear(2)), tmp_path / "answers.svg"
-    seen = []
-
-    def model(run):
-        seen.append(run.epoch)
-        return Model(net, run.params)
-
-    draw = inspection.DecisionBoundary(path, model, x, labels, every=2, resolution=5)
-    trained = fit(net, x, labels, epochs=5, callbacks=draw)
-    assert seen == [2, 4, 5]
-    picture = ET.fromstring(path.read_text())
-    assert len(picture.findall(".//{*}circle")) == 30
-    assert "epoch 5" in [text.text for text in picture.findall("{*}text")]
-    surface = inspection.decision_boundary(trained, x, resolution=4, answer=trained.predict_proba)
-    assert surface.values.shape == (4, 4, 2)
-    np.testing.assert_allclose(
-        surface.values[1, 2], trained.predict_proba([[surface.x[2], surface.y[1]]])[0]
-    )
-    with pytest.raises(ValueError, match=r"X: expected the shape \(rows, 2\)"):
-        inspection.decision_boundary(trained, X)
-    lost = inspection.DecisionBoundary(tmp_path / "no" / "a.svg", model, x)
-    with pytest.raises(FileNotFoundError, match="DecisionBoundary: path: expected a folder that"):
-        fit(net, x, labels, epochs=5, callbacks=lost)
-    assert seen == [2, 4, 5]
-    assert [each.name for each in tmp_path.iterdir()] == ["answers.svg"]
-
-
-def test_pictures_are_replaced_whole(tmp_path, monkeypatch):
-    x, path = np.eye(2), tmp_path / "answers.svg"
-    draw = inspection.DecisionBoundary(path, lambda run: run, x, resolution=2)
-    run = made()
-    run.epoch = run.epochs = 1
-    run.outputs = lambda x: x
-    draw(run)
-    before = path.read_text()
-
-    def killed(self, text, **given):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(type(path), "write_text", killed)
-    with pytest.raises(KeyboardInterrupt):
-        draw(run)
-    assert path.read_text() == before
 
 
 def test_lines_of_a_contour_lie_at_their_height():

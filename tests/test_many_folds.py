@@ -15,6 +15,7 @@ from tinynn.layers import Dropout, Linear, Sequential
 from tinynn.optim import SGD, Adam
 from tinynn.tabular import fit_table
 from tinynn.training import EarlyStopping, SuccessiveHalving
+from tinynn.training.many import engines
 
 pytestmark = pytest.mark.reads_scalars  # the checks of data and loss read one boolean each, as fit
 RNG = np.random.default_rng(0)
@@ -91,6 +92,25 @@ def test_folds_have_the_share_of_each_class_or_are_stretches():
     assert stack.folds.tolist() == [0] * 6 + [1] * 6 + [2] * 6 + [3] * 5
 
 
+@pytest.mark.parametrize("names", [True, False])
+def test_samples_of_one_group_are_in_one_fold(names):
+    """The folds are scikit-learn's, where no two groups are of one size; networks are fit's."""
+    selection = pytest.importorskip("sklearn.model_selection", reason="folds are compared with")
+    groups = np.random.default_rng(1).permutation(np.repeat([0, 1, 2, 3, 4], [9, 6, 4, 3, 1]))
+    given = {"epochs": 3, "batch_size": None}
+    named = [f"farm {n}" for n in groups] if names else groups
+    stack = fit_many(NET, X, Y, networks=1, folds=3, groups=named, engine="calls", **given)
+    expected = np.zeros(23, int)
+    for fold, (_, held) in enumerate(selection.GroupKFold(3).split(X, Y, groups)):
+        expected[held] = fold
+    assert stack.folds.tolist() == expected.tolist()
+    assert sorted(np.bincount(stack.folds)) == [7, 7, 9]  # of which some are filled up
+    for fold, model in enumerate(stack):
+        rows, held = stack.folds != fold, stack.folds == fold
+        alone = fit(NET, X[rows], Y[rows], validation=(X[held], Y[held]), engine="eager", **given)
+        assert_same(model, alone, tinynn.data.host(), 1e-9)
+
+
 @pytest.mark.parametrize("engine", ["eager", "calls"])
 def test_each_network_stops_by_itself(engine):
     stop = EarlyStopping(patience=3)
@@ -123,6 +143,33 @@ def test_halving_drops_the_worst_and_trains_the_others_as_ever(engine):
     folded = fit_many(NET, X, Y, networks=4, folds=2, epochs=4, halving=SuccessiveHalving())
     assert sorted(folded.epochs) == [1] * 4 + [2] * 2 + [4] * 2
     assert folded.epochs[::2] == folded.epochs[1::2]
+
+
+@pytest.mark.only("numpy", "jax")
+def test_dropped_networks_are_not_computed(backend, monkeypatch):
+    """By calls on all networks, and by the library's compiler; the others go on as they did."""
+    engine = "jit" if backend.repeat is not None else "calls"
+    kind, widths = {"jit": engines.Jit, "calls": engines.Calls}[engine], []
+
+    def epoch(self, number, run=kind._epoch):
+        losses = run(self, number)
+        widths.append(losses.shape[0])
+        return losses
+
+    monkeypatch.setattr(kind, "_epoch", epoch)
+    net, x, y = Sequential(Linear(2), Dropout(0.5), Linear(1)), *map(backend.asarray, (X, Y))
+    given = {"networks": 4, "batch_size": 8, "validation": 0.3, "engine": engine}
+    given |= {"optimizer": Adam([0.1, 0.2, 0.01, 0.02]), "epochs": 4}
+    halved = fit_many(net, x, y, halving=SuccessiveHalving(), **given)
+    assert widths == [4, 2, 1, 1]
+    assert sorted(halved.epochs) == [1, 1, 2, 4]
+    whole = fit_many(net, x, y, **given)
+    for k, length in enumerate(halved.epochs):
+        for name in ("loss", "validation_loss"):
+            expected = whole.history[name][k, :length]
+            np.testing.assert_allclose(halved.history[name][k, :length], expected, rtol=1e-5)
+    last = halved.epochs.index(4)
+    assert_same(halved[last], whole[last], backend, 1e-5)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -169,7 +216,17 @@ BAD = [
     ({"folds": 1}, "folds: expected a whole number of 2 or more, got 1"),
     ({"folds": [2, 3]}, "folds: expected one for all networks"),
     ({"folds": 5, "validation": 0.2}, "folds: expected no validation= beside folds"),
-    ({"folds": 5, "loss": lambda p, y: ((p - y) ** 2).mean()}, "a number that divides 23 samples"),
+    (
+        {"folds": 5, "loss": lambda p, y: ((p - y) ** 2).mean()},
+        "expected folds of one size under a loss",
+    ),
+    ({"groups": [0] * 23}, "groups: expected folds= beside groups"),
+    ({"folds": 2, "groups": [0, 1]}, "groups: expected one for each of 23 samples, got 2"),
+    (
+        {"folds": 3, "groups": [0, 1] * 11 + [0]},
+        "folds: expected 2 at most, as many as there are g",
+    ),
+    ({"folds": 2, "groups": X}, r"groups: expected the shape \(samples,\), got \(23, 3\)"),
     ({"early_stopping": EarlyStopping()}, "EarlyStopping: expected monitor to be one of loss, "),
     ({"halving": SuccessiveHalving()}, "SuccessiveHalving: expected monitor to be one of loss"),
 ]

@@ -7,13 +7,10 @@ from tinynn.inspection.dependence import (
     permutation_importance,
 )
 from tinynn.inspection.influence import influence
+from tinynn.inspection.live import DecisionBoundary
 from tinynn.inspection.pictures import contour, heatmap, reliability_diagram
-from tinynn.inspection.surfaces import (
-    DecisionBoundary,
-    Surface,
-    decision_boundary,
-    loss_landscape,
-)
+from tinynn.inspection.pixels import to_png, to_terminal
+from tinynn.inspection.surfaces import Surface, decision_boundary, loss_landscape
 
 __all__ = [
     "DecisionBoundary",
@@ -29,4 +26,6 @@ __all__ = [
     "partial_dependence",
     "permutation_importance",
     "reliability_diagram",
+    "to_png",
+    "to_terminal",
 ]

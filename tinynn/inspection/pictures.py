@@ -9,7 +9,7 @@ from tinynn.trace import backend_of
 
 Array: TypeAlias = Any
 
-_SIZE, _EDGE = 400.0, 44.0
+SIZE, _EDGE = 400.0, 44.0
 #: From low to high: colours of viridis, which all eyes tell apart.
 _SCALE = ((68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37))
 _LINES = 8  # of equal height in a contour
@@ -40,7 +40,7 @@ def heatmap(
     >>> heatmap(Surface(x, x, np.eye(2)), title="two by two").count("<rect")
     5
     """
-    x, y, values = _read(surface)
+    x, y, values = read(surface)
     return _drawn(x, y, values, _points(x, y, points, labels), title)
 
 
@@ -63,13 +63,12 @@ def contour(surface: Any, *, title: str = "") -> str:
     >>> picture.startswith("<svg"), picture.count("<path")
     (True, 8)
     """
-    x, y, values = _read(surface)
-    known = [number for row in values for number in row if isfinite(number)]
-    low, high = min(known, default=0.0), max(known, default=1.0)
+    x, y, values = read(surface)
     lines = []
-    for place in range(1, _LINES + 1):
-        height = low + (high - low) * place / (_LINES + 1)
-        path = " ".join(_segments(x, y, values, height))
+    for height in heights(values):
+        path = " ".join(
+            f"M{a:.1f} {b:.1f}L{c:.1f} {d:.1f}" for (a, b), (c, d) in segments(x, y, values, height)
+        )
         lines.append(f'<path d="{path}" fill="none" stroke="#fff" stroke-opacity="0.7"/>')
     return _drawn(x, y, values, lines, title)
 
@@ -97,16 +96,16 @@ def reliability_diagram(found: Any, *, title: str = "") -> str:
     """
     backend = backend_of(found.share)
     accuracy, share = (backend.to_host(a).tolist() for a in (found.accuracy, found.share))
-    width, most = _SIZE / len(share), max(share) or 1.0
+    width, most = SIZE / len(share), max(share) or 1.0
     bars = [
-        f'<rect class="bin" x="{place * width + 1:.2f}" y="{_SIZE * (1 - height):.2f}" '
-        f'width="{width - 2:.2f}" height="{_SIZE * height:.2f}" fill="#2563eb" '
+        f'<rect class="bin" x="{place * width + 1:.2f}" y="{SIZE * (1 - height):.2f}" '
+        f'width="{width - 2:.2f}" height="{SIZE * height:.2f}" fill="#2563eb" '
         f'fill-opacity="{0.25 + 0.75 * part / most:.2f}"/>'
         for place, (height, part) in enumerate(zip(accuracy, share, strict=True))
         if part
     ]
     bars.append(
-        f'<path d="M0 {_SIZE:.0f}L{_SIZE:.0f} 0" fill="none" stroke="#6b7280" '
+        f'<path d="M0 {SIZE:.0f}L{SIZE:.0f} 0" fill="none" stroke="#6b7280" '
         'stroke-dasharray="4 4"/>'
     )
     error = float(backend.to_host(found.error))
@@ -114,7 +113,7 @@ def reliability_diagram(found: Any, *, title: str = "") -> str:
     return _framed(bars, (0.0, 1.0), (0.0, 1.0), title, note)
 
 
-def _read(surface: Any) -> tuple[list[float], list[float], list[list[float]]]:
+def read(surface: Any) -> tuple[list[float], list[float], list[list[float]]]:
     """The surface on the host: x, y and the numbers, row by row."""
     backend = backend_of(surface.values)
     values = surface.values if surface.values.ndim == 2 else surface.values[..., -1]
@@ -122,22 +121,21 @@ def _read(surface: Any) -> tuple[list[float], list[float], list[list[float]]]:
     return x, y, numbers
 
 
-def _at(places: Sequence[float], place: float) -> float:
+def at(places: Sequence[float], place: float) -> float:
     """The distance of a place of an axis from its beginning, in the picture."""
-    cell = _SIZE / len(places)
+    cell = SIZE / len(places)
     width = (places[-1] - places[0]) or 1.0
-    return cell / 2 + (place - places[0]) / width * (_SIZE - cell)
+    return cell / 2 + (place - places[0]) / width * (SIZE - cell)
 
 
 def _drawn(
     x: Sequence[float], y: Sequence[float], values: Any, on_top: list[str], title: str
 ) -> str:
-    known = [number for row in values for number in row if isfinite(number)]
-    low, high = min(known, default=0.0), max(known, default=1.0)
-    width, height = _SIZE / len(x), _SIZE / len(y)
+    low, high = ends(values)
+    width, height = SIZE / len(x), SIZE / len(y)
     cells = []
     for row, numbers in enumerate(values):
-        top = _SIZE - (row + 1) * height  # y grows upwards
+        top = SIZE - (row + 1) * height  # y grows upwards
         cells += [
             f'<rect x="{column * width:.2f}" y="{top:.2f}" width="{width + 0.05:.2f}" '
             f'height="{height + 0.05:.2f}" fill="{_colour(number, low, high)}"/>'
@@ -151,8 +149,8 @@ def _framed(
     inside: list[str], x: Sequence[float], y: Sequence[float], title: str, note: str
 ) -> str:
     """The whole picture: what is inside, the ends of the axes, a title and a note."""
-    size = _SIZE + 2 * _EDGE
-    below, left = _EDGE + _SIZE + 18, _EDGE - 6
+    size = SIZE + 2 * _EDGE
+    below, left = _EDGE + SIZE + 18, _EDGE - 6
     return "\n".join(
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-label="{escape(title)}" '
@@ -164,8 +162,8 @@ def _framed(
             *inside,
             "</g>",
             f'<text x="{_EDGE:.0f}" y="{below:.0f}">{x[0]:.3g}</text>',
-            f'<text x="{_EDGE + _SIZE:.0f}" y="{below:.0f}" text-anchor="end">{x[-1]:.3g}</text>',
-            f'<text x="{left:.0f}" y="{_EDGE + _SIZE:.0f}" text-anchor="end">{y[0]:.3g}</text>',
+            f'<text x="{_EDGE + SIZE:.0f}" y="{below:.0f}" text-anchor="end">{x[-1]:.3g}</text>',
+            f'<text x="{left:.0f}" y="{_EDGE + SIZE:.0f}" text-anchor="end">{y[0]:.3g}</text>',
             f'<text x="{left:.0f}" y="{_EDGE + 10:.0f}" text-anchor="end">{y[-1]:.3g}</text>',
             f'<text x="{size / 2:.0f}" y="{below + 16:.0f}" text-anchor="middle">{note}</text>',
             "</svg>",
@@ -173,40 +171,68 @@ def _framed(
     )
 
 
-def _colour(number: float, low: float, high: float) -> str:
+def ends(values: Any) -> tuple[float, float]:
+    """The lowest and the highest number of a surface, of those that are finite."""
+    known = [number for row in values for number in row if isfinite(number)]
+    return min(known, default=0.0), max(known, default=1.0)
+
+
+def share_of(number: float, low: float, high: float) -> float:
+    """How far a number is from the lowest to the highest: from 0 to 1."""
+    return (number - low) / (high - low) if high > low else 0.5
+
+
+def colour(number: float, low: float, high: float) -> tuple[int, int, int]:
+    """Red, green and blue of a number; grey if it is not finite."""
     if not isfinite(number):
-        return "#9ca3af"
-    share = (number - low) / (high - low) if high > low else 0.5
-    place = min(share * (len(_SCALE) - 1), len(_SCALE) - 1 - 1e-9)
+        return (156, 163, 175)
+    place = min(share_of(number, low, high) * (len(_SCALE) - 1), len(_SCALE) - 1 - 1e-9)
     first, rest = int(place), place - int(place)
-    mixed = [
-        round(a + rest * (b - a)) for a, b in zip(_SCALE[first], _SCALE[first + 1], strict=True)
-    ]
-    return "#" + "".join(f"{part:02x}" for part in mixed)
+    pairs = zip(_SCALE[first], _SCALE[first + 1], strict=True)
+    red, green, blue = (round(a + rest * (b - a)) for a, b in pairs)
+    return red, green, blue
+
+
+def _colour(number: float, low: float, high: float) -> str:
+    return "#" + "".join(f"{part:02x}" for part in colour(number, low, high))
 
 
 def _points(x: Sequence[float], y: Sequence[float], points: Any, labels: Any) -> list[str]:
-    if points is None:
-        return []
-    rows = backend_of(points).to_host(points).tolist()
-    marks = [1.0] * len(rows) if labels is None else _numbers(labels)
-    low, high = min(marks), max(marks)
+    found, low, high = marked(points, labels)
     return [
-        f'<circle cx="{_at(x, a):.1f}" cy="{_SIZE - _at(y, b):.1f}" r="3" stroke="#fff" '
+        f'<circle cx="{at(x, a):.1f}" cy="{SIZE - at(y, b):.1f}" r="3" stroke="#fff" '
         f'fill="{_colour(mark, low, high)}"/>'
-        for (a, b), mark in zip(rows, marks, strict=True)
+        for a, b, mark in found
     ]
 
 
-def _numbers(labels: Any) -> list[float]:
-    if isinstance(labels, list | tuple):
-        return [float(each) for each in labels]
-    host = backend_of(labels).to_host(labels)
-    return [float(each) for each in host.reshape(-1).tolist()]
+def marked(points: Any, labels: Any) -> tuple[list[tuple[float, float, float]], float, float]:
+    """Each point with its number, and the lowest and the highest of these."""
+    if points is None:
+        return [], 0.0, 1.0
+    rows = backend_of(points).to_host(points).tolist()
+    if labels is None:
+        marks = [1.0] * len(rows)
+    elif isinstance(labels, list | tuple):
+        marks = [float(each) for each in labels]
+    else:
+        host = backend_of(labels).to_host(labels)
+        marks = [float(each) for each in host.reshape(-1).tolist()]
+    each = [(*row, mark) for row, mark in zip(rows, marks, strict=True)]
+    return each, min(marks, default=0.0), max(marks, default=1.0)
 
 
-def _segments(x: Sequence[float], y: Sequence[float], values: Any, height: float) -> list[str]:
-    """Marching triangles: two in each square of the grid, a straight line through each."""
+def heights(values: Any) -> list[float]:
+    """Those of the lines of a contour."""
+    low, high = ends(values)
+    return [low + (high - low) * place / (_LINES + 1) for place in range(1, _LINES + 1)]
+
+
+def segments(x: Sequence[float], y: Sequence[float], values: Any, height: float) -> list[Any]:
+    """Marching triangles: two in each square of the grid, a straight line through each.
+
+    Pairs of places of the picture, whose second number grows downwards.
+    """
     found = []
     for row in range(len(y) - 1):
         for column in range(len(x) - 1):
@@ -215,21 +241,19 @@ def _segments(x: Sequence[float], y: Sequence[float], values: Any, height: float
                 for i, j in ((0, 0), (1, 0), (1, 1), (0, 1))
             ]
             for triangle in ((0, 1, 2), (0, 2, 3)):
-                ends = _crossings([corners[k] for k in triangle], height)
-                if len(ends) == 2:
-                    (a, b), (c, d) = ends
-                    found.append(
-                        f"M{_at(x, a):.1f} {_SIZE - _at(y, b):.1f}"
-                        f"L{_at(x, c):.1f} {_SIZE - _at(y, d):.1f}"
-                    )
+                met = _crossings([corners[k] for k in triangle], height)
+                if len(met) == 2:
+                    found.append([(at(x, a), SIZE - at(y, b)) for a, b in met])
     return found
 
 
 def _crossings(corners: list[tuple[float, float, float]], height: float) -> list[Any]:
-    """The points in which the edges of a triangle cross this height."""
-    ends = []
+    """The points in which the edges of a triangle cross this height; none of one with a gap."""
+    if not all(isfinite(number) for _, _, number in corners):
+        return []
+    met = []
     for (a, b, low), (c, d, high) in zip(corners, corners[1:] + corners[:1], strict=True):
         if (low < height) != (high < height):
             share = (height - low) / (high - low)
-            ends.append((a + share * (c - a), b + share * (d - b)))
-    return ends
+            met.append((a + share * (c - a), b + share * (d - b)))
+    return met

@@ -1,15 +1,10 @@
 """Surfaces over two numbers: a network's answers over two inputs, its loss over two directions."""
 
-import os
 from collections.abc import Callable
-from dataclasses import KW_ONLY, dataclass
-from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 from backends import random
 from tinynn import tree
-from tinynn.config import Configured, require_count
-from tinynn.inspection.pictures import heatmap
 from tinynn.layers import run
 from tinynn.trace import backend_of, namespace
 from tinynn.transforms import vmap
@@ -39,26 +34,30 @@ def decision_boundary(
     model: Any,
     X: Array,
     *,
+    columns: tuple[int, int] | None = None,
     resolution: int = 60,
     answer: Callable[[Array], Array] | None = None,
 ) -> Surface:
-    """A model's answers over the plane of its two inputs, a tenth beyond the rows on each side.
+    """A model's answers over the plane of two inputs, a tenth beyond the rows on each side.
 
     Parameters
     ----------
     model
-        A `Model` of two inputs.
-    X : (rows, 2)
+        A `Model`.
+    X : (rows, features)
         Rows that the plane is to hold.
+    columns
+        The numbers of the two inputs that vary; the others are as they are on average. None where
+        there are two.
     resolution
         Places of each axis.
     answer
-        Of X, (places, 2); None is `model.outputs`. `model.predict_proba` suits classes.
+        Of X, (places, features); None is `model.outputs`. `model.predict_proba` suits classes.
 
     Raises
     ------
     ValueError
-        X has not two columns.
+        X has not two columns, and `columns` does not say which; or it has no such columns.
 
     Examples
     --------
@@ -69,20 +68,35 @@ def decision_boundary(
     >>> decision_boundary(model, np.eye(2), resolution=3).values[..., 0].round(2).tolist()
     [[-0.2, 0.4, 1.0], [0.4, 1.0, 1.6], [1.0, 1.6, 2.2]]
     """
-    if X.ndim != 2 or X.shape[1] != 2:
+    x, y, plane = plane_of(X, columns, resolution)
+    found = (answer or model.outputs)(plane)
+    shape = (resolution, resolution, *found.shape[1:])
+    return Surface(x, y, namespace(found).reshape(found, shape))
+
+
+def plane_of(X: Array, columns: Any, resolution: int) -> tuple[Array, Array, Array]:
+    """The places of two axes, and rows of X for all pairs of them: (places, features)."""
+    width = X.shape[1] if X.ndim == 2 else 0
+    chosen = (0, 1) if columns is None and width == 2 else columns
+    if chosen is None or len(set(chosen)) != 2 or not all(0 <= each < width for each in chosen):
+        asked = "" if columns is None else f" and columns={columns!r}"
         raise ValueError(
-            f"decision_boundary: X: expected the shape (rows, 2), got {tuple(X.shape)}. To fix it: "
-            "for networks of more inputs take partial_dependence"
+            "decision_boundary: X: expected the shape (rows, 2), or columns= with two of its "
+            f"numbers, got {tuple(X.shape)}{asked}. To fix it: give columns=(0, 1), or take "
+            "partial_dependence, which looks at one input"
         )
     xp = namespace(X)
+    if xp.isdtype(X.dtype, "integral"):  # places would be cut to whole numbers
+        X = xp.astype(X, backend_of(X).default_float)
     low, high = xp.min(X, axis=0), xp.max(X, axis=0)
     low, high = low - 0.1 * (high - low), high + 0.1 * (high - low)
     steps = xp.arange(resolution, dtype=X.dtype, device=X.device) / max(1, resolution - 1)
-    x, y = (low[axis] + (high[axis] - low[axis]) * steps for axis in (0, 1))
-    columns, rows = xp.meshgrid(x, y)
-    plane = xp.stack([xp.reshape(columns, (-1,)), xp.reshape(rows, (-1,))], axis=1)
-    found = (answer or model.outputs)(plane)
-    return Surface(x, y, xp.reshape(found, (resolution, resolution, *found.shape[1:])))
+    x, y = (low[axis] + (high[axis] - low[axis]) * steps for axis in chosen)
+    across, upwards = (xp.reshape(each, (-1,)) for each in xp.meshgrid(x, y))
+    middle = xp.mean(X, axis=0)
+    rest = [xp.zeros_like(across) + middle[axis] for axis in range(width)]
+    rest[chosen[0]], rest[chosen[1]] = across, upwards
+    return x, y, xp.stack(rest, axis=1)
 
 
 def loss_landscape(
@@ -162,60 +176,3 @@ def _direction(leaf: Array, key: Array) -> Array:
     axes = tuple(range(leaf.ndim - 1))
     lengths = [xp.sqrt(xp.sum(each * each, axis=axes, keepdims=True)) for each in (leaf, drawn)]
     return drawn * (lengths[0] / lengths[1])
-
-
-@dataclass
-class DecisionBoundary(Configured):
-    """A callback that draws the answers over two inputs into an SVG file while a network learns.
-
-    A page or an editor that shows the file follows the training.
-
-    Parameters
-    ----------
-    path
-        The file, replaced each time.
-    model
-        A function of the run that gives a model, or what has `outputs`:
-        `lambda run: tinynn.Model(net, run.params, loss=loss)`.
-    X : (rows, 2)
-        The rows, which are drawn as points.
-    labels
-        (rows,) numbers, 0 or 1 or so, that the points are coloured by; None draws them alike.
-    every
-        Epochs between two pictures.
-    resolution
-        Places of each axis.
-    """
-
-    path: str | os.PathLike[str]
-    model: Callable[[Any], Any]
-    X: Any
-    labels: Any = None
-    _: KW_ONLY
-    every: int = 1
-    resolution: int = 40
-
-    def __post_init__(self) -> None:
-        require_count(self, "every")
-        require_count(self, "resolution")
-
-    def start(self, run: Any) -> None:
-        """FileNotFoundError where the folder of the file is missing."""
-        folder = Path(self.path).absolute().parent
-        if not folder.is_dir():
-            raise FileNotFoundError(
-                f"DecisionBoundary: path: expected a folder that exists, got {folder}. To fix it: "
-                "make it first"
-            )
-
-    def __call__(self, run: Any) -> None:
-        """Draw the picture of this epoch, if it is one's turn."""
-        if run.epoch % self.every and run.epoch != run.epochs:
-            return
-        found = decision_boundary(self.model(run), self.X, resolution=self.resolution)
-        title = f"epoch {run.epoch}"
-        text = heatmap(found, points=self.X, labels=self.labels, title=title)
-        path = Path(self.path)
-        beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        beside.write_text(text, encoding="utf-8")
-        os.replace(beside, path)  # whoever reads it meanwhile sees the old picture, whole

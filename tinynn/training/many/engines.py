@@ -2,7 +2,8 @@
 
 Each has `run(epoch, count, alive)`, which carries out so many epochs of the networks of these
 numbers and gives the losses of their steps, (networks, epochs, steps); `carry()`, a copy of what
-all carry on; and `load(carry)`. What becomes of the networks that are not alive is not said.
+all carry on; and `load(carry)`. What becomes of the networks that are not alive is not said, but
+that, of many, they take no time.
 """
 
 import warnings
@@ -229,11 +230,62 @@ class _Batched(_Stacked):
         self.batches = together.batches
         shared = self.networks.orders(0) is None
         self.step = vmap(together.step, (0, None if shared else 0, 0))
+        self.rows = list(range(len(self.networks)))  # those that calls act on
+        self.some = self.networks  # the same, as networks of their own
 
     def run(self, epoch: int, count: int, alive: Sequence[int]) -> Any:
         """Carry out so many epochs: the losses of their steps, (networks, epochs, steps)."""
         xp = self.backend.xp
-        return xp.stack([self._epoch(epoch + place) for place in range(count)], axis=1)
+        self._narrow(alive)
+        if len(self.rows) == len(self.networks):
+            return xp.stack([self._epoch(epoch + place) for place in range(count)], axis=1)
+        whole = self.carry()
+        self._load(self._taken(whole, self.rows))
+        losses = xp.stack([self._epoch(epoch + place) for place in range(count)], axis=1)
+        places = list(range(len(self.networks)))
+        for place, k in enumerate(self.rows):
+            places[k] = len(self.networks) + place
+        both = tree.map(lambda a, b: xp.concat([a, b]), whole, self._carries())
+        self.load(self._taken(both, places))
+        blank = [0] * len(self.networks)
+        for place, k in enumerate(self.rows):
+            blank[k] = place
+        return self._taken(losses, blank)
+
+    def _narrow(self, alive: Sequence[int]) -> None:
+        """Let the calls act on the living alone, once they are two of three or fewer.
+
+        Not each time that one ends, since programs are of one number of networks.
+        """
+        rows = self.rows if set(alive) <= set(self.rows) else list(range(len(self.networks)))
+        rows = list(alive) if 3 * len(alive) <= 2 * len(rows) else rows
+        if rows != self.rows:
+            self.rows, self.some = rows, self.networks.some(rows)
+            self._renew()
+
+    def _taken(self, parts: Any, rows: Sequence[int]) -> Any:
+        """These entries of all arrays, along their first axis."""
+        places = self.backend.asarray(list(rows), dtype="int32")
+        return tree.map(lambda a: self.backend.xp.take(a, places, axis=0), parts)
+
+    def _renew(self) -> None:
+        """Get ready for another number of networks."""
+
+    def _load(self, carry: Carry) -> None:
+        """Let the networks that calls act on continue from this carry."""
+        raise NotImplementedError
+
+    def _carries(self) -> Carry:
+        """A copy of the carry of these."""
+        raise NotImplementedError
+
+    def carry(self) -> Carry:
+        """A copy of what all networks carry on."""
+        raise NotImplementedError
+
+    def load(self, carry: Carry) -> None:
+        """Continue from this carry."""
+        raise NotImplementedError
 
     def _epoch(self, epoch: int) -> Any:
         """Carry out an epoch: the losses of its steps, (networks, steps)."""
@@ -270,12 +322,16 @@ class Calls(_Batched):
         """Continue from this carry."""
         self._carry = carry
 
+    _load = load
+
     def carry(self) -> Carry:
         """The carries of all networks."""
         return self._carry
 
+    _carries = carry
+
     def _epoch(self, epoch: int) -> Any:
-        orders, keys = self.networks.orders(epoch), self.networks.keys(epoch)
+        orders, keys = self.some.orders(epoch), self.some.keys(epoch)
         losses = []
         for place in range(self.networks.per_epoch):
             self._carry, loss = self.program(self._carry, *self._batch(orders, keys, place))
@@ -297,33 +353,54 @@ class Jit(_Batched):
     def __init__(self, together: Together) -> None:
         super().__init__(together)
         self.structure = tree.flatten(together.start)[1]
-        self.full, rest = divmod(self.batches.dataset.size, self.batches.size)
-        self.loop = self._program(together.start, self.batches.size)
-        self.last = self._program(together.start, rest, again=False) if rest else None
-        if self.last:
-            self.last.share(self.loop)
-        self.load(together.start)
+        self.full = self.batches.dataset.size // self.batches.size
+        self.loop, self.last = self._programs(together.start)
+        self._all: Carry | None = None
+        self._load(together.start)
+
+    def _programs(self, start: Carry, again: bool = True) -> tuple[Scanned, Scanned | None]:
+        """The loops over whole batches, and over the smaller last one, for so many networks."""
+        loop, last = self._program(start, self.batches.size, again), None
+        if self.batches.rest:
+            last = self._program(start, self.batches.rest, again=False)
+            last.share(loop)
+        return loop, last
 
     def _program(self, start: Carry, size: int, again: bool = True) -> Scanned:
-        samples = self._samples(self.networks.orders(0), 0, size)
-        keys = self.networks.keys(0)
+        samples = self._samples(self.some.orders(0), 0, size)
+        keys = self.some.keys(0)
         key = None if keys is None else keys[:, 0, ...]
         programs = checked(self.step, self.backend, start, samples, key, again=again)
         return programs.program(Scanned, len(tree.leaves(start)), self.backend, [])
 
+    def _renew(self) -> None:
+        whole = self.carry()
+        self.loop, self.last = self._programs(self._taken(whole, self.rows), again=False)
+        self.load(whole)
+
     def load(self, carry: Carry) -> None:
         """Continue from this carry."""
+        if len(self.rows) < len(self.networks):
+            self._all = carry  # which is loaded where it is carried on
+        else:
+            self._all = None
+            self._load(carry)
+
+    def carry(self) -> Carry:
+        """A copy of what all networks carry on."""
+        return self._carries() if self._all is None else self._all
+
+    def _load(self, carry: Carry) -> None:
         self.loop.load(tree.leaves(carry))
         if self.last:
             self.last.bind()
 
-    def carry(self) -> Carry:
-        """A copy of what all networks carry on."""
+    def _carries(self) -> Carry:
         return self.structure.unflatten(self.loop.values())
 
     def _epoch(self, epoch: int) -> Any:
         xp, size = self.backend.xp, self.batches.size
-        orders, keys = self.networks.orders(epoch), self.networks.keys(epoch)
+        orders, keys = self.some.orders(epoch), self.some.keys(epoch)
         losses = [self._steps(self.loop, orders, keys, 0, self.full, size)]
         if self.last:
             rest = self.batches.rest

@@ -42,6 +42,7 @@ def fit_many(
     batch_size: int | str | None = "auto",
     validation: Any = None,
     folds: int | None = None,
+    groups: Any = None,
     early_stopping: EarlyStopping | None = None,
     halving: SuccessiveHalving | None = None,
     metrics: Iterable[str | MetricLike] = (),
@@ -77,6 +78,10 @@ def fit_many(
         part. The parts are the same for all candidates, drawn by the first seed with the same share
         of each class, or one stretch of X after another with shuffle=False. The networks of a
         candidate stand beside each other in the stack, whose `scores` has a row for each.
+    groups
+        (samples,) numbers or names: samples of one group are in one fold, as scikit-learn's
+        `GroupKFold` has it. The largest group comes first, each goes into the fold that has the
+        fewest samples.
     early_stopping
         Ends each network by itself, as `fit` does with the callback, and gives it the parameters of
         its best epoch.
@@ -102,7 +107,7 @@ def fit_many(
     ------
     ValueError
         Before training, for lists of two lengths, or a list where one value is needed; for more
-        folds than samples, or folds beside a validation=; and as `fit`.
+        folds than samples or groups, or folds beside a validation=; and as `fit`.
     TypeError
         For an `early_stopping` or a `halving` of another kind; and as `fit`.
     MixedArrays, BackendUnavailable, ShapeError
@@ -137,7 +142,7 @@ def fit_many(
     optimizer = optimizer_of(optimizer)
     varied = numbers_of(net=net, loss=loss, optimizer=optimizer)
     seeds = _seeds(seed, networks, varied)
-    check_folds(folds, validation)
+    check_folds(folds, validation, groups)
     check_stopping(early_stopping, halving)
     mine = of_network(varied, 0)
     parts = {"net": net, "loss": loss, "optimizer": optimizer}
@@ -164,7 +169,7 @@ def fit_many(
     problems = [first, *map(problem, seeds[1:])] if own else [first]
     numbers_of_folds = None
     if folds is not None:
-        each, numbers_of_folds = in_folds(first, folds, shuffle is False)
+        each, numbers_of_folds = in_folds(first, folds, shuffle is False, groups)
         problems = each * len(seeds)
         seeds = [seed for seed in seeds for _ in each]
         varied = {

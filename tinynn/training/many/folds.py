@@ -1,8 +1,10 @@
 """Folds: each network is trained without a part of the samples, and measured on that part."""
 
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 
+import backends
 from backends import random
 from tinynn import losses, tree
 from tinynn.config import label
@@ -11,9 +13,14 @@ from tinynn.training.batches import HOLD_OUT
 from tinynn.training.problem import Problem, classes_of
 
 
-def check_folds(folds: Any, validation: Any) -> None:
+def check_folds(folds: Any, validation: Any, groups: Any) -> None:
     """ValueError unless `folds` is a number of folds, and nothing else is held out."""
     if folds is None:
+        if groups is not None:
+            raise ValueError(
+                "fit_many: groups: expected folds= beside groups, which says into how many parts "
+                "they are put, got none. To fix it: give folds=5"
+            )
         return
     if not hasattr(folds, "__index__") or isinstance(folds, bool) or folds < 2:
         raise ValueError(
@@ -27,15 +34,17 @@ def check_folds(folds: Any, validation: Any) -> None:
         )
 
 
-def in_folds(problem: Problem, folds: int, in_order: bool) -> tuple[list[Problem], Any]:
+def in_folds(
+    problem: Problem, folds: int, in_order: bool, groups: Any = None
+) -> tuple[list[Problem], Any]:
     """The problem of each fold, and the number of the fold that holds each sample out.
 
     Folds differ in size by one sample at most. They are drawn by the seed, and hold the same share
-    of each class; those that are `in_order` are one stretch of samples after another. Where sizes
-    differ, the smaller parts to train on are filled up by a sample of their own that weighs 0,
-    so that all networks are one program.
+    of each class; those that are `in_order` are one stretch of samples after another. Samples of
+    one group are in one fold. Where sizes differ, the smaller parts to train on are filled up by
+    samples of their own that weigh 0, so that all networks are one program.
 
-    Raises ValueError for more folds than samples, or for a loss that cannot weigh those.
+    Raises ValueError for more folds than samples or groups, or for a loss that cannot weigh those.
     """
     batches, home = problem.batches, problem.backend
     dataset: Any = batches.dataset
@@ -45,31 +54,42 @@ def in_folds(problem: Problem, folds: int, in_order: bool) -> tuple[list[Problem
             f"fit_many: folds: expected {count} at most, as many as there are samples, got "
             f"{folds}. To fix it: give folds={max(2, min(5, count))}, or more samples"
         )
-    rest = count % folds
-    if rest and not isinstance(problem.step.loss, losses.Loss):
-        raise ValueError(
-            f"fit_many: folds: expected a number that divides {count} samples under a loss that "
-            f"weighs none, {label(problem.step.loss)}, got {folds}. To fix it: give a loss of "
-            "tinynn.losses, or other folds"
-        )
-    order = xp.arange(count, device=home.device) if in_order else _order(problem)
-    few = count // folds
-    numbers = [i % folds for i in range(count)]  # of the fold that each place of the order is in
-    numbers = sorted(numbers) if in_order else numbers
+    order = xp.arange(count, device=home.device)
+    if groups is not None:
+        numbers = _of_groups(groups, folds, count)
+    else:
+        order = order if in_order else _order(problem)
+        numbers = [i % folds for i in range(count)]  # of the fold that each place is in
+        numbers = sorted(numbers) if in_order else numbers
 
     def rows(places: list[int]) -> Any:
         return xp.sort(xp.take(order, home.asarray(places, dtype=order.dtype)))
 
     held = [rows([i for i, n in enumerate(numbers) if n == fold]) for fold in range(folds)]
     kept = [rows([i for i, n in enumerate(numbers) if n != fold]) for fold in range(folds)]
+    longest = max(int(own.shape[0]) for own in kept)
+    short = [longest - int(own.shape[0]) for own in kept]
+    if any(short) and not isinstance(problem.step.loss, losses.Loss):
+        raise ValueError(
+            f"fit_many: folds: expected folds of one size under a loss that weighs no samples, "
+            f"{label(problem.step.loss)}, got {folds} of {count} samples. To fix it: give a loss "
+            "of tinynn.losses, or other folds"
+        )
     filled: Any = dataset
-    if rest:  # those that hold a sample more out have one less to train on
-        extra = xp.stack([own[0] for own in kept[:rest]])
-        filled = ArrayDataset(_filled(dataset, extra, problem), home)
-        ends = [home.asarray([count + fold], dtype=kept[fold].dtype) for fold in range(rest)]
-        kept[:rest] = [xp.concat(pair) for pair in zip(kept[:rest], ends, strict=True)]
-    size = min(batches.size, count - few)
-    shuffle = batches.shuffle and size < count - few
+    if any(short):  # those that hold more out have less to train on
+        again = [
+            xp.take(own, home.asarray([i % (longest - more) for i in range(more)], dtype=own.dtype))
+            for own, more in zip(kept, short, strict=True)
+            if more
+        ]
+        filled = ArrayDataset(_filled(dataset, xp.concat(again), problem), home)
+        place = count
+        for fold, more in enumerate(short):
+            ends = home.asarray(list(range(place, place + more)), dtype=kept[fold].dtype)
+            kept[fold] = xp.concat([kept[fold], ends]) if more else kept[fold]
+            place += more
+    size = min(batches.size, longest)
+    shuffle = batches.shuffle and size < longest
     problems = [
         replace(
             problem,
@@ -79,6 +99,37 @@ def in_folds(problem: Problem, folds: int, in_order: bool) -> tuple[list[Problem
         for own, out in zip(kept, held, strict=True)
     ]
     return problems, xp.take(home.asarray(numbers, dtype="int32"), xp.argsort(order))
+
+
+def _of_groups(groups: Any, folds: int, count: int) -> list[int]:
+    """The fold of each sample: the largest group first, each into the fold that has the fewest."""
+    known = list(groups) if not backends.is_array(groups) else _on_host(groups)
+    if len(known) != count:
+        raise ValueError(
+            f"fit_many: groups: expected one for each of {count} samples, got {len(known)}. To fix "
+            "it: give the group of every row of X, in their order"
+        )
+    sizes = Counter(known)
+    if len(sizes) < folds:
+        raise ValueError(
+            f"fit_many: folds: expected {len(sizes)} at most, as many as there are groups, got "
+            f"{folds}. To fix it: give fewer folds, or finer groups"
+        )
+    full, place = [0] * folds, {}
+    for group, size in sizes.most_common():
+        place[group] = full.index(min(full))
+        full[place[group]] += size
+    return [place[group] for group in known]
+
+
+def _on_host(groups: Any) -> list[Any]:
+    found = backends.of(groups).to_host(groups)
+    if found.ndim != 1:
+        raise ValueError(
+            f"fit_many: groups: expected the shape (samples,), got {tuple(found.shape)}. To fix "
+            "it: give one number or name for each sample"
+        )
+    return list(found.tolist())
 
 
 def _order(problem: Problem) -> Any:

@@ -39,6 +39,12 @@ class Networks:
     def __len__(self) -> int:
         return len(self.seeds)
 
+    def some(self, rows: Sequence[int]) -> "Networks":
+        """The networks of these numbers."""
+        problems = [self.problems[k] for k in rows] if len(self.problems) > 1 else self.problems
+        numbers = {path: Each(each[k] for k in rows) for path, each in self.numbers.items()}
+        return Networks(problems, [self.seeds[k] for k in rows], numbers)
+
     @property
     def first(self) -> Problem:
         """The problem of network 0."""

@@ -18,7 +18,7 @@ class SuccessiveHalving(Configured):
     a network, or with folds all networks of its folds, which are judged by their mean. Those that
     are dropped stay as they were.
 
-    With engine="loops" and "eager" a dropped network takes no more time; the others carry it along.
+    A dropped network takes no more time.
 
     Parameters
     ----------
