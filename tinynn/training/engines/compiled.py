@@ -24,8 +24,8 @@ _PIECE = 64 * 2**20
 # What follows from a batch alone is computed for all batches at once after so many: to make the
 # program for that takes as long as to do without it until then.
 _TOGETHER = 400
-# Programs of steps that other runs have recorded: of so many bytes at most.
-PROGRAMS, _KEPT = Known(), 16 * 2**20
+# Programs of steps that other runs have recorded: with arrays of so many elements at most.
+PROGRAMS, _KEPT = Known(), 2**21
 
 
 class Compiled:
@@ -95,7 +95,7 @@ class Compiled:
             check_twin(graph, step, self.backend, *arguments)
         loop = self.kind(graph, kept, self.backend, rows)
         if key is not None:
-            size = sum(a.nbytes for a in loop.bound.values() if is_array(a))
+            size = sum(prod(a.shape) for a in loop.bound.values() if is_array(a))
             if size < _KEPT:
                 PROGRAMS.keep(key, (loop.again(), graph.constants))
         return loop
