@@ -149,7 +149,8 @@ def programs(session: nox.Session) -> None:
     """Thousands of drawn programs, derivatives and engines; `-- 5000:8000` are their seeds."""
     install(session, "test", "numpy")
     (drawn,) = session.posargs or ("0:3000",)
-    files = ("tests/test_programs.py", "tests/test_engine_programs.py")
+    drawn_in = ("programs", "engine_programs", "drawn_programs")
+    files = [f"tests/test_{name}.py" for name in drawn_in]
     env = {"TINYNN_PROGRAMS": drawn}
     run_parallel(session, "pytest", "--backend", "numpy", *files, env=env)
 

@@ -20,6 +20,9 @@ from backends import Backend, scoped
 
 STEPS = 20
 LARGEST = 3.0  # |value|; what grows beyond it is squashed
+# What grows beyond this is not written: the sine of 65,536 has a slope that no difference can tell
+# (a product of 16 numbers of about 2, in seed 20198).
+STEEPEST = 100.0
 MOST = 64  # elements
 # Values inside a program are of order one: where a tanh saturates, less than this is their rounding
 # (seed 2047: two derivatives of 7.5e-12 that are 2e-17 apart).
@@ -277,6 +280,8 @@ class Program:
             return
         largest = max(np.max(np.abs(value)) for value in values)
         if "scan" in text and largest > 4 * LARGEST:  # the rounding of its steps would be seen
+            return
+        if largest > STEEPEST:
             return
         if largest > LARGEST:
             text = f"{self.draw.choice(('xp.tanh', 'xp.sin'))}({text})"

@@ -22,7 +22,7 @@ from tinynn.trace import Namespace
 from tinynn.transforms.graph import Graph
 from tinynn.transforms.record import record
 
-SEEDS, IN_LOOPS, INTERPRETED = 32, 6, 16
+SEEDS, IN_LOOPS, INTERPRETED = 24, 4, 8
 NUMPY = backends.get("numpy")
 # Relative to a number, where one rounding lies between; and to the largest, where many do.
 CLOSE = {"float32": 1e-6, "float64": 4e-15}

@@ -302,6 +302,19 @@ def test_new_values_that_are_the_old_ones_of_others(backend: Backend, kind: type
         np.testing.assert_allclose(backend.to_host(got), value, rtol=1e-4, atol=1e-5)
 
 
+def test_what_is_defined_by_other_calls(emitted: Emit) -> None:
+    """It has no words of its own in loops."""
+    x, y, i = numbers(4, 3), numbers(4, 3), np.arange(6, dtype="int64").reshape(2, 3)
+
+    def each(xp: Any, x: Any, y: Any, i: Any) -> list[Any]:
+        spread = [xp.var(x, axis=0), xp.std(x, correction=1), xp.mean(x, axis=-1, keepdims=True)]
+        products = [xp.vecdot(x, y), xp.tensordot(x, y, axes=((0,), (0,)))]
+        filled = xp.zeros_like(i) + i, xp.full_like(i, 7) * i, xp.ones_like(i > 2), xp.zeros_like(x)
+        return [*spread, *products, xp.diff(x, axis=0), xp.tile(x, (2, 1)), *filled]
+
+    emitted(each, x, y, i, rtol=1e-5)
+
+
 def test_what_has_no_loops_is_named(emitted: Emit) -> None:
     with pytest.raises(CannotEmit, match="cumulative_sum"):
         emitted(lambda xp, x: [xp.cumulative_sum(x)], numbers(5))

@@ -33,8 +33,8 @@ _COMPILING, _COMPILING_CALL = 0.4, 0.025
 # Elements, and multiplications of a product: beyond them the work takes longer than the calls, and
 # a library that has several threads for it may be faster.
 _LARGEST, _LARGEST_PRODUCT = 2**18, 2**22
-# Of the functions that are slower in loops: what one number costs more than in a library.
-_SLOWER = {"pow": 1.5e-9, "log2": 0.4e-9, "log10": 0.4e-9}
+# Of the function that is slower in loops: what one number costs more than in a library.
+_SLOWER = {"pow": 1e-9}
 
 
 def worth_compiling(graph: Graph, steps: int, networks: int = 1) -> bool:
