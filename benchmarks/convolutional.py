@@ -1,13 +1,13 @@
 """Training convolutional networks: tinynn on NumPy beside NumPy by hand, PyTorch and JAX.
 
-pip install torch jax onnx onnxruntime
-python benchmarks/convolutional.py [--rounds N] [--only LeNet] [--latency | --memory]
+pip install torch jax
+python benchmarks/convolutional.py [--rounds N] [--only LeNet] [--memory]
 
 LeNet: images of 28 x 28, batch 64, SGD with momentum. Blocks: two residual-sized blocks of 3 x 3
 convolutions, 32 channels, images of 32 x 32, batch 32. float32; the same start, the same batches in
 order, and losses compared at the end.
 
---latency: the answer for one image. --memory: what the process of each holds at most beyond what it
+--memory: what the process of each holds at most beyond what it
 held before its first step, with the libraries imported and the data made.
 """
 
@@ -16,7 +16,6 @@ import resource
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from time import perf_counter, process_time
 from typing import Any, NamedTuple
 
@@ -264,38 +263,44 @@ def torch_network(work: Work) -> Any:
     return torch.nn.Sequential(*modules)
 
 
+def turned(work: Work, i: int, p: Any, back: bool) -> Any:
+    """A parameter in the other's layout: channels first there, last here."""
+    first, channels = 2 * len(work.convolutions), work.convolutions[-1][0]
+    if i < first:
+        return p if p.ndim == 1 else p.transpose((2, 3, 1, 0) if back else (3, 2, 0, 1))
+    if i == first:
+        inputs, width = p.shape[::-1] if back else p.shape
+        side = int((inputs // channels) ** 0.5)
+        if back:
+            p = p.T.reshape(channels, side, side, width).transpose(1, 2, 0, 3)
+            return p.reshape(inputs, width)
+        p = p.reshape(side, side, channels, width).transpose(2, 0, 1, 3)
+        return p.reshape(inputs, width).T
+    return p.T
+
+
+def put_at_start(work: Work, net: Any) -> None:
+    """Give a network of PyTorch the parameters that all begin with."""
+    with torch.no_grad():
+        for i, (mine, given) in enumerate(zip(net.parameters(), work.start(), strict=True)):
+            mine.copy_(torch.from_numpy(np.ascontiguousarray(turned(work, i, given, False))))
+
+
 def of_torch(work: Work) -> Trained:
     images, y = work.data()
     x, y = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(y)
     net = torch_network(work)
     own = list(net.parameters())
-    first, channels = 2 * len(work.convolutions), work.convolutions[-1][0]
-
-    def turned(i: int, p: Any, back: bool) -> Any:
-        """A parameter in the other's layout: channels first there, last here."""
-        if i < first:
-            return p if p.ndim == 1 else p.transpose((2, 3, 1, 0) if back else (3, 2, 0, 1))
-        if i == first:
-            inputs, width = p.shape[::-1] if back else p.shape
-            side = int((inputs // channels) ** 0.5)
-            if back:
-                p = p.T.reshape(channels, side, side, width).transpose(1, 2, 0, 3)
-                return p.reshape(inputs, width)
-            p = p.reshape(side, side, channels, width).transpose(2, 0, 1, 3)
-            return p.reshape(inputs, width).T
-        return p.T
 
     def run(epochs: int) -> Params:
-        with torch.no_grad():
-            for i, (mine, given) in enumerate(zip(own, work.start(), strict=True)):
-                mine.copy_(torch.from_numpy(np.ascontiguousarray(turned(i, given, False))))
+        put_at_start(work, net)
         rule = torch.optim.SGD(own, lr=RATE, momentum=MOMENTUM, fused=True)
         for start in [*range(0, len(x), work.batch)] * epochs:
             part = slice(start, start + work.batch)
             rule.zero_grad()
             torch.nn.functional.cross_entropy(net(x[part]), y[part]).backward()
             rule.step()
-        return [turned(i, p.detach().numpy(), True) for i, p in enumerate(own)]
+        return [turned(work, i, p.detach().numpy(), True) for i, p in enumerate(own)]
 
     return run
 
@@ -336,43 +341,6 @@ def steps(work: Work, rounds: int) -> None:
         )
 
 
-def latency(work: Work, rounds: int) -> None:
-    """The answer for one image."""
-    import onnxruntime
-
-    image = work.data()[0][:1]
-    model = tinynn.Model(network(work)[0], nested(work, work.start()), {})
-    theirs, given = torch_network(work), torch.from_numpy(image).permute(0, 3, 1, 2).contiguous()
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    with TemporaryDirectory() as folder:
-        file = Path(folder) / "net.onnx"
-        model.to_onnx(file, image)
-        session = onnxruntime.InferenceSession(file, options)
-    name = session.get_inputs()[0].name
-
-    def of_torch() -> Any:
-        with torch.inference_mode():
-            return theirs(given)
-
-    compiled = model.compile(image)
-    calls: dict[str, Callable[[], Any]] = {
-        "tinynn, compiled": lambda: compiled(image),
-        "tinynn, in onnxruntime": lambda: session.run(None, {name: image}),
-        "PyTorch": of_torch,
-    }
-    least = dict.fromkeys(calls, np.inf)
-    for _ in range(20 * rounds):
-        for who, call in calls.items():
-            start = process_time()
-            for _ in range(10):
-                call()
-            least[who] = min(least[who], (process_time() - start) / 10)
-    for who, time in least.items():
-        ratio = time / least["PyTorch"]
-        print(f"{work.title}, one image: {who} {1e6 * time:.0f} us, {ratio:.2f} of PyTorch's")
-
-
 def peak(name: str, work: Work) -> None:
     run = COMPETITORS[name](work)
     pages = int(Path("/proc/self/statm").read_text().split()[1])
@@ -385,9 +353,8 @@ def peak(name: str, work: Work) -> None:
 @click.command()
 @click.option("--rounds", default=5, show_default=True)
 @click.option("--only", help="The title of one work.")
-@click.option("--latency", "one", is_flag=True, help="The answer for one image.")
 @click.option("--memory", is_flag=True, help="The memory of a training step.")
-def main(rounds: int, only: str | None, one: bool, memory: bool) -> None:
+def main(rounds: int, only: str | None, memory: bool) -> None:
     torch.set_num_threads(1)
     print(f"one thread; the least of {rounds} rounds in turn")
     for work in WORKS:
@@ -401,7 +368,7 @@ def main(rounds: int, only: str | None, one: bool, memory: bool) -> None:
                 process.start()
                 process.join()
         else:
-            (latency if one else steps)(work, rounds)
+            steps(work, rounds)
 
 
 if __name__ == "__main__":

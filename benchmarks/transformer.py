@@ -79,11 +79,8 @@ def of_jax(length: int) -> Run:
     return lambda: jax.block_until_ready(step(params))
 
 
-def of_torch(length: int) -> Run:
-    params, x, y = given(length)
-    net = torch.nn.TransformerEncoderLayer(
-        WIDTH, HEADS, 4 * WIDTH, 0.0, "gelu", batch_first=True, norm_first=True
-    )
+def start_of(params: Any) -> dict[str, Any]:
+    """The parameters as PyTorch's layer has them."""
     own, parts = params["attention"], ("query", "key", "value")
     start = {
         "self_attn.in_proj_weight": np.concatenate([own[part]["weight"].T for part in parts]),
@@ -94,9 +91,16 @@ def of_torch(length: int) -> Run:
         **{f"linear2.{k}": w.T for k, w in params["out"].items()},
         **{f"norm{i}.{k}": w for i in (1, 2) for k, w in params[f"norm{i}"].items()},
     }
-    start = {name: torch.tensor(np.ascontiguousarray(array)) for name, array in start.items()}
+    return {name: torch.tensor(np.ascontiguousarray(array)) for name, array in start.items()}
+
+
+def of_torch(length: int) -> Run:
+    params, x, y = given(length)
+    net = torch.nn.TransformerEncoderLayer(
+        WIDTH, HEADS, 4 * WIDTH, 0.0, "gelu", batch_first=True, norm_first=True
+    )
     x, y = torch.tensor(x), torch.tensor(y)
-    net.load_state_dict(start)
+    net.load_state_dict(start_of(params))
     optimizer = torch.optim.SGD(net.parameters(), RATE)
 
     def run() -> Any:
