@@ -7,7 +7,7 @@ from tinynn import tree
 from tinynn.data import ArrayDataset, Bucketed, Samples, Slice, Subset
 from tinynn.layers import ShapeError, run
 from tinynn.parallel import Communicator, Shard, all_reduce_of
-from tinynn.training.batches import Batches, Epoch, ReadBatches, examples
+from tinynn.training.batches import Batches, Epoch, ReadBatches
 
 
 def rows_of(rank: int, size: int, rows: int) -> tuple[int, int]:
@@ -51,17 +51,17 @@ def check_shares(step: Any, start: Any, batches: Batches, communicator: Communic
 
     Every process does it with the same rows, so that an error is one of all.
     """
-    for batch in examples(batches.dataset, batches.size):
-        rows = max(1, batch.size // communicator.size)
-        shard = Shard(_copied, rows, 0, batch.size)
+    for whole in filter(None, (batches.size, batches.rest)):
+        rows = max(1, whole // communicator.size)
+        share, shard = batches.dataset.between(0, rows), Shard(_copied, rows, 0, whole)
         try:
             run(
-                step.net, *start, *batch.between(0, rows).inputs, key=0, training=True,
+                step.net, *start, *share.inputs, key=0, training=True,
                 compute_dtype=step.compute_dtype, shard=shard,
             )  # fmt: skip
         except ShapeError as error:
             error.add_note(
-                f"fit: batches of {batch.size} rows leave {rows} for one of {communicator.size} "
+                f"fit: batches of {whole} rows leave {rows} for one of {communicator.size} "
                 "processes. To fix it: take BatchNorm(synchronized=True), whose statistics are of "
                 "the whole batch, start fewer processes, or choose another batch_size"
             )
