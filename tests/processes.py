@@ -126,3 +126,30 @@ def test_the_command_line_in_mpi_processes(tmp_path: Path) -> None:
     done = launched("mpi", 2, ["-m", "tinynn", "train", "nowhere.csv", "--target", "y"])
     assert done.returncode != 0
     assert "nowhere.csv" in done.stderr
+
+
+def killed_and_resumed(launcher: str, path: Path, seed: int) -> None:
+    """Kill one process of a run at drawn moments, and go on in other numbers of processes.
+
+    Each ends with the numbers of a run that was left alone, in one process.
+    """
+    draw, last = np.random.default_rng(seed), {"epochs": 20, "checkpoint": str(path)}
+    one = ranks_program.trained({"epochs": 20})
+    for count in (2, 4):
+        # After so many epochs more, this rank, so many seconds later.
+        at = int(draw.integers(2, 6)), int(draw.integers(count)), float(draw.uniform(0, 0.002))
+        how = {"how": "strike", "at": at, "resume": path.exists(), **last}
+        done = launched(launcher, count, program(launcher, how))
+        assert done.returncode != 0, f"seed {seed}: {done.stdout}"
+    kept = path.read_bytes()
+    for count in (1, 2, 4):
+        path.write_bytes(kept)
+        (lines,) = trained(launcher, count, {"resume": True, **last})
+        assert len({line["sum"] for line in lines}) == 1
+        np.testing.assert_allclose(lines[0]["loss"], one["loss"], rtol=1e-4)
+        assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+@both
+def test_a_killed_run_goes_on_in_another_number_of_processes(launcher: str, tmp_path: Path) -> None:
+    killed_and_resumed(launcher, tmp_path / "run", seed=0)

@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 import zlib
 from typing import Any
@@ -54,12 +55,24 @@ class Failing:
 
     def take(self, order: Any) -> Samples:
         self.read += 1
-        if self.how == "read" and rank() == 1 and self.read == 12:
+        if self.how == "read" and rank() == 1 and self.read == 40:
             raise OSError("rank 1 cannot read")
         return Samples(self.x[order], self.y[order])
 
     def between(self, start: int, stop: int) -> Samples:
         return self.take(slice(start, stop))
+
+
+class Struck:
+    """A callback that kills one rank, somewhere in the steps that follow so many more epochs."""
+
+    def __init__(self, epochs: int, rank: int, later: float) -> None:
+        self.left, self.rank, self.later = epochs, rank, later
+
+    def act(self, run: Any) -> None:
+        self.left -= 1
+        if self.left == 0 and run.rank == self.rank:
+            threading.Timer(self.later, os.kill, (os.getpid(), signal.SIGKILL)).start()
 
 
 def trained(given: dict[str, Any]) -> dict[str, Any]:
@@ -69,12 +82,14 @@ def trained(given: dict[str, Any]) -> dict[str, Any]:
     y = 1 * (x[:, 0] > x[:, 1])
     backend = backends.get(given.pop("backend", "numpy"))
     how, other, caught = (given.pop(name, "") for name in ("how", "other", "caught"))
-    width = given.pop("width", None)
+    width, at = given.pop("width", None), given.pop("at", None)
     data: tuple[Any, ...] = backend.asarray(x), backend.asarray(y)
     arguments = {"epochs": 4, "batch_size": 10, "seed": 1, "progress": False, **given}
     arguments["loss"] = "cross_entropy"
     net = NET if width is None else Sequential(Linear(width), relu, Linear(2))
-    if how:
+    if how == "strike":
+        arguments["callbacks"] = [Struck(*at).act]
+    elif how:
         failing = Failing(how, x, y)
         arguments |= {"epochs": 2000, "callbacks": [failing.act]}
         data = (failing,)

@@ -16,7 +16,7 @@ from tests.threads import Threads, succeeded, together
 from tinynn import tree
 from tinynn.data import Samples
 from tinynn.functional import relu
-from tinynn.layers import BatchNorm, Dropout, Layer, Linear, Sequential
+from tinynn.layers import BatchNorm, Dropout, Layer, Linear, Sequential, ShapeError
 from tinynn.losses import InfoNCE, SoftmaxCrossEntropy
 from tinynn.optim import SGD
 from tinynn.parallel import Communicator, ParallelError, Shard, all_reduce_of, communicator
@@ -185,6 +185,30 @@ def test_each_rank_reads_its_own_rows() -> None:
     assert sorted(chain(*read)) == list(range(ROWS))
 
 
+def test_weights_are_read_once() -> None:
+    x, y, seen = np.linspace(0, 1, ROWS)[:, None], np.zeros(ROWS), []
+
+    class Weighted(Watched):
+        def take(self, order: Any) -> Samples:
+            seen.append(len(order))
+            return Samples(self.x[order], self.y[order], np.linspace(0.5, 1.5, ROWS)[order])
+
+    def losses(epochs: int) -> Any:
+        data = Weighted(x, y, [])
+        return fitted((data,), net=Linear(1), loss="squared_error", epochs=epochs).history["loss"]
+
+    weights = np.linspace(0.5, 1.5, ROWS)
+    kept = fitted((x, y), net=Linear(1), loss="squared_error", epochs=3, sample_weight=weights)
+    assert losses(3) == kept.history["loss"]
+    rows = []
+    for epochs in (1, 3):
+        seen.clear()
+        losses(epochs)
+        rows.append(sum(seen))
+    # Each epoch more reads its rows, and looks at one whether it has a weight.
+    assert rows[1] - rows[0] == 2 * (ROWS + 1)
+
+
 @dataclass
 class _Parties:
     parties: int
@@ -216,6 +240,16 @@ def test_the_step_has_one_all_reduce(data: Any, backend: Backend) -> None:
         ("epochs", lambda rank: {"epochs": 2 + rank}),
         ("code", lambda rank: {"net": Sequential(Linear(3), _one if rank else _other)}),
         ("history", lambda rank: {"metrics": ["accuracy"][:rank]}),
+        ("loss", lambda rank: {"loss": SoftmaxCrossEntropy(label_smoothing=0.1 * rank)}),
+        ("shuffle", lambda rank: {"shuffle": rank == 0}),
+        ("arrays", lambda rank: {"dtype": ("float32", "float64")[rank]}),
+        ("arrays", lambda rank: {"sample_weight": (None, np.ones(ROWS))[rank]}),
+        ("samples", lambda rank: {"validation": (None, 0.25)[rank]}),
+        ("validation", lambda rank: {"validation": (np.full((3, 4), rank, "f4"), [0, 1, 2])}),
+        ("compute dtype", lambda rank: {"compute_dtype": (None, "float16")[rank]}),
+        ("callbacks", lambda rank: {"callbacks": [print][:rank]}),
+        ("engine", lambda rank: {"engine": ("calls", "eager")[rank]}),
+        ("checkpoint", lambda rank: {"checkpoint": (None, "run")[rank]}),
     ],
 )
 @pytest.mark.only("numpy")
@@ -266,6 +300,37 @@ def test_what_cannot_be_shared_is_refused(data: Any) -> None:
         fitted(data, "smoke")
     with pytest.raises(TypeError, match="expected a name, or an object with rank, size"):
         fitted(data, 3)
+
+
+@pytest.mark.only("numpy")
+@pytest.mark.parametrize("engine", ["eager", "calls"])
+def test_a_share_that_is_too_small_for_a_layer_is_refused(data: Any, engine: str) -> None:
+    # Of 43 rows in batches of 10 the last has 3: one for rank 0 of 2.
+    net = Sequential(Linear(6), BatchNorm(), Linear(3))
+    for error in together(2, lambda c: fitted(data, c, net=net, engine=engine)):
+        assert isinstance(error, ShapeError)
+        assert str(error).startswith("layer 1, BatchNorm(): expected 2 samples or more")
+        (note,) = error.__notes__
+        assert note.startswith("fit: batches of 3 rows leave 1 for one of 2 processes. To fix it")
+
+
+@pytest.mark.only("numpy")
+def test_a_checkpoint_of_another_network_is_refused_by_all(data: Any, tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    fitted(data, net=Linear(3), checkpoint=path)
+    before = path.read_bytes()
+    other = {"net": Sequential(Linear(4), Linear(3)), "checkpoint": path, "resume": True}
+    for error in together(2, lambda c: fitted(data, c, **other)):
+        assert isinstance(error, ValueError)
+        assert "network" in str(error)
+        assert str(path) in str(error)
+    assert path.read_bytes() == before
+    # One rank that does not resume, or from another file, begins at another epoch.
+    given = {"net": Linear(3), "checkpoint": path, "epochs": 4}
+    for error in together(2, lambda c: fitted(data, c, resume=c.rank == 0, **given)):
+        assert isinstance(error, ParallelError)
+        assert str(error).startswith("fit: epochs: expected the same in all processes")
+    assert path.read_bytes() == before
 
 
 @pytest.mark.only("numpy")

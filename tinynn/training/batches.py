@@ -14,6 +14,7 @@ from tinynn.data import BlockDataset, Bucketed, Dataset, Samples, Stream
 # What the seed's key is folded with.
 SHUFFLE, DRAW, HOLD_OUT, INIT = 2**30, 2**30 + 1, 2**30 + 2, 2**30 + 3
 
+_ROWS = 8192  # that are read at once for their weights
 _READ_AHEAD = 64 * 2**20  # bytes of what is read that are held for the steps of one call
 
 
@@ -143,8 +144,26 @@ class Batches:
 
     def shares(self, epoch: Epoch) -> list[Any]:
         """The sum of the sample weights of each step: 0-d arrays."""
-        assert self.steps is not None
-        return [self._share(self.samples(epoch, step, 1)) for step in range(self.steps)]
+        xp, size = self.backend.xp, self.size
+        weights = self._read_weights if self._is_read else self._weights(0, self.dataset.size)
+        if epoch.order is not None:
+            weights = xp.take(weights, epoch.order)
+        starts = range(0, self.dataset.size, size)
+        return [xp.sum(weights[start : start + size]) for start in starts]
+
+    @property
+    def _is_read(self) -> bool:
+        return not getattr(self.dataset, "in_memory", False)
+
+    @cached_property
+    def _read_weights(self) -> Any:
+        """The weights of all samples of data that are read: once, and not in every epoch."""
+        starts = range(0, self.dataset.size, _ROWS)
+        parts = [self._weights(start, min(start + _ROWS, self.dataset.size)) for start in starts]
+        return self.backend.xp.concat(parts)
+
+    def _weights(self, start: int, stop: int) -> Any:
+        return self.dataset.between(start, stop).sample_weight
 
     def close(self) -> None:
         """Let go of what a pass has begun."""
@@ -165,6 +184,10 @@ class BucketedBatches(Batches):
 
     def order(self, epoch: int) -> Any:
         return self.dataset.deal(self.size, self._shuffled_by(epoch))
+
+    def shares(self, epoch: Epoch) -> list[Any]:
+        assert self.steps is not None
+        return [self._share(self.samples(epoch, step, 1)) for step in range(self.steps)]
 
     def samples(self, epoch: Epoch, first: int, count: int) -> Samples:
         """The samples of one step: those of two may have two shapes."""

@@ -44,7 +44,7 @@ def carry_out(
             problem.check_passes(run.epochs - run.epoch)
             tell(called, "start", run)
             restore_states(called, run)
-        ranks.check_same(compared(run, problem) if ranks.several else {})
+        ranks.check_same(compared(ranks, run, problem, called, checkpointer))
         with bars.shown(progress if ranks.writes else False, run.epochs, samples) as bar:
             with ranks.together("the engine"):
                 by = engines.select(
@@ -55,6 +55,7 @@ def carry_out(
                     never_stops_early=not (called or checkpointer),
                     bar=bar,
                 )
+            ranks.check_same({"engine": by.name})  # another one rounds otherwise
             run.state.engine = by.name
             caught = Signals(checkpointer is not None or ranks.several)
             with ranks.training(), caught as signals, closing(problem.batches):
@@ -151,8 +152,7 @@ class _Loop:
     def _losses(self, losses: Any) -> list[float]:
         """Losses of the steps of several epochs, (epochs, steps), as one number an epoch."""
         total = self.problem.batches.loss_of_epoch(losses, self.problem.batches.epoch(0))
-        numbers_: list[float] = self.problem.backend.to_host(total).tolist()
-        return numbers_
+        return list(self.problem.backend.to_host(total).tolist())
 
     def _epoch(self) -> int:
         """Carry out one epoch, or the rest of it, chunk by chunk; 0 if a signal ends it before."""

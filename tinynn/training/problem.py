@@ -41,7 +41,7 @@ from tinynn.training.batches import HOLD_OUT, Batches, batches_of
 from tinynn.training.evaluation import check_targets, matched
 from tinynn.training.memory import memory_suffices
 from tinynn.training.objective import FEW, is_by_row
-from tinynn.training.sharded import check_shared
+from tinynn.training.sharded import check_shared, check_shares
 from tinynn.training.start import first_output, initial
 from tinynn.training.step import Carry, TrainingStep
 from tinynn.training.varied import check_single
@@ -204,7 +204,10 @@ def prepare(
             )
         carry = Carry(*start, optimizer.init(start[0]))
     together = find_communicator(communicator)
-    check_shared(step, batches, together)
+    if together is not None:
+        check_shared(step, batches, together)
+        with home.scope():
+            check_shares(step, start, batches, together)
     return Problem(step, batches, held, measured, home, carry, columns, together)
 
 

@@ -142,16 +142,24 @@ class Ranks:
         return {rank: bytes(map(int, rows[rank])).decode("latin-1").strip() for rank in ranks}
 
 
-def compared(run: Run, problem: Problem) -> dict[str, Any]:
-    """All that has to be the same in every process, by name."""
-    step, batches = problem.step, problem.batches
+def compared(
+    ranks: Ranks, run: Run, problem: Problem, callbacks: list[Any], checkpointer: Any
+) -> dict[str, Any]:
+    """All that has to be the same in every process, by name; nothing for one alone."""
+    if not ranks.several:
+        return {}
+    step, batches, held = problem.step, problem.batches, problem.validation
     return {
         **identity(problem),
-        "validation": None if problem.validation is None else problem.validation.size,
+        "library": problem.backend.name,
+        "validation": None if held is None else (held.size, digest(problem.backend, few(held))),
         "epochs": (run.epochs, run.epoch, run.state.step),
         "code": code_of(step.net, step.loss, step.optimizer),
         "data": (problem.fingerprint, digest(problem.backend, few(batches.dataset))),
         "start": digest(problem.backend, run.state.carry),
+        # They decide where processes meet.
+        "callbacks": len(callbacks),
+        "checkpoint": checkpointer is not None,
     }
 
 

@@ -5,6 +5,7 @@ from typing import Any
 from backends import Backend
 from tinynn import tree
 from tinynn.data import ArrayDataset, Bucketed, Samples, Slice, Subset
+from tinynn.layers import ShapeError, run
 from tinynn.parallel import Communicator, Shard, all_reduce_of
 from tinynn.training.batches import Batches, Epoch, ReadBatches
 
@@ -18,10 +19,8 @@ def rows_of(rank: int, size: int, rows: int) -> tuple[int, int]:
     return rank * rows // size, (rank + 1) * rows // size
 
 
-def check_shared(step: Any, batches: Batches, communicator: Communicator | None) -> None:
+def check_shared(step: Any, batches: Batches, communicator: Communicator) -> None:
     """Refuse batches of which some processes get no row, and what needs whole batches."""
-    if communicator is None:
-        return
     loss, size = step.loss, batches.size
     if isinstance(batches.dataset, Bucketed):
         raise ValueError(
@@ -45,6 +44,32 @@ def check_shared(step: Any, batches: Batches, communicator: Communicator | None)
             f"{communicator.size} processes can share, got {loss!r}, which compares the rows "
             "of a batch. To fix it: train in one process"
         )
+
+
+def check_shares(step: Any, start: Any, batches: Batches, communicator: Communicator) -> None:
+    """Let the smallest share of a batch of each size go through the network, before any work.
+
+    Every process does it with the same rows, so that an error is one of all.
+    """
+    for whole in filter(None, (batches.size, batches.rest)):
+        rows = max(1, whole // communicator.size)
+        share, shard = batches.dataset.between(0, rows), Shard(_copied, rows, 0, whole)
+        try:
+            run(
+                step.net, *start, *share.inputs, key=0, training=True,
+                compute_dtype=step.compute_dtype, shard=shard,
+            )  # fmt: skip
+        except ShapeError as error:
+            error.add_note(
+                f"fit: batches of {whole} rows leave {rows} for one of {communicator.size} "
+                "processes. To fix it: take BatchNorm(synchronized=True), whose statistics are of "
+                "the whole batch, start fewer processes, or choose another batch_size"
+            )
+            raise
+
+
+def _copied(array: Any) -> Any:
+    return array
 
 
 class ShardedBatches:

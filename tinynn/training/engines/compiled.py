@@ -20,6 +20,9 @@ from tinynn.transforms.record import RecordingError, record
 
 # Shuffled samples are put in order in pieces of about this many bytes.
 _PIECE = 64 * 2**20
+# What follows from a batch alone is computed for all batches at once after so many: to make the
+# program for that takes as long as to do without it until then.
+_TOGETHER = 400
 
 
 class Compiled:
@@ -148,7 +151,8 @@ class Compiled:
         each = () if keys is None else (keys,)
         # By the number of the epoch, so that a run that is resumed does what it would have done.
         # A batch of another shape has no others to be prepared with.
-        together = epoch.number > 0 and loop is self.loop and self.batches.alike
+        many = epoch.number * (self.batches.steps or _TOGETHER) >= _TOGETHER
+        together = many and loop is self.loop and self.batches.alike
         return [loop.run(loop.batches(size, tree.leaves(piece), each, together=together))]
 
     def _pieces(self, first: int, count: int) -> Iterator[tuple[int, int]]:
