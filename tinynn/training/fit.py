@@ -23,7 +23,7 @@ from tinynn.parallel import Communicator
 from tinynn.parallel import communicator as find_communicator
 from tinynn.training import engines
 from tinynn.training import progress as bars
-from tinynn.training.callbacks import Callback, checked, restore_states, states, tell
+from tinynn.training.callbacks import Callback, checked, keep_data, restore_states, states, tell
 from tinynn.training.checkpoints import (
     Checkpointer,
     check_left,
@@ -378,6 +378,7 @@ class _Training:
         with self.pace, self.problem.backend.quiet():
             losses = self._losses(self.engine.run_epochs(count))
         self._meet()
+        count = len(losses)  # fewer where the optimizer has converged
         bad = next((i for i, loss in enumerate(losses) if not isfinite(loss)), count)
         if bad < count - 1:  # go there again, and no further
             self.engine.load(before)
@@ -391,8 +392,7 @@ class _Training:
     def _losses(self, losses: Any) -> list[float]:
         """Losses of the steps of several epochs, (epochs, steps), as one number an epoch."""
         total = self.problem.batches.loss_of_epoch(losses, self.problem.batches.epoch(0))
-        numbers_: list[float] = self.problem.backend.to_host(total).tolist()
-        return numbers_
+        return self.problem.backend.to_host(total).tolist()
 
     def _epoch(self) -> int:
         """Carry out one epoch, or the rest of it, chunk by chunk; 0 if a signal ends it before."""
@@ -462,8 +462,7 @@ class _Training:
         """Show the epoch to the bar and the callbacks, and write a checkpoint if it is time."""
         run = self.run
         self.bar.epoch(run.history.last)
-        shown = run.state.carry
-        leaves = tree.leaves(shown)
+        leaves = tree.leaves(shown := run.state.carry)
         if self.callbacks:
             with self.ranks.together("callbacks"):
                 for callback in self.callbacks:
@@ -472,7 +471,8 @@ class _Training:
             if run.state.carry is not shown or not is_same_tree(run.state.carry, leaves):
                 self.engine.load(run.state.carry)
                 run.state.carry = self.engine.snapshot()[0]
-            self.engine.invalidate_data()
+            if not keep_data(self.callbacks):
+                self.engine.invalidate_data()
         if self.checkpointer:
             self._checkpoint(run.state, self.checkpointer.is_due(run))
 
