@@ -179,7 +179,8 @@ def _resolved(
     xp = namespace(point)
     moved, left = xp.zeros_like(point), free
     for _ in range(3):
-        new = point + moved + own.step(damping, by)
+        added = backend_of(point).asarray(damping, dtype=point.dtype)
+        new = point + moved + own.step(added, by)
         clipped = box.clipped(new)
         hits = xp.logical_and(clipped != new, left > 0)
         if not bool(xp.any(hits)) or isinstance(near, Products):
