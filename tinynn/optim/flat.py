@@ -34,7 +34,8 @@ class Flat:
         """(n,)"""
         leaves = tree.leaves(values)
         xp = namespace(*leaves)
-        return xp.concat([xp.astype(xp.reshape(leaf, (-1,)), self.dtype) for leaf in leaves])
+        flat = [xp.reshape(leaf, (-1,)) for leaf in leaves]
+        return xp.concat([a if a.dtype == self.dtype else xp.astype(a, self.dtype) for a in flat])
 
     def rows(self, values: Any) -> Array:
         """(..., n) from a tree whose arrays have more axes in front."""
@@ -50,6 +51,6 @@ class Flat:
         xp, out, start = namespace(vector), [], 0
         for leaf, size in zip(self.leaves, self.sizes, strict=True):
             part = xp.reshape(vector[start : start + size], leaf.shape)
-            out.append(xp.astype(part, leaf.dtype))
+            out.append(part if part.dtype == leaf.dtype else xp.astype(part, leaf.dtype))
             start += size
         return self.structure.unflatten(out)

@@ -102,70 +102,75 @@ class LBFGS(Optimizer):
         extras: value_and_grad, params -> (value, gradients); value, the loss, with gradients.
         """
         evaluate = _Evaluation(self, params, required(self, extras)["value_and_grad"])
-        point = evaluate.flat.vector(params)
-        start, known = self._start(evaluate, gradients, state, point, extras.get("value"))
-        if known and bool(state["converged"]):
-            return params, state
-        xp = namespace(point)
-        value, gradient = start
-        new = {**state, "point": point, "value": value, "gradient": gradient}
-        largest = float(xp.max(xp.abs(gradient)))
-        if largest <= self.gradient_tolerance:
-            return params, self._ended(new, evaluate)
+        point, value = evaluate.flat.vector(params), extras.get("value")
+        counted = 0
+        if gradients is not None and value is not None:
+            start = evaluate.number(value), evaluate.flat.vector(gradients)
+        elif gradients is None and self.knows(state, point):
+            if bool(state["converged"]):
+                return params, state
+            start = state["value"], state["gradient"]
+        else:
+            start, counted = evaluate(point), 1
+        state = {**state, "point": point, "value": start[0], "gradient": start[1]}
+        new = self.advance(state, evaluate, counted)
+        if new["point"] is point:
+            return params, new
+        return evaluate.tree(new["point"]), new
+
+    def knows(self, state: State, point: Array) -> bool:
+        """Whether the value and the gradient at a point are known from the step before."""
+        return int(state["step"]) > 0 and bool(namespace(point).all(point == state["point"]))
+
+    def advance(
+        self, state: State, evaluate: Callable[[Array], tuple[Array, Array]], counted: int = 0
+    ) -> State:
+        """The state one iteration on; the point in it, its value and gradient are those to start
+        from.
+
+        evaluate: of a vector, its value and gradient. counted: evaluations that were taken before.
+        """
+        point, value, gradient = state["point"], state["value"], state["gradient"]
+        xp, before = namespace(point), float(value)
+        taken = [counted]
+        if float(xp.max(xp.abs(gradient))) <= self.gradient_tolerance:
+            return self._counted(state, counted, True)
+
+        def along(step: float) -> Point:
+            taken[0] += 1
+            there = point + step * direction
+            found = evaluate(there)
+            slope = float(direction @ found[1])
+            return Point(step, float(found[0]), slope, (there, *found))
+
         for fresh in (False, True):  # a history that misleads is forgotten, once
             if fresh:
                 names = ("moves", "changes", "curvatures")
-                new |= {name: xp.zeros_like(new[name]) for name in names}
-            direction, first = _direction(new)
-            slope = float(xp.vecdot(direction, gradient))
+                state = state | {name: xp.zeros_like(state[name]) for name in names}
+            direction, first = direction_of(state)
+            slope = float(direction @ gradient)
             if not slope < 0.0:
                 continue
-            found = StrongWolfe(evaluations=self.max_evaluations)(
-                lambda step: evaluate.along(point, direction, step),  # noqa: B023
-                Point(0.0, float(value), slope),
-                first,
-            )
+            search = StrongWolfe(evaluations=self.max_evaluations)
+            found = search(along, Point(0.0, before, slope), first)
             if found.improved:
                 break
         else:
-            return params, self._ended(new, evaluate)
-        return self._moved(new, found.point.found, evaluate)
-
-    def _start(
-        self, evaluate: "_Evaluation", gradients: Any, state: State, point: Array, value: Any
-    ) -> tuple[tuple[Array, Array], bool]:
-        """(value, gradient) at the parameters, and whether they are known from the step before."""
-        if gradients is not None and value is not None:
-            return (evaluate.number(value), evaluate.flat.vector(gradients)), False
-        xp = namespace(point)
-        if gradients is None and int(state["step"]) > 0 and bool(xp.all(point == state["point"])):
-            return (state["value"], state["gradient"]), True
-        return evaluate(point)[:2], False
-
-    def _moved(self, state: State, found: Any, evaluate: "_Evaluation") -> tuple[Any, State]:
-        """The parameters and the state at the point that was found."""
-        value, gradient, point, params = found
-        xp = namespace(point)
-        move, change = point - state["point"], gradient - state["gradient"]
-        product = xp.vecdot(move, change)
-        before, after = float(state["value"]), float(value)
-        if float(product) > xp.finfo(point.dtype).eps * -float(xp.vecdot(move, state["gradient"])):
-            row = xp.reshape(1.0 / product, (1,))
-            pairs = [("moves", move[None, :]), ("changes", change[None, :]), ("curvatures", row)]
-            state |= {name: xp.concat([state[name][1:, ...], new]) for name, new in pairs}
-        state |= {"value": value, "gradient": gradient, "point": point}
+            return self._counted(state, taken[0], True)
+        there, value, gradient = found.point.found
+        state = remembered(state, there, gradient, -slope * found.point.step)
+        after = float(value)
+        state |= {"value": value, "gradient": gradient, "point": there}
         still = before - after <= self.value_tolerance * max(abs(before), abs(after), 1.0)
-        if still or float(xp.max(xp.abs(gradient))) <= self.gradient_tolerance:
-            return params, self._ended(state, evaluate)
-        return params, self._counted(state, evaluate)
+        ends = still or float(xp.max(xp.abs(gradient))) <= self.gradient_tolerance
+        return self._counted(state, taken[0], ends)
 
-    def _counted(self, state: State, evaluate: "_Evaluation") -> State:
-        evaluations = state["evaluations"] + evaluate.count
-        return {**state, "step": state["step"] + 1, "evaluations": evaluations}
-
-    def _ended(self, state: State, evaluate: "_Evaluation") -> State:
-        yes = backend_of(state["point"]).asarray(True)
-        return {**self._counted(state, evaluate), "converged": yes}
+    def _counted(self, state: State, taken: int, ended: bool) -> State:
+        evaluations = state["evaluations"] + taken
+        state = {**state, "step": state["step"] + 1, "evaluations": evaluations}
+        if ended:
+            state["converged"] = backend_of(state["point"]).asarray(True)
+        return state
 
     def minimize(
         self, value_and_grad: ValueAndGrad, params: Any, *, max_steps: int = 15_000
@@ -184,46 +189,67 @@ class LBFGS(Optimizer):
 
 
 class _Evaluation:
-    """The function and its gradient as functions of a vector, counted."""
+    """The function and its gradient as functions of a vector."""
 
     def __init__(self, owner: Any, params: Any, value_and_grad: ValueAndGrad) -> None:
         self.flat = Flat(require_params(owner, params), tree.flatten(params)[1])
-        self.value_and_grad, self.count = value_and_grad, 0
+        self.value_and_grad = value_and_grad
+        self.newest: tuple[Any, Any] = (None, None)
 
-    def __call__(self, point: Array) -> tuple[Array, Array, Array, Any]:
-        """(value, gradient, point, the point as params)."""
-        self.count += 1
+    def __call__(self, point: Array) -> tuple[Array, Array]:
+        """(value, gradient)"""
         params = self.flat.tree(point)
+        self.newest = point, params
         value, gradients = self.value_and_grad(params)
-        return self.number(value), self.flat.vector(gradients), point, params
+        return self.number(value), self.flat.vector(gradients)
+
+    def tree(self, point: Array) -> Any:
+        """The params at a point: those that were evaluated last, if they are."""
+        return self.newest[1] if self.newest[0] is point else self.flat.tree(point)
 
     def number(self, value: Array) -> Array:
         """A 0-d array of the vector's dtype."""
-        return namespace(value).astype(value, self.flat.dtype)
-
-    def along(self, point: Array, direction: Array, step: float) -> Point:
-        """The value and gradient at a distance along a direction."""
-        found = self(point + step * direction)
-        slope = float(namespace(direction).vecdot(direction, found[1]))
-        return Point(step, float(found[0]), slope, found)
+        dtype = self.flat.dtype
+        return value if value.dtype == dtype else namespace(value).astype(value, dtype)
 
 
-def _direction(state: State) -> tuple[Array, float]:
-    """(direction, the step to try first): the two loops of Nocedal 1980."""
+def remembered(state: State, point: Array, gradient: Array, fall: float) -> State:
+    """The state with the newest pair in the history, unless the function does not curve along it.
+
+    fall: by how much the slope at the start foretold the value to fall.
+    """
+    xp = namespace(point)
+    move, change = point - state["point"], gradient - state["gradient"]
+    product = float(move @ change)
+    if not product > xp.finfo(point.dtype).eps * fall:
+        return state
+    row = xp.full((1,), 1.0 / product, dtype=point.dtype, device=backend_of(point).device)
+    pairs = (("moves", move[None, :]), ("changes", change[None, :]), ("curvatures", row))
+    return state | {name: xp.concat([state[name][1:, ...], new]) for name, new in pairs}
+
+
+def direction_of(state: State) -> tuple[Array, float]:
+    """(direction, the step to try first), by the compact form of the inverse Hessian.
+
+    Source: Byrd, Nocedal and Schnabel 1994, "Representations of quasi-Newton matrices and their use
+    in limited memory methods", theorem 2.2. It is what the two loops of Nocedal 1980 compute, in
+    a number of calls that does not grow with the history.
+    """
     moves, changes, curvatures = state["moves"], state["changes"], state["curvatures"]
-    xp, rest = namespace(moves), state["gradient"]
+    xp, gradient = namespace(moves), state["gradient"]
     newest = float(curvatures[-1])
     if newest == 0.0:
-        length = float(xp.sqrt(xp.vecdot(rest, rest)))
-        return -rest, 1.0 / length
-    shares: list[Array] = []
-    rows = range(curvatures.shape[0])
-    for row in reversed(rows):  # those that are not there yet are zeros, and change nothing
-        shares.append(curvatures[row] * xp.vecdot(moves[row, ...], rest))
-        rest = rest - shares[-1] * changes[row, ...]
-    last = changes[-1, ...]
-    rest = rest / (newest * xp.vecdot(last, last))
-    for row, share in zip(rows, reversed(shares), strict=True):
-        other = curvatures[row] * xp.vecdot(changes[row, ...], rest)
-        rest = rest + (share - other) * moves[row, ...]
-    return -rest, 1.0
+        length = float(gradient @ gradient) ** 0.5
+        return -gradient, 1.0 / length
+    products, squares = moves @ changes.T, changes @ changes.T
+    upper, lengths = xp.triu(products), curvatures
+    if not bool(xp.all(curvatures != 0.0)):  # rows that are not there are zeros; a 1 keeps them out
+        absent = xp.astype(curvatures == 0.0, gradient.dtype)
+        eye = xp.eye(absent.shape[0], dtype=gradient.dtype, device=backend_of(moves).device)
+        upper, lengths = upper + eye * absent, curvatures + absent
+    scale = 1.0 / (newest * squares[-1, -1])
+    inverse = xp.linalg.inv(upper)
+    along = inverse @ (moves @ gradient)
+    middle = along / lengths + scale * (squares @ along - changes @ gradient)
+    rest = scale * (gradient - along @ changes)
+    return -(rest + (middle @ inverse) @ moves), 1.0

@@ -7,6 +7,7 @@ from tinynn import tree
 
 _STEP = 1e9  # multiplications a step of second order may take
 _MOST = 1000  # parameters, up to which it is worth them
+_FEW = 64  # parameters of which a step costs nothing, however many rows there are
 _SMALL = 2e7  # rows times parameters, up to which a line search over all data is
 
 
@@ -26,7 +27,11 @@ class Choice(NamedTuple):
 
 
 def choose_optimizer(problem: Any, batch_size: Any = "auto") -> Choice:
-    """Levenberg-Marquardt for few parameters, L-BFGS for small data, or Adam.
+    """Levenberg-Marquardt for regression with few parameters or fewer rows, L-BFGS, or Adam.
+
+    L-BFGS is for other small data, Adam for large ones and batches. Where residuals can vanish,
+    Gauss-Newton's matrix is the Hessian in the end, and some steps suffice; of a loss of classes it
+    is not, and a step costs as much as many of L-BFGS: `benchmarks/small_data.py` has the times.
 
     Parameters
     ----------
@@ -53,10 +58,13 @@ def choose_optimizer(problem: Any, batch_size: Any = "auto") -> Choice:
     said = f"{parameters} parameters, {rows} rows"
     if batches.draws:
         return Choice(optim.Adam(), f"Adam: {said}, and layers draw random numbers")
-    answers = rows * _outputs(problem)
+    output = _output(problem)
+    answers = rows * sum(prod(leaf.shape[1:]) for leaf in tree.leaves(output))
     quick = answers * parameters**2 + parameters**3 <= _STEP
     alone = problem.communicator is None  # gradients can be summed over processes, matrices not
-    if alone and parameters <= _MOST and quick and getattr(step.loss, "convex", False):
+    fits = getattr(step.loss, "convex", False) and step.loss.task(output) == "regression"
+    vanishes = parameters <= _FEW or answers <= parameters <= _MOST
+    if alone and fits and quick and vanishes:
         why = f"{said}, and {step.loss} is convex in the prediction"
         return Choice(optim.LevenbergMarquardt(), f"LevenbergMarquardt: {why}")
     if rows * parameters <= _SMALL:
@@ -64,10 +72,9 @@ def choose_optimizer(problem: Any, batch_size: Any = "auto") -> Choice:
     return Choice(optim.Adam(), f"Adam: {said}, too many for all at once")
 
 
-def _outputs(problem: Any) -> int:
-    """How many numbers the network answers a row with."""
+def _output(problem: Any) -> Any:
+    """What the network answers a row or two with."""
     from tinynn.layers import run
 
     few = problem.batches.dataset.between(0, 2)
-    out = run(problem.step.net, problem.start.params, problem.start.state, *few.inputs).output
-    return sum(prod(leaf.shape[1:]) for leaf in tree.leaves(out))
+    return run(problem.step.net, problem.start.params, problem.start.state, *few.inputs).output

@@ -5,7 +5,9 @@ A callback may also have
 - `start(run)`, called once before training: the place for its checks;
 - `finish(run)`, called once after training, however it ended;
 - `get_state()` and `set_state(state, run)`, so that checkpoints keep what it goes on from: nested
-  dicts of arrays and of what JSON holds. `set_state` is called after `start`.
+  dicts of arrays and of what JSON holds. `set_state` is called after `start`;
+- `keeps_data = True`, if it never changes the arrays that are trained on: engines then keep what
+  they have computed from them.
 """
 
 import csv
@@ -15,10 +17,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from math import inf
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from tinynn import tree
 from tinynn.config import Configured, require, require_count
+from tinynn.optim.schedules import is_number
 from tinynn.training.history import single
 from tinynn.training.problem import several
 from tinynn.training.state import Run
@@ -42,6 +45,11 @@ def tell(callbacks: Iterable[Callback], moment: str, run: Run) -> None:
     """Call `start` or `finish` of the callbacks that have it."""
     for callback in callbacks:
         getattr(callback, moment, lambda run: None)(run)
+
+
+def keep_data(callbacks: Iterable[Callback]) -> bool:
+    """Whether none of them changes the arrays that are trained on."""
+    return all(getattr(callback, "keeps_data", False) for callback in callbacks)
 
 
 def states(callbacks: Iterable[Callback]) -> dict[str, Any]:
@@ -99,7 +107,7 @@ def sign_of(owner: str, monitor: str, mode: str | None, measured: Measured) -> f
 
 @dataclass
 class EarlyStopping(Configured):
-    """Stop when `monitor` has not become better for `patience` epochs.
+    """Stop when `monitor` has not become better for `patience` epochs, or is good enough.
 
     Parameters
     ----------
@@ -114,6 +122,8 @@ class EarlyStopping(Configured):
     restore_best
         Whether the model gets the parameters of its best epoch in the end, whether or not it was
         stopped.
+    goal
+        A value of `monitor` at which training stops at once; None for none.
 
     Raises
     ------
@@ -128,6 +138,8 @@ class EarlyStopping(Configured):
     min_delta: float = 0.0
     mode: str | None = None
     restore_best: bool = True
+    goal: float | None = None
+    keeps_data: ClassVar[bool] = True
     _best: float = field(default=inf, init=False, repr=False)
     _best_epoch: int = field(default=0, init=False, repr=False)
     _best_carry: Any = field(default=None, init=False, repr=False)
@@ -136,6 +148,8 @@ class EarlyStopping(Configured):
     def __post_init__(self) -> None:
         require_count(self, "patience")
         require(self, "min_delta", lambda delta: delta >= 0, "a number of 0 or more")
+        if self.goal is not None:
+            require(self, "goal", is_number, "a finite number, or None")
         require(self, "mode", (None, "min", "max").__contains__, '"min", "max" or None')
 
     def start(self, run: Run) -> None:
@@ -156,6 +170,8 @@ class EarlyStopping(Configured):
             if self.restore_best:
                 self._best_carry = run.state.carry
         elif run.epoch - self._best_epoch >= self.patience:
+            run.stop()
+        if self.goal is not None and cost <= self._sign * self.goal:
             run.stop()
 
     def finish(self, run: Run) -> None:
@@ -198,6 +214,7 @@ class LearningRate(Configured):
 
     """
 
+    keeps_data: ClassVar[bool] = True
     function: Callable[[int, float], float]
 
     def __post_init__(self) -> None:
@@ -223,6 +240,7 @@ class CSVLog(Configured):
         The file; it is begun anew, or gone on with in a run that is resumed.
     """
 
+    keeps_data: ClassVar[bool] = True
     path: str | os.PathLike[str]
 
     def start(self, run: Run) -> None:
@@ -259,6 +277,7 @@ class TensorBoard(Configured):
         Where the event files go.
     """
 
+    keeps_data: ClassVar[bool] = True
     folder: str | os.PathLike[str]
     _writer: Any = field(default=None, init=False, repr=False)
 

@@ -11,7 +11,7 @@ from tinynn import tree
 from tinynn.data import DataError
 from tinynn.training import engines
 from tinynn.training import progress as bars
-from tinynn.training.callbacks import Callback, restore_states, states, tell
+from tinynn.training.callbacks import Callback, keep_data, restore_states, states, tell
 from tinynn.training.checkpoints import Checkpointer, check_left, restore
 from tinynn.training.evaluation import evaluate, numbers
 from tinynn.training.memory import OutOfMemoryError, memory_suffices
@@ -139,6 +139,7 @@ class _Loop:
         with self.pace, self.problem.backend.quiet():
             losses = self._losses(self.engine.run_epochs(count))
         self._meet()
+        count = len(losses)  # fewer where the optimizer has converged
         bad = next((i for i, loss in enumerate(losses) if not isfinite(loss)), count)
         if bad < count - 1:  # go there again, and no further
             self.engine.load(before)
@@ -222,8 +223,7 @@ class _Loop:
         """Show the epoch to the bar and the callbacks, and write a checkpoint if it is time."""
         run = self.run
         self.bar.epoch(run.history.last)
-        shown = run.state.carry
-        leaves = tree.leaves(shown)
+        leaves = tree.leaves(shown := run.state.carry)
         if self.callbacks:
             with self.ranks.together("callbacks"):
                 for callback in self.callbacks:
@@ -232,7 +232,8 @@ class _Loop:
             if run.state.carry is not shown or not is_same_tree(run.state.carry, leaves):
                 self.engine.load(run.state.carry)
                 run.state.carry = self.engine.snapshot()[0]
-            self.engine.invalidate_data()
+            if not keep_data(self.callbacks):
+                self.engine.invalidate_data()
         if self.checkpointer:
             self._checkpoint(run.state, self.checkpointer.is_due(run))
 

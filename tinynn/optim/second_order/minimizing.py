@@ -13,6 +13,7 @@ from tinynn.optim.base import Optimizer, require_params
 from tinynn.optim.flat import Flat
 from tinynn.optim.lbfgs import LBFGS
 from tinynn.optim.schedules import COUNT
+from tinynn.optim.second_order.bounded import bounded_lbfgs, bounded_least_squares, box_of
 from tinynn.optim.second_order.levenberg_marquardt import LevenbergMarquardt, Linearizing
 from tinynn.optim.second_order.linearized import Orthogonal
 from tinynn.optim.second_order.newton_cg import NewtonCG
@@ -39,7 +40,7 @@ class Minimum:
         Of the function there; of `least_squares` half the sum of the squares.
     gradient_norm
         The largest entry of the gradient, by its size, where the last step began: here, if it led
-        nowhere.
+        nowhere. Within bounds, of the gradient's step as far as they let it go.
     iterations
         How many steps were taken.
     evaluations
@@ -72,6 +73,7 @@ def minimize(
     params: Tree,
     method: Any = "lbfgs",
     *,
+    bounds: Any = None,
     max_steps: int = 15_000,
 ) -> Minimum:
     """Look for a minimum of a function of a tree of arrays, from these on.
@@ -86,14 +88,17 @@ def minimize(
     method
         "lbfgs"; "newton-cg", which uses second derivatives, and leaves saddle points; or an
         optimizer with settings of its own, such as `LBFGS(gradient_tolerance=1e-10)`.
+    bounds
+        (lower, upper), each a number, a tree like the params, or None for none: where to look, with
+        "lbfgs".
     max_steps
         After which it ends if it has not converged.
 
     Raises
     ------
     ValueError
-        For a function or a gradient that is not finite, for an unknown method, and for params
-        without a number.
+        For a function or a gradient that is not finite, for an unknown method, for params without
+        a number, and for params that are not within the bounds.
     TypeError
         For params that are not floating-point arrays.
 
@@ -120,6 +125,9 @@ def minimize(
             f"minimize: method: expected one for functions of any kind, got {label(optimizer)}, "
             "which is for sums of squares. To fix it: give the residuals to tinynn.least_squares"
         )
+    if bounds is not None:
+        _require_method("minimize", isinstance(optimizer, LBFGS), "'lbfgs' or an LBFGS", method)
+        return _bounded("minimize", optimizer, Objective(function), params, bounds, max_steps)
     extras: dict[str, Any] = {"objective": Objective(function)}
     if "objective" not in optimizer.needs:
         extras = {"value_and_grad": value_and_grad(function)}
@@ -131,6 +139,7 @@ def least_squares(
     params: Tree,
     method: Any = "levenberg-marquardt",
     *,
+    bounds: Any = None,
     max_steps: int = 1000,
 ) -> Minimum:
     """Look for the params of which half the sum of the squares of some residuals is least.
@@ -145,6 +154,9 @@ def least_squares(
         "levenberg-marquardt", by the QR decomposition of the Jacobian up to 2500 params and by
         conjugate gradients beyond; "gauss-newton", undamped steps, halved until the sum falls; or
         `tinynn.optim.LevenbergMarquardt` with settings of its own, such as `solver="cg"`.
+    bounds
+        (lower, upper), each a number, a tree like the params, or None for none: where to look, by
+        Levenberg-Marquardt.
     max_steps
         After which it ends if it has not converged.
 
@@ -153,14 +165,15 @@ def least_squares(
     ValueError
         For residuals or a gradient that are not finite, for an unknown method, for params without
         a number, for a Jacobian above the method's `memory_limit`, and under "gauss-newton" for
-        one whose columns depend on each other.
+        one whose columns depend on each other; for params that are not within the bounds.
     TypeError
         For params or residuals that are not floating-point arrays.
 
     References
     ----------
     Moré 1978, "The Levenberg-Marquardt algorithm: implementation and theory", whose scaling it has;
-    Nielsen 1999 for the damping.
+    Nielsen 1999 for the damping; Bertsekas 1982, "Projected Newton methods for optimization
+    problems with simple constraints", for the bounds.
 
     Examples
     --------
@@ -179,6 +192,8 @@ def least_squares(
         lambda params: _half_squares(checked(params)), checked, _half_squares, is_residual=True
     )
     if isinstance(method, str) and method == "gauss-newton":
+        said = "'levenberg-marquardt' or a LevenbergMarquardt"
+        _require_method("least_squares", bounds is None, said, method)
         return _gauss_newton(objective, params, max_steps)
     optimizer = _ALONE if method == "levenberg-marquardt" else method
     if not isinstance(optimizer, LevenbergMarquardt):
@@ -187,7 +202,42 @@ def least_squares(
             f"LevenbergMarquardt, got {label(method)}. To fix it: name one of these; for others "
             "take tinynn.minimize"
         )
+    if bounds is not None:
+        return _bounded("least_squares", optimizer, objective, params, bounds, max_steps)
     return _search("least_squares", optimizer, params, {"objective": objective}, max_steps)
+
+
+def _require_method(where: str, holds: bool, said: str, method: Any) -> None:
+    if not holds:
+        raise ValueError(
+            f"{where}: method: expected {said} where there are bounds, got {label(method)}. To fix "
+            "it: take it, or leave the bounds out"
+        )
+
+
+def _bounded(
+    where: str, optimizer: Any, objective: Objective, params: Tree, bounds: Any, max_steps: int
+) -> Minimum:
+    """A search within bounds."""
+    first = _first(where, optimizer, params, max_steps)
+    with scope_of(first), backend_of(first).quiet():
+        box = box_of(where, bounds, params)
+        surface = Surface(optimizer, objective, params)
+        point = surface.flat.vector(params)
+        if where == "least_squares":
+            end = bounded_least_squares(surface, point, box, optimizer, max_steps)
+        else:
+            state = optimizer.init(params)
+            end = bounded_lbfgs(surface, point, box, optimizer, state, max_steps)
+        for what, number in (("value", end.value), ("gradient", end.norm)):
+            if not isfinite(number):
+                raise _not_finite(where, what)
+        found = surface.flat.tree(end.point)
+    flat = end.norm <= optimizer.gradient_tolerance
+    return Minimum(
+        found, end.value, end.norm, end.steps, end.evaluations, end.converged,
+        _message(end.converged, flat, max_steps),
+    )  # fmt: skip
 
 
 def _require_function(where: str, value: Any) -> None:

@@ -34,8 +34,9 @@ class NewtonCG(Optimizer):
 
     The step is the minimum of the second-order model within a trust region, by conjugate gradients
     on products with the Hessian. Where the curvature is negative it goes to the region's edge along
-    it, and so leaves saddle points. For a loss that is the same in each step: all data at once
-    (`batch_size="auto"` is that for it), without dropout. It ends as `LevenbergMarquardt` does.
+    it, and so leaves saddle points; where second derivatives are not finite, along the gradient.
+    For a loss that is the same in each step: all data at once (`batch_size="auto"` is that for it),
+    without dropout. It ends as `LevenbergMarquardt` does.
 
     Parameters
     ----------
@@ -159,16 +160,21 @@ class NewtonCG(Optimizer):
         """The first of several points, of ever smaller regions, at which the loss is less."""
         xp, backend = namespace(point), backend_of(point)
         product = surface.hessian(point)
+        size = xp.sqrt(xp.vecdot(gradient, gradient))
 
         def trial(last: _Trial) -> _Trial:
             found = steihaug(
                 product, gradient, last.radius, steps=self.cg_steps, tolerance=self.cg_tolerance
             )
-            new = point + found.step
+            # Where second derivatives are not finite, the gradient alone says where to go.
+            sound = xp.isfinite(found.fall)
+            step = xp.where(sound, found.step, -last.radius / size * gradient)
+            fall = xp.where(sound, found.fall, last.radius * size)
+            new = point + step
             there = surface.value(new)
-            ratio = (value - there) / found.fall
-            good = xp.logical_and(xp.isfinite(there), xp.logical_and(found.fall > 0, ratio > 1e-4))
-            length = xp.sqrt(xp.vecdot(found.step, found.step))
+            ratio = (value - there) / fall
+            good = xp.logical_and(xp.isfinite(there), xp.logical_and(fall > 0, ratio > 1e-4))
+            length = xp.sqrt(xp.vecdot(step, step))
             grown = xp.minimum(2.0 * last.radius, xp.full_like(length, self.max_radius))
             wide = xp.logical_and(ratio > 0.75, found.at_edge)
             kept = xp.where(wide, grown, last.radius)
@@ -177,7 +183,7 @@ class NewtonCG(Optimizer):
                 xp.where(good, new, point),
                 xp.where(good, there, value),
                 kept,
-                found.fall,
+                fall,
                 good,
                 last.count + 1,
             )

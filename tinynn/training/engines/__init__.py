@@ -9,12 +9,15 @@ time.
 
 import warnings
 from contextlib import nullcontext, suppress
+from functools import partial
 from math import inf, prod
 from typing import Any
 
 from backends import BackendUnavailable
 from tinynn import tree
 from tinynn.training.engines.eager import Eager
+from tinynn.training.engines.late import Late
+from tinynn.training.engines.searching import searching
 from tinynn.training.problem import Problem
 from tinynn.training.progress import Bar
 from tinynn.training.sharded import ShardedBatches
@@ -25,8 +28,9 @@ ENGINES = ("auto", "eager", "calls", "loops", "jit")
 
 # Recording and emitting cost about as much as this many steps of a small network without them.
 _WORTH_IT = 200
-# A step of second order is as many calls as this many steps of a gradient, about.
-_OF_SECOND_ORDER = 20
+# Steps of a search, and of second order, after which recording them is worth it. How many there
+# will be is not known before: training ends where they have converged.
+_SEARCHES, _SECOND_ORDER = 4, 40
 # Of a large network a program saves more in each step: one more for so many numbers in parameters.
 _LARGE = 2**18
 
@@ -72,12 +76,40 @@ def select(
     steps = None if batches.steps is None else epochs * batches.steps
     sizes = (prod(leaf.shape) for leaf in tree.leaves(problem.start.params))
     counted = inf if steps is None else steps * (1 + sum(sizes) // _LARGE)
-    if "objective" in getattr(problem.step.optimizer, "needs", ()):
-        counted *= _OF_SECOND_ORDER
+    needs = getattr(problem.step.optimizer, "needs", ())
+    alone = problem.communicator is None
+    searches = "value_and_grad" in needs and "loss_scale" not in needs
+    if searches and alone and not batches.backend.sharded:
+        return searching(*arguments, _after(engine, batches.backend, _SEARCHES))
+    if "objective" in needs and engine == "auto" and steps is not None:
+        after = _after(engine, batches.backend, _SECOND_ORDER)
+        made = partial(_compiled, problem, engine, arguments, steps, never_stops_early)
+        return Late(Eager(*arguments), made, after)
     if engine == "eager" or (engine == "auto" and counted < _WORTH_IT):
         return Eager(*arguments)
-    # A loop that the library compiles calls nothing back, and so cannot communicate.
+    return _compiled(problem, engine, arguments, steps, never_stops_early, arguments[2])
+
+
+def _after(engine: str, backend: Any, count: int) -> Any:
+    """From which step on it is to be recorded; None: never."""
+    if engine == "eager":
+        return None
+    slow = 10 if backend.repeat is not None else 1  # the library's compiler takes seconds
+    return slow * count if engine == "auto" else 0
+
+
+def _compiled(
+    problem: Problem,
+    engine: str,
+    arguments: tuple[Any, ...],
+    steps: int | None,
+    never_stops_early: bool,
+    carry: Carry,
+) -> Any:
+    """The compiled engine that goes on from a carry; an eager one if the step is not recorded."""
+    step, batches, _, bar = arguments
     alone = problem.communicator is None
+    # A loop that the library compiles calls nothing back, and so cannot communicate.
     compiled = "jit" if alone and batches.backend.repeat is not None else "calls"
     computed = problem.step.compute_dtype
     narrow = computed if computed not in (None, *batches.backend.dtypes()) else ""
@@ -90,7 +122,7 @@ def select(
         try:
             if way == "loops" and narrow:
                 raise CannotEmit(f"machine code has no {narrow}")
-            made = Compiled(*arguments, kind_of(way, batches.backend), way)
+            made = Compiled(step, batches, carry, bar, kind_of(way, batches.backend), way)
         except CannotEmit as error:
             _warn(f'the training step runs with engine="calls" instead: {error}')
         except RecordingError as error:
@@ -107,9 +139,9 @@ def select(
                 with suppress(BackendUnavailable, CannotEmit):
                     native = batches.backend.native()
                     if native is not None and native.automatic:
-                        return Compiled(*arguments, Loops, "loops")
+                        return Compiled(step, batches, carry, bar, Loops, "loops")
             return made
-    return Eager(*arguments)
+    return Eager(step, batches, carry, bar)
 
 
 def diagnose_nonfinite(engine: Any, number: int) -> str:

@@ -1,0 +1,159 @@
+"""The engines of optimizers that search, and of steps of second order: same numbers, less work."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+
+import backends
+import tinynn
+from tests.checks import assert_close
+from tinynn import tree
+from tinynn.functional import tanh
+from tinynn.layers import BatchNorm, Layer, Linear, Sequential
+from tinynn.optim import LBFGS, Averaged, LevenbergMarquardt
+from tinynn.training import EarlyStopping, prepare
+from tinynn.training.engines import select
+from tinynn.training.engines.late import Late
+from tinynn.training.engines.searching import Searching, VectorSearch
+
+pytestmark = pytest.mark.reads_scalars
+
+X = np.linspace(-1.0, 1.0, 24).reshape(-1, 1)
+Y = np.sin(3.0 * X)
+NET = Sequential(Linear(5), tanh, Linear(1))
+
+
+def history(engine: str, net: Any = NET, x: Any = X, y: Any = Y, **options: Any) -> Any:
+    options = {"optimizer": "lbfgs", "epochs": 12, **options}
+    return tinynn.fit(net, x, y, engine=engine, **options).history["loss"]
+
+
+def test_every_library_searches_alike(backend: backends.Backend, float64: Any) -> None:
+    x, y = (backend.asarray(a, dtype="float64") for a in (X, Y))
+    ours = tinynn.fit(NET, x, y, optimizer="lbfgs", epochs=6, engine="calls")
+    theirs = tinynn.fit(NET, X, Y, optimizer="lbfgs", epochs=6, engine="eager")
+    np.testing.assert_allclose(ours.history["loss"], theirs.history["loss"], rtol=1e-7)
+    for our, their in zip(tree.leaves(ours.params), tree.leaves(theirs.params), strict=True):
+        assert_close(our, their, backend, dtype=float64, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.only("numpy")
+def test_a_fit_is_minimize(backend: backends.Backend) -> None:
+    """With as many evaluations: the one where a step ends is the next one's first."""
+    problem = prepare(NET, X, Y, optimizer="lbfgs")
+    engine = select(problem, "calls", epochs=12)
+    assert isinstance(engine, VectorSearch)
+    losses = engine.run_epochs(12)[:, 0]
+    state = engine.snapshot()[0].optimizer_state
+    vg = tinynn.value_and_grad(lambda p: problem.step.loss(NET(p, X), Y))
+    _, alone = LBFGS().minimize(vg, problem.start.params, max_steps=12)
+    assert int(state["evaluations"]) == int(alone["evaluations"])
+    np.testing.assert_allclose(state["value"], alone["value"], rtol=1e-5)
+    assert losses[-1] < 0.1 * losses[0]
+
+
+@pytest.mark.only("numpy")
+def test_engines_agree(backend: backends.Backend) -> None:
+    """Callbacks, states of layers, an average beside it, and batches that differ."""
+    plain = history("eager")
+    seen: list[float] = []
+    for engine in ("auto", "calls"):
+        np.testing.assert_allclose(history(engine), plain, rtol=1e-5)
+        stop = EarlyStopping("loss", goal=plain[9] * (1 + 1e-6), patience=99)
+        np.testing.assert_allclose(history(engine, callbacks=[stop]), plain[:10], rtol=1e-5)
+        look = [lambda run: seen.append(run.history.last["loss"])]  # it might change the data
+        np.testing.assert_allclose(history(engine, callbacks=look), plain, rtol=1e-5)
+    normed = Sequential(Linear(4), BatchNorm(), tanh, Linear(1))
+    for options in (
+        {"net": normed, "epochs": 8},
+        {"optimizer": Averaged(LBFGS()), "epochs": 12},
+        {"batch_size": 8, "epochs": 2},
+    ):
+        losses = [history(engine, **options) for engine in ("eager", "auto", "calls")]
+        np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
+        np.testing.assert_allclose(losses[2], losses[0], rtol=1e-5)
+    problem = prepare(normed, X, Y, optimizer="lbfgs")
+    assert type(select(problem, "calls")) is Searching
+
+
+@pytest.mark.only("numpy")
+def test_what_a_callback_changes_is_seen(backend: backends.Backend) -> None:
+    """Parameters that are replaced, and data that are written into."""
+    x, y = X.copy(), Y.copy()
+
+    def other_params(run: Any) -> None:
+        if run.epoch == 3:
+            run.state.carry = run.state.carry._replace(
+                params=tree.map(lambda p: 0.5 * p, run.state.carry.params)
+            )
+
+    def other_data(run: Any) -> None:
+        if run.epoch == 3:
+            y[...] += 1.0
+
+    for callback in (other_params, other_data):
+        losses = [history(e, x=x, y=y, epochs=6, callbacks=[callback]) for e in ("eager",)]
+        y[...] = Y
+        losses.append(history("calls", x=x, y=y, epochs=6, callbacks=[callback]))
+        y[...] = Y
+        np.testing.assert_allclose(losses[1], losses[0], rtol=1e-6)
+        assert losses[0][3] > losses[0][2]
+
+
+@pytest.mark.only("numpy")
+@pytest.mark.parametrize("optimizer", ["lbfgs", "levenberg_marquardt"])
+def test_resumed_runs_change_engines_at_the_same_step(
+    optimizer: str, backend: backends.Backend, tmp_path: Any
+) -> None:
+    """Before and after the step at which it is recorded, bit for bit."""
+    net, y = Sequential(Linear(2), tanh, Linear(1)), Y + np.cos(9.0 * X)
+    asked = {"optimizer": optimizer, "epochs": 46, "engine": "auto"}
+    whole = tinynn.fit(net, X, y, **asked)  # type: ignore[arg-type]
+    for first in (2, 43):
+        kept = {"checkpoint": tmp_path / f"{optimizer}{first}.safetensors"}
+        tinynn.fit(net, X, y, **{**asked, "epochs": first}, **kept)  # type: ignore[arg-type]
+        resumed = tinynn.fit(net, X, y, resume=True, **asked, **kept)  # type: ignore[arg-type]
+        assert resumed.history == whole.history
+        for a, b in zip(tree.leaves(resumed.params), tree.leaves(whole.params), strict=True):
+            assert np.array_equal(a, b)
+
+
+@pytest.mark.only("numpy")
+def test_steps_of_second_order_are_recorded_late(backend: backends.Backend) -> None:
+    problem = prepare(NET, X, Y, optimizer=LevenbergMarquardt())
+    engine = select(problem, "auto", epochs=300)
+    assert isinstance(engine, Late)
+    assert type(engine.engine).__name__ == "Eager"
+    epoch = problem.batches.epoch
+    engine.run(epoch(0), 0, 1)
+    engine.run(epoch(40), 0, 1)
+    assert type(engine.engine).__name__ == "Compiled"
+    assert engine.name == "auto"  # which a resumed run goes on with
+
+
+@pytest.mark.only("numpy")
+def test_what_cannot_be_recorded_is_searched_without(backend: backends.Backend) -> None:
+    @dataclass(frozen=True)
+    class Deciding(Layer):
+        def forward(self, scope: Any, x: Any) -> Any:
+            out = scope("line", Linear(1), x)
+            return out if float(tinynn.stop_gradient(out)[0, 0]) < 9.0 else 0.0 * out
+
+    with pytest.warns(RuntimeWarning, match="runs without compiling"):
+        losses = history("calls", net=Deciding(), epochs=12)
+    np.testing.assert_allclose(losses, history("eager", net=Deciding(), epochs=12), rtol=1e-12)
+
+
+@pytest.mark.only("numpy")
+def test_a_goal(backend: backends.Backend) -> None:
+    with pytest.raises(ValueError, match="EarlyStopping: expected goal to be a finite number"):
+        EarlyStopping("loss", goal=float("nan"))
+    stop = EarlyStopping("accuracy", goal=0.9, patience=999, mode="max")
+    labels = (X[:, 0] > 0).astype(int)
+    model = tinynn.fit(
+        Sequential(Linear(4), tanh, Linear(2)), X, labels, metrics=["accuracy"], epochs=200,
+        callbacks=[stop], optimizer="lbfgs",
+    )  # fmt: skip
+    assert model.history["accuracy"][-1] >= 0.9 > max(model.history["accuracy"][:-1], default=0.0)

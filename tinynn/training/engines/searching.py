@@ -1,0 +1,183 @@
+"""The engine of optimizers that search: they evaluate the loss as often as they want to, and decide
+on the host. What they evaluate is a recorded program.
+"""
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+from tinynn import tree
+from tinynn.data import Samples
+from tinynn.optim.flat import Flat
+from tinynn.training.batches import Batches, Epoch
+from tinynn.training.engines.eager import Eager
+from tinynn.training.progress import Bar
+from tinynn.training.step import Carry, TrainingStep, is_same_tree
+from tinynn.transforms.record import RecordingError
+
+Array = Any
+_NAMES = {None: "eager", 0: "calls"}  # by the step from which on there is a program
+
+
+class Searching(Eager):
+    """The step as it is written, but for the loss and its gradient.
+
+    after: the step from which on they are recorded, which a short search does not earn back; or
+        None.
+
+    The last evaluation is kept: a step begins where the search of the one before has ended.
+    """
+
+    def __init__(
+        self, step: TrainingStep, batches: Batches, carry: Carry, bar: Bar, after: int | None
+    ) -> None:
+        super().__init__(step, batches, carry, bar)
+        self.name = _NAMES.get(after, "auto")
+        self.known: tuple[Any, Any] | None = None
+        self.program = _Recorded(self._gradients, after)
+
+    def run(self, epoch: Epoch, first: int, count: int) -> Any:
+        """The losses of `count` steps of an epoch from step `first` on: (count,)."""
+        losses, keys = [], self.batches.keys(epoch, first, count)
+        for step in range(count):
+            self.known = None  # of another batch
+            self.program.at(epoch.number * (self.batches.steps or 0) + first + step)
+            batch = self.batches.samples(epoch, first + step, 1)
+            key = None if keys is None else keys[step, ...]
+            self.carry, loss = self.step.advanced(self.carry, batch, key, self.gradients)
+            losses.append(loss)
+            self.bar.batch(batch.size)
+        return self.batches.backend.xp.stack(losses)
+
+    def gradients(self, carry: Carry, batch: Samples, key: Any) -> tuple[Any, Any, Any]:
+        """(loss, new state, gradients by the parameters): known from before, or computed."""
+        at = (carry.params, carry.state)
+        if self.known is not None and is_same_tree(self.known[0], at):
+            return self.known[1]
+        found = self.program(*at, batch, key)
+        self.known = (at, found)
+        return found
+
+    def _gradients(self, params: Any, state: Any, batch: Samples, key: Any) -> tuple[Any, Any, Any]:
+        carry = Carry(params, state, self.carry.optimizer_state)
+        return self.step.gradients(carry, batch, key)
+
+
+class VectorSearch(Eager):
+    """A search over the vector of all parameters, on the same samples in every step.
+
+    For an optimizer with `advance` and `knows`, such as L-BFGS, and a network without a state.
+    """
+
+    fuses_epochs = True
+
+    def __init__(
+        self, step: TrainingStep, batches: Batches, carry: Carry, bar: Bar, after: int | None
+    ) -> None:
+        super().__init__(step, batches, carry, bar)
+        self.name = _NAMES.get(after, "auto")
+        self.flat = Flat.of(carry.params)
+        self.program = _Recorded(self._of_vector, after)
+        self.batch: Samples | None = None
+        self.load(carry)
+
+    def load(self, carry: Carry) -> None:
+        """Continue from this carry."""
+        self.carry, self.state = carry, carry.optimizer_state
+        self.point = self.flat.vector(carry.params)
+        self.is_known = self.step.optimizer.knows(self.state, self.point)
+
+    def invalidate_data(self) -> None:
+        """Forget what was computed from the data."""
+        self.batch, self.is_known = None, False
+
+    def run(self, epoch: Epoch, first: int, count: int) -> Any:
+        """The losses of a step at a time: (count,)."""
+        return self.run_epochs(count)[:, 0]
+
+    def run_epochs(self, count: int) -> Any:
+        """The losses of steps, up to so many, until the search has converged: (steps, 1)."""
+        losses: list[Any] = []
+        if self.batch is None:
+            self.batch = self.batches.dataset.between(0, self.batches.dataset.size)
+        while len(losses) < count:
+            counted = 0
+            self.program.at(int(self.state["step"]))
+            if not self.is_known:
+                value, gradient = self._evaluate(self.point)
+                self.state = {
+                    **self.state, "point": self.point, "value": value, "gradient": gradient
+                }  # fmt: skip
+                self.is_known, counted = True, 1
+            losses.append(self.state["value"])
+            self.state = self.step.optimizer.advance(self.state, self._evaluate, counted)
+            self.bar.batch(self.batch.size)
+            if bool(self.state["converged"]):
+                break
+        self.point = self.state["point"]
+        xp = self.batches.backend.xp
+        return xp.reshape(xp.stack(losses), (-1, 1))
+
+    def snapshot(self, reuse: Any = None) -> tuple[Carry, Any]:
+        """(the current carry, memory that a later snapshot may reuse)."""
+        if self.carry.optimizer_state is not self.state:
+            params = self.flat.tree(self.state["point"])
+            self.carry = Carry(params, self.carry.state, self.state)
+        return self.carry, None
+
+    def _evaluate(self, point: Array) -> tuple[Array, Array]:
+        return self.program(point, self.batch)
+
+    def _of_vector(self, point: Array, batch: Samples) -> tuple[Array, Array]:
+        """(value, gradient), of the vector's dtype."""
+        carry = Carry(self.flat.tree(point), self.carry.state, None)
+        value, _, gradients = self.step.gradients(carry, batch, None)
+        if value.dtype != point.dtype:
+            value = self.batches.backend.xp.astype(value, point.dtype)
+        return value, self.flat.vector(gradients)
+
+
+class _Recorded:
+    """A function that becomes a program from a step on, if it can be recorded.
+
+    after: that step, of the whole run, so that one that is resumed does the same; None: never.
+    """
+
+    def __init__(self, function: Callable[..., Any], after: int | None) -> None:
+        self.function, self.after = function, after
+        self.program: Any = None
+        self.is_due = False
+
+    def at(self, step: int) -> None:
+        """The calls to come are those of this step."""
+        self.is_due = self.after is not None and step >= self.after
+
+    def __call__(self, *arguments: Any) -> Any:
+        if not self.is_due:
+            return self.function(*arguments)
+        if self.program is not None:
+            return self.program(*arguments)
+        from tinynn.compiler import compile  # short searches never need it
+
+        program = compile(self.function)
+        try:
+            found = program(*arguments)
+        except RecordingError as error:
+            warnings.warn(
+                f"fit: the training step runs without compiling: {error}",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+            self.after, self.is_due = None, False
+            return self.function(*arguments)
+        self.program = program
+        return found
+
+
+def searching(step: TrainingStep, batches: Any, carry: Carry, bar: Bar, after: int | None) -> Eager:
+    """The engine for an optimizer that evaluates the loss itself."""
+    in_memory = getattr(batches.dataset, "in_memory", False)
+    is_fixed = in_memory and batches.steps == 1 and not batches.shuffle and not batches.draws
+    advances = hasattr(step.optimizer, "advance") and not tree.leaves(carry.state)
+    kind = VectorSearch if is_fixed and advances and step.reduce_gradients is None else Searching
+    return kind(step, batches, carry, bar, after)
