@@ -7,7 +7,7 @@ from tinynn.training.files import ModelFileError
 from tinynn.training.fit import fit, train
 from tinynn.training.history import History
 from tinynn.training.loading import load
-from tinynn.training.many import ModelStack, SuccessiveHalving, fit_many
+from tinynn.training.many import ModelStack, StackRun, SuccessiveHalving, fit_many
 from tinynn.training.model import Model
 from tinynn.training.predictor import Predictor
 from tinynn.training.problem import Problem, prepare
@@ -27,6 +27,7 @@ __all__ = [
     "Predictor",
     "Problem",
     "Run",
+    "StackRun",
     "SuccessiveHalving",
     "TensorBoard",
     "TrainingState",
