@@ -315,6 +315,11 @@ def train(
 @click.option("--out", type=click.Path(dir_okay=False), help="Write here, not to the output.")
 @click.option("--id", metavar="COLUMN", help="A column of DATA to put beside the answers.")
 @click.option("--probabilities", is_flag=True, help="Give the probability of every class.")
+@click.option(
+    "--interval",
+    type=click.FloatRange(0.0, 1.0, min_open=True, max_open=True),
+    help="Give bounds that hold this share of the numbers, such as 0.9.",
+)
 @memory_option
 @force_option
 def predict(
@@ -324,6 +329,7 @@ def predict(
     out: str | None,
     id: str | None,
     probabilities: bool,
+    interval: float | None,
     memory: int,
     force: bool,
 ) -> None:
@@ -337,7 +343,7 @@ def predict(
     check_out(out, data, force, may_replace=lambda path: path.suffix.lower() == ".csv")
     check_out(out, file, force, may_replace=lambda path: True)
     model = opened(file, backend)
-    answers = writing.Answers(model, parts.each(data, memory), id, probabilities)
+    answers = writing.Answers(model, parts.each(data, memory), id, probabilities, interval)
     if out is None:
         for text in answers:
             click.echo(text, nl=False)

@@ -34,9 +34,15 @@ class Answers:
     """
 
     def __init__(
-        self, model: Model, tables: Iterable[Table], id: str | None, probabilities: bool
+        self,
+        model: Model,
+        tables: Iterable[Table],
+        id: str | None,
+        probabilities: bool,
+        interval: float | None = None,
     ) -> None:
         self.model, self.tables, self.id, self.probabilities = model, tables, id, probabilities
+        self.interval = interval
         self.preparation = cast(TablePreparation, model.preparation)
         self.score, self.unscored, self.rows = Score(self.preparation), "", 0
         self._heard: set[str] = set()
@@ -53,7 +59,7 @@ class Answers:
                     self.unscored = f"not scored: {error}"
 
     def _answered(self, table: Table) -> tuple[bytes, Any]:
-        of_all = self.id, self.probabilities
+        of_all = self.id, self.probabilities, self.interval
         return answers(self.model, table, *of_all, header=not self.rows, note=self._note)
 
     def _note(self, message: str) -> None:
@@ -70,6 +76,7 @@ def answers(
     table: Table,
     id: str | None,
     probabilities: bool,
+    interval: float | None = None,
     *,
     header: bool = True,
     note: Any = None,
@@ -77,7 +84,8 @@ def answers(
     """The model's answers to a table as CSV, and as an array: (rows,).
 
     A line has the cell of the column `id`, the answer, and its probability where it is a class;
-    with `probabilities`, that of every class. The names of the columns come first with `header`,
+    with `probabilities`, that of every class; with an `interval`, such as 0.9, the bounds of a
+    number. The names of the columns come first with `header`,
     and `note` is called with what a reader may want to know.
     """
     preparation: Any = model.preparation
@@ -95,9 +103,15 @@ def answers(
             f"--probabilities: expected a model of classes, got one of the number {target.name!r}. "
             "To fix it: leave the option out."
         )
+    if interval is not None and isinstance(target, Classes):
+        raise TableError(
+            f"--interval: expected a model of numbers, got one of the classes of {target.name!r}. "
+            "To fix it: take --probabilities, or predict_set in Python."
+        )
     home = model.backend
     x = home.asarray(preparation.transform(table, note=note))
-    outputs = home.to_host(model.outputs(x))
+    given = model.outputs(x)
+    outputs = home.to_host(given)
     labels = preparation.decode(outputs)
     columns["prediction"] = labels
     if isinstance(target, Classes):
@@ -112,6 +126,11 @@ def answers(
         precision = 6
     else:
         columns["prediction"] = labels.astype("float32")  # which has as many digits as there are
+        if interval is not None:
+            found = model.bounds(given, interval)
+            columns |= {
+                "lower": found.lower.astype("float32"), "upper": found.upper.astype("float32"),
+            }  # fmt: skip
         precision = None
     text = io.BytesIO()
     frame = polars.DataFrame(columns)
