@@ -12,7 +12,7 @@ from tinynn.layers import BatchNorm, Dropout, Layer, Linear, Sequential
 from tinynn.losses import Huber
 from tinynn.optim import SGD, Adam, AdamW, CosineDecay
 from tinynn.trace import namespace
-from tinynn.training import prepare
+from tinynn.training import CSVLog, prepare
 from tinynn.training.many import engines
 from tinynn.training.many.networks import Networks
 
@@ -273,8 +273,8 @@ def test_numbers_of_many_are_for_fit_many():
         Adam([0.1, -0.2])
     with pytest.raises(ValueError, match=r"rate to be a number in \[0, 1\), or as many"):
         Dropout([0.1, 1.5])
-    with pytest.raises(TypeError, match="callbacks"):
-        fit_many(Linear(1), X, Y, networks=2, callbacks=())
+    with pytest.raises(TypeError, match=r"callbacks: .* a StackRun, got CSVLog.*early_stopping="):
+        fit_many(Linear(1), X, Y, networks=2, callbacks=CSVLog("a.csv"))
     with pytest.raises(TypeError, match="X: expected arrays, got what is read batch by batch"):
         fit_many(Linear(1), [(X, Y)], networks=2, loss="squared_error")
 

@@ -8,6 +8,7 @@ from scipy import optimize, stats
 
 import tinynn
 from tests.checks import assert_close, assert_equal
+from tests.command_line import QUICK, run, train_model, write_flowers
 from tinynn import Model, uncertainty
 from tinynn.functional import sigmoid, tanh
 from tinynn.layers import Linear, Sequential, from_config, to_config
@@ -428,3 +429,27 @@ def test_labels_that_are_no_class_are_said():
         uncertainty.reliability(p, np.asarray([0.0, 0.5, 1.0]))
     with pytest.raises(ValueError, match="reliability: expected one row or more, got none"):
         uncertainty.reliability(p[:0], np.asarray([], int))
+
+
+def test_a_table_model_is_calibrated_by_the_rows_held_out(tmp_path):
+    flowers, path = write_flowers(tmp_path), tmp_path / "size.safetensors"
+    run("train", flowers, "--target", "size", "--drop", "species", "--out", path, *QUICK)
+    lines = run("predict", path, flowers, "--interval", "0.9", "--id", "length").splitlines()
+    assert lines[0] == "length,prediction,lower,upper"
+    rows = np.asarray([[float(cell) for cell in line.split(",")] for line in lines[1:91]])
+    truth = 3 * rows[:, 0] + 1
+    assert ((rows[:, 2] < rows[:, 1]) & (rows[:, 1] < rows[:, 3])).all()
+    assert ((rows[:, 2] <= truth) & (truth <= rows[:, 3])).mean() > 0.8
+    model = tinynn.load(path)
+    found = model.predict({"length": rows[:, 0], "colour": ["red"] * 90}, interval=0.9)
+    assert found.lower.shape == (90,)
+    assert model.calibration.scores.shape == (18, 1)  # a fifth of the rows
+    output = run("predict", path, flowers, "--interval", "0.99", status=1)
+    assert "interval: expected 99 calibration rows or more for the level 0.99, got 18" in output
+    classes = train_model(flowers, tmp_path)
+    assert tinynn.load(classes).predict_set({"length": [1.0], "colour": ["red"]}).shape == (1, 3)
+    output = run("predict", classes, flowers, "--interval", "0.9", status=1)
+    assert "--interval: expected a model of numbers, got one of the classes of 'species'" in output
+    run("train", flowers, "--target", "size", "--validation", "0", "--out", path, *QUICK)
+    output = run("predict", path, flowers, "--interval", "0.9", status=1)
+    assert "expected a model that is calibrated, got one without calibration rows" in output

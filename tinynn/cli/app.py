@@ -321,6 +321,11 @@ def train(
 @click.option("--out", type=click.Path(dir_okay=False), help="Write here, not to the output.")
 @click.option("--id", metavar="COLUMN", help="A column of DATA to put beside the answers.")
 @click.option("--probabilities", is_flag=True, help="Give the probability of every class.")
+@click.option(
+    "--interval",
+    type=click.FloatRange(0.0, 1.0, min_open=True, max_open=True),
+    help="Give bounds that hold this share of the numbers, such as 0.9.",
+)
 @memory_option
 @force_option
 def predict(
@@ -330,6 +335,7 @@ def predict(
     out: str | None,
     id: str | None,
     probabilities: bool,
+    interval: float | None,
     memory: int,
     force: bool,
 ) -> None:
@@ -351,7 +357,7 @@ def predict(
             param_hint="'--out'",
         )
     model = opened(file, backend)
-    answers = writing.Answers(model, parts.each(data, memory), id, probabilities)
+    answers = writing.Answers(model, parts.each(data, memory), id, probabilities, interval)
     pieces = writing.FORMATS[ending](answers)
     if out is None:
         for text in pieces:

@@ -35,13 +35,20 @@ class Answers:
     """
 
     def __init__(
-        self, model: Model, tables: Iterable[Table], id: str | None, probabilities: bool
+        self,
+        model: Model,
+        tables: Iterable[Table],
+        id: str | None,
+        probabilities: bool,
+        interval: float | None = None,
     ) -> None:
         self.model, self.tables, self.id, self.probabilities = model, tables, id, probabilities
+        self.interval = interval
         self.preparation = cast(TablePreparation, model.preparation)
         self.score, self.unscored, self.rows = Score(self.preparation), "", 0
         self._heard: set[str] = set()
-        if id is not None and id.partition("_")[0] in ("prediction", "probability"):
+        taken = ("prediction", "probability", *(() if interval is None else ("lower", "upper")))
+        if id is not None and id.partition("_")[0] in taken:
             raise TableError(
                 f"--id: expected a name that the answers do not take, got {id!r}. "
                 "To fix it: give the column another name."
@@ -51,6 +58,11 @@ class Answers:
             raise TableError(
                 f"--probabilities: expected a model of classes, got one of the number "
                 f"{target.name!r}. To fix it: leave the option out."
+            )
+        if interval is not None and isinstance(target, Classes):
+            raise TableError(
+                f"--interval: expected a model of numbers, got one of the classes of "
+                f"{target.name!r}. To fix it: take --probabilities, or predict_set in Python."
             )
 
     @property
@@ -73,7 +85,8 @@ class Answers:
         """The answers to a part, and these as an array: (rows,).
 
         A row has the cell of the column `id`, the answer, and its probability where it is a class;
-        with `probabilities`, that of every class.
+        with `probabilities`, that of every class; with an `interval`, such as 0.9, the bounds of a
+        number.
         """
         preparation, home, columns = self.preparation, self.model.backend, dict[str, Any]()
         if self.id is not None:
@@ -82,7 +95,8 @@ class Answers:
             plain = cells.dtype not in (polars.Categorical, polars.Enum)
             columns[self.id] = cells if plain else cells.cast(polars.String)
         x = home.asarray(preparation.transform(table, note=self._note))
-        outputs = home.to_host(self.model.outputs(x))
+        given = self.model.outputs(x)
+        outputs = home.to_host(given)
         labels, target = preparation.decode(outputs), preparation.target
         columns["prediction"] = labels
         if isinstance(target, Classes):
@@ -95,9 +109,11 @@ class Answers:
             else:
                 columns["probability"] = chances.max(axis=1)
         else:
-            columns["prediction"] = labels.astype(
-                "float32"
-            )  # which has as many digits as are known
+            columns["prediction"] = labels.astype("float32")  # with as many digits as are known
+            if self.interval is not None:
+                found = self.model.bounds(given, self.interval)
+                columns["lower"] = found.lower.astype("float32")
+                columns["upper"] = found.upper.astype("float32")
         return polars.DataFrame(columns), labels
 
     def _note(self, message: str) -> None:

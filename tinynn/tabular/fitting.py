@@ -46,6 +46,9 @@ class TrainingDiverged(ValueError):
     """Training ended with a loss far above that of one constant prediction for every row."""
 
 
+_SCORES = 10_000  # rows to calibrate by: more would make files large, and intervals no better
+
+
 def fit_table(
     data: Any,
     target: str,
@@ -105,7 +108,8 @@ def fit_table(
     epochs
         None is 30, or more for 1500 steps in all.
     validation
-        The fraction of the rows to hold out and score; the same of each class.
+        The fraction of the rows to hold out and score; the same of each class. Of a single network
+        they also are what its intervals are calibrated by, up to 10,000 of them.
     categories, drop, dates, decimal
         See `TablePreparation.fit`.
     networks
@@ -193,6 +197,8 @@ def fit_table(
         **given,
     )
     _check_sound(model, answer)
+    if held is not None and not large and best is None:  # these rows have chosen nothing
+        model.calibrate(held[0][:_SCORES, :], held[1][:_SCORES])
     model.preparation = preparation
     if report and folds is None:
         which = "training" if held is None else "held-out"

@@ -8,7 +8,7 @@ from tinynn.training.fit import fit, train
 from tinynn.training.generation import Generated, generate
 from tinynn.training.history import History
 from tinynn.training.loading import load
-from tinynn.training.many import ModelStack, SuccessiveHalving, fit_many
+from tinynn.training.many import ModelStack, StackRun, SuccessiveHalving, fit_many
 from tinynn.training.model import Model
 from tinynn.training.predictor import Predictor
 from tinynn.training.problem import Problem, prepare
@@ -29,6 +29,7 @@ __all__ = [
     "Predictor",
     "Problem",
     "Run",
+    "StackRun",
     "SuccessiveHalving",
     "TensorBoard",
     "TrainingState",

@@ -41,7 +41,7 @@ def checked(given: Any) -> list[Callback]:
     return callbacks
 
 
-def tell(callbacks: Iterable[Callback], moment: str, run: Run) -> None:
+def tell(callbacks: Iterable[Callback], moment: str, run: Any) -> None:
     """Call `start` or `finish` of the callbacks that have it."""
     for callback in callbacks:
         getattr(callback, moment, lambda run: None)(run)

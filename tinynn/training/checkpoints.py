@@ -272,9 +272,9 @@ def restore(
         )
     path, tensors, description = _newest_whole(path)
     try:
-        _check_same(path, description["problem"], identity(problem))
+        check_same(path, description["problem"], identity(problem))
         if not other_data:
-            _check_data(path, description["problem"], problem)
+            check_data(path, description["problem"], problem)
         backend = problem.backend
         arrays = {
             name: backend.asarray(files.values_of(tensor, backend), tensor.dtype)
@@ -379,9 +379,10 @@ def identity(problem: Problem) -> dict[str, Any]:
     }
 
 
-def _check_same(
+def check_same(
     path: str | os.PathLike[str], before: Mapping[str, Any], now: Mapping[str, Any]
 ) -> None:
+    """Refuse a file whose properties are not those of the run that is to go on."""
     for name, value in now.items():
         if before[name] != value:
             raise ValueError(
@@ -390,7 +391,7 @@ def _check_same(
             )
 
 
-def _check_data(path: str | os.PathLike[str], before: Mapping[str, Any], problem: Problem) -> None:
+def check_data(path: str | os.PathLike[str], before: Mapping[str, Any], problem: Problem) -> None:
     """Refuse data that are not those the run was begun with, where both have a fingerprint."""
     known, now = before.get("data"), problem.fingerprint
     if known is not None and now is not None and known != now:

@@ -171,23 +171,44 @@ class Doubt:
                 last_layer=last_layer, prior_precision=prior_precision, noise=noise,
             )  # fmt: skip
 
+    def bounds(self, outputs: Any, level: float = 0.9) -> Interval:
+        """The intervals of `predict(X, interval=level)` from what `outputs(X)` has given already.
+
+        Parameters
+        ----------
+        outputs
+            Of the network: (samples, ...), on the model's backend.
+        level
+            The share of targets that they hold.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As `predict`.
+        """
+        known = self._of_numbers(level)
+        estimate, *others = _parts_of(known.kind, self.loss, outputs)
+        found = known.interval(estimate, level, *others)
+        if self.preparation is None:
+            return found
+        decode, home = self.preparation.decode, self.backend
+        return Interval(*(decode(home.to_host(each)) for each in found))
+
     # What they share.
 
     def _interval(self, X: Any, level: float, batch_size: int | None) -> Interval:
         """What `predict(X, interval=level)` gives."""
+        self._of_numbers(level)
+        return self.bounds(self._outputs(X, batch_size), level)
+
+    def _of_numbers(self, level: float) -> Calibration:
         known = self._calibrated(f"predict(X, interval={level!r})")
         if known.kind in ("least_ambiguous", "adaptive"):
             raise TypeError(
                 "predict: interval: expected a model of numbers, got one of classes. To fix it: "
                 f"take predict_set(X, {level!r})"
             )
-        output = self._outputs(X, batch_size)
-        estimate, *others = _parts_of(known.kind, self.loss, output)
-        found = known.interval(estimate, level, *others)
-        if self.preparation is None:
-            return found
-        decode, home = self.preparation.decode, self.backend
-        return Interval(*(decode(home.to_host(each)) for each in found))
+        return known
 
     def _calibrated(self, what: str) -> Calibration:
         if self.calibration is None:

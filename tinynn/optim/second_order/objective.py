@@ -64,7 +64,7 @@ class Objective:
 
     def penalized(self, strength: float, params: Tree) -> "Objective":
         """The objective with strength / 2 times the squares of all params added."""
-        if not strength:
+        if not hasattr(strength, "dtype") and not strength:  # one of many networks is an array
             return self
         own = self.strengths
         if own is None:

@@ -3,5 +3,6 @@
 from tinynn.training.many.fitting import fit_many
 from tinynn.training.many.stack import ModelStack
 from tinynn.training.many.stopping import SuccessiveHalving
+from tinynn.training.many.training import StackRun
 
-__all__ = ["ModelStack", "SuccessiveHalving", "fit_many"]
+__all__ = ["ModelStack", "StackRun", "SuccessiveHalving", "fit_many"]

@@ -26,6 +26,7 @@ from tinynn.compiler.train_loop import Scanned
 from tinynn.data import Samples
 from tinynn.training.engines.compiled import check_needs, checked, slots_of
 from tinynn.training.many.networks import Networks
+from tinynn.training.many.one_by_one import OneByOne
 from tinynn.training.step import Carry
 from tinynn.training.varied import NumberedStep, with_numbers
 from tinynn.transforms import vmap
@@ -44,6 +45,8 @@ def select(networks: Networks, engine: str, epochs: int) -> Any:
         return OneByOne(networks)
     if engine == "jit":
         kind_of(engine, networks.backend)  # an error where there is no such compiler
+    if engine == "auto" and _searches(networks.first.step.optimizer):
+        return OneByOne(networks)
     try:
         together = Together(networks)
         if engine == "loops" or (engine == "auto" and together.suits_loops(epochs)):
@@ -115,6 +118,12 @@ class _Stacked:
     def parts(self, carry: Carry) -> tuple[Any, Any]:
         """The parameters and states of all networks: (networks, ...) each."""
         return carry.params, carry.state
+
+    def converged(self, carry: Carry) -> list[bool] | None:
+        """Whether each optimizer says that nothing more is to be gained; None if it never does."""
+        kept = carry.optimizer_state[0] if self.networks.numbers else carry.optimizer_state
+        told = kept.get("converged") if isinstance(kept, dict) else None
+        return None if told is None else [bool(flag) for flag in self.backend.to_host(told)]
 
     def merged(self, carry: Carry, other: Carry, chosen: Sequence[int]) -> Carry:
         """The carry with that of the `other` for the networks of these numbers."""
@@ -425,61 +434,10 @@ class Jit(_Batched):
         return loop.run(tuple(streams))
 
 
-class OneByOne:
-    """The step as it is written, of one network after another."""
-
-    name = "eager"
-
-    def __init__(self, networks: Networks) -> None:
-        self.networks, self.backend = networks, networks.backend
-        first, dtype = networks.first.batches.dataset.between(0, 1), networks.dtype
-        self.carries = [
-            step.init(seed, first, dtype)
-            for step, seed in zip(networks.steps, networks.seeds, strict=True)
-        ]
-
-    def load(self, carry: list[Carry]) -> None:
-        """Continue from this carry."""
-        self.carries = list(carry)
-
-    def network(self, carry: list[Carry], k: int) -> Carry:
-        """The carry of network k."""
-        return carry[k]
-
-    def parts(self, carry: list[Carry]) -> tuple[Any, Any]:
-        """The parameters and states of all networks: (networks, ...) each."""
-        xp = self.backend.xp
-        parts = [(each.params, each.state) for each in carry]
-        return tree.map(lambda *arrays: xp.stack(arrays), *parts)
-
-    def merged(self, carry: list[Carry], other: list[Carry], chosen: Sequence[int]) -> list[Carry]:
-        """The carry with that of the `other` for the networks of these numbers."""
-        return [other[k] if k in chosen else mine for k, mine in enumerate(carry)]
-
-    def carry(self) -> list[Carry]:
-        """The carry of each network."""
-        return list(self.carries)
-
-    def run(self, epoch: int, count: int, alive: Sequence[int]) -> Any:
-        """Carry out so many epochs: the losses of their steps, (networks, epochs, steps)."""
-        xp = self.backend.xp
-        losses = {k: self._network(k, epoch, count) for k in alive}
-        blank = next(iter(losses.values()))
-        return xp.stack([losses.get(k, blank) for k in range(len(self.networks))])
-
-    def _network(self, k: int, first: int, count: int) -> Any:
-        xp, batches, step = self.backend.xp, self.networks.batches[k], self.networks.steps[k]
-        rows = []
-        for number in range(first, first + count):
-            epoch, losses = batches.epoch(number), []
-            keys = batches.keys(epoch, 0, self.networks.per_epoch)
-            for place in range(self.networks.per_epoch):
-                key = None if keys is None else keys[place, ...]
-                batch = batches.samples(epoch, place, 1)
-                self.carries[k], loss = step(self.carries[k], batch, key)
-                losses.append(loss)
-            rows.append(xp.stack(losses))
-        return xp.stack(rows)
+def _searches(optimizer: Any) -> bool:
+    """Whether steps are loops of conjugate gradients, of which all wait for the slowest network."""
+    by_products = getattr(optimizer, "solver", "cg") == "cg"
+    return "objective" in getattr(optimizer, "needs", ()) and by_products
 
 
 def _warn(what: str) -> None:

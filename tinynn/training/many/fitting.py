@@ -3,28 +3,26 @@
 `fit` is what each of them has to equal; what is checked before training, its `prepare` checks.
 """
 
-import warnings
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from math import isfinite
 from numbers import Real
 from typing import Any
 
 from backends import Backend
-from tinynn import tree
 from tinynn.config import Each
-from tinynn.data import host
 from tinynn.metrics import MetricLike
 from tinynn.training import progress as bars
 from tinynn.training.batches import StreamedBatches
 from tinynn.training.callbacks import EarlyStopping
-from tinynn.training.evaluation import evaluate, numbers
+from tinynn.training.checkpoints import source_of
+from tinynn.training.many.checkpoints import Checkpoint, restore
 from tinynn.training.many.folds import check_folds, in_folds
-from tinynn.training.many.networks import Networks
+from tinynn.training.many.networks import Networks, check_given
 from tinynn.training.many.stack import ModelStack
 from tinynn.training.many.stopping import Stopping, SuccessiveHalving, check_stopping
+from tinynn.training.many.training import Training, checked_callbacks
 from tinynn.training.memory import memory_suffices
-from tinynn.training.pace import Pace
 from tinynn.training.problem import Problem, check_whole, optimizer_of, prepare
 from tinynn.training.varied import numbers_of, of_network, with_numbers
 
@@ -45,14 +43,20 @@ def fit_many(
     groups: Any = None,
     early_stopping: EarlyStopping | None = None,
     halving: SuccessiveHalving | None = None,
+    callbacks: Any = (),
     metrics: Iterable[str | MetricLike] = (),
     sample_weight: Any = None,
     shuffle: bool | None = None,
     progress: bool | None = None,
+    params: Any = None,
+    state: Any = None,
     backend: str | Backend | None = None,
     dtype: Any = None,
     compute_dtype: Any = None,
     engine: str = "auto",
+    checkpoint: str | os.PathLike[str] | None = None,
+    every: int = 1,
+    resume: str | os.PathLike[str] | bool = False,
 ) -> ModelStack:
     """Train many networks on the same X and y at once, with one call of `fit` for all.
 
@@ -87,6 +91,12 @@ def fit_many(
         its best epoch.
     halving
         Drops the worst candidates on the way: see `SuccessiveHalving`.
+    callbacks
+        Called after each epoch with the run of all networks, a `StackRun`; as `fit` has them, with
+        `start` and `finish`.
+    params, state
+        What to start from, instead of new ones: those of all networks, such as `stack.params`,
+        each array with an axis of the networks in front. The optimizer starts anew.
     backend, dtype, compute_dtype
         As `fit` takes them.
     engine
@@ -97,6 +107,11 @@ def fit_many(
         library's own compiler, where it has one. "eager": one network after another, as `fit` with
         engine="eager". "auto" takes loops where they can be compiled and pay for it, else jit, else
         calls. What cannot be compiled is trained one by one, and a warning says why.
+    checkpoint, every, resume
+        A file that the state of all networks is written to, whole or not at all; the epochs from
+        one checkpoint to the next; and a checkpoint to go on from, with the other arguments as they
+        were, True for that of `checkpoint` if it is there. With an engine that is named, k epochs
+        and then k more give the bits of 2k at once.
 
     Returns
     -------
@@ -109,7 +124,7 @@ def fit_many(
         Before training, for lists of two lengths, or a list where one value is needed; for more
         folds than samples or groups, or folds beside a validation=; and as `fit`.
     TypeError
-        For an `early_stopping` or a `halving` of another kind; and as `fit`.
+        For an `early_stopping`, a `halving` or a callback of another kind; and as `fit`.
     MixedArrays, BackendUnavailable, ShapeError
         As `fit`.
 
@@ -139,6 +154,15 @@ def fit_many(
         networks=networks, epochs=epochs, batch_size=batch_size, shuffle=shuffle, folds=folds
     )
     check_whole(epochs=epochs)
+    called = checked_callbacks(callbacks)
+    written = None if checkpoint is None else Checkpoint(checkpoint, every)
+    source = source_of(resume, checkpoint)
+    given = (params, state) if params is not None or state is not None else None
+    if optimizer == "auto":
+        optimizer = prepare(
+            net, X, y, loss=loss, optimizer="auto", batch_size=batch_size, backend=backend,
+            dtype=dtype,
+        ).step.optimizer  # fmt: skip
     optimizer = optimizer_of(optimizer)
     varied = numbers_of(net=net, loss=loss, optimizer=optimizer)
     seeds = _seeds(seed, networks, varied)
@@ -175,16 +199,21 @@ def fit_many(
         varied = {
             path: Each(n for n in each for _ in range(folds)) for path, each in varied.items()
         }
-    all_ = Networks(problems, seeds, varied)
+    all_ = Networks(problems, seeds, varied, given and check_given(first, *given, len(seeds)))
     stopping = Stopping(early_stopping, halving, problems[0], len(seeds), folds or 1, epochs)
     size = all_.first.batches.dataset.size
     with first.backend.scope(), bars.shown(progress, epochs, size) as bar:
         with memory_suffices(first.backend, first.batches.size):
             from tinynn.training.many.engines import select  # and with it the compiler
 
-            training = _Training(all_, select(all_, engine, epochs), epochs, bar, stopping)
+            training = Training(
+                all_, select(all_, engine, epochs), epochs, bar, stopping, numbers_of_folds,
+                called, written,
+            )  # fmt: skip
+            if source is not None:
+                restore(source, training)
             training.train()
-        return training.stack(numbers_of_folds)
+        return training.stack()
 
 
 def _check_shared(**arguments: Any) -> None:
@@ -241,173 +270,3 @@ def _seeds(seed: Any, networks: Any, varied: dict[str, Any]) -> list[int]:
 def _is_in_memory(problem: Problem) -> bool:
     dataset: Any = problem.batches.dataset
     return bool(getattr(getattr(dataset, "dataset", dataset), "in_memory", False))
-
-
-class _Training:
-    """The loop over the epochs of all networks."""
-
-    def __init__(
-        self, networks: Networks, engine: Any, epochs: int, bar: bars.Bar, stopping: Stopping
-    ) -> None:
-        self.networks, self.engine, self.epochs, self.bar = networks, engine, epochs, bar
-        self.stopping, self.ended = stopping, set[int]()
-        self.single = bool(stopping.early or stopping.halving)  # told of every epoch
-        self.problem, self.backend = networks.first, networks.backend
-        self.measured = len(self.problem.measures) > 1
-        self.alive = list(range(len(networks)))
-        self.lengths = [0] * len(networks)  # the epochs of each
-        self.columns: dict[str, list[Any]] = {name: [] for name in self.problem.measures}
-        self.carry = engine.carry()
-
-    def train(self) -> None:
-        """Epoch after epoch, until all are done or no network is left."""
-        pace, steps, epoch = Pace(self.networks.per_epoch), self.networks.per_epoch, 0
-        while epoch < self.epochs and self.alive:
-            count = 1 if self.measured or self.single else max(1, pace.steps // steps)
-            count = min(count, self.epochs - epoch)
-            whole = self.carry, self.lengths, self.alive
-            try:
-                with pace, self.backend.quiet():
-                    losses = self._losses(epoch, count)
-                table = self._measured() if self.measured else []
-            except KeyboardInterrupt:
-                if epoch == 0:  # there is no whole epoch to go back to
-                    raise
-                self.carry, self.lengths, self.alive = whole
-                _warn(f"epoch {epoch}: interrupted: the networks are as they were after this epoch")
-                break
-            epoch += count
-            row = self._keep(losses, table, epoch)
-            if self.single:
-                self._end(row, epoch)
-        staying = self.ended.union(self.alive)
-        if lost := [k for k in range(len(self.networks)) if k not in staying]:
-            named = ", ".join(f"{k} (after epoch {self.lengths[k]})" for k in lost[:10])
-            more = f" and {len(lost) - 10} more" if len(lost) > 10 else ""
-            _warn(
-                f"the loss is no longer finite in {len(lost)} of {len(self.networks)} networks, "
-                f"which stay as they were: {named}{more}. Lower their learning rates, clip the "
-                "gradients, or scale X"
-            )
-
-    def _end(self, row: dict[str, list[float]], epoch: int) -> None:
-        """Let the networks end that are to end after this epoch."""
-        merged = self.engine.merged
-        gone = self.stopping.ended(row, epoch, self.alive, self.carry, merged)
-        self.ended |= gone
-        self.alive = [k for k in self.alive if k not in gone]
-
-    def _losses(self, epoch: int, count: int) -> Any:
-        """Carry out some epochs: the losses of each network, (networks, epochs), on the host.
-
-        Networks whose losses are not finite go back to where they were, and are alive no more.
-        """
-        before, engine = self.carry, self.engine
-        losses = self.networks.losses(engine.run(epoch, count, self.alive), epoch)
-        after = engine.carry()
-        rows, sound = self._read(losses, after)
-        ends = dict.fromkeys(self.alive, count)
-        for k in [k for k in self.alive if not sound[k]]:
-            bad = (e for e, loss in enumerate(rows[k, :].tolist()) if not isfinite(loss))
-            ends[k] = next(bad, count - 1)  # if none, the last step of all
-        for end in sorted({end for end in ends.values() if end < count}):
-            chosen = [k for k, each in ends.items() if each == end]
-            engine.load(before)
-            if end:
-                engine.run(epoch, end, chosen)
-            after = engine.merged(after, engine.carry(), chosen)
-        if len(self.alive) < len(self.networks):
-            gone = [k for k in range(len(self.networks)) if k not in ends]
-            after = engine.merged(after, before, gone)
-        if min(ends.values()) < count or len(self.alive) < len(self.networks):
-            engine.load(after)
-        self.carry = after
-        reached = {k: epoch + end for k, end in ends.items()}
-        self.lengths = [reached.get(k, length) for k, length in enumerate(self.lengths)]
-        self.alive = [k for k, end in ends.items() if end == count]
-        return rows
-
-    def _read(self, losses: Any, carry: Any) -> tuple[Any, list[bool]]:
-        """The losses on the host, and whether those and the parameters of a network are finite."""
-        xp = self.backend.xp
-        arrays = [losses, *tree.leaves(self.engine.parts(carry)[0])]
-        finite = [xp.all(xp.reshape(xp.isfinite(a), (a.shape[0], -1)), axis=1) for a in arrays]
-        flags = xp.astype(xp.all(xp.stack(finite), axis=0), losses.dtype)
-        rows = self.backend.to_host(xp.concat((losses, flags[:, None]), axis=1))
-        return rows[:, :-1], [bool(flag) for flag in rows[:, -1].tolist()]
-
-    def _keep(self, losses: Any, table: list[list[float]], epoch: int) -> dict[str, list[float]]:
-        """Put what was measured to the history, and show it; the last epoch's, by name."""
-        self.columns["loss"].append(losses)
-        last = losses[:, -1].tolist()
-        row = {"epoch": epoch, "loss": _mean([last[k] for k in self.alive])}
-        whole = {"loss": last}
-        for place, name in enumerate(self.problem.measures[1:] if table else ()):
-            column = [[each[place]] for each in table]
-            self.columns[name].append(column)
-            whole[name] = [each[place] for each in table]
-            shown = [whole[name][k] for k in self.alive]
-            if not shown or not isinstance(shown[0], list):  # a bar shows single numbers
-                row[name] = _mean(shown)
-        self.bar.batch(self.problem.batches.dataset.size * losses.shape[1])
-        self.bar.epoch(row)
-        return whole
-
-    def _measured(self) -> list[list[float]]:
-        """The measures of each network besides its training loss."""
-        networks, names, scalars = self.networks, self.problem.measures[1:], []
-        for k in self.alive:
-            problem, step = networks.problem(k), networks.steps[k]
-            held, carry = problem.validation, self.engine.network(self.carry, k)
-            dataset = problem.batches.dataset if held is None else held
-            scalars += evaluate(
-                step.net, carry.params, carry.state, dataset, None if held is None else step.loss,
-                problem.metrics, self.backend,
-            )  # fmt: skip
-        read, width = numbers(self.backend, scalars), len(names)
-        known = {k: read[i * width : (i + 1) * width] for i, k in enumerate(self.alive)}
-        missing = (
-            _blank(read[:width])
-            if self.alive
-            else [
-                _blank(self.columns[name][-1][0][0]) if self.columns[name] else float("nan")
-                for name in names
-            ]
-        )
-        return [known.get(k, missing) for k in range(len(networks))]
-
-    def stack(self, folds: Any) -> ModelStack:
-        """The trained networks; folds: the number of that which holds each sample out, or None."""
-        problem, step, numbers = self.problem, self.problem.step, self.networks.numbers
-        net, loss = (with_numbers(getattr(step, name), name, numbers) for name in ("net", "loss"))
-        carry, kept = self.stopping.restored(self.carry, self.lengths, self.engine.merged)
-        params, state = self.engine.parts(carry)
-        history = {name: self._column(parts) for name, parts in self.columns.items()}
-        return ModelStack(
-            net, params, state, history=history, epochs=tuple(self.lengths), loss=loss,
-            metrics=problem.metrics, columns=problem.columns, seeds=tuple(self.networks.seeds),
-            kept=tuple(kept), folds=folds,
-        )  # fmt: skip
-
-    def _column(self, parts: list[Any]) -> Any:
-        """A measure as (networks, epochs), on the host; NaN where a network had stopped."""
-        library = host()
-        xp = library.xp
-        whole: Any = xp.concat([library.asarray(p, dtype="float64") for p in parts], axis=1)
-        for k, length in enumerate(self.lengths):
-            if length < whole.shape[1]:
-                whole[k, length:] = float("nan")
-        return whole
-
-
-def _blank(value: Any) -> Any:
-    """NaN in place of each number of nested lists."""
-    return list(map(_blank, value)) if isinstance(value, list) else float("nan")
-
-
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values) if values else float("nan")
-
-
-def _warn(what: str) -> None:
-    warnings.warn(f"fit_many: {what}.", RuntimeWarning, stacklevel=4)

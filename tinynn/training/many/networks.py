@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+import backends
 from backends import Backend, random
 from tinynn import tree
 from tinynn.config import Each
@@ -30,11 +31,14 @@ class Networks:
         Theirs.
     numbers
         The numbers that vary, by where they are found.
+    given
+        The parameters and states that they start from, (networks, ...) each, or None.
     """
 
     problems: Sequence[Problem]
     seeds: Sequence[int]
     numbers: Mapping[str, Each]
+    given: tuple[Any, Any] | None = None
 
     def __len__(self) -> int:
         return len(self.seeds)
@@ -88,6 +92,13 @@ class Networks:
 
     def start(self) -> tuple[Any, Any]:
         """The parameters and states of all networks: (networks, ...) each."""
+        if self.given is None:
+            return self._drawn()
+        params, state = self.given
+        drawn = self._drawn() if params is None or state is None else self.given
+        return (drawn[0] if params is None else params, drawn[1] if state is None else state)
+
+    def _drawn(self) -> tuple[Any, Any]:
         net, inputs = self.first.step.net, self.first.batches.dataset.between(0, 1).inputs
         xp = self.backend.xp
 
@@ -207,6 +218,39 @@ class Networks:
         """The entries of a vector at these places, in their shape."""
         xp = self.backend.xp
         return xp.reshape(xp.take(array, xp.reshape(rows, (-1,))), rows.shape)
+
+
+def check_given(problem: Problem, params: Any, state: Any, networks: int) -> tuple[Any, Any]:
+    """Parameters and states to start from, if they are those of so many networks.
+
+    Raises ValueError or MixedArrays.
+    """
+    start = problem.start
+    for name, expected, got in (("params", start.params, params), ("state", start.state, state)):
+        if got is None:
+            continue
+        shapes = [
+            {path: (*lead, *getattr(leaf, "shape", ())) for path, leaf in tree.paths(each)}
+            for each, lead in ((expected, (networks,)), (got, ()))
+        ]
+        if shapes[0] != shapes[1]:
+            path = next(p for p in shapes[0] | shapes[1] if shapes[0].get(p) != shapes[1].get(p))
+            raise ValueError(
+                f"fit_many: {name}: {path!r}: expected the shape {shapes[0].get(path)}, with an "
+                f"axis of the {networks} networks in front, got {shapes[1].get(path)}. To fix it: "
+                f"give those of a stack of as many networks, stack.{name}; of one model, stack "
+                "copies"
+            )
+        arrays = tree.leaves(got)
+        if arrays and backends.of(*arrays) != problem.backend:
+            raise backends.MixedArrays(
+                f"fit_many: {name}: expected arrays on {problem.backend!r}, where X is, got arrays "
+                f"on {backends.of(*arrays)!r}. To fix it: move them first"
+            )
+    dtype = tree.leaves(start.params)[0].dtype
+    if params is not None:
+        params = tree.map(lambda a: problem.backend.xp.astype(a, dtype), params)
+    return params, state
 
 
 def _each(f: Callable[[Any], Any], values: Sequence[Any], xp: Any) -> Any:

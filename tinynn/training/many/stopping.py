@@ -108,7 +108,7 @@ class Stopping:
             self._sign_of_round = sign_of(name, halving.monitor, halving.mode, measured)
         self._best, self._best_epoch = [inf] * networks, [0] * networks
         self._last = [inf] * networks  # what a round judges, of the last epoch of each
-        self._best_carry: Any = None
+        self.best_carry: Any = None
 
     def ended(
         self,
@@ -148,8 +148,8 @@ class Stopping:
         for k in better:
             self._best[k], self._best_epoch[k] = self._sign * values[k], epoch
         if self.early.restore_best and better:
-            first = self._best_carry is None
-            self._best_carry = carry if first else merged(self._best_carry, carry, better)
+            first = self.best_carry is None
+            self.best_carry = carry if first else merged(self.best_carry, carry, better)
         return {k for k in alive if epoch - self._best_epoch[k] >= self.early.patience}
 
     def _worst(self, count: int, alive: set[int]) -> set[int]:
@@ -166,8 +166,19 @@ class Stopping:
 
     def restored(self, carry: Any, lengths: Sequence[int], merged: Any) -> tuple[Any, list[int]]:
         """The carry with the best one of each network, and the epoch that it is of."""
-        if self._best_carry is None:
+        if self.best_carry is None:
             return carry, list(lengths)
         known = [k for k, epoch in enumerate(self._best_epoch) if epoch]
         kept = [self._best_epoch[k] or length for k, length in enumerate(lengths)]
-        return merged(carry, self._best_carry, known), kept
+        return merged(carry, self.best_carry, known), kept
+
+    # What a checkpoint keeps.
+
+    def numbers(self) -> dict[str, Sequence[float]]:
+        """All that is known of each network, but for its best carry."""
+        return {"best": self._best, "best_epoch": self._best_epoch, "last": self._last}
+
+    def set_numbers(self, numbers: Mapping[str, Sequence[float]]) -> None:
+        """Continue from these."""
+        self._best, self._last = (list(map(float, numbers[name])) for name in ("best", "last"))
+        self._best_epoch = [int(epoch) for epoch in numbers["best_epoch"]]
