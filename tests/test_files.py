@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from tinynn.layers import BatchNorm, Layer, Linear, Scope, Sequential
 from tinynn.losses import Huber, SquaredError
 from tinynn.metrics import R2, Accuracy
 from tinynn.trace import namespace
-from tinynn.training import History, Model, ModelFileError, files, load
+from tinynn.training import History, Model, ModelFileError, files, fit, load
 
 
 def small(backend: Backend, dtype: str = "float32") -> Model:
@@ -281,3 +282,44 @@ def test_a_loaded_model_can_be_evaluated(backend: Backend, path: Path) -> None:
     x = backend.asarray([[1.0, 2.0], [4.0, 0.0]], "float32")
     y = backend.asarray([1.0, 3.0], "float32")
     assert load(path, backend).evaluate(x, y) == {"loss": pytest.approx((0.0 + 4.0) / 2)}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="devices, FIFOs, sockets and links are POSIX's")
+def test_only_regular_files_are_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # the path of a socket must be short
+    x = np.full((4, 2), 0.5)
+    model = fit(Linear(1), x, x[:, 0], epochs=1)
+    os.mkfifo("fifo")
+    os.mkdir("folder")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind("socket")
+        for path in ("fifo", "socket", "folder", "/dev/null"):
+            mode = os.stat(path).st_mode
+            expected = "got the folder" if path == "folder" else "device, FIFO or socket"
+            with pytest.raises(OSError, match=f"{expected}.*To fix it"):
+                model.save(path)
+            with pytest.raises(OSError, match=f"{expected}.*To fix it"):
+                fit(Linear(1), x, x[:, 0], epochs=1, checkpoint=path)
+            assert os.stat(path).st_mode == mode
+    os.symlink("target", "link")
+    fit(Linear(1), x, x[:, 0], epochs=1, checkpoint="link")
+    assert os.path.islink("link")
+    assert fit(Linear(1), x, x[:, 0], epochs=2, resume="target").history["epoch"] == [1, 2]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="elsewhere a process cannot be asked for")
+def test_what_a_dead_process_left_is_removed(tmp_path: Path) -> None:
+    dead = os.spawnv(os.P_NOWAIT, "/bin/true", ["true"])
+    os.waitpid(dead, 0)
+    left = tmp_path / f".file.{dead}-0123.tmp"
+    others = [
+        tmp_path / f".file.{os.getpid()}-0123.tmp",  # of a process that runs
+        tmp_path / f".other.{dead}-0123.tmp",
+        tmp_path / ".file.tmp",
+    ]
+    for path in (left, *others):
+        path.write_bytes(b"")
+    x = np.full((4, 2), 0.5)
+    fit(Linear(1), x, x[:, 0], epochs=1, checkpoint=tmp_path / "file")
+    assert not left.exists()
+    assert all(path.exists() for path in others)

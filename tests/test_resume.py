@@ -1,7 +1,6 @@
 """Runs that are resumed: k epochs and then k more give the bits of 2k at once."""
 
 import os
-import socket
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import timedelta
@@ -463,44 +462,3 @@ def test_a_diverged_state_never_replaces_a_good_one(backend: Backend, tmp_path: 
     kept = files.read(tmp_path / "file", "checkpoint")[1]
     assert kept["epoch"] <= 2
     assert np.isfinite(kept["history"]["loss"]).all()
-
-
-@pytest.mark.skipif(os.name == "nt", reason="devices, FIFOs, sockets and links are POSIX's")
-def test_only_regular_files_are_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)  # the path of a socket must be short
-    x = np.full((4, 2), 0.5)
-    model = fit(Linear(1), x, x[:, 0], epochs=1)
-    os.mkfifo("fifo")
-    os.mkdir("folder")
-    with socket.socket(socket.AF_UNIX) as listening:
-        listening.bind("socket")
-        for path in ("fifo", "socket", "folder", "/dev/null"):
-            mode = os.stat(path).st_mode
-            expected = "got the folder" if path == "folder" else "device, FIFO or socket"
-            with pytest.raises(OSError, match=f"{expected}.*To fix it"):
-                model.save(path)
-            with pytest.raises(OSError, match=f"{expected}.*To fix it"):
-                fit(Linear(1), x, x[:, 0], epochs=1, checkpoint=path)
-            assert os.stat(path).st_mode == mode
-    os.symlink("target", "link")
-    fit(Linear(1), x, x[:, 0], epochs=1, checkpoint="link")
-    assert os.path.islink("link")
-    assert fit(Linear(1), x, x[:, 0], epochs=2, resume="target").history["epoch"] == [1, 2]
-
-
-@pytest.mark.skipif(os.name == "nt", reason="elsewhere a process cannot be asked for")
-def test_what_a_dead_process_left_is_removed(tmp_path: Path) -> None:
-    dead = os.spawnv(os.P_NOWAIT, "/bin/true", ["true"])
-    os.waitpid(dead, 0)
-    left = tmp_path / f".file.{dead}-0123.tmp"
-    others = [
-        tmp_path / f".file.{os.getpid()}-0123.tmp",  # of a process that runs
-        tmp_path / f".other.{dead}-0123.tmp",
-        tmp_path / ".file.tmp",
-    ]
-    for path in (left, *others):
-        path.write_bytes(b"")
-    x = np.full((4, 2), 0.5)
-    fit(Linear(1), x, x[:, 0], epochs=1, checkpoint=tmp_path / "file")
-    assert not left.exists()
-    assert all(path.exists() for path in others)

@@ -3,7 +3,6 @@
 import io
 import sys
 import textwrap
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, cast
 
@@ -13,7 +12,7 @@ import polars
 import backends
 from tinynn.data.sources.checks import library
 from tinynn.tabular.comparing import Score
-from tinynn.tabular.preparation import TablePreparation
+from tinynn.tabular.preparation import TablePreparation, inform
 from tinynn.tabular.table import Table, TableError
 from tinynn.tabular.targets import Classes
 from tinynn.training import Model
@@ -122,7 +121,7 @@ class Answers:
         kind = f"{column} {'hold' if ' cells hold ' in matter else 'lack'}"
         if kind not in self._heard:
             self._heard.add(kind)
-            warnings.warn(message, stacklevel=2)
+            inform(message)
 
 
 def csv(answers: Answers) -> Iterator[bytes]:

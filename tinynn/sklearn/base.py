@@ -1,6 +1,5 @@
 """The common part of the estimators: parameters, training, predicting, pickling."""
 
-import warnings
 from copy import copy
 from dataclasses import replace
 from functools import partial
@@ -14,6 +13,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 import backends
+from backends.user_code import warn
 from tinynn import losses, optim, tree
 from tinynn.data.hostdata import is_sparse
 from tinynn.layers import run
@@ -265,12 +265,11 @@ class NetworkEstimator(hooks.CallbackSupportMixin, BaseEstimator):  # type: igno
         self._keep(trained, problem, trained.epoch - before)
         unfinished = stopping is not None and not stopping.converged and self.n_iter_ == epochs
         if unfinished and self.tol is not None:
-            warnings.warn(
+            warn(
                 f"{type(self).__name__}: max_iter={epochs} epochs are done, and the loss has not "
                 "converged yet. To fix it: raise max_iter or tol, or give tol=None to train for "
                 "so many epochs whatever the loss does",
                 ConvergenceWarning,
-                stacklevel=4,
             )
 
     def _stopping(self) -> Any:

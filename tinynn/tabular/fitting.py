@@ -1,7 +1,6 @@
 """fit_table: from a raw table to a model that answers for raw tables."""
 
 import math
-import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -18,7 +17,7 @@ from tinynn.tabular.comparing import Score, compared, score
 from tinynn.tabular.holdout import hold_out
 from tinynn.tabular.inference import Options, fit_target
 from tinynn.tabular.parts import Parts, TableBlocks, is_parts
-from tinynn.tabular.preparation import TablePreparation, described
+from tinynn.tabular.preparation import TablePreparation, described, inform
 from tinynn.tabular.streaming import fit_parts, strata_of, survey, target_of
 from tinynn.tabular.table import Table, TableError
 from tinynn.tabular.targets import Classes, Quantity
@@ -232,7 +231,7 @@ def _prepared_parts(
     report: Callable[[str], object] | None,
 ) -> tuple[str, TablePreparation, Blocks, Blocks | None]:
     """The loss, the preparation, and the rows to train on and those held out, as blocks."""
-    note = report or _warn
+    note = report or inform
     classes = None if loss is None else LOSSES[loss] != "identity"
     found = survey(parts, target, options)
     answer = target_of(found, parts, target, classes, options, note)
@@ -305,7 +304,7 @@ def _prepared(
 ) -> tuple[str, TablePreparation, Any, Any, int]:
     """The loss, the preparation, X and y of the rows to train on and then of those held out, and
     how many are to train on."""
-    note = report or _warn
+    note = report or inform
     classes = None if loss is None else LOSSES[loss] != "identity"
     answer = fit_target(table, target, classes, options, note)
     loss = loss or ("cross_entropy" if isinstance(answer, Classes) else "squared_error")
@@ -438,7 +437,3 @@ def _check_sound(model: Model, answer: Classes | Quantity) -> None:
             f"training diverged: expected a loss near {same:.3g} or below (that of one answer for "
             f"every row), got {last:.3g}. To fix it: lower the learning rate (--learning-rate)."
         )
-
-
-def _warn(message: str) -> None:
-    warnings.warn(message, stacklevel=3)

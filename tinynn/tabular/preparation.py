@@ -4,12 +4,13 @@ It is fitted once, on the rows that training sees, is written with the model as 
 for any table that has the same columns, from whichever library.
 """
 
-import warnings
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from math import isfinite
 from typing import Any
 
+from backends.user_code import warn
 from tinynn.data import host
 from tinynn.functional import sigmoid, softmax
 from tinynn.tabular.cells import ORDERS, writable
@@ -31,6 +32,9 @@ _WORDS: dict[str, tuple[Any, ...]] = {
     "missing": (False, True),
     "percent": (False, True),
 }
+
+#: Warns of what the reader of a table may want to know.
+inform = partial(warn, category=UserWarning)
 
 
 @dataclass(frozen=True)
@@ -118,7 +122,7 @@ class TablePreparation:
         """
         table = Table.of(data)
         options = Options(categories, drop, dates or {}, decimal)
-        note = note or _warn
+        note = note or inform
         options.check(table, target if isinstance(target, str) else target.name)
         if isinstance(target, str):
             target = fit_target(table, target, classes, options, note)
@@ -175,7 +179,7 @@ class TablePreparation:
         X = writable((count, self.width), host().xp.float32)
         at = 0
         for column in self.columns:
-            column.fill(X[:, at : at + column.width], table, note or _warn, rows)
+            column.fill(X[:, at : at + column.width], table, note or inform, rows)
             table.forget(column.name)
             at += column.width
         return X
@@ -298,10 +302,6 @@ def assembled(
             f"varies ({reasons or 'there is no other column'}). To fix it: give it others."
         )
     return TablePreparation(target, columns, names, left_out, activation)
-
-
-def _warn(message: str) -> None:
-    warnings.warn(message, stacklevel=3)
 
 
 def _one_column(name: str, column: Any) -> Table:

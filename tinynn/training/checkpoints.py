@@ -1,7 +1,6 @@
 """Checkpoints: a training run's state in one file, from which it continues bit for bit."""
 
 import os
-import warnings
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import timedelta
@@ -10,6 +9,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+from backends.user_code import warn
 from tinynn import tree
 from tinynn.config import label
 from tinynn.data import columns_of
@@ -167,11 +167,9 @@ def _written(path: Path, state: TrainingState, problem: Problem, keep: int) -> b
     try:
         save(path, state, problem, keep=keep)
     except OSError as error:
-        warnings.warn(
+        warn(
             f"fit: epoch {state.epoch}: the checkpoint {path} cannot be written "
-            f"({error}): training goes on, and the file is as it was.",
-            RuntimeWarning,
-            stacklevel=7,
+            f"({error}): training goes on, and the file is as it was."
         )
         return False
     return True
@@ -295,7 +293,7 @@ def restore(
 
 
 def _newest_whole(
-    path: str | os.PathLike[str], *, warn: bool = True
+    path: str | os.PathLike[str], *, says: bool = True
 ) -> tuple[Path, dict[str, files.Tensor], dict[str, Any]]:
     """The newest checkpoint that can be read, and what it holds."""
     newest = Path(path)
@@ -307,12 +305,8 @@ def _newest_whole(
                 found = files.read(earlier, kind="checkpoint")
             except (files.ModelFileError, OSError):
                 continue
-            if warn:
-                warnings.warn(
-                    f"fit: resume: {error} The run goes on from {earlier}, the one before.",
-                    RuntimeWarning,
-                    stacklevel=7,
-                )
+            if says:
+                warn(f"fit: resume: {error} The run goes on from {earlier}, the one before.")
             return earlier, *found
         raise
 
@@ -339,7 +333,7 @@ def dtype_of(source: Any, X: Any) -> str | None:
     if source is None or not all(isinstance(x, list) or columns_of(x) for x in given):
         return None
     with suppress(files.ModelFileError, OSError, KeyError, TypeError):
-        arrays = _newest_whole(source, warn=False)[2]["problem"]["arrays"]
+        arrays = _newest_whole(source, says=False)[2]["problem"]["arrays"]
         floats = (dtype for name, _, dtype in arrays if name[0] == "x" and "float" in dtype)
         return next(floats, None)
     return None

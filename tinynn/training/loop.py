@@ -1,12 +1,12 @@
 """The loop over the epochs of a run, which an engine carries out chunk by chunk."""
 
 import signal
-import warnings
 from contextlib import closing
 from dataclasses import replace
 from math import isfinite
 from typing import Any
 
+from backends.user_code import warn
 from tinynn import tree
 from tinynn.data import DataError
 from tinynn.training import engines
@@ -258,4 +258,4 @@ class _Loop:
 
 
 def _warn(run: Run, what: str) -> None:
-    warnings.warn(f"fit: epoch {run.epoch}: {what}.", RuntimeWarning, stacklevel=5)
+    warn(f"fit: epoch {run.epoch}: {what}.")

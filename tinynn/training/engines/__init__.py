@@ -7,13 +7,13 @@ fastest from start to end, and decides from the program's size, so that it takes
 time.
 """
 
-import warnings
 from contextlib import nullcontext, suppress
 from functools import partial
 from math import inf, prod
 from typing import Any
 
 from backends import BackendUnavailable
+from backends.user_code import warn
 from tinynn import tree
 from tinynn.training.engines.eager import Eager
 from tinynn.training.engines.late import Late
@@ -170,4 +170,4 @@ def diagnose_nonfinite(engine: Any, number: int) -> str:
 
 
 def _warn(what: str) -> None:
-    warnings.warn(f"fit: {what}", RuntimeWarning, stacklevel=6)
+    warn(f"fit: {what}")

@@ -2,10 +2,10 @@
 on the host. What they evaluate is a recorded program.
 """
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
+from backends.user_code import warn
 from tinynn import tree
 from tinynn.data import Samples
 from tinynn.optim.flat import Flat
@@ -163,11 +163,7 @@ class _Recorded:
         try:
             found = program(*arguments)
         except RecordingError as error:
-            warnings.warn(
-                f"fit: the training step runs without compiling: {error}",
-                RuntimeWarning,
-                stacklevel=2,
-            )
+            warn(f"fit: the training step runs without compiling: {error}")
             self.after, self.is_due = None, False
             return self.function(*arguments)
         self.program = program

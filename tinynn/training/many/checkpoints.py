@@ -1,10 +1,10 @@
 """Checkpoints of many networks: the state of all in one file, from which training goes on."""
 
 import os
-import warnings
 from pathlib import Path
 from typing import Any
 
+from backends.user_code import warn
 from tinynn import tree
 from tinynn.config import label
 from tinynn.data import host
@@ -35,11 +35,9 @@ class Checkpoint:
         try:
             files.write(self.path, files.pack(*_packed(training), kind=KIND))
         except OSError as error:
-            warnings.warn(
+            warn(
                 f"fit_many: epoch {epoch}: the checkpoint {self.path} cannot be written ({error}): "
-                "training goes on, and the file is as it was.",
-                RuntimeWarning,
-                stacklevel=6,
+                "training goes on, and the file is as it was."
             )
 
 

@@ -6,7 +6,6 @@ all carry on; and `load(carry)`. What becomes of the networks that are not alive
 that, of many, they take no time.
 """
 
-import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from math import prod
@@ -14,6 +13,7 @@ from typing import Any
 
 from backends import Backend, BackendUnavailable
 from backends.lowering import Taken
+from backends.user_code import warn
 from tinynn import tree
 from tinynn.compiler import compile
 from tinynn.compiler.engines import kind_of
@@ -441,4 +441,4 @@ def _searches(optimizer: Any) -> bool:
 
 
 def _warn(what: str) -> None:
-    warnings.warn(f"fit_many: {what}", RuntimeWarning, stacklevel=4)
+    warn(f"fit_many: {what}")

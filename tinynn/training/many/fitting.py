@@ -206,10 +206,11 @@ def fit_many(
         with memory_suffices(first.backend, first.batches.size):
             from tinynn.training.many.engines import select  # and with it the compiler
 
+            with first.backend.quiet():  # the programs are run once
+                selected = select(all_, engine, epochs)
             training = Training(
-                all_, select(all_, engine, epochs), epochs, bar, stopping, numbers_of_folds,
-                called, written,
-            )  # fmt: skip
+                all_, selected, epochs, bar, stopping, numbers_of_folds, called, written
+            )
             if source is not None:
                 restore(source, training)
             training.train()

@@ -1,11 +1,11 @@
 """The loop over the epochs of many networks, and what callbacks see of it."""
 
-import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any
 
+from backends.user_code import warn
 from tinynn import tree
 from tinynn.data import host
 from tinynn.training import progress as bars
@@ -283,4 +283,4 @@ def _mean(values: list[float]) -> float:
 
 
 def _warn(what: str) -> None:
-    warnings.warn(f"fit_many: {what}.", RuntimeWarning, stacklevel=4)
+    warn(f"fit_many: {what}.")
