@@ -71,7 +71,7 @@ def constants_folded(graph: Graph) -> Graph:
     def visit(node: Node, build: Builder) -> Any:
         if node.function is FILL or node.dtype is None or kinds[node.dtype] == "complex floating":
             return node
-        value = likes.get(node.name, node.kwargs.get("fill_value"))
+        value: Any = likes.get(node.name, node.kwargs.get("fill_value"))
         if node.name in (*likes, "full_like") and is_number(value):
             number = float if kinds[node.dtype] else bool if isdtype(node.dtype, "bool") else int
             return _fill(node, build, number(value))
