@@ -13,7 +13,9 @@ from tinynn.compiler import reuse
 from tinynn.compiler.train_loop import Functional
 from tinynn.functional import tanh
 from tinynn.layers import Linear, Sequential
+from tinynn.optim import SGD
 from tinynn.trace import namespace
+from tinynn.training.engines import compiled
 from tinynn.transforms import custom_vjp
 from tinynn.transforms.record import record
 
@@ -117,9 +119,49 @@ def test_a_run_does_not_depend_on_those_before_it(engine: str) -> None:
 
     first = losses()
     assert losses(seed=1) != first == losses()
-    assert losses(optimizer=tinynn.optim.SGD(0.5)) != first
+    assert losses(optimizer=SGD(0.5)) != first
     weight[...] = 2.0
     np.testing.assert_allclose(losses(epochs=1)[0], 2.0 * first[0], rtol=0.1)
     assert losses() != first
     weight[...] = 1.0
     assert losses() == first
+
+
+class Mine(Linear):
+    """A layer of one's own."""
+
+
+@pytest.mark.parametrize(
+    ("net", "options", "times"),
+    [
+        (NET, {}, 1),
+        (
+            NET,
+            {
+                "loss": "huber",
+                "optimizer": tinynn.optim.AdamW(tinynn.optim.CosineDecay(0.1, steps=9)),
+            },
+            1,
+        ),
+        (Sequential(Mine(1)), {}, 2),
+        (Sequential(lambda x: 2.0 * x, Linear(1)), {}, 2),
+        (NET, {"loss": lambda prediction, target: namespace(prediction).mean(prediction)}, 2),
+        (Linear(1, weight_init=lambda key, shape, dtype: np.ones(shape, dtype)), {}, 2),
+    ],
+)
+def test_what_is_anothers_is_recorded_twice(
+    net: Any, options: dict[str, Any], times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recordings = []
+
+    def counted(*args: Any) -> Any:
+        recordings.append(args)
+        return recorded(*args)
+
+    monkeypatch.setattr(reuse, "_known", {})
+    recorded = compiled.recorded
+    monkeypatch.setattr(compiled, "recorded", counted)
+    x = np.full((4, 2), 3.5)
+    for again in (0, 1):
+        tinynn.fit(net, x, x[:, 0], epochs=1, engine="calls", **options)
+        assert len(recordings) == times + again

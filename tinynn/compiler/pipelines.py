@@ -52,8 +52,13 @@ def simplified(graph: Graph) -> Graph:
 
     So are the graphs that its calls run; out of scans goes what need not be done in each step.
     """
+    if graph.simple:
+        return graph
     graph = _repeated(branches_simplified(pruned(graph), simplified))
-    return _repeated(scans_batched(graph, simplified)) if scans_of(graph) else graph
+    if scans_of(graph):
+        return _repeated(scans_batched(graph, simplified))
+    graph.simple = True
+    return graph
 
 
 def _repeated(graph: Graph) -> Graph:

@@ -37,7 +37,10 @@ def branches_simplified(graph: Graph, simplified: Callable[[Graph], Graph]) -> G
         graphs = {key: value for key, value in node.kwargs.items() if isinstance(value, Graph)}
         if not graphs or node.name == "scan":
             return node
-        return replace(node, kwargs=node.kwargs | {k: simplified(g) for k, g in graphs.items()})
+        after = {key: simplified(inside) for key, inside in graphs.items()}
+        if all(after[key] is inside for key, inside in graphs.items()):
+            return node
+        return replace(node, kwargs=node.kwargs | after)
 
     return rewritten(graph, visit)
 

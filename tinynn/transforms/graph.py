@@ -246,6 +246,8 @@ class Graph:
     structure: Any = None
     batch: int | None = None
     decompositions: frozenset[str] = frozenset()
+    #: Whether there is nothing in it that the passes on any library would simplify.
+    simple: bool = field(default=False, init=False)
 
     def at(self, batch: int) -> "Graph":
         """The graph for a batch of that size, without a `Dim`."""

@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 from itertools import zip_longest
 from math import prod
+from types import FunctionType
 from typing import Any
 
+from backends import is_array
 from tinynn import tree
 from tinynn.compiler.reuse import Programs, programs_of
 from tinynn.compiler.rewrite import difference
@@ -199,12 +201,13 @@ def check_needs(optimizer: Any) -> None:
 def checked(step: Any, backend: Any, *arguments: Any, again: bool = True) -> Programs:
     """The programs of a recorded step; RecordingError if it differs when it is recorded `again`.
 
-    A graph that was found the same before is not recorded again.
+    A graph that was found the same before is not recorded again, nor is a step of nothing but
+    tinynn's own parts, which always do the same.
     """
     try:
         graph = recorded(step, backend, *arguments)
         programs = programs_of(graph, backend)
-        if programs.sure or not again:
+        if programs.sure or not again or _is_ours(step):
             return programs
         twin = recorded(step, backend, *arguments)
     except TypeError as error:  # a library refuses arrays that are not its own
@@ -216,6 +219,21 @@ def checked(step: Any, backend: Any, *arguments: Any, again: bool = True) -> Pro
         )
     programs.sure = True
     return programs
+
+
+def _is_ours(part: Any) -> bool:
+    """True if it is made of tinynn's own classes and functions, of numbers and of arrays."""
+    if part is None or isinstance(part, int | float | str) or is_array(part):
+        return True
+    if isinstance(part, tuple | list | dict):
+        return all(map(_is_ours, part.values() if isinstance(part, dict) else part))
+    kind = part if isinstance(part, FunctionType | type) else type(part)
+    if not kind.__module__.startswith("tinynn."):
+        return False
+    if part is kind:
+        cells = getattr(part, "__closure__", None) or ()
+        return all(_is_ours(cell.cell_contents) for cell in cells)
+    return is_dataclass(part) and all(_is_ours(getattr(part, f.name)) for f in fields(part))
 
 
 def slots_of(carry: Carry) -> list[list[int]]:
