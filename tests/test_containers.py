@@ -256,6 +256,48 @@ def test_experts_are_mixed_as_the_gate_says() -> None:
 
 
 @pytest.mark.only("numpy")
+def test_padding_is_no_row_of_experts() -> None:
+    layer, lengths = MixtureOfExperts(Linear(3), experts=4, balance=0.5), np.asarray([2, 0, 3])
+    x = np.random.default_rng(2).normal(size=(3, 3, 2))
+    valid = np.arange(3) < lengths[:, None]
+    params = moved(layer.init(0, x)[0])
+
+    def loss(params: Any, x: Any, valid: Any) -> Any:
+        out = run(layer, params, {}, x, valid, training=True)
+        return namespace(out.output).sum(out.output**2) + out.losses["balance"]
+
+    f, g = tinynn.value_and_grad(loss, argnums=(0, 1)), []
+    for spoilt in (0.0, np.nan, np.inf, -1e300):
+        padded = np.where(valid[..., None], x, spoilt)
+        g += [f(params, padded, each) for each in (lengths, valid)]
+    for other in g[1:]:
+        for a, b in zip(tree.leaves(g[0]), tree.leaves(other), strict=True):
+            assert np.isfinite(a).all()
+            np.testing.assert_array_equal(a, b)
+    whole = run(layer, params, {}, x, lengths, training=True)
+    rows = run(layer, params, {}, x[valid], training=True)
+    np.testing.assert_allclose(whole.output[valid], rows.output, rtol=1e-12)
+    np.testing.assert_allclose(whole.losses["balance"], rows.losses["balance"], rtol=1e-12)
+
+
+@pytest.mark.only("numpy")
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of what is infinite, and not read
+def test_an_expert_that_was_not_chosen_is_not_read() -> None:
+    layer, x = MixtureOfExperts(Linear(3), experts=3, chosen=1), np.eye(3)
+    params = layer.init(0, x)[0] | {"gate": {"weight": 9.0 * np.eye(3)}}
+    expected = layer(params, x)
+    params["expert2"] = {"weight": np.full((3, 3), np.inf), "bias": np.zeros(3)}
+    np.testing.assert_array_equal(layer(params, x[:2]), expected[:2])
+
+
+@pytest.mark.only("numpy")
+def test_experts_keep_the_rows() -> None:
+    layer = MixtureOfExperts(Sequential(Flatten(), Linear(2)), experts=2)
+    with pytest.raises(ShapeError, match="expected an expert that keeps all axes but the last"):
+        layer.init(0, np.ones((3, 3, 2)))
+
+
+@pytest.mark.only("numpy")
 def test_empty_batches_keep_their_shape() -> None:
     assert Reshape((5, -1))({}, IMAGES[:0]).shape == (0, 5, 18)
     assert Permute((3, 1, 2))({}, IMAGES[:0]).shape == (0, 6, 3, 5)
