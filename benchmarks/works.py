@@ -64,18 +64,28 @@ def fitted(work: Any, engine: str, library: str = "numpy") -> Trained:
     home = backends.get(library)
     x, y = home.asarray(work.x), home.asarray(work.y)
     net, loss, optimizer = work.tinynn()
-    places = [(str(2 * i), kind) for i in range(work.layers) for kind in work.kinds]
-    params: dict[str, Any] = {}
-    for (layer, kind), weight in zip(places, work.start(), strict=True):
-        params.setdefault(layer, {})[kind] = home.asarray(weight)
+    params = start_of(work, home)
     settings = {"loss": loss, "optimizer": optimizer, "batch_size": work.batch, "engine": engine}
 
     def run(epochs: int) -> Weights:
         options = {**settings, "epochs": epochs, "shuffle": False, "progress": False}
         model = tinynn.fit(net, x, y, params=params, **options)
-        return [home.to_host(model.params[layer][kind]) for layer, kind in places]
+        return [home.to_host(model.params[layer][kind]) for layer, kind in places_of(work)]
 
     return run
+
+
+def places_of(work: Any) -> list[tuple[str, str]]:
+    """The layer and the name of each of a work's weights, in tinynn's parameters."""
+    return [(str(2 * i), kind) for i in range(work.layers) for kind in work.kinds]
+
+
+def start_of(work: Any, home: Any) -> dict[str, Any]:
+    """The weights that a work starts from, as tinynn's parameters on a backend."""
+    params: dict[str, Any] = {}
+    for (layer, kind), weight in zip(places_of(work), work.start(), strict=True):
+        params.setdefault(layer, {})[kind] = home.asarray(weight)
+    return params
 
 
 class Xor:

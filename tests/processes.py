@@ -116,14 +116,15 @@ def test_sigterm_of_one_ends_all_with_a_checkpoint(launcher: str, tmp_path: Path
     assert [file.name for file in tmp_path.iterdir()] == ["run"]
 
 
-def test_the_command_line_in_mpi_processes(tmp_path: Path) -> None:
+@both
+def test_the_command_line_in_processes(launcher: str, tmp_path: Path) -> None:
     pytest.importorskip("click")
     arguments = ["-m", "tinynn", "train", "xor", "--epochs", "400", "--batch-size", "4"]
-    done = launched("mpi", 2, [*arguments, "--out", "xor.safetensors"], tmp_path)
+    done = launched(launcher, 2, [*arguments, "--out", "xor.safetensors"], tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("saved xor.safetensors") == 1
     assert "accuracy 100.0% (4 of 4 rows)" in done.stdout
-    done = launched("mpi", 2, ["-m", "tinynn", "train", "nowhere.csv", "--target", "y"])
+    done = launched(launcher, 2, ["-m", "tinynn", "train", "nowhere.csv", "--target", "y"])
     assert done.returncode != 0
     assert "nowhere.csv" in done.stderr
 
