@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import tinynn
 from backends import Backend
 from tests import endurance, faults
 from tests.faults import EPOCHS, train
@@ -70,6 +71,8 @@ def test_killed_with_the_best_epoch_kept(source: str, tmp_path: Path) -> None:
     assert kills >= 2, "the run was over before"
     assert faults.files_of(path) == faults.files_of(alone)
     assert sorted(faults.files_of(path)) == ["", ".best"]
+    for each in (path, path.with_name("run.best")):
+        assert np.isfinite(tinynn.load(each).predict(np.ones((2, 3)))).all(), "a model, as it is"
     assert len(list(tmp_path.iterdir())) == 4, "nothing else is left"
 
 
