@@ -2,8 +2,9 @@
 
 python -m tests.faults [--kills 1000] [--seed 0]
 
-Runs in forked processes are killed at drawn moments, and at drawn calls of the file system, and go
-on, until they are done. Each has to end with the bits of a run that was left alone.
+Runs in forked processes, on arrays, on batches of a generator and on blocks, with and without a
+checkpoint of the best epoch, are killed at drawn moments, and at drawn calls of the file system,
+and go on, until they are done. Each has to end with the bits of a run that was left alone.
 """
 
 import errno
@@ -13,15 +14,20 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import click
 import numpy as np
 
+from tinynn.data import Blocks
 from tinynn.functional import tanh
 from tinynn.layers import BatchNorm, Dropout, Linear, Sequential
 from tinynn.training import fit
+from tinynn.training.pace import Pace
 
 NET = Sequential(Linear(4), BatchNorm(), tanh, Dropout(0.2), Linear(1))
 EPOCHS = 4
@@ -35,15 +41,58 @@ def kill() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def train(path: Path, *, epochs: int = EPOCHS, keep: int = 1, pause: float = 0.0) -> None:
-    """Train on some numbers, from the checkpoint at `path` on if it is there."""
+class Made(Blocks):
+    """Blocks of the rows of two arrays."""
+
+    def __init__(self, x: Any, y: Any) -> None:
+        self.rows, self.sizes, self.window = (x, y), [12] * (len(x) // 12), 24
+
+    def read_block(self, block: int) -> tuple[Any, ...]:
+        return tuple(each[12 * block : 12 * (block + 1)] for each in self.rows)
+
+
+#: What a run is trained on, of X and y: the arguments of `fit`.
+SOURCES: dict[str, Callable[[Any, Any], dict[str, Any]]] = {
+    "arrays": lambda x, y: {"X": x, "y": y, "batch_size": 8},
+    "batches": lambda x, y: {
+        "X": lambda: ((x[i : i + 8], y[i : i + 8]) for i in range(0, len(x), 8))
+    },
+    "blocks": lambda x, y: {"X": Made(x, y), "batch_size": 8},
+}
+
+
+def train(
+    path: Path,
+    *,
+    epochs: int = EPOCHS,
+    keep: int = 1,
+    pause: float = 0.0,
+    source: str = "arrays",
+    best: bool = False,
+    often: bool = False,
+) -> None:
+    """Train on some numbers, from the checkpoint at `path` on if it is there.
+
+    `often` writes checkpoints within epochs too, every three steps.
+    """
     draw = np.random.default_rng(0)
     x = draw.normal(size=(60, 3))
-    fit(
-        NET, x, x[:, 0] * x[:, 1], batch_size=8, epochs=epochs, engine="calls", progress=False,
-        callbacks=[lambda run: time.sleep(pause)] if pause else [],
-        checkpoint=path, keep=keep, resume=True,
-    )  # fmt: skip
+    small = property(lambda self: 3, lambda self, steps: None)
+    chunks: Any = patch.object(Pace, "steps", small, create=True) if often else nullcontext()
+    with chunks:
+        fit(
+            NET, **SOURCES[source](x, x[:, 0] * x[:, 1]), loss="squared_error", epochs=epochs,
+            engine="calls", progress=False, checkpoint=path, keep=keep, resume=True,
+            keep_best="loss" if best else False, every=timedelta(microseconds=1) if often else 1,
+            callbacks=[lambda run: time.sleep(pause)] if pause else [],
+        )  # fmt: skip
+
+
+def files_of(path: Path) -> dict[str, bytes]:
+    """The bytes of what a run has left: its checkpoint, and that of the best epoch."""
+    best = path.with_name(f"{path.name}.best")
+    return {each.name.removeprefix(path.name): each.read_bytes() for each in (path, best)
+            if each.exists()}  # fmt: skip
 
 
 def killed(run: Callable[..., Any], *args: Any, **kwargs: Any) -> bool:
@@ -101,27 +150,34 @@ def at_call(number: int, fault: Any, run: Callable[..., Any], *args: Any, **kwar
 @click.option("--seed", default=0, show_default=True)
 def main(kills: int, seed: int) -> None:
     draw, done, runs = np.random.default_rng(seed), 0, 0
-    with tempfile.TemporaryDirectory() as folder:
-        alone = Path(folder) / "alone"
-        start = time.perf_counter()
-        train(alone)
-        whole = time.perf_counter() - start
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        kinds = [{"source": s, "best": b, "often": o} for s in SOURCES for b in (False, True)
+                 for o in (False, True)]  # fmt: skip
+        alone, whole = [], 0.0
+        for number, kind in enumerate(kinds):
+            start = time.perf_counter()
+            train(folder / f"alone{number}", **kind)
+            alone.append(files_of(folder / f"alone{number}"))
+            whole = time.perf_counter() - start
+        for left in folder.iterdir():
+            left.unlink()
         while done < kills:
-            path, keep = Path(folder) / "run", int(draw.integers(1, 4))
+            path, keep, number = folder / "run", int(draw.integers(1, 4)), runs % len(kinds)
             while True:
                 if draw.random() < 0.5:
                     fault: Any = after, float(draw.uniform(0.0, 1.5 * whole))
                 else:
                     fault = at_call, int(draw.integers(0, 60)), kill
-                if not killed(*fault, train, path, keep=keep):
+                if not killed(*fault, train, path, keep=keep, **kinds[number]):
                     break
                 done += 1
                 if done % 100 == 0:
                     click.echo(f"{done} kills, {runs} runs are over", err=True)
-            assert path.read_bytes() == alone.read_bytes(), f"after {done} kills, seed {seed}"
-            for left in Path(folder).glob("run*"):
+            assert files_of(path) == alone[number], f"after {done} kills, seed {seed}"
+            for left in folder.glob("run*"):
                 left.unlink()
-            assert [each.name for each in Path(folder).iterdir()] == ["alone"], "leftovers"
+            assert not [*folder.iterdir()], "leftovers"
             runs += 1
     click.echo(
         f"{done} kills, {runs} runs, each with the bits of one that was left alone (seed {seed})"

@@ -4,16 +4,20 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import suppress
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from backends import Backend, BackendUnavailable
+from tests.resumed import Stop, assert_same
 from tinynn import tree
 from tinynn.functional import relu
 from tinynn.layers import BatchNorm, Dropout, Linear, Sequential
-from tinynn.training import fit
+from tinynn.training import files, fit, loop
 
 pytestmark = pytest.mark.reads_scalars  # the checks look at values
 
@@ -50,6 +54,39 @@ def test_rows_that_are_added_to_the_same_place(backend: Backend) -> None:
     sums = [backend.to_host(backend.scatter_add(x, backend.asarray(rows), updates)).tobytes()
             for _ in range(3)]  # fmt: skip
     assert len(set(sums)) == 1
+
+
+@pytest.mark.only("numpy", "torch")
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_batches_that_begin_anywhere_in_memory(
+    backend: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str
+) -> None:
+    """Where a batch begins decides how some libraries add; how many are carried out does not."""
+    net, rng = Sequential(Linear(5), relu, Linear(3)), np.random.default_rng(3)
+    x, weights = rng.normal(size=(50, 4)), np.linspace(0.1, 1.0, 50)
+    data = [backend.asarray(each, dtype) for each in (x, weights)]
+    arguments: dict[str, Any] = {
+        "epochs": 3, "batch_size": 7, "engine": "calls", "sample_weight": data[1],
+    }  # fmt: skip
+    y, path = backend.asarray(np.arange(50) % 3), tmp_path / "file"
+    whole = fit(net, data[0], y, **arguments)
+    monkeypatch.setattr(
+        loop.Pace, "steps", property(lambda self: 3, lambda self, steps: None), raising=False
+    )
+    assert_same(fit(net, data[0], y, **arguments), whole)
+    write = files.write
+
+    def write_and_stop(*args: Any, **kwargs: Any) -> None:
+        write(*args, **kwargs)
+        raise Stop
+
+    monkeypatch.setattr(files, "write", write_and_stop)
+    arguments |= {"checkpoint": path, "every": timedelta(microseconds=1), "resume": True}
+    for _ in range(10):
+        with suppress(Stop):
+            assert_same(fit(net, data[0], y, **arguments), whole)
+            return
+    pytest.fail("it never ended")
 
 
 SCRIPT = """

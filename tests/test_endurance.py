@@ -4,6 +4,7 @@ Faults strike in children that are forked, at a call of the file system that the
 any moment: tests/faults.py has them, and carries out thousands.
 """
 
+import errno
 import os
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import tinynn
 from backends import Backend
 from tests import endurance, faults
 from tests.faults import EPOCHS, train
@@ -54,6 +56,47 @@ def test_killed_again_and_again(tmp_path: Path, seed: int, alone: bytes) -> None
     assert kills, "the run was over before"
     assert path.read_bytes() == alone
     assert [each.name for each in tmp_path.iterdir()] == ["run"], "nothing else is left"
+
+
+@forks
+@pytest.mark.parametrize("source", faults.SOURCES)
+def test_killed_with_the_best_epoch_kept(source: str, tmp_path: Path) -> None:
+    """On arrays, batches and blocks, checkpoints within epochs too: at calls of the file system."""
+    kind: dict[str, Any] = {"source": source, "best": True, "often": True}
+    alone, path, draw = tmp_path / "alone", tmp_path / "run", np.random.default_rng(1)
+    train(alone, **kind)
+    kills = 0
+    while faults.killed(faults.at_call, int(draw.integers(20)), faults.kill, train, path, **kind):
+        kills += 1
+    assert kills >= 2, "the run was over before"
+    assert faults.files_of(path) == faults.files_of(alone)
+    assert sorted(faults.files_of(path)) == ["", ".best"]
+    for each in (path, path.with_name("run.best")):
+        assert np.isfinite(tinynn.load(each).predict(np.ones((2, 3)))).all(), "a model, as it is"
+    assert len(list(tmp_path.iterdir())) == 4, "nothing else is left"
+
+
+@forks
+def test_a_folder_that_turns_read_only(tmp_path: Path, alone: bytes) -> None:
+    """The run ends, warned, with the last checkpoint whole, and goes on when it may be written."""
+    path = tmp_path / "run"
+    error = OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    def fails(*args: Any, **kwargs: Any) -> None:
+        raise error
+
+    train(path, epochs=2)
+    before = path.read_bytes()
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("replace", "link", "unlink"):
+            patch.setattr(os, name, fails)
+        patch.setattr(files, "open", fails, raising=False)
+        with pytest.warns(RuntimeWarning, match="cannot be written .*training goes on"):
+            train(path)
+    assert path.read_bytes() == before
+    assert [each.name for each in tmp_path.iterdir()] == ["run"]
+    train(path)
+    assert path.read_bytes() == alone
 
 
 @pytest.mark.parametrize("error", faults.ERRORS, ids=lambda error: error.strerror)

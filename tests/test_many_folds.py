@@ -13,7 +13,7 @@ from tinynn.functional import tanh
 from tinynn.functional.dense import _below, dropout
 from tinynn.layers import Dropout, Linear, Sequential
 from tinynn.optim import SGD, Adam
-from tinynn.tabular import fit_table
+from tinynn.tabular import fit_table, folds
 from tinynn.training import EarlyStopping, SuccessiveHalving
 from tinynn.training.many import engines
 
@@ -321,3 +321,43 @@ def test_tables_of_numbers_report_r2(validation):
     for count in (0, -2, True, 1.5):  # the first two trained one network
         with pytest.raises(ValueError, match="networks: expected a whole number of 1 or more"):
             fit_table(table, "y", networks=count)
+
+
+@pytest.mark.parametrize("target", ["number", "kind"])
+def test_each_fold_of_a_table_is_prepared_without_its_rows(target, monkeypatch):
+    """Scales, categories and what is left out are of the rows that the networks are trained on."""
+    draw = np.random.default_rng(0)
+    table = {
+        "x": draw.normal(size=41) ** 3,
+        "text": ["rare", *["a", "b", "c", "d"] * 10],
+        "number": draw.normal(size=41),
+        "kind": ["u", *["u", "v"] * 20],
+    }
+    seen = []
+
+    def noted(net, X, y, **given):
+        mean = np.asarray(X)[:, 0].mean()
+        assert abs(mean) < 1e-6, "in deviations from the mean of these rows alone"
+        seen.append(X.shape)
+        return fit_many(net, X, y, **given)
+
+    monkeypatch.setattr(folds, "fit_many", noted)
+    lines = []
+    drop = ["kind" if target == "number" else "number"]
+    fit_table(table, target, drop=drop, folds=4, networks=2, epochs=1, report=lines.append)
+    assert sorted(shape[0] for shape in seen) == [30, 31, 31, 31]
+    assert sorted({shape[1] for shape in seen}) == [5, 6], "one fold alone lacks the rare text"
+    (whole,) = (line.split() for line in lines if line.startswith("all folds"))
+    assert whole[2] == "41"
+    with pytest.raises(ValueError, match="folds: expected 41 at most, as many as there are sampl"):
+        fit_table(table, target, folds=42)
+
+
+def test_folds_of_a_table_are_stratified():
+    strata = np.asarray([0] * 20 + [1] * 12 + [2] * 3)
+    numbers = folds.fold_numbers(strata, 4, seed=1)
+    counts = [[int((strata[numbers == f] == s).sum()) for f in range(4)] for s in range(3)]
+    assert counts[0] == [5, 5, 5, 5]
+    assert counts[1] == [3, 3, 3, 3]
+    assert sorted(counts[2]) == [0, 1, 1, 1]
+    assert (numbers != folds.fold_numbers(strata, 4, seed=2)).any()

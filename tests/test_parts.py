@@ -17,7 +17,7 @@ from tests.command_line import QUICK, run
 from tinynn.cli import parts as readers
 from tinynn.cli import reading, writing
 from tinynn.cli.app import app
-from tinynn.tabular import Table, TableError, TablePreparation, fit_table, fitting
+from tinynn.tabular import Table, TableError, TablePreparation, fit_table, fitting, inputs
 from tinynn.tabular import parts as large
 from tinynn.tabular.columns import Scale
 from tinynn.tabular.inference import Options
@@ -128,7 +128,7 @@ def test_gaps_and_targets_of_too_many_classes() -> None:
 
 
 def test_a_class_that_is_held_out_alone_has_no_weight() -> None:
-    weights = fitting._class_weights(Classes("y", ("a", "b", "c"), "text"),
+    weights = inputs.class_weights(Classes("y", ("a", "b", "c"), "text"),
                                      np.asarray([3, 0, 1]), "balanced")  # fmt: skip
     assert weights[[0, 2]] == pytest.approx([4 / 6, 2.0])
     assert np.isfinite(weights).all()

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -181,33 +180,6 @@ def test_in_the_middle_of_an_epoch(
                     pass
         assert resumes == 2 * 5, "a checkpoint after each of the steps"
         assert_same(model, whole)
-
-
-@pytest.mark.only("numpy", "torch")
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_batches_that_begin_anywhere_in_memory(
-    backend: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str
-) -> None:
-    """Where a batch begins decides how some libraries add; how many are carried out does not."""
-    rng = np.random.default_rng(3)
-    x, weights = rng.normal(size=(50, 4)), np.linspace(0.1, 1.0, 50)
-    data = [backend.asarray(each, dtype) for each in (x, weights)]
-    arguments: dict[str, Any] = {
-        "epochs": 3, "batch_size": 7, "engine": "calls", "sample_weight": data[1],
-    }  # fmt: skip
-    y, path = backend.asarray(np.arange(50) % 3), tmp_path / "file"
-    whole = fit(PLAIN, data[0], y, **arguments)
-    monkeypatch.setattr(
-        loop.Pace, "steps", property(lambda self: 3, lambda self, steps: None), raising=False
-    )
-    assert_same(fit(PLAIN, data[0], y, **arguments), whole)
-    monkeypatch.setattr(files, "write", write_and_stop(files.write))
-    arguments |= {"checkpoint": path, "every": timedelta(microseconds=1), "resume": True}
-    for _ in range(10):
-        with suppress(Stop):
-            assert_same(fit(PLAIN, data[0], y, **arguments), whole)
-            return
-    pytest.fail("it never ended")
 
 
 def write_and_stop(write: Callable[..., None]) -> Callable[..., None]:

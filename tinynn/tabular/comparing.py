@@ -7,7 +7,7 @@ from typing import Any
 from tinynn.data import host
 from tinynn.tabular.preparation import TablePreparation
 from tinynn.tabular.statistics import Moments
-from tinynn.tabular.targets import Classes
+from tinynn.tabular.targets import Classes, Target
 from tinynn.training import ModelStack
 
 
@@ -58,37 +58,45 @@ def score(preparation: TablePreparation, answers: Any, y: Any) -> str:
     return str(found)
 
 
-def compared(stack: ModelStack, preparation: TablePreparation, X: Any, y: Any) -> Iterator[str]:
+def answers_of(stack: ModelStack, target: Target, X: Any) -> Any:
+    """What each network answers, a host array: probabilities, or numbers in the target's unit.
+
+    Parameters
+    ----------
+    X : (rows, inputs) on the stack's backend
+
+    """
+    if isinstance(target, Classes):
+        return stack.backend.to_host(stack.predict_proba(X))
+    return target.decode(stack.backend.to_host(stack.predict(X)))
+
+
+def compared(
+    preparation: TablePreparation, answers: Any, y: Any, seed: int, folds: Any = None
+) -> Iterator[str]:
     """The lines of a table of how well networks answer for rows that they were not trained on.
 
     Parameters
     ----------
-    stack : as `fit_many` made it, with folds or a validation
-    X : (rows, inputs) on the stack's backend: those of the folds, or those that are held out
-    y : (rows,) host array, as `TablePreparation.targets` gives them
+    answers : (networks, rows, ...) host array, as `answers_of` gives them
+    y : (rows,) host array, indices of classes, or numbers as those of `answers`
+    seed : of the first network
+    folds : (rows,) host array, the fold that each row is in; None where there are none
 
     """
-    home, folds = stack.backend, stack.folds
-    each = stack.predict(X) if folds is None else stack.out_of_fold(X)
-    if folds is None and isinstance(preparation.target, Classes):
-        each = stack.predict_proba(X)
-    answers = home.to_host(each)  # (networks, rows, ...)
     marks = [_mark(preparation, one, y) for one in answers]
-    count = len(stack) // stack.width
+    count = len(answers)
     named = "accuracy" if isinstance(preparation.target, Classes) else "R2"
-    seeds = stack.seeds[:: stack.width]
     yield (
-        f"{count} network{'s' * (count > 1)}, seeds {seeds[0]} to {seeds[-1]}"
+        f"{count} network{'s' * (count > 1)}, seeds {seed} to {seed + count - 1}"
         if count > 1
-        else f"1 network, seed {seeds[0]}"
-    ) + (f", each trained {stack.width} times without a fold" if folds is not None else "")
+        else f"1 network, seed {seed}"
+    ) + ("" if folds is None else f", each trained {int(folds.max()) + 1} times without a fold")
     yield f"{named:<14}{'rows':>6}{'mean':>9}{'sd':>9}{'worst':>9}{'best':>9}"
-    if folds is not None:
-        numbers = home.to_host(folds)
-        for fold in range(stack.width):
-            rows = numbers == fold
-            part = [_mark(preparation, one[rows, ...], y[rows]) for one in answers]
-            yield _line(f"fold {fold + 1}", int(rows.sum()), part)
+    for fold in range(0 if folds is None else int(folds.max()) + 1):
+        rows = folds == fold
+        part = [_mark(preparation, one[rows, ...], y[rows]) for one in answers]
+        yield _line(f"fold {fold + 1}", int(rows.sum()), part)
     yield _line("held out" if folds is None else "all folds", y.shape[0], marks)
     if count > 1:
         together = _mark(preparation, answers.mean(axis=0), y)

@@ -12,10 +12,11 @@ from tinynn.data import Blocks, host
 from tinynn.functional import log_softmax, relu
 from tinynn.layers import Dropout, Linear, Sequential
 from tinynn.optim import Adam
-from tinynn.tabular.columns import Scale
-from tinynn.tabular.comparing import Score, compared, score
+from tinynn.tabular.comparing import Score, answers_of, compared, score
+from tinynn.tabular.folds import across_folds
 from tinynn.tabular.holdout import hold_out
 from tinynn.tabular.inference import Options, fit_target
+from tinynn.tabular.inputs import class_weights, ignored, inputs_of, weights_of
 from tinynn.tabular.parts import Parts, TableBlocks, is_parts
 from tinynn.tabular.preparation import TablePreparation, described, inform
 from tinynn.tabular.streaming import fit_parts, strata_of, survey, target_of
@@ -116,8 +117,8 @@ def fit_table(
         rows that are held out is returned, and a table of the scores is reported.
     folds
         Cross-validation in place of `validation`: each network is trained once without each fold
-        and scored on it, with columns standardised as all rows have them; then one network is
-        trained on all rows, and returned.
+        and scored on it, with all that is fitted to columns (scales, categories, what is left out)
+        fitted to the rows it is trained on; then one network is trained on all rows, and returned.
     backend
         Where to train; None is the host's own library.
     report
@@ -158,10 +159,11 @@ def fit_table(
         )
         targets, weights, count = None, None, sum(inputs.sizes)
     else:
+        table = Table.of(data)
         loss, preparation, X, y, count = _prepared(
-            Table.of(data), target, options, loss, validation, seed, report
+            table, target, options, loss, validation, seed, report
         )
-        weights = _weights(preparation.target, y[:count], class_weight)
+        weights = weights_of(preparation.target, y[:count], class_weight)
         inputs, targets = home.asarray(X[:count, :]), home.asarray(y[:count])
         held = (home.asarray(X[count:, :]), home.asarray(y[count:])) if len(y) > count else None
     answer = preparation.target
@@ -176,14 +178,21 @@ def fit_table(
     }
     net = _network(answer, loss, hidden, dropout) if net is None else net
     best: Model | None = None
-    if networks > 1 or folds is not None:
-        many: dict[str, Any] = {"networks": networks, "folds": folds}
-        stack = fit_many(net, inputs, targets, validation=held, seed=seed, **many, **given)
-        known = (inputs, y[:count]) if held is None else (held[0], y[count:])
+    if folds is not None:
+        lines = across_folds(
+            table, preparation, options, (networks, folds, seed), net, home, class_weight, given
+        )
+        for line in lines:
+            (report or ignored)(line)
+    elif networks > 1:
+        stack = fit_many(
+            net, inputs, targets, validation=held, seed=seed, networks=networks, **given
+        )
         if report:
-            for line in compared(stack, preparation, *known):
+            truth = y[count:] if isinstance(answer, Classes) else answer.decode(y[count:])
+            for line in compared(preparation, answers_of(stack, answer, held[0]), truth, seed):
                 report(line)
-        best = stack.best if folds is None else None
+        best = stack.best
     model = best or fit(
         net,
         inputs,
@@ -256,7 +265,7 @@ def _prepared_parts(
     weights = None
     if class_weight is not None:
         counts = sum(host().xp.bincount(part, minlength=answer.width) for part in strata)
-        weights = _class_weights(answer, counts, class_weight)
+        weights = class_weights(answer, counts, class_weight)
     training = TableBlocks(parts, preparation, kept, weights)
     out = None if held is None else TableBlocks(parts, preparation, held)
     return loss, preparation, training, out
@@ -308,21 +317,14 @@ def _prepared(
     classes = None if loss is None else LOSSES[loss] != "identity"
     answer = fit_target(table, target, classes, options, note)
     loss = loss or ("cross_entropy" if isinstance(answer, Classes) else "squared_error")
-    training, held, y = _split(table, answer, validation, seed, note)
-    if isinstance(answer, Quantity):
-        answer = _rescaled(table, answer, training)
-        y = host().xp.astype(answer.encode(table), host().xp.float32)
+    training, held = _split(table, answer, validation, seed, note)
     _check_loss(table, loss, answer)
-    preparation = TablePreparation.fit(
-        table, answer, rows=training, activation=LOSSES[loss], note=note, **vars(options)
-    )
+    preparation, X, y = inputs_of(table, answer, training, held, options, LOSSES[loss], note)
     if report:
         report(f"{table.source}: {len(table)} rows, {held.size} of them held out")
         for line in described(preparation):
             report(line)
-    rows = host().xp.concat([training, held])  # one array, of which the two parts are views
-    X = preparation.transform(table, rows=rows, note=lambda message: None)
-    return loss, preparation, X, y[rows], training.size
+    return loss, preparation, X, y, training.size
 
 
 def default_epochs(rows: int, batch_size: int | None) -> int:
@@ -337,8 +339,8 @@ def default_epochs(rows: int, batch_size: int | None) -> int:
 
 def _split(
     table: Table, answer: Classes | Quantity, fraction: float, seed: int, note: Any
-) -> tuple[Any, Any, Any]:
-    """The rows to train on and to hold out, in order, and the target of every row."""
+) -> tuple[Any, Any]:
+    """The rows to train on and to hold out, in order."""
     xp = host().xp
     y = answer.encode(table)
     present = y >= 0 if isinstance(answer, Classes) else ~xp.isnan(y)
@@ -351,20 +353,13 @@ def _split(
         place, values = xp.arange(rows.size), answer.values(table)[rows]
         strata = 1 * (place == xp.argmin(values)) + 2 * (place == xp.argmax(values))
     (held,) = hold_out([strata], fraction, seed)
-    return rows[~held], rows[held], y
+    return rows[~held], rows[held]
 
 
 def _without_target(table: Table, name: str, count: int, total: int) -> str:
     return (
         f"{table.source}: column {name!r}: {count} of {total} rows have no target and are left out."
     )
-
-
-def _rescaled(table: Table, answer: Quantity, rows: Any) -> Quantity:
-    """The target standardised as the rows of training have it."""
-    scale = Scale.fit(answer.values(table)[rows], f"{table.source}: column {answer.name!r}")
-    assert scale is not None  # the smallest and the largest number are among these rows
-    return replace(answer, scale=scale)
 
 
 def _check_loss(table: Table, loss: str, answer: Classes | Quantity) -> None:
@@ -374,36 +369,6 @@ def _check_loss(table: Table, loss: str, answer: Classes | Quantity) -> None:
             f"{table.source}: column {answer.name!r}: expected two classes for {loss}, got "
             f"{answer.width}. To fix it: use {loss.removeprefix('binary_')}."
         )
-
-
-def _weights(answer: Classes | Quantity, y: Any, given: Any) -> Any:
-    """The weight of each row, float32 (rows,), that gives classes theirs; None for all alike."""
-    if given is None:
-        return None
-    classes = answer.width if isinstance(answer, Classes) else None
-    counts = None if classes is None else host().xp.bincount(y, minlength=classes)
-    return _class_weights(answer, counts, given)[y]
-
-
-def _class_weights(answer: Classes | Quantity, counts: Any, given: Any) -> Any:
-    """The weight of each class, float32 (classes,), of which so many rows are there."""
-    if not isinstance(answer, Classes):
-        raise ValueError(
-            "fit_table: class_weight: expected a target of classes, got the number "
-            f"{answer.name!r}. To fix it: leave class_weight out."
-        )
-    xp = host().xp
-    if given == "balanced":
-        there = counts > 0  # of parts the rows that are held out may have a class alone
-        by_class = counts.sum() / (there.sum() * xp.where(there, counts, 1))
-    elif isinstance(given, Mapping) and set(given) == set(labels := answer.values.tolist()):
-        by_class = host().asarray([float(given[label]) for label in labels])
-    else:
-        raise ValueError(
-            "fit_table: class_weight: expected 'balanced' or a dict with a weight for each of "
-            f"{', '.join(map(repr, answer.values.tolist()))}, got {given!r}"
-        )
-    return xp.astype(by_class, xp.float32)
 
 
 def _loss(name: str, label_smoothing: float) -> Any:

@@ -117,6 +117,9 @@ class CSV(Blocks):
         """The error of the first line that has other cells than numbers, one for each name."""
         problem: Any = error
         for number, text in enumerate(data.decode("utf-8", "replace").splitlines(), line):
+            if text.count('"') % 2:  # it would run on into other lines
+                line, problem = number, "a quote that is open"
+                break
             cells = [cell.strip().strip('"') for cell in text.split(self._delimiter)]
             bad = [n for n, cell in zip(self._names, cells, strict=False) if not _is_number(cell)]
             if bad or len(cells) != len(self._names):

@@ -1,5 +1,6 @@
 """Folders of npy files."""
 
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from tinynn.data.sources.checks import BLOCK, Location, matching
 class NpyFolder(Blocks):
     """A folder of npy files: those of X and those of y go together in the order of their names.
 
-    The files are mapped, not read as a whole.
+    The files are read a few MiB at a time.
 
     Parameters
     ----------
@@ -75,7 +76,7 @@ class NpyFolder(Blocks):
         paths, start, stop = self._rows[block]
         for path in paths:
             self.files.check(path)
-        return tuple(_mapped(path)[start:stop] for path in paths)
+        return tuple(_rows(path, start, stop) for path in paths)
 
     def place(self, block: int) -> str:
         paths, start, _ = self._rows[block]
@@ -100,6 +101,22 @@ def _mapped(path: Path) -> Any:
             f"{path}: expected an npy file of numbers, got what cannot be read: {error}. To fix "
             "it: write it again"
         ) from error
+
+
+def _rows(path: Path, start: int, stop: int) -> Any:
+    """Some rows of a file, read: a map of a file that is cut short meanwhile ends the process."""
+    array = _mapped(path)  # of which nothing but its header is looked at
+    if not array.flags.c_contiguous:
+        return array[start:stop].copy()
+    shape = (stop - start, *array.shape[1:])
+    place = array.offset + start * prod(shape[1:]) * array.itemsize
+    found = host().xp.fromfile(path, dtype=array.dtype, count=prod(shape), offset=place)
+    if found.size != prod(shape):
+        raise DataError(
+            f"{path}: expected rows {start} to {stop}, got a file that ends before. To fix it: let "
+            "files alone while they are trained on, and write others beside them"
+        )
+    return found.reshape(shape)
 
 
 def _check_like(path: Path, array: Any, like: Any, rows: tuple[int, ...]) -> None:

@@ -1,0 +1,90 @@
+"""Cross-validation of networks on a table: all that is fitted, without the rows of a fold."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from backends import Backend, random
+from tinynn.data import host
+from tinynn.tabular.cells import writable
+from tinynn.tabular.comparing import answers_of, compared
+from tinynn.tabular.inference import Options
+from tinynn.tabular.inputs import ignored, inputs_of, weights_of
+from tinynn.tabular.preparation import TablePreparation
+from tinynn.tabular.table import Table
+from tinynn.tabular.targets import Classes
+from tinynn.training import fit_many
+
+
+def fold_numbers(strata: Any, folds: int, seed: int) -> Any:
+    """The number of the fold that each row is in: a host array of integers, (rows,).
+
+    Folds differ in size by one row at most, and have the same share of each stratum.
+
+    Parameters
+    ----------
+    strata
+        (rows,) host array of integers.
+
+    Raises
+    ------
+    ValueError
+        More folds than rows.
+    """
+    home, count = host(), int(strata.shape[0])
+    if count < folds:
+        raise ValueError(
+            f"fit_table: folds: expected {count} at most, as many as there are samples, got "
+            f"{folds}. To fix it: give folds={max(2, min(5, count))}, or more samples"
+        )
+    order = home.to_host(random.permutation(random.key(seed, home), count))
+    numbers = writable(count, home.xp.int32)
+    order = order[home.xp.argsort(strata[order], stable=True)]
+    numbers[order] = home.xp.arange(count) % folds
+    return numbers
+
+
+def across_folds(
+    table: Table,
+    whole: TablePreparation,
+    options: Options,
+    many: tuple[int, int, int],
+    net: Any,
+    home: Backend,
+    class_weight: Any,
+    given: Mapping[str, Any],
+) -> Iterator[str]:
+    """Lines on how well networks answer for each fold of a table that they were trained without.
+
+    Parameters
+    ----------
+    whole
+        The preparation that all rows have, for its target and its loss.
+    many
+        How many networks and folds, and the first seed.
+    given
+        Arguments of `fit_many`.
+    """
+    (networks, folds, seed), xp, answer = many, host().xp, whole.target
+    y = answer.encode(table)
+    rows = xp.nonzero(y >= 0 if isinstance(answer, Classes) else ~xp.isnan(y))[0]
+    strata = y[rows] if isinstance(answer, Classes) else xp.zeros(rows.size, dtype=xp.int32)
+    numbers = fold_numbers(strata, folds, seed)
+    answers: Any = None
+    for fold in range(folds):
+        training, held = rows[numbers != fold], rows[numbers == fold]
+        preparation, X, own = inputs_of(
+            table, answer, training, held, options, whole.activation, ignored
+        )
+        count = training.size
+        weights = weights_of(answer, own[:count], class_weight)
+        each = {
+            **given, "metrics": (), "networks": networks, "seed": seed,
+            "sample_weight": None if weights is None else home.asarray(weights),
+        }  # fmt: skip
+        stack = fit_many(net, home.asarray(X[:count, :]), home.asarray(own[:count]), **each)
+        found = answers_of(stack, preparation.target, home.asarray(X[count:, :]))
+        if answers is None:
+            answers = writable((networks, rows.size, *found.shape[2:]), found.dtype)
+        answers[:, numbers == fold, ...] = found
+    truth = y[rows] if isinstance(answer, Classes) else answer.values(table)[rows]
+    yield from compared(whole, answers, truth, seed, numbers)
