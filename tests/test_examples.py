@@ -275,6 +275,15 @@ def test_the_exact_solution_of_burgers_equation() -> None:
     np.testing.assert_allclose(exact(x, np.full(7, 1e-6), nu), -np.sin(np.pi * x), atol=1e-4)
 
 
+@pytest.mark.only("numpy")
+def test_the_exact_solution_has_the_slope_that_is_published() -> None:
+    """Basdevant and others 1986: at most 152.00516, at pi * t = 1.6037, for nu = 0.01 / pi."""
+    exact, times = load("burgers").exact, np.linspace(1.60, 1.61, 201) / np.pi
+    slopes = -exact(np.full(201, 1e-6), times, 0.01 / np.pi) / 1e-6
+    assert f"{slopes.max():.5f}" == "152.00516"
+    assert np.pi * times[slopes.argmax()] == pytest.approx(1.6037, abs=1e-4)
+
+
 @pytest.mark.reads_scalars
 @pytest.mark.only("numpy")
 def test_pendulum(backend: backends.Backend) -> None:
