@@ -347,7 +347,8 @@ def main(seeds: int, only: str, with_keras: bool) -> None:
             cells += [f"{middle['goal']:.2g}", f"{middle['theirs']:.3f}", f"{middle['ours']:.3f}"]
             cells += [spread]
             for name in ("torch", "keras") if solver == "adam" else ():
-                cells += [", ".join(f"{median(r[name][i] for r in each):.2f}" for i in (0, 1))]
+                took = [median(r[name][i] for r in each) for i in (0, 1)]
+                cells += ["-" if np.isnan(took[0]) else f"{took[0]:.2f}, {took[1]:.2f}"]
             cells += [f"{held[0]:.2g}, {held[1]:.2g}"]
         print(f"| {' | '.join(cells)} |", flush=True)
     for solver, ratios in medians.items():
