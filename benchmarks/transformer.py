@@ -121,6 +121,7 @@ def main(rounds: int, length: int) -> None:
     print(f"length {length}; milliseconds a step, the least of {rounds} rounds in turn")
     runs = {
         "tinynn, NumPy": ours(length, np.asarray),
+        "tinynn, PyTorch": ours(length, torch.asarray),
         "tinynn, JAX": ours(length, jnp.asarray),
         "JAX": of_jax(length),
         "PyTorch": of_torch(length),
@@ -128,7 +129,7 @@ def main(rounds: int, length: int) -> None:
     results = {name: run() for name, run in runs.items()}
     value, params = results["tinynn, NumPy"]
     np.testing.assert_allclose(results["PyTorch"], value, rtol=1e-4)
-    for name in ("tinynn, JAX", "JAX"):
+    for name in ("tinynn, PyTorch", "tinynn, JAX", "JAX"):
         np.testing.assert_allclose(results[name][0], value, rtol=1e-4)
         theirs = dict(tree.paths(results[name][1]))
         for path, array in tree.paths(params):

@@ -171,7 +171,7 @@ def test_the_character_level_transformer_is_exported(
     assert_close(model.predict(ids), scores, backend, rtol=1e-3, atol=1e-4)
 
 
-# XLA compiles a scan for seconds, and a step of dpnp's takes hundreds of NumPy's: there, one of them.
+# XLA compiles a scan for seconds, and a step of dpnp's takes hundreds of NumPy's: one is enough.
 SLOW = ("jax", "dpnp")
 
 

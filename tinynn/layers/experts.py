@@ -33,8 +33,8 @@ class MixtureOfExperts(Layer):
     Notes
     -----
     The input is (batch, ..., features), and an expert's output (batch, ..., its features). Of
-    sequences, (batch, time, features), lengths or a mask may follow, as for `MultiHeadAttention`, in
-    a pair with x or as the next input: padding is not read, is no part of the loss, and its own
+    sequences, (batch, time, features), lengths or a mask may follow, as for `MultiHeadAttention`,
+    in a pair with x or as the next input: padding is not read, is no part of the loss, and its own
     outputs depend on the parameters alone.
 
     The gate is softmax(x @ weight), of which the chosen
