@@ -331,16 +331,15 @@ def picture(names: list[str], found: dict[str, Any], out: str) -> None:
     figure.legend(*shown, loc="lower center", bbox_to_anchor=(0.5, 0.14), ncols=3, fontsize=9)
     said = (
         f"Dots are measured: 1 and 2 processes of one thread on one machine, through {name}, "
-        f"at a load of {os.getloadavg()[0]:.1f}. "
-        "Crosses are the model of those 2,\n"
-        "with the latency and bandwidth measured between them: "
-        f"{1e6 * local.latency:.2g} us, {local.bandwidth / 1e9:.2g} GB/s. Dashed lines are the "
-        "model: step = compute + 2 log2(n) latency + 2 (1 - 1/n) bytes / bandwidth + (1 - 1/n) "
-        f"bytes / {1 / of['adds'] / 1e9:.2g} GB/s of adding.\n"
-        "It assumes: compute as measured in one process, the same on every rank and in every step "
-        "(no stragglers, no jitter); a machine of its own for each rank;\n"
-        "a network without contention, of the latency and bandwidth named above each panel; an "
-        "all-reduce that halves and doubles; nothing computed while it communicates."
+        f"at a load of {os.getloadavg()[0]:.1f}. Crosses are the model of those 2, with the latency "
+        f"and\nbandwidth measured between them: {1e6 * local.latency:.2g} us, "
+        f"{local.bandwidth / 1e9:.2g} GB/s. Dashed lines are the model: step = compute + "
+        "2 log2(n) latency + 2 (1 - 1/n) bytes / bandwidth\n+ (1 - 1/n) bytes / "
+        f"{1 / of['adds'] / 1e9:.2g} GB/s of adding. It assumes: compute as measured in one "
+        "process, the same on every rank and in every step (no stragglers, no jitter);\n"
+        "a machine of its own for each rank; a network without contention, of the latency and "
+        "bandwidth named above each panel;\nan all-reduce that halves and doubles; nothing "
+        "computed while it communicates."
     )
     figure.tight_layout(rect=(0, 0.19, 1, 1))
     figure.text(0.02, 0.015, said, fontsize=8)
