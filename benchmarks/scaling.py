@@ -322,25 +322,26 @@ def picture(names: list[str], found: dict[str, Any], out: str) -> None:
             checked = it.alone / modelled(it.copying, it.size, 2, local, of["adds"])
             axis.plot(2, checked, "x", color=color, markersize=9)
         title = f"MODEL, not measured: {network.name}"
-        axis.set(xscale="log", ylim=(0, 1.3), xlabel="ranks", title=title)
+        axis.set(xscale="log", ylim=(0, 1.08), xlabel="ranks", title=title)
         axis.set_xticks(RANKS, [str(n) for n in RANKS])
         axis.minorticks_off()
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("weak-scaling efficiency")
-    title = "a step of one process, and the bytes of its gradient"
-    axes[0].legend(title=title, fontsize=8, loc="upper right", ncols=3)
+    shown = axes[0].get_legend_handles_labels()
+    figure.legend(*shown, loc="lower center", bbox_to_anchor=(0.5, 0.14), ncols=3, fontsize=9)
     said = (
-        f"Dots are measured: 1 and 2 processes of one thread on one machine, through {name}. "
-        "Crosses are the model of those 2, with the latency and bandwidth measured between them:\n"
-        f"{1e6 * local.latency:.2g} us, {local.bandwidth / 1e9:.2g} GB/s. Dashed lines are the "
-        "model: step = compute + 2 log2(n) latency + 2 (1 - 1/n) bytes / bandwidth + (1 - 1/n) "
-        f"bytes / {1 / of['adds'] / 1e9:.2g} GB/s of adding.\n"
-        "It assumes: compute as measured in one process, the same on every rank and in every step "
-        "(no stragglers, no jitter); a machine of its own for each rank;\n"
-        "a network without contention, of the latency and bandwidth named above each panel; an "
-        "all-reduce that halves and doubles; nothing computed while it communicates."
+        f"Dots are measured: 1 and 2 processes of one thread on one machine, through {name}, "
+        f"at a load of {os.getloadavg()[0]:.1f}. Crosses are the model of those 2, with the latency "
+        f"and\nbandwidth measured between them: {1e6 * local.latency:.2g} us, "
+        f"{local.bandwidth / 1e9:.2g} GB/s. Dashed lines are the model: step = compute + "
+        "2 log2(n) latency + 2 (1 - 1/n) bytes / bandwidth\n+ (1 - 1/n) bytes / "
+        f"{1 / of['adds'] / 1e9:.2g} GB/s of adding. It assumes: compute as measured in one "
+        "process, the same on every rank and in every step (no stragglers, no jitter);\n"
+        "a machine of its own for each rank; a network without contention, of the latency and "
+        "bandwidth named above each panel;\nan all-reduce that halves and doubles; nothing "
+        "computed while it communicates."
     )
-    figure.tight_layout(rect=(0, 0.16, 1, 1))
+    figure.tight_layout(rect=(0, 0.19, 1, 1))
     figure.text(0.02, 0.015, said, fontsize=8)
     figure.savefig(out, dpi=110)
     click.echo(f"wrote {out}")

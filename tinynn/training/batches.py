@@ -148,8 +148,9 @@ class Batches:
         weights = self._read_weights if self._is_read else self._weights(0, self.dataset.size)
         if epoch.order is not None:
             weights = xp.take(weights, epoch.order)
-        starts = range(0, self.dataset.size, size)
-        return [xp.sum(weights[start : start + size]) for start in starts]
+        count = self.dataset.size
+        starts = range(0, count, size)
+        return [xp.sum(weights[start : min(start + size, count)]) for start in starts]
 
     @property
     def _is_read(self) -> bool:
