@@ -272,31 +272,83 @@ def test_what_is_not_read(nodes, more, words, tmp_path):
 
 
 COUNT = [node("Shape", "x", "s"), node("Gather", "s zero", "n")]
+TO_FLOAT = node("Cast", "m", "f", to=1)
+TIMES, PLUS = node("Mul", "x f", "y"), node("Add", "x f", "y")
 
 
 @pytest.mark.parametrize(
-    "nodes",
+    ("where", "nodes"),
     [
-        [*COUNT, node("Cast", "n", "f", to=1), node("Div", "x f", "y")],
-        [*COUNT, node("Add", "n two", "m"), node("Cast", "m", "f", to=1), node("Mul", "x f", "y")],
-        [*COUNT, node("Greater", "n two", "m"), node("Where", "m x half", "y")],
-        [*COUNT, node("Equal", "n seven", "m"), node("Where", "m x half", "y")],
-        [*COUNT, node("Sub", "seven n", "d"), node("Cast", "d", "m", to=9),
-         node("Where", "m x half", "y")],
-        [*COUNT, node("Less", "n many", "m"), node("Where", "m x half", "y")],
-        [*COUNT, node("Mul", "n n", "q"), node("Equal", "q seven", "m"),
-         node("Where", "m x half", "y")],
-        [node("Slice", "x first last", "z"), node("Shape", "z", "s"), node("Cast", "s", "f", to=1),
-         node("ReduceSum", "f", "n", keepdims=0), node("Mul", "x n", "y")],
+        ("Shape", [node("Cast", "n", "f", to=1), node("Div", "x f", "y")]),
+        ("Shape", [node("Add", "n two", "m"), TO_FLOAT, TIMES]),
+        ("Greater", [node("Greater", "n two", "m"), node("Where", "m x half", "y")]),
+        ("Equal", [node("Equal", "n seven", "m"), node("Where", "m x half", "y")]),
+        ("Cast", [node("Sub", "seven n", "d"), node("Cast", "d", "m", to=9),
+                  node("Where", "m x half", "y")]),
+        ("Less", [node("Less", "n many", "m"), node("Where", "m x half", "y")]),
+        ("Mul", [node("Mul", "n n", "q"), node("Equal", "q seven", "m"),
+                 node("Where", "m x half", "y")]),
+        # Of few batches, and of those below two million, each of these is a length or a number.
+        ("Min", [node("Min", "n many", "m"), TO_FLOAT, TIMES]),
+        ("Max", [node("Max", "n seven", "m"), TO_FLOAT, TIMES]),
+        ("Div", [node("Div", "n many", "m"), TO_FLOAT, PLUS]),
+        ("Mod", [node("Mod", "n two", "m"), TO_FLOAT, PLUS]),
+        ("Div", [node("Div", "n two", "m"), node("Unsqueeze", "m first", "v"),
+                 node("Slice", "x first v", "y")]),
     ],
 )  # fmt: skip
-def test_numbers_that_follow_from_the_batch_are_no_constants(nodes, tmp_path):
-    arrays = {"zero": np.asarray(0), "two": np.asarray(2), "half": np.asarray(0.5, np.float32)}
-    arrays |= {"seven": np.asarray(7), "many": np.asarray(5_000_000)}
-    path = write(tmp_path / "made.onnx", nodes, arrays | {"first": np.asarray([0]),
-                                                          "last": np.asarray([-1])})  # fmt: skip
+def test_numbers_that_follow_from_the_batch_are_no_constants(where, nodes, tmp_path):
+    refused = r"no number that follows" if where == "Shape" else "same meaning for batches of every"
+    with pytest.raises(OnnxError, match=rf"operator {where} \(\w\): expected .*{refused}"):
+        tinynn.from_onnx(write(tmp_path / "made.onnx", [*COUNT, *nodes], NUMBERS))
+
+
+def test_a_length_that_slices_change_is_no_number(tmp_path):
+    nodes = [node("Slice", "x first last", "z"), node("Shape", "z", "s"),
+             node("Cast", "s", "f", to=1), node("ReduceSum", "f", "n", keepdims=0),
+             node("Mul", "x n", "y")]  # fmt: skip
     with pytest.raises(OnnxError, match=r"operator Shape \(s\): expected no number that follows"):
-        tinynn.from_onnx(path)
+        tinynn.from_onnx(write(tmp_path / "made.onnx", nodes, NUMBERS))
+
+
+#: With n the size of the batch: numbers that are lengths, or the same, whatever n is.
+DECIDED: dict[str, list[Any]] = {
+    "max(n, 1)": [node("Max", "n one", "m")],
+    "min(2 n, n + n, 3 n)": [
+        node("Mul", "n two", "a"), node("Add", "n n", "b"), node("Mul", "n three", "c"),
+        node("Min", "c a b", "d"), node("Div", "d two", "m"),
+    ],
+    "(4 n + 2) // 4": [
+        node("Mul", "n four", "a"), node("Add", "a two", "b"), node("Div", "b four", "m"),
+    ],
+    "n + (4 n + 6) % 2": [
+        node("Mul", "n four", "a"), node("Add", "a six", "b"), node("Mod", "b two", "c"),
+        node("Add", "n c", "m"),
+    ],
+    "abs(-n)": [node("Neg", "n", "a"), node("Abs", "a", "m")],
+    "floor(n + 0.5)": [
+        node("Cast", "n", "a", to=1), node("Add", "a half", "b"), node("Floor", "b", "c"),
+        node("Cast", "c", "m", to=7),
+    ],
+    "n where n > 0, else 7": [node("Greater", "n zero", "t"), node("Where", "t n seven", "m")],
+}  # fmt: skip
+NUMBERS: dict[str, Any] = {
+    "zero": 0, "one": 1, "two": 2, "three": 3, "four": 4, "six": 6, "seven": 7, "many": 2_000_000,
+    "first": [0], "last": [-1], "fours": [4],
+}  # fmt: skip
+NUMBERS = {name: np.asarray(value) for name, value in NUMBERS.items()}
+NUMBERS["half"] = np.asarray(0.5, dtype=np.float32)
+
+
+@pytest.mark.parametrize("name", DECIDED)
+def test_arithmetic_of_lengths(name, tmp_path):
+    nodes = [
+        *COUNT, *DECIDED[name], node("Unsqueeze", "m first", "v"),
+        node("Concat", "v fours", "k", axis=0),
+        node("Reshape", "x k", "z"), node("MatMul", "z w", "y"),
+    ]  # fmt: skip
+    arrays = NUMBERS | {"w": SQUARE}
+    read_as_it_runs(write(tmp_path / "made.onnx", nodes, arrays))
 
 
 @pytest.mark.parametrize(

@@ -463,3 +463,14 @@ def test_the_two_estimators_have_the_same_parameters():
     )
     assert classifier.pop("class_weight") is None
     assert classifier == regressor
+
+
+@pytest.mark.parametrize(
+    ("label", "kinds"), [(None, "NoneType, str"), (1, "int, str"), (0.5, "float, str")]
+)
+def test_labels_of_several_types(label, kinds):
+    y = np.asarray([label, "a"] * 10, dtype=object)
+    with pytest.raises(
+        ValueError, match=f"expected labels that are all texts.*got {kinds}. To fix"
+    ):
+        NetworkClassifier((4,), max_iter=1).fit(np.ones((20, 2)), y)

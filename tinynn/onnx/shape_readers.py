@@ -57,7 +57,7 @@ def target(step: Step) -> list[int]:
     """The shape that Reshape gives; -1 is the length that follows the batch, 0 what is there."""
     shape = step.source.shape(step.outputs[0])
     if shape is None or None in shape:
-        given = step.integers("shape", 1)
+        given = step.source.lengths(step.input(1)) or step.integers("shape", 1)
         if given is None:
             raise step.fail("a shape that is constant, or follows from the batch")
         return given

@@ -1,17 +1,17 @@
 """An ONNX file as steps: its operators, the arrays that are known, and the shapes of the others."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
-from operator import eq, ge, gt, le, lt, ne
 from typing import Any
 
 from tinynn.onnx import bodies
-from tinynn.onnx.emitter import DTYPES, OnnxError, library
+from tinynn.onnx.emitter import OnnxError, library
+from tinynn.onnx.lengths import Lengths, Undecided, result
 
 #: The size of the batch in shapes, where the file leaves it open: no other length is a multiple.
 OPEN = 1_000_003
-#: Other sizes, for which what follows from the size differs: large, and small ones to compare with.
-OTHER, SMALL = 2_000_029, (1, 2)
+#: Another one, for which what follows from the size differs.
+OTHER = 2_000_029
 #: What takes a shape as its second input, which the result's own shape says as well.
 SHAPED = ("Reshape", "Expand")
 #: The places of first states among the inputs of RNN, GRU and LSTM.
@@ -20,10 +20,6 @@ RECURRENT, STATES = ("RNN", "GRU", "LSTM"), (5, 6)
 SIZED = ("ConstantOfShape", "Expand", "Tile", "Range", "Resize", "Pad", "OneHot")
 #: What makes zeros of zeros.
 PASSING = ("Slice", "Split", "Squeeze", "Unsqueeze", "Transpose", "Reshape", "Expand", "Identity")
-#: Relations of two arrays, by the sign of their difference; Cast, to booleans, of one to zero.
-COMPARISONS = {
-    "Equal": eq, "Greater": gt, "GreaterOrEqual": ge, "Less": lt, "LessOrEqual": le, "Cast": ne,
-}  # fmt: skip
 #: Attributes that say nothing, or what the shapes of other inputs say too.
 HARMLESS = {
     "kernel_shape", "consumed_inputs", "is_test", "storage_order", "stash_type", "broadcast",
@@ -186,11 +182,14 @@ class Source:
         self.batch = OPEN
         self._kinds: dict[str, int] = {}
         self._zeros: set[str] = set()  # as long as the batch
+        self._lengths: dict[str, Lengths] = {}  # what follows from its size
+        self._undecided: set[str] = set()  # results of operators that do so otherwise
         self._shapes = self._inferred(model)
         self._fold(bodies.inside_first(graph.node))
         self.inside, self.outside = False, list[str]()
         self._parts: dict[str, Source] = {}
         self._walk(graph.node, [output])
+        self._check_decided()
         if self.outside:
             raise OnnxError(
                 f"expected {self.outside[0]!r} to follow from the network's input; nothing makes it"
@@ -203,6 +202,7 @@ class Source:
             body, made = bodies.body_of(scan), copy(self)
             made.inside, made.outside, made._parts, made.inputs = True, [], {}, body.inputs
             made._walk(body.graph.node, body.outputs)
+            made._check_decided()
             made.inputs = list(dict.fromkeys([*self.inputs[:1], *made.outside, *body.inputs]))
             self._parts[key] = made
         return self._parts[key]
@@ -310,70 +310,73 @@ class Source:
 
     def _fold(self, nodes: Any) -> None:
         """More constants: what follows from constants, and from lengths other than the batch's."""
-        found = dict(self.constants)
-        others: dict[str, list[Any]] = {}  # the same for batches of SMALL, where these differ
         for node in nodes:
             given = [name for name in node.input if name]
             if node.op_type in PASSING and given[0] in self._zeros:
                 self._zeros.update(node.output)
                 continue
-            if node.op_type in SIZED and any(n in others for n in given):
+            if node.op_type in SIZED and any(n in self._lengths for n in given):
                 if _fills_zeros(node, self.constants):
                     self._zeros.add(node.output[0])
                 continue
-            small: list[list[Any]] = []
             if node.op_type == "Shape" and given[0] in self._shapes:
                 lengths = self._shapes[given[0]]
-                values = None if None in lengths else [_lengths(node, lengths)]
-                if values and any(map(self.follows, lengths)):
-                    small = [[_lengths(node, self._scaled(lengths, size))] for size in SMALL]
-            elif all(name in found for name in given) and _repeatable(node):
-                values = _evaluated(node, [found.get(n) for n in node.input], self.opset)
-                if any(name in others for name in given):
-                    if _compares(node) and not self._is_settled(node, found, others):
-                        continue  # true of some sizes alone, none of which may be tried here
-                    small = [self._for_size(node, found, others, i) for i in range(len(SMALL))]
+                values = None if None in lengths else [self._length(node, lengths)]
+            elif all(n in self.constants or n in self._lengths for n in given):
+                values = self._values(node) if _repeatable(node) else None
             else:
                 continue
-            for place, (name, value) in enumerate(zip(node.output, values or (), strict=False)):
-                if not hasattr(value, "dtype"):  # a sequence
-                    continue
-                found[name] = value
-                if any(not _same(value, results[place]) for results in small):
-                    others[name] = [results[place] for results in small]
-                else:
+            for name, value in zip(node.output, values or (), strict=False):
+                if isinstance(value, Lengths):
+                    if not value.fixed:
+                        self._lengths[name] = value
+                        continue
+                    value = value.offsets
+                if hasattr(value, "dtype"):  # no sequence
                     self.constants[name] = value
                     if any(each in self.trained for each in given):
                         self.trained.add(name)
 
-    def _scaled(self, lengths: Any, size: int) -> list[int]:
-        """The lengths for another size of the batch."""
-        return [n // OPEN * size if self.follows(n) else n for n in lengths]
+    def _values(self, node: Any) -> list[Any] | None:
+        """The results of an operator of what is known; None where they are no lengths."""
+        given = [self._lengths.get(n, self.constants.get(n)) for n in node.input]
+        if not any(isinstance(each, Lengths) for each in given):
+            return _evaluated(node, given, self.opset)
+        attributes = {a.name: a.i for a in node.attribute}
+        try:
+            return result(
+                node.op_type, attributes, given, lambda values: _evaluated(node, values, self.opset)
+            )
+        except Undecided:
+            self._undecided.update(node.output)
+            return None
 
-    def _for_size(self, node: Any, found: Any, others: Any, place: int) -> list[Any]:
-        """The results of an operator for one of the small sizes of the batch."""
-        given = [others[n][place] if n in others else found.get(n) for n in node.input]
-        return _evaluated(node, given, self.opset)
+    def _length(self, node: Any, lengths: Any) -> Lengths:
+        """The result of Shape."""
+        factors = [n // OPEN if self.follows(n) else 0 for n in lengths]
+        offsets = [0 if self.follows(n) else n for n in lengths]
+        return Lengths(_lengths(node, factors), _lengths(node, offsets))
 
-    def _is_settled(self, node: Any, found: Any, others: Any) -> bool:
-        """True for a comparison that every size of the batch answers alike."""
-        holds, differences = COMPARISONS[node.op_type], []
-        for place in (*range(len(SMALL)), None):
-            a, *b = [found[n] if place is None or n not in others else others[n][place]
-                     for n in node.input]  # fmt: skip
-            a = a.astype("float64") - (b[0] if b else 0)
-            differences.append(a.reshape(-1).tolist())
-        for one, two, many in zip(*differences, strict=True):
-            slope = two - one
-            start = one - slope
-            if many != start + slope * OPEN:  # it does not grow with the batch alone
-                return False
-            if holds is not ne and holds is not eq:
-                if slope and holds(one, 0) != holds(slope, 0):
-                    return False
-            elif slope and -start / slope >= 1 and start % slope == 0:
-                return False
-        return True
+    def lengths(self, name: str) -> list[int] | None:
+        """Lengths that an operator computes, with -1 for one that follows the batch; None for
+        others."""
+        found = self._lengths.get(name)
+        if found is None:
+            return None
+        pairs = list(zip(*[part.reshape(-1).tolist() for part in found], strict=True))
+        if any(factor and (offset or factor < 0) for factor, offset in pairs):
+            return None
+        wanted = [-1 if factor else offset for factor, offset in pairs]
+        return wanted if wanted.count(-1) == 1 else None
+
+    def _check_decided(self) -> None:
+        """OnnxError if the output needs what is not the same for batches of every size."""
+        for node in self.nodes:
+            if not self._undecided.isdisjoint(node.output):
+                raise Step(node, self).fail(
+                    "the same meaning for batches of every size, got numbers that depend on it "
+                    "otherwise than a length does"
+                )
 
     def _walked(self, outputs: list[str]) -> set[int]:
         """The ids of the operators that these need; what no operator makes is from outside."""
@@ -392,6 +395,8 @@ class Source:
             shaped = node.op_type in SHAPED and None not in (
                 self._shapes.get(node.output[0]) or (None,)
             )
+            if node.op_type == "Reshape" and len(node.input) > 1:
+                shaped = shaped or self.lengths(node.input[1]) is not None
             given = enumerate(node.input[:1] if shaped else self.read_by(node))
             wanted += [n for i, n in given if n and not self._is_first_state(node, i, n)]
         return seen
@@ -399,17 +404,6 @@ class Source:
     def _is_first_state(self, node: Any, place: int, name: str) -> bool:
         """True for zeros that a recurrent operator starts with."""
         return node.op_type in RECURRENT and place in STATES and name in self._zeros
-
-
-def _compares(node: Any) -> bool:
-    """True for an operator that gives booleans that numbers decide."""
-    to_bool = any(a.name == "to" and a.i == DTYPES["bool"] for a in node.attribute)
-    return node.op_type in COMPARISONS and (node.op_type != "Cast" or to_bool)
-
-
-def _same(a: Any, b: Any) -> bool:
-    """True for two arrays of the same bytes."""
-    return bool(a.shape == b.shape and a.tobytes() == b.tobytes())
 
 
 def _fills_zeros(node: Any, constants: Any) -> bool:
@@ -435,11 +429,11 @@ def _repeatable(node: Any) -> bool:
     return not graphs and not node.op_type.startswith("Random") and node.domain in ("", "ai.onnx")
 
 
-def _evaluated(node: Any, values: list[Any], opset: int) -> list[Any]:
+def _evaluated(node: Any, values: Sequence[Any], opset: int) -> list[Any]:
     """The results of an operator of constants."""
     onnx = library()
     if node.op_type == "Identity":
-        return values
+        return list(values)
     if node.op_type == "Transpose":
         turned = {a.name: list(a.ints) for a in node.attribute}
         return [values[0].transpose(turned.get("perm"))]

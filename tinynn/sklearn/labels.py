@@ -23,6 +23,13 @@ def read(y: Any) -> tuple[Any, str]:
         y = column_or_1d(y, warn=True)
     # scikit-learn 1.9 cannot look at columns of integers of every library.
     seen = y if y.ndim == 1 else backends.of(y).to_host(y)
+    if type_of_target(seen, input_name="y") == "unknown":  # whose words are of regression
+        kinds = sorted({type(label).__name__ for label in seen.reshape(-1).tolist()})
+        raise ValueError(
+            "Unknown label type: y: expected labels that are all texts, whole numbers or "
+            f"booleans, got {', '.join(kinds)}. To fix it: give one label of one type for each "
+            "row, and leave out rows without"
+        )
     check_classification_targets(seen)
     kind = type_of_target(seen, input_name="y")
     if kind == MULTILABEL:
