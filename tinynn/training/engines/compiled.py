@@ -207,7 +207,7 @@ def checked(step: Any, backend: Any, *arguments: Any, again: bool = True) -> Pro
     try:
         graph = recorded(step, backend, *arguments)
         programs = programs_of(graph, backend)
-        if programs.sure or not again or _is_ours(step):
+        if not again or (programs.known and programs.known.sure) or _is_ours(step):
             return programs
         twin = recorded(step, backend, *arguments)
     except TypeError as error:  # a library refuses arrays that are not its own
@@ -217,7 +217,8 @@ def checked(step: Any, backend: Any, *arguments: Any, again: bool = True) -> Pro
             f"it is not the same in each call: {where}. It draws random numbers of its own, or "
             "counts its calls; draw with scope.random, and keep what changes in scope.state"
         )
-    programs.sure = True
+    if programs.known:
+        programs.known.sure = True
     return programs
 
 
