@@ -111,6 +111,7 @@ def test_a_program_is_of_one_run_at_a_time() -> None:
         return x - 0.125 * d, namespace(x).sum(d * d)
 
     host, x = backends.get("numpy"), np.asarray([1.0])
+
     def program() -> Any:
         return programs(towards, host, x, x).program(Functional, 1, host, [])
 
