@@ -90,7 +90,8 @@ def check(program: DrawnProgram, backend: Backend, kind: type[TrainLoop]) -> Non
 def test_calls(backend: Backend, part: int) -> None:
     """Into buffers where the library has them, else as they are."""
     for seed in seeds(share(SEEDS, backend), part):
-        program = DrawnProgram(seed, unsigned=all(name in backend.dtypes() for name in UNSIGNED))
+        unsigned = all(name in backend.dtypes() for name in UNSIGNED)
+        program = DrawnProgram(seed, unsigned, backwards=backend.name != "torch")
         with shown(program):
             check(program, backend, kind_of("calls", backend))
 
