@@ -255,3 +255,18 @@ def test_what_is_anothers_is_recorded_twice(
     for again in (0, 1):
         tinynn.fit(net, x, x[:, 0], epochs=1, engine="calls", **options)
         assert len(recordings) == times + again
+
+
+def test_a_layer_with_a_method_of_anothers_is_recorded_twice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    forward, calls = Linear.forward, []
+
+    def counted(self: Any, scope: Any, x: Any) -> Any:
+        calls.append(x)
+        return len(calls) * forward(self, scope, x)
+
+    x = np.full((4, 2), 3.5)
+    monkeypatch.setattr(Linear, "forward", counted)
+    with pytest.warns(RuntimeWarning, match="it is not the same in each call"):
+        tinynn.fit(NET, x, x[:, 0], epochs=1, engine="calls")

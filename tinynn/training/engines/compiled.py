@@ -234,7 +234,18 @@ def _is_ours(part: Any) -> bool:
     if part is kind:
         cells = getattr(part, "__closure__", None) or ()
         return all(_is_ours(cell.cell_contents) for cell in cells)
-    return is_dataclass(part) and all(_is_ours(getattr(part, f.name)) for f in fields(part))
+    return (
+        is_dataclass(part)
+        and all(map(_is_as_written, kind.__mro__))
+        and all(_is_ours(getattr(part, f.name)) for f in fields(part))
+    )
+
+
+def _is_as_written(kind: type) -> bool:
+    """True unless a method of the class is of another package: one that was put there later."""
+    package = kind.__module__.partition(".")[0]
+    methods = [each for each in vars(kind).values() if isinstance(each, FunctionType)]
+    return all(each.__module__.partition(".")[0] == package for each in methods)
 
 
 def slots_of(carry: Carry) -> list[list[int]]:
