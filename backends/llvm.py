@@ -77,7 +77,8 @@ def key(source: str, dtypes: Sequence[str]) -> str:
 def _written() -> str:
     """The hash of all that writes machine code, as it was when the first kernel was built."""
     files = sorted(Path(__file__).parent.glob("llvm*.py"))
-    return hashlib.sha256(b"".join(each.read_bytes() for each in files)).hexdigest()
+    text = repr([each.read_text() for each in files])
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def read_code(file: Path) -> bytes | None:
