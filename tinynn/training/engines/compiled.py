@@ -236,16 +236,19 @@ def _is_ours(part: Any) -> bool:
         return all(_is_ours(cell.cell_contents) for cell in cells)
     return (
         is_dataclass(part)
-        and all(map(_is_as_written, kind.__mro__))
+        and _is_as_written(type(part))
         and all(_is_ours(getattr(part, f.name)) for f in fields(part))
     )
 
 
 def _is_as_written(kind: type) -> bool:
-    """True unless a method of the class is of another package: one that was put there later."""
-    package = kind.__module__.partition(".")[0]
-    methods = [each for each in vars(kind).values() if isinstance(each, FunctionType)]
-    return all(each.__module__.partition(".")[0] == package for each in methods)
+    """True unless a method is of another package than its class: one that was put there later."""
+    for each in kind.__mro__:
+        package = each.__module__.partition(".")[0]
+        methods = [value for value in vars(each).values() if isinstance(value, FunctionType)]
+        if any(method.__module__.partition(".")[0] != package for method in methods):
+            return False
+    return True
 
 
 def slots_of(carry: Carry) -> list[list[int]]:
