@@ -270,3 +270,20 @@ def test_a_layer_with_a_method_of_anothers_is_recorded_twice(
     monkeypatch.setattr(Linear, "forward", counted)
     with pytest.warns(RuntimeWarning, match="it is not the same in each call"):
         tinynn.fit(NET, x, x[:, 0], epochs=1, engine="calls")
+
+
+def test_other_code_of_the_same_graph_is_recorded_twice() -> None:
+    calls = []
+
+    def tripled(x: Any) -> Any:
+        return 3.0 * x
+
+    def counted(x: Any) -> Any:
+        calls.append(x)
+        return (2.0 if len(calls) % 2 else 3.0) * x
+
+    x = np.full((4, 2), 3.5)
+    options = {"epochs": 1, "engine": "calls"}
+    tinynn.fit(Sequential(tripled, Linear(1)), x, x[:, 0], **options)
+    with pytest.warns(RuntimeWarning, match="it is not the same in each call"):
+        tinynn.fit(Sequential(counted, Linear(1)), x, x[:, 0], **options)

@@ -9,7 +9,7 @@ let go of it. No lock is held, so a process may be forked at any time.
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from typing import Any, TypeVar
 from weakref import finalize
@@ -36,10 +36,10 @@ class Known:
     Attributes
     ----------
     sure
-        Whether the function of one was seen to be recorded as this graph twice.
+        Hashes of the lines of code that were seen to be recorded as this graph twice.
     """
 
-    sure: bool = False
+    sure: set[int] = field(default_factory=set)
 
 
 @dataclass(eq=False)
@@ -66,6 +66,23 @@ class Programs:
 
     def __init__(self, graph: Graph, known: Known | None = None) -> None:
         self.graph, self.known = graph, known
+
+    @property
+    def sure(self) -> bool:
+        """Whether this code was seen to be recorded as this graph twice, in this run or before.
+
+        Code of other lines that gives the same graph once may give another one the next time.
+        """
+        return self.known is not None and self._code in self.known.sure
+
+    def make_sure(self) -> None:
+        """Note that the code was recorded as this graph twice."""
+        if self.known is not None:
+            self.known.sure.add(self._code)
+
+    @property
+    def _code(self) -> int:
+        return hash(tuple([(n.origin.place, n.origin.line) for n in self.graph.nodes]))
 
     def program(
         self,

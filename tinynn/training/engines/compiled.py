@@ -201,13 +201,13 @@ def check_needs(optimizer: Any) -> None:
 def checked(step: Any, backend: Any, *arguments: Any, again: bool = True) -> Programs:
     """The programs of a recorded step; RecordingError if it differs when it is recorded `again`.
 
-    A graph that was found the same before is not recorded again, nor is a step of nothing but
-    tinynn's own parts, which always do the same.
+    Code that was found to give the same graph before is not recorded again, nor is a step of
+    nothing but tinynn's own parts, which always do the same.
     """
     try:
         graph = recorded(step, backend, *arguments)
         programs = programs_of(graph, backend)
-        if not again or (programs.known and programs.known.sure) or _is_ours(step):
+        if programs.sure or not again or _is_ours(step):
             return programs
         twin = recorded(step, backend, *arguments)
     except TypeError as error:  # a library refuses arrays that are not its own
@@ -217,8 +217,7 @@ def checked(step: Any, backend: Any, *arguments: Any, again: bool = True) -> Pro
             f"it is not the same in each call: {where}. It draws random numbers of its own, or "
             "counts its calls; draw with scope.random, and keep what changes in scope.state"
         )
-    if programs.known:
-        programs.known.sure = True
+    programs.make_sure()
     return programs
 
 
