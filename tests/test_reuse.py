@@ -272,8 +272,9 @@ def test_a_layer_with_a_method_of_anothers_is_recorded_twice(
         tinynn.fit(NET, x, x[:, 0], epochs=1, engine="calls")
 
 
-def test_other_code_of_the_same_graph_is_recorded_twice() -> None:
-    calls = []
+@pytest.mark.parametrize("before", [0, 1])
+def test_other_code_of_the_same_graph_is_recorded_twice(before: int) -> None:
+    calls = [None] * before
 
     def tripled(x: Any) -> Any:
         return 3.0 * x
