@@ -395,3 +395,14 @@ def test_arrays_of_one_number_are_that_number() -> None:
     twice = tinynn.compile(lambda x: namespace(x).full_like(x, 2.0) * x)
     np.testing.assert_array_equal(twice(x), [2.0, 4.0])
     assert "full_like" not in twice.source
+
+
+@pytest.mark.only("numpy")
+@pytest.mark.parametrize("value", [2, 2.5, float("nan"), 1e40])
+def test_arrays_of_one_number_among_whole_ones_are_what_the_library_makes_of_it(
+    value: float,
+) -> None:
+    x = np.asarray([1, 2], dtype="int64")
+    with np.errstate(invalid="ignore"):
+        made = tinynn.compile(lambda x: namespace(x).full_like(x, value) + x)(x)
+        np.testing.assert_array_equal(made, np.full_like(x, value) + x, strict=True)

@@ -80,6 +80,8 @@ class CallEmitter:
         The statements, by how often they run.
     names : Names
         The names of the program, and what is bound to them.
+    constants
+        The arrays from outside, by the names of them.
     collected : dict
         The arrays that values of every step are written to, by the value's id.
     """
@@ -118,6 +120,7 @@ class CallEmitter:
         self._places: dict[tuple[int, int], Buffer] = {}  # in vectors, by the vector and the start
         self._written: set[int] = set()
         self._bound: dict[str, Variable] = {}
+        self.constants: dict[str, Constant] = {}
         for each in graph.inputs:
             self._input(each)
         for node in graph.nodes:
@@ -149,7 +152,7 @@ class CallEmitter:
             return value if is_literal(value) else self._bind("number", value)
         if isinstance(value, Constant) and id(value) not in self.values:
             name = self.names.new("constant")
-            self.names.bound[name] = value.value
+            self.names.bound[name], self.constants[name] = value.value, value
             # It may lie in any order, so that to reshape it can be to copy it.
             buffer = Buffer(name, value.shape, value.dtype, kept=True)
             self.values[id(value)] = Value(buffer, buffer, contiguous=False)
