@@ -159,9 +159,9 @@ def fit_many(
     source = source_of(resume, checkpoint)
     given = (params, state) if params is not None or state is not None else None
     if isinstance(optimizer, str) and optimizer == "auto":  # it is chosen for network 0
-        own = of_network(numbers_of(net=net, loss=loss), 0)
+        mine = of_network(numbers_of(net=net, loss=loss), 0)
         optimizer = prepare(
-            with_numbers(net, "net", own), X, y, loss=with_numbers(loss, "loss", own),
+            with_numbers(net, "net", mine), X, y, loss=with_numbers(loss, "loss", mine),
             optimizer="auto", batch_size=batch_size, backend=backend, dtype=dtype,
         ).step.optimizer  # fmt: skip
     optimizer = optimizer_of(optimizer)
