@@ -184,14 +184,18 @@ def checkpointer_of(
     """The schedule that the arguments of `fit` ask for; ValueError for one without a file."""
     if path is not None:
         return Checkpointer(path, every, keep, keep_best)
-    given = {"every": (every, 1), "keep": (keep, 1), "keep_best": (keep_best, False)}
+    check_beside("fit", every=(every, 1), keep=(keep, 1), keep_best=(keep_best, False))
+    return None
+
+
+def check_beside(where: str, **given: tuple[Any, Any]) -> None:
+    """ValueError unless these are as they usually are: (what is given, the usual)."""
     for name, (value, usual) in given.items():
         if value != usual:
             raise ValueError(
-                f"fit: {name}: expected checkpoint= beside it, got {name}={value!r} alone, and no "
-                "checkpoint would be written. To fix it: give checkpoint=path"
+                f"{where}: {name}: expected checkpoint= beside it, got {name}={value!r} alone, and "
+                "no checkpoint would be written. To fix it: give checkpoint=path"
             )
-    return None
 
 
 def save(

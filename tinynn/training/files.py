@@ -39,6 +39,10 @@ _NAMES = {
     "float32": ("F32", "f"),
     "float64": ("F64", "d"),
 }
+_READERS = {  # of what a model is not made of at once
+    "checkpoint": "give it to tinynn.load, or go on with fit(..., resume=path)",
+    "stack checkpoint": "go on from it with fit_many(..., resume=path)",
+}
 _BY_SAFETENSORS = {theirs: (ours, code) for ours, (theirs, code) in _NAMES.items()}
 
 
@@ -152,7 +156,8 @@ def unpack(
         ) from error
     if layout == FORMAT:
         raise ModelFileError(
-            f"{path}: expected a {kinds[0]}, got a {found}. To fix it: give it to tinynn.load."
+            f"{path}: expected a {kinds[0]}, got a {found}. To fix it: "
+            f"{_READERS.get(found, 'give it to tinynn.load')}."
         )
     raise ModelFileError(
         f"{path}: expected a model file of format {FORMAT}, got format {layout}. "
