@@ -331,8 +331,8 @@ def picture(names: list[str], found: dict[str, Any], out: str) -> None:
     figure.legend(*shown, loc="lower center", bbox_to_anchor=(0.5, 0.14), ncols=3, fontsize=9)
     said = (
         f"Dots are measured: 1 and 2 processes of one thread on one machine, through {name}, "
-        f"at a load of {os.getloadavg()[0]:.1f}. Crosses are the model of those 2, with the latency "
-        f"and\nbandwidth measured between them: {1e6 * local.latency:.2g} us, "
+        f"at a load of {os.getloadavg()[0]:.1f}. Crosses are the model of those 2, with the "
+        f"latency and\nbandwidth measured between them: {1e6 * local.latency:.2g} us, "
         f"{local.bandwidth / 1e9:.2g} GB/s. Dashed lines are the model: step = compute + "
         "2 log2(n) latency + 2 (1 - 1/n) bytes / bandwidth\n+ (1 - 1/n) bytes / "
         f"{1 / of['adds'] / 1e9:.2g} GB/s of adding. It assumes: compute as measured in one "

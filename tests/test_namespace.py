@@ -441,6 +441,7 @@ def test_numbers_are_read(backend: backends.Backend) -> None:
         (lambda xp, x: len(xp.sum(x)), TypeError, "x has no axes"),
         (lambda xp, x: list(xp.sum(x)), TypeError, "x has no axes"),
         (lambda xp, x: x.T, ValueError, "expected a matrix"),
+        (lambda xp, x: x.mT, ValueError, "expected a matrix or a stack"),
         (lambda xp, x: hash(x), TypeError, "unhashable"),
     ],
 )

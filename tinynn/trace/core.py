@@ -126,6 +126,8 @@ class Traced(Operators):
 
     @property
     def mT(self) -> Any:
+        if self.ndim < 2:
+            raise ValueError(f"x.mT: expected a matrix or a stack of them, got shape {self.shape}")
         return self.space.matrix_transpose(self)
 
     def __getitem__(self, key: Any, /) -> Any:

@@ -35,6 +35,8 @@ _AT = Variable("at", INDEX)
 def statements(block: Any, node: Node) -> Iterable[Statement]:
     """The loops of a take, or of a scatter_add into a copy of its first argument."""
     x, indices = node.args[:2]
+    if not x.shape:
+        raise cannot(node, ": it takes from a single number")
     axis = node.kwargs.get("axis", 0) % len(x.shape)
     first, count, out = root(indices), x.shape[axis], block.home(node)
     checked = block.work.checked.get(id(first))
