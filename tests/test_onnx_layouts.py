@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.onnx_files import assert_same, exported, made
-from tinynn import functional, layers
+from tinynn import functional, layers, scan
 from tinynn.layers import BatchNorm, Conv2d, Flatten, LayerNorm, Linear, Sequential
 from tinynn.trace import namespace
 
@@ -97,3 +97,75 @@ def test_weights_that_two_orders_need_are_there_twice(tmp_path):
     x = DRAW.normal(size=(3, 4, 5, 2))
     model = made(Sequential(Conv2d(2, padding=1), both), x)
     assert_same(exported(model, tmp_path, x), model, x)
+
+
+MATRIX = DRAW.normal(size=(4, 4)).astype(np.float32)
+CUBE = DRAW.normal(size=(4, 4, 4))
+WIDE = DRAW.normal(size=(100, 3))
+
+
+def filled(x: Any) -> Any:
+    """An array of one number in the shape of the images, beside what is not of that shape."""
+    xp = namespace(x)
+    return xp.zeros_like(x) + xp.mean(x, axis=(1, 2), keepdims=True)
+
+
+def next_gates(x: Any) -> Any:
+    """Images of all samples but the last, each with gates of the one behind it."""
+    xp = namespace(x)
+    gates = functional.sigmoid(functional.linear(xp.mean(x, axis=(1, 2)), MATRIX))
+    return x[:-1] * gates[1:, None, None, :]
+
+
+def several(x: Any) -> Any:
+    """Outputs that are one another with their axes in another order, or the same."""
+    xp = namespace(x)
+    turned = xp.permute_dims(x, (0, 3, 1, 2))
+    positive = functional.relu(turned)
+    back = xp.permute_dims(positive, (0, 2, 3, 1))
+    return {"x": x, "turned": turned, "again": [x, positive], "back": back, "both": back + x}
+
+
+def flat_too(x: Any) -> Any:
+    """Rows of all that a sample has, as they are and in a product."""
+    xp = namespace(x)
+    rows = functional.tanh(xp.reshape(x, (x.shape[0], -1)))
+    return {"rows": rows, "product": rows @ xp.asarray(WIDE, dtype=x.dtype)}
+
+
+def stepped(x: Any) -> Any:
+    """Steps along the height whose carry and outputs have other axes than the images."""
+    xp = namespace(x)
+
+    def step(carry: Any, row: Any) -> Any:
+        carry = functional.tanh(carry + xp.permute_dims(row, (0, 2, 1)))
+        back = xp.permute_dims(carry, (0, 2, 1))
+        return carry, {"carry": carry, "back": back, "again": back}
+
+    rows = xp.permute_dims(x, (1, 0, 2, 3))
+    last, steps = scan(step, xp.zeros_like(xp.permute_dims(rows[0], (0, 2, 1))), rows)
+    return {"last": last, "steps": steps, "back": xp.permute_dims(steps["back"], (1, 0, 2, 3))}
+
+
+def kernel(x: Any) -> Any:
+    """An array from outside, as long along each axis as the images."""
+    return x + namespace(x).asarray(CUBE, dtype=x.dtype)
+
+
+HARD: dict[str, tuple[Any, tuple[int, ...]]] = {
+    "a cube": (Sequential(CONV, kernel, CONV), (4, 4, 2)),
+    "filled": (Sequential(CONV, filled, CONV), (5, 5, 2)),
+    "other samples": (Sequential(CONV, next_gates, CONV), (5, 5, 2)),
+    "outputs": (Sequential(CONV, several), (4, 5, 2)),
+    "outputs, first": (Sequential(Conv2d(4, **FIRST), several), (2, 5, 5)),
+    "rows that are an output": (Sequential(CONV, flat_too), (5, 5, 2)),
+    "in a scan": (Sequential(CONV, stepped), (4, 5, 2)),
+}
+
+
+@pytest.mark.parametrize("name", HARD)
+def test_what_moves_is_what_it_was(name, tmp_path):
+    net, shape = HARD[name]
+    x = DRAW.normal(size=(3, *shape))
+    model = made(net, x)
+    assert_same(exported(model, tmp_path, x), model, x, rows=(2, 7))

@@ -295,6 +295,9 @@ TIMES, PLUS = node("Mul", "x f", "y"), node("Add", "x f", "y")
         ("Mod", [node("Mod", "n two", "m"), TO_FLOAT, PLUS]),
         ("Div", [node("Div", "n two", "m"), node("Unsqueeze", "m first", "v"),
                  node("Slice", "x first v", "y")]),
+        ("Cast", [node("Cast", "n", "a", to=1), node("Mul", "a half", "b"),
+                  node("Cast", "b", "m", to=7), TO_FLOAT, PLUS]),
+        ("Cast", [node("Cast", "n", "m", to=3), node("Cast", "m", "f", to=1), PLUS]),
     ],
 )  # fmt: skip
 def test_numbers_that_follow_from_the_batch_are_no_constants(where, nodes, tmp_path):
@@ -329,6 +332,9 @@ DECIDED: dict[str, list[Any]] = {
     "floor(n + 0.5)": [
         node("Cast", "n", "a", to=1), node("Add", "a half", "b"), node("Floor", "b", "c"),
         node("Cast", "c", "m", to=7),
+    ],
+    "trunc(n + 0.5)": [
+        node("Cast", "n", "a", to=1), node("Add", "a half", "b"), node("Cast", "b", "m", to=7),
     ],
     "n where n > 0, else 7": [node("Greater", "n zero", "t"), node("Where", "t n seven", "m")],
 }  # fmt: skip

@@ -73,6 +73,8 @@ class Layouts:
         for node in all_of(graph.node):
             for name in node.input:
                 self.users.setdefault(name, []).append(node)
+        inside = [each for node in all_of(graph.node) for each in _graphs(node)]
+        self.results = {each.name for one in (graph, *inside) for each in one.output}
         self._turned: dict[tuple[str, Order], str] = {}
         self._stored: dict[Any, str] = {}
         for name in self.arrays:
@@ -101,12 +103,28 @@ class Layouts:
         if found == name:
             return
         if any(name in node.output for node in self.nodes):  # its source has that name
-            renamed(self.nodes, name, self.unique(f"{name}/turned"))
+            self._rename(name, self.unique(f"{name}/turned"))
         if found in outputs or all(found not in node.output for node in self.nodes):
             make = self.onnx.helper.make_node
             self.nodes.append(make("Identity", [found], [name], name=name))
         else:
-            renamed(self.nodes, found, name)
+            self._rename(found, name)
+
+    def _rename(self, name: str, new: str) -> None:
+        """Let a value that is there have another name, in the layouts of others too."""
+        renamed(self.nodes, name, new)
+        self.layouts.setdefault(name, Layout(name))
+        for key, each in self.layouts.items():
+            if each.source == name:
+                self.layouts[key] = each._replace(source=new)
+        names = {name: new}
+        self._turned = {
+            (names.get(source, source), order): names.get(made, made)
+            for (source, order), made in self._turned.items()
+        }
+        for known in (self.sizes, self.makers):
+            if name in known:
+                known[new] = known[name]
 
     # --- values
 
@@ -245,10 +263,13 @@ class Layouts:
         self.keep(made, tuple(shape[axis] for axis in inverse(order)) if order else shape)
         return True
 
-    def aligned(self, name: str, order: Order, whole: Order | None = None) -> str | None:
+    def aligned(
+        self, name: str, order: Order, whole: Order | None = None, spread: bool = False
+    ) -> str | None:
         """A value as one of the axes that `order` has changed; None if it would have to be turned.
 
         whole: the shape of the result, where the value is broadcast to it
+        spread: whether another value has that shape, so that this one need not be given it
         """
         source, own, columns = self.layout(name)
         shape, back = self.shapes.get(name), inverse(order)
@@ -259,16 +280,17 @@ class Layouts:
         if whole is not None and prod(shape) == 1:
             return self.read(name)
         maker = self.makers.get(source)
-        if shape == whole and maker is not None and maker.op_type == "Expand":
+        if spread and maker is not None and maker.op_type == "Expand":
             size: Order = self.sizes.get(maker.input[0], (0,))
             if prod(size) == 1:
-                return str(maker.input[0])  # another one has the whole shape
+                return str(maker.input[0])
         shape = (1,) * (len(order) - len(shape)) + shape
         wanted = tuple(shape[axis] for axis in back)
         few = wanted if whole is None else wanted[next(i for i, n in enumerate(wanted) if n != 1) :]
         if own is None and (array := self.array(source)) is not None:
-            turned = array.reshape(shape).transpose(back).reshape(few)
-            return source if few == array.shape else self.stored(turned, source)
+            if few == array.shape and is_kept(shape, back):
+                return source
+            return self.stored(array.reshape(shape).transpose(back).reshape(few), source)
         if own is None and (source, back) in self._turned:
             return self._turned[source, back]
         if not is_kept(shape, back) or (target := target_of(few)) is None:
@@ -288,8 +310,11 @@ def is_kept(shape: Order, order: Order) -> bool:
 
 
 def target_of(shape: Order) -> list[int] | None:
-    """A shape for Reshape, with -1 for the length that follows the batch; None for several."""
-    found = [-1 if n % OPEN == 0 else n for n in shape]
+    """A shape for Reshape, with -1 for the length that follows the batch; None for several.
+
+    Such a length need not be a multiple (of x[1:] it is one less), but it is long.
+    """
+    found = [-1 if n > OPEN // 100 else n for n in shape]
     return found if found.count(-1) < 2 and 0 not in shape else None
 
 

@@ -20,6 +20,7 @@ COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
     "Equal": eq, "Greater": gt, "GreaterOrEqual": ge, "Less": lt, "LessOrEqual": le,
 }  # fmt: skip
 BOOL = 9  # the number of booleans in ONNX
+WIDE = (1, 6, 7, 11)  # those of float32, int32, int64 and float64, which hold any length
 
 
 class Undecided(Exception):
@@ -73,7 +74,9 @@ def result(
     if operator == "Cast":
         if attributes.get("to") == BOOL:
             return [_compared(ne, values[0], _constant(values[0].offsets * 0))]
-        return [Lengths(*[run([part])[0] for part in values[0]])]
+        if attributes.get("to") not in WIDE:
+            raise Undecided
+        return [_cast(values[0], run)]
     if operator in COMPARISONS:
         return [_compared(COMPARISONS[operator], *values)]
     if operator == "ReduceProd":
@@ -170,6 +173,17 @@ def _floor(a: Lengths) -> Lengths:
 
 def _ceiling(a: Lengths) -> Lengths:
     return _negated(_floor(_negated(a)))
+
+
+def _cast(a: Lengths, run: Any) -> Lengths:
+    found = Lengths(*[run([part])[0] for part in a])
+    if a.offsets.dtype.kind == "f" and found.offsets.dtype.kind != "f":
+        # Numbers are cut towards zero, which is a floor where nothing is negative.
+        exact = a.offsets % 1 == 0
+        if (a.factors % 1).any() or not (exact | _never_negative(a)).all():
+            raise Undecided
+        found = Lengths(found.factors, run([a.offsets // 1])[0])
+    return found
 
 
 def _product(a: Lengths, run: Any, axes: Sequence[Any]) -> Lengths:

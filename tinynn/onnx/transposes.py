@@ -104,7 +104,13 @@ def _together(out: Layouts, node: Any, **axis: Any) -> bool:
     if not orders:
         return False
     order = max(orders, key=orders.count)
-    parts = [out.aligned(name, order, None if axis else whole) for name in node.input]
+    if axis:
+        parts = [out.aligned(name, order) for name in node.input]
+    else:
+        spread = any(
+            out.layout(name).order == order and out.shapes.get(name) == whole for name in node.input
+        )
+        parts = [out.aligned(name, order, whole, spread) for name in node.input]
     if parts.count(None) >= orders.count(order):
         return False
     pairs = zip(parts, node.input, strict=True)
@@ -229,7 +235,7 @@ def _flattened(out: Layouts, node: Any, before: Order, after: Order) -> bool:
 def _ends_in_products(out: Layouts, name: str) -> bool:
     """True if nothing takes a value but products with stored weights, and functions before them."""
     users = out.users.get(name, [])
-    return bool(users) and all(
+    return bool(users) and name not in out.results and all(
         _is_product(out, node, name)
         or (node.op_type in ELEMENTWISE and list(node.input) == [name]
             and _ends_in_products(out, node.output[0]))
