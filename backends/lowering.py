@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from backends.expressions import Expression
+from backends.expressions import OUT, Arg, Call, Expression, Kwarg
 
 #: How a call is written: a template, or a function that gives it of the arguments (numbers, and
 #: what has a shape and a dtype) and the kwargs; None where only the standard's own call will do.
@@ -49,6 +49,13 @@ class OutTemplate:
 def form_of(template: Template, args: Any, kwargs: Any) -> Expression | None:
     """The expression of a template for these arguments; None where it has none."""
     return template if isinstance(template, Expression) else template(args, kwargs)
+
+
+def concat(args: Any, kwargs: Any) -> Expression | None:
+    """The template of `concat(*arrays, axis=0, out=None)`: arrays of one dtype along an axis."""
+    if kwargs.get("axis", 0) is None or any(a.dtype != args[0].dtype for a in args):
+        return None
+    return Call("concat", *map(Arg, range(len(args))), axis=Kwarg("axis", 0), out=OUT)
 
 
 def entries(array: Any) -> Sequence[Any]:

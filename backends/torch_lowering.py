@@ -13,7 +13,7 @@ from torch.autograd import forward_ad
 from backends import torch_functions
 from backends.decompositions import first_maximum, mean, relu
 from backends.expressions import OUT, Attribute, Call, Expression, Kwarg, Ones, X, Y, Z
-from backends.lowering import Lowering, OutTemplate, Template
+from backends.lowering import Lowering, OutTemplate, Template, concat
 
 # The standard's name, and PyTorch's where it is another.
 _ONE = """abs acos acosh asin asinh atan atanh bitwise_invert:bitwise_not ceil conj:conj_physical
@@ -144,6 +144,7 @@ INTO = {
     "dynamic_update_slice": OutTemplate(
         Call("dynamic_update_slice", X, Y, Z, Kwarg("axis", 0), OUT)
     ),
+    "concat": OutTemplate(concat, may_alias=False),
     "copy": OutTemplate(OUT.method("copy_", X), may_alias=False),
 }
 
