@@ -152,8 +152,8 @@ INTO = {
 _ALIGNED = 64  # bytes: where MKL's products begin otherwise, they may add up in another order
 
 
-def _entries(array: Any) -> Sequence[Any]:
-    """The entries of an array along its first axis; those of a batch all begin alike in memory.
+def _batches(array: Any) -> Sequence[Any]:
+    """The entries of an array along its first axis, all of which begin alike in memory.
 
     Else a step would round otherwise where it is another one of those carried out together, as it
     is in a run that is resumed.
@@ -183,6 +183,7 @@ LOWERING = Lowering(
     {"relu": relu, "first_maximum": first_maximum, "mean": mean},
     torch.inference_mode,
     followed=_followed,
-    entries=_entries,
+    entries=torch.unbind,
+    batches=_batches,
     together=lambda array: array.device.type != "cpu",  # a sum of one row may differ
 )

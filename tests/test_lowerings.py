@@ -212,6 +212,15 @@ def test_what_is_joined_takes_no_new_memory(backend: Backend) -> None:
     assert "concat(x, v0, x, axis=0, out=" in compiled.source
 
 
+def test_entries_are_in_the_memory_of_their_array(backend: Backend) -> None:
+    # A scan writes what it gives to them. Their rows are no multiple of a processor's lines.
+    for shape in ((3,), (3, 5), (2, 3, 5), (2, 0)):
+        x = backend.xp.zeros(shape, device=backend.device)
+        for entry in backend.lowering.entries(x):
+            entry[...] = 1
+        assert (backend.to_host(x) == 1).all()
+
+
 def test_floats_that_are_inputs(backend: Backend) -> None:
     for dtype in DTYPES:
         x = array(backend, (3, 4), dtype)
