@@ -15,7 +15,6 @@ from tinynn.compiler.buffers import (
     Buffer,
     Value,
     is_literal,
-    joined,
     part_of,
     parts,
     written_in_place,
@@ -102,8 +101,9 @@ class CallEmitter:
         self.lowering = lowering
         self.loop = bool(kept)
         self._forms: dict[int, tuple[Expression, OutTemplate] | None] = {}
-        self._joins = {id(n): parts(n) for n in graph.nodes if lowering and joined(n)}
-        fresh = lambda node: id(node) in self._joins or self._into(node) is not None  # noqa: E731
+        joined = [n for n in graph.nodes if n.name == "concat" and self._into(n)]
+        self._joins = {id(node): parts(node) for node in joined}
+        fresh = lambda node: self._into(node) is not None  # noqa: E731
         self.liveness = Liveness(graph, streams, counters, fresh, self.loop)
         self.names = identifiers.Names(self.lowering.library if self.lowering else None)
         self.statements: dict[Stage, list[Statement]] = {when: [] for when in Stage}

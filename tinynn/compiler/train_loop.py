@@ -215,9 +215,10 @@ class TrainLoop(ABC):
         return Compiled(vmap(prepare))
 
     def _entries(self, array: Any) -> Sequence[Any]:
-        """The entries of an array, one for each step."""
+        """The entries of an array that steps read, one for each."""
         lowering = self.backend.lowering
-        return lowering.entries(array) if lowering else entries(array)
+        of = entries if lowering is None else lowering.batches or lowering.entries
+        return of(array)
 
     @abstractmethod
     def run(self, batches: Any, times: int = 1) -> Any:
