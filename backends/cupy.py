@@ -111,11 +111,10 @@ class CuPy(Backend):
         return wide.astype(x.dtype, copy=False)
 
     def dynamic_update_slice(
-        self, x: Array, update: Array, start: Array, *, axis: int = 0, donated: bool = False
+        self, x: Array, update: Array, start: Array, *, axis: int = 0
     ) -> Array:
         with self.scope():
-            out = x if donated else None
-            return cupy_functions.dynamic_update_slice(x, update, start, axis, out)
+            return cupy_functions.dynamic_update_slice(x, update, start, axis)
 
     def conv(self, x: Array, weight: Array, **settings: Any) -> Array:
         if not windows.pay(weight, settings["groups"]):

@@ -151,10 +151,9 @@ class NumPy(Backend):
         return numpy_functions.dynamic_slice(x, start, size, axis)
 
     def dynamic_update_slice(
-        self, x: Array, update: Array, start: Array, *, axis: int = 0, donated: bool = False
+        self, x: Array, update: Array, start: Array, *, axis: int = 0
     ) -> Array:
-        out = x if donated else None
-        return numpy_functions.dynamic_update_slice(x, update, start, axis, out)
+        return numpy_functions.dynamic_update_slice(x, update, start, axis)
 
     def conv(self, x: Array, weight: Array, **settings: Any) -> Array:
         given = Settings(**settings)

@@ -38,6 +38,35 @@ def test_the_slice_is_always_inside(start: int, own: bool, backend: backends.Bac
     assert_equal(x, X, backend, dtype="float32")  # left alone
 
 
+@pytest.mark.parametrize(("dtype", "place"), [("int8", -5), ("int8", 127), ("uint8", 255)])
+def test_a_start_of_few_bits_reaches_as_far_as_it_can(
+    dtype: str, place: int, backend: backends.Backend
+) -> None:
+    x, update = backend.asarray(np.arange(300.0)), backend.asarray(np.asarray([-1.0, -2.0]))
+    start, first = backend.asarray(np.asarray(place, dtype)), max(place, 0)
+    y = np.arange(300.0)
+    y[first : first + 2] = [-1.0, -2.0]
+    assert_equal(dynamic_slice(x, start, 2), [first, first + 1], backend)
+    assert_equal(dynamic_update_slice(x, update, start), y, backend)
+    starts = backend.asarray(np.asarray([place], dtype))
+    rows = tinynn.vmap(lambda s: dynamic_slice(x, s, 2))(starts)
+    assert_equal(rows, [[first, first + 1]], backend)
+    rows = tinynn.vmap(lambda s: dynamic_update_slice(x, update, s))(starts)
+    assert_equal(rows, y[None], backend)
+
+
+def test_an_update_of_nothing_and_integers_beyond(backend: backends.Backend) -> None:
+    x, start = backend.asarray(X), backend.asarray(2, dtype="int32")
+    for each in (X, X[:, :0]):
+        y = dynamic_update_slice(backend.asarray(each), backend.asarray(X[:, :0]), start, axis=1)
+        assert_equal(y, each, backend)
+    starts, nothing = backend.asarray([0, 1], dtype="int32"), backend.asarray(X[:, :0])
+    empty = tinynn.vmap(dynamic_update_slice)(x, nothing, starts)
+    assert_equal(empty, X, backend)
+    for far in (-(2**40), 2**40):
+        assert_equal(dynamic_slice(x, far, 1), X[:1] if far < 0 else X[1:], backend)
+
+
 def test_a_compiled_program_writes_into_what_is_donated(backend: backends.Backend) -> None:
     def step(x: Any, update: Any, start: Any) -> Any:
         return dynamic_update_slice(x, update, start, axis=1), start + 1
@@ -118,7 +147,11 @@ def test_what_does_not_fit_is_named() -> None:
         dynamic_slice(x, np.asarray([1]), 1)
     with pytest.raises(DtypeError, match="expected start of an integer dtype"):
         dynamic_slice(x, np.asarray(1.0), 1)
-    for update in (UPDATE[:1], UPDATE[0], UPDATE.astype("float32")):
+    with pytest.raises(ShapeError, match="expected an array with an axis"):
+        dynamic_update_slice(x[0, 0, 0], x[0, 0, 0], at)
+    with pytest.raises(ShapeError, match="expected an axis of the array"):
+        dynamic_slice(x, at, 1, axis=1.0)  # type: ignore[arg-type]
+    for update in (UPDATE[:1], UPDATE[0], UPDATE.astype("float32"), 1.0):
         with pytest.raises(ShapeError, match="expected an update like x"):
             dynamic_update_slice(x, update, at, axis=1)
 
