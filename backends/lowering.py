@@ -77,7 +77,8 @@ class Lowering:
             the result is right. Programs with them are decorated with `context`.
         followed: whether the library itself follows what is done with one of these values, for
             derivatives of its own: it would not be allowed to write results into buffers.
-        entries: the entries of an array along its first axis, in its memory if they are numbers.
+        entries: the entries of an array along its first axis, to be read.
+        places: the same, each in the array's memory, to be written to.
         together: whether what follows from a batch alone may be computed for several batches at
             once, of which this is an array: it has to be the same bits for any number of them.
         few_axes: whether calls cost less on arrays of fewer axes.
@@ -94,6 +95,7 @@ class Lowering:
     quiet: frozenset[str] = frozenset()
     followed: Callable[[Iterable[Any]], bool] = none_followed
     entries: Callable[[Any], Sequence[Any]] = entries
+    places: Callable[[Any], Sequence[Any]] = entries
     together: Callable[[Any], bool] = lambda array: True
     few_axes: bool = False
     piece: int = 0

@@ -116,6 +116,7 @@ LOWERING = Lowering(
     lambda: np.errstate(all="ignore"),
     frozenset({"sigmoid", "logsumexp"}),
     entries=_entries,
+    places=_entries,
     few_axes=True,
     piece=16384,  # of half a dozen vectors, stays in the cache
 )

@@ -183,5 +183,6 @@ LOWERING = Lowering(
     torch.inference_mode,
     followed=_followed,
     entries=_entries,
+    places=torch.unbind,
     together=lambda array: array.device.type != "cpu",  # a sum of one row may differ
 )

@@ -107,7 +107,7 @@ class Scan:
         for memory, value in zip(self._memory, stay, strict=True):
             memory[...] = value
         ys = [self._empty((self._length, *y.shape), y.dtype) for y in self._ys]
-        columns = [self._lowering.entries(array) for array in (*xs, *ys)]
+        columns = [*map(self._lowering.entries, xs), *map(self._lowering.places, ys)]
         if self._reverse:
             columns = [column[::-1] for column in columns]
         self._run(*columns)

@@ -315,7 +315,7 @@ class InPlace(TrainLoop):
         count, lowering = len(batches), self.backend.lowering
         outs = self._empty((count,), self.wanted.dtype)
         with self.backend.scope(), lowering.context():
-            self.scope["run"](batches, self.counted(count), lowering.entries(outs))
+            self.scope["run"](batches, self.counted(count), lowering.places(outs))
         self.count_on(count)
         return self.wanted_of(outs)
 
