@@ -11,7 +11,7 @@ import cupyx
 import cupyx.scipy.special
 import numpy as np
 
-from backends import cuda_driver, cupy_functions, windows
+from backends import cuda_driver, cupy_functions, memory, windows
 from backends.base import Array, Backend, BackendUnavailable, Device, F
 from backends.convolution import Settings
 from backends.cupy_functions import threefry
@@ -109,6 +109,17 @@ class CuPy(Backend):
         for into, part in parts if x.dtype.kind == "c" else ((wide, updates),):
             cupy.add.at(into, index, part)
         return wide.astype(x.dtype, copy=False)
+
+    def memory_of(self, x: Array) -> int:
+        return int(x.data.mem.ptr)
+
+    def shares_memory(self, x: Array, y: Array) -> bool:
+        spans = (memory.span(a.data.ptr, a.shape, a.strides, a.itemsize) for a in (x, y))
+        return memory.overlap(*spans)
+
+    def writable(self, x: Array) -> Array:
+        with self.scope():
+            return x.copy() if memory.repeats(x.shape, x.strides) else x
 
     def dynamic_update_slice(
         self, x: Array, update: Array, start: Array, *, axis: int = 0
