@@ -110,8 +110,8 @@ def fit(
     backend
         Where to bring host data; not needed for arrays, which are somewhere already.
     dtype
-        Of parameters and data; None is the floating dtype of X, else the default (of a frame or
-        lists beside `resume`, that of the run).
+        Of parameters and data; None is the floating dtype of X, else the default: of lists, and of
+        a frame unless all its columns are float32. Beside `resume` these take that of the run.
     compute_dtype
         Of what layers compute in training, such as "bfloat16" where the library has it, or
         "float32" beside parameters of float64. Parameters, state, statistics of norms, loss
