@@ -232,8 +232,8 @@ def write(path: str | os.PathLike[str], blob: bytes | Iterable[bytes], *, keep: 
             _unlink(beside)
         except KeyboardInterrupt:  # polars tells one Ctrl-C twice, and impatient people do
             _unlink(beside)
-        if isinstance(error, OSError) and error.filename is None:  # of a disk that is full
-            error.filename = str(path)
+        if isinstance(error, OSError) and error.errno and error.filename is None:
+            error.filename = str(path)  # of a disk that is full
         raise
     _settle(target.parent)
 
