@@ -87,8 +87,8 @@ def fit(
         "auto" is 32, or the size of the batches given as X.
     validation
         The fraction of the samples to hold out (drawn by the seed, the same share of each
-        class; the last ones without `shuffle`), or a tuple (X, y) or (X, y, sample_weight),
-        or a dataset, or batches.
+        class where all targets are in memory; the last ones without `shuffle`), or a tuple
+        (X, y) or (X, y, sample_weight), or a dataset, or batches.
     seed
         The same seed gives the same start, batches and dropout on every backend.
     callbacks
