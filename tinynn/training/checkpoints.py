@@ -328,10 +328,10 @@ def source_of(resume: Any, checkpoint: Any) -> Any:
 
 
 def dtype_of(source: Any, X: Any) -> str | None:
-    """The floating dtype of the run to resume, where X has none of its own: frames and lists.
+    """The floating dtype of the run to resume, for frames and lists.
 
-    A frame's floats become the default dtype, and a run that was begun with arrays may have had
-    another. None where the file does not tell; what is wrong with it `restore` says.
+    Their floats become the default dtype, or float32, and a run that was begun with arrays may
+    have had another. None where the file does not tell; what is wrong with it `restore` says.
     """
     given = list(X.values()) if isinstance(X, dict) else X if isinstance(X, tuple) else (X,)
     if source is None or not all(isinstance(x, list) or columns_of(x) for x in given):

@@ -232,11 +232,20 @@ def write(path: str | os.PathLike[str], blob: bytes | Iterable[bytes], *, keep: 
         if keep > 1 and target.exists():
             _move_up(target, keep)
         os.replace(beside, target)
-    except BaseException:
-        with suppress(OSError):
-            beside.unlink()
+    except BaseException as error:
+        try:
+            _unlink(beside)
+        except KeyboardInterrupt:  # polars tells one Ctrl-C twice, and impatient people do
+            _unlink(beside)
+        if isinstance(error, OSError) and error.errno and error.filename is None:
+            error.filename = str(path)  # of a disk that is full
         raise
     _settle(target.parent)
+
+
+def _unlink(path: Path) -> None:
+    with suppress(OSError):
+        path.unlink()
 
 
 def earlier(path: str | os.PathLike[str]) -> Iterator[Path]:
