@@ -19,7 +19,7 @@ from tinynn.training.pace import Pace
 from tinynn.training.problem import Problem
 from tinynn.training.ranks import Ranks, compared
 from tinynn.training.signals import TERMINATED, Signals
-from tinynn.training.state import Run, TrainingState
+from tinynn.training.state import Run, TrainingState, has_converged
 from tinynn.training.step import is_same_tree
 
 
@@ -83,8 +83,8 @@ class _Loop:
         self._agreed: signal.Signals | None = None  # the signal that all processes know of
         self.pace = Pace(problem.batches.steps, alone=not ranks.several)
         # Epochs are carried out together where nothing looks at each of them.
-        quiet = not callbacks and len(run.measures) == 1 and checkpointer is None
-        self.fused = engine.fuses_epochs and quiet
+        self.quiet = not callbacks and len(run.measures) == 1 and checkpointer is None
+        self.fused = False
         self.memory: tuple[Any, Any] = (None, None)  # of the last two snapshots
 
     def train(self) -> None:
@@ -93,6 +93,9 @@ class _Loop:
         whole = True
         while run.epoch < run.epochs and not run.stopped and not self.received:
             before, whole = run.state.carry, run.state.step == 0
+            if self.quiet and self.engine.fuses_epochs and not self.fused:  # a late one does later
+                self.fused = True
+                self.pace = Pace(self.problem.batches.steps, alone=not self.ranks.several)
             try:
                 with memory_suffices(self.problem.backend, self.problem.batches.size):
                     count = self._epochs() if self.fused and whole else self._epoch()
@@ -145,10 +148,26 @@ class _Loop:
             self.engine.load(before)
             losses, count = self._losses(self.engine.run_epochs(bad + 1)), bad + 1
         run.state.carry = self._snapshot()
+        ends = self._epochs_until_converged(before, run.state.carry, count)
+        if ends < count:
+            if tree.leaves(before.state):  # which layers have gone on to change
+                self.engine.load(before)
+                self.engine.run_epochs(ends)
+                run.state.carry = self._snapshot()
+            losses, count = losses[:ends], ends
         run.state.epoch += count
         numbered = list(range(start + 1, start + count + 1))
         run.history.extend({"epoch": numbered, "loss": losses})
         return count
+
+    def _epochs_until_converged(self, before: Any, after: Any, count: int) -> int:
+        """How many of these epochs there would have been one by one; the others changed nothing."""
+        old, new = before.optimizer_state, after.optimizer_state
+        backend, steps = self.problem.backend, self.problem.batches.steps
+        if not has_converged(new, backend) or "step" not in new:
+            return count
+        taken = int(backend.to_host(new["step"])) - int(backend.to_host(old["step"]))
+        return min(count, max(1, -(-taken // steps)))  # type: ignore[operator]
 
     def _losses(self, losses: Any) -> list[float]:
         """Losses of the steps of several epochs, (epochs, steps), as one number an epoch."""
