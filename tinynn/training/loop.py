@@ -11,6 +11,7 @@ from tinynn import tree
 from tinynn.data import DataError
 from tinynn.training import engines
 from tinynn.training import progress as bars
+from tinynn.training.batches import ReadBatches
 from tinynn.training.callbacks import Callback, keep_data, restore_states, states, tell
 from tinynn.training.checkpoints import Checkpointer, check_left, restore
 from tinynn.training.evaluation import evaluate, numbers
@@ -181,6 +182,7 @@ class _Loop:
         while True:
             with self.pace, backend.quiet():
                 count = batches.available(epoch, state.step, self.pace.steps)
+                self._agree_on_rows(count)
                 if count:
                     state.losses.append(self.engine.run(epoch, state.step, count))
             if not count:
@@ -208,6 +210,16 @@ class _Loop:
     def received(self) -> signal.Signals | None:
         """The signal that ends the run, once all processes know of it."""
         return self._agreed if self.ranks.several else self.signals.received
+
+    def _agree_on_rows(self, count: int) -> None:
+        """ParallelError unless what is read has as many rows for the next steps in all processes.
+
+        What a stream has is known no sooner, and one that ends before another is waited for.
+        """
+        state, batches = self.run.state, self.problem.batches
+        if self.ranks.several and isinstance(batches, ReadBatches):
+            what = f"rows of the batches from number {state.step + 1} of epoch {state.epoch + 1} on"
+            self.ranks.check_same({what: batches.waiting(count)})
 
     def _meet(self) -> None:
         """Agree with the other processes on the pace, and on a signal that one has got."""
