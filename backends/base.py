@@ -12,6 +12,7 @@ import numpy as np
 
 from backends import convolution, special
 from backends.lowering import LoopCompiler, Lowering
+from backends.memory import Memory
 from backends.slicing import Slicing
 from backends.staging import Staging
 
@@ -53,7 +54,7 @@ class Advice(NamedTuple):
     probe: str
 
 
-class Backend(Slicing, Staging):
+class Backend(Memory, Slicing, Staging):
     """An array library and one of its devices.
 
     Get one by name (`backends.get("torch:cpu")`) or from arrays (`backends.of(x)`). A subclass

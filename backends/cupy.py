@@ -11,7 +11,7 @@ import cupyx
 import cupyx.scipy.special
 import numpy as np
 
-from backends import cuda_driver, cupy_functions, windows
+from backends import cuda_driver, cupy_functions, memory, windows
 from backends.base import Array, Backend, BackendUnavailable, Device, F
 from backends.convolution import Settings
 from backends.cupy_functions import threefry
@@ -110,12 +110,22 @@ class CuPy(Backend):
             cupy.add.at(into, index, part)
         return wide.astype(x.dtype, copy=False)
 
+    def memory_of(self, x: Array) -> int:
+        return int(x.data.mem.ptr)
+
+    def shares_memory(self, x: Array, y: Array) -> bool:
+        spans = (memory.span(a.data.ptr, a.shape, a.strides, a.itemsize) for a in (x, y))
+        return memory.overlap(*spans)
+
+    def writable(self, x: Array) -> Array:
+        with self.scope():
+            return x.copy() if memory.repeats(x.shape, x.strides) else x
+
     def dynamic_update_slice(
-        self, x: Array, update: Array, start: Array, *, axis: int = 0, donated: bool = False
+        self, x: Array, update: Array, start: Array, *, axis: int = 0
     ) -> Array:
         with self.scope():
-            out = x if donated else None
-            return cupy_functions.dynamic_update_slice(x, update, start, axis, out)
+            return cupy_functions.dynamic_update_slice(x, update, start, axis)
 
     def conv(self, x: Array, weight: Array, **settings: Any) -> Array:
         if not windows.pay(weight, settings["groups"]):

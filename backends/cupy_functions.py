@@ -12,6 +12,7 @@ from cupy import ElementwiseKernel, ReductionKernel, cublas
 from cupyx.scipy.special import erf, expit
 
 __all__ = [
+    "concat",
     "dynamic_update_slice",
     "empty",
     "erf",
@@ -35,6 +36,11 @@ def empty(shape: tuple[int, ...], *, dtype: Any, device: Any) -> Any:
     """A new array on this device, with whatever values."""
     with cupy.cuda.Device(device.id):
         return cupy.empty(shape, dtype)
+
+
+def concat(*arrays: Any, axis: int = 0, out: Any = None) -> Any:
+    """The arrays one after the other along an axis, new or into an array."""
+    return cupy.concatenate(arrays, axis, out)
 
 
 def dynamic_update_slice(x: Any, update: Any, start: Any, axis: int = 0, out: Any = None) -> Any:

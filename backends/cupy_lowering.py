@@ -11,7 +11,7 @@ from typing import Any
 from backends import cupy_functions
 from backends.decompositions import first_maximum, mean, relu
 from backends.expressions import OUT, Attribute, Call, Expression, Kwarg, Overwrite, X, Y, Z
-from backends.lowering import Lowering, OutTemplate, Template, form_of
+from backends.lowering import Lowering, OutTemplate, Template, concat, form_of
 
 _ONE = """abs acos acosh asin asinh atan atanh bitwise_invert conj cos cosh exp expm1 isfinite isinf
 isnan log log1p log2 log10 logical_not negative positive reciprocal sign signbit sin sinh sqrt
@@ -79,6 +79,7 @@ INTO = {
     "dynamic_update_slice": OutTemplate(
         Call("dynamic_update_slice", X, Y, Z, Kwarg("axis", 0), OUT)
     ),
+    "concat": OutTemplate(concat, may_alias=False),
     "copy": OutTemplate(Overwrite(OUT, X), may_alias=False),
 }
 

@@ -1,9 +1,10 @@
 """Calls of a library as data: what a lowering says of them, and what programs consist of.
 
 An expression is a call, an attribute, or a leaf. A template is an expression whose leaves are
-places: `X`, `Y` and `Z` for the arguments of the call that is lowered, `OUT` for the array that
-takes its result, `Kwarg` for a keyword, `Ones` for a vector to sum with. `filled` puts other
-expressions in their place. Whatever is no Expression is a literal: a number, a text, a tuple.
+places: `X`, `Y` and `Z` for the first arguments of the call that is lowered, `Arg` for any, `OUT`
+for the array that takes its result, `Kwarg` for a keyword, `Ones` for a vector to sum with.
+`filled` puts other expressions in their place. Whatever is no Expression is a literal: a number, a
+text, a tuple.
 
 >>> template = X.method("dot", Y, OUT)
 >>> template
@@ -76,7 +77,7 @@ class Arg(Expression):
     place: int
 
     def __repr__(self) -> str:
-        return "XYZ"[self.place]
+        return "XYZ"[self.place] if self.place < 3 else f"ARG{self.place}"
 
 
 @dataclass(frozen=True)

@@ -176,7 +176,7 @@ class JAX(Backend):
         return jax.lax.dynamic_slice_in_dim(x, start, size, axis)
 
     def dynamic_update_slice(
-        self, x: Array, update: Array, start: Array, *, axis: int = 0, donated: bool = False
+        self, x: Array, update: Array, start: Array, *, axis: int = 0
     ) -> Array:
         start = jax.numpy.maximum(start, 0)
         return jax.lax.dynamic_update_slice_in_dim(x, update, start, axis)

@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from ctypes.util import find_library
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,7 @@ def key(source: str, dtypes: Sequence[str]) -> str:
     parts = (
         source,
         tuple(dtypes),
-        [each.read_text() for each in sorted(Path(__file__).parent.glob("llvm*.py"))],
+        _written(),
         sys.version,
         platform.platform(),
         version("llvmlite"),
@@ -71,6 +71,14 @@ def key(source: str, dtypes: Sequence[str]) -> str:
         [(each, openblas.product(each).name) for each in openblas.products()],  # type: ignore[union-attr]
     )
     return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+
+@cache
+def _written() -> str:
+    """The hash of all that writes machine code, as it was when the first kernel was built."""
+    files = sorted(Path(__file__).parent.glob("llvm*.py"))
+    text = repr([each.read_text() for each in files])
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def read_code(file: Path) -> bytes | None:

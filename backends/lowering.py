@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from backends.expressions import Expression
+from backends.expressions import OUT, Arg, Call, Expression, Kwarg
 
 #: How a call is written: a template, or a function that gives it of the arguments (numbers, and
 #: what has a shape and a dtype) and the kwargs; None where only the standard's own call will do.
@@ -51,6 +51,13 @@ def form_of(template: Template, args: Any, kwargs: Any) -> Expression | None:
     return template if isinstance(template, Expression) else template(args, kwargs)
 
 
+def concat(args: Any, kwargs: Any) -> Expression | None:
+    """The template of `concat(*arrays, axis=0, out=None)`: arrays of one dtype along an axis."""
+    if kwargs.get("axis", 0) is None or any(a.dtype != args[0].dtype for a in args):
+        return None
+    return Call("concat", *map(Arg, range(len(args))), axis=Kwarg("axis", 0), out=OUT)
+
+
 def entries(array: Any) -> Sequence[Any]:
     """The entries of an array along its first axis, each an array in its memory."""
     return [array[i, ...] for i in range(array.shape[0])]
@@ -77,7 +84,8 @@ class Lowering:
             the result is right. Programs with them are decorated with `context`.
         followed: whether the library itself follows what is done with one of these values, for
             derivatives of its own: it would not be allowed to write results into buffers.
-        entries: the entries of an array along its first axis, in its memory if they are numbers.
+        entries: the entries of an array along its first axis, each an array in its memory.
+        batches: the same to be read alone, for which they may be copies; None: `entries`.
         together: whether what follows from a batch alone may be computed for several batches at
             once, of which this is an array: it has to be the same bits for any number of them.
         few_axes: whether calls cost less on arrays of fewer axes.
@@ -94,6 +102,7 @@ class Lowering:
     quiet: frozenset[str] = frozenset()
     followed: Callable[[Iterable[Any]], bool] = none_followed
     entries: Callable[[Any], Sequence[Any]] = entries
+    batches: Callable[[Any], Sequence[Any]] | None = None
     together: Callable[[Any], bool] = lambda array: True
     few_axes: bool = False
     piece: int = 0

@@ -147,14 +147,27 @@ class NumPy(Backend):
         np.add.at(np.moveaxis(result, axis, 0), indices, np.moveaxis(updates, axis, 0))
         return result
 
+    def kind_of(self, kind: type) -> type:
+        return np.ndarray if issubclass(kind, np.generic) else kind
+
+    def memory_of(self, x: Array) -> int:
+        while isinstance(x, np.ndarray) and x.base is not None:
+            x = x.base
+        return id(x)
+
+    def shares_memory(self, x: Array, y: Array) -> bool:
+        return np.shares_memory(x, y)
+
+    def writable(self, x: Array) -> Array:
+        return x if isinstance(x, np.ndarray) and x.flags.writeable else np.array(x)
+
     def dynamic_slice(self, x: Array, start: Array, *, size: int, axis: int = 0) -> Array:
         return numpy_functions.dynamic_slice(x, start, size, axis)
 
     def dynamic_update_slice(
-        self, x: Array, update: Array, start: Array, *, axis: int = 0, donated: bool = False
+        self, x: Array, update: Array, start: Array, *, axis: int = 0
     ) -> Array:
-        out = x if donated else None
-        return numpy_functions.dynamic_update_slice(x, update, start, axis, out)
+        return numpy_functions.dynamic_update_slice(x, update, start, axis)
 
     def conv(self, x: Array, weight: Array, **settings: Any) -> Array:
         given = Settings(**settings)

@@ -10,7 +10,7 @@ from backends import numpy_convolution, special
 from backends.convolution import Settings
 from backends.slicing import first_of
 
-__all__ = ["conv", "dynamic_slice", "dynamic_update_slice", "erf"]
+__all__ = ["concat", "conv", "dynamic_slice", "dynamic_update_slice", "erf"]
 
 
 def __getattr__(name: str) -> Any:
@@ -55,6 +55,11 @@ def _product(a: Any, b: Any, out: Any) -> None:
 
     b = b if b.strides[-1] == b.itemsize else numpy_convolution.in_order("columns", b)
     llvm_products.product(a, b, out)
+
+
+def concat(*arrays: Any, axis: int = 0, out: Any = None) -> Any:
+    """The arrays one after the other along an axis, new or into an array."""
+    return numpy.concatenate(arrays, axis, out)
 
 
 def dynamic_slice(x: Any, start: Any, size: int, axis: int = 0, out: Any = None) -> Any:

@@ -9,7 +9,7 @@ from backends import numpy_convolution, numpy_functions
 from backends.convolution import Settings
 from backends.decompositions import first_maximum, logsumexp, mean, relu, sigmoid
 from backends.expressions import OUT, Attribute, Call, Expression, Kwarg, Ones, X, Y, Z
-from backends.lowering import Lowering, OutTemplate, Template, entries
+from backends.lowering import Lowering, OutTemplate, Template, concat, entries
 
 # The elementwise functions of the standard are ufuncs, under its names.
 _UFUNCS = {
@@ -90,6 +90,7 @@ INTO = {
         Call("dynamic_update_slice", X, Y, Z, Kwarg("axis", 0), OUT)
     ),
     "conv": OutTemplate(_conv, may_alias=False, order=_lies),
+    "concat": OutTemplate(concat, may_alias=False),
     "copy": OutTemplate(Call("copyto", OUT, X), may_alias=False),
 }
 

@@ -27,13 +27,12 @@ class Slicing:
         return self.xp.take(x, self._places(start, size, x.shape[axis]), axis=axis)
 
     def dynamic_update_slice(
-        self, x: Array, update: Array, start: Array, *, axis: int = 0, donated: bool = False
+        self, x: Array, update: Array, start: Array, *, axis: int = 0
     ) -> Array:
         """`x` with `update` in place of its entries along `axis`, from number `start` on.
 
         update: of the dtype and shape of x, but for the axis, along which it is as long or shorter.
         start: a 0-d integer array.
-        donated: nobody reads `x` any more; the result may take its memory.
 
         >>> import backends, numpy as np
         >>> backend, x = backends.of(np.ones(1)), np.zeros(5)
@@ -41,6 +40,8 @@ class Slicing:
         array([0., 0., 0., 1., 2.])
         """
         xp, length, size = self.xp, x.shape[axis], update.shape[axis]
+        if not size:  # nothing could be taken of it
+            return xp.asarray(x, copy=True)
         start = xp.astype(_clamped(xp, start, length - size), xp.int32)
         ahead = xp.arange(length, dtype=xp.int32, device=self.device) - start
         new = (ahead >= 0) & (ahead < size)

@@ -7,7 +7,7 @@ import array_api_compat.torch as xp
 import numpy as np
 import torch
 
-from backends import cuda_driver, torch_convolution, torch_functions
+from backends import cuda_driver, memory, torch_convolution, torch_functions
 from backends.base import Array, Backend, Device
 from backends.convolution import Settings
 from backends.torch_lowering import LOWERING
@@ -77,14 +77,22 @@ class Torch(Backend):
     def _scatter_add(self, x: Array, indices: Array, updates: Array, axis: int) -> Array:
         return torch.index_add(x, axis, indices, updates)
 
+    def memory_of(self, x: Array) -> int:
+        return int(x.untyped_storage().data_ptr())
+
+    def shares_memory(self, x: Array, y: Array) -> bool:
+        return memory.overlap(*(_span(a) for a in (x, y)))
+
+    def writable(self, x: Array) -> Array:
+        return x.clone() if memory.repeats(x.shape, x.stride()) else x
+
     def dynamic_slice(self, x: Array, start: Array, *, size: int, axis: int = 0) -> Array:
         return torch_functions.dynamic_slice(x, start, size, axis)
 
     def dynamic_update_slice(
-        self, x: Array, update: Array, start: Array, *, axis: int = 0, donated: bool = False
+        self, x: Array, update: Array, start: Array, *, axis: int = 0
     ) -> Array:
-        out = x if donated else None
-        return torch_functions.dynamic_update_slice(x, update, start, axis, out)
+        return torch_functions.dynamic_update_slice(x, update, start, axis)
 
     def conv(self, x: Array, weight: Array, **settings: Any) -> Array:
         return torch_convolution.conv(x, weight, Settings(**settings))
@@ -97,3 +105,8 @@ class Torch(Backend):
 
     def logsumexp(self, x: Array, *, axis: Any = None, keepdims: bool = False) -> Array:
         return torch.logsumexp(x, tuple(range(x.ndim)) if axis is None else axis, keepdim=keepdims)
+
+
+def _span(x: Array) -> range:
+    strides = [step * x.itemsize for step in x.stride()]
+    return memory.span(x.data_ptr(), x.shape, strides, x.itemsize)

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["dynamic_slice", "dynamic_update_slice"]
+__all__ = ["concat", "dynamic_slice", "dynamic_update_slice"]
 
 
 def __getattr__(name: str) -> Any:
@@ -16,6 +16,11 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return [*__all__, *dir(torch)]
+
+
+def concat(*arrays: Any, axis: int = 0, out: Any = None) -> Any:
+    """The arrays one after the other along an axis, new or into an array."""
+    return torch.cat(arrays, axis, out=out)
 
 
 def dynamic_slice(x: Any, start: Any, size: int, axis: int = 0, out: Any = None) -> Any:

@@ -13,7 +13,7 @@ from torch.autograd import forward_ad
 from backends import torch_functions
 from backends.decompositions import first_maximum, mean, relu
 from backends.expressions import OUT, Attribute, Call, Expression, Kwarg, Ones, X, Y, Z
-from backends.lowering import Lowering, OutTemplate, Template
+from backends.lowering import Lowering, OutTemplate, Template, concat
 
 # The standard's name, and PyTorch's where it is another.
 _ONE = """abs acos acosh asin asinh atan atanh bitwise_invert:bitwise_not ceil conj:conj_physical
@@ -144,6 +144,7 @@ INTO = {
     "dynamic_update_slice": OutTemplate(
         Call("dynamic_update_slice", X, Y, Z, Kwarg("axis", 0), OUT)
     ),
+    "concat": OutTemplate(concat, may_alias=False),
     "copy": OutTemplate(OUT.method("copy_", X), may_alias=False),
 }
 
@@ -151,8 +152,8 @@ INTO = {
 _ALIGNED = 64  # bytes: where MKL's products begin otherwise, they may add up in another order
 
 
-def _entries(array: Any) -> Sequence[Any]:
-    """The entries of an array along its first axis; those of a batch all begin alike in memory.
+def _batches(array: Any) -> Sequence[Any]:
+    """The entries of an array along its first axis, all of which begin alike in memory.
 
     Else a step would round otherwise where it is another one of those carried out together, as it
     is in a run that is resumed.
@@ -182,6 +183,7 @@ LOWERING = Lowering(
     {"relu": relu, "first_maximum": first_maximum, "mean": mean},
     torch.inference_mode,
     followed=_followed,
-    entries=_entries,
+    entries=torch.unbind,
+    batches=_batches,
     together=lambda array: array.device.type != "cpu",  # a sum of one row may differ
 )

@@ -116,7 +116,15 @@ def by_hand(module: Any) -> Iterator[tuple[Any, ...]]:
     yield Sequential(*layers), x, y, given
 
 
+def boundaries(module: Any) -> Iterator[tuple[Any, ...]]:
+    """All four networks, without their pictures."""
+    for _, net, weights, x, y, reduction, rate, _ in module.networks():
+        params = {str(2 * layer): {"weight": weight} for layer, weight in enumerate(weights)}
+        yield net, x, y, half_squared(params, SquaredError(reduction=reduction), rate)
+
+
 CASES: dict[str, Callable[[Any], Iterator[tuple[Any, ...]]]] = {
+    "boundaries": boundaries,
     "character_transformer": lambda m: first_fit(m, size=3000, width=8, blocks=1),
     "digits_cnn": digits,
     "from_scratch": by_hand,

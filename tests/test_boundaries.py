@@ -92,6 +92,34 @@ def test_a_terminal_is_drawn_over(monkeypatch):
     assert terminal.getvalue().split(second)[1].count("\x1b") == 0
 
 
+def test_a_picture_is_no_higher_than_the_terminal(monkeypatch):
+    monkeypatch.delenv("TERM", raising=False)
+    monkeypatch.setenv("NO_COLOR", "")  # empty is not set
+    monkeypatch.setenv("COLUMNS", "6")
+    monkeypatch.setenv("LINES", "4")
+    terminal = Terminal()
+    fit(NET, X, LABELS, epochs=2, callbacks=DecisionBoundary(NET, X, LABELS, to=terminal))
+    first, second = terminal.getvalue().split(
+        "\x1b[3F\x1b[J"
+    )  # of the four lines one is the cursor's
+    assert [line.count("\u2580") for line in first.splitlines()] == [0, 4, 4]
+    assert second.splitlines()[0] == "epoch "  # a title that wraps would be a line more
+
+
+def test_a_terminal_without_blocks_has_characters(monkeypatch):
+    for name in ("NO_COLOR", "TERM"):
+        monkeypatch.delenv(name, raising=False)
+
+    class Ascii(io.TextIOWrapper):
+        def isatty(self):
+            return True
+
+    behind = io.BytesIO()
+    terminal = Ascii(behind, encoding="ascii")
+    fit(NET, X, LABELS, epochs=1, callbacks=DecisionBoundary(NET, X, LABELS, to=terminal))
+    assert behind.getvalue().startswith(b"epoch 1")
+
+
 def test_a_bar_and_a_pipe_are_no_terminal(capsys):
     """Beside a bar, and in a file, pictures stand below each other."""
     from rich.console import Console
@@ -165,6 +193,37 @@ def test_planes_that_do_not_exist_are_said():
     for columns, said in ((None, ""), ((0, 0), r" and columns=\(0, 0\)"), ((0, 3), r".*\(0, 3\)")):
         with pytest.raises(ValueError, match=rf"got \(2, 3\){said}\. To fix it: give columns="):
             inspection.decision_boundary(model, whole, columns=columns)
+
+
+def test_wrong_rows_and_labels_are_said_before_training():
+    for rows, labels, columns, said in (
+        (X, LABELS[:5], None, "labels: expected one for each of 30 points, got 5"),
+        (X, ["a"] * 30, None, "labels: expected numbers, got 'a'"),
+        (X[:0], LABELS[:0], None, r"and a row or more, got \(0, 2\)"),
+        (X.tolist(), LABELS, None, "got a list"),
+        (X, LABELS, (0, 1, 0), r"got \(30, 2\) and columns=\(0, 1, 0\)"),
+    ):
+        draw = DecisionBoundary(NET, rows, labels, to=io.StringIO(), columns=columns)
+        with pytest.raises(ValueError, match=said):
+            fit(NET, X, LABELS, epochs=9, callbacks=draw)
+    with pytest.raises(ValueError, match=r"points: expected the shape \(rows, 2\).*got \(30, 3\)"):
+        to_png(Surface(X[:3, 0], X[:3, 0], np.eye(3)), points=np.ones((30, 3)))
+
+
+def test_numbers_that_are_huge_or_none_are_drawn():
+    x = np.arange(4.0)
+    huge = np.where(np.add.outer(x, x) > 3, 1.7e308, -1.7e308)
+    with np.errstate(all="raise"):
+        assert to_terminal(Surface(x, x, huge), plain=True).splitlines() == [" @@@", "   @"]
+        assert "nan" not in inspection.contour(Surface(x, x, huge))
+        assert len(to_png(Surface(x, x, huge), lines=True)) > 100
+    points = np.asarray([[np.nan, 0.0], [0.0, np.inf], [3.0, 0.0]])
+    for labels in (None, [0, 1, 2], [np.nan] * 3):
+        given = {"points": points, "labels": labels}
+        assert inspection.heatmap(Surface(x, x, np.eye(4)), **given).count("<circle") == 1
+        assert to_terminal(Surface(x, x, np.eye(4)), plain=True, **given)[-1] in "ox"
+        assert to_terminal(Surface(x, x, np.eye(4)), **given)
+        assert to_png(Surface(x, x, np.eye(4)), **given)
 
 
 def test_the_png_is_what_other_programs_read():

@@ -395,3 +395,43 @@ def test_arrays_of_one_number_are_that_number() -> None:
     twice = tinynn.compile(lambda x: namespace(x).full_like(x, 2.0) * x)
     np.testing.assert_array_equal(twice(x), [2.0, 4.0])
     assert "full_like" not in twice.source
+
+
+@pytest.mark.only("numpy")
+@pytest.mark.parametrize("value", [2, 2.5, float("nan"), 1e40])
+def test_arrays_of_one_number_among_whole_ones_are_what_the_library_makes_of_it(
+    value: float,
+) -> None:
+    x = np.asarray([1, 2], dtype="int64")
+    with np.errstate(invalid="ignore"):
+        made = tinynn.compile(lambda x: namespace(x).full_like(x, value) + x)(x)
+        np.testing.assert_array_equal(made, np.full_like(x, value) + x, strict=True)
+def test_a_number_of_the_library_is_an_array_of_no_axes() -> None:
+    recorded = []
+
+    def double(x: Any) -> Any:
+        recorded.append(x)
+        return x * 2.0
+
+    f, x = tinynn.compile(double), np.asarray(1.0)
+    for _ in range(3):
+        x = f(x)
+    assert float(x) == 8.0
+    assert len(recorded) == 1
+
+
+@pytest.mark.only("numpy")
+def test_another_thread_may_record_while_a_program_is_looked_for() -> None:
+    f = tinynn.compile(lambda x: x * 2.0)
+    f(np.ones(2))
+    program = f._newest
+    assert program is not None
+    looked = program.leaves_like
+
+    def interrupted(args: Any) -> Any:
+        given = looked(args)
+        f._newest = None  # what another thread does at this very moment
+        return given
+
+    program.leaves_like = interrupted  # type: ignore[method-assign]
+    np.testing.assert_array_equal(f(np.ones(2)), [2.0, 2.0])

@@ -143,6 +143,13 @@ def test_drawn_bodies(
         assert_trees(tinynn.compile(f)(*args), f(*args), backend)
 
 
+@pytest.mark.only("numpy")
+def test_scans_that_others_do_not_read_any_more(backend: backends.Backend) -> None:
+    f = transformed(drawn(["gate", "halve", "count"], reverse=False, saved=True))["hvp"]
+    args = placed(backend, W, U, H, XS, XS[:, 0])
+    assert_trees(tinynn.compile(f)(*args), f(*args), backend)  # one of three, and another with it
+
+
 @pytest.mark.only("jax", "dpnp")  # each takes seconds to compile or to run there
 @pytest.mark.parametrize(
     ("names", "kind"),

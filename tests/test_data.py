@@ -131,6 +131,23 @@ def test_numbers_of_one_axis(backend: Backend) -> None:
     assert_array(model.predict(y), backend, dtype="float32", shape=(12, 1))
 
 
+@pytest.mark.parametrize("library", ["pandas", "polars", "pyarrow"])
+def test_frames_of_float32_alone_keep_it(backend: Backend, library: str) -> None:
+    made = pytest.importorskip(library)
+    frame = made.table if library == "pyarrow" else made.DataFrame
+    columns = dict(zip("abc", X.T, strict=True))
+    default = backend.dtype_name(backend.default_float)
+    for last, expected in (
+        (X[:, 2], "float32"),
+        (X[:, 2].astype("float64"), default),
+        (np.arange(12), default),
+    ):
+        given = frame({**columns, "c": last})
+        model = fit(Linear(1), given, Y, epochs=1, backend=backend)
+        assert_array(model.params["weight"], backend, dtype=expected)
+        assert_array(model.predict(given), backend, dtype=expected)
+
+
 def test_the_dtype_that_is_asked_for(backend: Backend) -> None:
     for name in ("float32", "float64"):
         if name in backend.dtypes():

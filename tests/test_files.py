@@ -1,9 +1,11 @@
 """Model files: what survives, what is refused, and that a good file is never lost."""
 
+import errno
 import io
 import json
 import os
 import socket
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -189,6 +191,37 @@ def test_a_failure_while_writing_leaves_the_old_file(
     assert [entry.name for entry in path.parent.iterdir()] == [path.name]
     model.save(path)
     assert load(path).extra == {"new": True}
+
+
+def test_two_interruptions_leave_nothing_beside(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A library that has handled Ctrl-C may tell it once more, which comes while one cleans up."""
+    unlink, told = Path.unlink, [KeyboardInterrupt()]
+
+    def interrupted(self: Path, missing_ok: bool = False) -> None:
+        if told:
+            raise told.pop()
+        unlink(self, missing_ok)
+
+    def parts() -> Iterator[bytes]:
+        yield b"some"
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "unlink", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        files.write(path, parts())
+    assert not told
+    assert not [*path.parent.iterdir()]
+
+
+def test_a_full_disk_is_told_with_the_file(path: Path) -> None:
+    def parts() -> Iterator[bytes]:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        yield b""
+
+    with pytest.raises(OSError, match=rf"No space left.*{path.name}"):
+        files.write(path, parts())
 
 
 @pytest.mark.parametrize("bad", ["nan", "inf"])

@@ -111,3 +111,31 @@ def test_what_has_no_influence_is_said():
     wide = np.ones((1, 20_000))
     with pytest.raises(ValueError, match=r'20,000, which would take 8.9 GiB.*solver="cg"'):
         influence(large, wide, wide[:, :1], wide, wide[:, :1], l2=1.0, solver="dense")
+
+
+@pytest.mark.parametrize("solver", ["dense", "cg"])
+def test_rows_that_have_no_influence_to_be_known_are_said(solver):
+    """NaN would come out as NaN, or by conjugate gradients as 0."""
+    net, labels = Linear(3), RNG.integers(0, 3, 40)
+    model = Model(net, net.init(0, X)[0], loss=SoftmaxCrossEntropy())
+    gap = np.where(X > 1.0, np.nan, X)
+    for rows, y, new, y_new, said in (
+        (gap, labels, X, labels, "X: expected finite numbers, got NaN"),
+        (X, labels, gap, labels, "X_new: expected finite numbers"),
+        (X, labels + 1, X, labels, "expected labels from 0 to 2"),
+        (X, labels, X, labels + 1, "expected labels from 0 to 2"),
+        (X, labels[:5], X, labels, "X: expected 1 rows or more, and as many targets, got 40, 5"),
+        (X, labels, X[:3], labels, "X_new: .* got 3, 40"),
+        (X[:0], labels[:0], X, labels, "X: .* got 0, 0"),
+        (X.tolist(), labels, X, labels, r"expected arrays of rows, got list.*model.prepared"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            influence(model, rows, y, new, y_new, damping=0.1, solver=solver)
+    for wrong in ({"steps": 0}, {"steps": 2.5}, {"tolerance": 0.0}, {"tolerance": float("nan")}):
+        with pytest.raises(ValueError, match=f"influence: {next(iter(wrong))}: expected"):
+            influence(model, X, labels, X, labels, damping=0.1, solver=solver, **wrong)
+    none = influence(model, X, labels, X[:0], labels[:0], damping=0.1, solver=solver)
+    assert none.shape == (0, 40)
+    lost = Model(net, tinynn.tree.map(lambda a: a * np.nan, model.params), loss=model.loss)
+    with pytest.raises(ValueError, match="model: expected finite parameters"):
+        influence(lost, X, labels, X, labels, damping=0.1, solver=solver)

@@ -194,6 +194,33 @@ def test_choices_and_casts(backend: Backend) -> None:
             assert_same(backend, lambda x, d=new: namespace(x).astype(x, d), x)
 
 
+def test_what_is_joined_takes_no_new_memory(backend: Backend) -> None:
+    def joined(x: Any, y: Any, axis: int | None = 0) -> Any:
+        return namespace(x, y).concat([x, y, x], axis=axis)
+
+    for dtype in DTYPES:
+        x, y = array(backend, (3, 4), dtype), array(backend, (3, 4), dtype, 1)
+        for axis in (0, 1, -1, None):
+            assert_same(backend, lambda x, y, a=axis: joined(x, y, a), x, y)
+        assert_same(backend, joined, x, y[:0, :])
+    assert_same(
+        backend, joined, array(backend, (2, 4), "float32"), array(backend, (4,) * 2, "int32")
+    )
+    x = array(backend, (3, 4), "float32")
+    compiled = tinynn.compile(lambda x: namespace(x).exp(joined(x, x[1:, :])))
+    compiled(x)
+    assert "concat(x, v0, x, axis=0, out=" in compiled.source
+
+
+def test_entries_are_in_the_memory_of_their_array(backend: Backend) -> None:
+    # A scan writes what it gives to them. Their rows are no multiple of a processor's lines.
+    for shape in ((3,), (3, 5), (2, 3, 5), (2, 0)):
+        x = backend.xp.zeros(shape, device=backend.device)
+        for entry in backend.lowering.entries(x):
+            entry[...] = 1
+        assert (backend.to_host(x) == 1).all()
+
+
 def test_floats_that_are_inputs(backend: Backend) -> None:
     for dtype in DTYPES:
         x = array(backend, (3, 4), dtype)

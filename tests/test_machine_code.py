@@ -99,4 +99,6 @@ def test_the_functions_of_kernels_are_a_part_of_the_key(monkeypatch: pytest.Monk
 
         with monkeypatch.context() as patch:
             patch.setattr(Path, "read_text", other)
+            llvm._written.cache_clear()
             assert llvm.key(source, DTYPES) != before, changed
+    llvm._written.cache_clear()

@@ -10,6 +10,7 @@ from tinynn import fit, fit_many, tree
 from tinynn.functional import tanh
 from tinynn.inspection import DecisionBoundary
 from tinynn.layers import BatchNorm, Dropout, Linear, Sequential
+from tinynn.losses import Huber
 from tinynn.optim import (
     LBFGS,
     SGD,
@@ -79,6 +80,61 @@ def test_a_boundary_of_one_of_many_is_drawn(tmp_path):
     assert "epoch 2" in path.read_text()
 
 
+@pytest.mark.parametrize("engine", ["eager", "calls"])
+def test_what_callbacks_do_to_their_stack_changes_no_training(engine):
+    def zeroed(run):
+        for leaf in tree.leaves(run.stack().params):
+            leaf[...] = 0.0
+        run.history["loss"][...] = 0.0
+
+    given = {"networks": 2, "epochs": 3, "engine": engine}
+    assert_equal(fit_many(NET, X, Y, callbacks=zeroed, **given), fit_many(NET, X, Y, **given))
+
+
+def test_networks_that_do_not_exist_are_not_stopped():
+    for wrong in ([3], [-1], [True], ["0"]):
+        with pytest.raises(ValueError, match=r"StackRun.stop: networks: expected numbers from 0 t"):
+            fit_many(NET, X, Y, networks=3, callbacks=lambda run, wrong=wrong: run.stop(wrong))
+
+
+def test_a_run_may_be_stopped_before_it_begins():
+    class Never:
+        def start(self, run):
+            assert run.history["loss"].shape == (2, 0)
+            run.stop()
+
+        def __call__(self, run):
+            raise AssertionError
+
+    stack = fit_many(NET, X, Y, networks=2, callbacks=Never())
+    assert stack.epochs == (0, 0)
+    np.testing.assert_array_equal(stack[1].params["0"]["weight"], NET.init(1, X)[0]["0"]["weight"])
+
+
+def test_control_c_in_a_callback_ends_training_as_elsewhere(tmp_path):
+    """The file is of the last whole epoch, though it is between two checkpoints."""
+    path, given = tmp_path / "run", {"networks": 3, "epochs": 6, "engine": "calls"}
+
+    def some(run):
+        if run.epoch == 2:
+            run.stop([1])
+
+    def interrupted(run):
+        if run.epoch == 3:
+            run.stop([0])
+            raise KeyboardInterrupt
+
+    with pytest.warns(RuntimeWarning, match="epoch 3: interrupted: the networks are as they were"):
+        ended = fit_many(
+            NET, X, Y, callbacks=[some, interrupted], checkpoint=path, every=4, **given
+        )
+    assert ended.epochs == (3, 2, 3)
+    whole = fit_many(
+        NET, X, Y, callbacks=[some, lambda run: run.epoch == 3 and run.stop([0])], **given
+    )
+    assert_equal(fit_many(NET, X, Y, resume=path, **given), whole)
+
+
 # Checkpoints.
 
 RUNS = {
@@ -140,9 +196,13 @@ def test_what_cannot_be_gone_on_with_is_said(tmp_path):
         fit_many(NET, X + 1.0, Y, resume=path, **given)
     with pytest.raises(FileNotFoundError, match="fit_many: resume: expected a checkpoint, got"):
         fit_many(NET, X, Y, resume=tmp_path / "none", **given)
-    with pytest.raises(ValueError, match="every"):
+    with pytest.raises(ValueError, match="fit_many: every: expected a whole number of epochs"):
         fit_many(NET, X, Y, checkpoint=path, every=0, **given)
-    with pytest.raises(tinynn.training.ModelFileError, match="stack checkpoint"):
+    with pytest.raises(ValueError, match="fit_many: every: expected checkpoint= beside it"):
+        fit_many(NET, X, Y, every=2, **given)
+    with pytest.raises(
+        tinynn.training.ModelFileError, match=r"got a stack checkpoint.*go on from it with fit_many"
+    ):
         tinynn.load(path)
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(tinynn.training.ModelFileError):
@@ -204,6 +264,8 @@ def test_networks_that_have_converged_end():
     chosen = fit(NET, X, Y, optimizer="auto", epochs=3)
     assert isinstance(chosen.optimizer, LevenbergMarquardt)
     assert auto[0].history["loss"] == pytest.approx(chosen.history["loss"], rel=1e-6)
+    losses = Huber(delta=[0.5, 1.0])
+    assert len(fit_many(NET, X, Y, loss=losses, optimizer="auto", epochs=1)) == 2
 
 
 def test_lbfgs_trains_one_network_after_another_and_says_so():

@@ -1,6 +1,6 @@
 """Training on several ranks: the losses of one, to rounding; they agree, or say why not."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -288,6 +288,23 @@ def test_ranks_with_other_data_are_found(data: Any) -> None:
     assert all(str(error).startswith("fit: data: expected the same") for error in errors)
     errors = together(2, lambda c: fitted((x[: ROWS - c.rank], y[: ROWS - c.rank]), c))
     assert all(str(error).startswith("fit: samples: expected the same") for error in errors)
+
+
+@pytest.mark.only("numpy")
+@pytest.mark.parametrize("rows", [30, 41])  # a batch less, and as many of which the last is smaller
+def test_streams_that_end_elsewhere_are_found(data: Any, rows: int) -> None:
+    def batches(stop: int) -> Callable[[], Iterator[Any]]:
+        return lambda: ((data[0][i:j], data[1][i:j]) for i, j in cuts(stop))
+
+    def cuts(stop: int) -> list[tuple[int, int]]:
+        return [(start, min(start + 10, stop)) for start in range(0, stop, 10)]
+
+    given = {"net": Linear(3), "batch_size": "auto"}
+    errors = together(2, lambda c: fitted((batches((ROWS, rows)[c.rank]),), c, **given))
+    for error in errors:
+        assert isinstance(error, ParallelError)
+        assert "fit: rows of the batches from number 1 of epoch 1 on: expected the" in str(error)
+        assert f"got 43 in rank 0 and {rows} in rank 1" in str(error)
 
 
 @pytest.mark.only("numpy")

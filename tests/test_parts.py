@@ -254,7 +254,7 @@ def test_the_rows_that_are_held_out_are_those_of_the_whole(monkeypatch: pytest.M
         np.testing.assert_allclose(np.sort(whole[:, 0]), np.sort(parts[:, 0]), rtol=1e-5)
 
 
-def test_it_learns_from_parts_and_scores_them() -> None:
+def test_it_learns_from_parts_and_scores_them(monkeypatch: Any) -> None:
     x = RNG.normal(size=900)
     table = polars.DataFrame({"x": x, "y": np.where(x > 0, "up", "down"), "v": 3 * x + 1})
     table = table.with_columns(y=polars.when(polars.col("x") < 2.5).then("y"))
@@ -268,6 +268,11 @@ def test_it_learns_from_parts_and_scores_them() -> None:
     number = fit_table(Slices(table.drop("y")), "v", **shared)
     assert float(re.search(r"held-out R2 ([\d.]+)", told[-1])[1]) > 0.9
     assert number.predict({"x": [1.0]})[0] == pytest.approx(4.0, abs=0.5)
+    assert number.calibration.scores.shape[0] == 180
+    assert number.predict({"x": [1.0]}, interval=0.9).upper[0] < 5.0
+    monkeypatch.setattr(fitting, "_SCORES", 50)  # every fourth of those held out
+    few = fit_table(Slices(table.drop("y")), "v", **shared | {"epochs": 1})
+    assert few.calibration.scores.shape[0] == 45
     with pytest.raises(ValueError, match="expected one network on a table that is read in parts"):
         fit_table(Slices(table), "v", networks=3)
 

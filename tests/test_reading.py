@@ -3,14 +3,16 @@
 import io
 import os
 import random
+import sys
 from pathlib import Path
 
+import click
 import numpy as np
 import polars
 import pytest
 from click.testing import CliRunner
 
-from tinynn.cli import reading
+from tinynn.cli import parts, reading
 from tinynn.cli.app import app
 from tinynn.cli.reading import MOST_COLUMNS, TRUTH_TABLES, read
 from tinynn.tabular import TableError
@@ -100,6 +102,52 @@ def test_not_a_table(tmp_path):
     ]:
         with pytest.raises(TableError, match=word.replace(".", r"\.")):
             read(source)
+
+
+@pytest.mark.parametrize("memory", [1024, 0])
+@pytest.mark.parametrize(
+    ("name", "data", "words"),
+    [
+        ("a.csv.gz", b"\x1f\x8b\x08\0", ["gzip", "zcat"]),
+        ("a.csv", b"\x1f\x8b\x08\0", ["gzip", "zcat"]),
+        ("a.feather", b"FEA1\0\0", ["version 1", "version 2"]),
+        ("a.arrow", b"\xff\xff\xff\xff\0", ["stream", "Arrow IPC file"]),
+        ("a.jsonl", b"\n\n", ["expected rows"]),
+    ],
+)
+def test_files_that_people_have_and_that_are_not_read(
+    tmp_path, monkeypatch, name, data, words, memory
+):
+    path = write(tmp_path / name, data)
+    with pytest.raises(TableError) as caught:
+        parts.opened(path, memory)
+    assert all(word in str(caught.value) for word in words), caught.value
+    if name != "a.jsonl":
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+        with pytest.raises(TableError, match=r"standard input: .*" + words[0]):
+            parts.opened("-", memory)
+
+
+@pytest.mark.parametrize("memory", [1024, 0])
+def test_json_lines_behind_a_byte_order_mark(tmp_path, monkeypatch, memory):
+    data = b'\xef\xbb\xbf{"x": 1}\n{"x": 2}\n'
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+    for source in (write(tmp_path / "a.jsonl", data), "-"):
+        with click.Context(click.Command("predict")):
+            found = [part.column("x").to_list() for part in parts.each(source, memory)]
+        assert found == [[1, 2]]
+
+
+def test_names_met_twice_are_named_where_parts_are_read(tmp_path):
+    arrow = pytest.importorskip("pyarrow")
+    from pyarrow import feather, parquet
+
+    table = arrow.table([[1, 2], [3, 4]], names=["a", "a"])
+    parquet.write_table(table, tmp_path / "a.parquet")
+    feather.write_feather(table, tmp_path / "a.arrow")
+    for name in ("a.parquet", "a.arrow"):
+        with pytest.raises(TableError, match=r"name 'a' is there twice"):
+            parts.opened(str(tmp_path / name), 0)
 
 
 def test_truth_tables():

@@ -345,12 +345,12 @@ def test_other_data_are_refused(backend: Backend, kept: Path) -> None:
 
 @pytest.mark.only("numpy")
 def test_a_frame_takes_the_dtype_of_the_run(backend: Backend, tmp_path: Path) -> None:
-    """A frame's floats become the default dtype, unless the run that goes on had another."""
+    """Floats of frames and lists become those of the run that goes on."""
     polars = pytest.importorskip("polars")
     x, y = data(backend)
     frame, path = polars.DataFrame(np.asarray(x), schema=list("abcd")), tmp_path / "file"
     shared: dict[str, Any] = {"batch_size": 5, "checkpoint": path, "resume": True}
-    for given in (frame, frame.cast(polars.Float64), frame.rows()):
+    for given in (frame, frame.cast(polars.Float64), frame.rows()):  # the run is of float32
         path.unlink(missing_ok=True)
         fit(NET, x, y, epochs=2, **shared)
         given = [list(row) for row in given] if isinstance(given, list) else given

@@ -10,6 +10,7 @@ import backends
 import tinynn
 from backends import Backend
 from tinynn.compiler import reuse
+from tinynn.compiler.networks import NetworkLoops
 from tinynn.compiler.train_loop import Functional
 from tinynn.functional import tanh
 from tinynn.layers import Linear, Sequential
@@ -26,6 +27,19 @@ def programs(f: Callable[..., Any], backend: Backend, *args: Any) -> reuse.Progr
     return reuse.programs_of(record(f, *args), backend)
 
 
+def known(f: Callable[..., Any], backend: Backend, *args: Any) -> Any:
+    return programs(f, backend, *args).known
+
+
+def between(first: Any, second: Any) -> Callable[..., Any]:
+    """A step that goes down (x - first) * (x - second)."""
+
+    def f(x: Any) -> Any:
+        return x - 0.1 * (2.0 * x - first - second), namespace(x).sum((x - first) * (x - second))
+
+    return f
+
+
 def step(rate: float, away: Any) -> Callable[..., Any]:
     """A step that goes down x * x, from a point."""
 
@@ -38,20 +52,24 @@ def step(rate: float, away: Any) -> Callable[..., Any]:
 
 def test_the_same_step_has_the_same_programs(backend: Backend) -> None:
     x = backend.asarray([1.0, 2.0])
-    first = programs(step(0.1, backend.asarray([3.0, 4.0])), backend, x)
-    assert programs(step(0.1, backend.asarray([3.0, 4.0])), backend, x) is first
+    first = known(step(0.1, backend.asarray([3.0, 4.0])), backend, x)
+    assert known(step(0.1, backend.asarray([3.0, 4.0])), backend, x) is first
+    # Of two arrays from outside that are equal, each has its place.
+    twice = backend.asarray([3.0, 4.0])
+    arrays = (twice, twice), (twice, backend.asarray([3.0, 4.0]))
+    assert known(between(*arrays[0]), backend, x) is not known(between(*arrays[1]), backend, x)
 
 
 def test_another_number_array_or_shape_makes_another(backend: Backend) -> None:
     x, away = backend.asarray([1.0, 2.0]), backend.asarray([3.0, 4.0])
     found = [
-        programs(step(0.1, away), backend, x),
-        programs(step(0.2, away), backend, x),
-        programs(step(0.1, backend.asarray([3.0, 5.0])), backend, x),
-        programs(step(0.1, backend.asarray(3.0)), backend, x),
-        programs(step(0.1, away), backend, backend.xp.stack([x, x])),
-        programs(step(0.1, 3.0), backend, x),
-        programs(step(0.1, 3), backend, x),
+        known(step(0.1, away), backend, x),
+        known(step(0.2, away), backend, x),
+        known(step(0.1, backend.asarray([3.0, 5.0])), backend, x),
+        known(step(0.1, backend.asarray(3.0)), backend, x),
+        known(step(0.1, away), backend, backend.xp.stack([x, x])),
+        known(step(0.1, 3.0), backend, x),
+        known(step(0.1, 3), backend, x),
     ]
     assert len(set(map(id, found))) == len(found)
 
@@ -62,17 +80,29 @@ def test_a_function_of_ones_own_is_known_by_itself() -> None:
 
     x, host = np.asarray([1.0, 2.0]), backends.get("numpy")
     first, second = made(2.0), made(3.0)
-    found = [programs(lambda x, f=f: f(x), host, x) for f in (first, second, first)]
+    found = [known(lambda x, f=f: f(x), host, x) for f in (first, second, first)]
     assert found[0] is found[2] is not found[1]
 
 
-def test_an_array_that_was_written_to_makes_another() -> None:
-    x, away, host = np.asarray([1.0, 2.0]), np.asarray([3.0, 4.0]), backends.get("numpy")
-    first = programs(step(0.1, away), host, x)
+def test_an_array_that_was_written_to_is_read_as_it_is() -> None:
+    x, away, host = np.asarray([1.0]), np.asarray([3.0]), backends.get("numpy")
+    first = known(step(0.5, away), host, x)
     away[0] = 5.0
-    second = programs(step(0.1, away), host, x)
-    away[0] = 3.0  # as at first, and so is what was computed from it
-    assert first is not second is not programs(step(0.1, away), host, x)
+    assert first is not known(step(0.5, away), host, x)
+    away[0] = 3.0
+    assert first is known(step(0.5, away), host, x)
+
+    def values(away: Any, after: float) -> tuple[list[float], Any]:
+        made = programs(step(0.5, away), host, x).program(Functional, 1, host, [])
+        made.load([x])
+        away[0] = after
+        made.load([x])
+        made.run([(), ()])
+        return made.values()[0].tolist(), made.emitter
+
+    (before, emitter), (after, again) = values(away, 3.0), values(np.asarray([3.0]), 5.0)
+    assert emitter is again  # one program, of which each run has its own array in
+    assert (before, after) == ([2.5], [4.0])
 
 
 def test_a_program_is_of_one_run_at_a_time() -> None:
@@ -81,12 +111,15 @@ def test_a_program_is_of_one_run_at_a_time() -> None:
         return x - 0.125 * d, namespace(x).sum(d * d)
 
     host, x = backends.get("numpy"), np.asarray([1.0])
-    known = programs(towards, host, x, x)
-    one, other = (known.program(Functional, 1, host, []) for _ in range(2))
+
+    def program() -> Any:
+        return programs(towards, host, x, x).program(Functional, 1, host, [])
+
+    one, other = program(), program()
     assert one.emitter is not other.emitter
     made = one.emitter
     del one
-    again = known.program(Functional, 1, host, [])
+    again = program()
     assert again.emitter is made
     again.load([np.asarray([3.0])])
     assert again.run(again.batches(1, [np.asarray([1.0])], ())).tolist() == [4.0]
@@ -98,8 +131,28 @@ def test_few_are_kept_and_none_that_is_large() -> None:
     for rate in range(40):
         programs(step(float(rate), 1.0), host, np.asarray([1.0]))
     assert len(reuse._known) == reuse._MOST
-    large = np.zeros(reuse._ELEMENTS)
-    assert programs(step(0.1, 1.0), host, large) is not programs(step(0.1, 1.0), host, large)
+    assert known(step(0.1, 1.0), host, np.zeros(reuse._ELEMENTS)) is None
+
+
+def test_programs_that_wait_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("llvmlite")
+    host, x = backends.get("numpy"), np.ones(10)
+    monkeypatch.setattr(reuse, "_waiting", [])
+
+    def waiting(networks: int) -> list[int]:
+        made = programs(step(0.1, 1.0), host, x).program(NetworkLoops, 1, host, [], networks)
+        assert made.networks == networks
+        del made
+        return [each.key[-1][0] for each in reuse._waiting]
+
+    assert waiting(1) == [1]
+    one = reuse._waiting[0].elements
+    monkeypatch.setattr(reuse, "_WAITING", 30 * one)
+    assert waiting(10) == [1, 10]
+    assert waiting(20) == [10, 20]  # so many networks have so much memory
+    assert waiting(10) == [20, 10]
+    assert waiting(31) == []
+    assert waiting(2) == [2]
 
 
 @pytest.mark.parametrize("engine", ["calls", "loops"])
@@ -125,6 +178,43 @@ def test_a_run_does_not_depend_on_those_before_it(engine: str) -> None:
     assert losses() != first
     weight[...] = 1.0
     assert losses() == first
+
+
+@pytest.mark.parametrize("engine", ["calls", "loops"])
+def test_a_callback_changes_the_array_of_its_own_run(engine: str) -> None:
+    if engine == "loops":
+        pytest.importorskip("llvmlite")
+    x = np.ones((4, 2))
+
+    def losses(after: float) -> list[float]:
+        weight = np.asarray(1.0)
+
+        def loss(prediction: Any, target: Any) -> Any:
+            return weight * namespace(prediction).mean((prediction - target) ** 2)
+
+        def change(run: Any) -> None:
+            weight[...] = after
+
+        options = {"loss": loss, "epochs": 2, "engine": engine, "callbacks": [change]}
+        return tinynn.fit(NET, x, x[:, 0], **options).history["loss"]
+
+    assert losses(1.0)[1] != 0.0 == losses(0.0)[1]
+
+
+def test_a_warning_names_the_line_of_its_own_run() -> None:
+    pytest.importorskip("llvmlite")
+
+    def first(prediction: Any, target: Any) -> Any:
+        return namespace(prediction).mean(namespace(prediction).sort(prediction - target))
+
+    def second(prediction: Any, target: Any) -> Any:
+        return namespace(prediction).mean(namespace(prediction).sort(prediction - target))
+
+    x = np.ones((4, 2))
+    for loss in (first, second):
+        line = loss.__code__.co_firstlineno + 1
+        with pytest.warns(RuntimeWarning, match=f"test_reuse.py:{line} cannot be written"):
+            tinynn.fit(NET, x, x[:, 0], loss=loss, epochs=1, engine="loops")
 
 
 class Mine(Linear):
@@ -165,3 +255,36 @@ def test_what_is_anothers_is_recorded_twice(
     for again in (0, 1):
         tinynn.fit(net, x, x[:, 0], epochs=1, engine="calls", **options)
         assert len(recordings) == times + again
+
+
+def test_a_layer_with_a_method_of_anothers_is_recorded_twice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    forward, calls = Linear.forward, []
+
+    def counted(self: Any, scope: Any, x: Any) -> Any:
+        calls.append(x)
+        return len(calls) * forward(self, scope, x)
+
+    x = np.full((4, 2), 3.5)
+    monkeypatch.setattr(Linear, "forward", counted)
+    with pytest.warns(RuntimeWarning, match="it is not the same in each call"):
+        tinynn.fit(NET, x, x[:, 0], epochs=1, engine="calls")
+
+
+@pytest.mark.parametrize("before", [0, 1])
+def test_other_code_of_the_same_graph_is_recorded_twice(before: int) -> None:
+    calls = [None] * before
+
+    def tripled(x: Any) -> Any:
+        return 3.0 * x
+
+    def counted(x: Any) -> Any:
+        calls.append(x)
+        return (2.0 if len(calls) % 2 else 3.0) * x
+
+    x = np.full((4, 2), 3.5)
+    options = {"epochs": 1, "engine": "calls"}
+    tinynn.fit(Sequential(tripled, Linear(1)), x, x[:, 0], **options)
+    with pytest.warns(RuntimeWarning, match="it is not the same in each call"):
+        tinynn.fit(Sequential(counted, Linear(1)), x, x[:, 0], **options)

@@ -131,6 +131,51 @@ def test_steps_of_second_order_are_recorded_late(backend: backends.Backend) -> N
     engine.run(epoch(40), 0, 1)
     assert type(engine.engine).__name__ == "Compiled"
     assert engine.name == "auto"  # which a resumed run goes on with
+    assert engine.fuses_epochs
+
+
+def nothing(run: Any) -> None:
+    """A callback, with which epochs are carried out one by one."""
+
+
+@pytest.mark.only("numpy")
+@pytest.mark.parametrize("engine", ["calls", "auto"])
+@pytest.mark.parametrize("normed", [False, True])
+def test_epochs_after_convergence_are_none(
+    engine: str, normed: bool, backend: backends.Backend
+) -> None:
+    """Epochs that are carried out together end where one by one they do, states of layers too."""
+    net = Sequential(BatchNorm(), Linear(2), tanh, Linear(1)) if normed else NET
+    asked = {"optimizer": LevenbergMarquardt(value_tolerance=1e-3), "epochs": 300}
+    together = tinynn.fit(net, X, Y, engine=engine, **asked)  # type: ignore[arg-type]
+    single = tinynn.fit(net, X, Y, engine=engine, callbacks=[nothing], **asked)  # type: ignore[arg-type]
+    assert 5 < len(single.history["loss"]) < 300
+    assert together.history == single.history
+    ours, theirs = (tree.leaves((m.params, m.state)) for m in (together, single))
+    for our, their in zip(ours, theirs, strict=True):
+        assert np.array_equal(our, their)
+
+
+@pytest.mark.only("numpy")
+def test_an_engine_that_gives_way_begins_at_an_easy_pace(
+    backend: backends.Backend, monkeypatch: Any
+) -> None:
+    """Epochs of one step say nothing of how many the recorded ones can carry out in a call."""
+    from tinynn.training.engines.compiled import Compiled
+
+    counts: list[int] = []
+    run = Compiled.run_epochs
+
+    def counted(self: Any, count: int) -> Any:
+        counts.append(count)
+        return run(self, count)
+
+    monkeypatch.setattr(Compiled, "run_epochs", counted)
+    asked = {"optimizer": LevenbergMarquardt(), "epochs": 60, "engine": "auto"}
+    losses = tinynn.fit(NET, X, Y + np.cos(9.0 * X), **asked).history["loss"]  # type: ignore[arg-type]
+    assert len(losses) == 60
+    assert counts[0] == 1
+    assert 2 <= len(counts) < 30
 
 
 @pytest.mark.only("numpy")

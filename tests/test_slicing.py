@@ -38,6 +38,35 @@ def test_the_slice_is_always_inside(start: int, own: bool, backend: backends.Bac
     assert_equal(x, X, backend, dtype="float32")  # left alone
 
 
+@pytest.mark.parametrize(("dtype", "place"), [("int8", -5), ("int8", 127), ("uint8", 255)])
+def test_a_start_of_few_bits_reaches_as_far_as_it_can(
+    dtype: str, place: int, backend: backends.Backend
+) -> None:
+    x, update = backend.asarray(np.arange(300.0)), backend.asarray(np.asarray([-1.0, -2.0]))
+    start, first = backend.asarray(np.asarray(place, dtype)), max(place, 0)
+    y = np.arange(300.0)
+    y[first : first + 2] = [-1.0, -2.0]
+    assert_equal(dynamic_slice(x, start, 2), [first, first + 1], backend)
+    assert_equal(dynamic_update_slice(x, update, start), y, backend)
+    starts = backend.asarray(np.asarray([place], dtype))
+    rows = tinynn.vmap(lambda s: dynamic_slice(x, s, 2))(starts)
+    assert_equal(rows, [[first, first + 1]], backend)
+    rows = tinynn.vmap(lambda s: dynamic_update_slice(x, update, s))(starts)
+    assert_equal(rows, y[None], backend)
+
+
+def test_an_update_of_nothing_and_integers_beyond(backend: backends.Backend) -> None:
+    x, start = backend.asarray(X), backend.asarray(2, dtype="int32")
+    for each in (X, X[:, :0]):
+        y = dynamic_update_slice(backend.asarray(each), backend.asarray(X[:, :0]), start, axis=1)
+        assert_equal(y, each, backend)
+    starts, nothing = backend.asarray([0, 1], dtype="int32"), backend.asarray(X[:, :0])
+    empty = tinynn.vmap(dynamic_update_slice)(x, nothing, starts)
+    assert_equal(empty, X, backend)
+    for far in (-(2**40), 2**40):
+        assert_equal(dynamic_slice(x, far, 1), X[:1] if far < 0 else X[1:], backend)
+
+
 def test_a_compiled_program_writes_into_what_is_donated(backend: backends.Backend) -> None:
     def step(x: Any, update: Any, start: Any) -> Any:
         return dynamic_update_slice(x, update, start, axis=1), start + 1
@@ -118,16 +147,67 @@ def test_what_does_not_fit_is_named() -> None:
         dynamic_slice(x, np.asarray([1]), 1)
     with pytest.raises(DtypeError, match="expected start of an integer dtype"):
         dynamic_slice(x, np.asarray(1.0), 1)
-    for update in (UPDATE[:1], UPDATE[0], UPDATE.astype("float32")):
+    with pytest.raises(ShapeError, match="expected an array with an axis"):
+        dynamic_update_slice(x[0, 0, 0], x[0, 0, 0], at)
+    with pytest.raises(ShapeError, match="expected an axis of the array"):
+        dynamic_slice(x, at, 1, axis=1.0)  # type: ignore[arg-type]
+    for update in (UPDATE[:1], UPDATE[0], UPDATE.astype("float32"), 1.0):
         with pytest.raises(ShapeError, match="expected an update like x"):
             dynamic_update_slice(x, update, at, axis=1)
 
 
+def test_an_array_that_is_donated_is_no_other_array_as_well(backend: backends.Backend) -> None:
+    def f(x: Any, y: Any) -> Any:
+        return x + 1.0, y * 2.0
+
+    one, both = tinynn.compile(f, donate_argnums=(0,)), tinynn.compile(f, donate_argnums=(0, 1))
+    x = backend.asarray(X.copy())
+    for g in (one, both):
+        with pytest.raises(ValueError, match="got one that is given twice"):
+            g(x, x)
+    outside = tinynn.compile(lambda y: (y + 1.0, y * x), donate_argnums=(0,))
+    with pytest.raises(ValueError, match="or from outside as well"):
+        outside(x)
+    assert_equal(x, X, backend)
+    y = backend.asarray(X.copy())
+    found = both(x, y)
+    assert (found[0] is x) == (backend.name in ("numpy", "torch", "cupy"))
+    assert_equal(found[0], X + 1.0, backend)
+    assert_equal(found[1], X * 2.0, backend)
+
+
+@pytest.mark.only("numpy", "torch", "cupy")
+def test_views_that_are_donated(backend: backends.Backend) -> None:
+    f = tinynn.compile(lambda x, y: (x + 1.0, y * 2.0), donate_argnums=(0,))
+    whole = backend.asarray(np.arange(8.0))
+    with pytest.raises(ValueError, match="or of which a view is"):
+        f(whole[:4], whole[2:6])
+    x, y = f(whole[:4], whole[4:])  # beside each other
+    assert_equal(x, np.arange(4.0) + 1.0, backend)
+    assert_equal(y, np.arange(4.0, 8.0) * 2.0, backend)
+    one = backend.asarray(np.asarray([1.0]))
+    repeated = backend.xp.broadcast_to(one, (4,))  # copied: it cannot be written to
+    x, _ = f(repeated, y)
+    assert_equal(x, np.full(4, 2.0), backend)
+    assert_equal(one, np.ones(1), backend)
+
+
 @pytest.mark.only("numpy")
-def test_one_array_is_donated_once() -> None:
-    f = tinynn.compile(lambda x, y: (x + 1.0, y + 2.0), donate_argnums=(0, 1))
-    with pytest.raises(ValueError, match="donated arrays that are not one and the same"):
-        f(X, X)
-    x, y = X.copy(), X.copy()
-    assert f(x, y)[0] is x
-    np.testing.assert_array_equal(y, X + 2.0)
+def test_numbers_and_read_only_arrays_are_donated_as_copies() -> None:
+    f = tinynn.compile(lambda x: x + 1.0, donate_argnums=(0,))
+    x = np.float64(1.0)
+    for _ in range(3):
+        x = f(x)
+    assert float(x) == 4.0
+    given = X.copy()
+    given.flags.writeable = False
+    np.testing.assert_array_equal(f(given), X + 1.0)
+    np.testing.assert_array_equal(given, X)
+
+
+def test_positions_of_what_is_donated_are_looked_at() -> None:
+    for wrong in (0, (-1,), ("a",), None):
+        with pytest.raises(TypeError, match="a tuple of positions"):
+            tinynn.compile(lambda x: x, donate_argnums=wrong)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="below the number of arguments, 1"):
+        tinynn.compile(lambda x: x, donate_argnums=(1,))(X)

@@ -20,7 +20,8 @@ from tinynn.losses import (
     SoftmaxCrossEntropy,
     SquaredError,
 )
-from tinynn.tabular import fit_table
+from tinynn.tabular import fit_table, fitting
+from tinynn.training import EarlyStopping
 
 pytestmark = pytest.mark.reads_scalars  # the checks of data and loss read one boolean each, as fit
 
@@ -452,4 +453,20 @@ def test_a_table_model_is_calibrated_by_the_rows_held_out(tmp_path):
     assert "--interval: expected a model of numbers, got one of the classes of 'species'" in output
     run("train", flowers, "--target", "size", "--validation", "0", "--out", path, *QUICK)
     output = run("predict", path, flowers, "--interval", "0.9", status=1)
-    assert "expected a model that is calibrated, got one without calibration rows" in output
+    assert "--interval: expected a model that was calibrated by rows held out" in output
+    assert "--validation 0.2" in output
+
+
+def test_rows_to_calibrate_by_are_of_the_whole_table(monkeypatch):
+    """Of a sorted table the first ones are of another kind than the rest."""
+    monkeypatch.setattr(fitting, "_SCORES", 60)
+    x = np.linspace(0.0, 1.0, 900)
+    y = x + 0.3 * x * np.random.default_rng(0).normal(size=900)
+    given = {"hidden": (), "epochs": 30, "report": lambda line: None}
+    model = fit_table({"x": x, "y": y}, "y", **given)
+    assert model.calibration.scores.shape[0] == 60
+    found = model.predict({"x": x}, interval=0.9)
+    assert uncertainty.interval_coverage(found.lower, found.upper, y) > 0.8
+    stopping = EarlyStopping(patience=3)  # which chooses the epoch by these rows
+    chosen = fit_table({"x": x, "y": y}, "y", callbacks=stopping, **given)
+    assert chosen.calibration is None

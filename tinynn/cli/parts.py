@@ -17,7 +17,7 @@ from tinynn.cli import reading
 from tinynn.data.blocks import Files
 from tinynn.data.sources.checks import library
 from tinynn.tabular.parts import Parts
-from tinynn.tabular.table import Table, TableError
+from tinynn.tabular.table import Table, TableError, check_names
 
 MEMORY = 1024  # MB that a table may take where nobody says how many
 _TAKES = 4  # times its file that a table takes in memory, about
@@ -42,7 +42,7 @@ def opened(source: str, megabytes: int) -> Table | Parts:
     if source == reading.STDIN:
         data, rest = _standard_input(megabytes)
         return reading.of_bytes(reading.STANDARD_INPUT, data) if rest is None else _spooled(rest)
-    reading.check_ending(source)
+    reading.check_file(source)
     path = Path(source)
     if path.stat().st_size * _TAKES <= megabytes * 2**20 or path.suffix.lower() not in KINDS:
         return reading.read(source)
@@ -98,6 +98,7 @@ def _standard_input(megabytes: int) -> tuple[bytes, BinaryIO | None]:
     most = max(megabytes * 2**20 // _TAKES, 16)
     stream = sys.stdin.buffer
     data = stream.read(most + 1)
+    reading.check_beginning(reading.STANDARD_INPUT, data)
     if len(data) <= most:
         return data, None
     return data[:16], io.BufferedReader(_Rejoined(data, stream))
@@ -127,6 +128,7 @@ class ParquetParts:
             self._file = parquet.ParquetFile(self._path)
             metadata = self._file.metadata
         self.names = self._file.schema_arrow.names
+        check_names(source, self.names)
         rows = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
         self._groups = [group for group, count in enumerate(rows) if count]
         self._starts = list(accumulate(rows, initial=0))
@@ -261,6 +263,7 @@ class ArrowParts:
             one = self._ipc.IpcReadOptions(included_fields=[0])  # the others are not decompressed
             rows = self._ipc.open_file(opened, options=one)
             sizes = [rows.get_batch(i).num_rows for i in range(rows.num_record_batches)]
+        check_names(source, self.names)
         self._parts, before = [], 0
         for batch, size in enumerate(sizes):
             self._parts += [(batch, start, before + start) for start in range(0, size, _ROWS)]

@@ -31,6 +31,13 @@ TRUTH_TABLES = {
     "xor": (0, 1, 1, 0),
 }
 MOST_COLUMNS = 100_000
+# How files begin that people have and that are not read: what they are, and how to go on.
+UNREAD = {
+    b"\x1f\x8b": ("one that gzip has packed", "unpack it first: zcat FILE | tinynn ... -"),
+    b"FEA1": ("Feather of version 1", "save it with version 2, which is an Arrow IPC file"),
+    b"\xff\xff\xff\xff": ("an Arrow IPC stream", "save it as an Arrow IPC file"),
+}
+_MARK = b"\xef\xbb\xbf"  # the byte order mark of UTF-8
 STDIN = "-"
 STANDARD_INPUT = "standard input"  # as messages call it
 
@@ -49,8 +56,10 @@ def read(source: str) -> Table:
             source=source,
         )
     if source == STDIN:
-        return of_bytes(STANDARD_INPUT, sys.stdin.buffer.read())
-    check_ending(source)
+        data = sys.stdin.buffer.read()
+        check_beginning(STANDARD_INPUT, data)
+        return of_bytes(STANDARD_INPUT, data)
+    check_file(source)
     return of_bytes(source, Path(source).read_bytes(), Path(source).suffix.lower())
 
 
@@ -76,8 +85,8 @@ def without_rows(name: str) -> TableError:
     )
 
 
-def check_ending(source: str) -> None:
-    """Refuse what is no file, or one of a kind that is not known by its ending: TableError."""
+def check_file(source: str) -> None:
+    """Refuse what is no file, or one of a kind that is not read: TableError."""
     path = Path(source)
     if not path.is_file():
         kind = "a folder" if path.is_dir() else "no file of that name"
@@ -85,6 +94,8 @@ def check_ending(source: str) -> None:
             f"{source}: expected a file or a truth table ({', '.join(TRUTH_TABLES)}), got {kind}. "
             "To fix it: give the path of a table."
         )
+    with open(path, "rb") as file:
+        check_beginning(source, file.read(16))
     if path.suffix.lower() not in READERS:
         raise TableError(
             f"{source}: expected a file that ends in {', '.join(READERS)}, "
@@ -92,10 +103,20 @@ def check_ending(source: str) -> None:
         )
 
 
+def check_beginning(name: str, data: bytes) -> None:
+    """Refuse a kind of file that is not read, by its first bytes: TableError."""
+    for mark, (kind, fix) in UNREAD.items():
+        if data.startswith(mark):
+            raise TableError(
+                f"{name}: expected a table that can be read, got {kind}. To fix it: {fix}"
+            )
+
+
 def ending_of(data: bytes) -> str:
     """The ending of a file whose bytes begin so, for standard input, which has none."""
-    marks = {b"PAR1": ".parquet", b"ARROW1": ".arrow", b"PK\x03\x04": ".npz", b"{": ".jsonl"}
-    return next((ending for mark, ending in marks.items() if data.startswith(mark)), ".csv")
+    marks = {b"PAR1": ".parquet", b"ARROW1": ".arrow", b"PK\x03\x04": ".npz"}
+    other = ".jsonl" if data.removeprefix(_MARK).lstrip().startswith(b"{") else ".csv"
+    return next((ending for mark, ending in marks.items() if data.startswith(mark)), other)
 
 
 # --- CSV
@@ -164,7 +185,7 @@ def _utf8(name: str, data: bytes, before: int = 0) -> bytes:
                 f"{name}: expected text in UTF-16, as its first bytes say, got {error}. "
                 "To fix it: save the table as CSV in UTF-8."
             ) from None
-    data = data.removeprefix(b"\xef\xbb\xbf")
+    data = data.removeprefix(_MARK)
     if (place := data.find(b"\0")) >= 0:
         line = data.count(b"\n", 0, place) + 1 + max(before - 1, 0)
         raise TableError(
@@ -274,11 +295,14 @@ def _arrow(name: str, data: bytes) -> Table:
 
 
 def _json_lines(name: str, data: bytes) -> Table:
+    if not data.strip():
+        raise without_rows(name)
     return Table.of(json_lines(name, data), source=name)
 
 
 def json_lines(name: str, data: bytes, schema: Any = None) -> polars.DataFrame:
     """The frame of JSON lines; a schema says which columns they have, and of what types."""
+    data = data.removeprefix(_MARK)
     with errors(name, "JSON lines, an object a line"):
         return polars.read_ndjson(io.BytesIO(data), schema=schema, infer_schema_length=None)
 

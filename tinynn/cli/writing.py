@@ -63,6 +63,12 @@ class Answers:
                 f"--interval: expected a model of numbers, got one of the classes of "
                 f"{target.name!r}. To fix it: take --probabilities, or predict_set in Python."
             )
+        if interval is not None and model.calibration is None:
+            raise TableError(
+                "--interval: expected a model that was calibrated by rows held out, got one that "
+                "was not. To fix it: train a single network with rows held out, --validation 0.2 "
+                "and no --networks or --folds, or call model.calibrate in Python."
+            )
 
     @property
     def digits(self) -> int | None:

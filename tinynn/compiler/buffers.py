@@ -80,12 +80,6 @@ class Part(NamedTuple):
     key: tuple[Any, ...]
 
 
-def joined(node: Node) -> bool:
-    """True for a call that joins arrays of one dtype along an axis."""
-    flat = node.kwargs.get("axis", 0) is None
-    return node.name == "concat" and not flat and all(a.dtype == node.dtype for a in node.args)
-
-
 def parts(node: Node) -> list[Part]:
     """The parts of a joined value, in order."""
     axis, start, found = node.kwargs.get("axis", 0) % len(node.shape), 0, []

@@ -15,7 +15,6 @@ from tinynn.compiler.buffers import (
     Buffer,
     Value,
     is_literal,
-    joined,
     part_of,
     parts,
     written_in_place,
@@ -80,6 +79,8 @@ class CallEmitter:
         The statements, by how often they run.
     names : Names
         The names of the program, and what is bound to them.
+    constants
+        The arrays from outside, by the names of them.
     collected : dict
         The arrays that values of every step are written to, by the value's id.
     """
@@ -100,8 +101,9 @@ class CallEmitter:
         self.lowering = lowering
         self.loop = bool(kept)
         self._forms: dict[int, tuple[Expression, OutTemplate] | None] = {}
-        self._joins = {id(n): parts(n) for n in graph.nodes if lowering and joined(n)}
-        fresh = lambda node: id(node) in self._joins or self._into(node) is not None  # noqa: E731
+        joined = [n for n in graph.nodes if n.name == "concat" and self._into(n)]
+        self._joins = {id(node): parts(node) for node in joined}
+        fresh = lambda node: self._into(node) is not None  # noqa: E731
         self.liveness = Liveness(graph, streams, counters, fresh, self.loop)
         self.names = identifiers.Names(self.lowering.library if self.lowering else None)
         self.statements: dict[Stage, list[Statement]] = {when: [] for when in Stage}
@@ -118,6 +120,7 @@ class CallEmitter:
         self._places: dict[tuple[int, int], Buffer] = {}  # in vectors, by the vector and the start
         self._written: set[int] = set()
         self._bound: dict[str, Variable] = {}
+        self.constants: dict[str, Constant] = {}
         for each in graph.inputs:
             self._input(each)
         for node in graph.nodes:
@@ -149,7 +152,7 @@ class CallEmitter:
             return value if is_literal(value) else self._bind("number", value)
         if isinstance(value, Constant) and id(value) not in self.values:
             name = self.names.new("constant")
-            self.names.bound[name] = value.value
+            self.names.bound[name], self.constants[name] = value.value, value
             # It may lie in any order, so that to reshape it can be to copy it.
             buffer = Buffer(name, value.shape, value.dtype, kept=True)
             self.values[id(value)] = Value(buffer, buffer, contiguous=False)

@@ -39,6 +39,12 @@ class Compiled:
         self, f: Callable[..., Any], check_finite: bool = False, donate_argnums: Places = ()
     ) -> None:
         update_wrapper(self, f)
+        count = type(donate_argnums) in (tuple, list)
+        if not count or not all(type(i) is int and i >= 0 for i in donate_argnums):
+            raise TypeError(
+                "compile: expected donate_argnums to be a tuple of positions, integers from 0, got "
+                f"{donate_argnums!r}. To fix it: (0,) donates the first argument"
+            )
         self._f, self._check, self._donated = f, check_finite, donate_argnums
         self._programs: dict[Any, Specialization] = {}
         self._newest: Specialization | None = None
@@ -54,10 +60,11 @@ class Compiled:
         return self._newest.graph if self._newest else None
 
     def __call__(self, *args: Any) -> Any:
-        if self._newest is not None:
-            given = self._newest.leaves_like(args)
+        newest = self._newest  # another thread may record another one meanwhile
+        if newest is not None:
+            given = newest.leaves_like(args)
             if given is not None:
-                return self._newest(given)
+                return newest(given)
         leaves, structure = tree.flatten(args)
         for leaf in leaves:
             if type(leaf) is Traced and leaf.trace is not BASE:
@@ -104,11 +111,17 @@ class Specialization:
         followed: bool,
         donate_argnums: Places = (),
     ) -> None:
+        if donate_argnums and max(donate_argnums) >= len(args):
+            raise ValueError(
+                f"compile of {getattr(f, '__name__', 'a function')}: expected donate_argnums below "
+                f"the number of arguments, {len(args)}, got {tuple(donate_argnums)}. To fix it: "
+                "count from 0"
+            )
         leaves, self._given = tree.flatten(args)
         self._quick = not followed
         # Of an input type, dtype, shape and device, of everything else the signature alone.
         self._kinds = [
-            (type(a), a.dtype, a.shape, getattr(a, "device", None))
+            (_kind_of(a), a.dtype, a.shape, getattr(a, "device", None))
             if hasattr(a := plain(leaf), "dtype")
             else (None, _signature(leaf))
             for leaf in leaves
@@ -137,7 +150,11 @@ class Specialization:
         self.places = [i for i, leaf in enumerate(leaves) if _is_input(leaf)]
         owners = [number for number, arg in enumerate(args) for _ in tree.leaves(arg)]
         donated = () if check or followed else donate_argnums
-        self._donated = tuple(i for i, at in enumerate(self.places) if owners[at] in donated)
+        self._donated = tuple(
+            i
+            for i, at in enumerate(self.places)
+            if owners[at] in donated and type(leaves[at]) is not float
+        )
         with self.backend.scope():  # what is computed once is computed here
             self._lines = rendered(self._statements())
             own = source_of(self._lines)
@@ -206,7 +223,7 @@ class Specialization:
                 if _signature(leaf) != kind[1]:
                     return None
             elif (
-                type(leaf) is not kind[0]
+                _KINDS.get(type(leaf)) is not kind[0]
                 or leaf.dtype != kind[1]
                 or leaf.shape != kind[2]
                 or getattr(leaf, "device", None) != kind[3]
@@ -220,16 +237,34 @@ class Specialization:
 
     def run(self, given: list[Any]) -> Any:
         """The leaves of the result, from those of the arguments that are inputs."""
-        if len(self._donated) > 1 and len({id(given[i]) for i in self._donated}) < len(
-            self._donated
-        ):
-            raise ValueError(
-                f"compile of {self.graph.name}: expected donated arrays that are not one and the "
-                "same, got one twice: what is written into one would be in both. To fix it: give "
-                "a copy of it"
-            )
+        if self._donated:
+            given = self._given_away(given)
         with self._lock:
             return self.run_alone(given)
+
+    def _given_away(self, given: list[Any]) -> list[Any]:
+        """The inputs, of which no other shares the memory of one that is donated."""
+        backend, held = self.backend, dict[int, list[Any]]()
+        arrays = [array for array in (*given, *self.outside) if type(array) is not float]
+        for array in arrays:
+            held.setdefault(backend.memory_of(array), []).append(array)
+        if len(held) < len(arrays):
+            self._require_apart([given[i] for i in self._donated], held)
+        given = list(given)
+        for i in self._donated:  # what cannot be written to, such as a number, is copied
+            given[i] = backend.writable(given[i])
+        return given
+
+    def _require_apart(self, donated: list[Any], held: dict[int, list[Any]]) -> None:
+        for array in donated:
+            near = held[self.backend.memory_of(array)]
+            if sum(self.backend.shares_memory(array, other) for other in near) > 1:
+                raise ValueError(
+                    f"compile of {self.graph.name}: expected donated arrays whose memory no other "
+                    "array has that is read, got one that is given twice, or from outside as well, "
+                    "or of which a view is: what is written into one would be in both. To fix it: "
+                    "give a copy of it"
+                )
 
     def run_alone(self, given: Any) -> Any:
         """The same, sooner, for who lets no other thread call the program meanwhile."""
@@ -293,6 +328,17 @@ def _is_followed(leaves: Any) -> bool:
     return follows(values)
 
 
+# The type of arrays that a type counts as: numbers of a library may stand for arrays of no axes.
+_KINDS: dict[type, type] = {}
+
+
+def _kind_of(array: Any) -> type:
+    kind = type(array)
+    if kind not in _KINDS:
+        _KINDS[kind] = backend_of(array).kind_of(kind)
+    return _KINDS[kind]
+
+
 def _is_input(leaf: Any) -> bool:
     return hasattr(leaf, "dtype") or type(leaf) is float
 
@@ -301,7 +347,7 @@ def _signature(leaf: Any) -> Any:
     """The key of an argument: of arrays and floats not the values, of everything else those."""
     leaf = plain(leaf)
     if hasattr(leaf, "dtype"):
-        return type(leaf), leaf.dtype, leaf.shape, str(getattr(leaf, "device", ""))
+        return _kind_of(leaf), leaf.dtype, leaf.shape, str(getattr(leaf, "device", ""))
     if type(leaf) is float:
         return float
     try:

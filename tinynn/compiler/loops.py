@@ -171,17 +171,21 @@ class Loops(TrainLoop):
             constants, outside = self.constants(), self._emitter.constants.values()
             given = zip(map(id, [*self.streams, *outside]), [*data, *constants], strict=True)
             check_indices(self._emitter.work.gathers, dict(given), self.backend.to_host)
+            self.forget_bounds()
             self.kernel(steps, times, outs, *self.kept, *data, *constants, *self.memory)
             self.check_bounds()
         return outs
 
     def check_bounds(self) -> None:
         """LoopBoundError if a `while_loop` of the last run was not done at its bound."""
-        failed = [pair for pair in self._notes if self.backend.to_host(pair[1]).any()]
-        for _, memory in failed:
+        for node, memory in self._notes:
+            if self.backend.to_host(memory).any():
+                raise exceeded(node.kwargs["where"], node.kwargs["bound"])
+
+    def forget_bounds(self) -> None:
+        """Before a run: whatever became of the one before it, no loop has exceeded its bound."""
+        for _, memory in self._notes:
             memory[...] = False
-        for node, _ in failed:
-            raise exceeded(node.kwargs["where"], node.kwargs["bound"])
 
     def constants(self) -> list[Any]:
         """The arrays from outside, as the function is given them."""

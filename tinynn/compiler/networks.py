@@ -76,6 +76,7 @@ class NetworkLoops(Loops):
                 0 if isinstance(a, Taken) or not own else prod(a.shape[1:]) for a, own in given
             ]
             arrays = [array for array, _ in given]
+            self.forget_bounds()
             self.kernel.each(networks, apart, steps, times, *arrays)  # type: ignore[attr-defined]
             self.check_bounds()
         return outs

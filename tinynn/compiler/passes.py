@@ -78,8 +78,8 @@ def _folded(node: Node, build: Builder) -> Any:
         return node
     if node.name == "full_like" or node.name in _LIKES:
         value: Any = _LIKES.get(node.name, node.kwargs.get("fill_value"))
-        if not is_number(value):
-            return node
+        if not is_number(value) or not (kind or isinstance(value, int)):
+            return node  # what a library makes of 2.5 or NaN among whole numbers is its own affair
         number = float if kind else bool if build.space.xp.isdtype(node.dtype, "bool") else int
         return _fill(node, build, number(value))
     numbers = [known(a) for a in node.args]

@@ -2,13 +2,15 @@
 
 To record a step takes a fraction of the time that its program takes to be made. So every run
 records its step, and where that is the same, call by call and number by number, as in an earlier
-run of this process, it takes the program from there. A program has buffers, which belong to one run
-at a time: it is free again when the run has let go of it. No lock is held, so a process may be
-forked at any time.
+run of this process, it takes the program from there, with its own arrays from outside in it. A
+program has buffers, which belong to one run at a time: it waits for another one when the run has
+let go of it. No lock is held, so a process may be forked at any time.
 """
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
+from math import prod
 from typing import Any, TypeVar
 from weakref import finalize
 
@@ -17,29 +19,70 @@ from tinynn.compiler.rewrite import size
 from tinynn.compiler.train_loop import TrainLoop
 from tinynn.transforms.graph import Constant, Graph, Node
 
-# How many graphs are kept, the latest, and the elements of all the values of one, which its buffers
-# do not exceed: what takes longer than its program to be made need not be kept.
-_MOST, _ELEMENTS = 16, 2**21
+# How many graphs are known, the latest; the elements of all the values of one, which its buffers do
+# not exceed, since what takes longer than its program to be made need not be kept; and those of all
+# the programs that wait.
+_MOST, _ELEMENTS, _WAITING = 16, 2**21, 2**23
 
 Kind = TypeVar("Kind", bound=TrainLoop)
 
 _PLAIN = (int, float, complex, bool, str, bytes, type(None))
 
 
-class Programs:
-    """The programs of one graph.
+@dataclass(eq=False)
+class Known:
+    """What is known of all steps that are recorded as one graph.
 
     Attributes
     ----------
-    graph
-        As it was recorded.
     sure
-        Whether its function was seen to be recorded as this graph twice.
+        Hashes of the lines of code that were seen to be recorded as this graph twice.
     """
 
-    def __init__(self, graph: Graph) -> None:
-        self.graph, self.sure = graph, False
-        self._free: dict[Any, list[Any]] = {}
+    sure: set[int] = field(default_factory=set)
+
+
+@dataclass(eq=False)
+class _Waiting:
+    """A program that no run has."""
+
+    known: Known
+    key: Any
+    program: Any
+    constants: list[Constant]
+    elements: int
+
+
+class Programs:
+    """The programs of one graph.
+
+    Parameters
+    ----------
+    graph
+        As it was recorded.
+    known
+        What is known of it; None for one whose programs are not kept.
+    """
+
+    def __init__(self, graph: Graph, known: Known | None = None) -> None:
+        self.graph, self.known = graph, known
+
+    @property
+    def sure(self) -> bool:
+        """Whether this code was seen to be recorded as this graph twice, in this run or before.
+
+        Code of other lines that gives the same graph once may give another one the next time.
+        """
+        return self.known is not None and self._code in self.known.sure
+
+    def make_sure(self) -> None:
+        """Note that the code was recorded as this graph twice."""
+        if self.known is not None:
+            self.known.sure.add(self._code)
+
+    @property
+    def _code(self) -> int:
+        return hash(tuple([(n.origin.place, n.origin.line) for n in self.graph.nodes]))
 
     def program(
         self,
@@ -47,52 +90,85 @@ class Programs:
         kept: int,
         backend: Any,
         rows: Sequence[list[int]],
-        *more: Any,
+        *more: int,
     ) -> Kind:
         """A program of this kind, with nothing in it; the arguments are those of its class."""
-        free = self._free.setdefault(
-            (kind, kept, str(rows), id(kind.written_by(backend)), *more), []
-        )
-        try:
-            made = free.pop()
-        except IndexError:  # there is none, or all of them are running
-            made = kind(self.graph, kept, backend, rows, *more)
-        lent = made.anew()
-        finalize(lent, free.append, made).atexit = False
+        if self.known is None:
+            return kind(self.graph, kept, backend, rows, *more)
+        key = kind, kept, rows, kind.written_by(backend), more
+        mine = [constant for each in _graphs(self.graph) for constant in each.constants]
+        made = _taken(self.known, key)
+        if made is None:  # there is none, or all of them are running
+            # Each has constants of its own, of a graph that no other program is made of.
+            program = kind(self.graph, kept, backend, rows, *more)
+            elements = sum(_sizes(self.graph)) * prod(more)
+            made = _Waiting(self.known, key, program, mine, elements)
+            self.known = None
+        else:
+            for old, new in zip(made.constants, mine, strict=True):
+                old.value, old.wrappers = new.value, new.wrappers
+        lent: Kind = made.program.anew()
+        finalize(lent, _given_back, made).atexit = False
         return lent
 
 
-# By all that is known of a graph.
-_known: dict[Any, Programs] = {}
+# By all that is known of a graph; and the programs that wait, the latest last.
+_known: dict[Any, Known] = {}
+_waiting: list[_Waiting] = []
 
 
 def programs_of(graph: Graph, backend: Any) -> Programs:
-    """The programs of a graph: those of an earlier one that is the same, or none as yet."""
+    """The programs of a graph, those of earlier ones that are the same among them."""
     content = _content(graph, backend) if sum(_sizes(graph)) <= _ELEMENTS else None
     if content is None:
         return Programs(graph)
-    found = _known.pop(content, None)
-    # An array from outside may have been written to, and what was computed from it is out of date.
-    if found is None or _content(found.graph, backend) != content:
-        found = Programs(graph)
+    found = _known.pop(content, None) or Known()
     for oldest in list(_known)[: 1 - _MOST]:
         _known.pop(oldest, None)
     _known[content] = found  # the newest, last
-    return found
+    return Programs(graph, found)
 
 
 def clear() -> None:
     """Forget the programs of earlier runs."""
     _known.clear()
+    _waiting.clear()
+
+
+def _taken(known: Known, key: Any) -> _Waiting | None:
+    """A program that waits, which waits no more."""
+    for each in _waiting[::-1]:
+        if each.known is known and each.key == key:
+            with suppress(ValueError):  # another thread was sooner
+                _waiting.remove(each)
+                return each
+    return None
+
+
+def _given_back(made: _Waiting) -> None:
+    """Let a program wait; those that waited longest go."""
+    _waiting.append(made)
+    known, elements = list(_known.values()), 0
+    for each in _waiting[::-1]:
+        elements += each.elements
+        if elements > _WAITING or each.known not in known:
+            with suppress(ValueError):  # a run has taken it meanwhile
+                _waiting.remove(each)
 
 
 def _sizes(graph: Graph) -> Iterator[int]:
     """The sizes of all values, those of the graphs in its calls too."""
-    yield from map(size, [*graph.constants, *graph.nodes])
+    for each in _graphs(graph):
+        yield from map(size, [*each.constants, *each.nodes])
+
+
+def _graphs(graph: Graph) -> Iterator[Graph]:
+    """The graph, and those in its calls."""
+    yield graph
     for node in graph.nodes:
         for inside in node.kwargs.values():
             if isinstance(inside, Graph):
-                yield from _sizes(inside)
+                yield from _graphs(inside)
 
 
 def _content(graph: Graph, backend: Any) -> Any:
@@ -133,7 +209,8 @@ class _Content:
         if isinstance(value, _PLAIN):
             return type(value), repr(value)
         if isinstance(value, Constant):
-            return value.shape, value.dtype, self._read(value.value).tobytes()
+            place = self._places.setdefault(id(value), ~len(self._places))
+            return place, value.shape, value.dtype, self._read(value.value).tobytes()
         if isinstance(value, Node):
             return Node, self._places[id(value)]
         if isinstance(value, Graph):

@@ -55,9 +55,10 @@ def scans_batched(graph: Graph, simplified: Callable[[Graph], Graph]) -> Graph:
     """
     if graph.batch is not None:  # lengths that follow the batch do not multiply
         return graph
-    # The last one first: what it does not read, others need not give.
-    for place in reversed(range(len(scans_of(graph)))):
-        node = scans_of(graph)[place]
+    # The last one first: what it does not read, others need not give, and some need not be there.
+    place = len(scans_of(graph))
+    while before := scans_of(graph)[:place]:
+        node, place = before[-1], len(before) - 1
         read = {user.kwargs["index"] for user in graph.users().get(id(node), [])}
         graph = _replaced(graph, node, _Steps(node, read, simplified))
     return graph

@@ -166,7 +166,12 @@ class TrainLoop(ABC):
         """Make the program ready for the arrays that live on now."""
         names = [variable.name for variable in self._operands(self.inputs)]
         bound = dict(zip(names, self.kept, strict=True))
-        self.scope = self.program(self.emitter.names.bound | bound)
+        self.scope = self.program(self._from_outside() | bound)
+
+    def _from_outside(self) -> dict[str, Any]:
+        """What is bound to names of the program, the arrays of the run that has it among them."""
+        arrays = {name: each.value for name, each in self.emitter.constants.items()}
+        return self.emitter.names.bound | arrays
 
     def batches(
         self, size: int, rows: Sequence[Any], each: Sequence[Any], together: bool = False
@@ -210,9 +215,10 @@ class TrainLoop(ABC):
         return Compiled(vmap(prepare))
 
     def _entries(self, array: Any) -> Sequence[Any]:
-        """The entries of an array, one for each step."""
+        """The entries of an array that steps read, one for each."""
         lowering = self.backend.lowering
-        return lowering.entries(array) if lowering else entries(array)
+        of = entries if lowering is None else lowering.batches or lowering.entries
+        return of(array)
 
     @abstractmethod
     def run(self, batches: Any, times: int = 1) -> Any:
@@ -367,7 +373,7 @@ class Scanned(Functional):
 
     def bind(self) -> None:
         """Make the function that is given, in each call, what lives on."""
-        bound = self.emitter.names.bound
+        bound = self._from_outside()
         parts = [(name, self._identity(bound[name])) for name in sorted(bound)]
         key = (self.backend, self.source, *parts)
         if key not in self._compiled:

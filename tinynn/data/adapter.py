@@ -210,7 +210,10 @@ class DataAdapter:
                     )
 
     def _bring(self, value: Any, name: str, columns: Sequence[str] = ()) -> Any:
-        """`value` as an array on the target: host floats in the dtype of X, the rest by kind."""
+        """`value` as an array on the target: host floats in the dtype of X, the rest by kind.
+
+        Where X itself is read they have the default dtype, or float32 where all columns have it.
+        """
         at = f"{self.where}: {name}"
         if backends.is_array(value):
             on = backend_at(at, value)
@@ -234,8 +237,11 @@ class DataAdapter:
                     "imaginary parts as features of their own."
                 )
         data, kind, by_column = hostdata.read(at, value, columns)
-        floating = self.dtype or self.target.default_float
-        array = self.target.asarray(data, floating if kind == "float" else None)
+        floating = None
+        if kind.startswith("float"):
+            own = self.target.xp.float32 if kind == "float32" else self.target.default_float
+            floating = self.dtype or own
+        array = self.target.asarray(data, floating)
         return self.target.xp.permute_dims(array, (1, 0)) if by_column else array
 
     def _common_float(self, leaves: list[Any], name: str) -> Any:

@@ -6,7 +6,7 @@ from typing import Any
 
 import backends
 
-_KINDS = ("bool", "int", "float")
+_KINDS = ("bool", "int", "float32", "float")
 
 
 def host() -> backends.Backend:
@@ -66,8 +66,8 @@ def read(at: str, value: Any, columns: Sequence[str] = ()) -> tuple[Any, str, bo
         columns: the names to read from a frame, in that order; all of them if there are none.
 
     Returns:
-        (data, kind, by_column): the kind is "bool", "int" or "float"; `by_column` says that the
-        data are a list of columns.
+        (data, kind, by_column): the kind is "bool", "int", "float" or, of columns that all are,
+        "float32"; `by_column` says that the data are a list of columns.
     """
     frame = _frame(value)
     if frame is not None:
@@ -139,14 +139,18 @@ def _columns(at: str, frame: Any, columns: Sequence[str]) -> tuple[Any, str, boo
             f"{problem}. Rename or add columns."
         )
     parts = [_numbers(f"{at}, column {c!r}", frame.get_column(named[c])) for c in wanted]
-    return [part for part, _ in parts], max((k for _, k in parts), key=_KINDS.index), True
+    kinds = {kind for _, kind in parts}
+    kind = max(kinds, key=_KINDS.index)
+    # float32 does not hold all integers, as a column of another kind may have them.
+    kind = "float" if kind == "float32" and len(kinds) > 1 else kind
+    return [part for part, _ in parts], kind, True
 
 
 def _numbers(at: str, column: Any) -> tuple[Any, str]:
     """One column of a frame, as a NumPy array or a list, and its kind."""
     dtype = column.dtype
     kind = "float" if dtype.is_float() else "int" if dtype.is_integer() else ""
-    kind = "bool" if str(dtype) == "Boolean" else kind
+    kind = {"Boolean": "bool", "Float32": "float32"}.get(str(dtype), kind)
     if kind:
         if count := column.null_count():
             raise ValueError(

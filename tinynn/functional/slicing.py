@@ -7,7 +7,7 @@ from tinynn.functional.errors import ShapeError
 from tinynn.functional.integers import require_integers
 from tinynn.functional.lengths import shape_of
 from tinynn.rules import slicing
-from tinynn.trace import backend_of
+from tinynn.trace import backend_of, namespace
 
 __all__ = ["dynamic_slice", "dynamic_update_slice"]
 
@@ -50,7 +50,8 @@ def dynamic_slice(x: Array, start: Array | int, size: int, *, axis: int = 0) -> 
     array([2, 3])
     """
     _check("dynamic_slice", x, size, axis)
-    return slicing.dynamic_slice(x, _start("dynamic_slice", x, start), size=size, axis=axis)
+    start = _start("dynamic_slice", x, size, axis, start)
+    return slicing.dynamic_slice(x, start, size=size, axis=axis)
 
 
 @scoped
@@ -89,38 +90,46 @@ def dynamic_update_slice(x: Array, update: Array, start: Array | int, *, axis: i
     array([0., 0., 0., 1., 2.])
     """
     name = "dynamic_update_slice"
-    size = update.shape[axis] if getattr(update, "ndim", 0) == getattr(x, "ndim", -1) else 0
+    _check(name, x, 0, axis)
+    size = update.shape[axis] if getattr(update, "ndim", 0) == x.ndim else 0
     _check(name, x, size, axis)
     place = axis % x.ndim
-    others = [(*a.shape[:place], *a.shape[place + 1 :]) for a in (x, update)]
-    if update.ndim != x.ndim or others[0] != others[1] or update.dtype != x.dtype:
+    expected = (*x.shape[:place], size, *x.shape[place + 1 :])
+    if tuple(getattr(update, "shape", ())) != expected or update.dtype != x.dtype:
         raise ShapeError(
             f"{name}: expected an update like x, {shape_of(x)} of {x.dtype}, but for axis {axis}, "
-            f"got {shape_of(update)} of {update.dtype}. To fix it: reshape or convert it"
+            f"got {shape_of(update)} of {getattr(update, 'dtype', type(update).__name__)}. To fix "
+            "it: reshape or convert it"
         )
-    return slicing.dynamic_update_slice(x, update, _start(name, x, start), axis=axis)
+    start = _start(name, x, size, axis, start)
+    return slicing.dynamic_update_slice(x, update, start, axis=axis)
 
 
-def _start(name: str, x: Array, start: Any) -> Array:
+def _start(name: str, x: Array, size: int, axis: int, start: Any) -> Array:
+    """The start as an array of 32 bits or more: the last place would not fit into fewer."""
     if type(start) is int:
-        return backend_of(x).asarray(start, dtype="int32")
+        return backend_of(x).asarray(min(max(start, 0), x.shape[axis] - size), dtype="int32")
     require_integers(name, "start", start, "xp.astype(start, xp.int32)")
     if start.ndim:
         raise ShapeError(
             f"{name}: expected a 0-d start, got {shape_of(start)}. To fix it: give one number, or "
             "take each entry's own by tinynn.vmap"
         )
-    return start
+    backend_of(x, start)  # of one library, on one device
+    xp = namespace(start)
+    return start if xp.iinfo(start.dtype).bits >= 32 else xp.astype(start, xp.int32)
 
 
 def _check(name: str, x: Array, size: int, axis: int) -> None:
     ndim = getattr(x, "ndim", 0)
-    if not -ndim <= axis < ndim:
+    if not (type(axis) is int and -ndim <= axis < ndim):
         raise ShapeError(
             f"{name}: expected an axis of the array of shape {shape_of(x)}, got {axis}. To fix it: "
-            f"give one below {ndim}"
+            f"give an integer from {-ndim} to {ndim - 1}"
+            if ndim
+            else f"{name}: expected an array with an axis, got {shape_of(x)}. To fix it: reshape it"
         )
-    if not 0 <= size <= x.shape[axis]:
+    if not (type(size) is int and 0 <= size <= x.shape[axis]):
         raise ShapeError(
             f"{name}: expected at most the {x.shape[axis]} entries of axis {axis}, got {size}. To "
             "fix it: take or give fewer"

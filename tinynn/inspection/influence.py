@@ -70,7 +70,8 @@ def influence(
     Raises
     ------
     ValueError
-        A loss in which rows do not count alike; a Hessian that is not positive definite; conjugate
+        Rows that are not finite, or targets that the loss does not take; a loss in which rows do
+        not count alike; a Hessian that is not positive definite; conjugate
         gradients that do not get there; or too large a matrix: the message has the number.
 
     Examples
@@ -83,9 +84,17 @@ def influence(
     >>> influence(model, x, y, np.asarray([[3.0]]), np.asarray([[3.0]])).round(2).tolist()
     [[2.67, 2.67, -5.33]]
     """
-    _check(model.loss, l2, damping, solver)
-    costs = _Costs(model)
-    vector, count = costs.vector, int(tree.leaves(X)[0].shape[0])
+    _check(model.loss, l2, damping, solver, steps, tolerance)
+    costs, count = _Costs(model), _rows("X", X, y, least=1)
+    vector = costs.vector
+    if not _holds(namespace(vector).all(namespace(vector).isfinite(vector))):
+        raise ValueError(
+            "influence: model: expected finite parameters, got NaN or infinity. To fix it: train "
+            "it to a minimum, with a lower learning rate"
+        )
+    for inputs, targets in ((X, y), (X_new, y_new)):
+        if inputs is X or _rows("X_new", X_new, y_new, least=0):
+            costs.check(inputs, targets)
 
     def objective(vector: Array) -> Array:
         value = namespace(vector).mean(costs(vector, X, y))
@@ -122,12 +131,47 @@ class _Costs:
             part = vector[start:stop]
             leaves.append(namespace(part).reshape(part, tuple(leaf.shape)))
             start = stop
-        inputs, model = X if type(X) is tuple else (X,), self.model
-        output = run(model.net, self.structure.unflatten(leaves), model.state, *inputs).output
-        model.loss.check_shapes(output.shape, y.shape)
-        values = model.loss.values(output, y)
+        output, loss = self._output(self.structure.unflatten(leaves), X), self.model.loss
+        loss.check_shapes(output.shape, y.shape)
+        values = loss.values(output, y)
         xp = namespace(values)
         return xp.mean(xp.reshape(values, (values.shape[0], -1)), axis=1)
+
+    def _output(self, params: Any, X: Any) -> Array:
+        inputs = X if type(X) is tuple else (X,)
+        return run(self.model.net, params, self.model.state, *inputs).output
+
+    def check(self, X: Any, y: Array) -> None:
+        """Let the loss check targets as it does before training."""
+        first = tree.map(lambda a: a[:1, ...], X)
+        if hasattr(self.model.loss, "check"):
+            self.model.loss.check(self._output(self.model.params, first), y)
+
+
+def _rows(name: str, X: Any, y: Array, least: int) -> int:
+    """The number of these rows; ValueError unless they are finite, and y has as many."""
+    arrays = [*tree.leaves(X), y]
+    if not all(getattr(a, "ndim", 0) and hasattr(a, "dtype") for a in arrays):
+        raise ValueError(
+            f"influence: {name}: expected arrays of rows, got {type(X).__name__} and "
+            f"{type(y).__name__}. To fix it: give model.prepared(X, y) where the model has a "
+            "preparation, else place them with backend.asarray"
+        )
+    counts = [int(a.shape[0]) for a in arrays]
+    if len(set(counts)) != 1 or counts[0] < least:
+        raise ValueError(
+            f"influence: {name}: expected {least} rows or more, and as many targets, got "
+            f"{', '.join(map(str, counts))}. To fix it: give the targets of the same rows"
+        )
+    for array in arrays:
+        xp = namespace(array)
+        floats = xp.isdtype(array.dtype, ("real floating", "complex floating"))
+        if floats and not _holds(xp.all(xp.isfinite(array))):
+            raise ValueError(
+                f"influence: {name}: expected finite numbers, got NaN or infinity. To fix it: "
+                "leave those rows out"
+            )
+    return counts[0]
 
 
 def _by_matrix(objective: Callable[[Array], Array], vector: Array, slopes: Array) -> Array:
@@ -165,7 +209,7 @@ def _by_products(
     square = xp.vecdot(residual, residual)
     floor = tolerance**2 * square
     for _ in range(steps):
-        going = square > floor
+        going = xp.logical_not(square <= floor)  # NaN is not there
         if not _holds(xp.any(going)):
             return solved
         curved = products(way)
@@ -179,7 +223,7 @@ def _by_products(
         new = xp.vecdot(residual, residual)
         share = xp.where(going, new / xp.where(going, square, none + 1.0), none)
         way, square = residual + xp.expand_dims(share, axis=1) * way, new
-    if _holds(xp.any(square > floor)):
+    if not _holds(xp.all(square <= floor)):
         off = xp.max(xp.sqrt(square / xp.where(floor > 0, floor, floor + 1.0))) * tolerance
         off = float(backend_of(off).to_host(off))
         raise ValueError(
@@ -202,7 +246,7 @@ def _indefinite(got: str, beyond: float | None) -> ValueError:
     )
 
 
-def _check(loss: Any, l2: Any, damping: Any, solver: Any) -> None:
+def _check(loss: Any, l2: Any, damping: Any, solver: Any, steps: Any, tolerance: Any) -> None:
     """Errors before any work."""
     if not hasattr(loss, "values") or not loss.by_row or getattr(loss, "class_weight", None):
         raise ValueError(
@@ -214,3 +258,9 @@ def _check(loss: Any, l2: Any, damping: Any, solver: Any) -> None:
             raise ValueError(f"influence: {name}: expected a number of 0 or more, got {number!r}")
     if solver not in ("auto", "dense", "cg"):
         raise ValueError(f'influence: solver: expected "auto", "dense" or "cg", got {solver!r}')
+    if isinstance(steps, bool) or not hasattr(steps, "__index__") or steps < 1:
+        raise ValueError(f"influence: steps: expected a whole number of 1 or more, got {steps!r}")
+    if not isinstance(tolerance, int | float) or not 0.0 < tolerance < 1.0:
+        raise ValueError(
+            f"influence: tolerance: expected a number between 0 and 1, got {tolerance!r}"
+        )

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from tinynn.config import Configured, require, require_count
-from tinynn.inspection.pictures import heatmap
-from tinynn.inspection.pixels import to_png, to_terminal
+from tinynn.inspection.pictures import heatmap, marked
+from tinynn.inspection.pixels import can_write, to_png, to_terminal
 from tinynn.inspection.surfaces import Surface, decision_boundary, plane_of
 from tinynn.layers import run as run_network
 from tinynn.trace import namespace
@@ -42,13 +42,13 @@ class DecisionBoundary(Configured):
     every
         Epochs between two pictures.
     resolution
-        Places of each axis; no more than a terminal is wide.
+        Places of each axis; no more than a terminal is wide, and has lines for.
 
     Raises
     ------
     ValueError
-        Before training: X has not two columns, and `columns` does not say which; or a file of
-        another kind.
+        Before training: X has not two columns, and `columns` does not say which; labels that are no
+        numbers, or not one for each row; or a file of another kind.
     FileNotFoundError
         Before training: the folder of the file is missing.
 
@@ -86,7 +86,7 @@ class DecisionBoundary(Configured):
             raise TypeError(
                 f"DecisionBoundary: to: expected a path, a stream of text or None, got {self.to!r}"
             )
-        if is_file and Path(self.to).suffix not in (".svg", ".png"):
+        if is_file and Path(self.to).suffix.lower() not in (".svg", ".png"):
             raise ValueError(
                 f"DecisionBoundary: to: expected a file that ends in .svg or .png, got {self.to!s}"
             )
@@ -94,6 +94,7 @@ class DecisionBoundary(Configured):
     def start(self, run: Any) -> None:
         """Check what can be checked before training."""
         plane_of(self.X, self.columns, 2)
+        marked(**self._points())
         self._lines, self._handle = 0, None
         if isinstance(self.to, str | os.PathLike):
             folder = Path(self.to).absolute().parent
@@ -152,7 +153,7 @@ class DecisionBoundary(Configured):
         return {"points": rows, "labels": self.labels}
 
     def _to_file(self, path: Path, run: Any, title: str) -> None:
-        if path.suffix == ".png":
+        if path.suffix.lower() == ".png":
             content = to_png(self.surface(run), **self._points())
         else:
             content = heatmap(self.surface(run), title=title, **self._points()).encode()
@@ -171,11 +172,15 @@ class DecisionBoundary(Configured):
 
     def _to_stream(self, stream: Any, run: Any, title: str) -> None:
         terminal = bool(getattr(stream, "isatty", lambda: False)())
-        plain = not terminal or "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb"
+        plain = not terminal or bool(os.environ.get("NO_COLOR"))
+        plain = plain or os.environ.get("TERM") == "dumb" or not can_write(stream)
         # What rich's bar lets through is text: it moves no cursor.
         moves = terminal and not plain and not hasattr(stream, "rich_proxied_file")
-        wide = shutil.get_terminal_size().columns if terminal else self.resolution
-        surface = self.surface(run, min(self.resolution, wide))
+        most = self.resolution
+        if terminal:  # a line holds two places above each other; a title and an end stand beside
+            wide, high = shutil.get_terminal_size()
+            most, title = max(1, min(most, wide, 2 * (high - 2))), title[:wide]
+        surface = self.surface(run, most)
         text = to_terminal(surface, title=title, plain=plain, **self._points())
         up = f"\x1b[{self._lines}F\x1b[J" if moves and self._lines else ""
         stream.write(f"{up}{text}\n")

@@ -179,7 +179,10 @@ def ends(values: Any) -> tuple[float, float]:
 
 def share_of(number: float, low: float, high: float) -> float:
     """How far a number is from the lowest to the highest: from 0 to 1."""
-    return (number - low) / (high - low) if high > low else 0.5
+    if not high > low:
+        return 0.5
+    scale = 1.0 if isfinite(high - low) else 0.25  # the distance of two huge numbers is none
+    return (number * scale - low * scale) / (high * scale - low * scale)
 
 
 def colour(number: float, low: float, high: float) -> tuple[int, int, int]:
@@ -207,25 +210,59 @@ def _points(x: Sequence[float], y: Sequence[float], points: Any, labels: Any) ->
 
 
 def marked(points: Any, labels: Any) -> tuple[list[tuple[float, float, float]], float, float]:
-    """Each point with its number, and the lowest and the highest of these."""
+    """Each point with its number, and the lowest and the highest of these.
+
+    Points that are at no place, NaN or infinite, are left out.
+
+    Raises ValueError for points of another shape, and labels that are no numbers, one for each.
+    """
     if points is None:
         return [], 0.0, 1.0
-    rows = backend_of(points).to_host(points).tolist()
-    if labels is None:
-        marks = [1.0] * len(rows)
-    elif isinstance(labels, list | tuple):
-        marks = [float(each) for each in labels]
-    else:
-        host = backend_of(labels).to_host(labels)
-        marks = [float(each) for each in host.reshape(-1).tolist()]
-    each = [(*row, mark) for row, mark in zip(rows, marks, strict=True)]
-    return each, min(marks, default=0.0), max(marks, default=1.0)
+    rows = _listed(points)
+    if not all(isinstance(row, list | tuple) and len(row) == 2 for row in rows):
+        raise ValueError(
+            "points: expected the shape (rows, 2), a place on each axis, got "
+            f"{tuple(points.shape) if hasattr(points, 'shape') else points!r}. To fix it: give the "
+            "two columns that the axes are of"
+        )
+    marks = [1.0] * len(rows) if labels is None else [_number(mark) for mark in _listed(labels)]
+    if len(marks) != len(rows):
+        raise ValueError(
+            f"labels: expected one for each of {len(rows)} points, got {len(marks)}. To fix it: "
+            "give the labels of the same rows"
+        )
+    each = [(*row, mark) for row, mark in zip(rows, marks, strict=True) if all(map(isfinite, row))]
+    known = [mark for mark in marks if isfinite(mark)]
+    return each, min(known, default=0.0), max(known, default=1.0)
+
+
+def _listed(given: Any) -> list[Any]:
+    """The entries of an array or a list; those of one column as they are."""
+    if isinstance(given, list | tuple):
+        return list(given)
+    host = backend_of(given).to_host(given)
+    if host.ndim == 2 and host.shape[1] == 1:
+        host = host.reshape(-1)
+    found: list[Any] = host.tolist()
+    return found
+
+
+def _number(label: Any) -> float:
+    if isinstance(label, list | tuple) and len(label) == 1:
+        label = label[0]
+    if isinstance(label, int | float):
+        return float(label)
+    raise ValueError(
+        f"labels: expected numbers, got {label!r}. To fix it: number the classes, "
+        "xp.unique_inverse(labels).inverse_indices"
+    )
 
 
 def heights(values: Any) -> list[float]:
     """Those of the lines of a contour."""
     low, high = ends(values)
-    return [low + (high - low) * place / (_LINES + 1) for place in range(1, _LINES + 1)]
+    shares = [place / (_LINES + 1) for place in range(1, _LINES + 1)]
+    return [low * (1.0 - share) + high * share for share in shares]
 
 
 def segments(x: Sequence[float], y: Sequence[float], values: Any, height: float) -> list[Any]:
@@ -254,6 +291,7 @@ def _crossings(corners: list[tuple[float, float, float]], height: float) -> list
     met = []
     for (a, b, low), (c, d, high) in zip(corners, corners[1:] + corners[:1], strict=True):
         if (low < height) != (high < height):
-            share = (height - low) / (high - low)
+            share = share_of(height, min(low, high), max(low, high))
+            share = share if low < high else 1.0 - share
             met.append((a + share * (c - a), b + share * (d - b)))
     return met

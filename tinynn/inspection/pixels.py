@@ -174,12 +174,21 @@ def to_terminal(
     return "\n".join(written)
 
 
+def can_write(stream: Any) -> bool:
+    """Whether a stream of text has the character that the coloured picture is made of."""
+    try:
+        _UPPER.encode(getattr(stream, "encoding", None) or "utf-8")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
+
+
 def _nearest(places: Sequence[float], place: float) -> int:
     return min(range(len(places)), key=lambda i: abs(places[i] - place))
 
 
 def _grey(share: float) -> Colour:
-    part = round(255 * share)
+    part = round(255 * share) if isfinite(share) else 128
     return part, part, part
 
 

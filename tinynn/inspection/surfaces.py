@@ -76,15 +76,19 @@ def decision_boundary(
 
 def plane_of(X: Array, columns: Any, resolution: int) -> tuple[Array, Array, Array]:
     """The places of two axes, and rows of X for all pairs of them: (places, features)."""
-    width = X.shape[1] if X.ndim == 2 else 0
+    shape = tuple(getattr(X, "shape", ()))
+    width = shape[1] if len(shape) == 2 else 0
     chosen = (0, 1) if columns is None and width == 2 else columns
-    if chosen is None or len(set(chosen)) != 2 or not all(0 <= each < width for each in chosen):
+    known = chosen is not None and all(each in range(width) for each in chosen)
+    if not known or len(chosen) != 2 or len(set(chosen)) != 2 or not shape[0]:
         asked = "" if columns is None else f" and columns={columns!r}"
+        got = shape if hasattr(X, "shape") else f"a {type(X).__name__}"
         raise ValueError(
-            "decision_boundary: X: expected the shape (rows, 2), or columns= with two of its "
-            f"numbers, got {tuple(X.shape)}{asked}. To fix it: give columns=(0, 1), or take "
-            "partial_dependence, which looks at one input"
+            "decision_boundary: X: expected an array of the shape (rows, 2), or columns= with two "
+            f"of its numbers, and a row or more, got {got}{asked}. To fix it: give "
+            "columns=(0, 1), or take partial_dependence, which looks at one input"
         )
+    chosen = tuple(int(each) for each in chosen)
     xp = namespace(X)
     if xp.isdtype(X.dtype, "integral"):  # places would be cut to whole numbers
         X = xp.astype(X, backend_of(X).default_float)

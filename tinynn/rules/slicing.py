@@ -29,13 +29,11 @@ def dynamic_slice(x: Any, start: Any, *, size: int, axis: int = 0) -> Any:
 
 
 @differentiable(Linear(_update_back, slice(0, 2)))
-def dynamic_update_slice(
-    x: Any, update: Any, start: Any, *, axis: int = 0, donated: bool = False
-) -> Any:
+def dynamic_update_slice(x: Any, update: Any, start: Any, *, axis: int = 0) -> Any:
     """`backends.Backend.dynamic_update_slice`."""
     backend = backends.of(x)
     with backend.scope():
-        return backend.dynamic_update_slice(x, update, start, axis=axis, donated=donated)
+        return backend.dynamic_update_slice(x, update, start, axis=axis)
 
 
 def batch_dynamic_slice(
@@ -62,6 +60,8 @@ def batch_dynamic_update_slice(
     if not batched[2]:
         return f(x, update, start, axis=axis + 1)
     length, wanted = x.shape[axis + 1], update.shape[axis + 1]
+    if not wanted:
+        return x
     start = xp.expand_dims(xp.clip(start, 0, length - wanted), axis=1)
     places = xp.arange(length, dtype=start.dtype, device=device_of(x))
     ahead = xp.subtract(places, start)

@@ -22,7 +22,8 @@ from tinynn.tabular.preparation import TablePreparation, described, inform
 from tinynn.tabular.streaming import fit_parts, strata_of, survey, target_of
 from tinynn.tabular.table import Table, TableError
 from tinynn.tabular.targets import Classes, Quantity
-from tinynn.training import Model, fit, fit_many
+from tinynn.training import EarlyStopping, Model, fit, fit_many
+from tinynn.training.problem import several
 
 # The losses, each with what makes probabilities of a network's outputs; "identity" for numbers.
 LOSSES = {
@@ -109,7 +110,8 @@ def fit_table(
         None is 30, or more for 1500 steps in all.
     validation
         The fraction of the rows to hold out and score; the same of each class. Of a single network
-        they also are what its intervals are calibrated by, up to 10,000 of them.
+        they also are what its intervals are calibrated by, up to 10,000 of them from one end of the
+        table to the other, unless an `EarlyStopping` among the callbacks has looked at them.
     categories, drop, dates, decimal
         See `TablePreparation.fit`.
     networks
@@ -147,6 +149,7 @@ def fit_table(
         raise ValueError(
             f"fit_table: validation: expected a fraction from 0 to below 1, got {validation!r}"
         )
+    callbacks = list(several(callbacks))
     _check_networks(networks, folds, validation, callbacks)
     validation = validation if folds is None else 0.0
     home = host() if backend is None else backends.get(backend)
@@ -205,8 +208,9 @@ def fit_table(
         **given,
     )
     _check_sound(model, answer)
-    if held is not None and not large and best is None:  # these rows have chosen nothing
-        model.calibrate(held[0][:_SCORES, :], held[1][:_SCORES])
+    chosen = best is not None or any(isinstance(each, EarlyStopping) for each in callbacks)
+    if held is not None and not chosen:  # these rows have chosen nothing
+        _calibrate(model, held)
     model.preparation = preparation
     if report and folds is None:
         which = "training" if held is None else "held-out"
@@ -217,6 +221,27 @@ def fit_table(
         answers = preparation.decode(home.to_host(model.outputs(x)))
         report(f"{which} {score(preparation, answers, y)}")
     return model
+
+
+def _calibrate(model: Model, held: Any) -> None:
+    """Calibrate by the rows that were held out; by every k-th of them where they are many.
+
+    The first of them would not do: tables are often sorted.
+    """
+    if not isinstance(held, Blocks):
+        step = -(-int(held[0].shape[0]) // _SCORES)
+        model.calibrate(held[0][::step, :], held[1][::step])
+        return
+    step, seen, parts, home = max(1, -(-sum(held.sizes) // _SCORES)), 0, [], model.backend
+    for block, size in enumerate(held.sizes):
+        first = -seen % step
+        if first < size:
+            X, y, *_ = held.read_block(block)
+            parts.append((X[first::step, :], y[first::step]))
+        seen += size
+    if parts:
+        X, y = (host().xp.concat(each) for each in zip(*parts, strict=True))
+        model.calibrate(home.asarray(X), home.asarray(y))
 
 
 def _check_single(networks: Any, folds: Any) -> None:

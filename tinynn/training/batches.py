@@ -260,6 +260,10 @@ class ReadBatches(Batches):
         whole, rest = divmod(reading.rows, self.size)
         return min(most, whole + bool(rest and reading.ended))
 
+    def waiting(self, count: int) -> int:
+        """The rows of the next `count` steps, of those that are `available`."""
+        return min(self._readings[0].rows, count * self.size)
+
     def samples(self, epoch: Epoch, first: int, count: int) -> Samples:
         if self.available(epoch, first, count) < count:
             raise IndexError(f"a pass over the data ends before step {first + count}")

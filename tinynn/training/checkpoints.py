@@ -184,14 +184,18 @@ def checkpointer_of(
     """The schedule that the arguments of `fit` ask for; ValueError for one without a file."""
     if path is not None:
         return Checkpointer(path, every, keep, keep_best)
-    given = {"every": (every, 1), "keep": (keep, 1), "keep_best": (keep_best, False)}
+    check_beside("fit", every=(every, 1), keep=(keep, 1), keep_best=(keep_best, False))
+    return None
+
+
+def check_beside(where: str, **given: tuple[Any, Any]) -> None:
+    """ValueError unless these are as they usually are: (what is given, the usual)."""
     for name, (value, usual) in given.items():
         if value != usual:
             raise ValueError(
-                f"fit: {name}: expected checkpoint= beside it, got {name}={value!r} alone, and no "
-                "checkpoint would be written. To fix it: give checkpoint=path"
+                f"{where}: {name}: expected checkpoint= beside it, got {name}={value!r} alone, and "
+                "no checkpoint would be written. To fix it: give checkpoint=path"
             )
-    return None
 
 
 def save(
@@ -324,10 +328,10 @@ def source_of(resume: Any, checkpoint: Any) -> Any:
 
 
 def dtype_of(source: Any, X: Any) -> str | None:
-    """The floating dtype of the run to resume, where X has none of its own: frames and lists.
+    """The floating dtype of the run to resume, for frames and lists.
 
-    A frame's floats become the default dtype, and a run that was begun with arrays may have had
-    another. None where the file does not tell; what is wrong with it `restore` says.
+    Their floats become the default dtype, or float32, and a run that was begun with arrays may
+    have had another. None where the file does not tell; what is wrong with it `restore` says.
     """
     given = list(X.values()) if isinstance(X, dict) else X if isinstance(X, tuple) else (X,)
     if source is None or not all(isinstance(x, list) or columns_of(x) for x in given):

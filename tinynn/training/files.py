@@ -39,6 +39,10 @@ _NAMES = {
     "float32": ("F32", "f"),
     "float64": ("F64", "d"),
 }
+_READERS = {  # of what a model is not made of at once
+    "checkpoint": "give it to tinynn.load, or go on with fit(..., resume=path)",
+    "stack checkpoint": "go on from it with fit_many(..., resume=path)",
+}
 _BY_SAFETENSORS = {theirs: (ours, code) for ours, (theirs, code) in _NAMES.items()}
 
 
@@ -152,7 +156,8 @@ def unpack(
         ) from error
     if layout == FORMAT:
         raise ModelFileError(
-            f"{path}: expected a {kinds[0]}, got a {found}. To fix it: give it to tinynn.load."
+            f"{path}: expected a {kinds[0]}, got a {found}. To fix it: "
+            f"{_READERS.get(found, 'give it to tinynn.load')}."
         )
     raise ModelFileError(
         f"{path}: expected a model file of format {FORMAT}, got format {layout}. "
@@ -227,11 +232,20 @@ def write(path: str | os.PathLike[str], blob: bytes | Iterable[bytes], *, keep: 
         if keep > 1 and target.exists():
             _move_up(target, keep)
         os.replace(beside, target)
-    except BaseException:
-        with suppress(OSError):
-            beside.unlink()
+    except BaseException as error:
+        try:
+            _unlink(beside)
+        except KeyboardInterrupt:  # polars tells one Ctrl-C twice, and impatient people do
+            _unlink(beside)
+        if isinstance(error, OSError) and error.errno and error.filename is None:
+            error.filename = str(path)  # of a disk that is full
         raise
     _settle(target.parent)
+
+
+def _unlink(path: Path) -> None:
+    with suppress(OSError):
+        path.unlink()
 
 
 def earlier(path: str | os.PathLike[str]) -> Iterator[Path]:

@@ -87,8 +87,8 @@ def fit(
         "auto" is 32, or the size of the batches given as X.
     validation
         The fraction of the samples to hold out (drawn by the seed, the same share of each
-        class; the last ones without `shuffle`), or a tuple (X, y) or (X, y, sample_weight),
-        or a dataset, or batches.
+        class where all targets are in memory; the last ones without `shuffle`), or a tuple
+        (X, y) or (X, y, sample_weight), or a dataset, or batches.
     seed
         The same seed gives the same start, batches and dropout on every backend.
     callbacks
@@ -110,8 +110,8 @@ def fit(
     backend
         Where to bring host data; not needed for arrays, which are somewhere already.
     dtype
-        Of parameters and data; None is the floating dtype of X, else the default (of a frame or
-        lists beside `resume`, that of the run).
+        Of parameters and data; None is the floating dtype of X, else the default: of lists, and of
+        a frame unless all its columns are float32. Beside `resume` these take that of the run.
     compute_dtype
         Of what layers compute in training, such as "bfloat16" where the library has it, or
         "float32" beside parameters of float64. Parameters, state, statistics of norms, loss

@@ -11,6 +11,7 @@ from tinynn import tree
 from tinynn.data import DataError
 from tinynn.training import engines
 from tinynn.training import progress as bars
+from tinynn.training.batches import ReadBatches
 from tinynn.training.callbacks import Callback, keep_data, restore_states, states, tell
 from tinynn.training.checkpoints import Checkpointer, check_left, restore
 from tinynn.training.evaluation import evaluate, numbers
@@ -19,7 +20,7 @@ from tinynn.training.pace import Pace
 from tinynn.training.problem import Problem
 from tinynn.training.ranks import Ranks, compared
 from tinynn.training.signals import TERMINATED, Signals
-from tinynn.training.state import Run, TrainingState
+from tinynn.training.state import Run, TrainingState, has_converged
 from tinynn.training.step import is_same_tree
 
 
@@ -83,8 +84,8 @@ class _Loop:
         self._agreed: signal.Signals | None = None  # the signal that all processes know of
         self.pace = Pace(problem.batches.steps, alone=not ranks.several)
         # Epochs are carried out together where nothing looks at each of them.
-        quiet = not callbacks and len(run.measures) == 1 and checkpointer is None
-        self.fused = engine.fuses_epochs and quiet
+        self.quiet = not callbacks and len(run.measures) == 1 and checkpointer is None
+        self.fused = False
         self.memory: tuple[Any, Any] = (None, None)  # of the last two snapshots
 
     def train(self) -> None:
@@ -93,6 +94,9 @@ class _Loop:
         whole = True
         while run.epoch < run.epochs and not run.stopped and not self.received:
             before, whole = run.state.carry, run.state.step == 0
+            if self.quiet and self.engine.fuses_epochs and not self.fused:  # a late one does later
+                self.fused = True
+                self.pace = Pace(self.problem.batches.steps, alone=not self.ranks.several)
             try:
                 with memory_suffices(self.problem.backend, self.problem.batches.size):
                     count = self._epochs() if self.fused and whole else self._epoch()
@@ -145,10 +149,26 @@ class _Loop:
             self.engine.load(before)
             losses, count = self._losses(self.engine.run_epochs(bad + 1)), bad + 1
         run.state.carry = self._snapshot()
+        ends = self._epochs_until_converged(before, run.state.carry, count)
+        if ends < count:
+            if tree.leaves(before.state):  # which layers have gone on to change
+                self.engine.load(before)
+                self.engine.run_epochs(ends)
+                run.state.carry = self._snapshot()
+            losses, count = losses[:ends], ends
         run.state.epoch += count
         numbered = list(range(start + 1, start + count + 1))
         run.history.extend({"epoch": numbered, "loss": losses})
         return count
+
+    def _epochs_until_converged(self, before: Any, after: Any, count: int) -> int:
+        """How many of these epochs there would have been one by one; the others changed nothing."""
+        old, new = before.optimizer_state, after.optimizer_state
+        backend, steps = self.problem.backend, self.problem.batches.steps
+        if not has_converged(new, backend) or "step" not in new:
+            return count
+        taken = int(backend.to_host(new["step"])) - int(backend.to_host(old["step"]))
+        return min(count, max(1, -(-taken // steps)))  # type: ignore[operator]
 
     def _losses(self, losses: Any) -> list[float]:
         """Losses of the steps of several epochs, (epochs, steps), as one number an epoch."""
@@ -162,6 +182,7 @@ class _Loop:
         while True:
             with self.pace, backend.quiet():
                 count = batches.available(epoch, state.step, self.pace.steps)
+                self._agree_on_rows(count)
                 if count:
                     state.losses.append(self.engine.run(epoch, state.step, count))
             if not count:
@@ -189,6 +210,16 @@ class _Loop:
     def received(self) -> signal.Signals | None:
         """The signal that ends the run, once all processes know of it."""
         return self._agreed if self.ranks.several else self.signals.received
+
+    def _agree_on_rows(self, count: int) -> None:
+        """ParallelError unless what is read has as many rows for the next steps in all processes.
+
+        What a stream has is known no sooner, and one that ends before another is waited for.
+        """
+        state, batches = self.run.state, self.problem.batches
+        if self.ranks.several and isinstance(batches, ReadBatches):
+            what = f"rows of the batches from number {state.step + 1} of epoch {state.epoch + 1} on"
+            self.ranks.check_same({what: batches.waiting(count)})
 
     def _meet(self) -> None:
         """Agree with the other processes on the pace, and on a signal that one has got."""

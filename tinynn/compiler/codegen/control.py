@@ -35,6 +35,9 @@ from tinynn.compiler.rewrite import is_call, size
 from tinynn.transforms.graph import Graph, Node, pruned
 from tinynn.transforms.scan_pullback import Parts
 
+# The largest bound that an index can count one beyond; no loop takes so many steps.
+_COUNTED = 2**63 - 2
+
 
 class _Repeated:
     """The base of calls that carry values from step to step.
@@ -158,7 +161,7 @@ class While(_Repeated):
         condition = _inside(self.block, test[0], homes, [View.of(going, ())])
         inner = self.step(body[0], dict(body[1]), body[1])
         turn = (*condition, If(going, tuple(inner.statements), ()))
-        loop = Loop(time, 0, kwargs["bound"] + 1, 1, turn, going)
+        loop = Loop(time, 0, min(kwargs["bound"], _COUNTED) + 1, 1, turn, going)
         start = Assign(going, Constant(True, "bool"))
         return [*self.begun(), *inner.before, start, loop, *_noted(work, self.node, going)]
 

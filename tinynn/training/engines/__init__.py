@@ -30,7 +30,7 @@ ENGINES = ("auto", "eager", "calls", "loops", "jit")
 _WORTH_IT = 200
 # Steps of a search, and of second order, after which recording them is worth it. How many there
 # will be is not known before: training ends where they have converged.
-_SEARCHES, _SECOND_ORDER = 4, 40
+_SEARCHES, _SECOND_ORDER = 4, 24
 # Of a large network a program saves more in each step: one more for so many numbers in parameters.
 _LARGE = 2**18
 
@@ -83,7 +83,8 @@ def select(
         return searching(*arguments, _after(engine, batches.backend, _SEARCHES))
     if "objective" in needs and engine == "auto" and steps is not None:
         after = _after(engine, batches.backend, _SECOND_ORDER)
-        made = partial(_compiled, problem, engine, arguments, steps, never_stops_early)
+        # Never in loops, which do not hold what it solves with; to ask costs an import.
+        made = partial(_compiled, problem, engine, arguments, steps, False)
         return Late(Eager(*arguments), made, after)
     if engine == "eager" or (engine == "auto" and counted < _WORTH_IT):
         return Eager(*arguments)

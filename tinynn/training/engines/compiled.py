@@ -201,8 +201,8 @@ def check_needs(optimizer: Any) -> None:
 def checked(step: Any, backend: Any, *arguments: Any, again: bool = True) -> Programs:
     """The programs of a recorded step; RecordingError if it differs when it is recorded `again`.
 
-    A graph that was found the same before is not recorded again, nor is a step of nothing but
-    tinynn's own parts, which always do the same.
+    Code that was found to give the same graph before is not recorded again, nor is a step of
+    nothing but tinynn's own parts, which always do the same.
     """
     try:
         graph = recorded(step, backend, *arguments)
@@ -217,7 +217,7 @@ def checked(step: Any, backend: Any, *arguments: Any, again: bool = True) -> Pro
             f"it is not the same in each call: {where}. It draws random numbers of its own, or "
             "counts its calls; draw with scope.random, and keep what changes in scope.state"
         )
-    programs.sure = True
+    programs.make_sure()
     return programs
 
 
@@ -233,7 +233,21 @@ def _is_ours(part: Any) -> bool:
     if part is kind:
         cells = getattr(part, "__closure__", None) or ()
         return all(_is_ours(cell.cell_contents) for cell in cells)
-    return is_dataclass(part) and all(_is_ours(getattr(part, f.name)) for f in fields(part))
+    return (
+        is_dataclass(part)
+        and _is_as_written(type(part))
+        and all(_is_ours(getattr(part, f.name)) for f in fields(part))
+    )
+
+
+def _is_as_written(kind: type) -> bool:
+    """True unless a method is of another package than its class: one that was put there later."""
+    for each in kind.__mro__:
+        package = each.__module__.partition(".")[0]
+        methods = [value for value in vars(each).values() if isinstance(value, FunctionType)]
+        if any(method.__module__.partition(".")[0] != package for method in methods):
+            return False
+    return True
 
 
 def slots_of(carry: Carry) -> list[list[int]]:

@@ -12,12 +12,12 @@ class Late:
     """An eager engine that gives way to a compiled one after so many steps of the whole run.
 
     For steps of which nobody knows how many there will be. A run that is resumed changes at the
-    same step.
+    same step. From then on it is as that engine is, which may carry out epochs together.
 
     make: a carry -> the engine to go on with.
     """
 
-    name, fuses_epochs = "auto", False
+    name = "auto"
 
     def __init__(self, first: Eager, make: Callable[[Carry], Any], after: int) -> None:
         self.engine: Any = first

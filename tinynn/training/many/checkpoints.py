@@ -9,8 +9,7 @@ from tinynn import tree
 from tinynn.config import label
 from tinynn.data import host
 from tinynn.training import files
-from tinynn.training.checkpoints import check_data, check_same, identity
-from tinynn.training.problem import check_whole
+from tinynn.training.checkpoints import check_beside, check_data, check_same, identity
 
 KIND = "stack checkpoint"
 
@@ -19,19 +18,29 @@ class Checkpoint:
     """The file that the state of many networks is written to, and when."""
 
     def __init__(self, path: str | os.PathLike[str], every: int) -> None:
-        check_whole(every=every)
-        self.path, self.every = Path(path), every
+        if isinstance(every, bool) or not hasattr(every, "__index__") or every < 1:
+            raise ValueError(
+                f"fit_many: every: expected a whole number of epochs of 1 or more, got {every!r}. "
+                "To fix it: give every=1"
+            )
+        self.path, self.every = Path(path), int(every)
+        self._written = 0  # the epoch that the file is of
         files.check_target(self.path, "fit_many: checkpoint")
 
     def left(self, epoch: int) -> int:
         """The epochs until the next one."""
         return self.every - epoch % self.every
 
+    def is_due(self, epoch: int) -> bool:
+        """Whether a file is to be written after this epoch."""
+        return epoch % self.every == 0
+
     def write(self, training: Any) -> None:
-        """Write the state if it is time, or training ends; a warning where it cannot be."""
-        epoch, last = training.epoch, training.epoch == training.epochs or not training.alive
-        if epoch % self.every and not last:
+        """Write the state, unless the file is of this epoch; a warning where it cannot be."""
+        epoch = training.epoch
+        if epoch == self._written:
             return
+        self._written = epoch
         try:
             files.write(self.path, files.pack(*_packed(training), kind=KIND))
         except OSError as error:
@@ -39,6 +48,14 @@ class Checkpoint:
                 f"fit_many: epoch {epoch}: the checkpoint {self.path} cannot be written ({error}): "
                 "training goes on, and the file is as it was."
             )
+
+
+def checkpoint_of(path: str | os.PathLike[str] | None, every: int) -> Checkpoint | None:
+    """The schedule that the arguments of `fit_many` ask for; ValueError for one without a file."""
+    if path is None:
+        check_beside("fit_many", every=(every, 1))
+        return None
+    return Checkpoint(path, every)
 
 
 def _packed(training: Any) -> tuple[list[tuple[str, Any]], dict[str, Any]]:

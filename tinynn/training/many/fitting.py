@@ -16,7 +16,7 @@ from tinynn.training import progress as bars
 from tinynn.training.batches import StreamedBatches
 from tinynn.training.callbacks import EarlyStopping
 from tinynn.training.checkpoints import source_of
-from tinynn.training.many.checkpoints import Checkpoint, restore
+from tinynn.training.many.checkpoints import checkpoint_of, restore
 from tinynn.training.many.folds import check_folds, in_folds
 from tinynn.training.many.networks import Networks, check_given
 from tinynn.training.many.stack import ModelStack
@@ -155,13 +155,14 @@ def fit_many(
     )
     check_whole(epochs=epochs)
     called = checked_callbacks(callbacks)
-    written = None if checkpoint is None else Checkpoint(checkpoint, every)
+    written = checkpoint_of(checkpoint, every)
     source = source_of(resume, checkpoint)
     given = (params, state) if params is not None or state is not None else None
-    if optimizer == "auto":
+    if isinstance(optimizer, str) and optimizer == "auto":  # it is chosen for network 0
+        mine = of_network(numbers_of(net=net, loss=loss), 0)
         optimizer = prepare(
-            net, X, y, loss=loss, optimizer="auto", batch_size=batch_size, backend=backend,
-            dtype=dtype,
+            with_numbers(net, "net", mine), X, y, loss=with_numbers(loss, "loss", mine),
+            optimizer="auto", batch_size=batch_size, backend=backend, dtype=dtype,
         ).step.optimizer  # fmt: skip
     optimizer = optimizer_of(optimizer)
     varied = numbers_of(net=net, loss=loss, optimizer=optimizer)

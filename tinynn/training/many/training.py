@@ -1,7 +1,7 @@
 """The loop over the epochs of many networks, and what callbacks see of it."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import isfinite
 from typing import Any
 
@@ -59,9 +59,11 @@ class StackRun:
         return dict(self.training.history())
 
     def stack(self) -> ModelStack:
-        """All networks as they are now."""
+        """All networks as they are now, in arrays of their own."""
         found: ModelStack = self.training.stack()
-        return found
+        xp = self.training.backend.xp
+        parts = tree.map(lambda a: xp.asarray(a, copy=True), (found.params, found.state))
+        return replace(found, params=parts[0], state=parts[1])
 
     def stop(self, networks: Iterable[int] | None = None) -> None:
         """Ask for the training of some networks, or of all, to end after this epoch.
@@ -69,9 +71,21 @@ class StackRun:
         Parameters
         ----------
         networks
-            Their numbers; None for all.
+            Their numbers; None for all. Those that have ended stay as they are.
+
+        Raises
+        ------
+        ValueError
+            What is no number of a network.
         """
-        self.training.asked |= set(self.training.alive if networks is None else networks)
+        known = range(len(self.training.networks))
+        asked = list(known if networks is None else networks)
+        if wrong := [k for k in asked if isinstance(k, bool) or k not in known]:
+            raise ValueError(
+                f"StackRun.stop: networks: expected numbers from 0 to {known[-1]}, one for each "
+                f"of {len(known)} networks, got {wrong[0]!r}. To fix it: take them from run.alive"
+            )
+        self.training.asked |= {int(k) for k in asked}
 
 
 def checked_callbacks(given: Any) -> list[Any]:
@@ -111,40 +125,50 @@ class Training:
         self.alive = list(range(len(networks)))
         self.lengths = [0] * len(networks)  # the epochs of each
         self.columns: dict[str, list[Any]] = {name: [] for name in self.problem.measures}
-        self.carry = engine.carry()
+        self.carry, self.pace = engine.carry(), Pace(networks.per_epoch)
         told = bool(stopping.early or stopping.halving or callbacks)  # of every epoch
         self.single = told or engine.converged(self.carry) is not None
 
     def train(self) -> None:
         """Epoch after epoch, until all are done or no network is left."""
         tell(self.callbacks, "start", self.run)
-        self._epochs()
+        self._let_go(set())  # those that a callback has stopped already
+        while self.epoch < self.epochs and self.alive:
+            begun, whole = self.epoch, (self.carry, self.lengths, self.alive)
+            try:
+                self._advance()
+            except KeyboardInterrupt:
+                if self.epoch == 0:  # there is no whole epoch to go back to
+                    raise
+                if self.epoch == begun:
+                    self.carry, self.lengths, self.alive = whole
+                said = f"epoch {self.epoch}: interrupted: the networks are as they were after this"
+                _warn(f"{said} epoch")
+                break
+        if self.checkpoint:  # also if it ends between two checkpoints
+            self.checkpoint.write(self)
+        self._name_the_lost()
         tell(self.callbacks, "finish", self.run)
 
-    def _epochs(self) -> None:
-        pace, steps, epoch = Pace(self.networks.per_epoch), self.networks.per_epoch, self.epoch
-        while epoch < self.epochs and self.alive:
-            count = 1 if self.measured or self.single else max(1, pace.steps // steps)
-            count = min(count, self.epochs - epoch)
-            if self.checkpoint:
-                count = min(count, self.checkpoint.left(epoch))
-            whole = self.carry, self.lengths, self.alive
-            try:
-                with pace, self.backend.quiet():
-                    losses = self._losses(epoch, count)
-                table = self._measured() if self.measured else []
-            except KeyboardInterrupt:
-                if epoch == 0:  # there is no whole epoch to go back to
-                    raise
-                self.carry, self.lengths, self.alive = whole
-                _warn(f"epoch {epoch}: interrupted: the networks are as they were after this epoch")
-                break
-            epoch = self.epoch = epoch + count
-            row = self._keep(losses, table, epoch)
-            if self.single:
-                self._end(row, epoch)
-            if self.checkpoint:
-                self.checkpoint.write(self)
+    def _advance(self) -> None:
+        """Carry out the next epochs, and what follows on each of them."""
+        epoch, pace, steps = self.epoch, self.pace, self.networks.per_epoch
+        count = 1 if self.measured or self.single else max(1, pace.steps // steps)
+        count = min(count, self.epochs - epoch)
+        if self.checkpoint:
+            count = min(count, self.checkpoint.left(epoch))
+        with pace, self.backend.quiet():
+            losses = self._losses(epoch, count)
+        table = self._measured() if self.measured else []
+        self.epoch = epoch + count
+        row = self._keep(losses, table, self.epoch)
+        if self.single:
+            self._end(row, self.epoch)
+        if self.checkpoint and self.checkpoint.is_due(self.epoch):
+            self.checkpoint.write(self)
+
+    def _name_the_lost(self) -> None:
+        """Warn of the networks that neither went on to the end nor were to end before it."""
         staying = self.ended.union(self.alive)
         if lost := [k for k in range(len(self.networks)) if k not in staying]:
             named = ", ".join(f"{k} (after epoch {self.lengths[k]})" for k in lost[:10])
@@ -161,9 +185,15 @@ class Training:
         gone = self.stopping.ended(row, epoch, self.alive, self.carry, merged)
         if (converged := self.engine.converged(self.carry)) is not None:
             gone |= {k for k in self.alive if converged[k]}
-        for callback in self.callbacks:
-            callback(self.run)
-        gone |= self.asked & set(self.alive)
+        try:
+            for callback in self.callbacks:
+                callback(self.run)
+        finally:  # what is known of their ends holds for the checkpoint, if Ctrl-C comes meanwhile
+            self._let_go(gone)
+
+    def _let_go(self, gone: set[int]) -> None:
+        """End these networks, and those that a callback has asked to end."""
+        gone = (gone | self.asked) & set(self.alive)
         self.ended |= gone
         self.alive = [k for k in self.alive if k not in gone]
 
@@ -266,6 +296,8 @@ class Training:
         """A measure as (networks, epochs), on the host; NaN where a network had stopped."""
         library = host()
         xp = library.xp
+        if not parts:
+            return xp.zeros((len(self.networks), 0), dtype=xp.float64)
         whole: Any = xp.concat([library.asarray(p, dtype="float64") for p in parts], axis=1)
         for k, length in enumerate(self.lengths):
             if length < whole.shape[1]:
