@@ -17,6 +17,7 @@ from tinynn.layers import (
     Sequential,
     Stacked,
 )
+from tinynn.trace import namespace
 from tinynn.training import Model
 
 onnx = pytest.importorskip("onnx")
@@ -27,6 +28,11 @@ ROWS, IMAGE, STEPS, HEADS = (4, 6), (4, 6, 6, 2), (4, 6, 4), (4, 2, 5, 4)
 
 def array(*shape: int) -> Any:
     return DRAW.normal(size=shape).astype(np.float32)
+
+
+def last_of(x: Any) -> Any:
+    """The place of the largest number of the first row."""
+    return namespace(x).argmax(x[0, :])
 
 
 KERNEL, BIAS, MATRIX, TABLE = array(3, 3, 2, 4), array(4), array(6, 3), array(7, 3)
@@ -42,6 +48,12 @@ FUNCTIONS: dict[str, dict[str, tuple[Any, tuple[int, ...]]]] = {
     },
     "conv_transpose": {"": (lambda x: functional.conv_transpose(x, KERNEL, BIAS, stride=2), IMAGE)},
     "dropout": {"in inference": (lambda x: x, ROWS)},  # which does not call it
+    "dynamic_slice": {
+        "": (lambda x: functional.dynamic_slice(x, last_of(x), 2, axis=1), ROWS),
+    },
+    "dynamic_update_slice": {
+        "": (lambda x: functional.dynamic_update_slice(x, x[:, :2], last_of(x), axis=1), ROWS),
+    },
     "linear": {"": (lambda x: functional.linear(x, MATRIX), ROWS)},
     "pad": {"": (lambda x: functional.pad(x, ((1, 0), (0, 2)), 0.5), IMAGE)},
     "rotary": {

@@ -147,6 +147,13 @@ def stepped(x: Any) -> Any:
     return {"last": last, "steps": steps, "back": xp.permute_dims(steps["back"], (1, 0, 2, 3))}
 
 
+def deep(x: Any) -> Any:
+    """More calls one after another than Python may be called into."""
+    for _ in range(1200):
+        x = -x
+    return x
+
+
 def kernel(x: Any) -> Any:
     """An array from outside, as long along each axis as the images."""
     return x + namespace(x).asarray(CUBE, dtype=x.dtype)
@@ -159,6 +166,7 @@ HARD: dict[str, tuple[Any, tuple[int, ...]]] = {
     "outputs": (Sequential(CONV, several), (4, 5, 2)),
     "outputs, first": (Sequential(Conv2d(4, **FIRST), several), (2, 5, 5)),
     "rows that are an output": (Sequential(CONV, flat_too), (5, 5, 2)),
+    "deep": (Sequential(CONV, Flatten(), deep, LAST), (3, 2, 2)),
     "in a scan": (Sequential(CONV, stepped), (4, 5, 2)),
 }
 

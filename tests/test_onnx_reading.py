@@ -306,6 +306,14 @@ def test_numbers_that_follow_from_the_batch_are_no_constants(where, nodes, tmp_p
         tinynn.from_onnx(write(tmp_path / "made.onnx", [*COUNT, *nodes], NUMBERS))
 
 
+def test_an_expansion_to_a_multiple_of_the_batch(tmp_path):
+    nodes = [*COUNT, node("Mul", "n two", "m"), node("Unsqueeze", "m first", "v"),
+             node("Concat", "v fours", "k", axis=0), node("Expand", "half k", "e"),
+             node("MatMul", "e w", "y")]  # fmt: skip
+    with pytest.raises(OnnxError, match=r"operator Expand \(e\): expected lengths that are the"):
+        tinynn.from_onnx(write(tmp_path / "made.onnx", nodes, NUMBERS | {"w": SQUARE[:4]}))
+
+
 def test_a_length_that_slices_change_is_no_number(tmp_path):
     nodes = [node("Slice", "x first last", "z"), node("Shape", "z", "s"),
              node("Cast", "s", "f", to=1), node("ReduceSum", "f", "n", keepdims=0),

@@ -162,6 +162,8 @@ def _expand(build: Builder, step: Step) -> None:
     if shape is None or None in shape:
         shape = tuple(step.integers("shape", 1) or ())
     follows = [step.source.follows(n) for n in shape]
+    if any(own and n != step.source.batch for own, n in zip(follows, shape, strict=True)):
+        raise step.fail("lengths that are the batch's or fixed, got a multiple of it")
     wanted = tuple(-1 if own else int(n or 0) for own, n in zip(follows, shape, strict=True))
     like = step.source.inputs[:1] if any(follows) else []
     x = build.value(step.input(0)) if step.given(0) is None else build.array(step.input(0))

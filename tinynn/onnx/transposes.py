@@ -234,13 +234,18 @@ def _flattened(out: Layouts, node: Any, before: Order, after: Order) -> bool:
 
 def _ends_in_products(out: Layouts, name: str) -> bool:
     """True if nothing takes a value but products with stored weights, and functions before them."""
-    users = out.users.get(name, [])
-    return bool(users) and name not in out.results and all(
-        _is_product(out, node, name)
-        or (node.op_type in ELEMENTWISE and list(node.input) == [name]
-            and _ends_in_products(out, node.output[0]))
-        for node in users
-    )  # fmt: skip
+    wanted = [name]
+    while wanted:
+        name = wanted.pop()
+        users = out.users.get(name, [])
+        if not users or name in out.results:
+            return False
+        for node in users:
+            if node.op_type in ELEMENTWISE and list(node.input) == [name]:
+                wanted.append(node.output[0])
+            elif not _is_product(out, node, name):
+                return False
+    return True
 
 
 def _is_product(out: Layouts, node: Any, name: str) -> bool:
