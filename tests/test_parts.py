@@ -134,6 +134,12 @@ def test_a_class_that_is_held_out_alone_has_no_weight() -> None:
     assert np.isfinite(weights).all()
 
 
+def test_numbers_have_no_weights_of_classes() -> None:
+    for table in (frame(), Slices(frame())):
+        with pytest.raises(ValueError, match=r"class_weight: expected a target of classes"):
+            fit_table(table, "number", class_weight="balanced", report=lambda line: None)
+
+
 def test_an_open_quote_is_looked_for_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(readers, "_PART", 100)
     path = tmp_path / "t.csv"

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import backends
 from backends import Backend
@@ -142,85 +142,97 @@ def fit_table(
     >>> model.predict({"x": [0.0, 1.0]})
     array(['low', 'high'], dtype='<U4')
     """
-    options = Options(categories, drop, dates or {}, decimal)
-    if loss is not None and loss not in LOSSES:
-        raise ValueError(f"fit_table: loss: expected one of {', '.join(LOSSES)}, got {loss!r}")
-    if not 0 <= validation < 1:
-        raise ValueError(
-            f"fit_table: validation: expected a fraction from 0 to below 1, got {validation!r}"
-        )
     callbacks = list(several(callbacks))
-    _check_networks(networks, folds, validation, callbacks)
-    validation = validation if folds is None else 0.0
+    _check_choices(loss, validation, networks, folds, callbacks)
     home = host() if backend is None else backends.get(backend)
-    inputs: Any
-    held: Any
+    options = Options(categories, drop, dates or {}, decimal)
     if large := is_parts(data):
         _check_single(networks, folds)
-        loss, preparation, inputs, held = _prepared_parts(
-            data, target, options, loss, class_weight, validation, seed, report
-        )
-        targets, weights, count = None, None, sum(inputs.sizes)
-    else:
-        table = Table.of(data)
-        loss, preparation, X, y, count = _prepared(
-            table, target, options, loss, validation, seed, report
-        )
-        weights = weights_of(preparation.target, y[:count], class_weight)
-        inputs, targets = home.asarray(X[:count, :]), home.asarray(y[:count])
-        held = (home.asarray(X[count:, :]), home.asarray(y[count:])) if len(y) > count else None
-    answer = preparation.target
+    table: Any = data if large else Table.of(data)
+    rows = (_rows_of_parts if large else _rows_of_table)(
+        table, target, options, loss, class_weight, validation if folds is None else 0.0, seed,
+        home, report,
+    )  # fmt: skip
+    answer = rows.preparation.target
+    net = _network(answer, rows.loss, hidden, dropout) if net is None else net
     given: dict[str, Any] = {
-        "loss": _loss(loss, label_smoothing),
+        "loss": _loss(rows.loss, label_smoothing),
         "optimizer": Adam(learning_rate),
-        "epochs": default_epochs(count, batch_size) if epochs is None else epochs,
+        "epochs": default_epochs(rows.size, batch_size) if epochs is None else epochs,
         "batch_size": batch_size,
         "metrics": ["accuracy" if isinstance(answer, Classes) else "r2"],
-        "sample_weight": None if weights is None else home.asarray(weights),
+        "sample_weight": rows.weights,
         "progress": progress,
     }
-    net = _network(answer, loss, hidden, dropout) if net is None else net
     best: Model | None = None
     if folds is not None:
-        lines = across_folds(
-            table, preparation, options, (networks, folds, seed), net, home, class_weight, given
-        )
-        for line in lines:
+        many = networks, folds, seed
+        for line in across_folds(
+            table, rows.preparation, options, many, net, home, class_weight, given
+        ):
             (report or ignored)(line)
     elif networks > 1:
-        stack = fit_many(
-            net, inputs, targets, validation=held, seed=seed, networks=networks, **given
-        )
-        if report:
-            truth = y[count:] if isinstance(answer, Classes) else answer.decode(y[count:])
-            for line in compared(preparation, answers_of(stack, answer, held[0]), truth, seed):
-                report(line)
-        best = stack.best
+        best = _best_of(net, rows, networks, seed, report, given)
     model = best or fit(
-        net,
-        inputs,
-        targets,
-        validation=held,
-        seed=seed,
-        callbacks=callbacks,
-        backend=home,
-        communicator=communicator,
-        **given,
-    )
+        net, rows.inputs, rows.targets, validation=rows.held, seed=seed, callbacks=callbacks,
+        backend=home, communicator=communicator, **given,
+    )  # fmt: skip
     _check_sound(model, answer)
     chosen = best is not None or any(isinstance(each, EarlyStopping) for each in callbacks)
-    if held is not None and not chosen:  # these rows have chosen nothing
-        _calibrate(model, held)
-    model.preparation = preparation
+    if rows.held is not None and not chosen:  # these rows have chosen nothing
+        _calibrate(model, rows.held)
+    model.preparation = rows.preparation
     if report and folds is None:
-        which = "training" if held is None else "held-out"
-        if large:
-            report(f"{which} {_score_parts(model, preparation, held or inputs)}")
-            return model
-        x, y = (inputs, y) if held is None else (held[0], y[count:])
-        answers = preparation.decode(home.to_host(model.outputs(x)))
-        report(f"{which} {score(preparation, answers, y)}")
+        report(f"{'training' if rows.held is None else 'held-out'} {_score(model, rows)}")
     return model
+
+
+class _Rows(NamedTuple):
+    """The rows of a table, as `fit` takes those to train on and those that are held out.
+
+    Attributes
+    ----------
+    loss, preparation
+        The name of the loss, and what is fitted to the rows of training.
+    inputs, targets, weights
+        The rows to train on: arrays, or blocks that give all three.
+    held
+        Those held out: (inputs, targets), or blocks; or None.
+    size
+        How many are to train on.
+    truth
+        The targets that the model is scored by, encoded, on the host; None of blocks.
+    """
+
+    loss: str
+    preparation: TablePreparation
+    inputs: Any
+    targets: Any
+    weights: Any
+    held: Any
+    size: int
+    truth: Any
+
+
+def _best_of(
+    net: Any,
+    rows: _Rows,
+    networks: int,
+    seed: int,
+    report: Callable[[str], object] | None,
+    given: Mapping[str, Any],
+) -> Model:
+    """The best on the rows held out of several networks, whose scores are reported."""
+    stack = fit_many(
+        net, rows.inputs, rows.targets, validation=rows.held, seed=seed, networks=networks, **given
+    )
+    if report:
+        answer = rows.preparation.target
+        truth = rows.truth if isinstance(answer, Classes) else answer.decode(rows.truth)
+        answers = answers_of(stack, answer, rows.held[0])
+        for line in compared(rows.preparation, answers, truth, seed):
+            report(line)
+    return stack.best
 
 
 def _calibrate(model: Model, held: Any) -> None:
@@ -244,6 +256,15 @@ def _calibrate(model: Model, held: Any) -> None:
         model.calibrate(home.asarray(X), home.asarray(y))
 
 
+def _score(model: Model, rows: _Rows) -> str:
+    """The score on the rows held out, or on those of training if there are none, in words."""
+    preparation, home = rows.preparation, model.backend
+    if rows.truth is None:
+        return str(_score_parts(model, preparation, rows.held or rows.inputs))
+    X = rows.inputs if rows.held is None else rows.held[0]
+    return score(preparation, preparation.decode(home.to_host(model.outputs(X))), rows.truth)
+
+
 def _check_single(networks: Any, folds: Any) -> None:
     """ValueError for many networks on a table in parts."""
     if networks != 1 or folds is not None:
@@ -254,7 +275,7 @@ def _check_single(networks: Any, folds: Any) -> None:
         )
 
 
-def _prepared_parts(
+def _rows_of_parts(
     parts: Parts,
     target: str,
     options: Options,
@@ -262,15 +283,14 @@ def _prepared_parts(
     class_weight: Any,
     validation: float,
     seed: int,
+    home: Backend,
     report: Callable[[str], object] | None,
-) -> tuple[str, TablePreparation, Blocks, Blocks | None]:
-    """The loss, the preparation, and the rows to train on and those held out, as blocks."""
+) -> _Rows:
+    """The rows of a table in parts, as blocks, whose targets are in a pass over them."""
     note = report or inform
-    classes = None if loss is None else LOSSES[loss] != "identity"
     found = survey(parts, target, options)
-    answer = target_of(found, parts, target, classes, options, note)
-    loss = loss or ("cross_entropy" if isinstance(answer, Classes) else "squared_error")
-    _check_loss(found.first, loss, answer)
+    answer = target_of(found, parts, target, _says_classes(loss), options, note)
+    loss = _chosen_loss(found.first, loss, answer)
     present = sum(rows.size for rows in found.rows)
     if present < found.total:
         note(_without_target(found.first, target, found.total - present, found.total))
@@ -283,17 +303,19 @@ def _prepared_parts(
         strata = [part[~mark] for part, mark in zip(strata, marks, strict=True)]
     preparation = fit_parts(parts, found, answer, kept, options, LOSSES[loss], note)
     if report:
-        count = 0 if held is None else sum(rows.size for rows in held)
-        report(f"{parts.source}: {found.total} rows in {len(parts)} parts, {count} held out")
+        out = 0 if held is None else sum(rows.size for rows in held)
+        report(f"{parts.source}: {found.total} rows in {len(parts)} parts, {out} held out")
         for line in described(preparation):
             report(line)
     weights = None
     if class_weight is not None:
-        counts = sum(host().xp.bincount(part, minlength=answer.width) for part in strata)
+        counts: Any = None  # of numbers, whose strata are no classes
+        if isinstance(answer, Classes):
+            counts = sum(host().xp.bincount(part, minlength=answer.width) for part in strata)
         weights = class_weights(answer, counts, class_weight)
     training = TableBlocks(parts, preparation, kept, weights)
-    out = None if held is None else TableBlocks(parts, preparation, held)
-    return loss, preparation, training, out
+    apart = None if held is None else TableBlocks(parts, preparation, held)
+    return _Rows(loss, preparation, training, None, None, apart, sum(training.sizes), None)
 
 
 def _score_parts(model: Model, preparation: TablePreparation, blocks: Blocks) -> Score:
@@ -307,8 +329,17 @@ def _score_parts(model: Model, preparation: TablePreparation, blocks: Blocks) ->
     return found
 
 
-def _check_networks(networks: Any, folds: Any, validation: float, callbacks: Any) -> None:
-    """ValueError for many networks that nothing would tell apart, or that callbacks cannot see."""
+def _check_choices(
+    loss: str | None, validation: float, networks: Any, folds: Any, callbacks: Any
+) -> None:
+    """ValueError for a loss or a fraction that is none, for many networks that nothing would tell
+    apart, or that callbacks cannot see."""
+    if loss is not None and loss not in LOSSES:
+        raise ValueError(f"fit_table: loss: expected one of {', '.join(LOSSES)}, got {loss!r}")
+    if not 0 <= validation < 1:
+        raise ValueError(
+            f"fit_table: validation: expected a fraction from 0 to below 1, got {validation!r}"
+        )
     if isinstance(networks, bool) or not hasattr(networks, "__index__") or networks < 1:
         raise ValueError(
             f"fit_table: networks: expected a whole number of 1 or more, got {networks!r}. To fix "
@@ -327,29 +358,52 @@ def _check_networks(networks: Any, folds: Any, validation: float, callbacks: Any
         )
 
 
-def _prepared(
+def _rows_of_table(
     table: Table,
     target: str,
     options: Options,
     loss: str | None,
+    class_weight: Any,
     validation: float,
     seed: int,
+    home: Backend,
     report: Callable[[str], object] | None,
-) -> tuple[str, TablePreparation, Any, Any, int]:
-    """The loss, the preparation, X and y of the rows to train on and then of those held out, and
-    how many are to train on."""
+) -> _Rows:
+    """The rows of a table in memory, as arrays on the device."""
     note = report or inform
-    classes = None if loss is None else LOSSES[loss] != "identity"
-    answer = fit_target(table, target, classes, options, note)
-    loss = loss or ("cross_entropy" if isinstance(answer, Classes) else "squared_error")
+    answer = fit_target(table, target, _says_classes(loss), options, note)
     training, held = _split(table, answer, validation, seed, note)
-    _check_loss(table, loss, answer)
+    loss = _chosen_loss(table, loss, answer)
     preparation, X, y = inputs_of(table, answer, training, held, options, LOSSES[loss], note)
     if report:
         report(f"{table.source}: {len(table)} rows, {held.size} of them held out")
         for line in described(preparation):
             report(line)
-    return loss, preparation, X, y, training.size
+    count = training.size
+    weights = weights_of(preparation.target, y[:count], class_weight)
+    weights = None if weights is None else home.asarray(weights)
+    inputs, targets = home.asarray(X[:count, :]), home.asarray(y[:count])
+    if not held.size:
+        return _Rows(loss, preparation, inputs, targets, weights, None, count, y)
+    apart = home.asarray(X[count:, :]), home.asarray(y[count:])
+    return _Rows(loss, preparation, inputs, targets, weights, apart, count, y[count:])
+
+
+def _says_classes(loss: str | None) -> bool | None:
+    """Whether a loss is one of classes; None where it is to be chosen."""
+    return None if loss is None else LOSSES[loss] != "identity"
+
+
+def _chosen_loss(table: Table, loss: str | None, answer: Classes | Quantity) -> str:
+    """The name of the loss; TableError for a binary one and three classes or more."""
+    if loss is None:
+        return "cross_entropy" if isinstance(answer, Classes) else "squared_error"
+    if LOSSES[loss] == "sigmoid" and answer.width != 2:
+        raise TableError(
+            f"{table.source}: column {answer.name!r}: expected two classes for {loss}, got "
+            f"{answer.width}. To fix it: use {loss.removeprefix('binary_')}."
+        )
+    return loss
 
 
 def default_epochs(rows: int, batch_size: int | None) -> int:
@@ -385,15 +439,6 @@ def _without_target(table: Table, name: str, count: int, total: int) -> str:
     return (
         f"{table.source}: column {name!r}: {count} of {total} rows have no target and are left out."
     )
-
-
-def _check_loss(table: Table, loss: str, answer: Classes | Quantity) -> None:
-    """Refuse a binary loss for a target of three classes or more: TableError."""
-    if LOSSES[loss] == "sigmoid" and answer.width != 2:
-        raise TableError(
-            f"{table.source}: column {answer.name!r}: expected two classes for {loss}, got "
-            f"{answer.width}. To fix it: use {loss.removeprefix('binary_')}."
-        )
 
 
 def _loss(name: str, label_smoothing: float) -> Any:
