@@ -308,8 +308,8 @@ def test_numbers_that_follow_from_the_batch_are_no_constants(where, nodes, tmp_p
 
 def test_a_number_without_axes(tmp_path):
     nodes = [node("Slice", "x first one", "a"), node("ReduceMax", "a", "b"),
-             node("Reshape", "b none", "c"), node("Mul", "x c", "z"),
-             node("MatMul", "z w", "y")]  # fmt: skip
+             node("Reshape", "b one", "v"), node("Reshape", "v none", "c"),
+             node("Mul", "x c", "z"), node("MatMul", "z w", "y")]  # fmt: skip
     arrays = {"first": np.asarray([0]), "one": np.asarray([1]), "w": SQUARE,
               "none": np.zeros(0, dtype=np.int64)}  # fmt: skip
     read_as_it_runs(write(tmp_path / "made.onnx", nodes, arrays))
