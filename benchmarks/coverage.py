@@ -1,4 +1,4 @@
-"""Coverage of conformal intervals and sets over splits of twenty small tables, beside the promise.
+"""Coverage of conformal intervals and sets over splits of small tables, beside the promise.
 
     pip install scikit-learn statsmodels
     python benchmarks/coverage.py [--splits 200] [--level 0.9] [--only iris,longley]

@@ -95,6 +95,18 @@ def test_mpi_takes_all_down_with_one(how: str, expected: str) -> None:
     assert re.search(expected, done.stdout + done.stderr), done.stderr
 
 
+def test_mpi_takes_all_down_with_one_that_fails_before_fit() -> None:
+    lines = (
+        "from tinynn.parallel import communicator",
+        "together = communicator('auto')",
+        "assert together.rank != 1, 'rank 1 has no data'",
+        "together.barrier()",
+    )
+    done = launched("mpi", 2, ["-c", "\n".join(lines)])
+    assert done.returncode != 0
+    assert "rank 1 has no data" in done.stderr
+
+
 @pytest.mark.parametrize("how", ["kill", "read"])
 def test_ranks_of_gloo_end_when_one_has_died(how: str) -> None:
     first, second = by_hand(2, program("gloo", {"how": how}))

@@ -327,3 +327,10 @@ def test_queries_begin_anywhere_among_the_keys(
     for start in (2, backend.asarray(2, dtype="int32")):
         late = functional.attention(q[:, 2:, ...], k, v, causal=True, start=start, block=block)
         assert_close(late, backend.to_host(whole)[:, 2:], backend, dtype="float32")
+    keys = int(k.shape[1])
+    for start in (-1, keys):
+        with pytest.raises(ValueError, match=f"a start from 0 to {keys - 1}, the last"):
+            functional.attention(q, k, v, causal=True, start=start, block=block)
+    starts = backend.asarray([1], dtype="int32")
+    with pytest.raises(ShapeError, match=r"a 0-d start, got \(1,\)"):
+        functional.attention(q, k, v, causal=True, start=starts, block=block)

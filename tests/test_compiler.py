@@ -433,5 +433,5 @@ def test_another_thread_may_record_while_a_program_is_looked_for() -> None:
         f._newest = None  # what another thread does at this very moment
         return given
 
-    program.leaves_like = interrupted  # type: ignore[method-assign]
+    program.leaves_like = interrupted
     np.testing.assert_array_equal(f(np.ones(2)), [2.0, 2.0])

@@ -288,6 +288,8 @@ def test_an_expert_that_was_not_chosen_is_not_read() -> None:
     expected = layer(params, x)
     params["expert2"] = {"weight": np.full((3, 3), np.inf), "bias": np.zeros(3)}
     np.testing.assert_array_equal(layer(params, x[:2]), expected[:2])
+    gradient = tinynn.grad(lambda params: namespace(*tree.leaves(params)).sum(layer(params, x[:2])))
+    assert all(np.isfinite(leaf).all() for leaf in tree.leaves(gradient(params)))
 
 
 @pytest.mark.only("numpy")

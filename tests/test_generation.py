@@ -20,6 +20,7 @@ from tinynn.layers import (
     ShapeError,
     TransformerEncoderBlock,
 )
+from tinynn.trace import namespace
 from tinynn.training import Generated, generate
 
 pytestmark = pytest.mark.reads_scalars  # of ids and lengths that are checked, and of the end
@@ -165,7 +166,9 @@ def test_one_program_makes_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.only("numpy")
 def test_what_cannot_be_written_is_named() -> None:
     model = made(Writer(), "numpy")
-    with pytest.raises(TypeError, match=r"expected a network with a method cache\(like, shape\)"):
+    with pytest.raises(
+        TypeError, match=r"expected a model of a network with a method cache\(like, shape\)"
+    ):
         generate(Model(Linear(2), {"weight": np.ones((1, 2))}), PROMPT, 3)
     with pytest.raises(ShapeError, match="expected a prompt of shape"):
         generate(model, PROMPT[0], 3)
@@ -173,6 +176,65 @@ def test_what_cannot_be_written_is_named() -> None:
         generate(model, PROMPT, 3, lengths=[0, 2])
     with pytest.raises(InputError, match="got NaN"):
         generate(model, PROMPT + 4, 3)
-    for settings in ({"length": 0}, {"top_k": 0}, {"temperature": -1.0}):
+    late = np.asarray([[1, 2, 99], [4, 5, 6]])  # after the end of the shortest
+    for prompt in (late, PROMPT + 2**32):
+        with pytest.raises(InputError, match="got NaN"):
+            generate(model, prompt, 3, lengths=[3, 1], temperature=0.0)
+    with pytest.raises(TypeError, match="expected a model of a network"):
+        generate(model.net, PROMPT, 3)
+    for settings in (
+        {"length": 0}, {"length": True}, {"top_k": 0}, {"temperature": -1.0},
+        {"temperature": float("inf")}, {"temperature": None}, {"stop": 2.5}, {"padding": 2**31},
+        {"seed": 1.5},
+    ):  # fmt: skip
         with pytest.raises(ValueError, match="generate: expected"):
             generate(model, PROMPT, **({"length": 3} | settings))
+
+
+@dataclass(frozen=True)
+class Echo(Layer):
+    """Scores without parameters, of one shape or another."""
+
+    kind: str = ""
+
+    def cache(self, like: Any, shape: Any) -> Any:
+        return {}
+
+    def forward(self, scope: Any, ids: Any, cache: Any) -> Any:
+        xp = namespace(ids)
+        tokens = xp.arange(TOKENS, dtype=ids.dtype, device=ids.device)
+        scores = xp.astype(xp.expand_dims(ids, axis=-1) == tokens, xp.float32)
+        if self.kind == "alone":
+            return scores
+        return (scores[:, -1, :] if self.kind == "flat" else scores), cache
+
+
+@pytest.mark.only("numpy")
+def test_a_network_without_parameters() -> None:
+    written = generate(Model(Echo(), {}), PROMPT[:, :1], 2, temperature=0.0)
+    np.testing.assert_array_equal(written.ids[:, 2], [1, 4])
+
+
+@pytest.mark.only("numpy")
+def test_what_is_no_language_model_is_named() -> None:
+    with pytest.raises(ShapeError, match=r"gives a pair, scores of .* got no pair"):
+        generate(Model(Echo("alone"), {}), PROMPT, 2)
+    with pytest.raises(ShapeError, match=r"gives a pair, .* got scores of \(2, 7\)"):
+        generate(Model(Echo("flat"), {}), PROMPT, 2)
+
+
+@pytest.mark.only("numpy", "torch")
+def test_the_coldest_draws_take_the_likeliest(backend: backends.Backend) -> None:
+    model = made(Writer(), backend)
+    likeliest = backend.to_host(generate(model, PROMPT, 6, temperature=0.0).ids)
+    for temperature in (1e-6, 1e-40, 5e-324):
+        assert_equal(generate(model, PROMPT, 6, temperature=temperature).ids, likeliest, backend)
+
+
+@pytest.mark.only("numpy")
+def test_padding_that_is_no_id_and_integers_of_the_library() -> None:
+    model = made(Writer(), backends.get("numpy"))
+    whole = generate(model, PROMPT, 6, temperature=0.0).ids
+    stop = whole[0, 3]
+    found = generate(model, PROMPT, np.int64(6), temperature=0.0, stop=stop, padding=99)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(found.ids[0], [*whole[0, :4], *[99] * 5])

@@ -222,6 +222,18 @@ def test_every_backend_gives_what_numpy_gives(
         assert_equal(a, backend.to_host(b), backend)
 
 
+@pytest.mark.only("numpy")
+def test_a_carry_may_be_donated() -> None:
+    layer, x = LSTM(3), np.ones((2, 4, 5))
+    carry = layer.carry(x)
+    assert len({id(leaf) for leaf in tree.leaves(carry)}) == 2
+    params, _ = layer.init(0, x, carry)
+    expected = layer(params, x, carry)
+    step = tinynn.compile(lambda carry: layer(params, x, carry), donate_argnums=(0,))
+    for a, b in zip(tree.leaves(step(carry)), tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12)
+
+
 @pytest.mark.reads_scalars  # the range of the lengths
 def test_jvp_and_vmap(backend: backends.Backend) -> None:
     layer = Bidirectional(LSTM(3))  # the layer with the larger carry

@@ -202,3 +202,17 @@ def test_a_goal(backend: backends.Backend) -> None:
         callbacks=[stop], optimizer="lbfgs",
     )  # fmt: skip
     assert model.history["accuracy"][-1] >= 0.9 > max(model.history["accuracy"][:-1], default=0.0)
+
+
+@pytest.mark.only("numpy")
+def test_a_run_at_its_goal_goes_on_to_another_alone(
+    backend: backends.Backend, tmp_path: Any
+) -> None:
+    def epochs(goal: float, **options: Any) -> int:
+        stop = EarlyStopping("loss", goal=goal, restore_best=False)
+        kept = {"checkpoint": tmp_path / "run.safetensors", "callbacks": [stop], **options}
+        return len(history("auto", epochs=99, **kept))
+
+    first = epochs(0.05)
+    assert epochs(0.05, resume=True) == first
+    assert epochs(0.01, resume=True) > first

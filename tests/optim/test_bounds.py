@@ -165,3 +165,13 @@ class TestBadInput:
             f = root if search is tinynn.least_squares else half_squares(root)
             with pytest.raises(ValueError, match="expected a finite value"):
                 search(f, self.start, bounds=(0.0, 5.0))
+
+
+@pytest.mark.only("numpy")
+def test_params_of_several_dtypes(backend: backends.Backend) -> None:
+    """The sum is of the widest: that of float32 alone says nothing of the others' small steps."""
+    params = {"a": np.asarray(0.5, dtype="float32"), "b": np.asarray(1.2)}
+    bounds = (-np.inf, {"a": np.asarray(0.7), "b": np.asarray(np.inf)})
+    found = tinynn.least_squares(lambda p: [p["a"] - 3.0, p["b"] - 1.0], params, bounds=bounds)
+    assert found.params["a"] == np.float32(0.7)
+    np.testing.assert_allclose(found.params["b"], 1.0, rtol=1e-6)

@@ -166,6 +166,17 @@ def test_batches_resumed(backend: backends.Backend, tmp_path: Any) -> None:
 
 
 @pytest.mark.only("numpy")
+def test_batches_of_few_rows(backend: backends.Backend) -> None:
+    """A step after which the batch's loss is more is not taken, and the damping is more."""
+    rng = np.random.RandomState(0)
+    x = rng.randn(64, 3)
+    net = Sequential(Linear(16), tanh, Linear(16), tanh, Linear(1))
+    asked = {"optimizer": KFAC(), "batch_size": 4, "epochs": 40, "seed": 2}
+    losses = tinynn.fit(net, x, np.sin(x.sum(axis=1)), **asked).history["loss"]
+    assert max(losses) < 2.0
+
+
+@pytest.mark.only("numpy")
 def test_float32_stays(backend: backends.Backend) -> None:
     x, y = X.astype("float32"), Y.astype("float32")
     net = Sequential(Linear(4, bias=False), tanh, Linear(2))

@@ -77,8 +77,8 @@ def attention(
 
     Raises
     ------
-    ShapeError, DtypeError
-        An array does not fit the others.
+    ShapeError, DtypeError, ValueError
+        An array does not fit the others, or the start is no place of a key.
 
     Notes
     -----
@@ -120,7 +120,7 @@ def attention(
         q, k, v = (xp.permute_dims(a, (0, 2, 1, 3)) for a in (q, k, v))
     if seen is not None:
         seen = xp.reshape(seen, (seen.shape[0], *(1,) * (q.ndim - 3), seen.shape[1]))
-    rows = _rows(q, start) if causal else None
+    rows = _rows(q, start, int(k.shape[-2])) if causal else None
     given = (q, k, v, seen, pairs, rows)
     out = _plain(*given, factors) if block is None else _in_blocks(*given, block)
     if groups > 1:
@@ -241,12 +241,22 @@ def _steps(xp: Any, seen: Array | None) -> Array | None:
     return None if seen is None else xp.expand_dims(seen, axis=-2)
 
 
-def _rows(q: Array, start: Array | int) -> Array:
+def _rows(q: Array, start: Array | int, keys: int) -> Array:
     """(time,): the places of the queries among the keys."""
     rows = counted(q, int(q.shape[-2]))
     if type(start) is int:
+        if not 0 <= start < keys:
+            raise ValueError(
+                f"attention: expected a start from 0 to {keys - 1}, the last of the keys, got "
+                f"{start}. To fix it: give the place of the first query among the keys"
+            )
         return rows + start if start else rows
     require_integers("attention", "start", start, "xp.astype(start, xp.int32)")
+    if start.ndim:
+        raise ShapeError(
+            f"attention: expected a 0-d start, got {shape_of(start)}. To fix it: give one number, "
+            "or take each sequence's own by tinynn.vmap"
+        )
     xp = namespace(rows, start)
     return xp.add(rows, xp.astype(start, rows.dtype))
 

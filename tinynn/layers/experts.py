@@ -37,8 +37,8 @@ class MixtureOfExperts(Layer):
     in a pair with x or as the next input: padding is not read, is no part of the loss, and its own
     outputs depend on the parameters alone.
 
-    The gate is softmax(x @ weight), of which the chosen
-    entries are divided by their sum, and the rest are 0. With f the share of the rows' choices that
+    The gate is softmax(x @ weight), of which the chosen entries are divided by their sum, and the
+    rest are 0. With f the share of the rows' choices that
     fall to an expert and p the mean of its entry of the softmax, the loss is balance * experts *
     sum(f * p): `balance` itself where all are used alike, and more where they are not.
 
@@ -48,8 +48,7 @@ class MixtureOfExperts(Layer):
     `BatchNorm` does, is of all of them. Of rows that have not chosen it an expert's outputs are not
     read, be they NaN. On several processes the loss is that of each one's own rows, averaged.
 
-    Children: "gate", a `Linear`
-    without bias, and "expert0", "expert1", ...
+    Children: "gate", a `Linear` without bias, and "expert0", "expert1", ...
 
     References
     ----------
@@ -100,8 +99,8 @@ class MixtureOfExperts(Layer):
                     f"{shape_of(part)} of {shape_of(x)}. To fix it: give what takes axes away, or "
                     "adds some, a place before or behind the mixture"
                 )
-            # Not times 0: what is not finite would be NaN.
-            part = xp.where(chosen[..., i : i + 1] > 0.0, part * gates[..., i : i + 1], 0.0)
+            # Not times 0 alone: what is not finite would be NaN, here and in the gate's gradient.
+            part = xp.where(chosen[..., i : i + 1] > 0.0, part, 0.0) * gates[..., i : i + 1]
             y = part if y is None else y + part
         return y
 

@@ -10,8 +10,8 @@ from backends.communicators import staged
 
 Array = Any
 
-# Bytes that are summed at once: MPI's own buffers stay in the cache. MPICH takes three times as
-# long for 32 MB at once on one machine; messages of this size leave no network waiting.
+# Bytes that are summed at once, so that the buffers that MPI takes for a sum stay in the cache.
+# Messages of this size leave no network waiting.
 _PIECE = 2**22
 
 

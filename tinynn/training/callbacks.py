@@ -171,8 +171,11 @@ class EarlyStopping(Configured):
                 self._best_carry = run.state.carry
         elif run.epoch - self._best_epoch >= self.patience:
             run.stop()
-        if self.goal is not None and cost <= self._sign * self.goal:
+        if self._reaches_goal(cost):
             run.stop()
+
+    def _reaches_goal(self, cost: float) -> bool:
+        return self.goal is not None and cost <= self._sign * self.goal
 
     def finish(self, run: Run) -> None:
         """Give the run the parameters and state of its best epoch."""
@@ -196,7 +199,9 @@ class EarlyStopping(Configured):
                 for name, now in (("params", carry.params), ("state", carry.state))
             ]
             self._best_carry = carry._replace(params=best[0], state=best[1])
-        if run.epoch - self._best_epoch >= self.patience:
+        last = single(run.history.last).get(self.monitor, inf)
+        stopped = run.epoch - self._best_epoch >= self.patience
+        if stopped or self._reaches_goal(self._sign * last):
             run.stop()
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import lru_cache
+from operator import index
 from typing import Any, NamedTuple, TypeAlias
 
 from backends import Backend, random
@@ -14,6 +15,8 @@ from tinynn.training.model import Model
 Array: TypeAlias = Any
 
 _BLOCK = 64  # draws of a sequence that one key makes: the first ones are those of a longer text
+_COLDEST = 1e-30  # a temperature by which float32 can be divided, as good as 0
+_LAST = 2**31 - 1  # the last id
 _PROGRAMS = 8  # networks and settings whose programs are kept
 
 
@@ -92,10 +95,10 @@ def generate(
     Raises
     ------
     TypeError
-        The network makes no cache.
+        The network makes no cache, or a setting is no number.
     ShapeError, InputError, ValueError
-        The prompt, its lengths or a setting is not as above; scores are NaN, as an `Embedding`
-        gives them for ids out of range.
+        The prompt, its lengths or a setting is not as above; the scores are of another shape; or
+        they are NaN, as an `Embedding` gives them for ids out of range.
 
     Notes
     -----
@@ -125,12 +128,16 @@ def generate(
     >>> generate(Model(net, params), prompt, 6, seed=1).ids.shape
     (1, 8)
     """
-    _check(model, length, temperature, top_k)
+    _check(model, temperature)
+    length = _whole("length", length, 1)
+    top_k = None if top_k is None else _whole("top_k", top_k, 1)
+    stop = None if stop is None else _whole("stop", stop, 0)
+    padding, seed = _whole("padding", padding, -_LAST), _whole("seed", seed)
     backend = model.backend
     with backend.scope():
         ids, valid, shortest = _prompt(backend, prompt, lengths)
         settings = _Settings(temperature == 0.0, top_k, stop, padding, valid is not None)
-        return _written(model, ids, valid, shortest, length, settings, temperature, seed)
+        return _written(model, ids, valid, shortest, length, settings, float(temperature), seed)
 
 
 def _written(
@@ -145,30 +152,30 @@ def _written(
 ) -> Generated:
     backend, xp = model.backend, model.backend.xp
     (batch, longest), program = prompt.shape, _program(model.net, settings)
-    like = next(a for a in tree.leaves(model.params) if xp.isdtype(a.dtype, "real floating"))
+    floating = [a for a in tree.leaves(model.params) if xp.isdtype(a.dtype, "real floating")]
+    like = (floating or [xp.zeros((1,), dtype=backend.default_float, device=backend.device)])[0]
     cache = model.net.cache(like, (batch, _rounded(longest + length)))
     cache = tree.map(lambda a: xp.asarray(a, copy=True), cache)  # no two in one memory
     steps = longest + length - start
     draws = None if settings.greedy else _draws(backend, seed, batch, steps)
     ended = xp.zeros((batch,), dtype=xp.bool, device=backend.device)
     count = xp.zeros((batch,), dtype=xp.int32, device=backend.device)
-    given, written = prompt[:, :start], [prompt[:, :start]]
+    given, written, all_sound = prompt[:, :start], [prompt[:, :start]], None
     for step in range(steps):
         place = start + step
         known = place < longest and valid is not None
         forced = (prompt[:, place], valid[:, place]) if known and valid is not None else None
         draw = None if draws is None else draws[:, step]
-        numbers = (float(temperature), float(length))
+        numbers = (max(temperature, _COLDEST), float(length))
         out = program(model.params, model.state, cache, given, draw, forced, ended, count, *numbers)
         cache, given, ended, count, sound = out
-        if step == 0 and not backend.to_host(sound):
-            raise InputError(
-                "generate: expected scores of the prompt that are numbers, got NaN. To fix it: "
-                "give ids that the network knows, and a model whose parameters are finite"
-            )
+        all_sound = sound if all_sound is None else xp.logical_and(all_sound, sound)
+        if step == 0:
+            _require_sound(backend, sound)
         written.append(given)
         if settings.stop is not None and backend.to_host(xp.all(ended)):
             break
+    _require_sound(backend, all_sound)
     ids = xp.concat(written, axis=1)
     whole = longest + length
     if ids.shape[1] < whole:
@@ -177,6 +184,14 @@ def _written(
         ids = xp.concat([ids, rest], axis=1)
     own = longest if valid is None else xp.sum(xp.astype(valid, xp.int32), axis=1, dtype=xp.int32)
     return Generated(ids, count + own)
+
+
+def _require_sound(backend: Backend, sound: Array) -> None:
+    if not backend.to_host(sound):
+        raise InputError(
+            "generate: expected scores that are numbers, got NaN or infinity as the largest. To "
+            "fix it: give ids that the network knows, and a model whose parameters are finite"
+        )
 
 
 def _program(net: Any, settings: _Settings) -> Callable[..., Any]:
@@ -194,11 +209,10 @@ def _kept_program(net: Any, settings: _Settings) -> Callable[..., Any]:
         params: Any, state: Any, cache: Any, ids: Array, draw: Array | None, forced: Any,
         ended: Array, count: Array, temperature: Array, length: Array,
     ) -> Any:  # fmt: skip
-        scores, cache = run(net, params, state, ids, cache).output
-        scores = scores[:, -1, :]
+        scores, cache = _last_scores(run(net, params, state, ids, cache).output, ids)
         xp = namespace(scores)
-        scores = scores if xp.finfo(scores.dtype).bits >= 32 else xp.astype(scores, xp.float32)
-        sound = xp.logical_not(xp.any(xp.isnan(scores)))
+        top = xp.max(scores, axis=-1)  # NaN if any is
+        sound = xp.all(xp.logical_or(xp.isfinite(top), ended))  # padding may be no id it knows
         chosen = _chosen(scores, draw, temperature, settings)
         new = xp.logical_not(ended)
         if forced is not None:
@@ -217,17 +231,34 @@ def _kept_program(net: Any, settings: _Settings) -> Callable[..., Any]:
     return compiler.compile(advance, donate_argnums=(2,))
 
 
+def _last_scores(output: Any, ids: Array) -> tuple[Array, Any]:
+    """The scores after the last step, (batch, tokens), of 32 bits or more, and the cache."""
+    pair = isinstance(output, tuple | list) and len(output) == 2
+    scores, cache = output if pair else (None, None)
+    shape = tuple(getattr(scores, "shape", ()))
+    if len(shape) != 3 or shape[:2] != tuple(ids.shape) or not shape[2]:
+        raise ShapeError(
+            "generate: expected a network that gives a pair, scores of (batch, time, tokens), here "
+            f"{(*ids.shape, 'tokens')}, and the new cache, got "
+            + (f"scores of {shape}" if pair else "no pair")
+            + ". To fix it: let its forward return (scores, cache)"
+        )
+    xp, scores = namespace(scores), scores[:, -1, :]
+    return scores if xp.finfo(scores.dtype).bits >= 32 else xp.astype(scores, xp.float32), cache
+
+
 def _chosen(scores: Array, draw: Array | None, temperature: Array, settings: _Settings) -> Array:
     """(batch,) int32: the likeliest tokens, or those that uniform numbers of [0, 1) draw."""
     xp = namespace(scores)
     if draw is None:
         return xp.astype(xp.argmax(scores, axis=-1), xp.int32)
-    scores = scores / temperature
+    # The largest is 0, whatever it is divided by.
+    scores = (scores - xp.max(scores, axis=-1, keepdims=True)) / temperature
     tokens = int(scores.shape[-1])
     if settings.top_k is not None and settings.top_k < tokens:
         least = xp.sort(scores, axis=-1)[:, tokens - settings.top_k, None]
         scores = xp.where(scores < least, float("-inf"), scores)
-    powers = xp.exp(scores - xp.max(scores, axis=-1, keepdims=True))
+    powers = xp.exp(scores)
     sums = xp.cumulative_sum(powers, axis=-1)
     # By a little less than drawn: rounded up to the sum, it would be beyond the last token.
     place = xp.expand_dims(xp.astype(draw, sums.dtype) * (1.0 - 2.0**-22), axis=1) * sums[:, -1:]
@@ -258,7 +289,10 @@ def _prompt(backend: Backend, prompt: Any, lengths: Any) -> tuple[Array, Array |
             f"generate: expected a prompt of shape (batch, time), integers, one step or more, got "
             f"{tuple(ids.shape)} of {ids.dtype}. To fix it: prompt[None, :] is a batch of one"
         )
+    far = xp.logical_or(ids < 0, ids > _LAST) if xp.iinfo(ids.dtype).bits > 32 else None
     ids = xp.astype(ids, xp.int32)
+    if far is not None:  # what does not fit would be another id: one that no network knows
+        ids = xp.where(far, xp.full_like(ids, -1), ids)
     if lengths is None:
         return ids, None, int(ids.shape[1])
     own = backend.asarray(lengths)
@@ -272,24 +306,38 @@ def _prompt(backend: Backend, prompt: Any, lengths: Any) -> tuple[Array, Array |
     return ids, valid, shortest
 
 
-def _check(model: Model, length: int, temperature: float, top_k: int | None) -> None:
-    if not callable(getattr(model.net, "cache", None)):
+def _check(model: Model, temperature: float) -> None:
+    net = getattr(model, "net", None)
+    if not callable(getattr(net, "cache", None)):
         raise TypeError(
-            f"generate: expected a network with a method cache(like, shape), got {model.net!r}. To "
-            "fix it: write a layer with one, whose forward takes ids and the cache and gives the "
-            "scores and the new cache"
+            "generate: expected a model of a network with a method cache(like, shape), got "
+            f"{model!r}. To fix it: write a layer with one, whose forward takes ids and the cache "
+            "and gives the scores and the new cache"
         )
-    whole = type(length) is int and length >= 1
-    if not whole or (top_k is not None and not (type(top_k) is int and top_k >= 1)):
+    try:
+        sound = 0.0 <= float(temperature) < float("inf")
+    except (TypeError, ValueError):
+        sound = False
+    if not sound:
         raise ValueError(
-            f"generate: expected length and top_k of 1 or more, got {length!r} and {top_k!r}. To "
-            "fix it: give whole numbers; top_k=None draws among all tokens"
+            f"generate: expected a finite temperature of 0 or more, got {temperature!r}. To fix "
+            "it: 1.0 draws as the scores say, 0.0 takes the likeliest"
         )
-    if not 0.0 <= temperature < float("inf"):
+
+
+def _whole(name: str, value: Any, least: int | None = None) -> int:
+    """An integer of Python's; an error if it is none, or beyond what ids are."""
+    try:
+        number = index(value) if type(value) is not bool else None
+    except TypeError:
+        number = None
+    if number is None or (least is not None and not least <= number <= _LAST):
+        bounds = "" if least is None else f" from {least} to {_LAST}"
         raise ValueError(
-            f"generate: expected a temperature of 0 or more, got {temperature!r}. To fix it: 1.0 "
-            "draws as the scores say, 0.0 takes the likeliest"
+            f"generate: expected {name} to be an integer{bounds}, got {value!r}. To fix it: give "
+            "a whole number"
         )
+    return number
 
 
 __all__ = ["Generated", "generate"]

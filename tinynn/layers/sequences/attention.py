@@ -55,8 +55,7 @@ class MultiHeadAttention(Layer):
     A cache, the last input, holds the keys and values of the steps before: see `cache`. The output
     is then a pair, (output, new cache).
 
-    Parameters: query, key, value and out, each a `Linear`, in the order of PyTorch's. There is no
-    dropout of attention weights.
+    Parameters: query, key, value and out, each a `Linear`, in the order of PyTorch's.
 
     References
     ----------

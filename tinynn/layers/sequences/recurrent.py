@@ -56,8 +56,11 @@ class _Recurrent(Layer):
         backend = backend_of(x)
         shape = (int(x.shape[0]), self.features)
         with backend.scope():
-            zero = backend.xp.zeros(shape, dtype=x.dtype, device=backend.device)
-        return dict.fromkeys(self.carried, zero)
+            # Each in memory of its own, so that they may be donated.
+            return {
+                name: backend.xp.zeros(shape, dtype=x.dtype, device=backend.device)
+                for name in self.carried
+            }
 
     def forward(self, scope: Scope, *inputs: Tree) -> Tree:
         inputs, given = without_cache(inputs)

@@ -16,6 +16,7 @@ from tinynn.transforms import grad, jvp, vjp, vmap
 Array = Any
 Tree = Any
 _EASE = 19 / 20  # the paper's factor of the damping, in each step
+_REFUSED = 2.0  # a further one, where the step was not taken
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,8 @@ class KFAC(Optimizer):
     layer's inputs and of its outputs, so that it takes widths that `NaturalGradient` does not. The
     losses are those of it. The length of a step, and how much of the step before is kept, are the
     best by the exact second-order model on the batch, so that there is no learning rate; batches
-    are to be large enough, some hundred rows, to speak for the others.
+    are to be large enough, some hundred rows, to speak for the others: of a few rows a step goes as
+    far as is best for these alone, and the loss of all may rise without bound.
 
     Parameters
     ----------
@@ -36,7 +38,8 @@ class KFAC(Optimizer):
         What remains of the running means of the factors in each step; a step's own share is never
         less than that of one among the steps so far.
     adapt
-        Whether the damping follows how well the model foretells the loss.
+        Whether the damping follows how well the model foretells the loss of the batch, and a step
+        that makes it rise is not taken.
     with_momentum
         Whether the step before is part of the next.
     l2
@@ -62,7 +65,8 @@ class KFAC(Optimizer):
     The step is the paper's: factored damping (section 6.3), the rescaling and momentum of sections
     6.4 and 7, the running means of section 5. Its damping follows the Levenberg-Marquardt rule of
     section 6.5 in each step, and that of the factors is the root of it (the paper looks at three
-    candidates from time to time); the inverses are computed in each step.
+    candidates from time to time); the inverses are computed in each step. That a step is not taken
+    is not of the paper: it happens where rows are too few.
 
     References
     ----------
@@ -143,7 +147,12 @@ class KFAC(Optimizer):
         move, predicted = self._rescaled(surface, point, gradient, moves, damping)
         new = point + move
         if self.adapt:
-            damping = _adapted(damping, value - surface.value(new), predicted)
+            there = surface.value(new)
+            damping = _adapted(damping, value - there, predicted)
+            falls = there <= value  # False for what is no number
+            damping = xp.where(falls, damping, _REFUSED * damping)
+            move = xp.where(falls, move, xp.zeros_like(move))
+            new = xp.where(falls, new, point)
         return surface.flat.tree(new), {
             "step": step,
             "damping": damping,

@@ -246,13 +246,9 @@ def _require_function(where: str, value: Any) -> None:
 
 
 def _half_squares(residuals: Tree) -> Array:
-    """Half the sum of the squares of a tree of arrays."""
-    total: Any = None
-    for leaf in tree.leaves(residuals):
-        xp = namespace(leaf)
-        share = 0.5 * xp.sum(leaf * leaf)
-        total = share if total is None else total + share
-    return total
+    """Half the sum of the squares of a tree of arrays, in the widest dtype of them."""
+    vector = Flat.of(residuals).vector(residuals)
+    return 0.5 * namespace(vector).vecdot(vector, vector)
 
 
 def _checked(residuals: Callable[[Tree], Tree], params: Tree) -> Tree:

@@ -1,6 +1,7 @@
 """Folds: each network is trained without a part of the samples, and measured on that part."""
 
 from collections import Counter
+from collections.abc import Hashable
 from dataclasses import replace
 from typing import Any
 
@@ -109,6 +110,13 @@ def _of_groups(groups: Any, folds: int, count: int) -> list[int]:
             f"fit_many: groups: expected one for each of {count} samples, got {len(known)}. To fix "
             "it: give the group of every row of X, in their order"
         )
+    for row, group in enumerate(known):
+        if not isinstance(group, Hashable) or _is_missing(group):
+            raise ValueError(
+                f"fit_many: groups: expected a number or a name for each sample, got {group!r} for "
+                f"sample {row}. To fix it: give samples without a group one of their own each, "
+                "or leave them out"
+            )
     sizes = Counter(known)
     if len(sizes) < folds:
         raise ValueError(
@@ -120,6 +128,13 @@ def _of_groups(groups: Any, folds: int, count: int) -> list[int]:
         place[group] = full.index(min(full))
         full[place[group]] += size
     return [place[group] for group in known]
+
+
+def _is_missing(group: Any) -> bool:
+    try:
+        return group is None or bool(group != group)  # NaN is not itself
+    except TypeError:  # what another library has for it has no truth value
+        return True
 
 
 def _on_host(groups: Any) -> list[Any]:
