@@ -306,6 +306,15 @@ def test_numbers_that_follow_from_the_batch_are_no_constants(where, nodes, tmp_p
         tinynn.from_onnx(write(tmp_path / "made.onnx", [*COUNT, *nodes], NUMBERS))
 
 
+def test_a_number_without_axes(tmp_path):
+    nodes = [node("Slice", "x first one", "a"), node("ReduceMax", "a", "b"),
+             node("Reshape", "b one", "v"), node("Reshape", "v none", "c"),
+             node("Mul", "x c", "z"), node("MatMul", "z w", "y")]  # fmt: skip
+    arrays = {"first": np.asarray([0]), "one": np.asarray([1]), "w": SQUARE,
+              "none": np.zeros(0, dtype=np.int64)}  # fmt: skip
+    read_as_it_runs(write(tmp_path / "made.onnx", nodes, arrays))
+
+
 def test_an_expansion_to_a_multiple_of_the_batch(tmp_path):
     nodes = [*COUNT, node("Mul", "n two", "m"), node("Unsqueeze", "m first", "v"),
              node("Concat", "v fours", "k", axis=0), node("Expand", "half k", "e"),

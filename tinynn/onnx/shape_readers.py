@@ -40,7 +40,8 @@ def _as_rows(build: Builder, step: Step) -> None:
 def _reshape(build: Builder, step: Step) -> None:
     shape = target(step)
     before = step.source.shape(step.input(0))
-    if before is not None and tuple(shape[1:]) == before[1:] and shape[0] in (-1, before[0]):
+    same = before is not None and len(shape) == len(before) and tuple(shape[1:]) == before[1:]
+    if same and shape[:1] in ([], [-1], list(before or ())[:1]):
         build.alias(step, step.input(0))
     elif len(shape) == 2 and before and _keeps_rows(step, before):
         _as_rows(build, step)
