@@ -319,7 +319,7 @@ def show(name: str, errors: list[float], times: list[float]) -> None:
 
 @click.command()
 @click.option("--seeds", default=3)
-@click.option("--only", default="", help="Tables by name, with commas.")
+@click.option("--only", default="", help="Tables by name, with commas; 1-16-1 too.")
 @click.option("--keras", "with_keras", is_flag=True, help="Keras too, where it is installed.")
 def main(seeds: int, only: str, with_keras: bool) -> None:
     """Print the tables of benchmarks/README.md."""
@@ -354,7 +354,7 @@ def main(seeds: int, only: str, with_keras: bool) -> None:
     for solver, ratios in medians.items():
         ahead, near = sum(r > 1.0 for r in ratios), sum(r >= 1 / 1.2 for r in ratios)
         print(f"\n{solver}: ahead on {ahead}, behind by 1.2 at most on {near} of {len(ratios)}.")
-    if not only:
+    if not only or "1-16-1" in only.split(","):
         small_network(seeds)
 
 

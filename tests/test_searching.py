@@ -216,3 +216,11 @@ def test_a_run_at_its_goal_goes_on_to_another_alone(
     first = epochs(0.05)
     assert epochs(0.05, resume=True) == first
     assert epochs(0.01, resume=True) > first
+
+
+def test_one_weighted_step_is_its_epochs_loss(backend: backends.Backend) -> None:
+    """To the bit, of however many epochs at once: a run that is resumed has the same history."""
+    x, y, weights = (backend.asarray(a, dtype="float32") for a in (X, Y, np.linspace(0.1, 2, 24)))
+    batches = prepare(NET, x, y, optimizer="lbfgs", sample_weight=weights).batches
+    losses = backend.asarray(np.linspace(0.1, 0.7, 17), dtype="float32")[:, None]
+    assert bool(backend.xp.all(batches.loss_of_epoch(losses, batches.epoch(0)) == losses[:, 0]))

@@ -31,7 +31,7 @@ def choose_optimizer(problem: Any, batch_size: Any = "auto") -> Choice:
 
     L-BFGS is for other small data, Adam for large ones and batches. Where residuals can vanish,
     Gauss-Newton's matrix is the Hessian in the end, and some steps suffice; of a loss of classes it
-    is not, and a step costs as much as many of L-BFGS: `benchmarks/small_data.py` has the times.
+    is not.
 
     Parameters
     ----------
