@@ -19,7 +19,6 @@ from backends.staging import Staging
 Array = Any  # an array of any library
 DType = Any
 Device = Any
-Namespace = Any
 Places = tuple[int, ...]
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -79,7 +78,7 @@ class Backend(Memory, Slicing, Staging):
     needs_scope: ClassVar[bool] = False  # operators ignore the device of their arrays
     sharded: bool = False  # it stands for several devices, over which the rows of data lie
 
-    def __init__(self, device: Device, xp: Namespace = None) -> None:
+    def __init__(self, device: Device, xp: Any = None) -> None:
         """Any namespace of the standard works; subclasses know theirs, so leave `xp` out there."""
         self.device = device
         self.xp = self.xp if xp is None else xp

@@ -379,7 +379,8 @@ def compile(
     donate_argnums
         The positions of arguments that are not used any more once the call is made, as JAX has it:
         results may take the memory of their arrays, what those hold is undefined afterwards, and
-        JAX deletes them. A cache is so written in place.
+        JAX deletes them. A cache is so written in place. Nothing else that is read may be in the
+        memory of such an array; what cannot be written to, such as a number, is copied.
 
     Returns
     -------
@@ -397,6 +398,9 @@ def compile(
         `f` reads the value of an array, to branch on it or to make a number of it.
     FloatingPointError
         With `check_finite`.
+    TypeError, ValueError
+        `donate_argnums` are no positions of arguments, or what is donated is in the memory of
+        something else that is read.
 
     Examples
     --------

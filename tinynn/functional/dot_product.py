@@ -252,7 +252,7 @@ def _rows(q: Array, start: Array | int, keys: int) -> Array:
             )
         return rows + start if start else rows
     require_integers("attention", "start", start, "xp.astype(start, xp.int32)")
-    if start.ndim:
+    if getattr(start, "ndim", 0):
         raise ShapeError(
             f"attention: expected a 0-d start, got {shape_of(start)}. To fix it: give one number, "
             "or take each sequence's own by tinynn.vmap"

@@ -234,6 +234,7 @@ def _kept_program(net: Any, settings: _Settings) -> Callable[..., Any]:
 def _last_scores(output: Any, ids: Array) -> tuple[Array, Any]:
     """The scores after the last step, (batch, tokens), of 32 bits or more, and the cache."""
     pair = isinstance(output, tuple | list) and len(output) == 2
+    scores: Any
     scores, cache = output if pair else (None, None)
     shape = tuple(getattr(scores, "shape", ()))
     if len(shape) != 3 or shape[:2] != tuple(ids.shape) or not shape[2]:
