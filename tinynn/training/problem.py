@@ -144,12 +144,7 @@ def prepare(
         As `tinynn.fit` has them.
     """
     if isinstance(optimizer, str) and optimizer == "auto":
-        said = {**locals(), "optimizer": "adam"}
-        for name, given in (("X", X), ("validation", validation)):
-            if is_stream(given):  # of an iterator the first batch is read once
-                said[name] = Passes("fit: X" if name == "X" else "fit: validation X", given)
-        chosen = choose_optimizer(prepare(**said), batch_size).optimizer
-        return prepare(**{**said, "optimizer": chosen})
+        return _with_chosen_optimizer(**locals())
     _check_net(net)
     check_whole(batch_size=batch_size, seed=seed)
     _check_validation(validation)
@@ -186,10 +181,7 @@ def prepare(
         dataset = dataset.with_targets(whole.y)
         train, held = _split(dataset, validation, key if shuffle else None, home)
         if validation is not None and held is None:
-            given = _validation(adapter, validation, dataset, columns)
-            other = _targets(given, prediction, home)
-            check_targets(loss, prediction, other)
-            held = given.with_targets(other.y)
+            held = _validation(adapter, validation, dataset, columns, loss, prediction)
         for each in (train, held):
             if isinstance(each, Stream | BlockDataset):
                 each.check = partial(check_targets, loss, prediction)
@@ -209,6 +201,16 @@ def prepare(
         with home.scope():
             check_shares(step, start, batches, together)
     return Problem(step, batches, held, measured, home, carry, columns, together)
+
+
+def _with_chosen_optimizer(X: Any, validation: Any, batch_size: Any, **said: Any) -> Problem:
+    """The problem with the optimizer that "auto" means for it: see `choose_optimizer`."""
+    # Of an iterator the first batch is read once, for both.
+    X = Passes("fit: X", X) if is_stream(X) else X
+    validation = Passes("fit: validation X", validation) if is_stream(validation) else validation
+    said |= {"X": X, "validation": validation, "batch_size": batch_size}
+    chosen = choose_optimizer(prepare(**{**said, "optimizer": "adam"}), batch_size).optimizer
+    return prepare(**{**said, "optimizer": chosen})
 
 
 # Arguments that are no data.
@@ -370,9 +372,17 @@ def _split(
 
 
 def _validation(
-    adapter: DataAdapter, validation: Any, dataset: Dataset, columns: tuple[str, ...]
+    adapter: DataAdapter,
+    validation: Any,
+    dataset: Dataset,
+    columns: tuple[str, ...],
+    loss: Any,
+    prediction: Any,
 ) -> Source:
-    """The samples given as validation=(X, y), (X, y, sample_weight), a dataset or batches."""
+    """The samples given as validation=(X, y), (X, y, sample_weight), a dataset or batches.
+
+    Their inputs are as those of the dataset, and their targets as the loss expects them.
+    """
     if isinstance(validation, tuple):
         held = adapter.dataset(*validation, prefix="validation ", columns=columns)
     else:
@@ -387,7 +397,9 @@ def _validation(
             f"fit: validation X: expected rows of shape {expected} as in X, "
             f"got {got}. Give it the same columns."
         )
-    return held
+    own = _targets(held, prediction, adapter.target)
+    check_targets(loss, prediction, own)
+    return held.with_targets(own.y)
 
 
 def classes_of(dataset: Source, home: Backend) -> Any:
