@@ -406,6 +406,8 @@ def test_arrays_of_one_number_among_whole_ones_are_what_the_library_makes_of_it(
     with np.errstate(invalid="ignore"):
         made = tinynn.compile(lambda x: namespace(x).full_like(x, value) + x)(x)
         np.testing.assert_array_equal(made, np.full_like(x, value) + x, strict=True)
+
+
 def test_a_number_of_the_library_is_an_array_of_no_axes() -> None:
     recorded = []
 
