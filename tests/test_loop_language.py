@@ -20,6 +20,7 @@ from tinynn.compiler.codegen.language import (
     Assign,
     Barrier,
     Buffer,
+    Cast,
     Combine,
     Comment,
     Constant,
@@ -275,6 +276,16 @@ def test_sums_go_over_all_threads() -> None:
     assert memory[0] == 15.0
     with pytest.raises(TypeError, match="Parallel is for functions of several threads"):
         RENDERERS["python"](Function("run", (), (x,), (), body))
+
+
+def test_whole_numbers_become_the_nearest_float_that_there_is() -> None:
+    out, number = Buffer("out", "float32", 1), Constant(2**24 + 1, "int32")
+    cast = Cast(number, "float32")
+    difference = Apply("subtract", (cast, Constant(2.0**24, "float32")), "float32")
+    memory = [1.0]
+    body = (Store(Load(out, Index()), difference),)
+    interpreter.run(Function("run", (), (out,), (), body), (), memory)
+    assert memory == [0.0]
 
 
 def test_the_interpreter_looks_where_it_writes() -> None:

@@ -189,7 +189,8 @@ class _Thread:
 
 
 def _cast(value: Any, dtype: str) -> Any:
-    return float(value) if is_float(dtype) and isinstance(value, int) else _held(value, dtype)
+    whole = is_float(dtype) and isinstance(value, int)
+    return _held(float(value) if whole else value, dtype)  # to the nearest that there is
 
 
 def _held(value: Any, dtype: str) -> Any:
