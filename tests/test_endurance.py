@@ -51,7 +51,7 @@ def test_killed_at_each_call_of_the_file_system(tmp_path: Path, alone: bytes) ->
 @pytest.mark.parametrize("seed", range(3))
 def test_killed_again_and_again(tmp_path: Path, seed: int, alone: bytes) -> None:
     path, draw, kills = tmp_path / "run", np.random.default_rng(seed), 0
-    while faults.killed(faults.after, float(draw.uniform(0.0, 0.1 * (1 + kills))), train, path):
+    while faults.killed(faults.after, float(draw.uniform(0.0, 0.01 * (1 + kills))), train, path):
         kills += 1  # later and later, so that there is an end
     assert kills, "the run was over before"
     assert path.read_bytes() == alone

@@ -103,7 +103,8 @@ class Pass:
         self.new_state: dict[tuple[str, ...], Array] = {}
         self.layers: dict[tuple[str, ...], Any] = {}
         self.losses: dict[str, Array] = {}
-        self.tapping, self.taps = tapping, dict[str, Array]()
+        self.tapping = tapping
+        self.taps: dict[str, Array] = {}
         self.draws: dict[tuple[str, ...], int] = {}
 
     def _floating(self, arrays: Iterable[Array], dtype: Any) -> Any:

@@ -9,7 +9,7 @@ from tinynn.optim.base import AtStep, Optimizer, State, require_params, required
 from tinynn.optim.flat import Flat
 from tinynn.optim.schedules import COUNT, NOT_NEGATIVE, is_number
 from tinynn.optim.second_order.linearized import Linearized
-from tinynn.optim.second_order.objective import Surface
+from tinynn.optim.second_order.objective import Surface, gain_ratio
 from tinynn.trace import backend_of, namespace
 from tinynn.transforms.cond import cond, while_loop
 
@@ -243,8 +243,8 @@ class LevenbergMarquardt(Linearizing):
                 new = new + bend
             value = surface.value(new)
             predicted = 0.5 * xp.vecdot(step, last.damping * by * step - near.gradient)
-            ratio = (near.value - value) / predicted
-            good = xp.logical_and(xp.isfinite(value), xp.logical_and(predicted > 0, ratio > 1e-4))
+            ratio = gain_ratio(near.value - value, predicted)
+            good = xp.logical_and(xp.isfinite(value), ratio > 1e-4)
             good = xp.logical_and(good, gentle)
             eased = last.damping * xp.maximum(
                 xp.full_like(ratio, 1 / 3), 1.0 - (2.0 * ratio - 1.0) ** 3

@@ -10,7 +10,7 @@ from tinynn.optim.flat import Flat
 from tinynn.optim.schedules import COUNT, NOT_NEGATIVE
 from tinynn.optim.second_order.conjugate import steihaug
 from tinynn.optim.second_order.levenberg_marquardt import POSITIVE
-from tinynn.optim.second_order.objective import Surface
+from tinynn.optim.second_order.objective import Surface, gain_ratio
 from tinynn.trace import backend_of, namespace
 from tinynn.transforms.cond import cond, while_loop
 
@@ -172,8 +172,8 @@ class NewtonCG(Optimizer):
             fall = xp.where(sound, found.fall, last.radius * size)
             new = point + step
             there = surface.value(new)
-            ratio = (value - there) / fall
-            good = xp.logical_and(xp.isfinite(there), xp.logical_and(fall > 0, ratio > 1e-4))
+            ratio = gain_ratio(value - there, fall)
+            good = xp.logical_and(xp.isfinite(there), ratio > 1e-4)
             length = xp.sqrt(xp.vecdot(step, step))
             grown = xp.minimum(2.0 * last.radius, xp.full_like(length, self.max_radius))
             wide = xp.logical_and(ratio > 0.75, found.at_edge)

@@ -241,6 +241,14 @@ class Surface:
         return True
 
 
+def gain_ratio(fall: Array, predicted: Array) -> Array:
+    """By how much the loss fell, of what the model said; 0 where it said that it does not fall."""
+    xp = namespace(fall, predicted)
+    falls = predicted > 0
+    by = xp.where(falls, predicted, xp.ones_like(predicted))
+    return xp.where(falls, fall / by, xp.zeros_like(by))
+
+
 def _eye(vector: Array) -> Array:
     xp = namespace(vector)
     return xp.eye(vector.shape[0], dtype=vector.dtype, device=backend_of(vector).device)
