@@ -139,11 +139,13 @@ class DrawnProgram:
     seed: the same seed writes the same program.
     unsigned: whether there are integers without a sign, of more than eight bits.
     backwards: whether slices go backwards, which PyTorch's do not.
+    subnormal: whether there are numbers below the smallest normal one, which are 0 to XLA.
     """
 
     seed: int
     unsigned: bool = True
     backwards: bool = True
+    subnormal: bool = True
     count: int = LINES
     lines: list[str] = field(default_factory=list)
     inputs: dict[str, Any] = field(default_factory=dict)
@@ -177,6 +179,8 @@ class DrawnProgram:
             if awkward:
                 mask = self.numbers.random(shape) < 0.5
                 drawn = np.where(mask, self.numbers.choice(AWKWARD, shape), drawn)
+                if not self.subnormal:
+                    drawn = np.where(np.abs(drawn) < np.finfo("float32").tiny, 0.0, drawn)
             return drawn.astype(dtype)
         limits = np.iinfo(dtype)
         ends = [limits.min, limits.max, limits.max - 1, 0, 1, 2, 3, 100]
