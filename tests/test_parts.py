@@ -298,7 +298,9 @@ def written(folder: Path, rows: int = 600) -> Any:
     table = table.with_columns(y=y)
     table.write_csv(folder / "t.csv")
     table.write_parquet(folder / "t.parquet", row_group_size=100)
-    table.write_ipc(folder / "t.feather", compression="zstd", record_batch_size=100)
+    feather = pytest.importorskip("pyarrow.feather")
+    arrow = table.to_arrow(compat_level=polars.CompatLevel.oldest())
+    feather.write_feather(arrow, folder / "t.feather", compression="zstd", chunksize=100)
     table.write_ndjson(folder / "t.jsonl")
     return table
 
