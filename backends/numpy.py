@@ -87,7 +87,7 @@ class NumPy(Backend):
     """NumPy on the CPU."""
 
     name = "numpy"
-    minimum = "2.1"
+    minimum = "2.1.2"  # in threads, older ones promote as NumPy 1 did
     xp = Standard()
     lowering = LOWERING
 

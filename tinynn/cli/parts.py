@@ -191,9 +191,7 @@ class CsvParts:
         """Some lines, with all columns: they are read anyhow."""
         self._files.check(self._path)
         start, size, before = self._parts[part]
-        with open(self._path, "rb") as file:
-            file.seek(start)
-            data = file.read(size)
+        data = _bytes_at(self._path, start, size)
         return reading.csv_part(self.source, self._head, data, before)
 
     def pieces(self) -> Iterator[Table]:
@@ -202,6 +200,12 @@ class CsvParts:
             for table in csv_tables(self.source, file):
                 self._files.check(self._path)
                 yield table
+
+
+def _bytes_at(path: Path, start: int, size: int) -> bytes:
+    with open(path, "rb") as file:
+        file.seek(start)
+        return file.read(size)
 
 
 def csv_tables(source: str, file: BinaryIO) -> Iterator[Table]:
@@ -323,9 +327,7 @@ class JsonParts:
         """Some lines, with all columns or with these, of the types that all lines have."""
         self._files.check(self._path)
         start, size, before = self._parts[part]
-        with open(self._path, "rb") as file:
-            file.seek(start)
-            data = file.read(size)
+        data = _bytes_at(self._path, start, size)
         wanted = [n for n in self.names if columns is None or n in columns]
         schema = {name: self._schema[name] for name in wanted}
         frame = reading.json_lines(self.source, data, schema)

@@ -297,7 +297,7 @@ def restore(
 
 
 def _newest_whole(
-    path: str | os.PathLike[str], *, says: bool = True
+    path: str | os.PathLike[str], *, warns: bool = True
 ) -> tuple[Path, dict[str, files.Tensor], dict[str, Any]]:
     """The newest checkpoint that can be read, and what it holds."""
     newest = Path(path)
@@ -309,7 +309,7 @@ def _newest_whole(
                 found = files.read(earlier, kind="checkpoint")
             except (files.ModelFileError, OSError):
                 continue
-            if says:
+            if warns:
                 warn(f"fit: resume: {error} The run goes on from {earlier}, the one before.")
             return earlier, *found
         raise
@@ -337,7 +337,7 @@ def dtype_of(source: Any, X: Any) -> str | None:
     if source is None or not all(isinstance(x, list) or columns_of(x) for x in given):
         return None
     with suppress(files.ModelFileError, OSError, KeyError, TypeError):
-        arrays = _newest_whole(source, says=False)[2]["problem"]["arrays"]
+        arrays = _newest_whole(source, warns=False)[2]["problem"]["arrays"]
         floats = (dtype for name, _, dtype in arrays if name[0] == "x" and "float" in dtype)
         return next(floats, None)
     return None

@@ -242,7 +242,7 @@ class Surface:
 
 
 def gain_ratio(fall: Array, predicted: Array) -> Array:
-    """By how much the loss fell, of what the model said; 0 where it said that it does not fall."""
+    """The ratio of the fall of the loss to the fall that the model predicted; 0 without one."""
     xp = namespace(fall, predicted)
     falls = predicted > 0
     by = xp.where(falls, predicted, xp.ones_like(predicted))
