@@ -148,11 +148,18 @@ def cupy(session: nox.Session) -> None:
 def programs(session: nox.Session) -> None:
     """Thousands of drawn programs, derivatives and engines; `-- 5000:8000` are their seeds."""
     install(session, "test", "numpy")
-    (drawn,) = session.posargs or ("0:3000",)
     drawn_in = ("programs", "engine_programs", "drawn_programs")
     files = [f"tests/test_{name}.py" for name in drawn_in]
-    env = {"TINYNN_PROGRAMS": drawn}
+    env = {"TINYNN_PROGRAMS": (session.posargs or ("0:3000",))[0]}
     run_parallel(session, "pytest", "--backend", "numpy", *files, env=env)
+
+
+@nox.session(default=False)
+def drawn_layers(session: nox.Session) -> None:
+    """Every layer with drawn options against torch.nn; `-- 500` are the draws of each kind."""
+    install(session, "test", "torch")
+    env = {"TINYNN_DRAWN": (session.posargs or ("60",))[0]}
+    run_parallel(session, "pytest", "--backend=numpy,torch", "tests/test_drawn_layers.py", env=env)
 
 
 @nox.session

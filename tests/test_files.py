@@ -4,6 +4,7 @@ import errno
 import io
 import json
 import os
+import signal
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from tinynn.losses import Huber, SquaredError
 from tinynn.metrics import R2, Accuracy
 from tinynn.trace import namespace
 from tinynn.training import History, Model, ModelFileError, files, fit, load
+from tinynn.training.signals import unwinding
 
 
 def small(backend: Backend, dtype: str = "float32") -> Model:
@@ -148,7 +150,7 @@ def test_a_newer_format_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_missing_file_and_an_unknown_backend(path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"model\.tinynn"):
+    with pytest.raises(FileNotFoundError, match=r"To fix it: check its name: '.*model\.tinynn"):
         load(path)
     small(backends.get("numpy")).save(path)
     with pytest.raises(backends.BackendUnavailable, match="nunpy"):
@@ -356,3 +358,19 @@ def test_what_a_dead_process_left_is_removed(tmp_path: Path) -> None:
     fit(Linear(1), x, x[:, 0], epochs=1, checkpoint=tmp_path / "file")
     assert not left.exists()
     assert all(path.exists() for path in others)
+
+
+def test_a_signal_to_end_leaves_no_half_written_file(tmp_path: Path) -> None:
+    def parts() -> Iterator[bytes]:
+        yield b"first"
+        signal.raise_signal(signal.SIGTERM)
+        yield b"second"
+
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        with pytest.raises(SystemExit, match="143"), unwinding():
+            files.write(tmp_path / "answers.csv", parts())
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert list(tmp_path.iterdir()) == []

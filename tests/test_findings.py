@@ -37,7 +37,7 @@ Y = X[:, 0]
 def test_hyperparameters_after_the_first_go_by_keyword(
     backend: Backend, make: Any, named: str
 ) -> None:
-    with pytest.raises(TypeError, match=rf"expected \d arguments by position.*{named}"):
+    with pytest.raises(TypeError, match=rf"expected (no|1|2) arguments? by position.*{named}"):
         make()
 
 

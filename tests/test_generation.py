@@ -170,6 +170,9 @@ def test_what_cannot_be_written_is_named() -> None:
         TypeError, match=r"expected a model of a network with a method cache\(like, shape\)"
     ):
         generate(Model(Linear(2), {"weight": np.ones((1, 2))}), PROMPT, 3)
+    bare, x = MultiHeadAttention(2), np.ones((1, 2, 4))
+    with pytest.raises(ShapeError, match=r"MultiHeadAttention\(2\): expected a cache for"):
+        generate(Model(bare, *bare.init(0, x)), PROMPT, 3)
     with pytest.raises(ShapeError, match="expected a prompt of shape"):
         generate(model, PROMPT[0], 3)
     with pytest.raises(InputError, match="expected prompts of one id or more"):

@@ -418,6 +418,8 @@ def test_names_are_called_as_they_were_typed() -> None:
     message = "metrics: expected one of accuracy, .* got 'acuracy'. To fix it: did you mean 'accur"
     with pytest.raises(ValueError, match=message):
         metrics.get("acuracy")
+    with pytest.raises(ValueError, match=r"got 'acc'\. To fix it: did you mean 'accuracy'"):
+        metrics.get("acc")
     for wrong in (Accuracy, 3, None):
         with pytest.raises(
             TypeError, match=r"metrics: expected one of .* such as Accuracy\(\), or"

@@ -61,6 +61,7 @@ def test_csv_dialects(tmp_path, delimiter, newline, encoding):
         ("x,y,x\n1,2,3\n", ["'x'", "twice", "columns 1 and 3"]),
         ('x,y\n1,2\n"3,4\n', ["line 3", "quote"]),
         ('x,y\n1,2\n"3"4,4\n', ["line 3", "quote"]),
+        ('x,y\n1,2\n3,4"5\n6,7\n', ["line 3", "a quote inside of a cell"]),
         (b"x,y\n1,2\n3,\xff\n", ["UTF-8", "0xff", "line 3"]),
         ("x,y\n1,2\n".encode("utf-16-le"), ["UTF-8", "line 1", "NUL"]),
         (b"x,y\n1,2\n3,\x004\n", ["line 3", "NUL"]),

@@ -259,3 +259,17 @@ def test_a_rule_that_raises_leaves_no_trace_of_its_pullback(backend: backends.Ba
         assert scopes.pulled is around
     finally:
         scopes.pulled = None
+
+
+@pytest.mark.only("numpy")
+def test_a_ufunc_is_told_what_to_write() -> None:
+    def f(x: Any) -> Any:
+        return np.tanh(x)
+
+    x = np.ones(2)
+    for transformed in (
+        grad(f), tinynn.vmap(f), tinynn.compile(f), lambda x: tinynn.jvp(f, (x,), (x,))
+    ):  # fmt: skip
+        with pytest.raises(TypeError, match="ufuncs") as caught:
+            transformed(x)
+        assert any("then xp.tanh(x)" in note for note in caught.value.__notes__)

@@ -100,8 +100,9 @@ def _check_arguments(cls: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
         others = [name for name in known if name not in positional]
         shown = f" ({', '.join(positional)})" if positional else ""
         rest = ", ".join(f"{name}=" for name in others) or "no more"
+        count = f"{len(positional) or 'no'} argument{'s' * (len(positional) != 1)}"
         raise TypeError(
-            f"{cls.__name__}: expected {len(positional)} arguments by position{shown}, got "
+            f"{cls.__name__}: expected {count} by position{shown}, got "
             f"{len(args)}. To fix it: give {rest} by keyword"
         )
     for name in kwargs:

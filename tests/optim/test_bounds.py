@@ -166,6 +166,15 @@ class TestBadInput:
             with pytest.raises(ValueError, match="expected a finite value"):
                 search(f, self.start, bounds=(0.0, 5.0))
 
+    def test_slopes_that_overflow_are_no_convergence(self, backend: backends.Backend) -> None:
+        def steep(x: Any) -> Any:
+            xp = namespace(x)
+            return xp.finfo(x.dtype).max * 0.01 * xp.sum((x - 3.0) ** 2)
+
+        for bounds in (None, (0.0, 5.0)):
+            with pytest.raises(ValueError, match=r"finite gradient, and square of it.*scale the"):
+                tinynn.minimize(steep, self.start, bounds=bounds)
+
 
 @pytest.mark.only("numpy")
 def test_params_of_several_dtypes(backend: backends.Backend) -> None:

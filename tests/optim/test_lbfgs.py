@@ -177,3 +177,15 @@ def test_a_search_in_vain() -> None:
     found = StrongWolfe()(lambda t: Point(t, t, 1.0), Point(0.0, 0.0, -1.0), 1.0)
     assert not found.improved
     assert found.point.step == 0.0
+
+
+def test_a_compiler_that_a_library_lacks_is_refused(backend: backends.Backend) -> None:
+    x = backend.asarray(np.ones((4, 1)), dtype="float32")
+    settings: dict[str, Any] = {
+        "optimizer": LBFGS(), "engine": "jit", "progress": False, "loss": "mse",
+    }  # fmt: skip
+    if backend.repeat is not None:
+        assert tinynn.fit(Linear(1), x, x, epochs=1, **settings).history["loss"]
+        return
+    with pytest.raises(ValueError, match=r"engine: expected .* got 'jit'"):
+        tinynn.fit(Linear(1), x, x, epochs=1, **settings)

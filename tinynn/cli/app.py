@@ -30,6 +30,7 @@ from tinynn.cli.options import (
 from tinynn.tabular import fit_table, fitting
 from tinynn.tabular.table import listed
 from tinynn.training import Run, files
+from tinynn.training.signals import unwinding
 
 INTERRUPTED = 130  # as shells have it: 128 and the number of the signal
 
@@ -363,7 +364,8 @@ def predict(
         for text in pieces:
             click.echo(text, nl=False)
     else:
-        files.write(out, pieces)
+        with unwinding():
+            files.write(out, pieces)
         click.echo(f"wrote {out} ({answers.rows} rows)", err=True)
     if answers.unscored:
         click.echo(answers.unscored, err=True)

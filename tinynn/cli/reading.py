@@ -7,6 +7,7 @@ twice, bytes that are no text.
 
 import csv
 import io
+import re
 import sys
 import zipfile
 import zlib
@@ -153,6 +154,7 @@ def csv_part(name: str, head: bytes, data: bytes, before: int) -> Table:
             frame = polars.read_csv(data, separator=delimiter, infer_schema=False)
     except TableError:
         _check_rows(name, data, delimiter, len(names), skipped)  # which says in which line
+        _check_quotes(name, data, delimiter, skipped)
         raise
     if frame.width != len(names):
         _check_rows(name, data, delimiter, len(names), skipped)
@@ -254,7 +256,19 @@ def _check_rows(name: str, data: bytes, delimiter: str, width: int, skipped: int
         raise _quotes(name, line, error) from error
 
 
-def _quotes(name: str, line: int, error: csv.Error) -> TableError:
+def _check_quotes(name: str, data: bytes, delimiter: str, skipped: int) -> None:
+    """Refuse a quote inside of a cell that has none around it: TableError.
+
+    Python's reader takes it for a character, polars for the beginning of a quoted part.
+    """
+    mark = re.escape(delimiter)
+    bare = re.compile(rf'(?:^|{mark})[^"{mark}\n]+"', re.MULTILINE)
+    for number, line in enumerate(_lines(name, data, skipped), 1 + skipped):
+        if bare.search(line):
+            raise _quotes(name, number, "a quote inside of a cell that does not begin with one")
+
+
+def _quotes(name: str, line: int, error: csv.Error | str) -> TableError:
     return TableError(
         f"{name}: line {line}: expected cells of CSV, got one that cannot be read: {error}. "
         "To fix it: close the quote that is open, or take out one that is out of place."

@@ -20,5 +20,7 @@ def find(what: str, name: Any, known: Mapping[str, Found]) -> Found:
     if isinstance(name, str) and name in known:
         return known[name]
     message = f"{what}: expected one of {', '.join(known)}, got {name!r}"
-    near = difflib.get_close_matches(str(name).lower(), known, n=1)
+    meant = str(name).lower()
+    near = difflib.get_close_matches(meant, known, n=1)
+    near = near or [other for other in known if meant and other.startswith(meant)]  # "acc"
     raise ValueError(message + (f". To fix it: did you mean {near[0]!r}?" if near else ""))

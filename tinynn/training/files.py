@@ -188,7 +188,14 @@ def read(
     path: str | os.PathLike[str], kind: str | Sequence[str] = "model"
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors and the description of the file at `path`; errors as `unpack`."""
-    return unpack(Path(path).read_bytes(), path, kind)
+    try:
+        blob = Path(path).read_bytes()
+    except FileNotFoundError as error:
+        message = (
+            "expected the path of a file, got one that does not exist. To fix it: check its name"
+        )
+        raise FileNotFoundError(error.errno, message, str(path)) from None
+    return unpack(blob, path, kind)
 
 
 def values_of(tensor: Tensor, backend: Backend) -> Any:

@@ -1,12 +1,32 @@
 """Signals that end a run: it stops after the current chunk, at a place to go on from."""
 
 import signal
+import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any, Self
 
 #: Exit status of a process that SIGTERM ended, as shells have it: 128 and the signal's number.
 TERMINATED = 128 + signal.SIGTERM
+
+
+@contextmanager
+def unwinding() -> Iterator[None]:
+    """A context that SIGTERM ends as an exception does, so that no half-written file stays.
+
+    As `Signals`, in the main thread alone, and where nobody has another handler.
+    """
+    alone = threading.current_thread() is threading.main_thread()
+    if not alone or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 class Signals:

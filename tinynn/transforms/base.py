@@ -162,6 +162,22 @@ def _where(place: int, argument: Any, leaf: Any) -> str:
     return f"argument {place}" + (f", {path!r}" if path else "")
 
 
+def applied(f: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """`f(*args, **kwargs)` of the user's; a ufunc's error is told what to write instead.
+
+    NumPy asks no more of what it must leave operators to, as `Traced` needs, than to refuse ufuncs.
+    """
+    try:
+        return f(*args, **kwargs)
+    except TypeError as error:
+        if "__array_ufunc__" in str(error) and not hasattr(error, "__notes__"):
+            error.add_note(
+                "An array inside a transformation was given to a function of another namespace, "
+                "such as np.tanh(x). To fix it: xp = x.__array_namespace__(), then xp.tanh(x)"
+            )
+        raise
+
+
 def name_of(what: str, f: Callable[..., Any]) -> str:
     """The name of the transformation of this function in errors."""
     return f"{what} of {getattr(f, '__name__', 'a function')}"

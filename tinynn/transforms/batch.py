@@ -12,7 +12,7 @@ from tinynn import tree
 from tinynn.rules.batching import UNBATCHABLE, batcher_of
 from tinynn.rules.kinds import Composed, Rule, rule_of
 from tinynn.trace import Effect, Function, Namespace, Traced, constant, namespace, plain, regrouped
-from tinynn.transforms.base import Transformation, name_of
+from tinynn.transforms.base import Transformation, applied, name_of
 
 
 class Batch(Transformation):
@@ -151,7 +151,7 @@ def vmap(f: Callable[..., Any], in_axes: Any = 0, out_axes: Any = 0) -> Callable
         entries = iter([_entry(trace, leaf, axis) for _, leaf, axis in rows])
         inside = [tree.map(lambda leaf: next(entries), argument) for argument in args]
         with scope_of(plain(next(leaf for _, leaf, axis in rows if axis is not None))):
-            result = f(*inside)
+            result = applied(f, *inside)
         trace.open = False
         outs = iter([
             _whole(trace, leaf, axis)

@@ -14,6 +14,7 @@ from tinynn.trace import Traced, constant, namespace, plain, regrouped
 from tinynn.transforms.base import (
     Derivative,
     Entry,
+    applied,
     is_inexact,
     is_traced,
     name_of,
@@ -106,7 +107,7 @@ def jvp(
             )
         )
     with scope_of(plain(leaves[0])) if leaves else nullcontext():
-        result = f(*moving)
+        result = applied(f, *moving)
     trace.open = False
     out = tree.map(trace.leave, result)
     return out, tree.map(lambda leaf: _tangent_of(trace, leaf), result)

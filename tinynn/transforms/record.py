@@ -26,7 +26,7 @@ from tinynn.trace import (
     regrouped,
 )
 from tinynn.trace.scopes import Origin, scopes
-from tinynn.transforms.base import Transformation, name_of
+from tinynn.transforms.base import Transformation, applied, name_of
 from tinynn.transforms.batch import batch_size, leaves_with_axes
 from tinynn.transforms.graph import ITEM, Constant, Graph, Input, Node, carry_out, is_known
 from tinynn.transforms.symbolic import RecordingError, symbolic
@@ -317,7 +317,7 @@ def recorded(
     scopes.recording, scopes.supposed = trace, supposed or scopes.supposed
     try:
         with trace.until_end:
-            result = f(*watched)
+            result = applied(f, *watched)
     finally:
         trace.open = False
         scopes.recording, scopes.supposed = around

@@ -25,6 +25,7 @@ from tinynn.transforms.base import (
     Derivative,
     Entry,
     NotDifferentiableError,
+    applied,
     is_inexact,
     is_traced,
     name_of,
@@ -207,7 +208,7 @@ def vjp(f: Callable[..., Any], *args: Any) -> tuple[Any, Callable[[Any], tuple[A
     trace = Reverse(name)
     watched = [trace.watch(place, argument) for place, argument in enumerate(args)]
     with trace.scope():
-        result = f(*watched)
+        result = applied(f, *watched)
     trace.open = False
     results, structure = tree.flatten(result)
 
@@ -284,7 +285,7 @@ def value_and_grad(
         for place in places:
             watched[place] = trace.watch(place, args[place])
         with trace.scope():
-            result, aux = f(*watched, **kwargs), None
+            result, aux = applied(f, *watched, **kwargs), None
             trace.open = False
             if has_aux:
                 result, aux = _pair(name, result)

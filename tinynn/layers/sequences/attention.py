@@ -161,6 +161,12 @@ class MultiHeadAttention(Layer):
         >>> bool(np.allclose(np.concatenate(ys, axis=1), layer(params, x)))
         True
         """
+        if len(shape) != 3:
+            raise ShapeError(
+                f"{self}: expected a cache for inputs of shape (batch, time, features), got "
+                f"{tuple(shape)}. To fix it: give the features; a network of tokens has a cache() "
+                "of its own, which adds the width of its embedding"
+            )
         batch, steps, width = shape
         heads = self.heads if self.key_heads is None else self.key_heads
         backend = backend_of(like)

@@ -233,6 +233,8 @@ def bounded_lbfgs(
     state = {**state, "point": point, "gradient": gradient}
     while True:
         norm = box.norm(point, gradient)
+        if not isfinite(float(gradient @ gradient)):  # no slope of a step can be told
+            norm = float("inf")
         flat = norm <= owner.gradient_tolerance
         if flat or not isfinite(value + norm) or steps >= max_steps:
             return Ended(point, value, norm, steps, evaluations, flat)

@@ -229,7 +229,7 @@ def _bounded(
         else:
             state = optimizer.init(params)
             end = bounded_lbfgs(surface, point, box, optimizer, state, max_steps)
-        for what, number in (("value", end.value), ("gradient", end.norm)):
+        for what, number in (("value", end.value), ("gradient, and square of it,", end.norm)):
             if not isfinite(number):
                 raise _not_finite(where, what)
         found = surface.flat.tree(end.point)
@@ -281,8 +281,8 @@ def _search(
             params, state = optimizer.update(None, state, params, **extras)
             if not _is_finite(state["value"]):
                 raise _not_finite(where, "value")
-            if not _is_finite(_norm(state)):
-                raise _not_finite(where, "gradient")
+            if not _is_finite(_norm(state) ** 2):
+                raise _not_finite(where, "gradient, and square of it,")
             if bool(state["converged"]):
                 break
     converged = bool(state["converged"])
@@ -313,7 +313,7 @@ def _norm(state: Any) -> Array:
 def _not_finite(where: str, what: str) -> ValueError:
     return ValueError(
         f"{where}: expected a finite {what} at the start and wherever a step leads, got one that "
-        "is not. To fix it: start from other params"
+        "is not. To fix it: start from other params, or scale the function"
     )
 
 

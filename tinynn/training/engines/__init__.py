@@ -79,6 +79,10 @@ def select(
     needs = getattr(problem.step.optimizer, "needs", ())
     alone = problem.communicator is None
     searches = "value_and_grad" in needs and "loss_scale" not in needs
+    if engine == "jit":
+        from tinynn.compiler.engines import kind_of
+
+        kind_of(engine, batches.backend)  # an error where the library has no such compiler
     if searches and alone and not batches.backend.sharded:
         return searching(*arguments, _after(engine, batches.backend, _SEARCHES))
     if "objective" in needs and engine == "auto" and steps is not None:
