@@ -123,15 +123,16 @@ def filled(expression: Any, leaf: Callable[[Any], Any]) -> Any:
 
     Literals stay as they are.
     """
-    if isinstance(expression, Call):
+    kind = type(expression)
+    if kind is Call:
         function = expression.function
-        return Call(
-            function if isinstance(function, str) else filled(function, leaf),
-            *[filled(arg, leaf) for arg in expression.args],
-            **{name: filled(value, leaf) for name, value in expression.kwargs.items()},
-        )
-    if isinstance(expression, Attribute):
+        made = Call(function if type(function) is str else filled(function, leaf))
+        made.args = tuple([filled(arg, leaf) for arg in expression.args])
+        if expression.kwargs:
+            made.kwargs = {name: filled(each, leaf) for name, each in expression.kwargs.items()}
+        return made
+    if kind is Attribute:
         return Attribute(filled(expression.owner, leaf), expression.name)
-    if isinstance(expression, Overwrite):
+    if kind is Overwrite:
         return Overwrite(filled(expression.target, leaf), filled(expression.value, leaf))
     return leaf(expression) if isinstance(expression, Expression) else expression

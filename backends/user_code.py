@@ -3,11 +3,11 @@
 import os
 import sys
 import warnings
-from functools import cache
 from pathlib import Path
 from types import FrameType
 
 _OURS = tuple(f"{Path(__file__).parents[1] / room}{os.sep}" for room in ("tinynn", "backends"))
+_known_as_ours: set[str] = set()  # files
 
 
 def user_frame() -> tuple[FrameType | None, int]:
@@ -23,7 +23,12 @@ def user_frame() -> tuple[FrameType | None, int]:
     """
     frame: FrameType | None = sys._getframe(1)
     depth = 0
-    while frame is not None and _is_ours(frame.f_code.co_filename):
+    while frame is not None:
+        path = frame.f_code.co_filename
+        if path not in _known_as_ours:
+            if not path.startswith(_OURS):
+                break
+            _known_as_ours.add(path)
         frame, depth = frame.f_back, depth + 1
     return frame, depth
 
@@ -42,8 +47,3 @@ def warn(message: str, category: type[Warning] = RuntimeWarning) -> None:
     """
     _, depth = user_frame()
     warnings.warn(message, category, stacklevel=depth + 1)
-
-
-@cache
-def _is_ours(path: str) -> bool:
-    return path.startswith(_OURS)

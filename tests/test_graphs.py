@@ -59,7 +59,7 @@ def effects_of(graph: Graph) -> list[str]:
 
 
 EACH: list[Callable[[Graph], Graph]] = [
-    *pipelines.SIMPLIFYING,
+    passes.common_subexpressions,
     pipelines.simplified,
     target_passes.products,
     target_passes.slopes_of_relu,
@@ -447,5 +447,4 @@ def test_the_first_operation_with_a_non_finite_result(backend: Backend) -> None:
 
 
 def test_passes_are_listed_once() -> None:
-    assert passes.common_subexpressions is pipelines.SIMPLIFYING[-1]
     assert pipelines.for_library(None) == pipelines.portable()

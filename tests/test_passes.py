@@ -15,18 +15,31 @@ from tests.checks import assert_close, assert_equal
 from tests.programs import Program, transformed
 from tinynn import tree
 from tinynn.compiler import passes, pipelines, pushed, target_passes
+from tinynn.compiler.rewrite import Visit, simplest
 from tinynn.functional import relu
 from tinynn.rules.special import first_maximum
 from tinynn.trace import namespace
 from tinynn.transforms.graph import Graph
 from tinynn.transforms.record import record
 
+
+def alone(pattern: Visit) -> Callable[[Graph], Graph]:
+    """One of the patterns without the others, as a pass."""
+    patterns = {name: [pattern] for name, each in passes.PATTERNS.items() if pattern in each}
+
+    def applied(graph: Graph) -> Graph:
+        return simplest(graph, patterns)
+
+    applied.__name__ = pattern.__name__.strip("_")
+    return applied
+
+
 EACH = (
-    passes.constants_folded,
-    passes.algebra,
-    passes.shapes_merged,
+    *[
+        alone(pattern)
+        for pattern in sorted({p for each in passes.PATTERNS.values() for p in each}, key=str)
+    ],
     passes.common_subexpressions,
-    passes.parts_joined,
     pipelines.simplified,
     pushed.entries_computed_in_steps,
     pushed.slices_pushed,

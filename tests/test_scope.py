@@ -30,9 +30,9 @@ from tinynn.trace.scopes import scopes
 
 @pytest.fixture(autouse=True)
 def nothing_is_left_at_work() -> Any:
-    assert scopes.stack == []
+    assert scopes.frames == ()
     yield
-    assert scopes.stack == []
+    assert scopes.frames == ()
 
 
 # Outside, all is pure.
@@ -267,7 +267,7 @@ def test_functions_are_children_and_errors_in_them_say_where(backend: backends.B
     with pytest.raises(KeyError, match="lost") as caught:
         net.init(0, given(backend))
     assert caught.value.__notes__[0] == "in layer inner.inner.f, broken"
-    assert scopes.stack == []
+    assert scopes.frames == ()
 
 
 def test_two_hundred_layers_deep(backend: backends.Backend) -> None:

@@ -30,9 +30,9 @@ from tinynn.trace.scopes import scopes
 
 @pytest.fixture(autouse=True)
 def nothing_is_left_at_work() -> Any:
-    assert scopes.stack == []
+    assert scopes.frames == ()
     yield
-    assert scopes.stack == []
+    assert scopes.frames == ()
 
 
 # Random numbers.

@@ -249,7 +249,7 @@ def test_a_rule_that_raises_leaves_no_trace_of_its_pullback(backend: backends.Ba
     """What was at work around the pullback is so again, for recordings and their errors."""
     x = backend.asarray([1.0, 2.0])
     _, pullback = tinynn.vjp(lambda x: namespace(x).sum(x * x), x)
-    around = Origin("layer 0")
+    around = Origin(backward=True)
     scopes.pulled = around
     try:
         with pytest.MonkeyPatch.context() as patch:

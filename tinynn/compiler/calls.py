@@ -126,7 +126,7 @@ class CallEmitter:
         for node in graph.nodes:
             if node.function is PACK and self.lowering:
                 self._lay_out(node)
-        self._users = graph.users()
+        self._users = graph.users() if joined else {}
         self._parts = written_in_place(graph, self._joins, self._fits_in)
         for place, node in enumerate(graph.nodes):
             self._node(place, node)

@@ -2,6 +2,7 @@
 
 import keyword
 import re
+from functools import cache, lru_cache
 from typing import Any
 
 _NUMBERS = {0: "zero", 1: "one", 2: "two", 0.5: "half", -1: "minus_one"}
@@ -11,7 +12,8 @@ class Names:
     """Names for the values of one program, no two of them alike."""
 
     def __init__(self, library: Any = None) -> None:
-        self.taken: set[str] = set(dir(library)) if library else set()
+        self.taken: set[str] = set()
+        self._theirs = _names_in(library) if library else frozenset[str]()
         self.bound: dict[str, Any] = {}  # what a program is given by these names
         self._library, self._known = library, dict[Any, str]()
         self._counts: dict[str, int] = {}
@@ -19,11 +21,9 @@ class Names:
 
     def new(self, wanted: str) -> str:
         """This name, or this name with a number."""
-        name = re.sub(r"\W", "_", wanted).strip("_") or "v"
-        if name[0].isdigit() or keyword.iskeyword(name):
-            name = f"v{name}"
+        name = _identifier(wanted)
         candidate, count = name, self._after.get(name, 1)
-        while candidate in self.taken:
+        while candidate in self.taken or candidate in self._theirs:
             candidate, count = f"{name}_{count}", count + 1
         self._after[name] = count
         self.taken.add(candidate)
@@ -48,6 +48,18 @@ class Names:
         if theirs is raw:
             return name
         return self.bind(name if theirs is None else f"xp_{name}", raw)
+
+
+@cache
+def _names_in(library: Any) -> frozenset[str]:
+    return frozenset(dir(library))
+
+
+@lru_cache(1024)
+def _identifier(wanted: str) -> str:
+    """A name that Python takes, for one that is wanted."""
+    name = re.sub(r"\W", "_", wanted).strip("_") or "v"
+    return f"v{name}" if name[0].isdigit() or keyword.iskeyword(name) else name
 
 
 # What a training step's arguments are made of, which a name need not repeat.

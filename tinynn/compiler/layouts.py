@@ -20,8 +20,10 @@ Order: TypeAlias = tuple[int, ...] | None
 def orders(graph: Graph, lowering: Any) -> dict[int, tuple[int, ...]]:
     """The orders of the values of a graph, by id, of those that have one of their own."""
     found: dict[int, tuple[int, ...]] = {}
-    for node in graph.nodes:
-        note(node, lowering, found)
+    templates = map(lowering.into.get, [node.name for node in graph.nodes]) if lowering else ()
+    if any(template and template.order for template in templates):  # one that others follow
+        for node in graph.nodes:
+            note(node, lowering, found)
     return found
 
 

@@ -1,6 +1,6 @@
 """Liveness and hoisting: when a value is computed, and how long it is needed."""
 
-from collections.abc import Callable, Container
+from collections.abc import Callable, Collection, Container
 from enum import IntEnum
 from typing import Any
 
@@ -46,15 +46,19 @@ def each_alone(node: Node) -> bool:
 
 def counted(inputs: list[Input], graph: Graph) -> dict[int, float]:
     """By how much an input grows in each step, by the id of its next value, if that is all."""
-    users, steps = graph.users(), {}
-    given = [id(output) for output in graph.outputs]
-    for each, new in zip(inputs, graph.outputs, strict=False):
-        adds = is_call(new) and new.name == "add" and new.shape == () and new.args[0] is each
-        if not adds or given.count(id(new)) > 1 or id(each) in given:
-            continue
-        if is_number(new.args[1]) and users[id(each)] == [new]:
-            steps[id(new)] = new.args[1]
-    return steps
+    new_of = list(zip(inputs, graph.outputs, strict=False))
+    adding = [(each, new) for each, new in new_of if _adds_number(new, each)]
+    users, given = graph.users() if adding else {}, [id(output) for output in graph.outputs]
+    return {
+        id(new): new.args[1]
+        for each, new in adding
+        if given.count(id(new)) == 1 and id(each) not in given and users[id(each)] == [new]
+    }
+
+
+def _adds_number(new: Any, each: Input) -> bool:
+    adds = is_call(new) and new.name == "add" and new.shape == () and new.args[0] is each
+    return adds and is_number(new.args[1])
 
 
 class Liveness:
@@ -86,22 +90,20 @@ class Liveness:
         # Between the steps of a loop arrays from outside stay as they are, between calls they may
         # be changed in place.
         self.constants = Stage.ONCE if loop else Stage.STEP
-        # For every value, the values whose memory it may look at.
+        # For every value that may look at the memory of others, it and those.
         self.seen: dict[int, set[int]] = {}
-        self.when: dict[int, Stage] = {id(i): Stage.STEP for i in graph.inputs}
-        self.when.update({id(i): Stage.BATCH for i in streams})
+        self.when: dict[int, Stage] = dict.fromkeys(map(id, graph.inputs), Stage.STEP)
+        self.when.update(dict.fromkeys(map(id, streams), Stage.BATCH))
         self.last: dict[int, int] = {}
         for place, node in enumerate(graph.nodes):
             self.when[id(node)] = self._when(node, id(node) in counters)
-            self.seen[id(node)] = {id(node)}
-            if not fresh(node):
-                self.seen[id(node)].update(*map(self.sees, node.parents))
-            for each in set[int]().union(*map(self.sees, node.parents)):
-                self.last[each] = place
+            read = [each for parent in node.parents for each in self.sees(parent)]
+            self.last.update(dict.fromkeys(read, place))
+            if read and not fresh(node):
+                self.seen[id(node)] = {id(node), *read}
         outputs = [self.sees(o) for o in graph.outputs if isinstance(o, Node)]
         self.outputs = set[int]().union(*outputs)
-        for each in self.outputs:
-            self.last[each] = FOREVER
+        self.last.update(dict.fromkeys(self.outputs, FOREVER))
 
     def _when(self, node: Node, counter: bool) -> Stage:
         """The latest of what it depends on. A series meets the data in each step only."""
@@ -109,7 +111,8 @@ class Liveness:
             return Stage.STEP
         if counter:
             return Stage.SERIES
-        times = set(map(self._of, node.parents)) - {Stage.ONCE}
+        times = {self._of(parent) for parent in node.parents}
+        times.discard(Stage.ONCE)
         if times == {Stage.SERIES} and not each_alone(node):
             return Stage.STEP
         return Stage.ONCE if not times else times.pop() if len(times) == 1 else Stage.STEP
@@ -117,13 +120,17 @@ class Liveness:
     def _of(self, node: Node) -> Stage:
         return self.constants if isinstance(node, Constant) else self.when[id(node)]
 
-    def sees(self, node: Node) -> set[int]:
+    def sees(self, node: Node) -> Collection[int]:
         """The values whose memory this one may look at."""
-        return self.seen.get(id(node), {id(node)})
+        return self.seen.get(id(node)) or (id(node),)
 
     def dies_at(self, node: Node, place: int) -> bool:
         """True if the value's memory is not read after the call at this place."""
-        return all(self.last.get(each, -1) <= place for each in self.sees(node))
+        last = self.last
+        for each in self.sees(node):  # noqa: SIM110  # `all` of a generator takes twice as long
+            if last.get(each, -1) > place:
+                return False
+        return True
 
     def left(self, a: Node, node: Node, place: int) -> bool:
         """True if the call at this place is the last reader of an argument, and reads it as it is.

@@ -1,17 +1,20 @@
-"""The passes that hold on every library: small functions from graph to graph.
+"""What simplifies graphs on every library: patterns of calls, and common subexpressions.
 
-A pass leaves what is computed as it was, to rounding: products of constants may be put together.
-`tinynn.compiler.pipelines` says which passes run where.
+A pattern makes another value of one call, or gives the call back. It leaves what is computed as it
+was, to rounding: products of constants may be put together. `tinynn.compiler.pipelines` says what
+is applied where.
 """
 
 import operator
 from collections.abc import Callable
 from math import inf, prod
+from operator import is_
 from typing import Any
 
 from tinynn.compiler.rewrite import (
     RESHAPES,
     Builder,
+    Visit,
     elementwise,
     is_call,
     is_number,
@@ -32,29 +35,28 @@ _FOLDABLE = {*_FOLDED, *RESHAPES, *_STILL, "ones_like", "zeros_like", "full_like
 _MOST = 2.0**20  # by which factors that are moved may change what is in between
 
 
-def same(left: Any, right: Any) -> bool:
-    """Whether two rows of arguments are the same values and numbers."""
-    if len(left) != len(right):
-        return False
-    pairs = [(a, b) for a, b in zip(left, right, strict=True) if a is not b]
-    return all(not isinstance(a, Node) and type(a) is type(b) and a == b for a, b in pairs)
-
-
 def common_subexpressions(graph: Graph) -> Graph:
     """Common subexpressions: compute once what is called twice with the same arguments."""
-    seen: dict[Any, Node] = {}
+    seen: dict[Any, list[Node]] = {}
 
     def visit(node: Node, build: Builder) -> Any:
-        return seen.setdefault(node.call, node)
+        alike = seen.setdefault((node.function, *map(id, node.parents)), [])
+        if alike:  # to compare all that the calls are given takes longer
+            call = node.call
+            for other in alike:
+                if other.call == call:
+                    return other
+        alike.append(node)
+        return node
 
     return rewritten(graph, visit)
 
 
 def known(value: Any) -> Any:
     """The number that a value is, or that all its elements are; None if that is not known."""
-    if is_number(value):
-        return value
-    return value.kwargs["value"] if is_call(value) and value.function is FILL else None
+    if type(value) is Node:
+        return value.kwargs["value"] if value.function is FILL else None
+    return value if is_number(value) else None
 
 
 def _fill(node: Node, build: Builder, value: Any) -> Node:
@@ -65,13 +67,9 @@ def _fill(node: Node, build: Builder, value: Any) -> Node:
 _LIKES = {"ones_like": 1, "zeros_like": 0}
 
 
-def constants_folded(graph: Graph) -> Graph:
-    """Constant folding: evaluate what depends on known numbers alone."""
-    return rewritten(graph, _folded, local=True)
-
-
 def _folded(node: Node, build: Builder) -> Any:
-    if node.name not in _FOLDABLE or node.function is FILL or node.dtype is None:
+    """Constant folding: evaluate what depends on known numbers alone."""
+    if node.dtype is None:
         return node
     kind = build.space.kinds[node.dtype]
     if kind == "complex floating":
@@ -91,20 +89,18 @@ def _folded(node: Node, build: Builder) -> Any:
     return _fill(node, build, float(-numbers[0] if node.name == "negative" else numbers[0]))
 
 
-def algebra(graph: Graph) -> Graph:
-    """Calls that change nothing are left out, and chains of constants become one constant."""
-    return rewritten(graph, _algebra, local=True)
-
-
 def _algebra(node: Node, build: Builder) -> Any:
-    rule = _ALGEBRA.get(node.name)
-    if rule is None or node.dtype is None:
+    """Leave calls out that change nothing, and make one constant of a chain of them."""
+    if node.dtype is None:
         return node
     # Whole numbers wrap around, and constants that are put together may not fit their dtype.
     if "floating" not in build.space.kinds[node.dtype] and node.name not in _OF_ANY_KIND:
         return node
     node = _without_fills(node)
-    return rule(node, build)
+    return _ALGEBRA[node.name](node, build)
+
+
+_STRETCHED = ("fill", "broadcast_to")
 
 
 def _without_fills(node: Node) -> Node:
@@ -112,23 +108,18 @@ def _without_fills(node: Node) -> Node:
 
     An array that is stretched only to meet such a shape is taken as it is.
     """
-    if not any(is_call(a) and (a.function is FILL or a.name == "broadcast_to") for a in node.args):
-        return node
-    if not elementwise(node):
+    stretched = [a for a in node.args if type(a) is Node and a.name in _STRETCHED]
+    if not stretched or not elementwise(node):
         return node
     args = list(node.args)
     for i, a in enumerate(args):
         others = [b for j, b in enumerate(args) if j != i and isinstance(b, Node)]
         reached = any(b.shape == node.shape and b.dtype == node.dtype for b in others)
-        if not reached or not is_call(a):
-            continue
-        if a.function is FILL:
-            args[i] = a.kwargs["value"]
-        elif a.name == "broadcast_to":
-            args[i] = a.args[0]
-    return node if same(args, node.args) else Node(
-        node.function, tuple(args), node.kwargs, node.shape, node.dtype, node.origin
-    )  # fmt: skip
+        if reached and a in stretched:
+            args[i] = a.kwargs["value"] if a.function is FILL else a.args[0]
+    if all(map(is_, args, node.args)):
+        return node
+    return Node(node.function, tuple(args), node.kwargs, node.shape, node.dtype, node.origin)
 
 
 def is_itself(value: Any, node: Node) -> bool:
@@ -290,12 +281,8 @@ def _reduced_shape(node: Node) -> tuple[int, ...]:
     return tuple(n for axis, n in enumerate(shape) if axis not in gone)
 
 
-def shapes_merged(graph: Graph) -> Graph:
-    """Merge successive changes of shape, and drop those that change nothing."""
-    return rewritten(graph, _merged, local=True)
-
-
 def _merged(node: Node, build: Builder) -> Any:
+    """Merge successive changes of shape, and drop those that change nothing."""
     if node.name in (*RESHAPES, "broadcast_to") and node.args[0].shape == node.shape:
         return node.args[0]
     if node.name in RESHAPES:
@@ -315,12 +302,8 @@ def _merged(node: Node, build: Builder) -> Any:
     return node
 
 
-def parts_joined(graph: Graph) -> Graph:
-    """Sums of arrays that are 0 but for a part each, as gradients of slices are, as one concat."""
-    return rewritten(graph, _joined, local=True)
-
-
 def _joined(node: Node, build: Builder) -> Any:
+    """Sums of arrays that are 0 but for a part each, as gradients of slices are, as one concat."""
     if node.name != "add" or not all(is_itself(a, node) and is_call(a) for a in node.args):
         return node
     first, second = node.args
@@ -365,3 +348,19 @@ def _parts_of_sum(first: list[Node], second: list[Node], axis: int, build: Build
             if rest:
                 first.insert(0, zeros(a, rest))
     return parts
+
+
+#: What simplifies a call on any library, by the call's name, in the order in which it is tried.
+PATTERNS: dict[str, tuple[Visit, ...]] = {
+    name: tuple(
+        visit
+        for visit, names in (
+            (_folded, _FOLDABLE),  # known numbers, so that the others meet them
+            (_algebra, _ALGEBRA),  # calls that change nothing go, and constants meet
+            (_joined, {"add"}),  # the gradients of slices beside each other, not sums of zeros
+            (_merged, {*RESHAPES, "broadcast_to", "matrix_transpose"}),  # one change of shape
+        )
+        if name in names
+    )
+    for name in sorted({*_FOLDABLE, *_ALGEBRA})
+}

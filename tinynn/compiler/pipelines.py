@@ -15,14 +15,8 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from tinynn.compiler.passes import (
-    algebra,
-    common_subexpressions,
-    constants_folded,
-    parts_joined,
-    same,
-    shapes_merged,
-)
+from tinynn.compiler.passes import PATTERNS, common_subexpressions
+from tinynn.compiler.rewrite import simplest
 from tinynn.compiler.scans import branches_simplified, scans_batched, scans_of
 from tinynn.compiler.target_passes import (
     products,
@@ -33,49 +27,31 @@ from tinynn.compiler.target_passes import (
     without_rows_of_one,
     written_out,
 )
-from tinynn.transforms.graph import Graph, Node, pruned
+from tinynn.transforms.graph import Graph, pruned
 
 Pass = Callable[[Graph], Graph]
 
-#: Run over and over, since each leaves something to do for the others.
-SIMPLIFYING: tuple[Pass, ...] = (
-    constants_folded,  # known numbers, so that the next pass meets them
-    algebra,  # calls that change nothing go, and constants meet
-    parts_joined,  # the gradients of slices beside each other, instead of sums of zeros
-    shapes_merged,  # one change of shape in place of several
-    common_subexpressions,  # last: what the others made alike is computed once
-)
-
 
 def simplified(graph: Graph) -> Graph:
-    """The graph after the passes of `SIMPLIFYING`, over again until nothing changes.
+    """The graph with nothing in it that a pattern of `PATTERNS` changes, or that is there twice.
 
     So are the graphs that its calls run; out of scans goes what need not be done in each step.
     """
     if graph.simple:
         return graph
-    graph = _repeated(branches_simplified(pruned(graph), simplified))
+    graph = _simplified(branches_simplified(pruned(graph), simplified))
     if scans_of(graph):
-        return _repeated(scans_batched(graph, simplified))
+        return _simplified(scans_batched(graph, simplified))
     graph.simple = True
     return graph
 
 
-def _repeated(graph: Graph) -> Graph:
-    while True:
-        before, graph = graph.nodes, applied(graph, SIMPLIFYING)
-        if _alike(graph.nodes, before):
-            return graph
-
-
-def _alike(nodes: list[Node], others: list[Node]) -> bool:
-    """True if the calls are the same, with the same arguments."""
-    if nodes is others:
-        return True
-    return len(nodes) == len(others) and all(
-        a.function is b.function and same(a.args, b.args)
-        for a, b in zip(nodes, others, strict=True)
-    )
+def _simplified(graph: Graph) -> Graph:
+    before = None
+    while graph is not before:
+        before = common_subexpressions(simplest(graph, PATTERNS))
+        graph = simplest(before, PATTERNS)  # what was there twice may be simpler still
+    return graph
 
 
 def applied(graph: Graph, passes: Sequence[Pass]) -> Graph:

@@ -38,7 +38,7 @@ def source_of(lines: Iterable[Line]) -> str:
     return "\n".join(line.text for line in lines) + "\n"
 
 
-def rendered(statements: Iterable[Statement]) -> list[Line]:
+def rendered(statements: Iterable[Statement], indent: str = "") -> list[Line]:
     """The lines of these statements.
 
     >>> x, y = Variable("x"), Variable("y")
@@ -51,47 +51,52 @@ def rendered(statements: Iterable[Statement]) -> list[Line]:
     lines: list[Line] = []
     for each in statements:
         match each:
-            case Assign(target, value, node):
-                lines.append(Line(f"{text(target)} = {text(value)}", node))
             case Write(call, _, node):
-                lines.append(Line(text(call), node))
+                lines.append(Line(indent + text(call), node))
+            case Assign(target, value, node):
+                lines.append(Line(f"{indent}{text(target)} = {text(value)}", node))
             case Return(value):
-                lines.append(Line(f"return {text(value)}"))
+                lines.append(Line(f"{indent}return {text(value)}"))
             case Cut(target):
-                lines.append(Line(f"{target.name} = {_pieces(each)}"))
+                lines.append(Line(f"{indent}{target.name} = {_pieces(each)}"))
             case For(target, iterable, body, node):
-                lines.append(Line(f"for {text(target)} in {text(iterable)}:", node))
-                lines += _block(body)
+                lines.append(Line(f"{indent}for {text(target)} in {text(iterable)}:", node))
+                lines += _block(body, indent)
             case Def(name, parameters, body):
-                lines.append(Line(f"def {name}({', '.join([p.name for p in parameters])}):"))
-                lines += _block(body)
+                given = ", ".join([p.name for p in parameters])
+                lines.append(Line(f"{indent}def {name}({given}):"))
+                lines += _block(body, indent)
             case Section(body):
-                lines += _annotated(rendered(body))
+                lines += _annotated(rendered(body), indent)
             case Blank():
                 lines.append(Line(""))
     return lines
 
 
-def _block(body: Iterable[Statement]) -> list[Line]:
-    lines = rendered(body) or [Line("pass")]
-    return [Line(f"    {line.text}", line.node) for line in lines]
+def _block(body: Iterable[Statement], indent: str) -> list[Line]:
+    indent += "    "
+    return rendered(body, indent) or [Line(f"{indent}pass")]
 
 
-def _annotated(lines: Iterable[Line]) -> list[Line]:
+def _annotated(lines: Iterable[Line], indent: str) -> list[Line]:
     """Lines with the shapes of their results, under the layers that they come from."""
     out: list[Line] = []
-    place = ""
+    last, place = None, ""
     for line in lines:
         node = line.node
         if node is None:
-            out.append(line)
+            out.append(Line(indent + line.text))
             continue
-        backward = "backward" if node.origin.backward else ""
-        here = ", ".join(part for part in (node.origin.place, backward) if part)
-        if here != place and here:
-            out.append(Line(f"# {here}"))
-        place = here
-        out.append(Line(f"{line.text:<48}  # {tuple(node.shape)}", node))
+        origin = node.origin
+        if not last or origin.frames is not last.frames or origin.backward != last.backward:
+            last = origin
+            here = ", ".join(
+                [part for part in (origin.place, "backward" * origin.backward) if part]
+            )
+            if here != place and here:
+                out.append(Line(f"{indent}# {here}"))
+            place = here
+        out.append(Line(f"{indent}{line.text:<48}  # {tuple(node.shape)}", node))
     return out
 
 

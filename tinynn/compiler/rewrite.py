@@ -1,14 +1,13 @@
 """The parts of passes: walking a graph and building the next one."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import replace
 from math import prod
-from operator import is_not
 from typing import Any
 
 from tinynn.rules import batching
 from tinynn.trace import Effect
-from tinynn.transforms.graph import Constant, Dim, Graph, Input, Node, pruned
+from tinynn.transforms.graph import Constant, Dim, Graph, Node, pruned
 from tinynn.transforms.record import RecordingError
 
 #: Functions that give the same elements, in the same order, in another shape.
@@ -17,7 +16,7 @@ RESHAPES = frozenset(["reshape", "expand_dims", "squeeze"])
 VIEWS = RESHAPES.union(["permute_dims", "matrix_transpose", "broadcast_to", "moveaxis", "part"])
 
 
-_GIVEN, _NUMBERS, _NO_NUMBERS = (Input, Constant), (int, float), (bool, Dim)
+_NUMBERS, _NO_NUMBERS = (int, float), (bool, Dim)
 
 
 class CannotEmit(RecordingError):
@@ -25,21 +24,45 @@ class CannotEmit(RecordingError):
 
 
 class Builder:
-    """Makes the nodes of the graph that a pass returns."""
+    """Makes the nodes of the graph that a pass returns.
 
-    def __init__(self, space: Any) -> None:
-        self.space = space
+    Parameters
+    ----------
+    space
+        The namespace whose functions are called.
+    patterns
+        What a call is simplified by before it is added: see `simplest`.
+    """
+
+    def __init__(self, space: Any, patterns: "Patterns | None" = None) -> None:
+        self.space, self.patterns = space, patterns
         self.nodes: list[Node] = []
         self.there: set[int] = set()
 
-    def call(self, like: Node, name: str, *args: Any, **kwargs: Any) -> Node:
+    def call(self, like: Node, name: str, *args: Any, **kwargs: Any) -> Any:
         """A call of the standard with the result's shape, dtype and origin as `like` has them."""
-        function = getattr(self.space, name)
-        return self.add(Node(function, args, kwargs, like.shape, like.dtype, like.origin))
+        node = Node(getattr(self.space, name), args, kwargs, like.shape, like.dtype, like.origin)
+        return self.add(node if self.patterns is None else self.simplest(node, self.patterns))
 
-    def add(self, node: Node) -> Node:
-        """A node that is ready; adding it again changes nothing."""
-        if id(node) not in self.there:
+    def simplest(self, value: Any, patterns: "Patterns") -> Any:
+        """The value that patterns make of a call whose arguments are as simple already.
+
+        A call that none of them changes is marked: it is not matched again, whatever graph it is
+        in. One with an effect stays.
+        """
+        while is_call(value) and value.simple_by is not patterns and value.effect is Effect.NONE:
+            for visit in patterns.get(value.name, ()):
+                made = visit(value, self)
+                if made is not value:
+                    value = made
+                    break
+            else:
+                value.simple_by = patterns
+        return value
+
+    def add(self, node: Any) -> Any:
+        """A node that is ready; adding it again, or what is no call, changes nothing."""
+        if id(node) not in self.there and is_call(node):
             self.there.add(id(node))
             self.nodes.append(node)
         return node
@@ -47,13 +70,16 @@ class Builder:
 
 #: What a pass does with one node, its arguments being those of the new graph: another value.
 Visit = Callable[[Node, Builder], Any]
+#: For the names of calls, what may make other values of them: by the call and what it is computed
+#: from alone, not by other nodes.
+Patterns = Mapping[str, Sequence[Visit]]
 
 
 def rewritten(
     graph: Graph,
     visit: Visit,
+    of: Container[str] | None = None,
     instead: Mapping[int, Node] | None = None,
-    local: bool = False,
 ) -> Graph:
     """The graph with what `visit` makes of every node, without what is not needed any more.
 
@@ -62,28 +88,44 @@ def rewritten(
 
     Parameters
     ----------
+    of
+        The names of the calls that are visited; None: all.
     instead
         Calls that take the place of inputs or constants, by the id of those.
-    local
-        Whether `visit` decides by the node and what it is computed from alone, and not by the other
-        nodes. What it left as it was is then not visited by it again, in this graph or another:
-        nodes are not changed once they are made, so it would be left again.
     """
-    if local and all(
-        visit in each.settled or each.effect is not Effect.NONE for each in graph.nodes
-    ):
+    if of is not None and not instead and not any(node.name in of for node in graph.nodes):
         return graph
-    builder = Builder(graph.space)
+
+    def visited(node: Node, build: Builder) -> Any:
+        if node.effect is Effect.NONE and (of is None or node.name in of):
+            return visit(node, build)
+        return node
+
+    return _walked(graph, visited, Builder(graph.space), instead)
+
+
+def simplest(graph: Graph, patterns: Patterns) -> Graph:
+    """The graph after patterns were applied wherever one of them changes something.
+
+    One walk is enough: a call is matched once its arguments are as simple as they become, and so
+    are the calls that patterns make. This is what LLVM's IRBuilder does with instructions, and its
+    InstSimplify and MLIR's greedy rewriter do with what is there.
+    """
+    if all(node.simple_by is patterns for node in graph.nodes):
+        return graph
+    builder = Builder(graph.space, patterns)
+    return _walked(graph, lambda node, build: build.simplest(node, patterns), builder)
+
+
+def _walked(
+    graph: Graph, visit: Visit, builder: Builder, instead: Mapping[int, Node] | None = None
+) -> Graph:
     nodes, there = builder.nodes, builder.there
     new: dict[int, Any] = dict(instead or {})  # what takes the place of values, by their id
     for call in new.values():
         builder.add(call)
     for node in graph.nodes:
-        value = moved = _with_new(node, new) if new else node
-        if not (local and visit in moved.settled) and moved.effect is Effect.NONE:
-            value = visit(moved, builder)
-            if local and value is moved:
-                moved.settled = (*moved.settled, visit)
+        value = visit(_with_new(node, new) if new else node, builder)
         if value is not node:
             new[id(node)] = value
             if not is_call(value):
@@ -99,10 +141,11 @@ def rewritten(
 
 def _with_new(node: Node, new: Mapping[int, Any]) -> Node:
     """The node with the new values among its arguments; itself if there are none."""
-    args = tuple([new.get(id(a), a) for a in node.args])
-    if not any(map(is_not, args, node.args)):
-        return node
-    return Node(node.function, args, node.kwargs, node.shape, node.dtype, node.origin)
+    for a in node.args:
+        if id(a) in new:
+            args = tuple([new.get(id(a), a) for a in node.args])
+            return Node(node.function, args, node.kwargs, node.shape, node.dtype, node.origin)
+    return node
 
 
 def difference(first: Graph, second: Graph, read: Callable[[Any], Any]) -> str:
@@ -150,11 +193,14 @@ def _same(a: Any, b: Any) -> Any:
 
 def is_call(value: Any) -> bool:
     """True if it is the result of a call, no input, constant or number."""
-    return isinstance(value, Node) and not isinstance(value, _GIVEN)
+    return type(value) is Node
 
 
 def is_number(value: Any) -> bool:
     """True if it is a Python number, known for good: none that follows the batch."""
+    kind = type(value)
+    if kind is float or kind is int:
+        return True
     return isinstance(value, _NUMBERS) and not isinstance(value, _NO_NUMBERS)
 
 

@@ -32,17 +32,18 @@ def scans_of(graph: Graph) -> list[Node]:
 
 def branches_simplified(graph: Graph, simplified: Callable[[Graph], Graph]) -> Graph:
     """The graph after passes over the graphs of its branches and loops without end."""
+    with_graphs = {
+        n.name for n in graph.nodes if any(isinstance(v, Graph) for v in n.kwargs.values())
+    }
 
     def visit(node: Node, build: Builder) -> Any:
         graphs = {key: value for key, value in node.kwargs.items() if isinstance(value, Graph)}
-        if not graphs or node.name == "scan":
-            return node
         after = {key: simplified(inside) for key, inside in graphs.items()}
         if all(after[key] is inside for key, inside in graphs.items()):
             return node
         return replace(node, kwargs=node.kwargs | after)
 
-    return rewritten(graph, visit)
+    return rewritten(graph, visit, of=with_graphs - {"scan"})
 
 
 def scans_batched(graph: Graph, simplified: Callable[[Graph], Graph]) -> Graph:

@@ -23,8 +23,8 @@ def products(graph: Graph) -> Graph:
     kinds, reshape = graph.space.kinds, graph.space.reshape
 
     def visit(node: Node, build: Builder) -> Any:
-        x: Any = node.args[0] if node.args else None
-        if node.name != "sum" or node.shape != () or not is_call(x) or x.name != "multiply":
+        x = node.args[0]
+        if node.shape != () or not is_call(x) or x.name != "multiply":
             return node
         real = kinds[x.dtype] == "real floating" and x.dtype == node.dtype
         if not real or not all(is_itself(a, x) for a in x.args):
@@ -35,7 +35,7 @@ def products(graph: Graph) -> Graph:
         ]
         return build.call(node, "vecdot", flat[0], flat[-1])
 
-    return rewritten(graph, visit)
+    return rewritten(graph, visit, of={"sum"})
 
 
 def written_out(graph: Graph, sayable: Callable[[Node], None]) -> Graph:
@@ -97,8 +97,6 @@ def without_logsumexp(graph: Graph) -> Graph:
     """log(sum(exp(x))) as the calls that it consists of, without overflow."""
 
     def visit(node: Node, build: Builder) -> Any:
-        if node.name != "logsumexp":
-            return node
         x: Any = node.args[0]
         axis = node.kwargs.get("axis")
         gone = axes_of(axis, len(x.shape))
@@ -118,7 +116,7 @@ def without_logsumexp(graph: Graph) -> Graph:
             return total
         return build.call(node, "reshape", total, shape=node.shape)
 
-    return rewritten(graph, visit)
+    return rewritten(graph, visit, of={"logsumexp"})
 
 
 def slopes_of_relu(graph: Graph) -> Graph:
@@ -144,7 +142,7 @@ def slopes_of_relu(graph: Graph) -> Graph:
             return build.call(node, "sign", positive)
         return build.call(node, "greater", positive, 0)
 
-    done = rewritten(graph, visit)
+    done = rewritten(graph, visit, of={"maximum", "astype"})
     # A new array, such as is given away, would be of booleans.
     compared = [o for o in done.outputs if is_call(o) and o.name == "greater"]
     return graph if any(graph.space.kinds[o.dtype] for o in compared) else done
@@ -159,7 +157,7 @@ def slopes_of_maximum(graph: Graph) -> Graph:
     shares: dict[tuple[int, int], Node] = {}  # what `a` gets, by the condition and the cotangent
 
     def visit(node: Node, build: Builder) -> Any:
-        if node.name != "where" or not node.origin.backward or not is_call(node.args[0]):
+        if not node.origin.backward or not is_call(node.args[0]):
             return node
         mask, first, second = node.args
         g = second if known(first) == 0 else first
@@ -173,7 +171,7 @@ def slopes_of_maximum(graph: Graph) -> Graph:
             shares[key] = build.call(node, "multiply", g, build.call(node, "equal", a, y))
         return shares[key] if g is first else build.call(node, "subtract", g, shares[key])
 
-    return rewritten(graph, visit)
+    return rewritten(graph, visit, of={"where"})
 
 
 def sums_of_rows(graph: Graph, lowering: Any = None) -> Graph:
@@ -181,6 +179,9 @@ def sums_of_rows(graph: Graph, lowering: Any = None) -> Graph:
 
     Not of what `lowering` would have in memory in an order without such rows.
     """
+    sums = [node.args[0] for node in graph.nodes if node.name == "sum"]
+    if all(len(x.shape) < 3 for x in sums):
+        return graph
     found: dict[int, tuple[int, ...]] = {}
 
     def visit(node: Node, build: Builder) -> Any:
@@ -205,6 +206,8 @@ def without_rows_of_one(graph: Graph) -> Graph:
 
     A library takes its time for broadcasting even where nothing is repeated.
     """
+    if not any(node.shape and node.shape[0] == 1 for node in graph.nodes):
+        return graph
 
     def visit(node: Node, build: Builder) -> Any:
         if node.dtype is None or node.shape == _stripped(node.shape):

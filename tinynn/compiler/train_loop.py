@@ -204,7 +204,7 @@ class TrainLoop(ABC):
     @cached_property
     def _prepare_all(self) -> Any:
         """`prepare` for all batches at once; recording that pays from the second time on."""
-        outputs = list(self.read_in_steps(Stage.BATCH))
+        outputs = list(self.read_in_steps[Stage.BATCH])
         # Effects belong to the steps: nothing that follows from a batch alone needs one.
         nodes = [node for node in self.graph.nodes if node.effect is Effect.NONE]
         graph = pruned(replace(self.graph, inputs=self.streams, nodes=nodes, outputs=outputs))
@@ -242,25 +242,29 @@ class TrainLoop(ABC):
 
     def prepared(self) -> Tuple:
         """The values that a step takes of each batch."""
-        nodes = self.read_in_steps(Stage.BATCH) if self.looks_ahead else self.streams
+        nodes = self.read_in_steps[Stage.BATCH] if self.looks_ahead else self.streams
         return Tuple(self._operands(nodes))
 
     def series(self) -> list[Any]:
         """The values that follow from the number of a step alone, as it takes them."""
-        return self._operands(self.read_in_steps(Stage.SERIES)) if self.looks_ahead else []
+        return self._operands(self.read_in_steps[Stage.SERIES]) if self.looks_ahead else []
 
     def _operands(self, nodes: Sequence[Node]) -> list[Any]:
         return [self.emitter.operand(node) for node in nodes]
 
-    def read_in_steps(self, when: Stage) -> list[Node]:
-        """The values of a stage that steps read."""
-        liveness = self.emitter.liveness
+    @cached_property
+    def read_in_steps(self) -> dict[Stage, list[Node]]:
+        """The values that steps read, by the stage in which they are computed."""
+        when = self.emitter.liveness.when
         read = {id(output) for output in self.graph.outputs} - self.counts.keys()
         for node in self.graph.nodes:
-            if liveness.when[id(node)] is Stage.STEP:
-                read.update(id(a) for a in node.parents)
-        values = [*self.graph.inputs, *self.graph.nodes]
-        return [n for n in values if id(n) in read and liveness.when[id(n)] is when]
+            if when[id(node)] is Stage.STEP:
+                read.update(map(id, node.parents))
+        found: dict[Stage, list[Node]] = {stage: [] for stage in Stage}
+        for value in (*self.graph.inputs, *self.graph.nodes):
+            if id(value) in read:
+                found[when[id(value)]].append(value)
+        return found
 
     # Counters.
 

@@ -360,7 +360,8 @@ class Scope:
         child = self._child(name, layer, inputs) if hasattr(layer, "forward") else None
         if child is not None and getter is not None:
             child._getters = (*self._getters, getter)
-        scopes.stack.append((name, layer))
+        around = scopes.frames
+        scopes.frames = (*around, (name, layer))
         try:
             if child is None:
                 return self._called(layer, inputs)
@@ -372,7 +373,7 @@ class Scope:
             error.add_note(f"in layer {'.'.join((*self.path, name))}, {label(layer)}")
             raise
         finally:
-            scopes.stack.pop()
+            scopes.frames = around
 
     def _called(self, function: Any, inputs: tuple[Tree, ...]) -> Tree:
         if self._pass.space is None:

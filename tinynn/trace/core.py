@@ -246,6 +246,8 @@ class Function:
     definition: Callable[..., Any] | None = None
     #: Whether tables may list it by its name, although it is neither the standard's nor tinynn's.
     listed = False
+    #: The name that graphs know it by: made on first use.
+    title = ""
     #: Its rule: cached from the table of rules on first use, or set for a user's own function.
     rule: Any = None
 

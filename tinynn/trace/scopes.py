@@ -1,8 +1,7 @@
 """Provenance: which layer makes the current call, for recordings and their errors."""
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import wraps
 from typing import Any, NamedTuple, TypeVar
 
@@ -42,7 +41,6 @@ class Origin(NamedTuple):
     """The origin of a call.
 
     Attributes:
-        place: the layer, "layer 0, Linear(4)", or the part of the step: "loss", "update".
         backward: a pullback makes the call, on behalf of one that was made there.
         line: the line of the user's own code, "file.py:12"; "" where there is none.
         frames: all that the call was made inside of, outermost first: (name, layer), (None, part)
@@ -50,11 +48,21 @@ class Origin(NamedTuple):
         pullback: of a recorded call that was made by a pullback, which one.
     """
 
-    place: str = ""
     backward: bool = False
     line: str = ""
     frames: tuple[Any, ...] = ()
     pullback: Pullback | None = None
+
+    @property
+    def place(self) -> str:
+        """The layer, "layer 0, Linear(4)", or the part of the step: "loss", "update"."""
+        stack = [frame for frame in self.frames if type(frame) is not Composite]
+        if not stack:
+            return ""
+        index, last = stack[-1]
+        name = last if isinstance(last, str) else getattr(last, "__name__", None) or repr(last)
+        path = ".".join(str(index) for index, _ in stack if index is not None)
+        return name if index is None else f"layer {path}, {name}"
 
     def __str__(self) -> str:
         parts = (self.place, "backward" if self.backward else "", self.line)
@@ -67,43 +75,42 @@ NOWHERE = Origin()
 class Scopes(threading.local):
     """The active layers, each inside the one before, and the active pullback, if there is one.
 
-    `recording` is the innermost recording that is open, if one is. `supposed` says that it computes
-    with examples, so that what a value shows is no error of the program.
+    `frames` are (index, layer), (None, "update") or a Composite, the same tuple until one is
+    entered or left. `recording` is the innermost recording that is open, if one is. `supposed` says
+    that it computes with examples, so that what a value shows is no error of the program.
 
-    Entering costs one append; text is made only when it is asked for.
+    Text is made only when it is asked for.
     """
 
     def __init__(self) -> None:
-        # (index, layer), (None, "update"), or a Composite
-        self.stack: list[Any] = []
+        self.frames: tuple[Any, ...] = ()
         self.pulled: Origin | None = None
         self.recording: Any = None
         self.supposed = False
 
-    @contextmanager
-    def at(self, part: str) -> Iterator[None]:
+    def at(self, part: str) -> "_Inside":
         """A context in which calls belong to that part of the training step."""
-        with self.inside((None, part)):
-            yield
+        return _Inside((None, part))
 
-    @contextmanager
-    def inside(self, frame: Any) -> Iterator[None]:
+    def inside(self, frame: Any) -> "_Inside":
         """A context in which calls are made inside of this frame."""
-        self.stack.append(frame)
-        try:
-            yield
-        finally:
-            self.stack.pop()
+        return _Inside(frame)
 
-    def now(self) -> str:
-        """The innermost place, with the path to it."""
-        stack = [frame for frame in self.stack if type(frame) is not Composite]
-        if not stack:
-            return ""
-        index, last = stack[-1]
-        name = last if isinstance(last, str) else getattr(last, "__name__", None) or repr(last)
-        path = ".".join(str(index) for index, _ in stack if index is not None)
-        return name if index is None else f"layer {path}, {name}"
+
+class _Inside:
+    """See `Scopes.inside`; a generator would take several times as long."""
+
+    __slots__ = ("around", "frame")
+
+    def __init__(self, frame: Any) -> None:
+        self.frame = frame
+
+    def __enter__(self) -> None:
+        self.around = scopes.frames
+        scopes.frames = (*self.around, self.frame)
+
+    def __exit__(self, *error: Any) -> None:
+        scopes.frames = self.around
 
 
 def node_of(array: Any) -> Any:

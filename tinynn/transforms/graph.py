@@ -7,7 +7,6 @@ A node is one call of a function of the Array API standard (or of a function of 
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from math import prod
 from typing import Any
 
@@ -96,9 +95,9 @@ def mapped(value: Any, of_leaf: Callable[[Any], Any]) -> Any:
     return of_leaf(value)
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Node:
-    """A value of a recorded program: what one call gave.
+    """A value of a recorded program: what one call gave. It is not changed once it is made.
 
     Attributes:
         function: what was called.
@@ -106,6 +105,9 @@ class Node:
         kwargs: everything else, by keyword.
         shape, dtype: of the result; () and None if it is not an array (but a number or a tuple).
         origin: the layer and the line of the user's code that made the call.
+        name: the function's, without the extension it belongs to. A function of the user's own has
+            its module in front: it is not the standard's of that name.
+        effect: of the call, besides its result.
     """
 
     function: Any
@@ -114,46 +116,49 @@ class Node:
     shape: Any = None
     dtype: Any = None
     origin: Origin = NOWHERE
-    #: The rewrites that leave it as it is, whatever graph it is in.
-    settled: tuple[Any, ...] = field(default=(), init=False, repr=False)
+    name: str = field(default="", init=False, repr=False)
+    effect: Effect = field(default=Effect.NONE, init=False, repr=False)
+    #: The patterns that leave it as it is, whatever graph it is in: `compiler.rewrite.simplest`.
+    simple_by: Any = field(default=None, init=False, repr=False)
+    _parents: "list[Node] | None" = field(default=None, init=False, repr=False)
 
-    @cached_property
+    def __post_init__(self) -> None:
+        function = self.function
+        if function is not None:
+            self.name = function.title or title_of(function)
+            self.effect = function.effect
+
+    @property
     def call(self) -> tuple[Any, ...]:
         """What the calls of equal results have in common: function, arguments, keywords."""
         args = [id(a) if isinstance(a, Node) else (type(a), repr(a)) for a in self.args]
         return (self.function, *args, repr(sorted(self.kwargs.items())) if self.kwargs else "")
 
-    @cached_property
-    def name(self) -> str:
-        """The function's name, without the extension it belongs to.
-
-        A function of the user's own has its module in front: it is not the standard's of that name.
-        """
-        function = self.function
-        name = str(function.name).rpartition(".")[2]
-        if is_known(function):
-            return name
-        return f"{getattr(function.body, '__module__', None) or 'user'}.{name}"
-
     @property
-    def effect(self) -> Effect:
-        """The effect of the call, besides its result."""
-        return Effect.NONE if self.function is None else self.function.effect
-
-    @property
-    def parents(self) -> list["Node"]:
+    def parents(self) -> "list[Node]":
         """The arguments that are values of the program."""
-        return [a for a in self.args if isinstance(a, Node)]
+        if self._parents is None:
+            self._parents = [a for a in self.args if isinstance(a, Node)]
+        return self._parents
 
 
-@dataclass(eq=False)
+def title_of(function: Function) -> str:
+    """The name by which nodes know a function: made once, and kept with it."""
+    title = function.name.rpartition(".")[2]
+    if not is_known(function):
+        title = f"{getattr(function.body, '__module__', None) or 'user'}.{title}"
+    function.title = title
+    return title
+
+
+@dataclass(eq=False, slots=True)
 class Input(Node):
     """A value that is given anew in each call; `label` says which: "params.0.weight"."""
 
     label: str = ""
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Constant(Node):
     """An array from outside the function, kept by reference: later changes to it are seen.
 

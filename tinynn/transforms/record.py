@@ -63,7 +63,8 @@ class Record(Transformation):
         self.quiet, self.until_end = False, ExitStack()
 
     def process(self, function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        self.require_open(function)
+        if not self.open:
+            self.require_open(function)
         if function.name in self.decompositions and is_known(function):
             self.decomposed.add(function.name)
             return self.decompositions[function.name](self.space, *args, **kwargs)
@@ -73,23 +74,29 @@ class Record(Transformation):
         values = [
             a if type(a) is not Traced else a.value if a.trace is self else example(a) for a in args
         ]
+        result = self.carried_out(function, values, kwargs)
+        node = self.written(function, tuple([self.node(a) for a in args]), kwargs, result)
+        return self.wrapped(result, node, function.space or self.space)
+
+    def carried_out(self, function: Function, values: list[Any], kwargs: dict[str, Any]) -> Any:
+        """The result of a call on values of this recording."""
         if scopes.supposed and function.name in _OF_REGULAR and is_known(function):
             self.invented(values)
             values[0] = _regular(values[0])
+        traced = Traced in map(type, values)
+        if function.space is not None and not traced:  # a library's own, which calls nothing else
+            return carry_out(function, values, kwargs)
         # This call is being recorded already; inside it no effect may hide.
         inside = _Inside(function) if function.effect is Effect.NONE else None
         around = scopes.recording, scopes.supposed
         scopes.recording, scopes.supposed = inside, True
         try:
-            if function.example is None or any(type(value) is Traced for value in values):
-                result = carry_out(function, values, kwargs)
-            else:
-                self.invented(values)
-                result = function.example(*values, **kwargs)
+            if function.example is None or traced:
+                return carry_out(function, values, kwargs)
+            self.invented(values)
+            return function.example(*values, **kwargs)
         finally:
             scopes.recording, scopes.supposed = around
-        node = self.written(function, tuple(map(self.node, args)), kwargs, result)
-        return self.wrapped(result, node, function.space or self.space)
 
     def invented(self, values: list[Any]) -> None:
         """Do not warn from now on: numbers are not what they will be."""
@@ -134,9 +141,7 @@ class Record(Transformation):
 
     def origin(self) -> Origin:
         """The origin of the call under way."""
-        if scopes.pulled is not None:
-            return scopes.pulled._replace(backward=True)
-        return Origin(scopes.now(), False, _line(), tuple(scopes.stack))
+        return scopes.pulled or Origin(False, _line(), scopes.frames)
 
     def shape(self, array: Traced) -> tuple[int, ...]:
         return getattr(array.value, "shape", ())
