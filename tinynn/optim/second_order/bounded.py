@@ -227,7 +227,6 @@ def bounded_lbfgs(
     Source: Schmidt, Kim and Sra 2011, "Projected Newton-type Methods in Machine Learning", section
     11.4, the two-metric projection of Bertsekas 1982 with L-BFGS's matrix.
     """
-    xp = namespace(point)
     value_, gradient = surface.value_and_gradient(point)
     value, evaluations, steps = float(value_), 1, 0
     state = {**state, "point": point, "gradient": gradient}
