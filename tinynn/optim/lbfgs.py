@@ -93,7 +93,8 @@ class LBFGS(Optimizer):
             "gradient": zeros(count),
             "moves": zeros(size, count),
             "changes": zeros(size, count),
-            "curvatures": zeros(size),  # 1 / (move . change); 0 where there is none as yet
+            "lengths": zeros(size),  # move . change; 0 where there is none as yet
+            "inverse": zeros(size, size),  # of the upper triangle of moves @ changes.T
         }
 
     def update(self, gradients: Any, state: State, params: Any, **extras: Any) -> tuple[Any, Any]:
@@ -145,8 +146,7 @@ class LBFGS(Optimizer):
 
         for fresh in (False, True):  # a history that misleads is forgotten, once
             if fresh:
-                names = ("moves", "changes", "curvatures")
-                state = state | {name: xp.zeros_like(state[name]) for name in names}
+                state = forgotten(state)
             direction, first = direction_of(state)
             slope = float(direction @ gradient)
             if not slope < 0.0:
@@ -213,6 +213,12 @@ class _Evaluation:
         return value if value.dtype == dtype else namespace(value).astype(value, dtype)
 
 
+def forgotten(state: State) -> State:
+    """The state without a history."""
+    xp, names = namespace(state["moves"]), ("moves", "changes", "lengths", "inverse")
+    return state | {name: xp.zeros_like(state[name]) for name in names}
+
+
 def remembered(state: State, point: Array, gradient: Array, fall: float) -> State:
     """The state with the newest pair in the history, unless the function does not curve along it.
 
@@ -220,36 +226,41 @@ def remembered(state: State, point: Array, gradient: Array, fall: float) -> Stat
     """
     xp = namespace(point)
     move, change = point - state["point"], gradient - state["gradient"]
-    product = float(move @ change)
-    if not product > xp.finfo(point.dtype).eps * fall:
+    length = float(move @ change)
+    if not length > xp.finfo(point.dtype).eps * fall:
         return state
-    row = xp.full((1,), 1.0 / product, dtype=point.dtype, device=backend_of(point).device)
-    pairs = (("moves", move[None, :]), ("changes", change[None, :]), ("curvatures", row))
-    return state | {name: xp.concat([state[name][1:, ...], new]) for name, new in pairs}
+    older, inverse = state["moves"][1:, :], state["inverse"]
+    # Of a triangular matrix that loses its first row and column, so does the inverse.
+    column = (inverse[1:, 1:] @ (older @ change)) / -length
+    last = xp.full((1,), length, dtype=point.dtype, device=backend_of(point).device)
+    left = xp.concat([inverse[1:, 1:], inverse[-1:, :-1]])  # the last row begins with zeros
+    column = xp.concat([column, 1.0 / last])
+    return state | {
+        "moves": xp.concat([older, move[None, :]]),
+        "changes": xp.concat([state["changes"][1:, :], change[None, :]]),
+        "lengths": xp.concat([state["lengths"][1:], last]),
+        "inverse": xp.concat([left, column[:, None]], axis=1),
+    }
 
 
 def direction_of(state: State) -> tuple[Array, float]:
-    """(direction, the step to try first), by the compact form of the inverse Hessian.
+    """(direction, the step to try first): the two loops, each as the solution of a triangle.
 
-    Source: Byrd, Nocedal and Schnabel 1994, "Representations of quasi-Newton matrices and their use
-    in limited memory methods", theorem 2.2. It is what the two loops of Nocedal 1980 compute, in
-    a number of calls that does not grow with the history.
+    Both are products with its inverse, which `remembered` keeps up: a number of calls that does not
+    grow with the history.
+
+    Source: the loops of Nocedal 1980, "Updating quasi-Newton matrices with limited storage"; the
+    triangle of Byrd, Nocedal and Schnabel 1994, "Representations of quasi-Newton matrices and their
+    use in limited memory methods", theorem 2.2.
     """
-    moves, changes, curvatures = state["moves"], state["changes"], state["curvatures"]
-    xp, gradient = namespace(moves), state["gradient"]
-    newest = float(curvatures[-1])
+    moves, changes, lengths = state["moves"], state["changes"], state["lengths"]
+    inverse, gradient = state["inverse"], state["gradient"]
+    newest = float(lengths[-1])
     if newest == 0.0:
-        length = float(gradient @ gradient) ** 0.5
-        return -gradient, 1.0 / length
-    products, squares = moves @ changes.T, changes @ changes.T
-    upper, lengths = xp.triu(products), curvatures
-    if not bool(xp.all(curvatures != 0.0)):  # rows that are not there are zeros; a 1 keeps them out
-        absent = xp.astype(curvatures == 0.0, gradient.dtype)
-        eye = xp.eye(absent.shape[0], dtype=gradient.dtype, device=backend_of(moves).device)
-        upper, lengths = upper + eye * absent, curvatures + absent
-    scale = 1.0 / (newest * squares[-1, -1])
-    inverse = xp.linalg.inv(upper)
-    along = inverse @ (moves @ gradient)
-    middle = along / lengths + scale * (squares @ along - changes @ gradient)
-    rest = scale * (gradient - along @ changes)
-    return -(rest + (middle @ inverse) @ moves), 1.0
+        return -gradient, 1.0 / float(gradient @ gradient) ** 0.5
+    change = changes[-1, :]
+    scale = newest / float(change @ change)
+    first = inverse @ (moves @ gradient)
+    rest = scale * (gradient - first @ changes)
+    second = lengths * first - changes @ rest
+    return -(rest + (second @ inverse) @ moves), 1.0

@@ -92,7 +92,7 @@ def numbers(backend: Backend, arrays: Sequence[Any]) -> list[Any]:
     floats = (a.dtype for a in arrays if xp.isdtype(a.dtype, "real floating"))
     dtype = next(floats, backend.default_float)
     flat = [xp.reshape(xp.astype(a, dtype, copy=False), (-1,)) for a in arrays]
-    row, found, start = backend.to_host(xp.concat(flat)), [], 0
+    row, found, start = backend.to_host(flat[0] if len(flat) == 1 else xp.concat(flat)), [], 0
     for array, part in zip(arrays, flat, strict=True):
         stop = start + part.shape[0]
         found.append(row[start:stop].reshape(tuple(array.shape)).tolist())

@@ -21,7 +21,6 @@ from tinynn.training.problem import Problem
 from tinynn.training.ranks import Ranks, compared
 from tinynn.training.signals import TERMINATED, Signals
 from tinynn.training.state import Run, TrainingState, has_converged
-from tinynn.training.step import is_same_tree
 
 
 def carry_out(
@@ -93,7 +92,7 @@ class _Loop:
         (run := self.run).stop_if_converged(self.problem.backend)  # one that is gone on with may be
         whole = True
         while run.epoch < run.epochs and not run.stopped and not self.received:
-            before, whole = run.state.carry, run.state.step == 0
+            before, whole = run.state.current(), run.state.step == 0
             if self.quiet and self.engine.fuses_epochs and not self.fused:  # a late one does later
                 self.fused = True
                 self.pace = Pace(self.problem.batches.steps, alone=not self.ranks.several)
@@ -148,22 +147,25 @@ class _Loop:
         if bad < count - 1:  # go there again, and no further
             self.engine.load(before)
             losses, count = self._losses(self.engine.run_epochs(bad + 1)), bad + 1
-        run.state.carry = self._snapshot()
-        ends = self._epochs_until_converged(before, run.state.carry, count)
+        self._advance()
+        ends = self._epochs_until_converged(before.optimizer_state, count)
         if ends < count:
             if tree.leaves(before.state):  # which layers have gone on to change
                 self.engine.load(before)
                 self.engine.run_epochs(ends)
-                run.state.carry = self._snapshot()
+                self._advance()
             losses, count = losses[:ends], ends
         run.state.epoch += count
         numbered = list(range(start + 1, start + count + 1))
         run.history.extend({"epoch": numbered, "loss": losses})
         return count
 
-    def _epochs_until_converged(self, before: Any, after: Any, count: int) -> int:
-        """How many of these epochs there would have been one by one; the others changed nothing."""
-        old, new = before.optimizer_state, after.optimizer_state
+    def _epochs_until_converged(self, old: Any, count: int) -> int:
+        """How many of these epochs there would have been one by one; the others changed nothing.
+
+        old: the optimizer's state before them.
+        """
+        new = self.run.state.optimizer_state
         backend, steps = self.problem.backend, self.problem.batches.steps
         if not has_converged(new, backend) or "step" not in new:
             return count
@@ -195,12 +197,12 @@ class _Loop:
                 self._checkpoint(replace(state, carry=self.engine.snapshot()[0]))
                 if stops:
                     return 0
-        carry = self._snapshot()
+        self._advance()
+        losses = state.losses[0] if len(state.losses) == 1 else backend.xp.concat(state.losses)
         with backend.quiet():
-            losses = backend.xp.concat(state.losses)
-            row = [batches.loss_of_epoch(losses, epoch), *self._measured(carry)]
+            row = [batches.loss_of_epoch(losses, epoch), *self._measured()]
             measured = numbers(backend, row)
-        state.carry, state.epoch, state.step, state.losses = carry, state.epoch + 1, 0, []
+        state.epoch, state.step, state.losses = state.epoch + 1, 0, []
         state.history.add(
             dict(zip(("epoch", *self.run.measures), [state.epoch, *measured], strict=True))
         )
@@ -229,12 +231,12 @@ class _Loop:
             self.pace.adapt(took)
             self._agreed = signal.Signals(int(number)) if number else None
 
-    def _measured(self, carry: Any) -> list[Any]:
+    def _measured(self) -> list[Any]:
         """The measures of an epoch besides its training loss, as 0-d arrays."""
         problem = self.problem
         if len(self.run.measures) == 1:
             return []
-        held, step = problem.validation, problem.step
+        held, step, carry = problem.validation, problem.step, self.run.state.carry
         dataset = problem.batches.dataset if held is None else held
         loss = None if held is None else step.loss
         return evaluate(
@@ -242,25 +244,30 @@ class _Loop:
             communicator=problem.communicator,
         )  # fmt: skip
 
-    def _snapshot(self) -> Any:
-        """The carry as it stands, in the memory of the last snapshot but one, if it is free."""
+    def _advance(self) -> None:
+        """Take the carry as it stands, in the memory of the last snapshot but one, if it is free.
+
+        An engine that can put it together later does so once somebody looks.
+        """
+        if (later := getattr(self.engine, "later", None)) is not None:
+            self.run.state.put_off(later())
+            return
         older, newer = self.memory
-        carry, memory = self.engine.snapshot(older)
+        self.run.state.carry, memory = self.engine.snapshot(older)
         # A callback may keep what it is shown.
         self.memory = (None, None) if self.callbacks else (newer, memory)
-        return carry
 
     def _after_epoch(self) -> None:
         """Show the epoch to the bar and the callbacks, and write a checkpoint if it is time."""
         run = self.run
         self.bar.epoch(run.history.last)
-        leaves = tree.leaves(shown := run.state.carry)
         if self.callbacks:
+            changed = run.state.watched()
             with self.ranks.together("callbacks"):
                 for callback in self.callbacks:
                     callback(run)
             run.stopped = any(map(any, self.ranks.gathered([float(run.stopped)])))
-            if run.state.carry is not shown or not is_same_tree(run.state.carry, leaves):
+            if changed():
                 self.engine.load(run.state.carry)
                 run.state.carry = self.engine.snapshot()[0]
             if not keep_data(self.callbacks):
@@ -279,7 +286,7 @@ class _Loop:
         """Warn what made the loss non-finite, and stop."""
         where = ""
         if whole and not self.ranks.several:  # one alone may find it first, and leave the others
-            self.engine.load(before)
+            self.engine.load(before())
             if count > 1:
                 self.engine.run_epochs(count - 1)
             where = engines.diagnose_nonfinite(self.engine, self.run.epoch - 1)

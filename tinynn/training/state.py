@@ -1,13 +1,39 @@
 """TrainingState, all that a run continues from, and `Run`, which callbacks are given."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import backends
+from tinynn import tree
 from tinynn.config import label
 from tinynn.data import to_scalar
 from tinynn.training.history import History
-from tinynn.training.step import Carry
+from tinynn.training.step import Carry, is_same_tree
+
+
+class Later:
+    """A carry that is put together once somebody looks at it.
+
+    Parameters
+    ----------
+    make
+        Puts it together.
+    optimizer_state
+        The part of it that is known at once.
+    """
+
+    def __init__(self, make: Callable[[], Carry], optimizer_state: Any) -> None:
+        self.make, self.optimizer_state = make, optimizer_state
+        self.carry: Carry | None = None
+        self.leaves: list[Any] = []
+
+    def __call__(self) -> Carry:
+        """The carry."""
+        if self.carry is None:
+            self.carry = self.make()
+            self.leaves = tree.leaves(self.carry)
+        return self.carry
 
 
 @dataclass
@@ -39,6 +65,50 @@ class TrainingState:
     history: History = field(default_factory=History)
     callbacks: dict[str, Any] = field(default_factory=dict)
     engine: str = ""
+    _later: Later | None = field(default=None, init=False, repr=False, compare=False)
+
+    def put_off(self, later: Later) -> None:
+        """Advance to a carry that is put together once somebody looks at it."""
+        vars(self).pop("carry", None)
+        self._later = later
+
+    def __getattr__(self, name: str) -> Any:
+        if name != "carry" or (later := vars(self).get("_later")) is None:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        self.carry = later()
+        return self.carry
+
+    @property
+    def is_put_off(self) -> bool:
+        """True until somebody looks at the carry."""
+        return "carry" not in vars(self)
+
+    def current(self) -> Callable[[], Carry]:
+        """The carry as it is now, as a function."""
+        if self.is_put_off and self._later is not None:
+            return self._later
+        carry = self.carry
+        return lambda: carry
+
+    @property
+    def optimizer_state(self) -> Any:
+        """The optimizer's part of the carry."""
+        later = self._later if self.is_put_off else None
+        return self.carry.optimizer_state if later is None else later.optimizer_state
+
+    def watched(self) -> Callable[[], bool]:
+        """A function that says whether the carry, or an array in it, was replaced since."""
+        later = self._later if self.is_put_off else None
+        if later is None:
+            shown, leaves = self.carry, tree.leaves(self.carry)
+            return lambda: self.carry is not shown or not is_same_tree(self.carry, leaves)
+
+        def changed() -> bool:
+            if self.is_put_off:
+                return False
+            return self.carry is not later.carry or not is_same_tree(self.carry, later.leaves)
+
+        return changed
 
 
 @dataclass
@@ -111,7 +181,7 @@ class Run:
 
     def stop_if_converged(self, backend: backends.Backend) -> None:
         """End training where the optimizer says that nothing more is to be gained."""
-        if self.epoch and has_converged(self.state.carry.optimizer_state, backend):
+        if self.epoch and has_converged(self.state.optimizer_state, backend):
             self.stop()
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from tinynn import tree
 from tinynn.optim.flat import Flat
-from tinynn.optim.lbfgs import direction_of, remembered
+from tinynn.optim.lbfgs import direction_of, forgotten, remembered
 from tinynn.optim.second_order.linearized import Linearized, Orthogonal, Products
 from tinynn.optim.second_order.objective import Surface
 from tinynn.trace import backend_of, namespace
@@ -227,7 +227,6 @@ def bounded_lbfgs(
     Source: Schmidt, Kim and Sra 2011, "Projected Newton-type Methods in Machine Learning", section
     11.4, the two-metric projection of Bertsekas 1982 with L-BFGS's matrix.
     """
-    xp = namespace(point)
     value_, gradient = surface.value_and_gradient(point)
     value, evaluations, steps = float(value_), 1, 0
     state = {**state, "point": point, "gradient": gradient}
@@ -241,8 +240,7 @@ def bounded_lbfgs(
         steps += 1
         for fresh in (False, True):
             if fresh:
-                names = ("moves", "changes", "curvatures")
-                state = state | {name: xp.zeros_like(state[name]) for name in names}
+                state = forgotten(state)
             direction, step = direction_of(_masked(state, box.free(point, gradient)))
             new, there, slopes, count = _projected(
                 surface, box, point, direction, step, state, value
@@ -298,12 +296,16 @@ def _masked(state: Any, free: Array) -> Any:
     sizes = xp.sum(moves * moves, axis=1) * xp.sum(changes * changes, axis=1)
     eps = float(xp.finfo(free.dtype).eps)
     curved = xp.logical_and(products > 0, products * products > eps**2 * sizes)
-    ones = xp.ones_like(products)
-    curvatures = xp.where(curved, ones / xp.where(curved, products, ones), xp.zeros_like(ones))
-    kept = xp.astype(curved, free.dtype)[:, None]
+    kept = xp.astype(curved, free.dtype)
+    lengths, absent = products * kept, xp.ones_like(kept) - kept
+    moves = moves * kept[:, None]
+    # A 1 keeps out the rows that are not there, which are zeros.
+    eye = xp.eye(kept.shape[0], dtype=free.dtype, device=backend_of(free).device)
+    triangle = xp.triu(moves @ changes.T) * kept + eye * absent
     return {
-        "moves": moves * kept,
-        "changes": changes * kept,
-        "curvatures": curvatures,
+        "moves": moves,
+        "changes": changes * kept[:, None],
+        "lengths": lengths,
+        "inverse": xp.linalg.inv(triangle),
         "gradient": state["gradient"] * free,
     }

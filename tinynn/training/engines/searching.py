@@ -3,6 +3,7 @@ on the host. What they evaluate is a recorded program.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from backends.user_code import warn
@@ -12,6 +13,7 @@ from tinynn.optim.flat import Flat
 from tinynn.training.batches import Batches, Epoch
 from tinynn.training.engines.eager import Eager
 from tinynn.training.progress import Bar
+from tinynn.training.state import Later
 from tinynn.training.step import Carry, TrainingStep, is_same_tree
 from tinynn.transforms.record import RecordingError
 
@@ -120,10 +122,16 @@ class VectorSearch(Eager):
 
     def snapshot(self, reuse: Any = None) -> tuple[Carry, Any]:
         """(the current carry, memory that a later snapshot may reuse)."""
-        if self.carry.optimizer_state is not self.state:
-            params = self.flat.tree(self.state["point"])
-            self.carry = Carry(params, self.carry.state, self.state)
-        return self.carry, None
+        return self.later()(), None
+
+    def later(self) -> Later:
+        """The current carry, which is put together once somebody looks."""
+        if (carry := self.carry).optimizer_state is self.state:
+            return Later(lambda: carry, self.state)
+        return Later(partial(self._carry, self.state), self.state)
+
+    def _carry(self, state: Any) -> Carry:
+        return Carry(self.flat.tree(state["point"]), self.carry.state, state)
 
     def _evaluate(self, point: Array) -> tuple[Array, Array]:
         return self.program(point, self.batch)
