@@ -137,5 +137,8 @@ def test_rows_that_have_no_influence_to_be_known_are_said(solver):
     none = influence(model, X, labels, X[:0], labels[:0], damping=0.1, solver=solver)
     assert none.shape == (0, 40)
     lost = Model(net, tinynn.tree.map(lambda a: a * np.nan, model.params), loss=model.loss)
+    stack = tinynn.fit_many(net, X, labels, networks=2, epochs=1, engine="eager")
+    with pytest.raises(TypeError, match=r"expected one model, got <ModelStack of 2.*each of its"):
+        influence(stack, X, labels, X, labels, solver=solver)
     with pytest.raises(ValueError, match="model: expected finite parameters"):
         influence(lost, X, labels, X, labels, damping=0.1, solver=solver)

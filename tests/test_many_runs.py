@@ -192,6 +192,11 @@ def test_what_cannot_be_gone_on_with_is_said(tmp_path):
     ):
         with pytest.raises(ValueError, match=said):
             fit_many(NET, X, Y, resume=path, **given | other)
+    begun = fit_many(NET, X, Y, **given)
+    for more in ({"params": begun.params}, {"state": begun.state}):
+        with pytest.raises(ValueError, match=r"resume: expected no params= or state= beside it"):
+            fit_many(NET, X, Y, resume=path, **given | more)
+        fit_many(NET, X, Y, checkpoint=path, resume=True, **given | more)  # begun, or gone on with
     with pytest.raises(ValueError, match="data: expected those that the run was begun with"):
         fit_many(NET, X + 1.0, Y, resume=path, **given)
     with pytest.raises(FileNotFoundError, match="fit_many: resume: expected a checkpoint, got"):

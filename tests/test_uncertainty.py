@@ -134,7 +134,7 @@ def test_functions_of_arrays_run_on_every_library(backend):
     order = np.argsort(-p, axis=1)
     sums = np.take_along_axis(np.cumsum(np.take_along_axis(p, order, 1), 1), np.argsort(order), 1)
     assert_close(scores, sums, backend, dtype=float_dtype)
-    sets = uncertainty.Calibration.of("adaptive", scores[:, 0]).sets(ours, 0.5)
+    sets = uncertainty.Calibration.of("adaptive", [scores[:, 0]]).sets(ours, 0.5)
     held = backend.to_host(sets)[np.arange(20), labels].mean()
     assert float(backend.to_host(uncertainty.set_coverage(sets, truth))) == pytest.approx(held)
     means = backend.asarray(np.stack([logits, 2 * logits]), dtype=float_dtype)
@@ -191,7 +191,7 @@ def test_rounding_loses_no_rows_whose_scores_are_equal(dtype):
     y = draw.integers(0, 10, (1000, 1)).astype(dtype)
     for row in range(200):  # all rows are of one kind: the quantile is the score of each
         one, target = estimate[row : row + 1], y[row : row + 1]
-        known = uncertainty.Calibration.of("absolute", np.abs(one - target))
+        known = uncertainty.Calibration.of("absolute", [np.abs(one - target)])
         found = known.interval(one, level=0.5)
         assert found.lower <= target <= found.upper  # once 45 of 1000 were lost
         assert found.upper - found.lower < 2.01 * np.abs(one - target) + 1e-4
@@ -200,7 +200,7 @@ def test_rounding_loses_no_rows_whose_scores_are_equal(dtype):
     for kind in ("least_ambiguous", "adaptive"):
         score = getattr(uncertainty, f"{kind}_scores")
         for row in range(100):
-            known = uncertainty.Calibration.of(kind, score(p[row : row + 1])[:, 1])
+            known = uncertainty.Calibration.of(kind, [score(p[row : row + 1])[:, 1]])
             for step in ulps:
                 assert known.sets(p[row : row + 1] * (1 + step), 0.5)[0, 1]
 

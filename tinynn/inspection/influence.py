@@ -69,6 +69,8 @@ def influence(
 
     Raises
     ------
+    TypeError
+        A `ModelStack`.
     ValueError
         Rows that are not finite, or targets that the loss does not take; a loss in which rows do
         not count alike; a Hessian that is not positive definite; conjugate
@@ -84,6 +86,11 @@ def influence(
     >>> influence(model, x, y, np.asarray([[3.0]]), np.asarray([[3.0]])).round(2).tolist()
     [[2.67, 2.67, -5.33]]
     """
+    if hasattr(model, "models"):
+        raise TypeError(
+            f"influence: model: expected one model, got {model!r}. To fix it: ask each of its "
+            "models, and take the mean: [influence(each, X, y, X_new, y_new) for each in stack]"
+        )
     _check(model.loss, l2, damping, solver, steps, tolerance)
     costs, count = _Costs(model), _rows("X", X, y, least=1)
     vector = costs.vector

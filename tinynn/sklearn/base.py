@@ -18,6 +18,7 @@ from tinynn import losses, optim, tree
 from tinynn.data.hostdata import is_sparse
 from tinynn.layers import run
 from tinynn.sklearn import arrays, hooks, labels, parameters, stored
+from tinynn.sklearn.intervals import CalibratedMixin
 from tinynn.sklearn.networks import PenalizedStep, network, optimizer
 from tinynn.sklearn.stopping import Convergence, Searched
 from tinynn.training import (
@@ -31,11 +32,12 @@ from tinynn.training import (
 )
 from tinynn.training.model import check_finite
 from tinynn.training.state import has_converged
+from tinynn.uncertainty import Calibration
 
 _BATCH = 200  # samples a step for batch_size="auto", as in scikit-learn
 
 
-class NetworkEstimator(hooks.CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
+class NetworkEstimator(hooks.CallbackSupportMixin, CalibratedMixin, BaseEstimator):  # type: ignore[misc]
     """A network with scikit-learn's interface: the base of the classifier and the regressor."""
 
     n_outputs_: int
@@ -345,6 +347,10 @@ class NetworkEstimator(hooks.CallbackSupportMixin, BaseEstimator):  # type: igno
 
     def _outputs(self, X: Any, method: str) -> Any:
         """The network's outputs for X, on the model's backend."""
+        return self.model_.outputs(self._inputs(X, method))
+
+    def _inputs(self, X: Any, method: str) -> Any:
+        """X as the network takes it."""
         check_is_fitted(self)
         X = validate_data(self, X, accept_sparse="csr", reset=False)
         home, model = arrays.home_of(X), self.model_
@@ -355,8 +361,7 @@ class NetworkEstimator(hooks.CallbackSupportMixin, BaseEstimator):  # type: igno
                 f"device as those passed to fit(): expected X on {model.backend!r}, got it on "
                 f"{home!r}. To fix it: move X, or the estimator with {name}.to({home!r})"
             )
-        X = arrays.floating(home, X, self.dtype)
-        return model.outputs(X)
+        return arrays.floating(home, X, self.dtype)
 
     # What a fitted estimator has beside its attributes.
 
@@ -403,13 +408,16 @@ class NetworkEstimator(hooks.CallbackSupportMixin, BaseEstimator):  # type: igno
         model = state.pop("model_", None)
         if model is not None:
             classes = state.pop("classes_", None)  # not all libraries' arrays can be pickled
-            carry = (model.params, model.state, state.pop("_optimizer_state"), classes)
+            known = model.calibration
+            scores = None if known is None else known.scores
+            carry = (model.params, model.state, state.pop("_optimizer_state"), classes, scores)
             state["_stored"] = {
                 **stored.packed(carry),
                 "net": model.net,
                 "loss": model.loss,
                 "metrics": model.metrics,
                 "history": model.history,
+                "calibration": known and known.to_config(),
             }
         return state
 
@@ -418,12 +426,13 @@ class NetworkEstimator(hooks.CallbackSupportMixin, BaseEstimator):  # type: igno
         kept = state.pop("_stored", None)
         super().__setstate__(state)
         if kept is not None:
-            params, layers, self._optimizer_state, classes = stored.unpacked(kept)
+            params, layers, self._optimizer_state, classes, scores = stored.unpacked(kept)
             if classes is not None:
                 self.classes_ = classes
+            known = kept["calibration"]
             self.model_ = Model(
                 kept["net"], params, layers, history=kept["history"], loss=kept["loss"],
-                metrics=kept["metrics"],
+                metrics=kept["metrics"], calibration=known and Calibration(scores=scores, **known),
             )  # fmt: skip
 
     def __sklearn_tags__(self) -> Any:

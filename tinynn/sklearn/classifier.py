@@ -358,6 +358,24 @@ class NetworkClassifier(ClassifierMixin, NetworkEstimator):  # type: ignore[misc
         places = xp.astype(xp.reshape(outputs, (-1,)) > 0, xp.int32)
         return places * (labels.count(self.classes_) - 1)  # of one class there is no other
 
+    def predict_set(self, X: Any, level: float = 0.9) -> Any:
+        """The classes that may be the right one: (n_samples, n_classes) booleans, as `classes_`.
+
+        Of new samples the share `level` has its class in its set, once the estimator is calibrated:
+        `calibrate`.
+        """
+        X = self._inputs(X, "predict_set")
+        return self.model_.predict_set(X, level)[:, : labels.count(self.classes_)]
+
+    def _truth(self, home: Any, y: Any) -> Any:
+        y, kind = labels.read(y)
+        if kind != ONE or self._kind != ONE:
+            raise ValueError(
+                f"{type(self).__name__}.calibrate: y: expected one label a sample, got {kind}. To "
+                "fix it: calibrate an estimator for each column of labels"
+            )
+        return labels.encoded(type(self).__name__, home, y, self.classes_)
+
     def decision_function(self, X: Any) -> Any:
         """The network's outputs: (n_samples, n_classes), or for two classes (n_samples,)."""
         outputs = self._outputs(X, "decision_function")

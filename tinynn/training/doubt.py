@@ -14,11 +14,11 @@ from tinynn.trace import namespace
 from tinynn.training.evaluation import check_targets, matched
 from tinynn.training.predictor import checked
 from tinynn.uncertainty import Calibration, Interval, Laplace, Moments
+from tinynn.uncertainty.calibrated import Calibrated
+from tinynn.uncertainty.predictions import Prediction, of_classes, predicted, together
 
-_CLASSES = ("binary", "multiclass")
 
-
-class Doubt:
+class Doubt(Calibrated):
     """The base class of `Model` that has these methods."""
 
     net: Any
@@ -30,7 +30,9 @@ class Doubt:
     calibration: Calibration | None
     _scored: tuple[Any, ...]  # the calibration, and the arrays that it was found with
 
-    def calibrate(self, X: Any, y: Any, method: str | None = None) -> None:
+    def calibrate(
+        self, X: Any, y: Any, method: str | None = None, *, draws: int = 0, seed: int = 0
+    ) -> None:
         """Keep how badly the model answers for these rows, which training did not see.
 
         From then on, and in the model's file, `predict(X, interval=0.9)` gives intervals, and
@@ -43,25 +45,23 @@ class Doubt:
             The rows and their targets, as `evaluate` takes them.
         method
             The score: "absolute", the distance; "scaled", that by the deviation that a model of
-            `GaussianNLL` predicts; "quantile" for the quantiles of a `Quantile` loss;
-            "least_ambiguous" or "adaptive" for classes. None takes what suits the loss.
+            `GaussianNLL`, or passes with dropout, have; "quantile" for the quantiles of a
+            `Quantile` loss; "least_ambiguous" or "adaptive" for classes. None takes what suits the
+            loss.
+        draws, seed
+            Predictions are the means of so many passes with dropout, as `monte_carlo` makes them; 0
+            for none.
 
         Raises
         ------
         ValueError
-            No rows, or a method that does not suit the loss.
+            No rows, a method that does not suit the loss, or draws of a network without dropout.
         TypeError
             A loss whose predictions are neither numbers nor classes that exclude each other.
         """
         output, y = self._answered("calibrate", X, y)
-        methods = _methods(self.loss, output)
-        method = methods[0] if method is None else method
-        if method not in methods:
-            raise ValueError(
-                f"calibrate: method: expected {' or '.join(map(repr, methods))} under "
-                f"{label(self.loss)}, got {method!r}. To fix it: leave it out"
-            )
-        self.calibration = Calibration.of(method, _scores(method, self.loss, output, y))
+        found = self._predicted(X, output, draws, seed)
+        self._calibrate([found], y, method, draws=draws, seed=seed)
         self._remember()
 
     def predict_set(self, X: Any, level: float = 0.9, batch_size: int | None = None) -> Any:
@@ -78,14 +78,9 @@ class Doubt:
         TypeError
             It is a model of numbers.
         """
-        known = self._calibrated("predict_set(X, level)")
-        if known.kind not in ("least_ambiguous", "adaptive"):
-            raise TypeError(
-                "predict_set: expected a model of classes, got one of numbers. To fix it: take "
-                f"predict(X, interval={level!r})"
-            )
-        output = self._outputs(X, batch_size)
-        sets = known.sets(_of_classes(self.loss, output), level)
+        known = self._of_classes(level)
+        found = self._predicted(X, self._outputs(X, batch_size), known.draws, known.seed)
+        sets = self._sets_of([found], level)
         return sets if self.preparation is None else self.backend.to_host(sets)
 
     def with_temperature(self, X: Any, y: Any) -> Any:
@@ -132,13 +127,7 @@ class Doubt:
         draws, seed
             How many passes, and what they are drawn by.
         """
-        adapter = self.adapter("monte_carlo", self.prepared(X)[0])
-        with adapter.target.scope():
-            _, count, between = checked(adapter, self.prepared(X)[0], self.columns)
-            outputs = uncertainty.monte_carlo(
-                self.net, *self._parts(), *between(0, count), draws=draws, seed=seed
-            )
-            return summed_up(self.loss, outputs)
+        return summed_up(self.loss, self._passes(X, draws, seed))
 
     def laplace(
         self,
@@ -186,48 +175,57 @@ class Doubt:
         ValueError, TypeError
             As `predict`.
         """
-        known = self._of_numbers(level)
-        estimate, *others = _parts_of(known.kind, self.loss, outputs)
-        found = known.interval(estimate, level, *others)
-        if self.preparation is None:
-            return found
-        decode, home = self.preparation.decode, self.backend
-        return Interval(*(decode(home.to_host(each)) for each in found))
+        if self._of_numbers(level).draws:
+            raise ValueError(
+                "bounds: expected a model that is calibrated by its outputs, got one by passes "
+                f"with dropout. To fix it: take predict(X, interval={level!r})"
+            )
+        return self._bounds(predicted(self.loss, outputs), level)
 
     # What they share.
 
     def _interval(self, X: Any, level: float, batch_size: int | None) -> Interval:
         """What `predict(X, interval=level)` gives."""
-        self._of_numbers(level)
-        return self.bounds(self._outputs(X, batch_size), level)
+        known, outputs = self._of_numbers(level), self._outputs(X, batch_size)
+        return self._bounds(self._predicted(X, outputs, known.draws, known.seed), level)
 
-    def _of_numbers(self, level: float) -> Calibration:
-        known = self._calibrated(f"predict(X, interval={level!r})")
-        if known.kind in ("least_ambiguous", "adaptive"):
-            raise TypeError(
-                "predict: interval: expected a model of numbers, got one of classes. To fix it: "
-                f"take predict_set(X, {level!r})"
+    def _bounds(self, prediction: Prediction, level: float) -> Interval:
+        """The interval, in the target's own unit where there is a preparation."""
+        found = self._interval_of([prediction], level)
+        if self.preparation is None:
+            return found
+        decode, home = self.preparation.decode, self.backend
+        return Interval(*(decode(home.to_host(each)) for each in found))
+
+    def _predicted(self, X: Any, outputs: Any, draws: int, seed: int) -> Prediction:
+        """What is predicted for X, whose outputs these are: by so many passes with dropout."""
+        if draws:
+            return of_passes(self.loss, self._passes(X, draws, seed))
+        return predicted(self.loss, outputs)
+
+    def _passes(self, X: Any, draws: int, seed: int) -> Any:
+        """The outputs of passes with dropout: (draws, samples, ...)."""
+        X = self.prepared(X)[0]
+        adapter = self.adapter("monte_carlo", X)
+        with adapter.target.scope():
+            _, count, between = checked(adapter, X, self.columns)
+            return uncertainty.monte_carlo(
+                self.net, *self._parts(), *between(0, count), draws=draws, seed=seed
             )
-        return known
 
     def _calibrated(self, what: str) -> Calibration:
-        if self.calibration is None:
-            raise ValueError(
-                f"{what}: expected a model that is calibrated, got one without calibration rows. "
-                "To fix it: keep some rows apart from training, a few hundred if there are, and "
-                "call model.calibrate(X, y) with them"
-            )
+        calibration = super()._calibrated(what)
         known, *arrays = self._scored or (None,)
-        if known is not self.calibration:  # it was put here by hand
+        if known is not calibration:  # it was put here by hand
             self._remember()
-            return self.calibration
+            return calibration
         now = tree.leaves(self._parts())
         if len(now) != len(arrays) or any(a is not b for a, b in zip(now, arrays, strict=True)):
             raise ValueError(
                 f"{what}: expected the parameters that the model was calibrated with, got others. "
                 "To fix it: call model.calibrate(X, y) again"
             )
-        return self.calibration
+        return calibration
 
     def _remember(self) -> None:
         self._scored = (self.calibration, *tree.leaves(self._parts()))
@@ -287,15 +285,16 @@ def summed_up(loss: Any, outputs: Any) -> Moments:
     Raises TypeError for labels that do not exclude each other.
     """
     first = outputs[0, ...]
-    if isinstance(loss, losses.Loss) and loss.task(first) == "multilabel":
+    task = loss.task(first) if isinstance(loss, losses.Loss) else ""
+    if task == "multilabel":
         raise TypeError(
             f"uncertainty: expected numbers, or classes that exclude each other, got {loss}. To "
             "fix it: take the spread of predict_proba for each label"
         )
-    if _is_of_classes(loss, first):
+    if task in ("binary", "multiclass"):
         xp = namespace(outputs)
         return uncertainty.class_information(
-            xp.stack([_of_classes(loss, outputs[k, ...]) for k in range(outputs.shape[0])])
+            xp.stack([of_classes(loss, outputs[k, ...]) for k in range(outputs.shape[0])])
         )
     if isinstance(loss, losses.GaussianNLL):
         parts, xp = loss.split(outputs), namespace(outputs)
@@ -303,65 +302,6 @@ def summed_up(loss: Any, outputs: Any) -> Moments:
     return uncertainty.moments(loss.estimate(outputs) if isinstance(loss, losses.Loss) else outputs)
 
 
-def _is_of_classes(loss: Any, output: Any) -> bool:
-    return isinstance(loss, losses.Loss) and loss.task(output) in _CLASSES
-
-
-def _methods(loss: Any, output: Any) -> tuple[str, ...]:
-    """The scores that suit a loss, the usual one first."""
-    task = loss.task(output) if isinstance(loss, losses.Loss) else "regression"
-    if task in _CLASSES:
-        return ("least_ambiguous", "adaptive")
-    if isinstance(loss, losses.GaussianNLL):
-        return ("scaled", "absolute")
-    if isinstance(loss, losses.Quantile) and len(loss.quantiles) > 1:
-        return ("quantile",)
-    if task == "regression":
-        return ("absolute",)
-    raise TypeError(
-        f"calibrate: expected a loss of numbers, of quantiles, or of classes that exclude each "
-        f"other, got {label(loss)}. To fix it: score its predictions yourself, and take "
-        "tinynn.uncertainty.conformal_quantile"
-    )
-
-
-def _parts_of(kind: str, loss: Any, output: Any) -> tuple[Any, ...]:
-    """The estimate, and what else a score is made of."""
-    if kind == "quantile":
-        parts = loss.split(output)
-        middle = min(range(len(loss.quantiles)), key=lambda place: abs(loss.quantiles[place] - 0.5))
-        return parts[..., middle, :], parts[..., 0, :], parts[..., -1, :]
-    if kind == "scaled":
-        parts = loss.split(output)
-        return parts[..., 0, :], namespace(output).exp(0.5 * parts[..., 1, :])
-    return (loss.estimate(output) if isinstance(loss, losses.Loss) else output,)
-
-
-def _scores(kind: str, loss: Any, output: Any, y: Any) -> Any:
-    """The scores of rows whose truth is known."""
-    if kind in ("least_ambiguous", "adaptive"):
-        xp, p = namespace(output), _of_classes(loss, output)
-        every = {
-            "least_ambiguous": uncertainty.least_ambiguous_scores,
-            "adaptive": uncertainty.adaptive_scores,
-        }[kind](p)
-        labels = xp.reshape(y, (-1, 1))
-        classes = xp.arange(p.shape[-1], dtype=xp.int32, device=p.device)
-        truth = xp.astype(labels, xp.int32) == classes
-        return xp.sum(xp.where(truth, every, xp.zeros_like(every)), axis=-1)
-    estimate, *others = _parts_of(kind, loss, output)
-    y = namespace(output).reshape(namespace(y).astype(y, output.dtype), estimate.shape)
-    if kind == "quantile":
-        return uncertainty.quantile_scores(others[0], others[1], y)
-    if kind == "scaled":
-        return uncertainty.scaled_scores(estimate, others[0], y)
-    return uncertainty.absolute_scores(estimate, y)
-
-
-def _of_classes(loss: Any, output: Any) -> Any:
-    """The probability of each class, (rows, classes): two of a single one."""
-    p, xp = loss.probabilities(output), namespace(output)
-    if p.ndim == 2 and p.shape[-1] > 1:
-        return p
-    column = xp.reshape(p, (-1, 1))
-    return xp.concat([1.0 - column, column], axis=1)
+def of_passes(loss: Any, outputs: Any) -> Prediction:
+    """The prediction of several passes, whose outputs are (draws, samples, ...)."""
+    return together([predicted(loss, outputs[k, ...]) for k in range(outputs.shape[0])])

@@ -83,10 +83,11 @@ def load(
             rest["folds"] = home.asarray(files.values_of(folds, home), dtype=folds.dtype)
         shown = {name: tensors.pop(f"{HISTORY}{name}", None) for name in description["history"]}
         rest["history"] = {name: _shown(path, name, tensor) for name, tensor in shown.items()}
-    elif (scores := tensors.pop(CALIBRATION, None)) is not None:
+    if (scores := tensors.pop(CALIBRATION, None)) is not None:
         values = files.values_of(scores, home)
         scores = placed(f"{path}: calibration", home, values, scores.dtype, dtype)
-        rest["calibration"] = _calibration(path, description.get("calibration"), scores)
+        known = description.get("calibration")
+        rest["calibration"] = _calibration(path, known, scores, rest.get("folds"))
     params, state = _trees(path, tensors, of_state, home, dtype)
     kind: Any = ModelStack if many else Model
     return kind(net, params, state, loss=loss, metrics=metrics, **rest)
@@ -112,11 +113,12 @@ def _as_model(
     return parts[0] | parts[1], {**model, **rest, "kind": "model", "state": list(parts[1])}
 
 
-def _calibration(path: Any, kind: Any, scores: Any) -> Calibration:
-    """The calibration of a model's file."""
-    if kind not in KINDS:
-        raise files.damaged(path, "a model", f"its 'calibration' is {reprlib.repr(kind)}")
-    return Calibration(kind, scores)
+def _calibration(path: Any, known: Any, scores: Any, folds: Any) -> Calibration:
+    """The calibration of the file of a model or a stack."""
+    whole = isinstance(known, dict) and all(type(known.get(n)) is int for n in ("draws", "seed"))
+    if not whole or known.get("kind") not in KINDS:
+        raise files.damaged(path, "a model", f"its 'calibration' is {reprlib.repr(known)}")
+    return Calibration(known["kind"], scores, known["draws"], known["seed"], folds)
 
 
 def _shown(path: Any, name: str, tensor: files.Tensor | None) -> Any:

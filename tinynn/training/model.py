@@ -339,7 +339,7 @@ class Model(Doubt):
             "state": [name for name, _ in tree.paths(self.state)],
             "extra": self.extra,
             "preparation": self.preparation and self.preparation.to_config(),
-            "calibration": self.calibration and self.calibration.kind,
+            "calibration": self.calibration and self.calibration.to_config(),
         }
         named = [*tree.paths(self.params), *tree.paths(self.state)]
         with backend.scope():

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from tinynn.trace import backend_of, namespace
 from tinynn.uncertainty.conformal import check_shapes
+from tinynn.uncertainty.predictions import two_columns
 
 Array: TypeAlias = Any
 
@@ -62,7 +63,7 @@ def reliability(probabilities: Array, labels: Array, bins: int = 15) -> Reliabil
     """
     if isinstance(bins, bool) or not hasattr(bins, "__index__") or bins < 1:
         raise ValueError(f"reliability: bins: expected a whole number of 1 or more, got {bins!r}")
-    p = _two_columns(probabilities)
+    p = two_columns(probabilities)
     labels = _labels("reliability", probabilities, labels, p.shape[-1])
     xp = namespace(p, labels)
     confidence = xp.max(p, axis=-1)
@@ -119,7 +120,7 @@ def brier_score(probabilities: Array, labels: Array) -> Array:
     >>> brier_score(np.asarray([[0.5, 0.5]]), np.asarray([1])).tolist()
     0.5
     """
-    p = _two_columns(probabilities)
+    p = two_columns(probabilities)
     labels = _labels("brier_score", probabilities, labels, p.shape[-1])
     xp = namespace(p, labels)
     classes = xp.arange(p.shape[-1], dtype=labels.dtype, device=p.device)
@@ -178,15 +179,6 @@ def set_coverage(sets: Array, labels: Array, dtype: Any = None) -> Array:
     inside = xp.any(xp.logical_and(sets, xp.expand_dims(labels, axis=1) == classes), axis=-1)
     floats = xp.zeros(0, device=sets.device).dtype if dtype is None else dtype
     return xp.mean(xp.astype(inside, floats))
-
-
-def _two_columns(probabilities: Array) -> Array:
-    """Probabilities of each class, (rows, classes), where only that of class 1 was given."""
-    xp = namespace(probabilities)
-    if probabilities.ndim == 2 and probabilities.shape[-1] > 1:
-        return probabilities
-    column = xp.reshape(probabilities, (-1, 1))
-    return xp.concat([1.0 - column, column], axis=1)
 
 
 def _labels(where: str, rows: Array, labels: Array, classes: int) -> Array:

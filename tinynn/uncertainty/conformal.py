@@ -7,8 +7,9 @@ and Shafer 2005, "Algorithmic Learning in a Random World"; Angelopoulos and Bate
 Prediction: A Gentle Introduction", https://doi.org/10.1561/2200000101.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, prod
 from typing import Any, NamedTuple, TypeAlias
 
 from tinynn.trace import namespace
@@ -234,60 +235,127 @@ def _at_least(probabilities: Array) -> Array:
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """The scores of a model's calibration rows, which its intervals or sets are made by.
+    """The scores of calibration rows, which intervals or sets are made by.
+
+    With `folds` they are cross-validation's, CV+ and with one row a fold the jackknife+: of each
+    row by the network that was trained without it. A new row is compared with each of these rows by
+    the network of that row, and is inside where it would be for enough of them. Of new rows the
+    share 1 - 2 (1 - level) is held at least, as a rule `level`, and no row is kept from training.
 
     Attributes
     ----------
     kind
         "absolute", "scaled", "quantile", "least_ambiguous" or "adaptive": the score.
     scores : (rows, ...)
-        Sorted along the first axis.
+        Sorted along the first axis, but with folds.
+    draws, seed
+        Of the passes with dropout, that `monte_carlo` makes, which predictions are the mean of;
+        0 draws for predictions without.
+    folds : (rows,) integers
+        The number of the network that did not see each row, or None.
+
+    References
+    ----------
+    Barber, Candes, Ramdas and Tibshirani 2021, "Predictive Inference with the Jackknife+"; for
+    classes Romano, Sesia and Candes 2020, "Classification with Valid and Adaptive Coverage".
 
     Examples
     --------
     >>> import numpy as np
-    >>> known = Calibration.of("absolute", np.asarray([[0.5], [0.1], [0.3]]))
+    >>> known = Calibration.of("absolute", [np.asarray([[0.5], [0.1], [0.3]])])
     >>> known.interval(np.asarray([[1.0]]), level=0.5).upper.round(6).tolist()
     [[1.3]]
     """
 
     kind: str
     scores: Array
+    draws: int = 0
+    seed: int = 0
+    folds: Array | None = None
 
     @classmethod
-    def of(cls, kind: str, scores: Array) -> "Calibration":
-        """The calibration by these scores, in any order."""
-        if scores.shape[0] < 1:
+    def of(cls, kind: str, scores: Sequence[Array], **rest: Any) -> "Calibration":
+        """The calibration by these scores, in any order.
+
+        scores: an array (rows, ...) in a list; with `folds=` one for the network of each fold.
+        """
+        if scores[0].shape[0] < 1:
             raise ValueError(
                 "calibrate: expected rows that training did not see, got none. To fix it: keep "
                 "some of the data apart, and give them to model.calibrate(X, y)"
             )
-        return cls(kind, namespace(scores).sort(scores, axis=0))
+        xp, found = namespace(*scores), scores[0]
+        if rest.get("folds") is None:
+            return cls(kind, xp.sort(found, axis=0), **rest)
+        of_row = xp.reshape(rest["folds"], (-1, *[1] * (found.ndim - 1)))
+        for fold, those in enumerate(scores[1:], start=1):
+            found = xp.where(of_row == fold, those, found)
+        return cls(kind, found, **rest)
+
+    def to_config(self) -> dict[str, Any]:
+        """What a file's description says of it, beside its arrays."""
+        return {"kind": self.kind, "draws": self.draws, "seed": self.seed}
 
     def interval(self, estimate: Array, level: float, *others: Array) -> Interval:
         """The interval of each prediction.
 
-        others: the deviations for "scaled", the lower and the upper quantiles for "quantile".
-        Bounds are wider by some units of the last place, so that rounding loses no target.
+        others: the deviations for "scaled", the lower and the upper quantiles for "quantile". With
+        folds all of them have an axis of the networks in front, and the result has the mean of
+        the estimates. Bounds are wider by some units of the last place, so that rounding loses
+        no target.
         """
-        margin = _smallest(self.scores, level)
-        if self.kind == "quantile":
-            lower, upper = others
-        else:
-            lower = upper = estimate
-            margin = margin * others[0] if self.kind == "scaled" else margin
+        lower, upper = others if self.kind == "quantile" else (estimate, estimate)
+        width = others[0] if self.kind == "scaled" else None
         xp = namespace(estimate)
-        margin = margin + 8.0 * _unit(estimate) * (xp.abs(lower) + xp.abs(upper) + xp.abs(margin))
-        return Interval(estimate, lower - margin, upper + margin)
+        size = xp.abs(lower) + xp.abs(upper)
+        if self.folds is None:
+            margin = _smallest(self.scores, level)
+            margin = margin if width is None else margin * width
+            below, above = lower - margin, upper + margin
+        else:
+            below = -self._of_folds(-lower, width, level)
+            above = self._of_folds(upper, width, level)
+            estimate, size = xp.mean(estimate, axis=0), xp.max(size, axis=0)
+        slack = 8.0 * _unit(estimate) * (size + xp.abs(below) + xp.abs(above))
+        return Interval(estimate, below - slack, above + slack)
 
     def sets(self, probabilities: Array, level: float) -> Array:
         """True for the classes of each row's set: (rows, classes) booleans.
 
-        Sets of "adaptive" always have the likeliest class.
+        Sets of "adaptive" always have the likeliest class. With folds the probabilities have an
+        axis of the networks in front.
         """
         xp = namespace(probabilities)
-        margin = _smallest(self.scores, level) + 64.0 * _unit(probabilities)
-        if self.kind == "least_ambiguous":
-            return least_ambiguous_scores(probabilities) <= margin
-        likeliest = probabilities >= xp.max(probabilities, axis=-1, keepdims=True)
-        return xp.logical_or(adaptive_scores(probabilities) <= margin, likeliest)
+        slack = 64.0 * _unit(probabilities)
+        adaptive = self.kind == "adaptive"
+        score = adaptive_scores if adaptive else least_ambiguous_scores
+        if self.folds is None:
+            inside = score(probabilities) <= _smallest(self.scores, level) + slack
+        else:
+            each = [score(probabilities[k, ...]) for k in range(probabilities.shape[0])]
+            inside = self._of_folds(-xp.stack(each), None, level) >= -slack
+            probabilities = xp.mean(probabilities, axis=0)
+        if not adaptive:
+            return inside
+        return xp.logical_or(inside, probabilities >= xp.max(probabilities, axis=-1, keepdims=True))
+
+    def _of_folds(self, values: Array, width: Array | None, level: float) -> Array:
+        """The quantile over the calibration rows of score * width + value, by their networks.
+
+        values, width: (networks, rows, ...). The result is (rows, ...). In parts that fit.
+        """
+        xp = namespace(values, self.scores)
+        _, rows, *rest = map(int, values.shape)
+        count, *own = map(int, self.scores.shape)
+        scores = xp.reshape(self.scores, (count, 1, *own, *[1] * (len(rest) - len(own))))
+        most, parts = max(1, _PAIRS // max(1, count * prod(rest))), []
+        for start in range(0, max(1, rows), most):
+            some = slice(start, min(start + most, rows))
+            margins = scores if width is None else scores * self._by_row(width[:, some, ...])
+            found = margins + self._by_row(values[:, some, ...])
+            parts.append(conformal_quantile(found, level))
+        return parts[0] if len(parts) == 1 else xp.concat(parts, axis=0)
+
+    def _by_row(self, values: Array) -> Array:
+        """Of each calibration row what its network says: (calibration rows, rows, ...)."""
+        return namespace(values).take(values, self.folds, axis=0)

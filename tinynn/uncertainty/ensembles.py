@@ -1,8 +1,10 @@
 """What several answers for the same rows say together: the mean, and two kinds of variance."""
 
+from statistics import NormalDist
 from typing import Any, NamedTuple, TypeAlias
 
 from tinynn.trace import namespace
+from tinynn.uncertainty.conformal import Interval, check_level
 
 Array: TypeAlias = Any
 
@@ -29,6 +31,29 @@ class Moments(NamedTuple):
     def variance(self) -> Array:
         """The sum of both."""
         return self.aleatoric + self.epistemic
+
+    def interval(self, level: float) -> Interval:
+        """The interval of a normal distribution of this mean and variance: (samples, ...).
+
+        It holds the share `level` of targets as far as that distribution is the right one; for
+        intervals that do so whatever it is, calibrate what predicts. Raises ValueError for a level
+        that is not between 0 and 1, and TypeError for moments of classes.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> one = np.ones((1, 1))
+        >>> Moments(3 * one, 2 * one, 2 * one).interval(0.9).upper.round(4).tolist()
+        [[6.2897]]
+        """
+        check_level("interval", level)
+        if self.mean.shape != self.aleatoric.shape:
+            raise TypeError(
+                "interval: expected moments of numbers, got those of classes. To fix it: calibrate "
+                f"the model or the stack with rows kept apart, and take predict_set(X, {level!r})"
+            )
+        margin = NormalDist().inv_cdf(0.5 + 0.5 * level) * namespace(self.mean).sqrt(self.variance)
+        return Interval(self.mean, self.mean - margin, self.mean + margin)
 
 
 def moments(means: Array, variances: Array | None = None) -> Moments:

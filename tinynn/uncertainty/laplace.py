@@ -17,7 +17,10 @@ from tinynn.layers import run
 from tinynn.losses import BinaryCrossEntropy, SoftmaxCrossEntropy, SquaredError
 from tinynn.trace import namespace
 from tinynn.transforms import jacobian, vmap
+from tinynn.uncertainty.calibrated import Calibrated
+from tinynn.uncertainty.conformal import Calibration, Interval
 from tinynn.uncertainty.ensembles import Moments
+from tinynn.uncertainty.predictions import Prediction, two_columns
 
 Array: TypeAlias = Any
 
@@ -27,7 +30,7 @@ _ROUNDS = 200  # of MacKay's fixed point
 
 
 @dataclass(frozen=True, eq=False)
-class Laplace:
+class Laplace(Calibrated):
     """A network whose parameters are known to a normal distribution, as `laplace` finds it.
 
     Attributes
@@ -44,6 +47,8 @@ class Laplace:
         The variance of targets around the outputs under `SquaredError`, 1 under other losses: 0-d.
     log_likelihood
         Of the training rows, under the parameters as they were trained: 0-d.
+    calibration
+        The scores of the rows that `calibrate` was given; None before.
 
     Examples
     --------
@@ -68,6 +73,7 @@ class Laplace:
     prior_precision: Array
     noise: Array
     log_likelihood: Array
+    calibration: Calibration | None = None
 
     @property
     def log_marginal_likelihood(self) -> Array:
@@ -90,8 +96,12 @@ class Laplace:
         ]
         return parts[0] if len(parts) == 1 else namespace(parts[0]).concat(parts, axis=0)
 
-    def predict(self, *inputs: Any) -> Moments:
+    def predict(self, *inputs: Any, interval: float | None = None) -> Moments | Interval:
         """The mean and the variance of outputs: aleatoric is the noise, (rows, outputs) each.
+
+        With interval=0.9 it is an `Interval` that holds nine targets of ten, as wide as each row's
+        deviation asks for, once the posterior is calibrated: `calibrate`. The interval of the
+        normal distribution itself is `predict(X).interval(0.9)`.
 
         Raises TypeError under a loss of classes, whose answer `predict_proba` gives.
         """
@@ -100,8 +110,26 @@ class Laplace:
                 f"Laplace.predict: expected SquaredError, got {label(self.loss)}. To fix it: take "
                 "predict_proba"
             )
-        mean, spread = self._outputs(inputs)
-        return Moments(mean, namespace(mean).zeros_like(mean) + self.noise, spread)
+        if interval is not None:
+            self._of_numbers(interval)
+            return self._interval_of([self._predicted(inputs)], interval)
+        return self._moments(inputs)
+
+    def calibrate(self, *rows: Any, method: str | None = None) -> None:
+        """Keep how far targets of rows that training did not see are off.
+
+        rows: the network's inputs and, last, the targets. method: "scaled", in deviations of the
+        posterior, or "absolute"; of classes "least_ambiguous" or "adaptive". From then on
+        `predict(X, interval=0.9)` gives intervals and `predict_set(X)` sets with the promise that
+        `Model.calibrate` explains. Raises ValueError for no rows or another method.
+        """
+        *inputs, y = rows
+        self._calibrate([self._predicted(tuple(inputs))], y, method)
+
+    def predict_set(self, *inputs: Any, level: float = 0.9) -> Array:
+        """The classes that may be the right one: (rows, classes) booleans. Raises as `predict`."""
+        self._of_classes(level)
+        return self._sets_of([self._predicted(inputs)], level)
 
     def predict_proba(self, *inputs: Any) -> Array:
         """The probabilities of classes, less sure where parameters are: as the loss gives them.
@@ -118,6 +146,21 @@ class Laplace:
         mean, spread = self._outputs(inputs)
         xp = namespace(mean)
         return self.loss.probabilities(mean / xp.sqrt(1.0 + (pi / 8.0) * spread))
+
+    _noun = "posterior"
+
+    def _moments(self, inputs: tuple[Any, ...]) -> Moments:
+        mean, spread = self._outputs(inputs)
+        return Moments(mean, namespace(mean).zeros_like(mean) + self.noise, spread)
+
+    def _predicted(self, inputs: tuple[Any, ...]) -> Prediction:
+        """What intervals and sets are made of."""
+        if isinstance(self.loss, SquaredError):
+            found = self._moments(inputs)
+            root = namespace(found.mean).sqrt(found.variance)
+            return Prediction(("scaled", "absolute"), found.mean, root)
+        p = two_columns(self.predict_proba(*inputs))
+        return Prediction(("least_ambiguous", "adaptive"), probabilities=p)
 
     def _outputs(self, inputs: tuple[Any, ...]) -> tuple[Array, Array]:
         """The outputs of each row and their variances: (rows, outputs)."""

@@ -158,6 +158,12 @@ def fit_many(
     written = checkpoint_of(checkpoint, every)
     source = source_of(resume, checkpoint)
     given = (params, state) if params is not None or state is not None else None
+    if given is not None and source is not None and resume is not True:  # which may begin a run
+        raise ValueError(
+            "fit_many: resume: expected no params= or state= beside it, which the checkpoint has "
+            f"already, got both and {os.fspath(source)!r}. To fix it: leave them out, or start "
+            "from them without resume="
+        )
     if isinstance(optimizer, str) and optimizer == "auto":  # it is chosen for network 0
         mine = of_network(numbers_of(net=net, loss=loss), 0)
         optimizer = prepare(

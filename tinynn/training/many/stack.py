@@ -14,13 +14,15 @@ from tinynn.metrics import KNOWN, MetricLike, name_of
 from tinynn.training import files
 from tinynn.training.doubt import summed_up
 from tinynn.training.history import History
-from tinynn.training.model import Model, check_finite, check_nesting
+from tinynn.training.model import CALIBRATION, Model, check_finite, check_nesting
 from tinynn.training.varied import numbers_of, of_network, with_numbers
-from tinynn.uncertainty import Moments
+from tinynn.uncertainty import Calibration, Moments
+from tinynn.uncertainty.calibrated import Calibrated
+from tinynn.uncertainty.predictions import Prediction, predicted, together
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class ModelStack(Sequence[Model]):
+class ModelStack(Calibrated, Sequence[Model]):
     """Networks of one architecture: a sequence of models, which predict together.
 
     Attributes
@@ -46,6 +48,8 @@ class ModelStack(Sequence[Model]):
     folds : (samples,) integers
         The number of the fold that holds each sample out, or None where there are no folds. The
         networks of one candidate, a fold each, stand beside each other.
+    calibration
+        The scores of the rows that `calibrate` was given, saved with the stack; None before.
 
     Examples
     --------
@@ -72,6 +76,7 @@ class ModelStack(Sequence[Model]):
     seeds: tuple[int, ...] = ()
     kept: tuple[int, ...] = ()
     folds: Any = None
+    calibration: Calibration | None = None
 
     def __len__(self) -> int:
         return int(tree.leaves(self.params)[0].shape[0])
@@ -116,11 +121,19 @@ class ModelStack(Sequence[Model]):
         """The backend of the parameters."""
         return self.models[0].backend
 
-    def predict(self, X: Any, batch_size: int | None = None) -> Any:
+    def predict(
+        self, X: Any, batch_size: int | None = None, *, interval: float | None = None
+    ) -> Any:
         """The outputs of every network for X: (networks, samples, ...), as `Model.predict` gives.
+
+        With interval=0.9 it is what they say together, (samples, ...), with the bounds of intervals
+        that hold nine targets of ten, in an `Interval`, once the stack is calibrated: `calibrate`.
 
         Raises as `Model.predict`.
         """
+        if interval is not None:
+            self._of_numbers(interval)
+            return self._interval_of(self._together(X, batch_size), interval)
         return self._stacked([model.predict(X, batch_size) for model in self.models])
 
     def predict_proba(self, X: Any, batch_size: int | None = None) -> Any:
@@ -155,6 +168,69 @@ class ModelStack(Sequence[Model]):
         """
         outputs = self._stacked([model.outputs(X, batch_size) for model in self.models])
         return summed_up(self.loss, outputs)
+
+    def calibrate(self, X: Any, y: Any, method: str | None = None) -> None:
+        """Keep how badly the networks answer together for rows that training did not see.
+
+        From then on, and in the stack's file, `predict(X, interval=0.9)` and `predict_set(X, 0.9)`
+        are of all networks together, as `Model.calibrate` has it. The networks of folds take the
+        rows that they were trained on, each for those that it did not see, and no others are
+        needed: CV+, see `tinynn.uncertainty.Calibration`.
+
+        Parameters
+        ----------
+        X, y
+            The rows and their targets. With folds all those that `fit_many` was given, in order.
+        method
+            As `Model.calibrate` has it. "scaled", by the deviation of the networks' mixture, is
+            there for all losses of numbers, and what is taken where networks predict their own.
+
+        Raises
+        ------
+        ValueError
+            No rows; or with folds, networks of several candidates, or other rows than those of the
+            training; and as `Model.calibrate`.
+        TypeError
+            As `Model.calibrate`.
+        """
+        answers = [model._answered("calibrate", X, y) for model in self.models]
+        if self.folds is not None:
+            self._check_folds(int(answers[0][1].shape[0]))
+        pairs = zip(self.models, answers, strict=True)
+        each = [predicted(model.loss, output) for model, (output, _) in pairs]
+        found = each if self.folds is not None else [together(each)]
+        self._calibrate(found, answers[0][1], method, folds=self.folds)
+
+    def _check_folds(self, count: int) -> None:
+        """ValueError unless folds are of one candidate, and of so many rows."""
+        if len(self) != self.width:
+            raise ValueError(
+                f"calibrate: expected the networks of one candidate, got those of "
+                f"{len(self) // self.width}. To fix it: call fit_many again, with the numbers of "
+                "stack.ranking()[0] alone"
+            )
+        if count != self.folds.shape[0]:
+            raise ValueError(
+                f"calibrate: X, y: expected the {self.folds.shape[0]} samples of the training, of "
+                f"which each network did not see some, got {count}. To fix it: give the X and y "
+                "that fit_many was given"
+            )
+
+    def predict_set(self, X: Any, level: float = 0.9, batch_size: int | None = None) -> Any:
+        """The classes that may be the right one: (samples, classes) booleans.
+
+        As `Model.predict_set`, by all networks together.
+        """
+        self._of_classes(level)
+        return self._sets_of(self._together(X, batch_size), level)
+
+    def _together(self, X: Any, batch_size: int | None) -> list[Prediction]:
+        """The prediction of the mixture; with a calibration by folds, that of each network."""
+        each = [predicted(model.loss, model.outputs(X, batch_size)) for model in self.models]
+        known = self.calibration
+        return [together(each)] if known is None or known.folds is None else each
+
+    _noun = "stack"
 
     def _stacked(self, outputs: list[Any]) -> Any:
         xp = self.backend.xp
@@ -277,6 +353,7 @@ class ModelStack(Sequence[Model]):
             "epochs": list(self.epochs),
             "seeds": list(self.seeds),
             "kept": list(self.kept),
+            "calibration": self.calibration and self.calibration.to_config(),
         }
         named = [*tree.paths(self.params), *tree.paths(self.state)]
         with backend.scope():
@@ -284,6 +361,8 @@ class ModelStack(Sequence[Model]):
             arrays = [(name, backend.to_host(array)) for name, array in named]
             if self.folds is not None:
                 arrays.append((FOLDS, backend.to_host(self.folds)))
+            if self.calibration is not None:
+                arrays.append((CALIBRATION, backend.to_host(self.calibration.scores)))
         shown = [(f"{HISTORY}{name}", values) for name, values in self.history.items()]
         files.write(path, files.pack([*arrays, *shown], description, "stack"))
 
