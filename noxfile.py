@@ -405,6 +405,7 @@ def bench(session: nox.Session) -> None:
     session.install("autograd", "mygrad", "skorch")
     session.run("python", "benchmarks/eager.py", env=ONE_THREAD)
     session.run("python", "benchmarks/compiled.py", *session.posargs, env=ONE_THREAD)
+    session.run("python", "benchmarks/compile_time.py", env=ONE_THREAD)
     session.run("python", "benchmarks/activations.py", env=ONE_THREAD)
     session.run("python", "benchmarks/elementary.py", env=ONE_THREAD)
     session.run("python", "benchmarks/tables.py", env=ONE_THREAD)

@@ -16,10 +16,10 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from ctypes.util import find_library
 from functools import cache, partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import llvmlite
 import llvmlite.binding as llvm
 import numpy as np
 
@@ -58,27 +58,24 @@ def folder() -> Path:
 
 def key(source: str, dtypes: Sequence[str]) -> str:
     """The hash of all that the machine code depends on."""
-    parts = (
-        source,
-        tuple(dtypes),
-        _written(),
-        sys.version,
-        platform.platform(),
-        version("llvmlite"),
-        np.__version__,
-        llvm.get_host_cpu_name(),
-        llvm.get_host_cpu_features().flatten(),
-        [(each, openblas.product(each).name) for each in openblas.products()],  # type: ignore[union-attr]
-    )
-    return hashlib.sha256(repr(parts).encode()).hexdigest()
+    blas = [(each, openblas.product(each).name) for each in openblas.products()]  # type: ignore[union-attr]
+    return hashlib.sha256(repr((source, tuple(dtypes), _here(), blas)).encode()).hexdigest()
 
 
 @cache
-def _written() -> str:
-    """The hash of all that writes machine code, as it was when the first kernel was built."""
+def _here() -> str:
+    """The hash of all else that machine code depends on: what writes it, and the processor."""
     files = sorted(Path(__file__).parent.glob("llvm*.py"))
-    text = repr([each.read_text() for each in files])
-    return hashlib.sha256(text.encode()).hexdigest()
+    parts = (
+        [each.read_text() for each in files],  # as they were when the first was built
+        sys.version,
+        platform.platform(),
+        llvmlite.__version__,
+        np.__version__,
+        llvm.get_host_cpu_name(),
+        llvm.get_host_cpu_features().flatten(),
+    )
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
 def read_code(file: Path) -> bytes | None:

@@ -17,7 +17,7 @@ from weakref import finalize
 from backends import is_array
 from tinynn.compiler.rewrite import size
 from tinynn.compiler.train_loop import TrainLoop
-from tinynn.transforms.graph import Constant, Graph, Node
+from tinynn.transforms.graph import Constant, Graph, Input, Node
 
 # How many graphs are known, the latest; the elements of all the values of one, which its buffers do
 # not exceed, since what takes longer than its program to be made need not be kept; and those of all
@@ -73,7 +73,8 @@ class Programs:
 
         Code of other lines that gives the same graph once may give another one the next time.
         """
-        return self.known is not None and self._code in self.known.sure
+        known = self.known
+        return known is not None and bool(known.sure) and self._code in known.sure
 
     def make_sure(self) -> None:
         """Note that the code was recorded as this graph twice."""
@@ -200,19 +201,22 @@ class _Content:
         return graph.name, *inputs, *calls, self._argument(graph.outputs)
 
     def _argument(self, value: Any) -> Any:
-        if isinstance(value, tuple | list):
-            return type(value), *map(self._argument, value)
+        kind = type(value)
+        if kind is Node or kind is Input:
+            return Node, self._places[id(value)]
+        if kind is tuple or kind is list:
+            return kind, *[self._argument(each) for each in value]
+        if isinstance(value, _PLAIN):
+            return kind, repr(value)
         if isinstance(value, dict):
             return tuple([(name, self._argument(each)) for name, each in value.items()])
+        if isinstance(value, tuple | list):
+            return kind, *map(self._argument, value)
         if isinstance(value, slice):
             return slice, *map(self._argument, (value.start, value.stop, value.step))
-        if isinstance(value, _PLAIN):
-            return type(value), repr(value)
         if isinstance(value, Constant):
             place = self._places.setdefault(id(value), ~len(self._places))
             return place, value.shape, value.dtype, self._read(value.value).tobytes()
-        if isinstance(value, Node):
-            return Node, self._places[id(value)]
         if isinstance(value, Graph):
             return self.of(value)
         if is_array(value):
