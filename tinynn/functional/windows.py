@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from operator import index
 from typing import Any, TypeAlias
 
-from tinynn.functional.errors import ShapeError
+from tinynn.functional.errors import InputError, ShapeError
 
 Array: TypeAlias = Any
 Padding: TypeAlias = str | int | Sequence[Sequence[int]]
@@ -32,9 +32,9 @@ def per_axis(name: str, what: str, given: Any, axes: int, least: int = 1) -> Int
             tuple(map(index, given)) if isinstance(given, Sequence) else (index(given),) * axes
         )
     except TypeError as error:
-        raise ValueError(f"{name}: expected {what} to be {expected}, got {given!r}") from error
+        raise InputError(f"{name}: expected {what} to be {expected}, got {given!r}") from error
     if len(numbers) != axes or min(numbers) < least:
-        raise ValueError(f"{name}: expected {what} to be {expected}, got {given!r}")
+        raise InputError(f"{name}: expected {what} to be {expected}, got {given!r}")
     return numbers
 
 

@@ -8,7 +8,7 @@ from tinynn.functional.windows import channels_last
 from tinynn.initializers import Constant
 from tinynn.trace import namespace
 
-from .base import Layer, features
+from .base import Layer, features, require_array
 from .scope import Array, Scope
 
 
@@ -87,4 +87,5 @@ class Temperature(Layer):
         require(self, "value", lambda value: value > 0.0, "a number above 0")
 
     def forward(self, scope: Scope, x: Array) -> Array:
+        require_array(self, x)
         return x * (1.0 / self.value)

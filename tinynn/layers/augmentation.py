@@ -13,7 +13,7 @@ from tinynn.functional.errors import ShapeError
 from tinynn.functional.windows import channels_last, per_axis
 from tinynn.trace import namespace
 
-from .base import Layer
+from .base import Layer, require_array
 from .scope import Array, Scope
 
 
@@ -68,6 +68,7 @@ class RandomFlip(Layer):
         )
 
     def forward(self, scope: Scope, x: Array) -> Array:
+        require_array(self, x)
         if not -x.ndim < self.axis < x.ndim:
             raise ShapeError(
                 f"{self}: expected input with an axis {self.axis} beside that of the batch, got "
@@ -108,6 +109,7 @@ class GaussianNoise(Layer):
         require(self, "deviation", lambda size: 0.0 <= size < math.inf, "a number of 0 or more")
 
     def forward(self, scope: Scope, x: Array) -> Array:
+        require_array(self, x)
         if not scope.training or not self.deviation:
             return x
         noise = scope.random.normal(tuple(x.shape), scope.dtype)

@@ -96,13 +96,18 @@ class Layer(Configured):
         return out.output, out.state
 
 
-def features(layer: Layer, x: Array) -> int:
-    """The width of x: (batch, ..., features). Raises ShapeError."""
+def require_array(layer: Layer, x: Array, shape: str = "") -> None:
+    """ShapeError for what is no array, such as the outputs of `Parallel`."""
     if not hasattr(x, "ndim"):
         raise ShapeError(
-            f"{layer}: expected an array of shape (batch, features), got {type(x).__name__}; pick "
+            f"{layer}: expected an array{shape}, got {type(x).__name__}; pick "
             "the input that this layer is for in a layer of your own"
         )
+
+
+def features(layer: Layer, x: Array) -> int:
+    """The width of x: (batch, ..., features). Raises ShapeError."""
+    require_array(layer, x, " of shape (batch, features)")
     if x.ndim < 2:
         got = "(batch)" if x.ndim else "()"
         raise ShapeError(

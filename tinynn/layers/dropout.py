@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from tinynn import functional
 from tinynn.config import is_off, require
 
-from .base import Layer
+from .base import Layer, require_array
 from .scope import Array, Scope
 
 
@@ -44,6 +44,7 @@ class Dropout(Layer):
         require(self, "rate", lambda rate: 0.0 <= rate < 1.0, "a number in [0, 1)")
 
     def forward(self, scope: Scope, x: Array) -> Array:
+        require_array(self, x)
         if not scope.dropping or is_off(self.rate):
             return x
         return functional.dropout(x, self.rate, scope.random.key(), scope.first_row)

@@ -7,7 +7,7 @@ from tinynn.config import require
 from tinynn.functional.errors import ShapeError
 from tinynn.trace import namespace
 
-from .base import Layer
+from .base import Layer, require_array
 from .scope import Array, Scope
 
 
@@ -21,6 +21,7 @@ class Flatten(Layer):
     """
 
     def forward(self, scope: Scope, x: Array) -> Array:
+        require_array(self, x)
         if x.ndim < 1:
             raise ShapeError(f"{self}: expected input of shape (batch, ...), got ()")
         # -1 is ambiguous for empty batches.
@@ -56,6 +57,7 @@ class Reshape(Layer):
         )
 
     def forward(self, scope: Scope, x: Array) -> Array:
+        require_array(self, x)
         size, known = math.prod(x.shape[1:]), math.prod(n for n in self.shape if n != -1)
         if x.ndim < 1 or (size % known if -1 in self.shape else size != known):
             raise ShapeError(
@@ -94,6 +96,7 @@ class Permute(Layer):
         )
 
     def forward(self, scope: Scope, x: Array) -> Array:
+        require_array(self, x)
         if x.ndim != len(self.axes) + 1:
             raise ShapeError(
                 f"{self}: expected input of {len(self.axes) + 1} axes, the batch among them, got "

@@ -100,6 +100,11 @@ class MultiHeadAttention(Layer):
                 f"{self}: expected one sequence of valid steps beside a cache, got a context, "
                 "lengths or a mask. To fix it: give x and the cache alone"
             )
+        if cache is not None and cache.keys() != {*_HELD, "index"}:
+            raise InputError(
+                f"{self}: expected a cache of 'key', 'value' and 'index', got one of "
+                f"{', '.join(map(repr, cache))}. To fix it: make it with this layer's cache()"
+            )
         width, head = int(x.shape[2]), self._head(int(x.shape[2]))
         x = without_padding(scope.as_float(x), seen)
         context, seen = rest[0] if rest else (x, seen)

@@ -110,7 +110,8 @@ class EmbeddingBag(Layer):
         require(self, "mode", ("mean", "sum", "max").__contains__, '"mean", "sum" or "max"')
 
     def forward(self, scope: Scope, *inputs: Tree) -> Array:
-        ids, *valid = tree.leaves(inputs)
+        given: list[Any] = tree.leaves(inputs) or [None]
+        ids, *valid = given
         if getattr(ids, "ndim", 0) != 2 or not ids.shape[1] or len(valid) > 1:
             raise ShapeError(
                 f"{self}: expected ids of shape (batch, time), of one step or more, and at most "
@@ -239,5 +240,6 @@ def _places(layer: Any, x: Array, start: Array | None) -> Array:
     places = counted(x, x.shape[1])
     if start is None:
         return places
+    require_integers(layer, "the place of the first step", start, "count the steps from 0")
     xp = namespace(start, places)
     return xp.add(xp.astype(start, places.dtype), places)

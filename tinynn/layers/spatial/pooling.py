@@ -6,7 +6,7 @@ from typing import ClassVar
 from tinynn import functional
 from tinynn.functional.errors import ShapeError
 from tinynn.functional.windows import Padding, channels_last, per_axis, resolved
-from tinynn.layers.base import Layer
+from tinynn.layers.base import Layer, require_array
 from tinynn.layers.scope import Array, Scope
 from tinynn.layers.spatial.convolution import checked_input
 from tinynn.trace import namespace
@@ -169,6 +169,7 @@ class _GlobalPool(Layer):
         channels_last(type(self).__name__, self.channels)
 
     def forward(self, scope: Scope, x: Array) -> Array:
+        require_array(self, x)
         last = self.channels == "last"
         if x.ndim < 3 or 0 in x.shape[1:]:
             order = "(batch, *spatial, channels)" if last else "(batch, channels, *spatial)"
@@ -235,6 +236,7 @@ class _AdaptivePool(Layer):
         per_axis(name, "size", self.size, len(self.size) if isinstance(self.size, tuple) else 1)
 
     def forward(self, scope: Scope, x: Array) -> Array:
+        require_array(self, x)
         pool = getattr(functional, self.function)
         return pool(scope.as_float(x), self.size, channels=self.channels)
 

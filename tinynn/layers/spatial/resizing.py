@@ -5,7 +5,7 @@ from dataclasses import KW_ONLY, dataclass
 from tinynn import functional
 from tinynn.config import require
 from tinynn.functional.windows import channels_last, per_axis
-from tinynn.layers.base import Layer
+from tinynn.layers.base import Layer, require_array
 from tinynn.layers.scope import Array, Scope
 
 
@@ -42,6 +42,7 @@ class Upsample(Layer):
         per_axis(name, "scale", self.scale, axes)
 
     def forward(self, scope: Scope, x: Array) -> Array:
+        require_array(self, x)
         x = scope.as_float(x)
         return functional.upsample(x, self.scale, method=self.method, channels=self.channels)
 
@@ -76,5 +77,6 @@ class Pad(Layer):
         channels_last(type(self).__name__, self.channels)
 
     def forward(self, scope: Scope, x: Array) -> Array:
+        require_array(self, x)
         x = scope.as_float(x)
         return functional.pad(x, self.padding, self.value, channels=self.channels)

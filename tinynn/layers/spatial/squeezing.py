@@ -51,10 +51,10 @@ class SqueezeExcite(Layer):
 
     def forward(self, scope: Scope, x: Array) -> Array:
         features(self, x)
-        if x.ndim < 3:
+        if x.ndim < 3 or 0 in x.shape[1:]:
             raise ShapeError(
-                f"{self}: expected input with spatial axes, got shape {tuple(x.shape)}. To fix it: "
-                "put it before the layer that flattens"
+                f"{self}: expected input with spatial axes, no axis empty, got shape "
+                f"{tuple(x.shape)}. To fix it: put it before the layer that flattens"
             )
         axis = -1 if self.channels == "last" else 1
         spatial = tuple(i for i in range(1, x.ndim) if i != axis % x.ndim)
