@@ -23,6 +23,12 @@ from backends.convolution import Array, Ints, Settings
 _BLOCK = 1 << 21
 #: Products of fewer columns, as of one image that is narrow, are better made of whole images.
 _COLUMNS = 64
+#: Runs of memory of fewer elements fill no vectors.
+_RUN = 16
+#: Products of so many channels of the input are worth their copies.
+_CHANNELS = 32
+#: At most so many elements has a gradient by the weight that is made of a vector for each.
+_TOTAL = 1 << 18
 #: What adding up costs, in multiplications.
 _ADDED = 8
 #: Rows that begin so many bytes apart fall on the same places of a processor's cache.
@@ -90,9 +96,8 @@ class _Window(NamedTuple):
         return slice(first, last + 1), slice(at, until, self.stride)
 
 
-def pays(x: Any, weight: Any, settings: Settings, columns: int = 0) -> bool:
-    """True for convolutions that `conv` knows, and has rows for of so many columns or more."""
-    columns = columns or _COLUMNS
+def pays(x: Any, weight: Any, settings: Settings) -> bool:
+    """True for convolutions that `conv` knows, and has rows for that are long enough."""
     if settings.groups > 1 or not (prod(x.shape) and prod(weight.shape)):
         return False
     if max(settings.input_dilation) > 1 and max(settings.stride) > 1:
@@ -101,8 +106,27 @@ def pays(x: Any, weight: Any, settings: Settings, columns: int = 0) -> bool:
     if not prod(out):
         return False
     if prod(out) < prod(kernel):
-        return max(settings.input_dilation) == 1 and prod(weight.shape[1:-1]) >= columns
-    return prod(out[1:]) * x.shape[0] >= columns
+        return max(settings.input_dilation) == 1 and prod(weight.shape[1:-1]) >= _COLUMNS
+    return prod(out[1:]) * x.shape[0] >= _COLUMNS
+
+
+def runs_pay(x: Any, weight: Any, settings: Settings) -> bool:
+    """True for what `direct_convolution` is to take.
+
+    Its runs fill the vectors of a processor, and of many channels BLAS makes more.
+    """
+    out = lengths(x, weight, settings)
+    if not (prod(x.shape) and prod(weight.shape) and prod(out)):
+        return False
+    small = prod(out) < prod(weight.shape[:-2])
+    channels = x.shape[0] if small else weight.shape[-2]
+    if channels > _CHANNELS and pays(x, weight, settings):
+        return False
+    if small:
+        total = prod(out) * x.shape[0] * weight.shape[-1]
+        return prod(weight.shape[1:-1]) >= _RUN and total <= _TOTAL
+    joined = len(out) > 1 and settings.stride[-1] == settings.input_dilation[-1] == 1
+    return x.shape[0] * (out[-1] if joined else 1) >= _RUN
 
 
 def order_of(x: Any, weight: Any, settings: Settings) -> Ints:

@@ -21,40 +21,31 @@ def __dir__() -> list[str]:
     return [*__all__, *dir(numpy)]
 
 
-#: Products of fewer columns fill no vectors of a processor.
-_COLUMNS = 16
-
-
 def knows(x: Any, weight: Any, settings: Settings) -> bool:
-    """True for what `conv` takes: in machine code also of rows that are too short for BLAS."""
-    return numpy_convolution.pays(x, weight, settings, 2 * _COLUMNS if _compiles(x) else 0)
+    """True for what `conv` takes."""
+    return _direct(x, weight, settings) or numpy_convolution.pays(x, weight, settings)
 
 
 def conv(x: Any, weight: Any, out: Any, **settings: Any) -> Any:
-    """`Backend.conv` into an array; its products are machine code where llvmlite is installed."""
-    compiles = _compiles(x) and weight.dtype == x.dtype
-    product = _product if compiles else numpy_convolution.multiplied
-    return numpy_convolution.conv(x, weight, Settings(**settings), out, product)
+    """`Backend.conv` into an array, by machine code where llvmlite is installed."""
+    given = Settings(**settings)
+    if weight.dtype == x.dtype == out.dtype and _direct(x, weight, given):
+        from backends import direct_convolution  # which few programs need
+
+        return direct_convolution.conv(x, weight, given, out)
+    return numpy_convolution.conv(x, weight, given, out)
 
 
-def _compiles(x: Any) -> bool:
+def _direct(x: Any, weight: Any, settings: Settings) -> bool:
     # A dtype of the other byte order has the same name.
-    return x.dtype.name in ("float32", "float64") and x.dtype.isnative and has_llvm()
+    if not (x.dtype.name in ("float32", "float64") and x.dtype.isnative and has_llvm()):
+        return False
+    return numpy_convolution.runs_pay(x, weight, settings)
 
 
 @cache
 def has_llvm() -> bool:
     return find_spec("llvmlite") is not None
-
-
-def _product(a: Any, b: Any, out: Any) -> None:
-    if b.shape[-1] < _COLUMNS:
-        numpy_convolution.multiplied(a, b, out)
-        return
-    from backends import llvm_products  # which few programs need
-
-    b = b if b.strides[-1] == b.itemsize else numpy_convolution.in_order("columns", b)
-    llvm_products.product(a, b, out)
 
 
 def concat(*arrays: Any, axis: int = 0, out: Any = None) -> Any:

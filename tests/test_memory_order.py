@@ -62,32 +62,49 @@ def test_convolutions_are_those_of_the_standard(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.only("numpy")
 @pytest.mark.parametrize(("dtype", "count"), [("float32", 1), ("float32", 3), ("float64", 1)])
-def test_products_in_machine_code_are_those_of_blas(
+def test_machine_code_convolves_as_the_standard_does(
     dtype: str, count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Blocks of rows whole and not, vectors whole and not, any order of the first matrices."""
-    pytest.importorskip("llvmlite", reason="LLVM compiles the products")
-    from backends import llvm_products, threads
-    from backends.llvm_products import product
+    """Vectors whole and cut, groups, gaps and strides; gradients by a weight among them."""
+    pytest.importorskip("llvmlite", reason="LLVM compiles the loops")
+    from backends import direct_convolution, threads
 
     monkeypatch.setattr(threads, "available", lambda: count)
-    monkeypatch.setattr(llvm_products, "_SHARED", 1)
-    draw = np.random.default_rng(0)
-    for n, rows, sums, columns in ((1, 1, 1, 1), (3, 6, 5, 33), (2, 11, 7, 64), (2, 16, 3, 40)):
-        a = draw.normal(size=(n, sums, rows)).astype(dtype).transpose(0, 2, 1)
-        b = draw.normal(size=(n, sums, columns)).astype(dtype)
-        room = np.full((n, rows, columns + 1), 7.0, dtype)  # past a row nothing is written
-        kinds = {"rtol": 1e-4, "atol": 1e-5} if dtype == "float32" else {"rtol": 1e-12}
-        product(a, b, room[..., :columns])
-        np.testing.assert_allclose(room[..., :columns], a @ b, **kinds)
-        assert (room[..., columns] == 7.0).all()
-        product(a[0], b, room[..., :columns])
-        np.testing.assert_allclose(room[..., :columns], a[0] @ b, **kinds)
-        total = np.ones((rows, columns), dtype)
-        product(a, b, total)
-        np.testing.assert_allclose(total, 1.0 + (a @ b).sum(axis=0), **kinds)
-    with pytest.raises(ValueError, match="one run"):
-        product(a, b[..., ::2], room)
+    monkeypatch.setattr(direct_convolution, "_SHARED", 1)
+    draw, seen = np.random.default_rng(0), set()
+    close = {"rtol": 2e-4, "atol": 2e-4} if dtype == "float32" else {"rtol": 1e-9, "atol": 1e-9}
+    for _ in range(150):
+        x, weight, settings = _drawn(draw, dtype)
+        if not numpy_convolution.runs_pay(x, weight, settings):
+            continue
+        expected = convolution.conv(np, x, weight, settings)
+        shape = (expected.shape[0] + 1, *expected.shape[1:])
+        room = numpy_convolution.empty(shape, np.dtype(dtype))
+        room[...] = 7.0  # past the batch nothing is written
+        direct_convolution.conv(x, weight, settings, room[:-1])
+        np.testing.assert_allclose(room[:-1], expected, **close)
+        assert (room[-1] == 7.0).all()
+        small = np.prod(expected.shape[1:-1]) < np.prod(weight.shape[:-2])
+        seen.add((weight.ndim, settings.groups > 1, bool(small)))
+    assert len(seen) == 12  # axes, groups or not, a result larger or smaller than the kernel
+
+
+def _drawn(draw: np.random.Generator, dtype: str) -> tuple[Any, Any, Settings]:
+    """A convolution, or the one that is the gradient of one by its weight."""
+
+    def numbers(low: int, high: int) -> tuple[int, ...]:
+        return tuple(int(n) for n in draw.integers(low, high, axes))
+
+    axes, groups, channels = int(draw.integers(1, 4)), int(draw.choice([1, 3])), draw.integers(1, 4)
+    batch, inputs, outputs = int(draw.choice([16, 21])), int(channels), int(draw.integers(1, 15))
+    places, kernel = numbers(2, 7), numbers(1, 4)
+    if draw.random() < 0.4:  # the channels are the batch, and the cotangent is the kernel
+        places, kernel = numbers(5, 7), numbers(3, 5)
+        batch, inputs = inputs, batch
+    pairs = tuple(zip(numbers(-1, 3), numbers(0, 3), strict=True))
+    settings = Settings(numbers(1, 3), pairs, numbers(1, 3), numbers(1, 3), groups)
+    x = draw.normal(size=(batch, *places, inputs * groups)).astype(dtype)
+    return x, draw.normal(size=(*kernel, inputs, outputs * groups)).astype(dtype), settings
 
 
 @pytest.mark.only("numpy")
