@@ -146,13 +146,14 @@ def cupy(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def programs(session: nox.Session) -> None:
-    """Thousands of drawn programs, derivatives and engines; `-- 5000:8000` are their seeds."""
-    install(session, "test", "numpy")
-    (drawn,) = session.posargs or ("0:3000",)
+    """Thousands of drawn programs, by derivatives and engines; `-- 5000:8000 cupy`: which, where."""
+    drawn, library = (*session.posargs, *("0:3000", "numpy")[len(session.posargs) :])
+    emulate = cupy_device(session) if library == "cupy" else ()
+    install(session, "test", "cupy_toolkit" if library == "cupy" and not emulate else library)
     drawn_in = ("programs", "engine_programs", "drawn_programs")
     files = [f"tests/test_{name}.py" for name in drawn_in]
     env = {"TINYNN_PROGRAMS": drawn}
-    run_parallel(session, "pytest", "--backend", "numpy", *files, env=env)
+    run_parallel(session, *emulate, "pytest", "--backend", library, *files, env=env)
 
 
 @nox.session

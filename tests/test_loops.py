@@ -9,10 +9,11 @@ import pytest
 
 import backends
 from backends import Backend
-from tinynn import fit, tree
+from tinynn import fit, tree, while_loop
 from tinynn.compiler import loops as loops_module
 from tinynn.compiler.codegen.operations import OPERATIONS
-from tinynn.compiler.loops import Loops, worth_compiling
+from tinynn.compiler.loops import Loops
+from tinynn.compiler.worth import worth_compiling
 from tinynn.functional import elu, gelu, leaky_relu, relu, sigmoid, silu, softplus, tanh
 from tinynn.layers import BatchNorm, Dropout, Flatten, LayerNorm, Linear, Sequential
 from tinynn.losses import AbsoluteError, BinaryCrossEntropy, Huber, SquaredError
@@ -235,3 +236,14 @@ def test_what_is_worth_compiling() -> None:
 
     assert worth_compiling(powers(4), 100_000_000)
     assert not worth_compiling(powers(2**12), 100_000_000)  # a library's are quicker
+
+    def turns(bound: int, n: int = 4) -> Any:
+        def halved(x: Any) -> Any:
+            return while_loop(lambda x: namespace(x).max(x) > 1, lambda x: x / 2, x, bound=bound)
+
+        return record(halved, np.zeros(n))
+
+    assert not worth_compiling(turns(1), 200_000)
+    assert worth_compiling(turns(100), 200_000)  # each of its turns makes the calls again
+    assert not worth_compiling(turns(2**64), 2_000)  # such a bound is only a guard
+    assert not worth_compiling(turns(100, 2**19), 200_000)
