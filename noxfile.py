@@ -146,7 +146,7 @@ def cupy(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def programs(session: nox.Session) -> None:
-    """Thousands of drawn programs, by derivatives and engines; `-- 5000:8000 cupy`: which, where."""
+    """Thousands of drawn programs, by every engine; `-- 5000:8000 cupy`: their seeds, a library."""
     drawn, library = (*session.posargs, *("0:3000", "numpy")[len(session.posargs) :])
     emulate = cupy_device(session) if library == "cupy" else ()
     install(session, "test", "cupy_toolkit" if library == "cupy" and not emulate else library)

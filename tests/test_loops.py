@@ -10,7 +10,7 @@ import pytest
 import backends
 from backends import Backend
 from tinynn import fit, tree, while_loop
-from tinynn.compiler import loops as loops_module
+from tinynn.compiler import worth
 from tinynn.compiler.codegen.operations import OPERATIONS
 from tinynn.compiler.loops import Loops
 from tinynn.compiler.worth import worth_compiling
@@ -195,8 +195,8 @@ def test_auto_takes_loops_for_long_runs_alone(
     settings: dict[str, Any] = {"epochs": 150, "progress": False}
     fit(PLAIN, X, LABELS, **settings)
     assert not loops_run  # compiling would take longer
-    monkeypatch.setattr(loops_module, "_COMPILING", 0.0)
-    monkeypatch.setattr(loops_module, "_COMPILING_CALL", 1e-7)
+    monkeypatch.setattr(worth, "_COMPILING", 0.0)
+    monkeypatch.setattr(worth, "_COMPILING_CALL", 1e-7)
     fit(PLAIN, X, LABELS, callbacks=lambda run: None, **settings)
     assert not loops_run  # it might be ended at once
     model = fit(PLAIN, X, LABELS, **settings)
@@ -209,8 +209,8 @@ def test_auto_takes_loops_for_long_runs_alone(
 def test_auto_does_without_loops(monkeypatch: pytest.MonkeyPatch) -> None:
     from backends import numpy as here
 
-    monkeypatch.setattr(loops_module, "_COMPILING", 0.0)
-    monkeypatch.setattr(loops_module, "_COMPILING_CALL", 1e-7)
+    monkeypatch.setattr(worth, "_COMPILING", 0.0)
+    monkeypatch.setattr(worth, "_COMPILING_CALL", 1e-7)
     settings: dict[str, Any] = {"epochs": 150, "progress": False}
     calls = fit(PLAIN, X, LABELS, engine="calls", **settings)
     with monkeypatch.context() as patch:
