@@ -146,12 +146,14 @@ def cupy(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def programs(session: nox.Session) -> None:
-    """Thousands of drawn programs, derivatives and engines; `-- 5000:8000` are their seeds."""
-    install(session, "test", "numpy")
+    """Thousands of drawn programs, by every engine; `-- 5000:8000 cupy`: their seeds, a library."""
+    drawn, library = (*session.posargs, *("0:3000", "numpy")[len(session.posargs) :])
+    emulate = cupy_device(session) if library == "cupy" else ()
+    install(session, "test", "cupy_toolkit" if library == "cupy" and not emulate else library)
     drawn_in = ("programs", "engine_programs", "drawn_programs")
     files = [f"tests/test_{name}.py" for name in drawn_in]
-    env = {"TINYNN_PROGRAMS": (session.posargs or ("0:3000",))[0]}
-    run_parallel(session, "pytest", "--backend", "numpy", *files, env=env)
+    env = {"TINYNN_PROGRAMS": drawn}
+    run_parallel(session, *emulate, "pytest", "--backend", library, *files, env=env)
 
 
 @nox.session(default=False)

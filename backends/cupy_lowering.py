@@ -9,7 +9,7 @@ With CUB, CuPy's sums take room for their partial results from its pool, which k
 from typing import Any
 
 from backends import cupy_functions
-from backends.decompositions import first_maximum, mean, relu
+from backends.decompositions import mean
 from backends.expressions import OUT, Attribute, Call, Expression, Kwarg, Overwrite, X, Y, Z
 from backends.lowering import Lowering, OutTemplate, Template, concat, form_of
 
@@ -89,5 +89,5 @@ LOWERING = Lowering(
     cupy_functions.empty,
     INTO,
     {"matrix_transpose": Attribute(X, "mT"), "reshape": X.method("reshape", Kwarg("shape"))},
-    {"relu": relu, "first_maximum": first_maximum, "mean": mean},
+    {"mean": mean},
 )

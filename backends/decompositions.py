@@ -3,21 +3,6 @@
 from typing import Any
 
 
-def sigmoid(xp: Any, x: Any) -> Any:
-    """1 / (1 + exp(-x))."""
-    return xp.reciprocal(xp.exp(-x) + 1)
-
-
-def relu(xp: Any, x: Any) -> Any:
-    """max(x, 0)."""
-    return xp.maximum(x, 0)
-
-
-def first_maximum(xp: Any, a: Any, b: Any) -> Any:
-    """max(a, b)."""
-    return xp.maximum(a, b)
-
-
 def logsumexp(xp: Any, x: Any, *, axis: Any = None, keepdims: bool = False) -> Any:
     """log(sum(exp(x))), without overflow."""
     largest = float(xp.finfo(x.dtype).max)  # an infinite peak would make inf - inf

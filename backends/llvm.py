@@ -112,7 +112,7 @@ def _compiled(source: str) -> bytes:
     module = llvm.parse_assembly(source)
     (function,) = [f for f in module.functions if not f.is_declaration]
     name, arrays = function.name, len(list(function.arguments)) - 2
-    declared = [f.name for f in module.functions if f.is_declaration]
+    declared = {f.name: len(list(f.arguments)) for f in module.functions if f.is_declaration}
     machine = this_machine()
     module.triple, module.data_layout = machine.triple, str(machine.target_data)
     functions = llvm.parse_assembly(llvm_functions.library(declared))

@@ -4,7 +4,7 @@ The elementary functions are arithmetic of `llvm_arithmetic`, unlike the C libra
 them are vectorized; they stay within two units in the last place.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from llvmlite import ir
@@ -54,21 +54,39 @@ BODIES: dict[str, Callable[..., Number]] = {
 } | {"remainder": remainder, "floor_divide": floor_divide}  # fmt: skip
 
 
-def library(names: Iterable[str]) -> str:
-    """A module with those of the functions named that are ours: exp_float32, pow_int64 and so on.
+def library(declared: Mapping[str, int]) -> str:
+    """A module with the functions that are named by their dtype: exp_float32, pow_int64 and so on.
 
-    See `LoopCompiler`.
+    Those of floats that are not ours are C's; see `LoopCompiler`.
+
+    Parameters
+    ----------
+    declared
+        The numbers of arguments, by the names of the functions that a kernel calls.
     """
     module = ir.Module()
-    for name in names:
+    for name, count in declared.items():
         plain, _, dtype = name.rpartition("_")
         if plain == "product" and dtype in _REAL:
             _product(module, name, dtype)
         elif dtype in _REAL and plain in BODIES:
             define(module, name, _REAL[dtype], BODIES[plain])
+        elif dtype in _REAL:
+            _of_c(module, name, count)
         elif plain in llvm_whole.BODIES:
             llvm_whole.define(module, name, plain, dtype)
     return str(module)
+
+
+def _of_c(module: Any, name: str, count: int) -> None:
+    """The function that calls C's, whose name has an f at its end for float32."""
+    plain, _, dtype = name.rpartition("_")
+    kind = ir.FunctionType(_REAL[dtype], [_REAL[dtype]] * count)
+    function = ir.Function(module, kind, name)
+    function.attributes.add("alwaysinline")
+    theirs = ir.Function(module, kind, plain if dtype == "float64" else f"{plain}f")
+    builder = ir.IRBuilder(function.append_basic_block())
+    builder.ret(builder.call(theirs, function.args))
 
 
 _ROWS_FIRST, _AS_IT_LIES, _TRANSPOSED = 101, 111, 112  # CBLAS's constants

@@ -145,11 +145,10 @@ class LoopCompiler:
         bind: from a function that `build` gave and all its arguments to a function of none that
             carries it out on them, sooner; TypeError for arrays that do not fit. None where that
             would gain nothing.
-        language: of the source. "llvm" is LLVM's, and may call the elementary functions of the
-            standard and `erf` by names with their dtype, such as exp_float32; for floats and
-            integers pow_, floor_divide_ and remainder_; for integers left_shift_ and right_shift_;
-            the products above, where each matrix has all four numbers; and functions of C. "cuda"
-            is CUDA C for one thread block.
+        language: of the source. "llvm" is LLVM's, and may call functions of C's library by names
+            with their dtype, such as exp_float32; for floats and integers pow_, floor_divide_ and
+            remainder_; for integers left_shift_ and right_shift_; and the products above, where
+            each matrix has all four numbers. "cuda" is CUDA C for one thread block.
         threads: how many threads may share a kernel, a power of two from 32 on; 1 for a kernel
             that one thread carries out.
         shared_bytes: the memory that the threads of a kernel may share.

@@ -7,7 +7,7 @@ import numpy as np
 
 from backends import numpy_convolution, numpy_functions
 from backends.convolution import Settings
-from backends.decompositions import first_maximum, logsumexp, mean, relu, sigmoid
+from backends.decompositions import logsumexp, mean
 from backends.expressions import OUT, Attribute, Call, Expression, Kwarg, Ones, X, Y, Z
 from backends.lowering import Lowering, OutTemplate, Template, concat, entries
 
@@ -108,9 +108,6 @@ LOWERING = Lowering(
         "dynamic_update_slice": Call("dynamic_update_slice", X, Y, Z, Kwarg("axis", 0)),
     },
     {
-        "sigmoid": sigmoid,
-        "relu": relu,
-        "first_maximum": first_maximum,
         "logsumexp": logsumexp,
         "mean": mean,
     },

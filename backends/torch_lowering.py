@@ -11,7 +11,7 @@ import torch
 from torch.autograd import forward_ad
 
 from backends import torch_functions
-from backends.decompositions import first_maximum, mean, relu
+from backends.decompositions import mean
 from backends.expressions import OUT, Attribute, Call, Expression, Kwarg, Ones, X, Y, Z
 from backends.lowering import Lowering, OutTemplate, Template, concat
 
@@ -180,7 +180,7 @@ LOWERING = Lowering(
         "dynamic_slice": Call("dynamic_slice", X, Y, Kwarg("size"), Kwarg("axis", 0)),
         "dynamic_update_slice": Call("dynamic_update_slice", X, Y, Z, Kwarg("axis", 0)),
     },
-    {"relu": relu, "first_maximum": first_maximum, "mean": mean},
+    {"mean": mean},
     torch.inference_mode,
     followed=_followed,
     entries=torch.unbind,

@@ -20,6 +20,7 @@ import torch
 import backends
 import tinynn
 from tinynn.compiler.loops import Loops
+from tinynn.compiler.pipelines import decompositions
 from tinynn.transforms.record import record
 
 BATCH, FEATURES, WIDTH, RATE = 32, 8, 32, 0.01
@@ -90,7 +91,7 @@ def loops(kind: str, steps: int) -> Run:
     params, x, y = given(kind, steps)
     backend, count = backends.of(x), len(params)
     step = step_of(kind, tinynn.scan, tinynn.value_and_grad)
-    graph = record(step, params, x, y, decompositions=backend.lowering.decompositions)
+    graph = record(step, params, x, y, decompositions=decompositions(backend.lowering))
     program = Loops(graph, count, backend, [list(range(count))])
     program.load(list(params.values()))
     batches = program.steps(1, [x, y])

@@ -9,6 +9,7 @@ import tinynn
 from backends import Backend
 from backends.lowering import LoopCompiler
 from tests.programs import ROUNDING, Program
+from tinynn.compiler import pipelines
 from tinynn.compiler.codegen import interpreter
 from tinynn.compiler.loops import Loops
 from tinynn.compiler.rewrite import CannotEmit
@@ -103,7 +104,7 @@ def assert_engine_agrees(program: Program, backend: Backend, kind: type[TrainLoo
     """False if the engine has no form for the program; else its results are the step's."""
     step, kept, rows, factors = training(program, backend)
     params, wanted = as_written(step, kept, rows, factors)
-    decompositions = backend.lowering.decompositions if backend.lowering else None
+    decompositions = pipelines.decompositions(backend.lowering)
     given = (*kept, rows[:1, :], factors[0, ...])
     graph = record(step, *given, decompositions=decompositions)
     places, half = list(range(len(kept))), len(kept) // 2

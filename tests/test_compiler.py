@@ -17,7 +17,7 @@ from tests.memory import left_behind
 from tests.programs import Program, transformed
 from tests.seeds import fourier, parts, seeds, share, shown
 from tinynn import tree
-from tinynn.compiler import RecordingError
+from tinynn.compiler import RecordingError, pipelines
 from tinynn.compiler.train_loop import InPlace
 from tinynn.data import Samples
 from tinynn.functional import relu, sigmoid
@@ -312,7 +312,7 @@ def xor_loop() -> Any:
     step = TrainingStep(net, SquaredError(reduction="half_sum"), SGD(1.0))
     carry = step.init(0, Samples(x, y))
     backend = backends.get("numpy")
-    decompositions = backend.lowering.decompositions
+    decompositions = pipelines.decompositions(backend.lowering)
     graph = record(step, carry, Samples(x, y), None, decompositions=decompositions)
     loop = InPlace(graph, 3, backend, [[0, 1]])
     loop.load(tree.leaves(carry))

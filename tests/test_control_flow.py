@@ -245,6 +245,18 @@ def test_a_while_loop_and_its_derivatives(backend: backends.Backend) -> None:
             assert_close(slopes, [0, 0.5 * 2**-0.5, 1 / 6], backend, **close)
 
 
+def test_a_bound_of_no_steps_leaves_nothing_empty(backend: backends.Backend) -> None:
+    """Its derivative has nothing to go through, which loops would have no words for."""
+    [a] = placed(backend, 3.0)
+
+    def f(a: Any) -> Any:
+        return a * tinynn.while_loop(lambda x: x < 0, lambda x: x * a, a, bound=0)
+
+    with backend.scope():
+        assert_close(tinynn.compile(tinynn.grad(f))(a), 6, backend)
+        assert "scan" not in [node.name for node in tinynn.record(tinynn.grad(f), a).nodes]
+
+
 def test_a_bound_that_is_exceeded(backend: backends.Backend) -> None:
     [a] = placed(backend, 1.0)
 

@@ -17,6 +17,7 @@ from tests.seeds import parts, seeds, share, shown
 from tinynn.compiler.engines import kind_of
 from tinynn.compiler.loops import Loops
 from tinynn.compiler.networks import NetworkLoops
+from tinynn.compiler.pipelines import decompositions
 from tinynn.compiler.train_loop import TrainLoop
 from tinynn.trace import Namespace
 from tinynn.transforms.graph import Graph
@@ -45,7 +46,7 @@ def recorded(program: DrawnProgram, backend: Backend) -> tuple[Graph, list[Any],
     rows = backend.asarray(np.zeros((STEPS, 1)))
     with np.errstate(all="ignore"):
         arrays = (*start, rows[:1, ...], *[x[0, ...] for x in given])
-        graph = record(step, *arrays, decompositions=lowering and lowering.decompositions)
+        graph = record(step, *arrays, decompositions=decompositions(lowering))
     return graph, start, [rows, *given]
 
 

@@ -266,12 +266,15 @@ def test_quotients_rounded_down(name: str, dtype: str) -> None:
 
 
 def test_a_kernel_gets_the_functions_that_it_calls() -> None:
-    text = llvm_functions.library(["tanh_float32", "pow_int64", "cbrt", "no_such_float64"])
+    declared = {"tanh_float32": 1, "pow_int64": 2, "fmod_float32": 2, "llvm.fabs.f64": 1}
+    text = llvm_functions.library(declared)
     heads = [line for line in text.splitlines() if line.startswith("define")]
     assert [line.split("@")[1].split("(")[0].strip('"') for line in heads] == [
         "tanh_float32",
         "pow_int64",
+        "fmod_float32",
     ]
+    assert 'call float @"fmodf"(float %".1", float %".2")' in text
 
 
 def test_without_fused_instructions(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,6 @@
 """The loop language itself: its operations, barriers, renderers and interpreter."""
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,8 @@ import numpy as np
 import pytest
 
 import backends
-from backends import Backend
 from tests.engines import Interpreted, InterpretedSerially
+from tinynn.compiler import pipelines
 from tinynn.compiler.codegen import barriers, interpreter
 from tinynn.compiler.codegen.language import (
     INDEX,
@@ -24,7 +23,6 @@ from tinynn.compiler.codegen.language import (
     Combine,
     Comment,
     Constant,
-    Expression,
     Function,
     Index,
     Load,
@@ -35,15 +33,14 @@ from tinynn.compiler.codegen.language import (
     Variable,
     walk,
 )
-from tinynn.compiler.codegen.operations import OPERATIONS, Composed, Operation, operation
+from tinynn.compiler.codegen.operations import OPERATIONS, operation
 from tinynn.compiler.codegen.renderers import RENDERERS
-from tinynn.compiler.loops import CannotEmit, Loops
+from tinynn.compiler.loops import Loops
 from tinynn.data import Samples
 from tinynn.functional import sigmoid
 from tinynn.layers import Linear, Sequential
 from tinynn.losses import SquaredError
 from tinynn.optim import SGD
-from tinynn.rules import special
 from tinynn.trace import namespace
 from tinynn.training.step import TrainingStep
 from tinynn.transforms.record import record
@@ -63,7 +60,7 @@ def xor(kind: type[Loops]) -> Loops:
     step = TrainingStep(net, SquaredError(reduction="half_sum"), SGD(1.0))
     carry = step.init(0, Samples(x, y))
     assert NUMPY.lowering is not None
-    decompositions = NUMPY.lowering.decompositions
+    decompositions = pipelines.decompositions(NUMPY.lowering)
     graph = record(step, carry, Samples(x, y), None, decompositions=decompositions)
     return kind(graph, 3, NUMPY, [[0, 1]])
 
@@ -102,56 +99,13 @@ def test_names_and_comments_that_mean_something_in_a_target() -> None:
     assert "\\" not in RENDERERS["cuda"](function)
 
 
-# One row an operation.
-
-
-def SIGNBIT(x: Expression) -> Expression:
-    one, zero = Constant(1.0, x.dtype), Constant(0.0, x.dtype)
-    return operation("less", [operation("copysign", [one, x], x.dtype), zero], "bool")
-
-
-ERF = Operation(math.erf, "erf({0})", "erf({0})", call=True)
-NEW: dict[str, tuple[Operation | Composed, Callable[[Any, Any], Any]]] = {
-    "erf": (ERF, lambda xp, x: special.erf(x)),
-    "signbit": (SIGNBIT, lambda xp, x: xp.signbit(x)),
-}
-
-
-@pytest.mark.only("numpy", "cupy")
-@pytest.mark.usefixtures("compiler_of_loops")
-@pytest.mark.parametrize("name", NEW)
-def test_an_operation_is_one_row(
-    backend: Backend, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """For the targets of this library, and the interpreter."""
-    row, f = NEW[name]
-    x = backend.asarray(np.asarray([-np.inf, -2.0, -0.3, -0.0, 0.0, 1e-30, 0.7, 3.0, np.inf]))
-
-    def step(out: Any, x: Any) -> Any:
-        xp = x.__array_namespace__()
-        return f(xp, x), xp.sum(xp.where(xp.isfinite(x), x, 0.0))
-
-    with backend.scope():
-        wanted = backend.xp.asarray(f(backend.xp, x))
-        graph = record(step, wanted, x)
-    monkeypatch.delitem(OPERATIONS, name, raising=False)
-    with pytest.raises(CannotEmit, match=name):
-        Loops(graph, 1, backend, [])
-    monkeypatch.setitem(OPERATIONS, name, row)
-    host = isinstance(backend, type(NUMPY))
-    for kind in (Loops, Interpreted, InterpretedSerially) if host else (Loops,):
-        loops = kind(graph, 1, backend, [])
-        loops.load([wanted])
-        loops.run(loops.steps(1, [x]))
-        found, want = backend.to_host(loops.values()[0]), backend.to_host(wanted)
-        assert found.dtype == want.dtype
-        np.testing.assert_allclose(found, want, rtol=1e-15, atol=0)
+# Operations.
 
 
 def test_every_row_has_an_answer_for_special_numbers() -> None:
     special = [0.0, -0.0, 1.0, -1.0, math.inf, -math.inf, math.nan, 1e308, -1e308, 0.5]
     for name, row in OPERATIONS.items():
-        if not isinstance(row, Operation) or name.startswith("bitwise"):
+        if name.startswith("bitwise"):
             continue
         pairs = row.python.count("{1}")
         for x in special:

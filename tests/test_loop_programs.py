@@ -15,6 +15,7 @@ from tests.engines import Interpreted, InterpretedSerially
 from tinynn import grad
 from tinynn.compiler.codegen.language import Gemm, walk
 from tinynn.compiler.loops import CannotEmit, Loops
+from tinynn.compiler.pipelines import decompositions
 from tinynn.trace import namespace
 from tinynn.transforms.record import record
 
@@ -67,7 +68,7 @@ def emitted(backend: Backend, kind: type[Loops]) -> Emit:
         with backend.scope(), np.errstate(all="ignore"):
             expected = list(map(backend.xp.asarray, f(backend.xp, *arrays)))
             start = [0 * each if each.dtype != bool else ~each & each for each in expected]
-            graph = record(step, start, arrays, decompositions=lowering.decompositions)
+            graph = record(step, start, arrays, decompositions=decompositions(lowering))
         loops = kind(graph, len(start), backend, [])
         loops.load(start)
         loops.run(loops.steps(1, arrays), 2)

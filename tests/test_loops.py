@@ -9,10 +9,11 @@ import pytest
 
 import backends
 from backends import Backend
-from tinynn import fit, tree
-from tinynn.compiler import loops as loops_module
+from tinynn import fit, tree, while_loop
+from tinynn.compiler import worth
 from tinynn.compiler.codegen.operations import OPERATIONS
-from tinynn.compiler.loops import Loops, worth_compiling
+from tinynn.compiler.loops import Loops
+from tinynn.compiler.worth import worth_compiling
 from tinynn.functional import elu, gelu, leaky_relu, relu, sigmoid, silu, softplus, tanh
 from tinynn.layers import BatchNorm, Dropout, Flatten, LayerNorm, Linear, Sequential
 from tinynn.losses import AbsoluteError, BinaryCrossEntropy, Huber, SquaredError
@@ -194,8 +195,8 @@ def test_auto_takes_loops_for_long_runs_alone(
     settings: dict[str, Any] = {"epochs": 150, "progress": False}
     fit(PLAIN, X, LABELS, **settings)
     assert not loops_run  # compiling would take longer
-    monkeypatch.setattr(loops_module, "_COMPILING", 0.0)
-    monkeypatch.setattr(loops_module, "_COMPILING_CALL", 1e-7)
+    monkeypatch.setattr(worth, "_COMPILING", 0.0)
+    monkeypatch.setattr(worth, "_COMPILING_CALL", 1e-7)
     fit(PLAIN, X, LABELS, callbacks=lambda run: None, **settings)
     assert not loops_run  # it might be ended at once
     model = fit(PLAIN, X, LABELS, **settings)
@@ -208,8 +209,8 @@ def test_auto_takes_loops_for_long_runs_alone(
 def test_auto_does_without_loops(monkeypatch: pytest.MonkeyPatch) -> None:
     from backends import numpy as here
 
-    monkeypatch.setattr(loops_module, "_COMPILING", 0.0)
-    monkeypatch.setattr(loops_module, "_COMPILING_CALL", 1e-7)
+    monkeypatch.setattr(worth, "_COMPILING", 0.0)
+    monkeypatch.setattr(worth, "_COMPILING_CALL", 1e-7)
     settings: dict[str, Any] = {"epochs": 150, "progress": False}
     calls = fit(PLAIN, X, LABELS, engine="calls", **settings)
     with monkeypatch.context() as patch:
@@ -235,3 +236,14 @@ def test_what_is_worth_compiling() -> None:
 
     assert worth_compiling(powers(4), 100_000_000)
     assert not worth_compiling(powers(2**12), 100_000_000)  # a library's are quicker
+
+    def turns(bound: int, n: int = 4) -> Any:
+        def halved(x: Any) -> Any:
+            return while_loop(lambda x: namespace(x).max(x) > 1, lambda x: x / 2, x, bound=bound)
+
+        return record(halved, np.zeros(n))
+
+    assert not worth_compiling(turns(1), 200_000)
+    assert worth_compiling(turns(100), 200_000)  # each of its turns makes the calls again
+    assert not worth_compiling(turns(2**64), 2_000)  # such a bound is only a guard
+    assert not worth_compiling(turns(100, 2**19), 200_000)

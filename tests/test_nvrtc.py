@@ -24,8 +24,9 @@ from tinynn.compiler.codegen.language import (
     Variable,
     is_float,
 )
-from tinynn.compiler.codegen.operations import OPERATIONS, REDUCTIONS, Operation, operation
+from tinynn.compiler.codegen.operations import OPERATIONS, REDUCTIONS, operation
 from tinynn.compiler.codegen.renderers import RENDERERS
+from tinynn.rules import RULES
 
 ARCHITECTURE = b"--gpu-architecture=sm_75"
 
@@ -61,25 +62,30 @@ def compiled(source: str) -> int:
     return size.value
 
 
-FLOATS_ALONE = ("divide", "reciprocal", "logaddexp", "sigmoid")
+#: Functions whose rows say what they are made of, with the number of their arguments.
+COMPOSED = {
+    name: len(signature(row.scalar).parameters) - 1
+    for name, row in RULES.items()
+    if row.scalar is not None and isinstance(name, str) and name != "clip"
+}
+FLOATS_ALONE = ("divide", "reciprocal", "logaddexp", "signbit")
 
 
 def is_defined(name: str, dtype: str) -> bool:
     """True if the standard has the function for numbers of the dtype."""
-    row = OPERATIONS[name]
     if is_float(dtype):
         return not name.startswith("bitwise")
-    of_floats = isinstance(row, Operation) and row.call and row.whole is None
+    row = OPERATIONS.get(name)
+    of_floats = row is not None and row.call and row.whole is None
     return not of_floats and name not in FLOATS_ALONE
 
 
 def operations(dtype: str) -> Iterator[Statement]:
     """Every operation of numbers of a dtype, its result stored."""
-    for place, (name, row) in enumerate(OPERATIONS.items()):
-        if name == "where" or not is_defined(name, dtype):
+    counts = {name: 1 + ("{1}" in row.cuda) for name, row in OPERATIONS.items()} | COMPOSED
+    for place, (name, count) in enumerate(counts.items()):
+        if not is_defined(name, dtype):
             continue
-        pair = isinstance(row, Operation) and "{1}" in row.cuda
-        count = 1 + pair if isinstance(row, Operation) else len(signature(row).parameters)
         given = "bool" if name.startswith("logical") else dtype
         args = [Load(Buffer(f"{given}_{i}", given), Index.of(place)) for i in range(count)]
         value = operation(name, args, given)

@@ -10,7 +10,6 @@ import pytest
 import backends
 import tinynn
 from backends import Backend
-from backends.decompositions import first_maximum as first_maximum_of
 from tests.checks import assert_close, assert_equal
 from tests.programs import Program, transformed
 from tinynn import tree
@@ -169,8 +168,10 @@ def test_cotangents_of_a_maximum_are_products_with_a_mask() -> None:
     def loss(x: Any) -> Any:
         return namespace(x).sum(first_maximum(x[0], x[1]) ** 2)
 
-    with backends.get("numpy").lowering.recording():
-        graph = record(tinynn.grad(loss), X, decompositions={"first_maximum": first_maximum_of})
+    lowering = backends.get("numpy").lowering
+    with lowering.recording():
+        decomposed = pipelines.decompositions(lowering)
+        graph = record(tinynn.grad(loss), X, decompositions=decomposed)
     graph = pipelines.simplified(graph)
     masked = target_passes.slopes_of_maximum(graph)
     names = [[node.name for node in each.nodes] for each in (graph, masked)]

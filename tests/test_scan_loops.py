@@ -18,8 +18,9 @@ from tinynn import initializers, tree
 from tinynn.compiler import pipelines
 from tinynn.compiler.codegen import barriers, interpreter
 from tinynn.compiler.codegen.language import Barrier, If, Loop, walk
-from tinynn.compiler.loops import Loops, worth_compiling
+from tinynn.compiler.loops import Loops
 from tinynn.compiler.pushed import entries_computed_in_steps, slices_pushed
+from tinynn.compiler.worth import worth_compiling
 from tinynn.layers import GRU, LSTM, RNN, Bidirectional, Layer, Linear, Scope, Sequential
 from tinynn.losses import SquaredError
 from tinynn.optim import Adam

@@ -11,6 +11,7 @@ from backends import BackendUnavailable
 from tinynn import tree
 from tinynn.compiler.codegen.renderers import RENDERERS
 from tinynn.compiler.loops import Loops
+from tinynn.compiler.pipelines import decompositions
 from tinynn.compiler.rewrite import CannotEmit, size
 from tinynn.transforms.graph import Graph
 from tinynn.transforms.record import record
@@ -83,7 +84,7 @@ class BoundLoops:
             def step(y: Any, *given: Any) -> Any:
                 return f(*given)
 
-            graph = record(step, example, *fixed, x, decompositions=lowering.decompositions)
+            graph = record(step, example, *fixed, x, decompositions=decompositions(lowering))
         _check(graph)
         loops = Loops(graph, 1, backend, [])
         self.source = RENDERERS["python"](loops.function)

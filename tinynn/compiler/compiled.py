@@ -12,7 +12,7 @@ from backends.user_code import warn
 from tinynn import tree
 from tinynn.compiler.finite import check_outputs
 from tinynn.compiler.liveness import Stage, root
-from tinynn.compiler.pipelines import applied, for_library
+from tinynn.compiler.pipelines import applied, decompositions, for_library
 from tinynn.compiler.program import Program
 from tinynn.compiler.renderer import rendered, source_of
 from tinynn.compiler.statements import Blank, Call, Def, Return, Section, Statement, Tuple
@@ -140,8 +140,7 @@ class Specialization:
             lowering.followed if lowering and lowering.followed != none_followed else None
         )
         with self.backend.scope(), lowering.recording() if lowering else nullcontext():
-            decompositions = lowering.decompositions if lowering else None
-            graph = record(f, *args, decompositions=decompositions)
+            graph = record(f, *args, decompositions=decompositions(lowering))
         self.structure = graph.structure
         self._wrapped = [constant for constant in graph.constants if constant.wrappers]
         roots = list(map(root, graph.outputs))

@@ -4,7 +4,7 @@ Made for small networks, where calling the library costs more than its work. The
 batches is in the function, so that a whole training run can be one call.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from math import prod
 from typing import Any
 
@@ -13,66 +13,13 @@ from tinynn.compiler.codegen.emitter import LoopEmitter
 from tinynn.compiler.codegen.gather import check_indices
 from tinynn.compiler.codegen.language import Function
 from tinynn.compiler.codegen.renderers import RENDERERS
-from tinynn.compiler.codegen.schedule import is_item
 from tinynn.compiler.flatten_params import packed
-from tinynn.compiler.liveness import is_view
 from tinynn.compiler.pipelines import applied, portable
 from tinynn.compiler.renderer import Line, source_of
-from tinynn.compiler.rewrite import CannotEmit, size
+from tinynn.compiler.rewrite import CannotEmit
 from tinynn.compiler.train_loop import TrainLoop
 from tinynn.transforms.cond import exceeded
-from tinynn.transforms.graph import Graph, Node
-
-# What a call costs in a library that costs nothing in loops, and what loops cost to be compiled, in
-# seconds: the least and the most that was measured.
-_CALL, _ELEMENT = 0.25e-6, 0.1e-9
-# Of many networks, whose arrays lie in no cache between two calls, an element costs more; and they
-# are compiled when they are expected to gain, not only when they are sure to.
-_ELEMENT_OF_MANY, _EXPECTED = 1e-9, 0.5
-_COMPILING, _COMPILING_CALL = 0.4, 0.025
-# Elements, and multiplications of a product: beyond them the work takes longer than the calls, and
-# a library that has several threads for it may be faster.
-_LARGEST, _LARGEST_PRODUCT = 2**18, 2**22
-# Of the function that is slower in loops: what one number costs more than in a library.
-_SLOWER = {"pow": 1e-9}
-
-
-def worth_compiling(graph: Graph, steps: int, networks: int = 1) -> bool:
-    """True if so many steps of a program take longer in calls than compiling loops does.
-
-    It decides from the program's size, not from timing, so that the answer is the same every time.
-
-    Parameters
-    ----------
-    networks
-        For how many a call acts at once.
-    """
-    calls = [(node, times) for node, times in _calls(graph) if not is_view(node)]
-    # Beside a scan there is what is done for all of its steps at once.
-    most = max((times for _, times in calls), default=1)
-    if any(size(node) > _LARGEST * most for node, _ in calls) or any(
-        size(n) * n.args[0].shape[-1] > _LARGEST_PRODUCT * most
-        for n, _ in calls
-        if n.name == "matmul"
-    ):
-        return False
-    sizes = [(size(node), times) for node, times in calls]
-    element = _ELEMENT if networks == 1 else networks * _ELEMENT_OF_MANY
-    saved = sum(times * (_CALL + count * element) for count, times in sizes)
-    slower = sum(times * size(node) * _SLOWER.get(node.name, 0.0) for node, times in calls)
-    compiling = _COMPILING + len(calls) * _COMPILING_CALL
-    expected = 1.0 if networks == 1 else _EXPECTED
-    return steps * (saved - networks * slower) > compiling * expected
-
-
-def _calls(graph: Graph, times: int = 1) -> Iterator[tuple[Node, int]]:
-    """The calls of a graph and of those in it, and how often each is carried out at most."""
-    for node in graph.nodes:
-        graphs = [value for value in node.kwargs.values() if isinstance(value, Graph)]
-        for inside in graphs:
-            yield from _calls(inside, times * node.kwargs.get("length", 1))
-        if not graphs and not is_item(node):
-            yield node, times
+from tinynn.transforms.graph import Graph
 
 
 class Loops(TrainLoop):

@@ -27,6 +27,8 @@ from tinynn.compiler.target_passes import (
     without_rows_of_one,
     written_out,
 )
+from tinynn.rules.kinds import RULES
+from tinynn.trace import Function
 from tinynn.transforms.graph import Graph, pruned
 
 Pass = Callable[[Graph], Graph]
@@ -59,6 +61,23 @@ def applied(graph: Graph, passes: Sequence[Pass]) -> Graph:
     for each in passes:
         graph = each(graph)
     return graph
+
+
+def decompositions(lowering: Any) -> dict[str, Callable[..., Any]]:
+    """The functions that are decomposed while a step is recorded for a library, by name.
+
+    Those that its lowering names, and of tinynn's own functions of the elements those that are
+    others of single numbers and that it has no form for. None without a lowering: what is the
+    library's own to compile stays as it is called.
+    """
+    if lowering is None:
+        return {}
+    ours = {
+        key.name: rule.scalar
+        for key, rule in RULES.items()
+        if isinstance(key, Function) and rule.scalar is not None and key.name not in lowering.into
+    }
+    return ours | lowering.decompositions
 
 
 def portable() -> list[Pass]:

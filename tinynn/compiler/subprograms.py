@@ -10,7 +10,7 @@ from typing import Any
 
 from tinynn.compiler.calls import CallEmitter
 from tinynn.compiler.liveness import Stage, root
-from tinynn.compiler.pipelines import applied, into_buffers
+from tinynn.compiler.pipelines import applied, decompositions, into_buffers
 from tinynn.compiler.program import Program
 from tinynn.compiler.renderer import rendered, source_of
 from tinynn.compiler.rewrite import is_call
@@ -151,7 +151,7 @@ def _prepared(graph: Graph, backend: Any) -> Graph:
         return graph.run(values)
 
     with backend.quiet(), lowering.recording():
-        again = recorded(body, tuple(ones), lowering.decompositions)
+        again = recorded(body, tuple(ones), decompositions(lowering))
     labels = [value.label for value in graph.inputs]
     for value, label in zip(again.inputs, labels, strict=True):
         value.label = label

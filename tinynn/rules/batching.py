@@ -30,7 +30,7 @@ def batcher_of(function: Function) -> Batcher | None:
     if found is not None:
         return found
     rule = rule_of(function)
-    if isinstance(rule, Elementwise):
+    if isinstance(rule, Elementwise) or (rule is not None and rule.scalar is not None):
         return elementwise
     return reduction if isinstance(rule, Reduction) else None
 
@@ -324,11 +324,7 @@ def batch_searchsorted(
     return xp.count_nonzero(comes_before(x, values), axis=-1)
 
 
-for name in """equal not_equal less less_equal greater greater_equal isfinite isinf isnan signbit
-    logical_and logical_or logical_xor logical_not bitwise_and bitwise_or bitwise_xor
-    bitwise_invert bitwise_left_shift bitwise_right_shift ceil floor round trunc sign
-    floor_divide nextafter clip astype real imag conj zeros_like ones_like empty_like
-    full_like""".split():
+for name in "astype zeros_like ones_like empty_like full_like".split():
     BATCHING[name] = elementwise
 BATCHING[special.stop_gradient] = elementwise
 BATCHING[to_device] = batch_unchanged

@@ -1,23 +1,26 @@
-"""Derivatives of the element-wise functions.
+"""The table of the element-wise functions: a row is all that transformations and compilers ask.
 
 A row gives, for each array argument, `g` times the partial derivative, from the result `y` and
-the arguments. Where a derivative does not exist, the value is the one that JAX gives. Where an
-argument or the result is real beside complex ones, the transformation takes the real part.
+the arguments; without any, no derivative flows. Where a derivative does not exist, the value is the
+one that JAX gives. Where an argument or the result is real beside complex ones, the transformation
+takes the real part. It says which function of C it is, or what it is made of: see `Elementwise`.
+A row with neither is an operation that every machine has: of that name, in
+`compiler/codegen/operations.py`. Functions that the standard lacks have their rows in `special`.
 """
 
 from math import inf
 from typing import Any
 
 from tinynn.rules.complex import conj, is_complex
-from tinynn.rules.kinds import CONSTANT, RULES, Composed, Elementwise
+from tinynn.rules.kinds import RULES, Composed, Elementwise
 from tinynn.rules.special import stop_gradient
 
 LN2, LN10 = 0.6931471805599453, 2.302585092994046
 
 
-def row(name: str, *partials: Any) -> None:
+def row(name: str, *partials: Any, c: str = "", scalar: Any = None) -> None:
     """One row of the table."""
-    RULES[name] = Elementwise(*partials)
+    RULES[name] = Elementwise(*partials, c=c, scalar=scalar)
 
 
 def _as(xp: Any, mask: Any, g: Any) -> Any:
@@ -81,7 +84,49 @@ def _clip(xp: Any, x: Any, low: Any = None, high: Any = None) -> Any:
     return x if high is None else xp.minimum(x, high)
 
 
-row("positive", lambda xp, g, y, x: g)
+# Of single numbers.
+
+
+def _first_where(test: str) -> Any:
+    """The first number where the test holds or it is NaN, else the second."""
+
+    def scalar(xp: Any, a: Any, b: Any) -> Any:
+        return xp.where(xp.logical_or(getattr(xp, test)(a, b), xp.not_equal(a, a)), a, b)
+
+    return scalar
+
+
+def _logaddexp(xp: Any, a: Any, b: Any) -> Any:
+    beyond = xp.log1p(xp.exp(-xp.abs(a - b)))
+    # Equal infinities: their difference is NaN.
+    return xp.where(xp.equal(a, b), a + LN2, xp.where(xp.greater(a, b), a, b) + beyond)
+
+
+def _limited(xp: Any, x: Any, low: Any = None, high: Any = None) -> Any:
+    x = x if low is None else xp.where(xp.greater(low, x), low, x)
+    return x if high is None else xp.where(xp.less(high, x), high, x)
+
+
+def _sign_of_number(xp: Any, x: Any) -> Any:
+    above, below = (xp.astype(test(x, 0), x.dtype) for test in (xp.greater, xp.less))
+    return xp.where(xp.equal(x, x), above - below, x)
+
+
+def _signbit(xp: Any, x: Any) -> Any:
+    return xp.less(xp.copysign(xp.ones_like(x), x), 0)
+
+
+def _isinf(xp: Any, x: Any) -> Any:
+    real = xp.isdtype(x.dtype, "real floating")
+    return xp.equal(xp.abs(x), inf) if real else xp.not_equal(x, x)
+
+
+def _isfinite(xp: Any, x: Any) -> Any:
+    real = xp.isdtype(x.dtype, "real floating")
+    return xp.less(xp.abs(x), inf) if real else xp.equal(x, x)
+
+
+row("positive", lambda xp, g, y, x: g, scalar=lambda xp, x: x)
 row("negative", lambda xp, g, y, x: -g)
 row("add", lambda xp, g, y, a, b: g, lambda xp, g, y, a, b: g)
 row("subtract", lambda xp, g, y, a, b: g, lambda xp, g, y, a, b: -g)
@@ -89,56 +134,62 @@ row("multiply", lambda xp, g, y, a, b: g * b, lambda xp, g, y, a, b: g * a)
 row("divide", lambda xp, g, y, a, b: g / b, lambda xp, g, y, a, b: -(g * y) / b)
 row("pow", _power_base, _power_exponent)
 row("remainder", lambda xp, g, y, a, b: g, lambda xp, g, y, a, b: -(g * xp.floor_divide(a, b)))
-row("square", lambda xp, g, y, x: g * (2 * x))
+row("square", lambda xp, g, y, x: g * (2 * x), scalar=lambda xp, x: x * x)
 row("sqrt", lambda xp, g, y, x: g * (0.5 / y))
-row("reciprocal", lambda xp, g, y, x: -(g * (y * y)))
+row("reciprocal", lambda xp, g, y, x: -(g * (y * y)), scalar=lambda xp, x: 1 / x)
 row("abs", _abs)
 row("real", lambda xp, g, y, x: g)
 row("imag", _imag)
 row("conj", lambda xp, g, y, x: conj(xp, g))
-row("exp", lambda xp, g, y, x: g * y)
-row("expm1", lambda xp, g, y, x: g * (y + 1))
-row("log", lambda xp, g, y, x: g / x)
-row("log1p", lambda xp, g, y, x: g / (1 + x))
-row("log2", lambda xp, g, y, x: g / (x * LN2))
-row("log10", lambda xp, g, y, x: g / (x * LN10))
+row("exp", lambda xp, g, y, x: g * y, c="exp")
+row("expm1", lambda xp, g, y, x: g * (y + 1), c="expm1")
+row("log", lambda xp, g, y, x: g / x, c="log")
+row("log1p", lambda xp, g, y, x: g / (1 + x), c="log1p")
+row("log2", lambda xp, g, y, x: g / (x * LN2), c="log2")
+row("log10", lambda xp, g, y, x: g / (x * LN10), c="log10")
 row(
     "logaddexp",
     lambda xp, g, y, a, b: _softmax(xp, g, y, a),
     lambda xp, g, y, a, b: _softmax(xp, g, y, b),
+    scalar=_logaddexp,
 )
-row("sin", lambda xp, g, y, x: g * xp.cos(x))
-row("cos", lambda xp, g, y, x: -(g * xp.sin(x)))
-row("tan", lambda xp, g, y, x: g * (1 + y * y))
-row("asin", lambda xp, g, y, x: g / xp.sqrt(1 - x * x))
-row("acos", lambda xp, g, y, x: -(g / xp.sqrt(1 - x * x)))
-row("atan", lambda xp, g, y, x: g / (1 + x * x))
-row("sinh", lambda xp, g, y, x: g * xp.cosh(x))
-row("cosh", lambda xp, g, y, x: g * xp.sinh(x))
-row("tanh", lambda xp, g, y, x: g * (1 - y * y))
-row("asinh", lambda xp, g, y, x: g / xp.sqrt(x * x + 1))
-row("acosh", lambda xp, g, y, x: g / (xp.sqrt(x - 1) * xp.sqrt(x + 1)))  # in the whole plane
-row("atanh", lambda xp, g, y, x: g / (1 - x * x))
+row("sin", lambda xp, g, y, x: g * xp.cos(x), c="sin")
+row("cos", lambda xp, g, y, x: -(g * xp.sin(x)), c="cos")
+row("tan", lambda xp, g, y, x: g * (1 + y * y), c="tan")
+row("asin", lambda xp, g, y, x: g / xp.sqrt(1 - x * x), c="asin")
+row("acos", lambda xp, g, y, x: -(g / xp.sqrt(1 - x * x)), c="acos")
+row("atan", lambda xp, g, y, x: g / (1 + x * x), c="atan")
+row("sinh", lambda xp, g, y, x: g * xp.cosh(x), c="sinh")
+row("cosh", lambda xp, g, y, x: g * xp.sinh(x), c="cosh")
+row("tanh", lambda xp, g, y, x: g * (1 - y * y), c="tanh")
+row("asinh", lambda xp, g, y, x: g / xp.sqrt(x * x + 1), c="asinh")
+# In the whole plane.
+row("acosh", lambda xp, g, y, x: g / (xp.sqrt(x - 1) * xp.sqrt(x + 1)), c="acosh")
+row("atanh", lambda xp, g, y, x: g / (1 - x * x), c="atanh")
 row(
     "atan2",
     lambda xp, g, y, a, b: g * (b / (a * a + b * b)),
     lambda xp, g, y, a, b: -(g * (a / (a * a + b * b))),
+    c="atan2",
 )
 row(
     "hypot",
     lambda xp, g, y, a, b: _hypot(xp, g, y, a),
     lambda xp, g, y, a, b: _hypot(xp, g, y, b),
+    c="hypot",
 )
 row("copysign", _copysign, lambda xp, g, y, x, sign: g * 0)
 row(
     "maximum",
     lambda xp, g, y, a, b: _share(xp, g, y, a, b),
     lambda xp, g, y, a, b: _share(xp, g, y, b, a),
+    scalar=_first_where("greater"),
 )
 row(
     "minimum",
     lambda xp, g, y, a, b: _share(xp, g, y, a, b),
     lambda xp, g, y, a, b: _share(xp, g, y, b, a),
+    scalar=_first_where("less"),
 )
 row(
     "where",
@@ -146,7 +197,13 @@ row(
     lambda xp, g, y, c, a, b: xp.where(c, g, 0.0),
     lambda xp, g, y, c, a, b: xp.where(c, 0.0, g),
 )
-RULES["clip"] = Composed(_clip)
-RULES["sign"] = Composed(_sign)
-for name in "ceil floor round trunc floor_divide nextafter".split():
-    RULES[name] = CONSTANT
+RULES["clip"] = Composed(_clip, _limited)
+RULES["sign"] = Composed(_sign, _sign_of_number)
+for name in """ceil floor round trunc floor_divide nextafter equal not_equal less less_equal greater
+    greater_equal logical_and logical_or logical_xor logical_not bitwise_and bitwise_or bitwise_xor
+    bitwise_invert bitwise_left_shift bitwise_right_shift""".split():
+    row(name)
+row("isnan", scalar=lambda xp, x: xp.not_equal(x, x))
+row("isinf", scalar=_isinf)
+row("isfinite", scalar=_isfinite)
+row("signbit", scalar=_signbit)

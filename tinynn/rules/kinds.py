@@ -26,9 +26,13 @@ class Rule:
     Attributes:
         takes_none: whether `vjps` takes None, and not zeros, for those of several results that no
             cotangent reached.
+        constant: whether no derivative flows: it is zero wherever there is one.
+        scalar: `scalar(xp, *args)`, what a function of the elements is of single numbers, in other
+            functions of the standard.
     """
 
-    takes_none = False
+    takes_none = constant = False
+    scalar: "Callable[..., Any] | None" = None
 
     def vjps(self, positions: Any, xp: Any, g: Any, y: Any, args: Any, kwargs: Any) -> list[Any]:
         """The cotangents of `args[i]`, for each i of `positions`, from the cotangent `g` of `y`."""
@@ -40,13 +44,29 @@ class Rule:
 
 
 class Elementwise(Rule):
-    """`partials[i](xp, g, y, *args)` is `g` times the partial derivative by `args[i]`.
+    """A function of the elements in one place: the row that every target reads.
 
-    One product serves both directions, since the Jacobian is diagonal.
+    It is batched, its arguments broadcast, and its result may be written over one of them. What
+    else there is to say stands here.
+
+    Args:
+        partials: `partials[i](xp, g, y, *args)` is `g` times the partial derivative by `args[i]`.
+            One product serves both directions, since the Jacobian is diagonal. None at all: no
+            derivative flows.
+        c: the function of C's library that it is, of floats: loops call that, in every target.
+        scalar: the same in other functions of the standard: loops compute these, and where a
+            library has no form of its own, programs call them. `xp` is their namespace, for arrays
+            or for single numbers.
     """
 
-    def __init__(self, *partials: Callable[..., Any]) -> None:
-        self.partials = partials
+    def __init__(
+        self,
+        *partials: Callable[..., Any] | None,
+        c: str = "",
+        scalar: Callable[..., Any] | None = None,
+    ) -> None:
+        self.partials: tuple[Any, ...] = partials
+        self.constant, self.c, self.scalar = not partials, c, scalar
 
     def vjps(self, positions: Any, xp: Any, g: Any, y: Any, args: Any, kwargs: Any) -> list[Any]:
         shares = []
@@ -137,23 +157,34 @@ class ByHand(Rule):
 
 
 class Composed(Rule):
-    """`definition(xp, *args, **kwargs)` in other functions, whose rules are used instead."""
+    """`definition(xp, *args, **kwargs)` in other functions, whose rules are used instead.
 
-    def __init__(self, definition: Callable[..., Any]) -> None:
-        self.definition = definition
+    With `scalar` it is a function of the elements.
+    """
+
+    def __init__(
+        self, definition: Callable[..., Any], scalar: Callable[..., Any] | None = None
+    ) -> None:
+        self.definition, self.scalar = definition, scalar
 
 
 class Constant(Rule):
-    """No derivative flows: it is zero wherever there is one."""
+    """No derivative flows."""
+
+    constant = True
 
 
 CONSTANT = Constant()
 
-#: The functions of C that a row may name, with the number of their arguments: every compiled target
-#: has them, and the standard has not.
+#: The functions of C's library that a row may name, with the number of their arguments. Every
+#: compiled target has them.
 C_FUNCTIONS = {
-    **dict.fromkeys(("cbrt", "erfc", "exp2", "lgamma", "tgamma"), 1),
-    **dict.fromkeys(("fdim", "fmod"), 2),
+    **dict.fromkeys(
+        """acos acosh asin asinh atan atanh cbrt cos cosh erf erfc exp exp2 expm1 lgamma log log10
+        log1p log2 sin sinh tan tanh tgamma""".split(),
+        1,
+    ),
+    **dict.fromkeys("atan2 fdim fmod hypot".split(), 2),
 }
 
 

@@ -5,9 +5,11 @@ library computes faster.
 """
 
 from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import backends
+from backends import special
 from tinynn.rules.kinds import CONSTANT, RULES, Elementwise, Linear, Reduction, Rule
 from tinynn.trace import Function, namespace
 
@@ -23,33 +25,55 @@ def differentiable(rule: Rule) -> Callable[[Callable[..., Any]], Function]:
     return decorate
 
 
-@differentiable(Elementwise(lambda xp, g, y, x: g * (y * (1 - y))))
-def sigmoid(x: Any) -> Any:
+def elementwise(
+    *partials: Callable[..., Any], c: str = ""
+) -> Callable[[Callable[..., Any]], Function]:
+    """A decorator: a function of the elements, `body(xp, *args)` of the standard, and its row.
+
+    Plain arrays go to the backend's method of that name, if there is one. Loops call the function
+    of C, `c`, and without one hold what the body does; so do programs for libraries that have no
+    form of it.
+    """
+
+    def decorate(body: Callable[..., Any]) -> Function:
+        name = body.__name__
+
+        @wraps(body)
+        def raw(*args: Any) -> Any:
+            ours = getattr(backends.of(*args), name, None) if own else None
+            return ours(*args) if ours else body(namespace(*args), *args)
+
+        own = hasattr(backends.Backend, name)
+        return differentiable(Elementwise(*partials, c=c, scalar=body))(raw)
+
+    return decorate
+
+
+@elementwise(lambda xp, g, y, x: g * (y * (1 - y)))
+def sigmoid(xp: Any, x: Any) -> Any:
     """1 / (1 + exp(-x)), for each element."""
-    return backends.of(x).sigmoid(x)
+    return xp.reciprocal(xp.exp(-x) + 1)
 
 
-@differentiable(Elementwise(lambda xp, g, y, x: g * xp.astype(xp.greater(x, 0), g.dtype)))
-def relu(x: Any) -> Any:
+@elementwise(lambda xp, g, y, x: g * xp.astype(xp.greater(x, 0), g.dtype))
+def relu(xp: Any, x: Any) -> Any:
     """max(x, 0), for each element; its derivative at 0 is 0."""
-    return namespace(x).maximum(x, 0)
+    return xp.maximum(x, 0)
 
 
-@differentiable(
-    Elementwise(
-        lambda xp, g, y, a, b: xp.where(xp.equal(a, y), g, 0.0),
-        lambda xp, g, y, a, b: xp.where(xp.equal(a, y), 0.0, g),
-    )
+@elementwise(
+    lambda xp, g, y, a, b: xp.where(xp.equal(a, y), g, 0.0),
+    lambda xp, g, y, a, b: xp.where(xp.equal(a, y), 0.0, g),
 )
-def first_maximum(a: Any, b: Any) -> Any:
+def first_maximum(xp: Any, a: Any, b: Any) -> Any:
     """max(a, b), for each element; where both are equal, the derivative is that of `a` alone."""
-    return namespace(a, b).maximum(a, b)
+    return xp.maximum(a, b)
 
 
-@differentiable(Elementwise(lambda xp, g, y, x: g * (1.1283791670955126 * xp.exp(-(x * x)))))
-def erf(x: Any) -> Any:
+@elementwise(lambda xp, g, y, x: g * (1.1283791670955126 * xp.exp(-(x * x))), c="erf")
+def erf(xp: Any, x: Any) -> Any:
     """The error function, for each element."""
-    return backends.of(x).erf(x)
+    return special.erf(x, xp)
 
 
 @differentiable(Reduction(lambda xp, y, x, axis: xp.exp(x - y)))

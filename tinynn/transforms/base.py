@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tinynn import tree
-from tinynn.rules.kinds import CONSTANT, Composed, Rule, rule_of
+from tinynn.rules.kinds import Composed, Rule, rule_of
 from tinynn.trace import (
     Function,
     Namespace,
@@ -99,7 +99,7 @@ class Derivative(Transformation):
             raise self.captured_array_error(function)
         several = isinstance(result, SEVERAL)
         moves = is_inexact(result, space) if several else space.kinds[result.dtype]
-        if not moves or rule is CONSTANT:
+        if not moves or (rule is not None and rule.constant):
             return constant(result, space)
         if rule is None:
             raise NotDifferentiableError(

@@ -338,7 +338,8 @@ def _bounded(where: str, going: Any, body: Any, carry: Any, bound: int) -> Any:
     def step(carry: Any, _: None) -> Any:
         return cond(going(*carry)[0], body, lambda *carry: list(carry), *carry), None
 
-    carry, _ = scan(step, list(carry), None, bound)
+    if bound:  # else there is nothing to go through, and what would be stacked is empty
+        carry, _ = scan(step, list(carry), None, bound)
     return CHECKED(going(*carry)[0], *carry, where=where, bound=bound)
 
 

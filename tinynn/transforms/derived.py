@@ -250,9 +250,10 @@ def custom_elementwise(
         For each argument `partial(g, y, *args)`: `g`, a cotangent or a tangent, times the partial
         derivative by it, from the result `y` and the arguments.
     c
-        The function of C's library that it is, if it is one that the standard lacks: "cbrt",
-        "erfc", "exp2", "fdim", "fmod", "lgamma" or "tgamma". Loops call that function, and NumPy's
-        programs its ufunc of that name. Without, programs hold the calls that the function makes.
+        The function of C's library that it is, if it is one: "cbrt", "erfc", "exp2", "fdim",
+        "fmod", "lgamma", "tgamma", or one that the standard has too. Loops call that function, and
+        NumPy's programs its ufunc of that name. Without, programs hold the calls that the function
+        makes.
 
     Raises
     ------
@@ -294,7 +295,7 @@ def custom_elementwise(
         function = Function(c or body.__name__, body)
         function.listed = bool(c)
         function.definition = None if c else composite(body)
-        function.rule = Elementwise(*map(_without_namespace, partials))
+        function.rule = Elementwise(*map(_without_namespace, partials), c=c)
         return function
 
     return decorate

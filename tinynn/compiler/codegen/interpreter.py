@@ -35,7 +35,7 @@ from tinynn.compiler.codegen.language import (
     Variable,
     is_float,
 )
-from tinynn.compiler.codegen.operations import OPERATIONS, Operation, fitted, taken_in
+from tinynn.compiler.codegen.operations import OPERATIONS, fitted, taken_in
 
 Memory = MutableSequence[Any]
 
@@ -175,7 +175,6 @@ class _Thread:
                 return self.value(yes if self.value(condition) else no)
             case Apply(operation, args, dtype):
                 row = OPERATIONS[operation]
-                assert isinstance(row, Operation)
                 return _held(row(*map(self.value, args)), dtype)
 
     def _index(self, index: Index) -> int:

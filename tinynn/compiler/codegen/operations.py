@@ -1,8 +1,8 @@
-"""The table of scalar operations: one row an operation, with its form for every target.
+"""The operations of the loop language: what machines do with single numbers, and C's functions.
 
-A row is an `Operation`, which each target writes in its own way and the interpreter carries out, or
-a function that composes other rows. To add one, add its row: every renderer and the interpreter
-know it then, and any elementwise function of that name is written as loops.
+A row is an `Operation`, which each target writes in its own way and the interpreter carries out.
+The list is complete: a function of the elements is one of these by its name, or the function of C
+that its row in `tinynn.rules` names, or it is composed of them as that row defines it.
 
 >>> from tinynn.compiler.codegen.language import Variable
 >>> x = Variable("x", "float32")
@@ -26,7 +26,8 @@ from tinynn.compiler.codegen.language import (
     is_float,
     is_integer,
 )
-from tinynn.rules.kinds import C_FUNCTIONS
+from tinynn.rules.kinds import C_FUNCTIONS, RULES, Elementwise, Rule, rule_of
+from tinynn.trace.operators import Operators
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,7 @@ class Operation:
     llvm
         Its instruction in LLVM's language for floats, for integers, and for those without a sign
         (bools too) where it is another: {t} is the type. One that begins with @ is a function,
-        whose name may have the dtype, {d}, or LLVM's name of a float's, {f}, in it. Of nothing, the
-        function of C that is called as the row is.
+        whose name may have the dtype, {d}, or LLVM's name of a float's, {f}, in it.
     special
         Results where `evaluate` raises an error that does not tell, by the arguments.
     wraps
@@ -62,19 +62,15 @@ class Operation:
     evaluate: Callable[..., Any]
     python: str
     cuda: str
-    llvm: tuple[str, ...] = ()
+    llvm: tuple[str, ...]
     special: Mapping[tuple[Any, ...], float] = field(default_factory=dict)
     wraps: bool = False
     call: bool = False
     helper: str = ""
     whole: Callable[..., Expression] | None = None
 
-    def in_llvm(self, name: str, dtype: str) -> str:
-        """Its form in LLVM's language for arguments of a dtype; `name` is that of the row."""
-        if not self.llvm:
-            if not is_float(dtype):
-                raise TypeError(f"{name} has no form for {dtype}")
-            return f"@{name}" if dtype == "float64" else f"@{name}f"
+    def in_llvm(self, dtype: str) -> str:
+        """Its form in LLVM's language for arguments of a dtype."""
         kind = 0 if is_float(dtype) else 2 if dtype == "bool" or dtype.startswith("u") else 1
         form = self.llvm[min(kind, len(self.llvm) - 1)]
         if form.startswith("@"):
@@ -93,10 +89,6 @@ class Operation:
             return math.inf
 
 
-#: A row that is composed of other rows: from the arguments to an expression of them.
-Composed = Callable[..., Expression]
-
-
 class Reduction(NamedTuple):
     """A reduction: the operation that takes one more number in, and the number it starts from.
 
@@ -109,37 +101,25 @@ class Reduction(NamedTuple):
 
 # Parts of rows.
 
-# Functions that a compiler of loops brings of its own, named by dtype: exp_float32(x).
-_OWN = """acos acosh asin asinh atan atan2 atanh cos cosh erf exp expm1 hypot log log10 log1p log2
-sin sinh tan tanh""".split()
-
 
 def _call(
-    name: str,
-    evaluate: Callable[..., Any] | None = None,
-    special: Mapping[tuple[Any, ...], float] | None = None,
-    count: int = 1,
-    whole: Callable[..., Expression] | None = None,
+    name: str, evaluate: Callable[..., Any], count: int = 1, whole: Callable[..., Any] | None = None
 ) -> Operation:
-    """A function that C has by this name, and Python's `math` too unless something is given."""
-    given = f"({', '.join(f'{{{i}}}' for i in range(count))})"
-    evaluate = evaluate or getattr(math, name)
-    python = f"{name}_{{t}}{given}" if name in _OWN else f"{name}{given}"
-    llvm = f"@{name}_{{d}}" if name in _OWN else f"@llvm.{name}.{{f}}"
-    return Operation(
-        evaluate, python, f"{name}{given}", (llvm,), special or {}, call=True, whole=whole
-    )
+    """An instruction that is written as a call, by this name in C."""
+    text = f"{name}({_places(count)})"
+    return Operation(evaluate, text, text, (f"@llvm.{name}.{{f}}",), call=True, whole=whole)
 
 
 def _of_c(name: str, count: int) -> Operation:
-    """A function that every target takes from C's library."""
-    text = f"{name}({', '.join(f'{{{i}}}' for i in range(count))})"
-    ours: dict[str, Callable[..., float]] = {"fdim": _fdim, "tgamma": math.gamma}
-    return Operation(ours.get(name) or getattr(math, name), text, text, call=True)
+    """A function of C's library: a compiler may bring one of its own, named by dtype."""
+    given = _places(count)
+    python, cuda, llvm = f"{name}_{{t}}({given})", f"{name}({given})", (f"@{name}_{{d}}",)
+    evaluate = _EVALUATED.get(name) or getattr(math, name)
+    return Operation(evaluate, python, cuda, llvm, _POLES.get(name, {}), call=True)
 
 
-def _fdim(x: float, y: float) -> float:
-    return max(x - y, 0.0) if x == x and y == y else math.nan
+def _places(count: int) -> str:
+    return ", ".join(f"{{{i}}}" for i in range(count))
 
 
 def _infix(
@@ -161,71 +141,20 @@ def _test(name: str, *args: Expression) -> Expression:
     return operation(name, args, "bool")
 
 
-def _is_nan(x: Expression) -> Expression:
-    return _test("not_equal", x, x)
-
-
 def _number(value: float, like: Expression) -> Constant:
     return Constant(float(value) if is_float(like.dtype) else int(value), like.dtype)
-
-
-def _first_where(test: str) -> Composed:
-    """The first number where the test holds or it is NaN, else the second."""
-
-    def compose(x: Expression, y: Expression) -> Expression:
-        return Select(_test("logical_or", _test(test, x, y), _is_nan(x)), x, y)
-
-    return compose
 
 
 def _itself(x: Expression) -> Expression:
     return x
 
 
-def _sign(x: Expression) -> Expression:
-    zero = _number(0, x)
-    above, below = (Cast(_test(test, x, zero), x.dtype) for test in ("greater", "less"))
-    return Select(_test("equal", x, x), _apply("subtract", above, below), x)
-
-
 def _abs_of_integer(x: Expression) -> Expression:
     return Select(_test("less", x, _number(0, x)), _apply("negative", x), x)
 
 
-def _logaddexp(x: Expression, y: Expression) -> Expression:
-    larger = Select(_test("greater", x, y), x, y)
-    apart = _apply("negative", _apply("abs", _apply("subtract", x, y)))
-    beyond = _apply("log1p", _apply("exp", apart))
-    # Equal infinities: their difference is NaN.
-    alike = _apply("add", x, _number(math.log(2), x))
-    return Select(_test("equal", x, y), alike, _apply("add", larger, beyond))
-
-
-def _sigmoid(x: Expression) -> Expression:
-    one = _number(1, x)
-    return _apply("divide", one, _apply("add", _apply("exp", _apply("negative", x)), one))
-
-
-def _infinite(test: str, otherwise: bool) -> Composed:
-    """A comparison of the absolute value with infinity, which integers never reach."""
-
-    def compose(x: Expression) -> Expression:
-        if not is_float(x.dtype):
-            return Constant(otherwise, "bool")
-        return _test(test, _apply("abs", x), Constant(math.inf, x.dtype))
-
-    return compose
-
-
 def _inverted(x: Expression) -> Expression:
     return _test("logical_not", x) if x.dtype == "bool" else Apply("bitwise_invert", (x,), x.dtype)
-
-
-def _clip(x: Expression, low: Expression | None, high: Expression | None) -> Expression:
-    for limit, test in ((low, "greater"), (high, "less")):
-        if limit is not None:
-            x = Select(_test(test, limit, x), limit, x)
-    return x
 
 
 # What Python's numbers raise errors for.
@@ -263,6 +192,23 @@ def _sinh(x: float) -> float:
     return math.sinh(x) if abs(x) < 710 else math.copysign(math.inf, x) if x == x else x
 
 
+def _fdim(x: float, y: float) -> float:
+    return max(x - y, 0.0) if x == x and y == y else math.nan
+
+
+#: Functions of C that `math` lacks, calls otherwise, or that overflow with a sign.
+_EVALUATED: dict[str, Callable[..., float]] = {
+    "fdim": _fdim,
+    "sinh": _sinh,
+    "tgamma": math.gamma,
+}
+_POLES = {
+    **{name: {(0.0,): -math.inf} for name in ("log", "log2", "log10")},
+    "log1p": {(-1.0,): -math.inf},
+    "atanh": {(1.0,): math.inf, (-1.0,): -math.inf},
+}
+
+
 def _whole(round: Callable[[float], int]) -> Callable[[float], float]:
     return lambda x: math.copysign(float(round(x)), x) if math.isfinite(x) else x
 
@@ -296,11 +242,8 @@ template <class T> __device__ T power(T x, T y) {
 __device__ float power(float x, float y) { return powf(x, y); }
 __device__ double power(double x, double y) { return pow(x, y); }"""
 
-_ZERO_IS_MINUS_INF = {(0.0,): -math.inf}
-_ONE_IS_INF = {(1.0,): math.inf, (-1.0,): -math.inf}
-
 #: The table.
-OPERATIONS: dict[str, Operation | Composed] = {
+OPERATIONS: dict[str, Operation] = {
     "add": _infix("+", operator.add, "fadd", "add", wraps=True),
     "subtract": _infix("-", operator.sub, "fsub", "sub", wraps=True),
     "multiply": _infix("*", operator.mul, "fmul", "mul", wraps=True),
@@ -324,10 +267,6 @@ OPERATIONS: dict[str, Operation | Composed] = {
     "abs": Operation(
         abs, "abs({0})", "fabs({0})", ("@llvm.fabs.{f}",), call=True, whole=_abs_of_integer
     ),
-    "square": lambda x: _apply("multiply", x, x),
-    "reciprocal": lambda x: _apply("divide", _number(1, x), x),
-    "positive": _itself,
-    "copied": _itself,
     "bitwise_and": _infix("&", operator.and_, "and"),
     "bitwise_or": _infix("|", operator.or_, "or"),
     "bitwise_xor": _infix("^", operator.xor, "xor"),
@@ -350,44 +289,12 @@ OPERATIONS: dict[str, Operation | Composed] = {
     "logical_or": _infix("|", lambda x, y: x or y, "or"),
     "logical_xor": _infix("!=", operator.ne, "fcmp une", "icmp ne"),
     "logical_not": Operation(operator.not_, "{0} == False", "!{0}", ("xor {t} {0}, true",)),
-    # Where either is NaN, so is the result.
-    "maximum": _first_where("greater"),
-    "minimum": _first_where("less"),
-    "where": Select,
-    "clip": _clip,
-    "sign": _sign,
-    "isnan": _is_nan,
-    "isinf": _infinite("equal", False),
-    "isfinite": _infinite("less", True),
+    "sqrt": _call("sqrt", math.sqrt),
+    "copysign": _call("copysign", math.copysign, 2),
     "floor": _call("floor", _whole(math.floor), whole=_itself),
     "ceil": _call("ceil", _whole(math.ceil), whole=_itself),
     "trunc": _call("trunc", _whole(math.trunc), whole=_itself),
     "round": _call("rint", _whole(round), whole=_itself),
-    "exp": _call("exp"),
-    "expm1": _call("expm1"),
-    "log": _call("log", special=_ZERO_IS_MINUS_INF),
-    "log2": _call("log2", special=_ZERO_IS_MINUS_INF),
-    "log10": _call("log10", special=_ZERO_IS_MINUS_INF),
-    "log1p": _call("log1p", special={(-1.0,): -math.inf}),
-    "logaddexp": _logaddexp,
-    "sigmoid": _sigmoid,
-    "sqrt": _call("sqrt"),
-    "sin": _call("sin"),
-    "cos": _call("cos"),
-    "tan": _call("tan"),
-    "asin": _call("asin"),
-    "acos": _call("acos"),
-    "atan": _call("atan"),
-    "sinh": _call("sinh", _sinh),
-    "cosh": _call("cosh"),
-    "tanh": _call("tanh"),
-    "asinh": _call("asinh"),
-    "acosh": _call("acosh"),
-    "atanh": _call("atanh", special=_ONE_IS_INF),
-    "erf": _call("erf"),
-    "atan2": _call("atan2", count=2),
-    "hypot": _call("hypot", count=2),
-    "copysign": _call("copysign", count=2),
     **{name: _of_c(name, count) for name, count in C_FUNCTIONS.items()},
 }
 
@@ -401,14 +308,89 @@ REDUCTIONS = {
 }
 
 
+def is_operation(function: Any) -> bool:
+    """True if a function of the elements can be written in operations of single numbers."""
+    row = rule_of(function)
+    of_c = isinstance(row, Elementwise) and row.c
+    known = function.name in OPERATIONS or function.name == "where"
+    return bool(known or of_c or (row is not None and row.scalar))
+
+
+def called(function: Any, args: Sequence[Any], dtype: str) -> Expression:
+    """What a function of the elements gives of single numbers, None among them, in a dtype."""
+    row = rule_of(function)
+    of_c = isinstance(row, Elementwise) and row.c
+    return _written(of_c or function.name, row, args, dtype)
+
+
 def operation(name: str, args: Sequence[Any], dtype: str) -> Expression:
-    """An operation of numbers as an expression; KeyError if there is no such row."""
-    row = OPERATIONS[name]
-    if not isinstance(row, Operation):
-        return row(*args)
-    if row.whole is not None and not is_float(args[0].dtype):
-        return row.whole(*args)
+    """The same of an operation, or of a function of the standard; KeyError if there is none."""
+    return _written(name, RULES.get(name), args, dtype)
+
+
+def _written(name: str, row: Rule | None, args: Sequence[Any], dtype: str) -> Expression:
+    if name == "where":
+        return Select(*args)
+    one = OPERATIONS.get(name)
+    if one is None:
+        if row is None or row.scalar is None:
+            raise KeyError(name)
+        given = [None if a is None else _Scalar(a) for a in args]
+        result: Expression = row.scalar(_STANDARD, *given).value
+        return result
+    if one.whole is not None and not is_float(args[0].dtype):
+        return one.whole(*args)
     return Apply(name, tuple(args), dtype)
+
+
+class _Scalar(Operators):
+    """A number in the place of an array: rows define functions by those of the standard."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Expression) -> None:
+        self.value = value
+
+    @property
+    def dtype(self) -> str:
+        return self.value.dtype
+
+    @property
+    def space(self) -> "_Standard":
+        return _STANDARD
+
+
+class _Standard:
+    """The functions of the standard that definitions are written in, for `_Scalar`s."""
+
+    def __getattr__(self, name: str) -> Callable[..., _Scalar]:
+        def function(*args: Any) -> _Scalar:
+            # Of `where` the condition has a dtype of its own.
+            places = args[1:] if name == "where" else args
+            like = next(a.value for a in places if isinstance(a, _Scalar))
+            given = [a.value if isinstance(a, _Scalar) else _number(a, like) for a in args]
+            return _Scalar(operation(name, given, "bool" if name in _TESTS else like.dtype))
+
+        setattr(self, name, function)
+        return function
+
+    def astype(self, x: _Scalar, dtype: str) -> _Scalar:
+        return _Scalar(Cast(x.value, dtype))
+
+    def ones_like(self, x: _Scalar) -> _Scalar:
+        return _Scalar(_number(1, x.value))
+
+    def isdtype(self, dtype: str, kind: str) -> bool:
+        if kind != "real floating":
+            raise ValueError(f"of single numbers it is only known whether they are {kind}")
+        return is_float(dtype)
+
+
+_STANDARD = _Standard()
+_TESTS = frozenset(
+    """equal not_equal less less_equal greater greater_equal logical_and logical_or logical_xor
+    logical_not isnan isinf isfinite signbit""".split()
+)
 
 
 def start_of(reduction: str, dtype: str) -> Constant:

@@ -9,9 +9,9 @@ from tinynn.compiler.codegen.language import (
     Expression,
     is_float,
 )
-from tinynn.compiler.codegen.operations import OPERATIONS, operation
+from tinynn.compiler.codegen.operations import called, is_operation
 from tinynn.compiler.rewrite import CannotEmit
-from tinynn.transforms.graph import Node
+from tinynn.transforms.graph import COPIED, Node
 
 # Functions of truths, whatever their arguments are.
 _LOGICAL = ("logical_and", "logical_not", "logical_or", "logical_xor")
@@ -59,11 +59,11 @@ class Scalars:
     def call(self, node: Node, args: list[Argument]) -> Expression:
         """An elementwise call."""
         mine = self.dtype(node.dtype)
-        if node.name == "astype":
+        if node.name == "astype" or node.function is COPIED:
             return cast(self._met(args[0], self._meeting(node)), mine)
         kwargs = {k: v for k, v in node.kwargs.items() if k not in ("dtype", "copy", "device")}
         clips = node.name == "clip"
-        if node.name not in OPERATIONS or kwargs or (None in args and not clips):
+        if not is_operation(node.function) or kwargs or (None in args and not clips):
             raise cannot(node)
         if node.name == "where":
             met = [self._met(args[0], "bool"), *[self._met(a, mine) for a in args[1:]]]
@@ -73,7 +73,7 @@ class Scalars:
             met = [self._met(a, meeting) if a is not None else None for a in args]
         if clips:
             met += [None] * (3 - len(met))
-        return cast(operation(node.name, met, mine), mine)
+        return cast(called(node.function, met, mine), mine)
 
     def _meeting(self, node: Node) -> str:
         """The dtype in which a call's arguments meet."""

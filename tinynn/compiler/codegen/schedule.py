@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from tinynn.compiler.codegen.operations import OPERATIONS, REDUCTIONS
+from tinynn.compiler.codegen.operations import REDUCTIONS, is_operation
 from tinynn.compiler.codegen.scalars import cannot
 from tinynn.compiler.codegen.views import Shape, View, contiguous, seen
 from tinynn.compiler.liveness import is_view, root
@@ -126,7 +126,7 @@ def check(node: Node) -> None:
         raise cannot(node, f": it {node.effect}")
     if node.name in CONTROL:
         return
-    row = node.name in OPERATIONS or node.name == "astype" or node.function is FILL
+    row = node.name == "astype" or node.function in (FILL, COPIED) or is_operation(node.function)
     known = (pointwise(node) and row) or reduces(node) or is_view(node) or node.name in _WHOLE
     known = known or is_item(node)
     if not known or node.dtype is None:

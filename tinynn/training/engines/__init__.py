@@ -137,9 +137,11 @@ def _compiled(
             sure = engine == "auto" and never_stops_early and not narrow and alone
             if not sure or steps is None:
                 return made
-            from tinynn.compiler.loops import Loops, worth_compiling
+            from tinynn.compiler.worth import worth_compiling
 
             if worth_compiling(made.loop.graph, steps):
+                from tinynn.compiler.loops import Loops  # which takes its time
+
                 # Keep the calls if there is no compiler of loops, or loops cannot express the step.
                 with suppress(BackendUnavailable, CannotEmit):
                     native = batches.backend.native()

@@ -10,6 +10,7 @@ from typing import Any
 
 from backends import is_array
 from tinynn import tree
+from tinynn.compiler.pipelines import decompositions
 from tinynn.compiler.reuse import Programs, programs_of
 from tinynn.compiler.rewrite import difference
 from tinynn.compiler.train_loop import TrainLoop
@@ -186,8 +187,7 @@ def recorded(step: Any, backend: Any, *arguments: Any) -> Graph:
     """A step as a graph, in the functions that the library's lowering decomposes others into."""
     lowering = backend.lowering
     with lowering.recording() if lowering else nullcontext():
-        decompositions = lowering.decompositions if lowering else None
-        return record(step, *arguments, decompositions=decompositions)
+        return record(step, *arguments, decompositions=decompositions(lowering))
 
 
 def check_needs(optimizer: Any) -> None:

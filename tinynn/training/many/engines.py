@@ -17,12 +17,12 @@ from backends.user_code import warn
 from tinynn import tree
 from tinynn.compiler import compile
 from tinynn.compiler.engines import kind_of
-from tinynn.compiler.loops import worth_compiling
 from tinynn.compiler.networks import NetworkLoops
 from tinynn.compiler.pipelines import applied, portable
 from tinynn.compiler.reuse import Programs
 from tinynn.compiler.rewrite import CannotEmit
 from tinynn.compiler.train_loop import Scanned
+from tinynn.compiler.worth import worth_compiling
 from tinynn.data import Samples
 from tinynn.training.engines.compiled import check_needs, checked, slots_of
 from tinynn.training.many.networks import Networks

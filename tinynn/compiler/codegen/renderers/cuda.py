@@ -34,7 +34,7 @@ from tinynn.compiler.codegen.language import (
     room,
     walk,
 )
-from tinynn.compiler.codegen.operations import OPERATIONS, REDUCTIONS, Operation, limits, taken_in
+from tinynn.compiler.codegen.operations import OPERATIONS, REDUCTIONS, limits, taken_in
 from tinynn.compiler.codegen.renderers.parts import index_text
 
 _TYPES = {
@@ -233,7 +233,6 @@ class _Renderer:
 
     def _applied(self, value: Apply) -> str:
         row = OPERATIONS[value.operation]
-        assert isinstance(row, Operation)
         if row.helper:
             self.helpers[row.helper] = None
         args = list(map(self._text if row.call else self._inner, value.args))
@@ -250,8 +249,7 @@ class _Renderer:
         """The text of an argument."""
         text = self._text(value)
         if isinstance(value, Apply):
-            row = OPERATIONS[value.operation]
-            atom = isinstance(row, Operation) and row.call
+            atom = OPERATIONS[value.operation].call
         else:
             atom = isinstance(value, Variable | Load | Constant)
         return text if atom else f"({text})"

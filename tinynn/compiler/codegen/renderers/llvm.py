@@ -36,7 +36,7 @@ from tinynn.compiler.codegen.language import (
     is_float,
     walk,
 )
-from tinynn.compiler.codegen.operations import OPERATIONS, Operation, taken_in
+from tinynn.compiler.codegen.operations import OPERATIONS, taken_in
 
 _TYPES = {"bool": "i1", INDEX: "i64", "float32": "float", "float64": "double"} | {
     dtype: f"i{8 * size}" for dtype, size in BYTES.items() if "int" in dtype
@@ -274,10 +274,9 @@ class _Renderer:
 
     def _applied(self, value: Apply) -> str:
         row = OPERATIONS[value.operation]
-        assert isinstance(row, Operation)
         dtype = value.args[0].dtype
         kind, args = _TYPES[dtype], list(map(self._value, value.args))
-        form = row.in_llvm(value.operation, dtype)
+        form = row.in_llvm(dtype)
         if form.startswith("@"):
             given = [f"{kind} {each}" for each in args]
             return self._put(self._call(form[1:], _TYPES[value.dtype], given))

@@ -34,7 +34,7 @@ from tinynn.compiler.codegen.language import (
     is_integer,
     names,
 )
-from tinynn.compiler.codegen.operations import OPERATIONS, Operation, taken_in
+from tinynn.compiler.codegen.operations import OPERATIONS, taken_in
 from tinynn.compiler.codegen.renderers.parts import index_text
 from tinynn.compiler.identifiers import Names, of_number
 
@@ -133,7 +133,6 @@ class _Renderer:
                 return f"{self._inner(yes)} if {self._text(condition)} else {self._inner(no)}"
             case Apply(operation, args, dtype):
                 row = OPERATIONS[operation]
-                assert isinstance(row, Operation)
                 texts = map(self._text if row.call else self._inner, args)
                 whole = row.python.format(*texts, t=spelled(args[0].dtype))
                 # Python's arithmetic gives 64 bits, of which the result keeps its own.
@@ -156,8 +155,7 @@ class _Renderer:
 def _is_atom(value: Expression) -> bool:
     """True if the text of an expression is one name, element or call."""
     if isinstance(value, Apply):
-        row = OPERATIONS[value.operation]
-        return (isinstance(row, Operation) and row.call) or is_integer(value.dtype)
+        return OPERATIONS[value.operation].call or is_integer(value.dtype)
     if isinstance(value, Cast | Load):
         return value.dtype != "bool"
     return not isinstance(value, Select)
