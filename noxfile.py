@@ -404,7 +404,7 @@ def search_backends(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """What gradients and training steps cost beside others: the tables of benchmarks/README.md."""
     install(session, "numpy", "torch", "jax")
-    session.install("autograd", "mygrad", "skorch")
+    session.install("autograd", "mygrad", "skorch", "equinox", "optax")
     session.run("python", "benchmarks/eager.py", env=ONE_THREAD)
     session.run("python", "benchmarks/compiled.py", *session.posargs, env=ONE_THREAD)
     session.run("python", "benchmarks/compile_time.py", env=ONE_THREAD)
@@ -417,6 +417,7 @@ def bench(session: nox.Session) -> None:
     session.run("python", "benchmarks/recurrent.py", env=ONE_THREAD)
     session.run("python", "benchmarks/convolutional.py", env=ONE_THREAD)
     session.run("python", "benchmarks/transformer.py", env=ONE_THREAD)
+    session.run("python", "benchmarks/on_their_arrays.py", env=ONE_THREAD)
     session.run("python", "benchmarks/larger_than_memory.py", env=ONE_THREAD)
     session.run("python", "benchmarks/streamed_answers.py", env=ONE_THREAD)
     session.run("python", "benchmarks/many_networks.py")

@@ -1,6 +1,7 @@
 """PyTorch, on the CPU and on whatever accelerator it has: CUDA, MPS, XPU."""
 
 from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import Any
 
 import array_api_compat.torch as xp
@@ -8,8 +9,9 @@ import numpy as np
 import torch
 
 from backends import cuda_driver, memory, torch_convolution, torch_functions
-from backends.base import Array, Backend, Device
+from backends.base import Array, Backend, BackendUnavailable, Device
 from backends.convolution import Settings
+from backends.lowering import LoopCompiler
 from backends.torch_lowering import LOWERING
 
 
@@ -60,6 +62,16 @@ class Torch(Backend):
         except (AttributeError, TypeError):
             wrapped = False
         return not wrapped
+
+    def native(self) -> LoopCompiler | None:
+        if self.device.type != "cpu":
+            return None
+        if find_spec("llvmlite") is None:
+            reason = "compiling loops needs llvmlite, which is not installed"
+            raise BackendUnavailable("torch", reason, "pip install tinynn-xp[loops]")
+        from backends.torch_loops import loops
+
+        return loops(self.to_host)
 
     def synchronize(self) -> None:
         if self.device.type not in ("cpu", "meta"):
