@@ -90,4 +90,5 @@ LOWERING = Lowering(
     INTO,
     {"matrix_transpose": Attribute(X, "mT"), "reshape": X.method("reshape", Kwarg("shape"))},
     {"relu": relu, "first_maximum": first_maximum, "mean": mean},
+    kernel=cupy_functions.kernel,
 )

@@ -92,6 +92,9 @@ class Lowering:
         gives_numbers: whether `x[0, 0]` is a number, and not the memory of the array.
         piece: how many elements of a long vector to go through at a time, where several calls go
             through it one after the other; 0 for all.
+        kernel: a function of arrays, then of those that take the results, that carries out the text
+            of what becomes of one element, in CUDA C: `kernel(inputs, outputs, text, helpers)`,
+            where inputs and outputs are "float32 name" and more; None: one call after the other.
     """
 
     library: ModuleType
@@ -108,6 +111,7 @@ class Lowering:
     few_axes: bool = False
     gives_numbers: bool = False
     piece: int = 0
+    kernel: Callable[..., Any] | None = None
 
     def recording(self) -> Any:
         """A context in which functions are decomposed, without the warnings that follow."""
