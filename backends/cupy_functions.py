@@ -5,6 +5,7 @@ beside an allocation. So what CuPy composes of several calls, or cannot write in
 there, is one kernel here. None of these functions reads a value from the device.
 """
 
+from functools import cache
 from typing import Any
 
 import cupy
@@ -30,6 +31,12 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return [*__all__, *dir(cupy)]
+
+
+@cache
+def kernel(inputs: str, outputs: str, text: str, helpers: str) -> Any:
+    """The kernel that carries out the text for each element; see `Lowering.kernel`."""
+    return ElementwiseKernel(inputs, outputs, text, "tinynn_chain", preamble=helpers)
 
 
 def empty(shape: tuple[int, ...], *, dtype: Any, device: Any) -> Any:

@@ -90,4 +90,5 @@ LOWERING = Lowering(
     INTO,
     {"matrix_transpose": Attribute(X, "mT"), "reshape": X.method("reshape", Kwarg("shape"))},
     {"mean": mean},
+    kernel=cupy_functions.kernel,
 )

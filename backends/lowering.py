@@ -89,8 +89,12 @@ class Lowering:
         together: whether what follows from a batch alone may be computed for several batches at
             once, of which this is an array: it has to be the same bits for any number of them.
         few_axes: whether calls cost less on arrays of fewer axes.
+        gives_numbers: whether `x[0, 0]` is a number, and not the memory of the array.
         piece: how many elements of a long vector to go through at a time, where several calls go
             through it one after the other; 0 for all.
+        kernel: a function of arrays, then of those that take the results, that carries out the text
+            of what becomes of one element, in CUDA C: `kernel(inputs, outputs, text, helpers)`,
+            where inputs and outputs are "float32 name" and more; None: one call after the other.
     """
 
     library: ModuleType
@@ -105,7 +109,9 @@ class Lowering:
     batches: Callable[[Any], Sequence[Any]] | None = None
     together: Callable[[Any], bool] = lambda array: True
     few_axes: bool = False
+    gives_numbers: bool = False
     piece: int = 0
+    kernel: Callable[..., Any] | None = None
 
     def recording(self) -> Any:
         """A context in which functions are decomposed, without the warnings that follow."""

@@ -8,7 +8,7 @@ import numpy as np
 from backends import numpy_convolution, numpy_functions
 from backends.convolution import Settings
 from backends.decompositions import logsumexp, mean
-from backends.expressions import OUT, Attribute, Call, Expression, Kwarg, Ones, X, Y, Z
+from backends.expressions import OUT, Attribute, Call, Expression, Kwarg, Ones, Overwrite, X, Y, Z
 from backends.lowering import Lowering, OutTemplate, Template, concat, entries
 
 # The elementwise functions of the standard are ufuncs, under its names.
@@ -55,6 +55,23 @@ def _reduced(name: str) -> Expression:
     return Call(f"{name}.reduce", X, _AXIS, None, OUT, _KEEPDIMS)
 
 
+def _extreme(name: str, place: str) -> Template:
+    """Of a vector, whose extreme number is sooner found by its place."""
+
+    def form(args: Any, kwargs: Any) -> Expression:
+        alone = len(args[0].shape) == 1 and not kwargs.get("keepdims", False)
+        if not alone or args[0].dtype.kind not in "fiu":
+            return _reduced(name)
+        return Overwrite(OUT, X.method("item", X.method(place)))
+
+    return form
+
+
+def _reshape(args: Any, kwargs: Any) -> Expression:
+    flat = len(kwargs["shape"]) == 1
+    return X.method("ravel") if flat else X.method("reshape", Kwarg("shape"))
+
+
 def _conv(args: Any, kwargs: Any) -> Expression | None:
     if not numpy_functions.knows(args[0], args[1], Settings(**kwargs)):
         return None
@@ -79,8 +96,8 @@ INTO = {
     "matmul": OutTemplate(_matmul, may_alias=False),
     "vecdot": OutTemplate(_vecdot(_DOT), may_alias=False),
     "sum": OutTemplate(_sum, may_alias=False),
-    "max": OutTemplate(_reduced("maximum"), may_alias=False),
-    "min": OutTemplate(_reduced("minimum"), may_alias=False),
+    "max": OutTemplate(_extreme("maximum", "argmax"), may_alias=False),
+    "min": OutTemplate(_extreme("minimum", "argmin"), may_alias=False),
     "astype": OutTemplate(Call("copyto", OUT, X, "unsafe"), may_alias=False),
     "erf": OutTemplate(Call("erf", X, OUT)),
     "dynamic_slice": OutTemplate(
@@ -101,7 +118,7 @@ LOWERING = Lowering(
     INTO,
     {
         "matrix_transpose": Attribute(X, "mT"),
-        "reshape": X.method("reshape", Kwarg("shape")),
+        "reshape": _reshape,
         "vecdot": _vecdot(X.method("dot", Y)),
         "erf": Call("erf", X),
         "dynamic_slice": Call("dynamic_slice", X, Y, Kwarg("size"), Kwarg("axis", 0)),
@@ -115,5 +132,6 @@ LOWERING = Lowering(
     frozenset({"sigmoid", "logsumexp"}),
     entries=_entries,
     few_axes=True,
+    gives_numbers=True,
     piece=16384,  # of half a dozen vectors, stays in the cache
 )

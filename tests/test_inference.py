@@ -192,6 +192,27 @@ def test_bad_values_are_refused_every_time(backend: Backend, spoilt: float) -> N
                 function(bad)
 
 
+@pytest.mark.parametrize("rows", [1, 4])
+@pytest.mark.parametrize("spoilt", [np.nan, np.inf, -np.inf])
+def test_a_bad_value_anywhere_shows(backend: Backend, rows: int, spoilt: float) -> None:
+    """In one column of the first product, be its weights 0, and though relu makes 0 of -inf."""
+    model, x = of(backend)
+    weight = backend.to_host(model.params["0"]["weight"]).copy()
+    weight[:, 0] = [0, 0, 1, -1, 2]
+    model.params["0"]["weight"] = backend.asarray(weight)
+    for _ in range(2):
+        assert_close(model.predict(x[:rows, ...]), expected(model, X[:rows]), backend)
+    for place in range(rows * 5):
+        bad = X[:rows].copy()
+        bad.flat[place] = spoilt
+        with (
+            backend.quiet(),
+            np.errstate(invalid="ignore"),
+            pytest.raises(ValueError, match="finite"),
+        ):
+            model.predict(backend.asarray(bad))
+
+
 def test_large_values_are_no_bad_ones(backend: Backend) -> None:
     model, x = of(backend)
     x = x[:2, ...] * 1e200  # whose squares are infinite

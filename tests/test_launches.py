@@ -1,4 +1,4 @@
-"""What training asks of a CUDA device: no more launches than by hand, no memory, no readings.
+"""What training asks of a CUDA device: fewer launches than by hand, no memory, no readings.
 
 Counted on the emulated device: these numbers are the same on hardware, but for what cuBLAS and CUB
 do inside.
@@ -55,13 +55,15 @@ def a_step(bench: Any, run: Any, work: Any) -> Any:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_step_asks_for_launches_alone_and_no_more_than_by_hand(bench: Any, name: str) -> None:
+def test_a_step_asks_for_launches_alone_and_fewer_than_by_hand_with_kernels(
+    bench: Any, name: str
+) -> None:
     work = work_of(bench, name)
     step = a_step(bench, bench.trained(work, "calls"), work)
-    expert = a_step(bench, bench.by_hand(work), work)
+    expert = a_step(bench, bench.by_hand(work, fused=True), work)
     # The loss of w1 is a sum of products, which CuPy adds by a kernel of its own.
     assert step.products == expert.products + (name == "w1")
-    assert 0 < step.launches <= expert.launches
+    assert 0 < step.launches < expert.launches
     assert (step.pool, step.mallocs, step.sent, step.reads, step.waits) == (0, 0, 0, 0, 0)
 
 

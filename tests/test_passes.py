@@ -109,8 +109,9 @@ ROW = np.asarray([[1.0, 2.0, 3.0]])
     [
         (lambda x, xp: x + x[0, :], {"add": (3,)}),
         (lambda x, xp: x * xp.exp(x), {"multiply": (1, 3), "exp": (1, 3)}),  # nothing to gain
-        (lambda x, xp: x @ xp.ones((3, 2)) + xp.ones(2), {"matmul": (2,), "add": (2,)}),
-        (lambda x, xp: x @ xp.ones((3, 1)), {"matmul": (1,)}),
+        (lambda x, xp: (x + 1) @ xp.ones((3, 2)) + xp.ones(2), {"matmul": (2,), "add": (2,)}),
+        (lambda x, xp: (x + 1) @ xp.ones((3, 1)), {"matmul": (1,)}),
+        (lambda x, xp: x @ xp.ones((3, 2)), {"matmul": (1, 2)}),  # from outside: as it is
         (lambda x, xp: x - xp.max(x, axis=1, keepdims=True), {"max": (), "subtract": (1, 3)}),
         (lambda x, xp: x + xp.sum(x[None], axis=(0, 2))[..., None], {"sum": (), "add": (1, 3)}),
         (lambda x, xp: x + x.mT, {"add": (3, 3)}),

@@ -8,6 +8,7 @@ import pytest
 import backends
 from backends.expressions import OUT, Arg, Attribute, Call, Kwarg, Overwrite, X, Y, filled
 from tinynn.compiler.calls import CallEmitter
+from tinynn.compiler.chains import chained
 from tinynn.compiler.liveness import Stage
 from tinynn.compiler.pipelines import applied, into_buffers
 from tinynn.compiler.renderer import rendered, source_of, text
@@ -130,3 +131,42 @@ def test_pieces_take_the_place_of_vectors_and_of_nothing_else() -> None:
         "    exp(t0_i, t0_i)",
         "    multiply(t0_i, multiply_1_i, multiply_1_i)",
     ]
+
+
+def chains_of(step: Any, *arrays: Any) -> tuple[list[str], list[str]]:
+    """The lines of a step in which the first array lives on, in chains, and the kernels' texts."""
+    backend = backends.get("numpy")
+    graph = applied(record(step, *arrays), into_buffers(backend.lowering))
+    kept = {id(graph.inputs[0]): graph.outputs[0]}
+    emitter = CallEmitter(graph, backend, [], kept, lowering=backend.lowering)
+    texts: list[str] = []
+
+    def kernel(inputs: str, outputs: str, text: str, helpers: str) -> Any:
+        texts.append(f"{inputs} -> {outputs}: {' '.join(text.split())}")
+        return lambda *arrays: None
+
+    return [line.text for line in rendered(chained(emitter, kernel))], texts
+
+
+def test_a_chain_of_elementwise_calls_is_one_kernel() -> None:
+    x = np.ones((4, 4))
+    lines, texts = chains_of(lambda x, y: namespace(x).exp(x * y) + x, x, x[0])
+    assert lines == ["multiply_exp_add(x, y, x)"]
+    assert texts == [
+        "float64 x0, float64 x1 -> float64 y0: "
+        "double v0 = x0 * x1; double v1 = exp(v0); double v2 = v1 + x0; y0 = v2;"
+    ]
+
+
+def test_a_chain_ends_where_a_thread_would_read_what_another_one_writes() -> None:
+    """Elements of a transposed matrix are at other places, before they are written or after."""
+
+    def step(x: Any, y: Any) -> Any:
+        a = namespace(x).exp(x * y)
+        return (a.mT - a) * y
+
+    x = np.ones((4, 4))
+    lines, _ = chains_of(step, x, x)
+    assert [line.partition("(")[0] for line in lines] == ["multiply_exp", "subtract_multiply"]
+    lines, _ = chains_of(lambda x, y: (x.mT * y) * y, x, x)
+    assert [line.partition("(")[0] for line in lines] == ["multiply", "multiply"]

@@ -20,7 +20,7 @@ from tinynn.compiler.buffers import (
     written_in_place,
 )
 from tinynn.compiler.layouts import Order, orders, reshaped
-from tinynn.compiler.liveness import Liveness, Stage, is_view
+from tinynn.compiler.liveness import Liveness, Stage, is_entry, is_view
 from tinynn.compiler.rewrite import RESHAPES, elementwise, is_number, overwritable, size
 from tinynn.compiler.statements import (
     Assign,
@@ -103,7 +103,8 @@ class CallEmitter:
         self._forms: dict[int, tuple[Expression, OutTemplate] | None] = {}
         joined = [n for n in graph.nodes if n.name == "concat" and self._into(n)]
         self._joins = {id(node): parts(node) for node in joined}
-        fresh = lambda node: self._into(node) is not None  # noqa: E731
+        numbers = lowering is not None and lowering.gives_numbers
+        fresh = lambda node: self._into(node) is not None or (numbers and is_entry(node))  # noqa: E731
         self.liveness = Liveness(graph, streams, counters, fresh, self.loop)
         self.names = identifiers.Names(self.lowering.library if self.lowering else None)
         self.statements: dict[Stage, list[Statement]] = {when: [] for when in Stage}

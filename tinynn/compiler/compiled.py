@@ -97,10 +97,25 @@ class Compiled:
 class Specialization:
     """The program for one signature.
 
+    Parameters
+    ----------
+    f, args
+        What is recorded: a function, and arguments like those to come.
+    check
+        Look at every value.
+    followed
+        The library follows the arrays, for derivatives of its own.
+    donate_argnums
+        As `compile` has it.
+    first : callable, optional
+        What is done to the recorded graph before the passes.
+
     Attributes
     ----------
     outside
         The arrays from outside that it reads.
+    alone
+        The program, for who lets no other thread call it meanwhile: of the inputs, its outputs.
     """
 
     def __init__(
@@ -110,6 +125,7 @@ class Specialization:
         check: bool,
         followed: bool,
         donate_argnums: Places = (),
+        first: Callable[[Graph], Graph] | None = None,
     ) -> None:
         if donate_argnums and max(donate_argnums) >= len(args):
             raise ValueError(
@@ -141,6 +157,7 @@ class Specialization:
         )
         with self.backend.scope(), lowering.recording() if lowering else nullcontext():
             graph = record(f, *args, decompositions=decompositions(lowering))
+        graph = first(graph) if first else graph
         self.structure = graph.structure
         self._wrapped = [constant for constant in graph.constants if constant.wrappers]
         roots = list(map(root, graph.outputs))
@@ -166,7 +183,7 @@ class Specialization:
             run = lowering.context()(run)
         # A compiler would carry out an effect once, while it compiles.
         compiled = run if check or self.graph.effects else self._compiled(run)
-        self._run = self.backend.scoped(compiled)
+        self.alone = self.backend.scoped(compiled)
         self.outside = [constant.value for constant in self.graph.constants]
         self._lock = threading.Lock()  # the buffers belong to one call at a time
 
@@ -239,7 +256,11 @@ class Specialization:
         if self._donated:
             given = self._given_away(given)
         with self._lock:
-            return self.run_alone(given)
+            try:
+                return self.alone(*given)
+            except Exception as error:
+                self.explain(error)
+                raise
 
     def _given_away(self, given: list[Any]) -> list[Any]:
         """The inputs, of which no other shares the memory of one that is donated."""
@@ -265,21 +286,13 @@ class Specialization:
                     "give a copy of it"
                 )
 
-    def run_alone(self, given: Any) -> Any:
-        """The same, sooner, for who lets no other thread call the program meanwhile."""
-        try:
-            return self._run(*given)
-        except Exception as error:
-            self._explain(error)
-            raise
-
     def _checked(self, *given: Any) -> tuple[Any, ...]:
         """The program's results, call by call; FloatingPointError if they are not finite."""
         outs = check_outputs(self.graph, given)
         pairs = zip(outs, self._shared, strict=True)
         return tuple(self._copied(out) if shared else out for out, shared in pairs)
 
-    def _explain(self, error: Exception) -> None:
+    def explain(self, error: Exception) -> None:
         """Name the layer and the line of the user's code that made the failing call."""
         trace = error.__traceback__
         while trace is not None:

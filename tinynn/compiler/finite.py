@@ -1,10 +1,13 @@
-"""Where NaN or infinity in a program's result began."""
+"""Where NaN or infinity in a program's result began; and whether its input has any."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
+from tinynn.compiler.rewrite import is_call, size
 from tinynn.trace import backend_of
-from tinynn.transforms.graph import Constant, Graph, Input, Node
+from tinynn.trace.core import getitem
+from tinynn.transforms.graph import Constant, Graph, Input, Node, pruned
 
 
 def first_nonfinite(graph: Graph, values: Sequence[Any]) -> Node | None:
@@ -35,6 +38,44 @@ def first_nonfinite(graph: Graph, values: Sequence[Any]) -> Node | None:
     log
     """
     return _run(graph, values)[1]
+
+
+def by_first_product(graph: Graph) -> Graph:
+    """The graph with another last output, where that is the sum of an input's squares.
+
+    Such a number is only asked whether it is finite: if it is, so is the input. Of a product with a
+    matrix that the graph has anyway one column will do, since NaN or infinity in a row of the input
+    is in the whole row of the product, and stays in a sum.
+    """
+    total = graph.outputs[-1]
+    if not is_call(total) or total.name != "sum" or not is_call(total.args[0]):
+        return graph
+    x = total.args[0].args[0]
+    product = next((node for node in graph.nodes if _multiplies_rows(node, x)), None)
+    if product is None or product.dtype != x.dtype:
+        return graph
+    space, origin = graph.space, product.origin
+    shape = product.shape[:-1]
+    key = (0,) * len(product.shape) if size(product) == product.shape[-1] else (..., 0)
+    shape = () if key[0] == 0 else shape
+    column = number = Node(getitem, (product,), {"key": key}, shape, x.dtype, origin)
+    added = [column]
+    if shape:
+        number = Node(space.sum, (column,), {}, (), x.dtype, origin)
+        added.append(number)
+    place = graph.nodes.index(product) + 1
+    nodes = [*graph.nodes[:place], *added, *graph.nodes[place:]]
+    return pruned(replace(graph, nodes=nodes, outputs=[*graph.outputs[:-1], number]))
+
+
+def _multiplies_rows(node: Node, x: Any) -> bool:
+    """True for the product of an input, in whatever shape, with a matrix of some columns."""
+    if node.name != "matmul" or len(node.args[1].shape) != 2 or len(node.args[0].shape) < 2:
+        return False
+    rows = node.args[0]
+    while is_call(rows) and rows.name == "reshape":
+        rows = rows.args[0]
+    return rows is x and size(node) > 0
 
 
 def check_outputs(graph: Graph, values: Sequence[Any]) -> list[Any]:

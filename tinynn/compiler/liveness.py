@@ -28,6 +28,14 @@ def is_view(node: Any) -> bool:
     return node.name in VIEWS or (node.name == "getitem" and not _picks(node.kwargs["key"]))
 
 
+def is_entry(node: Node) -> bool:
+    """True for one entry of an array, by its place along each axis."""
+    if node.name != "getitem" or node.shape != ():
+        return False
+    key = node.kwargs["key"]
+    return all(type(part) is int for part in (key if isinstance(key, tuple) else (key,)))
+
+
 def root(node: Any) -> Any:
     """The value whose memory a view looks at."""
     while is_view(node):

@@ -204,7 +204,8 @@ def sums_of_rows(graph: Graph, lowering: Any = None) -> Graph:
 def without_rows_of_one(graph: Graph) -> Graph:
     """A batch of one without the axes of length one in front, where a call can do without them.
 
-    A library takes its time for broadcasting even where nothing is repeated.
+    A library takes its time for broadcasting even where nothing is repeated. A row that comes from
+    outside is multiplied as it is: to look at it in another shape would take longer.
     """
     if not any(node.shape and node.shape[0] == 1 for node in graph.nodes):
         return graph
@@ -214,7 +215,7 @@ def without_rows_of_one(graph: Graph) -> Graph:
             return node
         if elementwise(node):
             return _unrepeated(node, build)
-        if node.name == "matmul" and _is_of_row(node):
+        if node.name == "matmul" and _is_of_row(node) and is_call(node.args[0]):
             row = _shaped(node.args[0], node.args[0].shape[-1:], build)
             return _back(node, build, node.shape[-1:], row, node.args[1])
         if node.name in _REDUCTIONS and node.args[0].dtype == node.dtype:

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Self
 
 import backends
 from backends.lowering import entries
+from tinynn.compiler.chains import chained
 from tinynn.compiler.compiled import Compiled
 from tinynn.compiler.flatten_params import ParamLayout, packed
 from tinynn.compiler.liveness import Stage, counted
@@ -309,7 +310,10 @@ class InPlace(TrainLoop):
         self.bind()
 
     def written(self) -> list[Line]:
-        body: list[Statement] = [Section(tiled(self.emitter, self.backend.lowering.piece))]
+        lowering = self.backend.lowering
+        kernels, whole = lowering.kernel is not None, self.emitter
+        step = chained(whole, lowering.kernel) if kernels else tiled(whole, lowering.piece)
+        body: list[Statement] = [Section(step)]
         ahead, series = self.ahead(), self.series()
         wanted, out = self.emitter.operand(self.wanted), self.emitter.collected[id(self.wanted)]
         if wanted is not out:

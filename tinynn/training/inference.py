@@ -1,10 +1,10 @@
 """Inference: the outputs of a network for batches of any size, by programs of a few sizes."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from math import isfinite
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from backends import Backend
 from backends.lowering import none_followed
@@ -13,6 +13,7 @@ from tinynn.data import Dataset, host
 from tinynn.data.adapter import to_scalar
 from tinynn.layers import Layer, Sequential, run
 from tinynn.trace import Traced, namespace
+from tinynn.training.snapshot import Snapshot
 
 #: Bytes of the widest value of a pass, for a processor's cache; larger batches are split.
 PASS_BYTES = 2**21
@@ -22,64 +23,6 @@ _LEAST_ROWS = 64  # of a pass: with fewer, products are slow
 _PADDED = 32  # rows of a batch up to which it is padded whatever its size is
 _PROGRAM_BYTES = 2**16  # that a program takes beside its buffers, to be on the safe side
 _KINDS = 64  # of rows, and of arrays, to know; with more, all are forgotten
-
-
-class Snapshot:
-    """A network with the arrays that its parameters and state are now.
-
-    Attributes:
-        net: the network.
-        params, state: its trees, copied but for the arrays.
-    """
-
-    def __init__(self, net: Any, params: Any, state: Any) -> None:
-        self.net, self._given = net, (params, state)
-        # Dicts with their sizes, what they held by name, and what other containers held.
-        self._sizes: list[tuple[Any, int]] = []
-        self._held: list[tuple[Any, str, Any]] = []
-        self._others: list[tuple[Any, tuple[Any, ...]]] = []
-        self.params, self.state = map(self._copied, self._given)
-
-    def _copied(self, part: Any) -> Any:
-        waiting = [part]
-        while waiting:
-            folder = waiting.pop()
-            items = _items(folder)
-            if items is not None:
-                if type(folder) is dict:
-                    self._sizes.append((folder, len(items)))
-                    self._held += [(folder, *item) for item in items]
-                else:
-                    self._others.append((folder, items))
-                waiting += [child for _, child in items]
-        leaves, structure = tree.flatten(part)
-        return structure.unflatten(leaves)
-
-    def is_of(self, net: Any, params: Any, state: Any) -> bool:
-        """True if it is of this network, and its parameters are still the same arrays."""
-        if net is not self.net or params is not self._given[0] or state is not self._given[1]:
-            return False
-        for folder, count in self._sizes:
-            if len(folder) != count:
-                return False
-        for folder, name, value in self._held:
-            if folder.get(name) is not value:
-                return False
-        for folder, items in self._others:
-            now = _items(folder) or ()
-            if len(now) != len(items) or any(
-                a[1] is not b[1] for a, b in zip(now, items, strict=True)
-            ):
-                return False
-        return True
-
-
-def _items(folder: Any) -> tuple[Any, ...] | None:
-    """The children of a container with their names; None for a leaf."""
-    if type(folder) is dict:
-        return tuple(folder.items())
-    children = tree.children(folder)
-    return None if children is None else tuple(children.items())
 
 
 class Step(NamedTuple):
@@ -126,37 +69,72 @@ class _Rows:
     mixing: Any
     free: dict[int, list["_Program"]] = field(default_factory=dict)
 
+    def taken(self, arrays: list[Any]) -> "_Rows":
+        """The same for other arrays of the network, with the programs, which it takes away."""
+        free: dict[int, list[_Program]] = {}
+        for size, programs in list(self.free.items()):
+            mine = free[size] = []
+            while programs:
+                mine.append(programs.pop().of(arrays))
+        return _Rows(self.most, self.mixing, free)
+
+
+def _no_more(error: Exception) -> None:
+    """Where nothing can be said of an error."""
+
 
 class _Program:
-    """A program of the network for one size.
+    """A program of the network for one size, with its parameters.
 
     Attributes:
-        run: of the arrays of the parameters, the state and the inputs, gives the output, and a
-            number that is finite if the inputs are.
+        run: of the arrays of the inputs, gives the output, and a number that is finite only if the
+            inputs are.
         nbytes: that it keeps, about.
-        answer: the same of the one input alone, where the program knows the parameters.
+        explain: adds to an error of `run` where in the network it came from.
     """
 
-    __slots__ = ("answer", "nbytes", "run")
+    __slots__ = ("_whole", "explain", "nbytes", "run")
 
     def __init__(
-        self, run: Callable[[Any], Any], nbytes: int, answer: Callable[[Any], Any] | None = None
+        self,
+        whole: Callable[..., Any],
+        arrays: list[Any],
+        nbytes: int,
+        explain: Callable[[Exception], None] = _no_more,
     ) -> None:
-        self.run, self.nbytes, self.answer = run, nbytes + _PROGRAM_BYTES, answer
+        self._whole, self.nbytes, self.explain = whole, nbytes, explain
+        self.run = partial(whole, *arrays)
+
+    def of(self, arrays: list[Any]) -> "_Program":
+        """The same with other arrays as parameters and state; it has the buffers from now on."""
+        return _Program(self._whole, arrays, self.nbytes, self.explain)
+
+    def __call__(self, *inputs: Any) -> tuple[Any, Any]:
+        """`run`, whose errors say where in the network they came from."""
+        try:
+            y, number = self.run(*inputs)
+        except Exception as error:
+            self.explain(error)
+            raise
+        return y, number
 
 
 _NO_PROGRAMS: list[_Program] = []
 
 
-class _Ready(NamedTuple):
+@dataclass(eq=False, slots=True)
+class _Ready:
     """The facts about arrays of one type, shape and dtype, which were checked before.
 
     Attributes:
-        device: where they are.
+        type, shape, dtype, device: what the arrays are, and where.
         rows, steps: how they pass.
         exact: the size of the program that takes them as they are; 0 if there is none.
     """
 
+    type: Any
+    shape: Any
+    dtype: Any
     device: Any
     rows: _Rows
     steps: list[Step]
@@ -196,17 +174,25 @@ class Inference(Snapshot):
         self._number = None if backend == host() else partial(to_scalar, backend)
         self._kinds: dict[Any, _Rows] = {}
         self._ready: dict[Any, _Ready] = {}
+        self._latest: _Ready | None = None
 
     def ready(self, X: Any) -> Any:
         """The output for an array of a kind that was checked before; None for any other.
 
-        None as well where a sum of squares shows that X may not be finite.
+        None as well where the program's number shows that X may not be finite.
         """
+        found = self._latest
         try:
-            found = self._ready[type(X), X.dtype, X.shape]
+            if (
+                found is None
+                or type(X) is not found.type
+                or X.shape != found.shape
+                or X.dtype != found.dtype
+            ):
+                found = self._latest = self._ready[type(X), X.dtype, X.shape]
+            if X.device != found.device:
+                return None
         except (KeyError, AttributeError, TypeError):  # no such array, or none at all
-            return None
-        if X.device != found.device:
             return None
         if self._follows is not None and self._is_followed([X]):
             return None
@@ -215,14 +201,17 @@ class Inference(Snapshot):
             try:
                 program = free.pop()
             except IndexError:
-                y, squares = self._program(found.rows, found.exact, (X,))
+                y, number = self._program(found.rows, found.exact, (X,))
             else:
-                answer = program.answer
-                y, squares = answer(X) if answer else program.run((*self._arrays, X))
+                try:
+                    y, number = program.run(X)  # not `program(X)`, for the sake of its time
+                except Exception as error:
+                    program.explain(error)
+                    raise
                 free.append(program)
         else:
-            y, squares = self._stepwise(found.rows, found.steps, partial(_between, X))
-        return y if isfinite(self._number(squares) if self._number else squares) else None
+            y, number = self._stepwise(found.rows, found.steps, partial(_between, X))
+        return y if isfinite(self._number(number) if self._number else number) else None
 
     def on(self, backend: Backend) -> "Inference":
         """The same for rows on that backend, where a network without parameters follows them."""
@@ -236,7 +225,12 @@ class Inference(Snapshot):
         """Take the programs that were made for other parameters, if these fit them as well."""
         mine, theirs = (_kind_of_parameters(each) for each in (self, other))
         if self.net is other.net and self.backend == other.backend and mine == theirs:
-            self._kinds, self._ready, self.source = other._kinds, other._ready, other.source
+            self.source = other.source
+            self._kinds = {kind: rows.taken(self._arrays) for kind, rows in other._kinds.items()}
+            same = {id(old): self._kinds[kind] for kind, old in other._kinds.items()}
+            for kind, ready in other._ready.items():
+                if id(ready.rows) in same:
+                    self._ready[kind] = replace(ready, rows=same[id(ready.rows)])
 
     def remember(self, x: Any) -> None:
         """Let `ready` answer for arrays like this one, which passed `outputs`."""
@@ -248,7 +242,8 @@ class Inference(Snapshot):
             self._ready.clear()
         plan = self._plan(rows, x.shape[0], None)
         exact = plan[0].size if plan[0].size == x.shape[0] else 0
-        self._ready[type(x), x.dtype, x.shape] = _Ready(x.device, rows, plan, exact)
+        facts = type(x), x.shape, x.dtype, x.device
+        self._ready[type(x), x.dtype, x.shape] = _Ready(*facts, rows, plan, exact)
 
     def outputs(
         self, count: int, between: Callable[[int, int], Any], batch_size: int | None = None
@@ -354,7 +349,7 @@ class Inference(Snapshot):
         between: Callable[[int, int], Any],
         eager: bool = False,
     ) -> tuple[Any, Any]:
-        """The output of all passes, and a number that is finite if the inputs are."""
+        """The output of all passes, and a number that is finite only if the inputs are."""
         xp, outputs, squares = self.backend.xp, [], []
         for start, stop, size in plan:
             inputs, more = between(start, stop), size - (stop - start)
@@ -378,12 +373,11 @@ class Inference(Snapshot):
             program = free.pop()
         except IndexError:  # there is none, or all of them are running
             program = self._made(inputs)
-            result = program.run((*self._arrays, *tree.leaves(inputs)))
+            result = program(*tree.leaves(inputs))
             self._keep(rows, size, program)
             return result
         alone = len(inputs) == 1 and hasattr(inputs[0], "dtype")
-        leaves = inputs if alone else tree.leaves(inputs)
-        result = program.run((*self._arrays, *leaves))
+        result = program(*(inputs if alone else tree.leaves(inputs)))
         free.append(program)
         return result
 
@@ -402,18 +396,20 @@ class Inference(Snapshot):
         if self.backend.lowering is None:
             compiled = (_compiled if self.own else _compiled.__wrapped__)(self.backend, self.net)
             structure = tree.flatten((self.params, self.state, inputs))[1]
-            return _Program(lambda arrays: compiled(*structure.unflatten(arrays)), 0)
+            whole = lambda *arrays: compiled(*structure.unflatten(list(arrays)))  # noqa: E731
+            return _Program(whole, self._arrays, _PROGRAM_BYTES)
         from tinynn.compiler.bound import bound
         from tinynn.compiler.compiled import Specialization
+        from tinynn.compiler.finite import by_first_product
 
         f, given = _inference_of(self.net), (self.params, self.state, inputs)
         answer = bound(f, given[:2], inputs, self.backend) if self._pure else None
         if answer is not None:
             self.source = self.source or answer.source
-            return _Program(lambda arrays: answer(arrays[-1]), answer.nbytes, answer)
-        call = Specialization(f, given, check=False, followed=False)
+            return _Program(answer, [], answer.nbytes + _PROGRAM_BYTES)
+        call = Specialization(f, given, check=False, followed=False, first=by_first_product)
         self.source = self.source or call.source
-        return _Program(_runner(call), call.nbytes)
+        return _Program(_runner(call), self._arrays, call.nbytes + _PROGRAM_BYTES, call.explain)
 
 
 def _inference_of(net: Any) -> Callable[..., Any]:
@@ -437,15 +433,15 @@ def _compiled(backend: Backend, net: Any) -> Callable[..., Any]:
     return backend.compile(_inference_of(net))
 
 
-def _runner(call: Any) -> Callable[[Any], Any]:
+def _runner(call: Any) -> Callable[..., Any]:
     """A call of the program with the arrays of parameters, state and inputs."""
     # A program that was taken from those that are free is nobody else's.
-    run, structure, places = call.run_alone, call.structure, call.places
+    run, structure, places = call.alone, call.structure, call.places
     if structure.children == [tree.LEAF, tree.LEAF]:
         if places == list(range(len(places))):
-            return run
-        return lambda arrays: run([arrays[place] for place in places])
-    return lambda arrays: structure.unflatten(run([arrays[place] for place in places]))
+            return cast(Callable[..., Any], run)
+        return lambda *arrays: run(*[arrays[place] for place in places])
+    return lambda *arrays: structure.unflatten(run(*[arrays[place] for place in places]))
 
 
 def concatenated(parts: list[Any], xp: Any) -> Any:

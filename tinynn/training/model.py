@@ -133,8 +133,10 @@ class Model(Doubt):
         if interval is not None:
             return self._interval(X, interval, batch_size)
         if self.preparation is None:
-            found = self.outputs(X, batch_size)
-            return self.loss.estimate(found) if isinstance(self.loss, losses.Loss) else found
+            found, loss = self.outputs(X, batch_size), self.loss
+            if loss is None or not isinstance(loss, losses.Loss):
+                return found
+            return loss.estimate(found)
         return self.preparation.decode(self._prepared_outputs(X, batch_size))
 
     def predict_proba(self, X: Any, batch_size: int | None = None) -> Any:
@@ -198,7 +200,9 @@ class Model(Doubt):
         ShapeError
             The width of X does not fit the network.
         """
-        now = self._current()
+        now = self._inference
+        if now is None or not now.is_of(self.net, self.params, self.state):
+            now = self._inference = self._renewed(now)
         found = now.ready(X) if batch_size is None else None
         return outputs(self, now, X, batch_size) if found is None else found
 
@@ -234,15 +238,12 @@ class Model(Doubt):
         """
         return Predictor(self, X)
 
-    def _current(self) -> Inference:
+    def _renewed(self, known: Inference | None) -> Inference:
         """The programs of the network with the parameters that it has now."""
-        known = self._inference
-        if known is None or not known.is_of(self.net, self.params, self.state):
-            now = Inference(self.net, self.params, self.state, self.backend)
-            if known is not None:
-                now.take_over(known)
-            known = self._inference = now
-        return known
+        now = Inference(self.net, self.params, self.state, self.backend)
+        if known is not None:
+            now.take_over(known)
+        return now
 
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"_inference": None}  # a copy has parameters of its own

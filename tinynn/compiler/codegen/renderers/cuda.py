@@ -5,7 +5,7 @@ result depends on which thread comes first: sums go over the threads in the orde
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from tinynn.compiler.codegen.language import (
     BYTES,
@@ -97,6 +97,20 @@ def render(function: Function) -> str:
     return "\n".join(_Renderer(function).lines()) + "\n"
 
 
+def element(body: Sequence[Statement], known: Sequence[Variable]) -> tuple[str, str]:
+    """The text of what a kernel does with one element, and that of the functions it calls.
+
+    Parameters
+    ----------
+    body
+        Assignments to variables.
+    known
+        Those that are declared elsewhere: the kernel's operands and results.
+    """
+    renderer = _Renderer(Function("element", tuple(known), (), (), tuple(body)))
+    return "\n".join(renderer.block(body, 0)), "\n".join(renderer.helpers)
+
+
 class _Renderer:
     def __init__(self, function: Function) -> None:
         self.function = function
@@ -110,7 +124,7 @@ class _Renderer:
             given += [f"const long long* __restrict__ {name}" for name in _OF_NETWORKS]
         given += [f"{_TYPES[b.dtype]}* __restrict__ {b.name}" for b in function.arguments]
         head = f'extern "C" __global__ void __launch_bounds__({function.threads})'
-        block = list(self._block(function.body, 1))
+        block = list(self.block(function.body, 1))
         body = [*self._memory(), *block]
         yield from self.helpers
         yield head
@@ -137,7 +151,7 @@ class _Renderer:
 
     # Statements.
 
-    def _block(self, statements: Iterable[Statement], depth: int) -> Iterator[str]:
+    def block(self, statements: Iterable[Statement], depth: int) -> Iterator[str]:
         self.declared.append(set())
         for each in statements:
             yield from ("  " * depth + line for line in self._lines(each))
@@ -157,18 +171,18 @@ class _Renderer:
                 more = f"++{variable.name}" if step == 1 else f"{variable.name} += {step}"
                 name = variable.name
                 yield f"for ({kind} {name} = {start}; {name} < {end}{test}; {more}) {{"
-                yield from self._block(body, 1)
+                yield from self.block(body, 1)
                 yield "}"
             case If(condition, then, otherwise):
                 yield f"if ({self._text(condition)}) {{"
-                yield from self._block(then, 1)
+                yield from self.block(then, 1)
                 if otherwise:
                     yield "} else {"
-                    yield from self._block(otherwise, 1)
+                    yield from self.block(otherwise, 1)
                 yield "}"
             case Parallel(axes, body):
                 yield from self._points(axes)
-                yield from self._block(body, 1)
+                yield from self.block(body, 1)
                 yield "}"
             case Combine(variable, reduction):
                 name = self._combined(reduction, variable.dtype)
