@@ -120,18 +120,61 @@ def test_resumed_runs_change_engines_at_the_same_step(
             assert np.array_equal(a, b)
 
 
-@pytest.mark.only("numpy")
-def test_steps_of_second_order_are_recorded_late(backend: backends.Backend) -> None:
-    problem = prepare(NET, X, Y, optimizer=LevenbergMarquardt())
+def test_second_order_is_recorded_at_once_unless_that_takes_seconds(
+    backend: backends.Backend, float64: Any
+) -> None:
+    x, y = (backend.asarray(a, dtype="float64") for a in (X, Y))
+    problem = prepare(NET, x, y, optimizer=LevenbergMarquardt())
     engine = select(problem, "auto", epochs=300)
-    assert isinstance(engine, Late)
-    assert type(engine.engine).__name__ == "Eager"
-    epoch = problem.batches.epoch
-    engine.run(epoch(0), 0, 1)
-    engine.run(epoch(40), 0, 1)
-    assert type(engine.engine).__name__ == "Compiled"
-    assert engine.name == "auto"  # which a resumed run goes on with
+    if backend.repeat is not None:
+        assert isinstance(engine, Late)
+        assert type(engine.engine).__name__ == "Eager"
+        epoch = problem.batches.epoch
+        engine.run(epoch(0), 0, 1)
+        engine.run(epoch(400), 0, 1)
+        assert engine.name == "auto"  # which a resumed run goes on with
+        engine = engine.engine
+    assert type(engine).__name__ == "Compiled"
     assert engine.fuses_epochs
+
+
+@pytest.mark.parametrize("optimizer", ["lbfgs", "levenberg_marquardt"])
+def test_a_step_of_an_earlier_run_is_not_recorded_again(optimizer: str, monkeypatch: Any) -> None:
+    """To the bit, with data of its own; what differs in a number or a dtype is recorded."""
+    from tinynn.compiler import compiled as functions
+    from tinynn.compiler import reuse
+    from tinynn.training.engines import compiled as loops
+
+    recordings: list[Any] = []
+    record = functions.record
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        recordings.append(arguments)
+        return record(*arguments, **options)
+
+    monkeypatch.setattr(functions, "record", counted)
+    monkeypatch.setattr(loops, "record", counted)
+    reuse.clear()
+    asked = {"optimizer": optimizer, "epochs": 9}
+    first = history("auto", **asked)
+    made = len(recordings)
+    assert made > 0
+    assert history("auto", **asked) == first
+    other = history("auto", y=2.0 * Y, **asked)
+    assert len(recordings) == made
+    reuse.clear()
+    assert history("auto", y=2.0 * Y, **asked) == other
+    made = len(recordings)
+    for changed in (
+        {"loss": tinynn.losses.Huber(2.0)},
+        {"loss": tinynn.losses.Huber(3.0)},
+        {"x": X.astype("float32"), "y": Y.astype("float32")},
+        {"net": Sequential(Linear(5), tanh, Linear(1, bias=False))},
+        {"net": Sequential(Linear(5), lambda x: x * x, Linear(1))},
+    ):
+        history("auto", **{**asked, **changed})
+        assert len(recordings) > made
+        made = len(recordings)
 
 
 def nothing(run: Any) -> None:

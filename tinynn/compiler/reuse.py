@@ -1,15 +1,18 @@
 """Programs that are made once for all steps that are recorded as the same graph.
 
-To record a step takes a fraction of the time that its program takes to be made. So every run
-records its step, and where that is the same, call by call and number by number, as in an earlier
-run of this process, it takes the program from there, with its own arrays from outside in it. A
-program has buffers, which belong to one run at a time: it waits for another one when the run has
-let go of it. No lock is held, so a process may be forked at any time.
+To record a step takes a fraction of the time that its program takes to be made. So a run records
+its step, and where that is the same, call by call and number by number, as in an earlier run of
+this process, it takes the program from there, with its own arrays from outside in it. Who can tell
+that a step is the same without recording it gives a key for it. A program has buffers, which belong
+to one run at a time: it waits for another one when the run has let go of it. No lock is held, so a
+process may be forked at any time.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from copy import copy
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import prod
 from typing import Any, TypeVar
 from weakref import finalize
@@ -58,14 +61,33 @@ class Programs:
 
     Parameters
     ----------
-    graph
-        As it was recorded.
+    recorded
+        Gives the graph, recorded anew; it is called once, if at all.
     known
         What is known of it; None for one whose programs are not kept.
+    constants
+        Those of the graph, if they are known without it.
     """
 
-    def __init__(self, graph: Graph, known: Known | None = None) -> None:
-        self.graph, self.known = graph, known
+    def __init__(
+        self,
+        recorded: Callable[[], Graph],
+        known: Known | None = None,
+        constants: list[Constant] | None = None,
+    ) -> None:
+        self._recorded, self.known, self._constants = recorded, known, constants
+
+    @cached_property
+    def graph(self) -> Graph:
+        """As it was recorded."""
+        return self._recorded()
+
+    @property
+    def constants(self) -> list[Constant]:
+        """The arrays from outside, of the graphs in its calls too."""
+        if self._constants is None:
+            self._constants = _constants(self.graph)
+        return self._constants
 
     @property
     def sure(self) -> bool:
@@ -97,43 +119,82 @@ class Programs:
         if self.known is None:
             return kind(self.graph, kept, backend, rows, *more)
         key = kind, kept, rows, kind.written_by(backend), more
-        mine = [constant for each in _graphs(self.graph) for constant in each.constants]
         made = _taken(self.known, key)
         if made is None:  # there is none, or all of them are running
             # Each has constants of its own, of a graph that no other program is made of.
             program = kind(self.graph, kept, backend, rows, *more)
             elements = sum(_sizes(self.graph)) * prod(more)
-            made = _Waiting(self.known, key, program, mine, elements)
+            made = _Waiting(self.known, key, program, _constants(self.graph), elements)
             self.known = None
         else:
-            for old, new in zip(made.constants, mine, strict=True):
+            for old, new in zip(made.constants, self.constants, strict=True):
                 old.value, old.wrappers = new.value, new.wrappers
         lent: Kind = made.program.anew()
         finalize(lent, _given_back, made).atexit = False
         return lent
 
 
-# By all that is known of a graph; and the programs that wait, the latest last.
+# By all that is known of a graph; the programs that wait, the latest last; by the key of a step
+# what it was recorded as; and by such a key functions that are compiled.
 _known: dict[Any, Known] = {}
 _waiting: list[_Waiting] = []
+_steps: dict[Any, tuple[Known, list[Constant]]] = {}
+_functions: dict[Any, Any] = {}
 
 
-def programs_of(graph: Graph, backend: Any) -> Programs:
-    """The programs of a graph, those of earlier ones that are the same among them."""
+def programs_of(graph: Graph, backend: Any, step: Any = None) -> Programs:
+    """The programs of a graph, those of earlier ones that are the same among them.
+
+    step: a key of what was recorded, by which `programs_by` finds them.
+    """
     content = _content(graph, backend) if sum(_sizes(graph)) <= _ELEMENTS else None
     if content is None:
-        return Programs(graph)
-    found = _known.pop(content, None) or Known()
-    for oldest in list(_known)[: 1 - _MOST]:
-        _known.pop(oldest, None)
-    _known[content] = found  # the newest, last
-    return Programs(graph, found)
+        return Programs(lambda: graph)
+    found = _known.get(content) or Known()
+    _keep(_known, content, found)
+    if step is not None:  # copies, as a run may give the constants arrays of its own
+        _keep(_steps, step, (found, list(map(copy, _constants(graph)))))
+    return Programs(lambda: graph, found)
+
+
+def programs_by(step: Any, recorded: Callable[[], Graph]) -> Programs | None:
+    """The programs of a step that was recorded under this key, which may be None; else None.
+
+    recorded: records the step, if there has to be another one.
+    """
+    if step not in _steps:
+        return None
+    known, constants = _steps[step]
+    return Programs(recorded, known, list(map(copy, constants)))
+
+
+def function_by(key: Any) -> Any:
+    """The compiled function that was kept under a key, or None."""
+    return None if key is None else _functions.get(key)
+
+
+def keep_function(key: Any, function: Any) -> None:
+    """Keep a compiled function, which has been called, unless it is large."""
+    if key is not None and sum(_sizes(function.graph)) <= _ELEMENTS // 4:
+        _keep(_functions, key, function)
 
 
 def clear() -> None:
     """Forget the programs of earlier runs."""
-    _known.clear()
-    _waiting.clear()
+    for kept in (_known, _waiting, _steps, _functions):
+        kept.clear()
+
+
+def _keep(kept: dict[Any, Any], key: Any, value: Any) -> None:
+    """Put a value last, the newest; the oldest one beyond so many goes."""
+    kept.pop(key, None)
+    for oldest in list(kept)[: 1 - _MOST]:
+        kept.pop(oldest, None)
+    kept[key] = value
+
+
+def _constants(graph: Graph) -> list[Constant]:
+    return [constant for each in _graphs(graph) for constant in each.constants]
 
 
 def _taken(known: Known, key: Any) -> _Waiting | None:

@@ -190,10 +190,7 @@ def prepare(
         shuffled = shuffle and size < train.size
         batches = batches_of(train, home, size, key, shuffled, draws, averages)
         step = TrainingStep(net, loss, optimizer, compute_dtype=computed)
-        if "objective" in getattr(optimizer, "needs", ()):
-            step = replace(
-                step, by_row=is_by_row(step, start, train.between(0, min(size, FEW)), key)
-            )
+        step = _by_row(step, start, batches)
         carry = Carry(*start, optimizer.init(start[0]))
     together = find_communicator(communicator)
     if together is not None:
@@ -209,8 +206,25 @@ def _with_chosen_optimizer(X: Any, validation: Any, batch_size: Any, **said: Any
     X = Passes("fit: X", X) if is_stream(X) else X
     validation = Passes("fit: validation X", validation) if is_stream(validation) else validation
     said |= {"X": X, "validation": validation, "batch_size": batch_size}
-    chosen = choose_optimizer(prepare(**{**said, "optimizer": "adam"}), batch_size).optimizer
-    return prepare(**{**said, "optimizer": chosen})
+    # A search over all samples is what it most often is, and then all is ready.
+    whole = batch_size in ("auto", None) and not is_stream(X) and not isinstance(X, Passes)
+    first = prepare(**{**said, "optimizer": "lbfgs" if whole else "adam"})
+    optimizer = choose_optimizer(first, batch_size).optimizer
+    if not whole or not optimizer.whole_batch:
+        return prepare(**{**said, "optimizer": optimizer})
+    step, start = replace(first.step, optimizer=optimizer), first.start
+    with first.backend.scope():
+        step = _by_row(step, start[:2], first.batches)
+        carry = Carry(*start[:2], optimizer.init(start.params))
+    return replace(first, step=step, start=carry)
+
+
+def _by_row(step: TrainingStep, start: tuple[Any, Any], batches: Batches) -> TrainingStep:
+    """The step, which knows of rows that come alone where its optimizer asks for it."""
+    if "objective" not in getattr(step.optimizer, "needs", ()):
+        return step
+    few = batches.dataset.between(0, min(batches.size, FEW))
+    return replace(step, by_row=is_by_row(step, start, few, batches.key))
 
 
 # Arguments that are no data.

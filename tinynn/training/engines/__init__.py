@@ -28,9 +28,10 @@ ENGINES = ("auto", "eager", "calls", "loops", "jit")
 
 # Recording and emitting cost about as much as this many steps of a small network without them.
 _WORTH_IT = 200
-# Steps of a search, and of second order, after which recording them is worth it. How many there
-# will be is not known before: training ends where they have converged.
-_SEARCHES, _SECOND_ORDER = 4, 24
+# Steps of a search, and of second order, after which they are recorded where the library's compiler
+# takes seconds. How many there will be is not known before: training ends where they have
+# converged. Elsewhere they are recorded at once, since most searches take tens.
+_SEARCHES, _SECOND_ORDER = 40, 240
 # Of a large network a program saves more in each step: one more for so many numbers in parameters.
 _LARGE = 2**18
 
@@ -86,21 +87,21 @@ def select(
     if searches and alone and not batches.backend.sharded:
         return searching(*arguments, _after(engine, batches.backend, _SEARCHES))
     if "objective" in needs and engine == "auto" and steps is not None:
-        after = _after(engine, batches.backend, _SECOND_ORDER)
         # Never in loops, which do not hold what it solves with; to ask costs an import.
         made = partial(_compiled, problem, engine, arguments, steps, False)
-        return Late(Eager(*arguments), made, after)
+        if after := _after(engine, batches.backend, _SECOND_ORDER):
+            return Late(Eager(*arguments), made, after)
+        return made(arguments[2])
     if engine == "eager" or (engine == "auto" and counted < _WORTH_IT):
         return Eager(*arguments)
     return _compiled(problem, engine, arguments, steps, never_stops_early, arguments[2])
 
 
-def _after(engine: str, backend: Any, count: int) -> Any:
+def _after(engine: str, backend: Any, slow: int) -> int | None:
     """From which step on it is to be recorded; None: never."""
     if engine == "eager":
         return None
-    slow = 10 if backend.repeat is not None else 1  # the library's compiler takes seconds
-    return slow * count if engine == "auto" else 0
+    return slow if engine == "auto" and backend.repeat is not None else 0
 
 
 def _compiled(

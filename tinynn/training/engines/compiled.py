@@ -2,20 +2,20 @@
 
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import replace
+from functools import partial
 from itertools import zip_longest
 from math import prod
-from types import FunctionType
 from typing import Any
 
-from backends import is_array
 from tinynn import tree
 from tinynn.compiler.pipelines import decompositions
-from tinynn.compiler.reuse import Programs, programs_of
+from tinynn.compiler.reuse import Programs, programs_by, programs_of
 from tinynn.compiler.rewrite import difference
 from tinynn.compiler.train_loop import TrainLoop
 from tinynn.data import Samples
 from tinynn.training.batches import Batches, Epoch
+from tinynn.training.engines.identity import is_ours, key_of
 from tinynn.training.progress import Bar
 from tinynn.training.step import RECORDED_NEEDS, Carry, TrainingStep
 from tinynn.transforms.graph import Graph
@@ -202,12 +202,18 @@ def checked(step: Any, backend: Any, *arguments: Any, again: bool = True) -> Pro
     """The programs of a recorded step; RecordingError if it differs when it is recorded `again`.
 
     Code that was found to give the same graph before is not recorded again, nor is a step of
-    nothing but tinynn's own parts, which always do the same.
+    nothing but tinynn's own parts, which always do the same; a program of an earlier run is taken
+    without recording it at all.
     """
+    key = key_of(step, backend, *arguments)
+    if key is not None and (
+        found := programs_by(key, partial(recorded, step, backend, *arguments))
+    ):
+        return found
     try:
         graph = recorded(step, backend, *arguments)
-        programs = programs_of(graph, backend)
-        if programs.sure or not again or _is_ours(step):
+        programs = programs_of(graph, backend, key)
+        if programs.sure or not again or is_ours(step):
             return programs
         twin = recorded(step, backend, *arguments)
     except TypeError as error:  # a library refuses arrays that are not its own
@@ -219,35 +225,6 @@ def checked(step: Any, backend: Any, *arguments: Any, again: bool = True) -> Pro
         )
     programs.make_sure()
     return programs
-
-
-def _is_ours(part: Any) -> bool:
-    """True if it is made of tinynn's own classes and functions, of numbers and of arrays."""
-    if part is None or isinstance(part, int | float | str) or is_array(part):
-        return True
-    if isinstance(part, tuple | list | dict):
-        return all(map(_is_ours, part.values() if isinstance(part, dict) else part))
-    kind = part if isinstance(part, FunctionType | type) else type(part)
-    if not kind.__module__.startswith("tinynn."):
-        return False
-    if part is kind:
-        cells = getattr(part, "__closure__", None) or ()
-        return all(_is_ours(cell.cell_contents) for cell in cells)
-    return (
-        is_dataclass(part)
-        and _is_as_written(type(part))
-        and all(_is_ours(getattr(part, f.name)) for f in fields(part))
-    )
-
-
-def _is_as_written(kind: type) -> bool:
-    """True unless a method is of another package than its class: one that was put there later."""
-    for each in kind.__mro__:
-        package = each.__module__.partition(".")[0]
-        methods = [value for value in vars(each).values() if isinstance(value, FunctionType)]
-        if any(method.__module__.partition(".")[0] != package for method in methods):
-            return False
-    return True
 
 
 def slots_of(carry: Carry) -> list[list[int]]:

@@ -10,8 +10,10 @@ from backends.user_code import warn
 from tinynn import tree
 from tinynn.data import Samples
 from tinynn.optim.flat import Flat
+from tinynn.trace import namespace
 from tinynn.training.batches import Batches, Epoch
 from tinynn.training.engines.eager import Eager
+from tinynn.training.engines.identity import key_of
 from tinynn.training.progress import Bar
 from tinynn.training.state import Later
 from tinynn.training.step import Carry, TrainingStep, is_same_tree
@@ -79,7 +81,8 @@ class VectorSearch(Eager):
         super().__init__(step, batches, carry, bar)
         self.name = _NAMES.get(after, "auto")
         self.flat = Flat.of(carry.params)
-        self.program = _Recorded(self._of_vector, after)
+        evaluate = partial(_of_vector, step, self.flat, carry.state)
+        self.program = _Recorded(evaluate, after, partial(key_of, step, batches.backend, carry[:2]))
         self.batch: Samples | None = None
         self.load(carry)
 
@@ -136,23 +139,31 @@ class VectorSearch(Eager):
     def _evaluate(self, point: Array) -> tuple[Array, Array]:
         return self.program(point, self.batch)
 
-    def _of_vector(self, point: Array, batch: Samples) -> tuple[Array, Array]:
-        """(value, gradient), of the vector's dtype."""
-        carry = Carry(self.flat.tree(point), self.carry.state, None)
-        value, _, gradients = self.step.gradients(carry, batch, None)
-        if value.dtype != point.dtype:
-            value = self.batches.backend.xp.astype(value, point.dtype)
-        return value, self.flat.vector(gradients)
+
+def _of_vector(
+    step: TrainingStep, flat: Flat, state: Any, point: Array, batch: Samples
+) -> tuple[Array, Array]:
+    """(value, gradient), of the vector's dtype."""
+    value, _, gradients = step.gradients(Carry(flat.tree(point), state, None), batch, None)
+    if value.dtype != point.dtype:
+        value = namespace(value).astype(value, point.dtype)
+    return value, flat.vector(gradients)
 
 
 class _Recorded:
     """A function that becomes a program from a step on, if it can be recorded.
 
     after: that step, of the whole run, so that one that is resumed does the same; None: never.
+    key_of: of the arguments, the key of the program, under which a later run finds it.
     """
 
-    def __init__(self, function: Callable[..., Any], after: int | None) -> None:
-        self.function, self.after = function, after
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        after: int | None,
+        key_of: Callable[..., Any] = lambda *arguments: None,
+    ) -> None:
+        self.function, self.after, self.key_of = function, after, key_of
         self.program: Any = None
         self.is_due = False
 
@@ -165,11 +176,13 @@ class _Recorded:
             return self.function(*arguments)
         if self.program is not None:
             return self.program(*arguments)
-        from tinynn.compiler import compile  # short searches never need it
+        from tinynn.compiler import compile, reuse  # imported where it is used
 
-        program = compile(self.function)
+        key = self.key_of(*arguments)
+        program = reuse.function_by(key) or compile(self.function)
         try:
             found = program(*arguments)
+            reuse.keep_function(key, program)
         except RecordingError as error:
             warn(f"fit: the training step runs without compiling: {error}")
             self.after, self.is_due = None, False

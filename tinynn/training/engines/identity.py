@@ -1,0 +1,78 @@
+"""The identity of a step: by it a program of an earlier run is found without recording the step."""
+
+from dataclasses import fields, is_dataclass
+from types import FunctionType
+from typing import Any
+
+from backends import is_array
+from tinynn import tree
+
+
+def key_of(step: Any, backend: Any, *arguments: Any) -> Any:
+    """A key that steps have in common which are recorded as the same program.
+
+    None where only recording can tell: for code of others, and for arrays in a step, which may
+    change.
+
+    Parameters
+    ----------
+    step
+        What is recorded.
+    backend
+        Where it runs.
+    *arguments
+        Trees of what it is recorded with, of which shapes, dtypes and devices count.
+    """
+    if not is_ours(step):
+        return None
+    leaves, structure = tree.flatten(arguments)
+    try:
+        given = [(a.shape, a.dtype, str(getattr(a, "device", ""))) for a in leaves]
+        key = backend, str(backend.device), backend.default_float, _key(step), structure, *given
+        hash(key)
+    except (TypeError, AttributeError):
+        return None
+    return key
+
+
+def _key(part: Any) -> Any:
+    if part is None or isinstance(part, int | float | str):
+        return type(part), repr(part)  # 1 is True, and 1.0
+    if isinstance(part, tuple | list):
+        return type(part), *map(_key, part)
+    if isinstance(part, dict):
+        return tuple([(_key(name), _key(value)) for name, value in part.items()])
+    if isinstance(part, FunctionType | type):
+        return part
+    if not is_dataclass(part):
+        raise TypeError("an array")
+    return type(part), *[_key(getattr(part, f.name)) for f in fields(part)]
+
+
+def is_ours(part: Any) -> bool:
+    """True if it is made of tinynn's own classes and functions, of numbers and of arrays."""
+    if part is None or isinstance(part, int | float | str) or is_array(part):
+        return True
+    if isinstance(part, tuple | list | dict):
+        return all(map(is_ours, part.values() if isinstance(part, dict) else part))
+    kind = part if isinstance(part, FunctionType | type) else type(part)
+    if not kind.__module__.startswith("tinynn."):
+        return False
+    if part is kind:
+        cells = getattr(part, "__closure__", None) or ()
+        return all(is_ours(cell.cell_contents) for cell in cells)
+    return (
+        is_dataclass(part)
+        and _is_as_written(type(part))
+        and all(is_ours(getattr(part, f.name)) for f in fields(part))
+    )
+
+
+def _is_as_written(kind: type) -> bool:
+    """True unless a method is of another package than its class: one that was put there later."""
+    for each in kind.__mro__:
+        package = each.__module__.partition(".")[0]
+        methods = [value for value in vars(each).values() if isinstance(value, FunctionType)]
+        if any(method.__module__.partition(".")[0] != package for method in methods):
+            return False
+    return True
