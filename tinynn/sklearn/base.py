@@ -347,7 +347,8 @@ class NetworkEstimator(hooks.CallbackSupportMixin, CalibratedMixin, BaseEstimato
 
     def _outputs(self, X: Any, method: str) -> Any:
         """The network's outputs for X, on the model's backend."""
-        return self.model_.outputs(self._inputs(X, method))
+        X = self._inputs(X, method)  # which says it where there is no model yet
+        return self.model_.outputs(X)
 
     def _inputs(self, X: Any, method: str) -> Any:
         """X as the network takes it."""
