@@ -405,25 +405,10 @@ def bench(session: nox.Session) -> None:
     """What gradients and training steps cost beside others: the tables of benchmarks/README.md."""
     install(session, "numpy", "torch", "jax")
     session.install("autograd", "mygrad", "skorch", "equinox", "optax")
-    session.run("python", "benchmarks/eager.py", env=ONE_THREAD)
-    session.run("python", "benchmarks/compiled.py", *session.posargs, env=ONE_THREAD)
-    session.run("python", "benchmarks/compile_time.py", env=ONE_THREAD)
-    session.run("python", "benchmarks/activations.py", env=ONE_THREAD)
-    session.run("python", "benchmarks/elementary.py", env=ONE_THREAD)
-    session.run("python", "benchmarks/tables.py", env=ONE_THREAD)
-    session.run("python", "benchmarks/sklearn_estimators.py", env=ONE_THREAD)
-    session.run("python", "benchmarks/small_data.py", env=ONE_THREAD)
-    session.run("python", "benchmarks/onnx_latency.py", env=ONE_THREAD)
-    session.run("python", "benchmarks/recurrent.py", env=ONE_THREAD)
-    session.run("python", "benchmarks/convolutional.py", env=ONE_THREAD)
-    session.run("python", "benchmarks/transformer.py", env=ONE_THREAD)
-    session.run("python", "benchmarks/on_their_arrays.py", env=ONE_THREAD)
-    session.run("python", "benchmarks/larger_than_memory.py", env=ONE_THREAD)
-    session.run("python", "benchmarks/streamed_answers.py", env=ONE_THREAD)
-    session.run("python", "benchmarks/many_networks.py")
-    session.run("python", "benchmarks/importing.py", env=ONE_THREAD)
-    session.run("python", "benchmarks/coverage.py", env=ONE_THREAD)
-    session.run("python", "benchmarks/compression.py", env=ONE_THREAD)
+    for name in BENCHMARKS.split():
+        env = {} if name == "many_networks" else ONE_THREAD  # it uses all cores
+        given = session.posargs if name == "compiled" else ()
+        session.run("python", f"benchmarks/{name}.py", *given, env=env)
 
 
 @nox.session(default=False)

@@ -12,7 +12,9 @@ steps at most. PyTorch trains to Adam's goal in float32 with its defaults of Ada
 100 epochs at most, and with the best of three rates and L-BFGS with its line search, of which the
 time of the best alone counts; Keras on JAX likewise with two rates, compiling included. "inf" is a
 goal that was not reached. The tables are those that come with scikit-learn and statsmodels, and
-made ones of known noise. Medians over the seeds and, for the ratio, least and largest.
+made ones of known noise. Programs of tinynn are kept in a process: the first run of a table, of the
+first seed and for Adam's goal, makes its program, and the later ones take it. Medians over the
+seeds and, for the ratio, least and largest.
 """
 
 import os
