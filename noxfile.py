@@ -400,6 +400,13 @@ def search_backends(session: nox.Session) -> None:
     session.run("pytest", "--backend", "numpy", "tests/search_backends.py", env=ONE_THREAD)
 
 
+BENCHMARKS = """
+    eager compiled compile_time activations elementary tables sklearn_estimators small_data
+    onnx_latency latency recurrent convolutional transformer on_their_arrays larger_than_memory
+    streamed_answers many_networks importing coverage compression
+"""
+
+
 @nox.session(default=False, venv_backend=BY_PIP)
 def bench(session: nox.Session) -> None:
     """What gradients and training steps cost beside others: the tables of benchmarks/README.md."""
