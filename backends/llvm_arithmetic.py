@@ -250,11 +250,18 @@ def ordered_sum(a: Number, b: Real) -> tuple[Number, Number]:
 
 
 def poly(x: Number, *coefficients: float) -> Number:
-    """A polynomial, its highest coefficient first."""
-    total: Any = x.like(coefficients[0])
-    for each in coefficients[1:]:
-        total = near_fma(total, x, each)
-    return total
+    """A polynomial, its highest coefficient first.
+
+    In pairs of terms, and pairs of these, none of which waits for another. Source: G. Estrin,
+    Organization of Computer Systems: The Fixed Plus Variable Structure Computer, 1960.
+    """
+    terms: list[Any] = [x.like(each) for each in reversed(coefficients)]
+    while len(terms) > 1:
+        alone = terms[len(terms) // 2 * 2 :]
+        pairs = zip(terms[::2], terms[1::2], strict=False)
+        terms = [near_fma(high, x, low) for low, high in pairs] + alone
+        x = x * x
+    return terms[0]
 
 
 def bounded(x: Number, low: float, high: float) -> Number:

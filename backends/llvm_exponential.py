@@ -84,10 +84,11 @@ def exp(x: Number) -> Number:
     short = x.short
     c = bounded(x, *((-104.0, 89.0) if short else (-746.0, 710.0)))
     bits, r, _ = _reduced(c, 254 if short else 2046)
-    p = near_fma(r * r, poly(r, *_EXP[short]), r) + 1.0
+    p = near_fma(r * r, poly(r, *_EXP[short]), r)
     # In two halves, so that neither is out of range where their product is not.
     half = bits >> 1
-    return p * _power_of_two(half) * _power_of_two(bits - half)
+    first = _power_of_two(half)
+    return near_fma(p, first, first) * _power_of_two(bits - half)
 
 
 def _quarter_expm1(x: Number) -> Number:

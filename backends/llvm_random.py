@@ -91,5 +91,11 @@ def permutations(keys: Any, n: int) -> Any:
 
 
 NATIVE = LoopCompiler(
-    build, np.ravel, openblas.products(), language="llvm", permutations=permutations, bind=bind
+    build,
+    np.ravel,
+    openblas.products(),
+    language="llvm",
+    shared_bytes=4096,
+    permutations=permutations,
+    bind=bind,
 )

@@ -157,7 +157,8 @@ class LoopCompiler:
             each matrix has all four numbers. "cuda" is CUDA C for one thread block.
         threads: how many threads may share a kernel, a power of two from 32 on; 1 for a kernel
             that one thread carries out.
-        shared_bytes: the memory that the threads of a kernel may share.
+        shared_bytes: the memory that the threads of a kernel may share; of one thread, what may
+            lie on its stack.
         automatic: whether engine="auto" takes loops for one network, where measurements on hardware
             show that they win; if not, only engine="loops" does.
         permutations: from keys of `backends.random`, (keys, 2), and n to what its `permutation`

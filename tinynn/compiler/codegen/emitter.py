@@ -53,7 +53,7 @@ class LoopEmitter:
     threads
         How many threads may share the kernel, a power of two.
     shared_bytes
-        The memory that they may share.
+        The memory that they may share; of one thread, what may lie on its stack.
 
     Attributes
     ----------
@@ -167,9 +167,13 @@ class LoopEmitter:
         return (Loop(_TURN, 0, _TIMES, 1, (Loop(_FIRST, 0, _STEPS, 1, step),)),)
 
     def _shared(self) -> tuple[Buffer, ...]:
-        """The memory that the threads share: what lives on first, then the smallest."""
+        """The memory that the threads share: what lives on first, then the smallest.
+
+        Of a single thread nothing that lives on, which would be copied there and back in each call.
+        """
         left = self._shared_bytes
-        kept = [each for each in self._given[: len(self.kept)] if isinstance(each, Buffer)]
+        given = self._given[: len(self.kept)] if self.work.parallel else []
+        kept = [each for each in given if isinstance(each, Buffer)]
         chosen = []
         for each in (*kept, *sorted(self.work.scratch, key=room)):
             if room(each) <= left and each not in self.work.notes:  # which outlive a call

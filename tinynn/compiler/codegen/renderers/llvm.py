@@ -1,6 +1,7 @@
 """The renderer of LLVM's intermediate representation: a function of numbers and pointers.
 
-One thread carries it out. Every variable has a place on the stack, which LLVM makes registers of.
+One thread carries it out. Every variable has a place on the stack, which LLVM makes registers of;
+so has memory that does not outlive a call, of which nothing then has to be written back.
 Sums of floats may be put in another order where an `Accumulate` says so, and nowhere else.
 
 The functions that the text may call without defining them are said with
@@ -67,6 +68,9 @@ class _Renderer:
         given = [f"i64 %{number.name}" for number in function.numbers]
         given += [f"ptr noalias %{buffer.name}" for buffer in function.arguments]
         stack = [f"  {p} = alloca {_TYPES[v.dtype]}" for v, p in self._places.items()]
+        stack += [
+            f"  %{b.name} = alloca [{b.size} x {_in_memory(b)}], align 32" for b in function.shared
+        ]
         head = f"define void @{function.name}({', '.join(given)}) {{"
         lines = [*self._called, head, "entry:", *stack, *self._lines, "  ret void", "}"]
         # Hints for loops; source: https://llvm.org/docs/LangRef.html#llvm-loop.
