@@ -83,6 +83,9 @@ X = np.asarray([[1.0, 2.0], [3.0, 4.0]])
         (lambda x, xp: (x * 3) / 2 * 4, ["multiply"]),
         (lambda x, xp: xp.exp(x) * xp.exp(x), ["exp", "multiply"]),
         (lambda x, xp: x**2, ["multiply"]),
+        (lambda x, xp: x / 3 * 1, ["divide"]),
+        (lambda x, xp: -(x / 3) + x / 3, ["divide", "subtract"]),
+        (lambda x, xp: x / 3 - x / 3 / 1, ["divide", "subtract"]),
         (lambda x, xp: x + xp.negative(xp.exp(x)), ["exp", "subtract"]),
         (lambda x, xp: xp.ones_like(x) * 3 * x, ["multiply"]),
         (lambda x, xp: xp.broadcast_to(xp.sum(x), (2, 2)) * x, ["sum", "multiply"]),
@@ -214,3 +217,21 @@ def test_scalings_that_keep_numbers_in_range_stay(backend: Backend) -> None:
     x = xp.asarray([1e20], dtype=xp.float32, device=backend.device)
     for f in (lambda x: (x * 1e-5) * (x * 1e-5), lambda x: (x / 1e12) * (1e-8 * x)):
         assert_close(tinynn.compile(f)(x), backend.to_host(f(x)), backend)
+
+
+def test_numbers_of_few_bits_or_two_parts_keep_their_range() -> None:
+    half = np.full((1000,), 100.0, dtype="float16")
+    total = tinynn.compile(lambda x: namespace(x).sum(x / 1000))(half)
+    np.testing.assert_allclose(total, 100, rtol=1e-2)
+    infinite = np.asarray([complex(np.inf, 0.0)])
+    np.testing.assert_array_equal(tinynn.compile(lambda x: x + x)(infinite), infinite + infinite)
+
+
+def test_parts_without_elements_are_put_together() -> None:
+    x = np.asarray([1.0, 2.0, 3.0])
+
+    def f(x: Any) -> Any:
+        xp = namespace(x)
+        return xp.concat([xp.zeros_like(x), xp.zeros_like(x[:0])]) + xp.concat([x])
+
+    np.testing.assert_array_equal(graph_of(f, x).run([x])[0], x)

@@ -7,6 +7,7 @@ is applied where.
 
 import operator
 from collections.abc import Callable
+from functools import cache
 from math import inf, prod
 from operator import is_
 from typing import Any
@@ -32,7 +33,9 @@ _FOLDED: dict[str, Callable[[Any, Any], Any]] = {
 }
 _STILL = ("negative", "astype", "broadcast_to", "getitem", "matrix_transpose", "permute_dims")
 _FOLDABLE = {*_FOLDED, *RESHAPES, *_STILL, "ones_like", "zeros_like", "full_like"}
-_MOST = 2.0**20  # by which factors that are moved may change what is in between
+# Factors that are moved may change what is in between by so much, and by no more than this share of
+# the powers of two up to the largest number: in float16 by 5.
+_MOST, _SHARE = 2.0**20, 0.16
 
 
 def common_subexpressions(graph: Graph) -> Graph:
@@ -141,10 +144,16 @@ def scaled(value: Any) -> tuple[Any, float] | None:
     return (a, b) if is_number(b) and is_itself(a, value) else None
 
 
-def _movable(*factors: float) -> bool:
+def _movable(node: Node, build: Builder, *factors: float) -> bool:
     """Whether factors may meet, or come later: not those that keep others from overflowing."""
     together = prod(max(abs(f), 1 / abs(f)) if f else inf for f in factors)
-    return together <= _MOST
+    return together <= _most(build.space.xp, node.dtype)
+
+
+@cache
+def _most(xp: Any, dtype: Any) -> float:
+    """By which factors that are moved may change what is in between."""
+    return min(_MOST, float(xp.finfo(dtype).max) ** _SHARE)
 
 
 def _times(node: Node, build: Builder, x: Any, c: float) -> Any:
@@ -161,14 +170,18 @@ def _multiply(node: Node, build: Builder) -> Any:
         x, c = c, x
     if is_number(c) and is_itself(x, node):
         inner = scaled(x)
-        if inner and (c in (1, -1) or _movable(inner[1], c)):
+        if c in (1, -1):
+            return _times(node, build, x, c)
+        if inner and _movable(node, build, inner[1], c):
             return _times(node, build, inner[0], inner[1] * c)
-        return _times(node, build, x, c) if c in (1, -1) else node
+        return node
     left, right = scaled(node.args[0]), scaled(node.args[1])
     # A constant moves outwards, to where it may meet another.
     for mine, other in ((left, node.args[1]), (right, node.args[0])):
         # Twice, since the other value may have such a factor too.
-        if mine and isinstance(other, Node) and mine[1] != -1 and _movable(mine[1], mine[1]):
+        if not mine or not isinstance(other, Node) or mine[1] == -1:
+            continue
+        if _movable(node, build, mine[1], mine[1]):
             product = build.call(node, "multiply", mine[0], other)
             return build.call(node, "multiply", product, mine[1])
     return node
@@ -178,23 +191,26 @@ def _divide(node: Node, build: Builder) -> Any:
     x, c = node.args
     if not (is_number(c) and c and is_itself(x, node)):
         return node
+    if c == 1:
+        return x
     inner = scaled(x)
-    if inner and _movable(inner[1], c):
+    if inner and _movable(node, build, inner[1], c):
         return _times(node, build, inner[0], inner[1] / c)
-    return x if c == 1 else node
+    return node
 
 
 def _add(node: Node, build: Builder) -> Any:
     a, b = node.args
-    if a is b and isinstance(a, Node):
+    # A product of complex numbers with an infinite part has parts that are NaN.
+    if a is b and isinstance(a, Node) and build.space.kinds[node.dtype] == "real floating":
         return build.call(node, "multiply", a, 2)
     for x, other in ((a, b), (b, a)):
         if known(other) == 0 and is_itself(x, node):
             return x
     for x, other in ((a, b), (b, a)):
-        inner = scaled(other)
-        if inner and inner[1] == -1 and isinstance(x, Node):
-            return build.call(node, "subtract", x, inner[0])
+        opposite = _opposite(other, build)
+        if opposite is not None and isinstance(x, Node):
+            return build.call(node, "subtract", x, opposite)
     return node
 
 
@@ -202,10 +218,20 @@ def _subtract(node: Node, build: Builder) -> Any:
     a, b = node.args
     if known(b) == 0 and is_itself(a, node):
         return a
-    inner = scaled(b)
-    if inner and inner[1] == -1 and isinstance(a, Node):
-        return build.call(node, "add", a, inner[0])
+    opposite = _opposite(b, build)
+    if opposite is not None and isinstance(a, Node):
+        return build.call(node, "add", a, opposite)
     return node
+
+
+def _opposite(value: Any, build: Builder) -> Any:
+    """The value whose negative this is; None if it is none."""
+    inner = scaled(value)
+    if inner and inner[1] == -1:
+        return inner[0]
+    if inner and value.name == "divide" and value.args[1] < 0:
+        return build.call(value, "divide", inner[0], -value.args[1])
+    return None
 
 
 def _minimum(node: Node, build: Builder) -> Any:
@@ -225,7 +251,10 @@ def _minimum(node: Node, build: Builder) -> Any:
 
 
 def _negative(node: Node, build: Builder) -> Any:
-    inner = scaled(node.args[0])
+    x = node.args[0]
+    inner = scaled(x)
+    if inner and x.name == "divide":
+        return build.call(node, "divide", inner[0], -x.args[1])
     return _times(node, build, inner[0], -inner[1]) if inner else node
 
 
@@ -247,7 +276,7 @@ def _sum(node: Node, build: Builder) -> Any:
     if size(x) == size(node):
         return build.call(node, "reshape", x, shape=node.shape)
     inner = scaled(x)
-    if inner and _movable(inner[1]):
+    if inner and _movable(node, build, inner[1]):
         total = build.call(node, "sum", inner[0], **node.kwargs)
         return _times(node, build, total, inner[1])
     if node.shape == () and x.name == "sum" and x.args[0].dtype == node.dtype:
@@ -331,7 +360,7 @@ def _parts_of_sum(first: list[Node], second: list[Node], axis: int, build: Build
         return build.add(Node(FILL, (), kwargs, shape, like.dtype, like.origin))
 
     parts: list[Node] = []
-    while first:
+    while first and second:  # what is left of one is empty
         a, b = first.pop(0), second.pop(0)
         if known(a) != 0:
             first, second, a, b = second, first, b, a
