@@ -255,7 +255,7 @@ def poly(x: Number, *coefficients: float) -> Number:
     In pairs of terms, and pairs of these, none of which waits for another. Source: G. Estrin,
     Organization of Computer Systems: The Fixed Plus Variable Structure Computer, 1960.
     """
-    terms: list[Any] = [x.like(each) for each in reversed(coefficients)]
+    terms = [x.like(each) for each in reversed(coefficients)]
     while len(terms) > 1:
         alone = terms[len(terms) // 2 * 2 :]
         pairs = zip(terms[::2], terms[1::2], strict=False)

@@ -1,6 +1,6 @@
 """The numbers of a training run, epoch by epoch."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
@@ -30,7 +30,7 @@ class History(dict[str, list[Any]]):
         for name, number in row.items():
             self.setdefault(name, []).append(number)
 
-    def extend(self, columns: dict[str, list[Any]]) -> None:
+    def extend(self, columns: Mapping[str, Sequence[Any]]) -> None:
         """Append the numbers of several epochs, by name."""
         for name, numbers in columns.items():
             self.setdefault(name, []).extend(numbers)
