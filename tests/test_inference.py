@@ -19,7 +19,7 @@ from tinynn.functional import relu, softmax
 from tinynn.layers import BatchNorm, LayerNorm, Linear, Scope, Sequential
 from tinynn.trace import namespace
 from tinynn.training import inference
-from tinynn.training.inference import Inference, steps
+from tinynn.training.inference import Inference, _Rows, steps
 from tinynn.transforms.record import RecordingError
 
 pytestmark = [pytest.mark.usefixtures("float64"), pytest.mark.reads_scalars]
@@ -455,3 +455,14 @@ class often_switched:
 
     def __exit__(self, *error: object) -> None:
         sys.setswitchinterval(self.before)
+
+
+def test_a_program_that_another_thread_takes_meanwhile_is_no_error() -> None:
+    class Emptied(list[Any]):
+        """As a list is whose last item goes between a look at it and `pop`."""
+
+        def __bool__(self) -> bool:
+            return True
+
+    rows = _Rows(None, None, {1: Emptied()})
+    assert rows.taken([]).free == {1: []}

@@ -1,6 +1,7 @@
 """Inference: the outputs of a network for batches of any size, by programs of a few sizes."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from math import isfinite
@@ -74,8 +75,9 @@ class _Rows:
         free: dict[int, list[_Program]] = {}
         for size, programs in list(self.free.items()):
             mine = free[size] = []
-            while programs:
-                mine.append(programs.pop().of(arrays))
+            with suppress(IndexError):  # another thread may take the last
+                while True:
+                    mine.append(programs.pop().of(arrays))
         return _Rows(self.most, self.mixing, free)
 
 
@@ -226,9 +228,10 @@ class Inference(Snapshot):
         mine, theirs = (_kind_of_parameters(each) for each in (self, other))
         if self.net is other.net and self.backend == other.backend and mine == theirs:
             self.source = other.source
-            self._kinds = {kind: rows.taken(self._arrays) for kind, rows in other._kinds.items()}
-            same = {id(old): self._kinds[kind] for kind, old in other._kinds.items()}
-            for kind, ready in other._ready.items():
+            kinds = dict(other._kinds)  # copied at once: another thread may add to them
+            self._kinds = {kind: rows.taken(self._arrays) for kind, rows in kinds.items()}
+            same = {id(old): self._kinds[kind] for kind, old in kinds.items()}
+            for kind, ready in dict(other._ready).items():
                 if id(ready.rows) in same:
                     self._ready[kind] = replace(ready, rows=same[id(ready.rows)])
 
