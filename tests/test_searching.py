@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -9,14 +10,17 @@ import pytest
 import backends
 import tinynn
 from tests.checks import assert_close
-from tinynn import tree
+from tinynn import tree, value_and_grad
 from tinynn.functional import tanh
 from tinynn.layers import BatchNorm, Layer, Linear, Sequential
+from tinynn.losses import AbsoluteError, SquaredError
 from tinynn.optim import LBFGS, Averaged, LevenbergMarquardt
 from tinynn.training import EarlyStopping, prepare
 from tinynn.training.engines import select
+from tinynn.training.engines.identity import key_of
 from tinynn.training.engines.late import Late
 from tinynn.training.engines.searching import Searching, VectorSearch
+from tinynn.training.step import TrainingStep
 
 pytestmark = pytest.mark.reads_scalars
 
@@ -235,6 +239,28 @@ def test_what_cannot_be_recorded_is_searched_without(backend: backends.Backend) 
 
 
 @pytest.mark.only("numpy")
+@pytest.mark.parametrize(
+    "other", [AbsoluteError.__call__, Mock(side_effect=lambda self, *given: None)]
+)
+def test_a_method_that_was_replaced_is_another_step(other: Any, monkeypatch: Any) -> None:
+    step, arrays = TrainingStep(NET, SquaredError(), LBFGS()), (X,)
+    before = key_of(step, backends.get("numpy"), arrays)
+    assert before is not None
+    monkeypatch.setattr(SquaredError, "__call__", other)
+    assert key_of(step, backends.get("numpy"), arrays) != before
+    monkeypatch.undo()
+    assert key_of(step, backends.get("numpy"), arrays) == before
+
+
+def test_a_gradient_whose_square_is_zero() -> None:
+    start = {"x": np.asarray([1.0, 2.0, 9.0])}
+    params, state = LBFGS(gradient_tolerance=0.0).minimize(
+        value_and_grad(lambda p: 1e-170 * p["x"] @ p["x"]), start
+    )
+    assert bool(state["converged"])
+    assert np.all(np.isfinite(params["x"]))
+
+
 def test_a_goal(backend: backends.Backend) -> None:
     with pytest.raises(ValueError, match="EarlyStopping: expected goal to be a finite number"):
         EarlyStopping("loss", goal=float("nan"))
