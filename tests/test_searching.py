@@ -1,6 +1,8 @@
 """The engines of optimizers that search, and of steps of second order: same numbers, less work."""
 
-from dataclasses import dataclass
+import copy
+import pickle
+from dataclasses import dataclass, replace
 from typing import Any
 from unittest.mock import Mock
 
@@ -250,6 +252,20 @@ def test_a_method_that_was_replaced_is_another_step(other: Any, monkeypatch: Any
     assert key_of(step, backends.get("numpy"), arrays) != before
     monkeypatch.undo()
     assert key_of(step, backends.get("numpy"), arrays) == before
+
+
+def test_a_state_is_copied_and_kept_by_a_callback() -> None:
+    kept: list[Any] = []
+
+    def keep(run: Any) -> None:
+        makers = (lambda a: pickle.loads(pickle.dumps(a)), copy.deepcopy, copy.copy, replace)
+        kept.append([each(run.state).carry for each in makers])
+
+    model = tinynn.fit(NET, X, Y, optimizer="lbfgs", epochs=3, callbacks=[keep])
+    for carry in kept[-1]:
+        for ours, theirs in zip(tree.leaves(carry.params), tree.leaves(model.params), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+    assert not np.array_equal(kept[0][0].optimizer_state["point"], carry.optimizer_state["point"])
 
 
 def test_a_gradient_whose_square_is_zero() -> None:
