@@ -1,7 +1,10 @@
 """The engines of optimizers that search, and of steps of second order: same numbers, less work."""
 
-from dataclasses import dataclass
+import copy
+import pickle
+from dataclasses import dataclass, replace
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -9,14 +12,17 @@ import pytest
 import backends
 import tinynn
 from tests.checks import assert_close
-from tinynn import tree
+from tinynn import tree, value_and_grad
 from tinynn.functional import tanh
 from tinynn.layers import BatchNorm, Layer, Linear, Sequential
+from tinynn.losses import AbsoluteError, SquaredError
 from tinynn.optim import LBFGS, Averaged, LevenbergMarquardt
 from tinynn.training import EarlyStopping, prepare
 from tinynn.training.engines import select
+from tinynn.training.engines.identity import key_of
 from tinynn.training.engines.late import Late
 from tinynn.training.engines.searching import Searching, VectorSearch
+from tinynn.training.step import TrainingStep
 
 pytestmark = pytest.mark.reads_scalars
 
@@ -235,6 +241,42 @@ def test_what_cannot_be_recorded_is_searched_without(backend: backends.Backend) 
 
 
 @pytest.mark.only("numpy")
+@pytest.mark.parametrize(
+    "other", [AbsoluteError.__call__, Mock(side_effect=lambda self, *given: None)]
+)
+def test_a_method_that_was_replaced_is_another_step(other: Any, monkeypatch: Any) -> None:
+    step, arrays = TrainingStep(NET, SquaredError(), LBFGS()), (X,)
+    before = key_of(step, backends.get("numpy"), arrays)
+    assert before is not None
+    monkeypatch.setattr(SquaredError, "__call__", other)
+    assert key_of(step, backends.get("numpy"), arrays) != before
+    monkeypatch.undo()
+    assert key_of(step, backends.get("numpy"), arrays) == before
+
+
+def test_a_state_is_copied_and_kept_by_a_callback() -> None:
+    kept: list[Any] = []
+
+    def keep(run: Any) -> None:
+        makers = (lambda a: pickle.loads(pickle.dumps(a)), copy.deepcopy, copy.copy, replace)
+        kept.append([each(run.state).carry for each in makers])
+
+    model = tinynn.fit(NET, X, Y, optimizer="lbfgs", epochs=3, callbacks=[keep])
+    for carry in kept[-1]:
+        for ours, theirs in zip(tree.leaves(carry.params), tree.leaves(model.params), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+    assert not np.array_equal(kept[0][0].optimizer_state["point"], carry.optimizer_state["point"])
+
+
+def test_a_gradient_whose_square_is_zero() -> None:
+    start = {"x": np.asarray([1.0, 2.0, 9.0])}
+    params, state = LBFGS(gradient_tolerance=0.0).minimize(
+        value_and_grad(lambda p: 1e-170 * p["x"] @ p["x"]), start
+    )
+    assert bool(state["converged"])
+    assert np.all(np.isfinite(params["x"]))
+
+
 def test_a_goal(backend: backends.Backend) -> None:
     with pytest.raises(ValueError, match="EarlyStopping: expected goal to be a finite number"):
         EarlyStopping("loss", goal=float("nan"))

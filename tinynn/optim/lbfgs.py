@@ -255,11 +255,13 @@ def direction_of(state: State) -> tuple[Array, float]:
     """
     moves, changes, lengths = state["moves"], state["changes"], state["lengths"]
     inverse, gradient = state["inverse"], state["gradient"]
-    newest = float(lengths[-1])
-    if newest == 0.0:
-        return -gradient, 1.0 / float(gradient @ gradient) ** 0.5
-    change = changes[-1, :]
-    scale = newest / float(change @ change)
+    change, newest = changes[-1, :], float(lengths[-1])
+    square = float(change @ change)
+    if newest == 0.0 or square == 0.0:  # of numbers so small the square may be 0
+        largest = float(namespace(gradient).max(abs(gradient)))
+        unit = gradient / largest
+        return -gradient, 1.0 / float(unit @ unit) ** 0.5 / largest
+    scale = newest / square
     first = inverse @ (moves @ gradient)
     rest = scale * (gradient - first @ changes)
     second = lengths * first - changes @ rest

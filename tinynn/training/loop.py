@@ -252,7 +252,7 @@ class _Loop:
         An engine that can put it together later does so once somebody looks.
         """
         if (later := getattr(self.engine, "later", None)) is not None:
-            self.run.state.put_off(later())
+            self.run.state.carry = later()
             return
         older, newer = self.memory
         self.run.state.carry, memory = self.engine.snapshot(older)

@@ -36,6 +36,21 @@ class Later:
         return self.carry
 
 
+class _Looked:
+    """An attribute that may be set to what is put together once somebody looks at it."""
+
+    def __get__(self, owner: Any, kind: Any) -> Carry:
+        if owner is None:
+            raise AttributeError("carry")  # so that the field has no default
+        found = vars(owner)["carry"]
+        if isinstance(found, Later):
+            found = vars(owner)["carry"] = found()
+        return found
+
+    def __set__(self, owner: Any, value: Carry | Later) -> None:
+        vars(owner)["carry"] = value
+
+
 @dataclass
 class TrainingState:
     """The state of a training run, which engines advance and checkpoints keep.
@@ -58,53 +73,42 @@ class TrainingState:
         The name of the engine that has advanced it; "" before the first.
     """
 
-    carry: Carry
+    carry: _Looked = _Looked()
     epoch: int = 0
     step: int = 0
     losses: list[Any] = field(default_factory=list)
     history: History = field(default_factory=History)
     callbacks: dict[str, Any] = field(default_factory=dict)
     engine: str = ""
-    _later: Later | None = field(default=None, init=False, repr=False, compare=False)
 
-    def put_off(self, later: Later) -> None:
-        """Advance to a carry that is put together once somebody looks at it."""
-        vars(self).pop("carry", None)
-        self._later = later
-
-    def __getattr__(self, name: str) -> Any:
-        if name != "carry" or (later := vars(self).get("_later")) is None:
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        self.carry = later()
-        return self.carry
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"carry": self.carry}  # a copy, or a file, is without the engine
 
     @property
-    def is_put_off(self) -> bool:
-        """True until somebody looks at the carry."""
-        return "carry" not in vars(self)
+    def _later(self) -> Later | None:
+        """The carry that nobody has looked at; None if somebody has."""
+        carry = vars(self)["carry"]
+        return carry if isinstance(carry, Later) else None
 
     def current(self) -> Callable[[], Carry]:
         """The carry as it is now, as a function."""
-        if self.is_put_off and self._later is not None:
-            return self._later
-        carry = self.carry
-        return lambda: carry
+        carry = self._later or self.carry
+        return carry if isinstance(carry, Later) else lambda: carry
 
     @property
     def optimizer_state(self) -> Any:
         """The optimizer's part of the carry."""
-        later = self._later if self.is_put_off else None
-        return self.carry.optimizer_state if later is None else later.optimizer_state
+        return (self._later or self.carry).optimizer_state
 
     def watched(self) -> Callable[[], bool]:
         """A function that says whether the carry, or an array in it, was replaced since."""
-        later = self._later if self.is_put_off else None
+        later = self._later
         if later is None:
             shown, leaves = self.carry, tree.leaves(self.carry)
             return lambda: self.carry is not shown or not is_same_tree(self.carry, leaves)
 
         def changed() -> bool:
-            if self.is_put_off:
+            if self._later is later:
                 return False
             return self.carry is not later.carry or not is_same_tree(self.carry, later.leaves)
 

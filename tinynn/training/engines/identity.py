@@ -46,7 +46,9 @@ def _key(part: Any) -> Any:
         return part
     if not is_dataclass(part):
         raise TypeError("an array")
-    return type(part), *[_key(getattr(part, f.name)) for f in fields(part)]
+    # A method may be replaced in its class, by another one of tinynn's.
+    methods = [value for each in type(part).__mro__ for value in _methods(each)]
+    return type(part), *methods, *[_key(getattr(part, f.name)) for f in fields(part)]
 
 
 def is_ours(part: Any) -> bool:
@@ -70,9 +72,19 @@ def is_ours(part: Any) -> bool:
 
 def _is_as_written(kind: type) -> bool:
     """True unless a method is of another package than its class: one that was put there later."""
-    for each in kind.__mro__:
-        package = each.__module__.partition(".")[0]
-        methods = [value for value in vars(each).values() if isinstance(value, FunctionType)]
-        if any(method.__module__.partition(".")[0] != package for method in methods):
-            return False
-    return True
+    return all(
+        _package_of(method) == _package_of(each)
+        for each in kind.__mro__
+        if each is not object
+        for method in _methods(each)
+    )
+
+
+def _methods(kind: type) -> list[Any]:
+    """The functions that a class itself has, and what else is called in place of one."""
+    own = [getattr(each, "__func__", each) for each in vars(kind).values()]
+    return [each for each in own if callable(each) and not isinstance(each, type)]
+
+
+def _package_of(part: Any) -> str:
+    return (getattr(part, "__module__", None) or "").partition(".")[0]
