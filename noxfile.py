@@ -402,8 +402,8 @@ def search_backends(session: nox.Session) -> None:
 
 BENCHMARKS = """
     eager compiled compile_time activations elementary tables sklearn_estimators small_data
-    onnx_latency latency recurrent convolutional transformer on_their_arrays larger_than_memory
-    streamed_answers many_networks importing coverage compression
+    onnx_latency latency recurrent convolutional transformer on_their_arrays memory
+    larger_than_memory streamed_answers many_networks importing coverage compression
 """
 
 

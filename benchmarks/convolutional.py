@@ -1,21 +1,15 @@
 """Training convolutional networks: tinynn on NumPy beside NumPy by hand, PyTorch and JAX.
 
 pip install torch jax
-python benchmarks/convolutional.py [--rounds N] [--only LeNet] [--memory]
+python benchmarks/convolutional.py [--rounds N] [--only LeNet] [--without JAX]
 
 LeNet: images of 28 x 28, batch 64, SGD with momentum. Blocks: two residual-sized blocks of 3 x 3
 convolutions, 32 channels, images of 32 x 32, batch 32. float32; the same start, the same batches in
 order, and losses compared at the end.
-
---memory: what the process of each holds at most beyond what it
-held before its first step, with the libraries imported and the data made.
 """
 
-import multiprocessing
-import resource
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from time import perf_counter, process_time
 from typing import Any, NamedTuple
 
@@ -315,9 +309,9 @@ COMPETITORS: dict[str, Callable[[Work], Trained]] = {
 }
 
 
-def steps(work: Work, rounds: int) -> None:
+def steps(work: Work, rounds: int, names: list[str]) -> None:
     """A training step of each: the difference of a long and a short run."""
-    runs = {name: make(work) for name, make in COMPETITORS.items()}
+    runs = {name: COMPETITORS[name](work) for name in names}
     losses = {name: work.loss(run(2)) for name, run in runs.items()}
     np.testing.assert_allclose([*losses.values()], losses["NumPy by hand"], rtol=2e-3)
     least: dict[Any, float] = {(name, epochs): np.inf for name in runs for epochs in (1, 4)}
@@ -341,34 +335,17 @@ def steps(work: Work, rounds: int) -> None:
         )
 
 
-def peak(name: str, work: Work) -> None:
-    run = COMPETITORS[name](work)
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    before = pages * resource.getpagesize() / 1024
-    run(2)
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(f"{work.title}: {name} {(most - before) / 1024:.0f} MB more", flush=True)
-
-
 @click.command()
 @click.option("--rounds", default=5, show_default=True)
 @click.option("--only", help="The title of one work.")
-@click.option("--memory", is_flag=True, help="The memory of a training step.")
-def main(rounds: int, only: str | None, memory: bool) -> None:
+@click.option("--without", type=click.Choice([*COMPETITORS]), multiple=True)
+def main(rounds: int, only: str | None, without: tuple[str, ...]) -> None:
     torch.set_num_threads(1)
     print(f"one thread; the least of {rounds} rounds in turn")
+    names = [name for name in COMPETITORS if name not in without]
     for work in WORKS:
-        if only not in (None, work.title):
-            continue
-        if memory:
-            for name in COMPETITORS:
-                process = multiprocessing.get_context("spawn").Process(
-                    target=peak, args=(name, work)
-                )
-                process.start()
-                process.join()
-        else:
-            steps(work, rounds)
+        if only in (None, work.title):
+            steps(work, rounds, names)
 
 
 if __name__ == "__main__":

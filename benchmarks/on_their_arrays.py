@@ -254,26 +254,17 @@ def xor() -> Work:
     )  # fmt: skip
 
 
-def lenet() -> Work:
-    shape = next(work for work in WORKS if work.title == "LeNet")
+def images(shape: Any, title: str, of_equinox: Any) -> Work:
+    """A work of `convolutional.py`, of five batches or all it has."""
     x, y = shape.data()
     order, rows = network(shape)[1], 5 * shape.batch
-
-    def of_equinox() -> Any:
-        act, pool = eqn.Lambda(jax.nn.relu), eqn.MaxPool2d(2, 2)
-        return eqn.Sequential([
-            eqn.Conv2d(1, 6, 5, padding=2, key=KEY), act, pool,
-            eqn.Conv2d(6, 16, 5, key=KEY), act, pool, eqn.Lambda(jnp.ravel),
-            eqn.Linear(400, 120, key=KEY), act, eqn.Linear(120, 84, key=KEY), act,
-            eqn.Linear(84, 10, key=KEY),
-        ])  # fmt: skip
 
     def as_theirs(params: Any) -> Arrays:
         flat = [params[str(place)][kind] for place in order for kind in ("weight", "bias")]
         return [np.ascontiguousarray(turned(shape, i, p, False)) for i, p in enumerate(flat)]
 
     return Work(
-        "LeNet, momentum",
+        title,
         network(shape)[0],
         "cross entropy", "momentum",
         lambda: torch_network(shape),
@@ -285,6 +276,19 @@ def lenet() -> Work:
         given=nested(shape, shape.start()),
         loops=False,
     )  # fmt: skip
+
+
+def lenet() -> Work:
+    def of_equinox() -> Any:
+        act, pool = eqn.Lambda(jax.nn.relu), eqn.MaxPool2d(2, 2)
+        return eqn.Sequential([
+            eqn.Conv2d(1, 6, 5, padding=2, key=KEY), act, pool,
+            eqn.Conv2d(6, 16, 5, key=KEY), act, pool, eqn.Lambda(jnp.ravel),
+            eqn.Linear(400, 120, key=KEY), act, eqn.Linear(120, 84, key=KEY), act,
+            eqn.Linear(84, 10, key=KEY),
+        ])  # fmt: skip
+
+    return images(WORKS[0], "LeNet, momentum", of_equinox)
 
 
 class Recurrent(nn.Module):
