@@ -89,6 +89,7 @@ class Lowering:
         together: whether what follows from a batch alone may be computed for several batches at
             once, of which this is an array: it has to be the same bits for any number of them.
         few_axes: whether calls cost less on arrays of fewer axes.
+        slow_where: whether `where` takes longer than to multiply by a comparison as floats.
         gives_numbers: whether `x[0, 0]` is a number, and not the memory of the array.
         piece: how many elements of a long vector to go through at a time, where several calls go
             through it one after the other; 0 for all.
@@ -109,6 +110,7 @@ class Lowering:
     batches: Callable[[Any], Sequence[Any]] | None = None
     together: Callable[[Any], bool] = lambda array: True
     few_axes: bool = False
+    slow_where: bool = False
     gives_numbers: bool = False
     piece: int = 0
     kernel: Callable[..., Any] | None = None

@@ -132,6 +132,7 @@ LOWERING = Lowering(
     frozenset({"sigmoid", "logsumexp"}),
     entries=_entries,
     few_axes=True,
+    slow_where=True,
     gives_numbers=True,
     piece=16384,  # of half a dozen vectors, stays in the cache
 )

@@ -1,12 +1,13 @@
 """PyTorch's own convolutions, under the one function that is its own two transposes."""
 
+from collections.abc import Sequence
 from math import prod
 
 import array_api_compat.torch as xp
 import torch
 
 from backends import convolution
-from backends.convolution import Array, Pairs, Settings
+from backends.convolution import Array, Settings
 
 
 def conv(x: Array, weight: Array, settings: Settings) -> Array:
@@ -26,15 +27,21 @@ def conv(x: Array, weight: Array, settings: Settings) -> Array:
     ]
     if 0 < prod(out) < prod(weight.shape[:-2]):
         return _of_weight(x, weight, out, settings)
-    same = all(low == high >= 0 for low, high in padding)
-    ends = [low for low, _ in padding] if same else [0] * len(padding)
-    x = torch.movedim(x if same else _padded(x, padding), -1, 1)
+    x, ends = _ends(x, padding)
+    x = torch.movedim(x, -1, 1)
     w = torch.movedim(weight, (-1, -2), (0, 1))
     y = torch.convolution(x, w, None, stride, ends, dilation, False, [0] * len(ends), groups)
     return torch.movedim(y, 1, -1)
 
 
-def _padded(x: Array, padding: Pairs | list[tuple[int, int]]) -> Array:
+def _ends(x: Array, padding: Sequence[tuple[int, int]]) -> tuple[Array, list[int]]:
+    """The zeros that PyTorch adds at either end itself, and the array with the others."""
+    if all(low == high >= 0 for low, high in padding):
+        return x, [low for low, _ in padding]
+    return _padded(x, padding), [0] * len(padding)
+
+
+def _padded(x: Array, padding: Sequence[tuple[int, int]]) -> Array:
     ends = [n for pair in reversed(padding) for n in pair]
     if min(ends) < 0 < max(ends):  # zeros are cut too, where more is cut than there was
         x = torch.nn.functional.pad(x, [0, 0, *(max(n, 0) for n in ends)])
@@ -71,7 +78,7 @@ def _of_weight(x: Array, weight: Array, out: list[int], settings: Settings) -> A
             out, stride, lengths, dilation, x.shape[1:-1], padding, strict=True
         )
     ]
-    x = _padded(x, [(low, end) for (low, _), end in zip(padding, high, strict=True)])
+    x, ends = _ends(x, [(low, end) for (low, _), end in zip(padding, high, strict=True)])
     x = x.reshape(*x.shape[:-1], groups, inputs)
     x = torch.movedim(x, (-1, -2, 0), (0, 1, 2))
     x = x.reshape(inputs, -1, *x.shape[3:])
@@ -79,6 +86,6 @@ def _of_weight(x: Array, weight: Array, out: list[int], settings: Settings) -> A
     w = x.new_empty((outputs, x.shape[1] // groups, *out))
     zeros = [0] * len(out)
     _, y, _ = torch.ops.aten.convolution_backward(
-        g, x, w, None, dilation, zeros, stride, False, zeros, groups, (False, True, False)
+        g, x, w, None, dilation, ends, stride, False, zeros, groups, (False, True, False)
     )
     return torch.movedim(y, (1, 0), (0, -1))

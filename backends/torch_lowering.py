@@ -17,8 +17,8 @@ from backends.lowering import Lowering, OutTemplate, Template, concat
 
 # The standard's name, and PyTorch's where it is another.
 _ONE = """abs acos acosh asin asinh atan atanh bitwise_invert:bitwise_not ceil conj:conj_physical
-cos cosh erf exp expm1 floor log log1p log2 log10 logical_not negative reciprocal sigmoid signbit
-sin sinh sqrt square tan tanh trunc"""
+cos cosh erf exp expm1 floor log log1p log2 log10 logical_not negative reciprocal sigmoid sign
+signbit sin sinh sqrt square tan tanh trunc"""
 _TWO = """atan2 bitwise_and bitwise_left_shift bitwise_or bitwise_right_shift bitwise_xor copysign
 equal:eq greater greater_equal hypot less less_equal logaddexp logical_and logical_or logical_xor
 maximum minimum nextafter not_equal remainder"""
@@ -185,5 +185,6 @@ LOWERING = Lowering(
     followed=_followed,
     entries=torch.unbind,
     batches=_batches,
+    slow_where=True,
     together=lambda array: array.device.type != "cpu",  # a sum of one row may differ
 )

@@ -168,6 +168,40 @@ def test_sums_over_all_axes_but_the_last_are_sums_of_rows() -> None:
     np.testing.assert_allclose(graph.run([x])[0], x.sum((0, 1)))
 
 
+def test_a_weights_gradient_is_one_product_of_all_rows(backend: Backend) -> None:
+    def slope(a: Any, b: Any) -> Any:
+        xp = namespace(a)
+        return xp.sum(xp.matmul(xp.matrix_transpose(a), b), axis=(0, 1))
+
+    draw = np.random.default_rng(0).normal
+    a, b = draw(size=(2, 3, 5, 4)), draw(size=(2, 3, 5, 7))
+    graph = target_passes.products(graph_of(slope, a, b))
+    assert [(node.name, node.shape) for node in graph.nodes if node.name != "reshape"] == [
+        ("matrix_transpose", (4, 30)),
+        ("matmul", (4, 7)),
+    ]
+    compiled = tinynn.compile(slope)(*map(backend.asarray, (a, b)))
+    assert_close(compiled, np.einsum("ijkm,ijkn->mn", a, b), backend)
+    # One row of all matrices is no sum of products of rows.
+    graph = target_passes.products(graph_of(slope, a, b[:1]))
+    assert [node.name for node in graph.nodes][-2:] == ["matmul", "sum"]
+
+
+@pytest.mark.only("numpy", "torch")
+def test_slopes_of_a_maximum_are_no_choices(backend: Backend) -> None:
+    def slope(x: Any) -> Any:
+        def loss(x: Any) -> Any:
+            return namespace(x).sum(relu(first_maximum(x[:2000], x[2000:])) ** 2)
+
+        return tinynn.grad(loss)(x)
+
+    x = np.random.default_rng(0).normal(size=4000)
+    x[:3], x[2000:2003] = (1, -1, 0), (1, -1, 0)
+    compiled = tinynn.compile(slope)
+    assert_equal(compiled(backend.asarray(x)), slope(x), backend)
+    assert "where" not in str(compiled.source)
+
+
 def test_cotangents_of_a_maximum_are_products_with_a_mask() -> None:
     def loss(x: Any) -> Any:
         return namespace(x).sum(first_maximum(x[0], x[1]) ** 2)

@@ -95,8 +95,9 @@ def into_buffers(lowering: Any) -> list[Pass]:
     ]
     if "sign" in lowering.into:
         passes.append(slopes_of_relu)  # no booleans to convert
-    if lowering.few_axes:
+    if lowering.slow_where:
         passes.append(slopes_of_maximum)
+    if lowering.few_axes:
         # A matrix has them in one product.
         passes.append(partial(sums_of_rows, lowering=lowering))
         passes.append(without_rows_of_one)  # broadcasting takes time where nothing is repeated

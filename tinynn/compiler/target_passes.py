@@ -15,27 +15,49 @@ from tinynn.transforms.record import recorded
 from tinynn.transforms.subgraph import substituted
 
 _REDUCTIONS = ("sum", "max", "min")
+_MOVED = ("permute_dims", "moveaxis", "broadcast_to")  # to reshape them is to copy them
 _FEW = 1024  # elements, whose signs take no longer than a comparison
 
 
 def products(graph: Graph) -> Graph:
-    """Sums as products, where one call then does the work of two: sum(a * b) is a vecdot."""
-    kinds, reshape = graph.space.kinds, graph.space.reshape
+    """Sums as products, where one call then does the work of two.
+
+    sum(a * b) is a vecdot; the sum of the products of many matrices, such as a weight's gradient
+    is, one product of all their rows.
+    """
+    kinds = graph.space.kinds
 
     def visit(node: Node, build: Builder) -> Any:
         x = node.args[0]
-        if node.shape != () or not is_call(x) or x.name != "multiply":
+        if not is_call(x) or x.dtype != node.dtype:
             return node
-        real = kinds[x.dtype] == "real floating" and x.dtype == node.dtype
+        if x.name == "matmul":
+            return _of_all_rows(node, x, build)
+        real = kinds[x.dtype] == "real floating" and x.name == "multiply" and node.shape == ()
         if not real or not all(is_itself(a, x) for a in x.args):
             return node
-        flat = [
-            build.add(Node(reshape, (a,), {"shape": (size(a),)}, (size(a),), a.dtype, node.origin))
-            for a in dict.fromkeys(x.args)
-        ]
+        flat = [_shaped(a, (size(a),), build) for a in dict.fromkeys(x.args)]
         return build.call(node, "vecdot", flat[0], flat[-1])
 
     return rewritten(graph, visit, of={"sum"})
+
+
+def _of_all_rows(node: Node, product: Node, build: Builder) -> Node:
+    """The sum over all axes but the last two of mT(a) @ b, which have rows alike."""
+    left, b = product.args
+    rank = len(product.shape)
+    alike = is_call(left) and left.name == "matrix_transpose" and left.dtype == b.dtype
+    gone = set(axes_of(node.kwargs.get("axis"), rank))
+    if not alike or rank < 3 or gone != set(range(rank - 2)) or node.shape != product.shape[-2:]:
+        return node
+    a = left.args[0]
+    if a.shape[:-1] != b.shape[:-1] or any(v.name in _MOVED for v in (a, b)):
+        return node
+    a, b = [_shaped(v, (prod(v.shape[:-1]), v.shape[-1]), build) for v in (a, b)]
+    shape = a.shape[::-1]
+    transposed = build.space.matrix_transpose
+    turned = build.add(Node(transposed, (a,), {}, shape, a.dtype, left.origin))
+    return build.add(Node(product.function, (turned, b), {}, node.shape, node.dtype, node.origin))
 
 
 def written_out(graph: Graph, sayable: Callable[[Node], None]) -> Graph:
