@@ -32,11 +32,9 @@ def quickest() -> str:
     uv = shutil.which("uv", path=os.pathsep.join([str(Path(sys.executable).parent), os.defpath]))
     if not uv:
         return "venv"
-    ask = (uv, "pip", "install", "--dry-run", "--no-cache", "--no-deps", "--reinstall", "iniconfig")
+    ask = "pip install --dry-run --no-cache --no-deps --reinstall iniconfig --python".split()
     try:
-        subprocess.run(
-            [*ask, "--python", sys.executable], check=True, capture_output=True, timeout=30
-        )
+        subprocess.run([uv, *ask, sys.executable], check=True, capture_output=True, timeout=30)
     except (OSError, subprocess.SubprocessError):
         return "venv"
     return "uv"
@@ -102,9 +100,8 @@ def numpy(session: nox.Session) -> None:
     """The suite on NumPy, and what needs one backend only: command line, README, doctests."""
     install(session, "test", "numpy")
     # The files of libraries that are not installed here cannot be imported for their examples.
-    absent = [f"--ignore-glob=backends/{name}*.py" for name in OTHERS] + [
-        "--ignore=tests/sharding.py"
-    ]
+    absent = [f"--ignore-glob=backends/{name}*.py" for name in OTHERS]
+    absent += ["--ignore=tests/sharding.py"]
     run_tests(session, "numpy", "--doctest-modules", *absent, "tests", "tinynn", "backends")
 
 
@@ -398,6 +395,13 @@ def search_backends(session: nox.Session) -> None:
     """Searches over estimators in the processes of joblib's loky, of Dask and of Ray."""
     install(session, "test", "search_backends")
     session.run("pytest", "--backend", "numpy", "tests/search_backends.py", env=ONE_THREAD)
+
+
+@nox.session(default=False, venv_backend=BY_PIP)
+def peers(session: nox.Session) -> None:
+    """The answers of JAXopt, laplace-torch, GPyTorch and MAPIE on the same problems."""
+    install(session, "test", "numpy", "torch", "jax", "peers")
+    session.run("pytest", "tests/test_peers.py", "--backend=numpy", env={"TINYNN_PEERS": "1"})
 
 
 BENCHMARKS = """

@@ -60,7 +60,13 @@ def test_a_network_is_fitted(
 
 @pytest.mark.parametrize(
     "optimizer",
-    [LevenbergMarquardt(), LevenbergMarquardt(solver="cg"), GaussNewton(0.5), NewtonCG()],
+    [
+        LevenbergMarquardt(),
+        LevenbergMarquardt(solver="cg"),
+        GaussNewton(0.5),
+        NaturalGradient(0.5, damping=1e-2),
+        NewtonCG(),
+    ],
     ids=lambda v: type(v).__name__ + getattr(v, "solver", ""),
 )
 def test_every_library_takes_numpys_steps(
