@@ -176,8 +176,8 @@ class _Loop:
     def _losses(self, losses: Any) -> list[float]:
         """Losses of the steps of several epochs, (epochs, steps), as one number an epoch."""
         total = self.problem.batches.loss_of_epoch(losses, self.problem.batches.epoch(0))
-        losses: list[float] = self.problem.backend.to_host(total).tolist()
-        return losses
+        of_epochs: list[float] = self.problem.backend.to_host(total).tolist()
+        return of_epochs
 
     def _epoch(self) -> int:
         """Carry out one epoch, or the rest of it, chunk by chunk; 0 if a signal ends it before."""

@@ -47,7 +47,7 @@ def _key(part: Any) -> Any:
     if not is_dataclass(part):
         raise TypeError("an array")
     # A method may be replaced in its class, by another one of tinynn's.
-    methods = [value for each in type(part).__mro__ for value in _methods(each)]
+    methods = [value for each in type(part).mro() for value in _methods(each)]
     return type(part), *methods, *[_key(getattr(part, f.name)) for f in fields(part)]
 
 
