@@ -141,6 +141,12 @@ class JAX(Backend):
 
         return jax.jit(loop, static_argnums=2, donate_argnums=0)
 
+    def joined(self, parts: Sequence[Array]) -> Array:
+        if len(parts) == 1:
+            return parts[0]
+        # On the host: XLA would compile it for each number of parts.
+        return self.asarray(np.concatenate([self.to_host(part) for part in parts]))
+
     def scan(
         self,
         step: Callable[..., Any],

@@ -1,5 +1,6 @@
 """Slices that begin where an array says: read, and written to."""
 
+from collections.abc import Sequence
 from typing import Any
 
 Array = Any
@@ -14,6 +15,10 @@ class Slicing:
 
     xp: Any = None
     device: Any = None
+
+    def joined(self, parts: Sequence[Array]) -> Array:
+        """Arrays of one dimension, one after the other, however many there happen to be."""
+        return parts[0] if len(parts) == 1 else self.xp.concat(parts)
 
     def dynamic_slice(self, x: Array, start: Array, *, size: int, axis: int = 0) -> Array:
         """`size` entries of `x` along `axis`, from number `start` on.

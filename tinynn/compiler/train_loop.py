@@ -412,7 +412,7 @@ class Scanned(Functional):
                 self.kept[:] = kept
                 outs.append(out)
             times %= repeats
-        return self.wanted_of(self.graph.space.xp.concat(outs))
+        return self.wanted_of(self.backend.joined(outs))
 
 
 def _without_scale(graph: Graph, kept: int) -> tuple[Graph, float]:
