@@ -1,5 +1,6 @@
 """The identity of a step: by it a program of an earlier run is found without recording the step."""
 
+import inspect
 from dataclasses import fields, is_dataclass
 from types import FunctionType
 from typing import Any
@@ -47,7 +48,7 @@ def _key(part: Any) -> Any:
     if not is_dataclass(part):
         raise TypeError("an array")
     # A method may be replaced in its class, by another one of tinynn's.
-    methods = [value for each in type(part).mro() for value in _methods(each)]
+    methods = [value for each in inspect.getmro(type(part)) for value in _methods(each)]
     return type(part), *methods, *[_key(getattr(part, f.name)) for f in fields(part)]
 
 
