@@ -127,6 +127,7 @@ def test_a_program_is_of_one_run_at_a_time() -> None:
 
 
 def test_few_are_kept_and_none_that_is_large() -> None:
+    reuse.clear()
     host = backends.get("numpy")
     for rate in range(40):
         programs(step(float(rate), 1.0), host, np.asarray([1.0]))

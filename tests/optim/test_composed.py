@@ -323,7 +323,7 @@ def test_all_but_the_first_by_name(name: str) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: SGD(0.1, 0.9), r"SGD: expected 1 arguments by position .learning_rate., got 2"),
+        (lambda: SGD(0.1, 0.9), r"SGD: expected 1 argument by position .learning_rate., got 2"),
         (lambda: SGD(momentun=0.9), "SGD: .* got 'momentun'. To fix it: write momentum="),
         (lambda: SGD(quux=0.9), "SGD: expected arguments from learning_rate, momentum, nesterov"),
         (lambda: CosineDecay(0.1), "missing 1 required keyword-only argument: 'steps'"),

@@ -11,7 +11,9 @@ from tinynn.onnx.emitter import OnnxError
 
 #: Operators whose second input is a weight, and the axis of its outputs.
 _WEIGHTS = {"Gemm": 1, "MatMul": 1, "Conv": 0}
-_LEVELS = 127
+#: The largest whole number of a weight; and where its inputs are whole numbers, too: processors
+#: without VNNI add two products of 8 bits in 16, which 255 * 64 * 2 fits.
+_LEVELS, _LEVELS_OF_PRODUCTS = 127, 64
 
 
 def quantize(
@@ -21,7 +23,8 @@ def quantize(
 
     A weight has a scale for each of its outputs, from the largest of its numbers; zero stays zero.
     With rows, what goes into products is rounded as well, to 256 levels between the least and the
-    largest number that these rows lead to there. Biases stay as they are.
+    largest number that these rows lead to there, and weights take 7 of the 8 bits, so that sums
+    overflow on no processor. Biases stay as they are.
 
     Parameters
     ----------
@@ -54,6 +57,7 @@ def quantize(
     if rows is not None:
         found = _ranges(onnx, blob if alone is None else alone, rows)
         ranges = dict(zip([node.input[0] for node in products], found, strict=True))
+    most = _LEVELS if rows is None else _LEVELS_OF_PRODUCTS
     known: dict[str, str] = {}
     made: list[Any] = []
 
@@ -64,10 +68,10 @@ def quantize(
     def weight(name: str, axis: int) -> str:
         array = arrays[name]
         others = tuple(each for each in range(array.ndim) if each != axis)
-        scale = abs(array).max(axis=others) / _LEVELS
+        scale = abs(array).max(axis=others) / most
         scale = (scale + (scale == 0)).astype(array.dtype)
         shape = [-1 if each == axis else 1 for each in range(array.ndim)]
-        whole = (array / scale.reshape(shape)).round().clip(-_LEVELS, _LEVELS).astype("int8")
+        whole = (array / scale.reshape(shape)).round().clip(-most, most).astype("int8")
         new = f"{name}.dequantized"
         given = [add(f"{name}.int8", whole), add(f"{name}.scale", scale)]
         made.append(helper.make_node("DequantizeLinear", given, [new], axis=axis))
