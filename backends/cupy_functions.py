@@ -36,7 +36,11 @@ def __dir__() -> list[str]:
 @cache
 def kernel(inputs: str, outputs: str, text: str, helpers: str) -> Any:
     """The kernel that carries out the text for each element; see `Lowering.kernel`."""
-    return ElementwiseKernel(inputs, outputs, text, "tinynn_chain", preamble=helpers)
+    # A product and a sum are two operations, as they are in calls: the same bits.
+    options = ("--fmad=false",)
+    return ElementwiseKernel(
+        inputs, outputs, text, "tinynn_chain", preamble=helpers, options=options
+    )
 
 
 def empty(shape: tuple[int, ...], *, dtype: Any, device: Any) -> Any:

@@ -17,7 +17,6 @@ from tinynn.losses import (
     SoftmaxCrossEntropy,
     SquaredError,
 )
-from tinynn.sklearn import NetworkClassifier, NetworkRegressor
 from tinynn.uncertainty.conformal import conformal_quantile
 
 pytestmark = pytest.mark.reads_scalars
@@ -247,6 +246,9 @@ def test_posteriors_have_intervals():
 
 
 def test_estimators_have_intervals_and_sets():
+    pytest.importorskip("sklearn")
+    from tinynn.sklearn import NetworkClassifier, NetworkRegressor
+
     y = Y[:, 0]
     small = {"hidden_layer_sizes": (3,), "solver": "lbfgs", "max_iter": 20, "tol": None}
     with pytest.raises(Exception, match="not fitted yet"):
@@ -279,8 +281,11 @@ def test_estimators_have_intervals_and_sets():
 
 
 def test_pipelines_pass_the_interval_on():
+    pytest.importorskip("sklearn")
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
+
+    from tinynn.sklearn import NetworkRegressor
 
     small = {"hidden_layer_sizes": (3,), "solver": "lbfgs", "max_iter": 20, "tol": None}
     pipe = make_pipeline(StandardScaler(), NetworkRegressor(**small)).fit(X[:20], Y[:20, 0])

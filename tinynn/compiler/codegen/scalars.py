@@ -51,7 +51,10 @@ class Scalars:
 
     def dtype(self, dtype: Any) -> str:
         """The name of a dtype; CannotEmit for one that has no loops."""
-        name = str(self.backend.dtype_name(dtype))
+        try:
+            name = str(self.backend.dtype_name(dtype))
+        except TypeError:  # one that the standard does not name, such as float16
+            name = str(dtype)
         if name not in BYTES:
             raise CannotEmit(f"{name} cannot be written as loops")
         return name
