@@ -5,7 +5,7 @@ beside an allocation. So what CuPy composes of several calls, or cannot write in
 there, is one kernel here. None of these functions reads a value from the device.
 """
 
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 import cupy
@@ -33,7 +33,7 @@ def __dir__() -> list[str]:
     return [*__all__, *dir(cupy)]
 
 
-@cache
+@lru_cache(512)
 def kernel(inputs: str, outputs: str, text: str, helpers: str) -> Any:
     """The kernel that carries out the text for each element; see `Lowering.kernel`."""
     # A product and a sum are two operations, as they are in calls: the same bits.

@@ -8,7 +8,7 @@ around all.
 """
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, reduce
 from itertools import product
 from math import prod
 from typing import Any, NamedTuple
@@ -22,9 +22,18 @@ from backends.numpy_convolution import empty, in_order, order
 #: So many multiplications are worth a thread.
 _SHARED = 1 << 22
 
-#: For a place along an axis, the first element of the input that it meets, and what it meets: of
-#: the kernel which elements, and how far from the first.
-_Met = tuple[int, tuple[tuple[int, int], ...]]
+
+class _Met(NamedTuple):
+    """What the places along an axis meet.
+
+    first: (results,), for each place the first element of the input.
+    kind: (results,), which of the patterns it meets.
+    patterns: of the kernel the elements that are met, and how far from the first.
+    """
+
+    first: Array
+    kind: Array
+    patterns: list[list[tuple[int, int]]]
 
 
 class _Axis(NamedTuple):
@@ -48,18 +57,16 @@ class _Axis(NamedTuple):
         """Elements of the input from a place's first to that of the next, where both meet all."""
         return self.step * self.stride // self.gap
 
-    def met(self) -> list[_Met]:
-        found: list[_Met] = []
-        for place in range(self.results):
-            at = [place * self.stride + e * self.dilation - self.low for e in range(self.kernel)]
-            inside = [
-                (e, i // self.gap)
-                for e, i in enumerate(at)
-                if i % self.gap == 0 and 0 <= i // self.gap < self.length
-            ]
-            first = inside[0][1] if inside else 0
-            found.append((first, tuple((e, i - first) for e, i in inside)))
-        return found
+    def met(self) -> _Met:
+        places = np.arange(self.results)[:, None] * self.stride
+        places = places + np.arange(self.kernel) * self.dilation - self.low
+        inside = (places % self.gap == 0) & (places >= 0) & (places < self.length * self.gap)
+        at = np.where(inside, places // self.gap, self.length)
+        first = at.min(axis=1) * inside.any(axis=1)
+        apart = np.where(inside, at - first[:, None], -1)
+        found, kind = np.unique(apart, axis=0, return_inverse=True)
+        patterns = [[(e, f) for e, f in enumerate(row) if f >= 0] for row in found.tolist()]
+        return _Met(first, kind.reshape(-1), patterns)
 
 
 class _Plan(NamedTuple):
@@ -75,44 +82,54 @@ class _Plan(NamedTuple):
     places: Array
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=64)
 def _plan(axes: tuple[_Axis, ...], batch: int, apart: Ints, inner: Ints | None) -> _Plan:
     """The tables. An element of the kernel is `apart` elements behind that before it, along each
     axis. `inner`: channels are places too: how many, and how far apart they lie in both.
     """
-    *outer, last = [[(i, *each) for i, each in enumerate(axis.met())] for axis in axes]
-    tables: dict[Any, tuple[int, int]] = {}
-    runs: list[Ints] = []
+    met, last = [axis.met() for axis in axes], axes[-1]
+    breaks = np.diff(met[-1].kind) != 0
+    breaks |= np.diff(met[-1].first) * last.step != last.moved
+    begins = np.flatnonzero(np.append(True, breaks))
+    where = [*(np.arange(axis.results) for axis in axes[:-1]), begins]
+    x = _sums([m.first[i] * axis.step for m, i, axis in zip(met, where, axes, strict=True)])
+    y = _sums([i * axis.into for i, axis in zip(where, axes, strict=True)])
+    tables, places = _tables([m.patterns for m in met], axes, apart, inner or (1, 0, 0))
+    sizes = [len(m.patterns) for m in met]
+    kind = [
+        m.kind[i] * prod(sizes[k + 1 :]) for k, (m, i) in enumerate(zip(met, where, strict=True))
+    ]
+    positions = np.tile(np.diff(np.append(begins, last.results)), x.size // begins.size)
+    columns = np.full_like(x, batch)
+    if last.moved == last.into == batch:  # positions lie one behind the other
+        positions, columns = np.ones_like(x), positions * batch
+    runs = np.stack([x, y, positions, columns, *tables[_sums(kind)].T], axis=1)
+    return _Plan(np.ascontiguousarray(runs, "int64"), places)
+
+
+def _sums(parts: list[Array]) -> Array:
+    """The sums of one number from each part, the last part's going on first."""
+    return reduce(np.add.outer, parts).ravel()
+
+
+def _tables(
+    patterns: list[Any], axes: tuple[_Axis, ...], apart: Ints, inner: Ints
+) -> tuple[Array, Array]:
+    """(where the places of each choice of patterns begin, and how many they are; the places)"""
+    tables: list[tuple[int, int]] = []
     places: list[tuple[int, int]] = []
-    channels, step, into = inner or (1, 0, 0)
-    for those in product(*outer):
-        run: list[int] = []
-        for i, first, met in last:
-            at = (*those, (i, first, met))
-            key = tuple(each[2] for each in at)
-            if key not in tables:
-                rows = [
-                    (
-                        sum(f * axis.step for (_, f), axis in zip(each, axes, strict=True)),
-                        sum(e * n for (e, _), n in zip(each, apart, strict=True)),
-                    )
-                    for each in product(*key)
-                ]
-                tables[key] = len(places), channels * len(rows)
-                places += [(a + c * step, b + c * into) for c in range(channels) for a, b in rows]
-            x = sum(each[1] * axis.step for each, axis in zip(at, axes, strict=True))
-            y = sum(each[0] * axis.into for each, axis in zip(at, axes, strict=True))
-            table = tables[key]
-            if run and run[4:] == [*table] and run[0] + run[2] * axes[-1].moved == x:
-                run[2] += 1
-                continue
-            if run:
-                runs.append(tuple(run))
-            run = [x, y, 1, batch, *table]
-        runs.append(tuple(run))
-    if axes[-1].moved == axes[-1].into == batch:  # positions lie one behind the other
-        runs = [(x, y, 1, n * columns, *table) for x, y, n, columns, *table in runs]
-    return _Plan(np.asarray(runs, "int64"), np.asarray(places, "int64").reshape(-1, 2))
+    channels, step, into = inner
+    for chosen in product(*patterns):
+        rows = [
+            (
+                sum(f * axis.step for (_, f), axis in zip(each, axes, strict=True)),
+                sum(e * n for (e, _), n in zip(each, apart, strict=True)),
+            )
+            for each in product(*chosen)
+        ]
+        tables.append((len(places), channels * len(rows)))
+        places += [(a + c * step, b + c * into) for c in range(channels) for a, b in rows]
+    return np.asarray(tables, "int64"), np.asarray(places, "int64").reshape(-1, 2)
 
 
 def conv(x: Array, weight: Array, settings: Settings, out: Array) -> Array:

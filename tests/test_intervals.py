@@ -260,6 +260,7 @@ def test_estimators_have_intervals_and_sets():
     estimate, lower, upper = found.predict(NEW, interval=0.9)
     margin = widened(np.abs(found.predict(X[20:]) - y[20:]))
     np.testing.assert_array_equal(estimate, found.predict(NEW))
+    found.predict(NEW, interval=np.float32(0.9))  # as NumPy's searches give levels
     np.testing.assert_allclose(upper, estimate + margin)
     read = pickle.loads(pickle.dumps(found))
     np.testing.assert_array_equal(read.predict(NEW, interval=0.9).lower, lower)

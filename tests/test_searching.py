@@ -183,6 +183,23 @@ def test_a_step_of_an_earlier_run_is_not_recorded_again(optimizer: str, monkeypa
         made = len(recordings)
 
 
+def test_a_program_has_one_run_at_a_time() -> None:
+    """So that no lock can be held in a process that is forked."""
+    from tinynn.compiler import reuse
+
+    reuse.clear()
+    alone, found = history("auto"), list[Any]()
+    assert len(reuse._functions) == 1  # it waits
+
+    def inside(run: Any) -> None:
+        if not found:
+            assert not reuse._functions
+            found.append(history("auto"))
+
+    assert history("auto", callbacks=[inside]) == found[0] == alone
+    assert len(reuse._functions) == 1
+
+
 def nothing(run: Any) -> None:
     """A callback, with which epochs are carried out one by one."""
 

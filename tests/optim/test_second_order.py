@@ -310,7 +310,9 @@ class TestBadInput:
 
     def test_memory(self, backend: backends.Backend) -> None:
         optimizer = LevenbergMarquardt(solver="dense", memory_limit=1e4)
-        with pytest.raises(ValueError, match=r"24 outputs by 16 parameters.*give solver"):
+        with pytest.raises(
+            ValueError, match=r"24 outputs by 16 parameters.*take LevenbergMarquardt\(solver='cg'"
+        ):
             tinynn.fit(NET, X, Y, optimizer=optimizer, epochs=2)
 
     def test_no_damping(self, backend: backends.Backend) -> None:

@@ -55,9 +55,9 @@ def by_first_product(graph: Graph) -> Graph:
     if product is None or product.dtype != x.dtype:
         return graph
     space, origin = graph.space, product.origin
-    shape = product.shape[:-1]
-    key = (0,) * len(product.shape) if size(product) == product.shape[-1] else (..., 0)
-    shape = () if key[0] == 0 else shape
+    of_one_row = size(product) == product.shape[-1]
+    key = (0,) * len(product.shape) if of_one_row else (..., 0)
+    shape = () if of_one_row else product.shape[:-1]
     column = number = Node(getitem, (product,), {"key": key}, shape, x.dtype, origin)
     added = [column]
     if shape:

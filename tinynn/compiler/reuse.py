@@ -169,14 +169,17 @@ def programs_by(step: Any, recorded: Callable[[], Graph]) -> Programs | None:
 
 
 def function_by(key: Any) -> Any:
-    """The compiled function that was kept under a key, or None."""
-    return None if key is None else _functions.get(key)
+    """The compiled function that waits under a key, which now has another owner; or None."""
+    return None if key is None else _functions.pop(key, None)
 
 
-def keep_function(key: Any, function: Any) -> None:
-    """Keep a compiled function, which has been called, unless it is large."""
+def lend_function(owner: Any, key: Any, function: Any) -> None:
+    """Let a compiled function, which has been called, wait once its owner is gone.
+
+    Until then nobody else calls it. One that is large does not wait.
+    """
     if key is not None and sum(_sizes(function.graph)) <= _ELEMENTS // 4:
-        _keep(_functions, key, function)
+        finalize(owner, _keep, _functions, key, function).atexit = False
 
 
 def clear() -> None:

@@ -251,8 +251,8 @@ class _Loop:
 
         An engine that can put it together later does so once somebody looks.
         """
-        if (later := getattr(self.engine, "later", None)) is not None:
-            self.run.state.carry = later()
+        if (lazy_carry := getattr(self.engine, "lazy_carry", None)) is not None:
+            self.run.state.carry = lazy_carry()
             return
         older, newer = self.memory
         self.run.state.carry, memory = self.engine.snapshot(older)

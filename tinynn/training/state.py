@@ -12,7 +12,7 @@ from tinynn.training.history import History
 from tinynn.training.step import Carry, is_same_tree
 
 
-class Later:
+class LazyCarry:
     """A carry that is put together once somebody looks at it.
 
     Parameters
@@ -36,18 +36,18 @@ class Later:
         return self.carry
 
 
-class _Looked:
+class _Lazy:
     """An attribute that may be set to what is put together once somebody looks at it."""
 
     def __get__(self, owner: Any, kind: Any) -> Carry:
         if owner is None:
             raise AttributeError("carry")  # so that the field has no default
         found = vars(owner)["carry"]
-        if isinstance(found, Later):
+        if isinstance(found, LazyCarry):
             found = vars(owner)["carry"] = found()
         return found
 
-    def __set__(self, owner: Any, value: Carry | Later) -> None:
+    def __set__(self, owner: Any, value: Carry | LazyCarry) -> None:
         vars(owner)["carry"] = value
 
 
@@ -73,7 +73,7 @@ class TrainingState:
         The name of the engine that has advanced it; "" before the first.
     """
 
-    carry: _Looked = _Looked()
+    carry: _Lazy = _Lazy()
     epoch: int = 0
     step: int = 0
     losses: list[Any] = field(default_factory=list)
@@ -85,32 +85,32 @@ class TrainingState:
         return vars(self) | {"carry": self.carry}  # a copy, or a file, is without the engine
 
     @property
-    def _later(self) -> Later | None:
+    def _lazy(self) -> LazyCarry | None:
         """The carry that nobody has looked at; None if somebody has."""
         carry = vars(self)["carry"]
-        return carry if isinstance(carry, Later) else None
+        return carry if isinstance(carry, LazyCarry) else None
 
     def current(self) -> Callable[[], Carry]:
         """The carry as it is now, as a function."""
-        carry = self._later or self.carry
-        return carry if isinstance(carry, Later) else lambda: carry
+        carry = self._lazy or self.carry
+        return carry if isinstance(carry, LazyCarry) else lambda: carry
 
     @property
     def optimizer_state(self) -> Any:
         """The optimizer's part of the carry."""
-        return (self._later or self.carry).optimizer_state
+        return (self._lazy or self.carry).optimizer_state
 
     def watched(self) -> Callable[[], bool]:
         """A function that says whether the carry, or an array in it, was replaced since."""
-        later = self._later
-        if later is None:
+        lazy = self._lazy
+        if lazy is None:
             shown, leaves = self.carry, tree.leaves(self.carry)
             return lambda: self.carry is not shown or not is_same_tree(self.carry, leaves)
 
         def changed() -> bool:
-            if self._later is later:
+            if self._lazy is lazy:
                 return False
-            return self.carry is not later.carry or not is_same_tree(self.carry, later.leaves)
+            return self.carry is not lazy.carry or not is_same_tree(self.carry, lazy.leaves)
 
         return changed
 

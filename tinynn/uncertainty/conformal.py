@@ -10,6 +10,7 @@ Prediction: A Gentle Introduction", https://doi.org/10.1561/2200000101.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, prod
+from numbers import Real
 from typing import Any, NamedTuple, TypeAlias
 
 from tinynn.trace import namespace
@@ -95,7 +96,7 @@ def _unit(array: Array) -> float:
 
 def check_level(where: str, level: Any) -> None:
     """ValueError unless the level is a number between 0 and 1."""
-    if isinstance(level, bool) or not isinstance(level, int | float) or not 0.0 < level < 1.0:
+    if isinstance(level, bool) or not isinstance(level, Real) or not 0.0 < float(level) < 1.0:
         raise ValueError(
             f"{where}: expected a level between 0 and 1, got {level!r}. To fix it: give 0.9 for "
             "intervals that hold nine targets of ten"

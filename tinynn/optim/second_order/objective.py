@@ -235,8 +235,9 @@ class Surface:
             raise ValueError(
                 f"{label(owner)}: expected a Jacobian of {answers} outputs by {n} parameters, with "
                 f"what is made of it, to take {owner.memory_limit / 1e9:.3g} GB at most, got "
-                f"{needed / 1e9:.3g} GB. To fix it: give solver='cg', which makes no matrix, "
-                "smaller batches, or a larger memory_limit"
+                f"{needed / 1e9:.3g} GB. To fix it: take "
+                f"{type(owner).__name__}(solver='cg'), which makes no matrix, smaller batches, or "
+                "a larger memory_limit"
             )
         return True
 

@@ -13,7 +13,8 @@ def key_of(step: Any, backend: Any, *arguments: Any) -> Any:
     """A key that steps have in common which are recorded as the same program.
 
     None where only recording can tell: for code of others, and for arrays in a step, which may
-    change.
+    change. A method that is replaced in its class makes another key, a function that is replaced in
+    its module does not: `tinynn.compiler.reuse.clear()` forgets what it was.
 
     Parameters
     ----------

@@ -15,7 +15,7 @@ from tinynn.training.batches import Batches, Epoch
 from tinynn.training.engines.eager import Eager
 from tinynn.training.engines.identity import key_of
 from tinynn.training.progress import Bar
-from tinynn.training.state import Later
+from tinynn.training.state import LazyCarry
 from tinynn.training.step import Carry, TrainingStep, is_same_tree
 from tinynn.transforms.record import RecordingError
 
@@ -125,13 +125,13 @@ class VectorSearch(Eager):
 
     def snapshot(self, reuse: Any = None) -> tuple[Carry, Any]:
         """(the current carry, memory that a later snapshot may reuse)."""
-        return self.later()(), None
+        return self.lazy_carry()(), None
 
-    def later(self) -> Later:
+    def lazy_carry(self) -> LazyCarry:
         """The current carry, which is put together once somebody looks."""
         if (carry := self.carry).optimizer_state is self.state:
-            return Later(lambda: carry, self.state)
-        return Later(partial(self._carry, self.state), self.state)
+            return LazyCarry(lambda: carry, self.state)
+        return LazyCarry(partial(self._carry, self.state), self.state)
 
     def _carry(self, state: Any) -> Carry:
         return Carry(self.flat.tree(state["point"]), self.carry.state, state)
@@ -182,7 +182,7 @@ class _Recorded:
         program = reuse.function_by(key) or compile(self.function)
         try:
             found = program(*arguments)
-            reuse.keep_function(key, program)
+            reuse.lend_function(self, key, program)
         except RecordingError as error:
             warn(f"fit: the training step runs without compiling: {error}")
             self.after, self.is_due = None, False
