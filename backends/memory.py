@@ -1,12 +1,13 @@
-"""Whose memory an array is in, and whether it can be written to."""
+"""How much memory there is, whose memory an array is in, and whether it can be written to."""
 
+import os
 from typing import Any
 
 Array = Any
 
 
 class Memory:
-    """The part of a `Backend` that is asked before results are written into an array given away."""
+    """The part of a `Backend` that knows of memory: how much there is, and whose an array's is."""
 
     def kind_of(self, kind: type) -> type:
         """The type of arrays that stands for a type of this library's, arrays or numbers.
@@ -16,6 +17,17 @@ class Memory:
         <class 'numpy.ndarray'>
         """
         return kind
+
+    def memory_size(self) -> int | None:
+        """Bytes of memory that the device has, the host's for a processor; None if nobody says.
+
+        >>> import backends
+        >>> backends.get("numpy").memory_size() != 0
+        True
+        """
+        if "cpu" not in repr(self).lower() or not hasattr(os, "sysconf"):
+            return None
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
     def memory_of(self, x: Array) -> int:
         """A number that arrays in one piece of memory have in common."""

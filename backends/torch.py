@@ -82,6 +82,11 @@ class Torch(Backend):
             return torch.cuda.memory_allocated(self.device)
         return None
 
+    def memory_size(self) -> int | None:
+        if self.device.type == "cuda":
+            return torch.cuda.get_device_properties(self.device).total_memory
+        return super().memory_size()
+
     @classmethod
     def is_out_of_memory(cls, error: BaseException) -> bool:
         return isinstance(error, MemoryError | torch.OutOfMemoryError)

@@ -351,3 +351,23 @@ def test_every_loss_of_the_library_is_on_the_command_line():
     others |= {losses.Hinge, losses.SquaredHinge, losses.MulticlassHinge, losses.CTC}
     others |= {losses.KLDivergence, losses.CosineDistance, losses.Triplet, losses.InfoNCE}
     assert offered == set(losses.NAMES.values()) - others
+
+
+@pytest.mark.parametrize("many", [(), ("--networks", 2), ("--networks", 2, "--folds", 2)])
+def test_training_is_gone_on_with(many, flowers, tmp_path):
+    """From the state of an earlier command, with the result of one that was never ended."""
+    asked = ("train", flowers, "--target", "size", "--drop", "species", "--hidden", "4", *many)
+    kept, out = tmp_path / "run.safetensors", tmp_path / "model.safetensors"
+    run(*asked, "--epochs", 3, "--checkpoint", kept)
+    names = {path.name for path in tmp_path.glob("run*")}
+    folds = {f"run.safetensors.fold{k}" for k in (1, 2)} if "--folds" in many else set()
+    assert names == {"run.safetensors"} | folds
+    text = run(*asked, "--epochs", 6, "--checkpoint", kept, "--resume", "--out", out)
+    whole = run(*asked, "--epochs", 6, "--out", tmp_path / "whole.safetensors")
+    one, other = (tinynn.load(path).predict for path in (out, tmp_path / "whole.safetensors"))
+    table = {"length": [1.0, 5.0, 9.0], "colour": ["red", "blue", "red"]}
+    np.testing.assert_allclose(one(table), other(table), rtol=1e-5)
+    scores = [re.findall(r"^(?:fold|held|all|together).*", each, re.M) for each in (text, whole)]
+    assert scores[0] == scores[1]
+    assert "say --checkpoint" in run(*asked, "--resume", status=2)
+    assert "file of another kind" in run(*asked, "--checkpoint", out, status=2)

@@ -20,7 +20,7 @@ from tinynn.losses import (
     SoftmaxCrossEntropy,
     SquaredError,
 )
-from tinynn.tabular import fit_table, fitting
+from tinynn.tabular import calibrating, fit_table
 from tinynn.training import EarlyStopping
 
 pytestmark = pytest.mark.reads_scalars  # the checks of data and loss read one boolean each, as fit
@@ -449,17 +449,44 @@ def test_a_table_model_is_calibrated_by_the_rows_held_out(tmp_path):
     assert "interval: expected 99 calibration rows or more for the level 0.99, got 18" in output
     classes = train_model(flowers, tmp_path)
     assert tinynn.load(classes).predict_set({"length": [1.0], "colour": ["red"]}).shape == (1, 3)
-    output = run("predict", classes, flowers, "--interval", "0.9", status=1)
-    assert "--interval: expected a model of numbers, got one of the classes of 'species'" in output
+    lines = run("predict", classes, flowers, "--interval", "0.9", "--id", "length").splitlines()
+    assert lines[0] == "length,prediction,probability,set_iris,set_rosa,set_viola"
+    kinds = [line.split(",")[4] for line in flowers.read_text().splitlines()[1:91]]
+    inside = [
+        line.split(",")[3 + ("iris", "rosa", "viola").index(kind)] == "true"
+        for line, kind in zip(lines[1:91], kinds, strict=True)
+    ]
+    assert np.mean(inside) > 0.8
     run("train", flowers, "--target", "size", "--validation", "0", "--out", path, *QUICK)
     output = run("predict", path, flowers, "--interval", "0.9", status=1)
     assert "--interval: expected a model that was calibrated by rows held out" in output
     assert "--validation 0.2" in output
 
 
+@pytest.mark.parametrize("classes", [True, False])
+def test_a_table_model_of_folds_is_calibrated_across_them(classes):
+    """By every row, as a network without its fold answers; about as often as they say."""
+    rng = np.random.default_rng(0)
+    x = rng.uniform(size=300)
+    y = x + 0.2 * rng.normal(size=300)
+    y = np.where(y > 0.5, "high", "low") if classes else 50.0 * y
+    model = fit_table({"x": x, "y": y}, "y", hidden=(), epochs=60, folds=3, report=print)
+    assert model.calibration.scores.shape[0] == 300
+    new = rng.uniform(size=500)
+    truth = new + 0.2 * rng.normal(size=500)
+    if classes:
+        sets = model.predict_set({"x": new}, 0.8)
+        held = sets[np.arange(500), np.where(truth > 0.5, 0, 1)]  # "high", "low"
+        assert abs(held.mean() - 0.8) < 0.06
+    else:
+        found = model.predict({"x": new}, interval=0.8)
+        inside = (found.lower <= 50.0 * truth) & (50.0 * truth <= found.upper)
+        assert abs(inside.mean() - 0.8) < 0.06
+
+
 def test_rows_to_calibrate_by_are_of_the_whole_table(monkeypatch):
     """Of a sorted table the first ones are of another kind than the rest."""
-    monkeypatch.setattr(fitting, "_SCORES", 60)
+    monkeypatch.setattr(calibrating, "_SCORES", 60)
     x = np.linspace(0.0, 1.0, 900)
     y = x + 0.3 * x * np.random.default_rng(0).normal(size=900)
     given = {"hidden": (), "epochs": 30, "report": lambda line: None}

@@ -31,27 +31,27 @@ NET = Sequential(Linear(4), tanh, Linear(3))
 def of_start(net: Any, x: Any, y: Any, owner: Any, **options: Any) -> tuple[Any, Any]:
     """(the objective, the params) of the first step."""
     problem = prepare(net, x, y, optimizer=owner, batch_size=None, **options)
-    batch, carry = problem.batches.dataset.between(0, len(x)), problem.start
+    batch, carry = problem.batches.dataset.between(0, x.shape[0]), problem.start
     return problem.step._extras(None, carry, batch, None)["objective"], carry.params
 
 
-@pytest.mark.only("numpy")
-@pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("weights", [None, WEIGHTS])
+@pytest.mark.parametrize(("bias", "weights"), [(True, None), (False, WEIGHTS)])
 def test_a_linear_models_information_is_the_product(
-    bias: bool, weights: Any, backend: backends.Backend
+    bias: bool, weights: Any, backend: backends.Backend, float64: Any
 ) -> None:
     """Of squared errors it is the inputs' second moments times those of the noise."""
-    kfac, net = KFAC(), Linear(2, bias=bias)
-    objective, params = of_start(net, X, Y, kfac, sample_weight=weights)
+    kfac, net, host = KFAC(), Linear(2, bias=bias), backend.to_host
+    x, y = (backend.asarray(a, dtype=float64) for a in (X, Y))
+    given = None if weights is None else backend.asarray(weights, dtype=float64)
+    objective, params = of_start(net, x, y, kfac, sample_weight=given)
     layers = kfac._layers(params)
     factors = kfac._factors(objective, params, layers)
     inputs = np.c_[X, np.ones(30)] if bias else X
     share = np.full(30, 1 / 30) if weights is None else weights / weights.sum()
     moments = inputs.T @ (share[:, None] * inputs)
-    np.testing.assert_allclose(factors[""]["inputs"], moments, rtol=1e-12)
+    np.testing.assert_allclose(host(factors[""]["inputs"]), moments, rtol=1e-12)
     # The loss is the mean over two outputs of the square: half of 2 for each.
-    np.testing.assert_allclose(factors[""]["outputs"], np.eye(2), atol=1e-12)
+    np.testing.assert_allclose(host(factors[""]["outputs"]), np.eye(2), atol=1e-12)
     dense, flat = LevenbergMarquardt(solver="dense"), Flat.of(params)
     exact: Any = Surface(dense, objective, params).linearized(flat.vector(params))
     product = np.kron(moments, np.eye(2))
@@ -59,15 +59,16 @@ def test_a_linear_models_information_is_the_product(
     if bias:  # the params have the bias where their tree has it
         at = {path: i for i, (path, _) in enumerate(tree.paths(params))}
         order = np.r_[6:8, 0:6] if at["bias"] < at["weight"] else order
-    np.testing.assert_allclose(exact.matrix, product[np.ix_(order, order)], atol=1e-12)
+    np.testing.assert_allclose(host(exact.matrix), product[np.ix_(order, order)], atol=1e-12)
     # The damped product, inverted as a whole.
     gradient = tinynn.grad(objective.loss)(params)
     root = np.asarray(0.3)
-    found = _preconditioned(factors, layers, gradient, root)
+    damping = backend.asarray(0.3, dtype=float64)
+    found = _preconditioned(factors, layers, gradient, damping)
     pi = np.sqrt(np.trace(moments) / moments.shape[0])
     whole = np.kron(moments + pi * root * np.eye(len(moments)), (1 + root / pi) * np.eye(2))
-    expected = np.linalg.solve(whole[np.ix_(order, order)], flat.vector(gradient))
-    np.testing.assert_allclose(flat.vector(found), expected, rtol=1e-9)
+    expected = np.linalg.solve(whole[np.ix_(order, order)], host(flat.vector(gradient)))
+    np.testing.assert_allclose(host(flat.vector(found)), expected, rtol=1e-9)
 
 
 def by_hand(params: Any, steps: int, kfac: KFAC, weights: Any) -> list[float]:
@@ -151,17 +152,18 @@ def test_every_library_takes_numpys_steps(backend: backends.Backend, float64: An
         assert_close(our, their, backend, dtype=float64, rtol=1e-6, atol=1e-8)
 
 
-@pytest.mark.only("numpy")
 def test_batches_resumed(backend: backends.Backend, tmp_path: Any) -> None:
     """Two and two epochs are four, bit for bit, in batches of which the last is smaller."""
-    asked: dict[str, Any] = {"optimizer": KFAC(0.1), "batch_size": 20, "engine": "calls"}
-    whole = tinynn.fit(NET, X, LABELS, epochs=4, **asked)
+    engine = "eager" if backend.name == "jax" else "calls"  # which compiles each of its calls
+    asked: dict[str, Any] = {"optimizer": KFAC(0.1), "batch_size": 20, "engine": engine}
+    x, labels = backend.asarray(X, dtype="float32"), backend.asarray(LABELS.astype("int32"))
+    whole = tinynn.fit(NET, x, labels, epochs=4, **asked)
     kept = {"checkpoint": tmp_path / "run.safetensors"}
-    tinynn.fit(NET, X, LABELS, epochs=2, **asked, **kept)
-    resumed = tinynn.fit(NET, X, LABELS, epochs=4, resume=True, **asked, **kept)
+    tinynn.fit(NET, x, labels, epochs=2, **asked, **kept)
+    resumed = tinynn.fit(NET, x, labels, epochs=4, resume=True, **asked, **kept)
     assert resumed.history == whole.history
     for a, b in zip(tree.leaves(resumed.params), tree.leaves(whole.params), strict=True):
-        assert np.array_equal(a, b)
+        assert np.array_equal(backend.to_host(a), backend.to_host(b))
     assert whole.history["loss"][-1] < 0.7 * whole.history["loss"][0]
 
 
@@ -176,12 +178,11 @@ def test_batches_of_few_rows(backend: backends.Backend) -> None:
     assert max(losses) < 2.0
 
 
-@pytest.mark.only("numpy")
 def test_float32_stays(backend: backends.Backend) -> None:
-    x, y = X.astype("float32"), Y.astype("float32")
+    x, y = (backend.asarray(a, dtype="float32") for a in (X, Y))
     net = Sequential(Linear(4, bias=False), tanh, Linear(2))
     model = tinynn.fit(net, x, y, optimizer="kfac", epochs=30, batch_size=None)
-    assert {leaf.dtype for leaf in tree.leaves(model.params)} == {np.dtype("float32")}
+    assert all(leaf.dtype == backend.xp.float32 for leaf in tree.leaves(model.params))
     assert model.history["loss"][-1] < 0.1 * model.history["loss"][0]
 
 

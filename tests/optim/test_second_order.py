@@ -110,40 +110,40 @@ def test_rows_that_look_at_each_other_are_found(backend: backends.Backend) -> No
         assert runs[0] == pytest.approx(runs[1], rel=1e-4)
 
 
-@pytest.mark.only("numpy")
-def test_auto_reads_iterators_once(backend: backends.Backend) -> None:
+def test_auto_reads_iterators_once(backend: backends.Backend, float64: Any) -> None:
+    x, y = given(backend, X, Y)
+
     def batches() -> Any:
-        return ((X[i : i + 8], Y[i : i + 8]) for i in (0, 8, 16))
+        return ((x[i : i + 8, :], y[i : i + 8, :]) for i in (0, 8, 16))
 
     fitted = {"loss": "squared_error", "epochs": 1}
     ours = tinynn.fit(NET, batches(), optimizer="auto", **fitted)
     theirs = tinynn.fit(NET, batches(), optimizer="adam", **fitted)
     assert ours.history == theirs.history
-    ours = tinynn.fit(NET, X, Y, validation=batches(), optimizer="auto", **fitted)
-    theirs = tinynn.fit(NET, X, Y, validation=batches(), optimizer="levenberg_marquardt", **fitted)
+    ours = tinynn.fit(NET, x, y, validation=batches(), optimizer="auto", **fitted)
+    theirs = tinynn.fit(NET, x, y, validation=batches(), optimizer="levenberg_marquardt", **fitted)
     assert ours.history == theirs.history
 
 
-@pytest.mark.only("numpy")
-def test_auto_takes_no_matrices_where_processes_share_the_rows(backend: backends.Backend) -> None:
-    problem = prepare(NET, X, Y)
+def test_auto_takes_no_matrices_where_processes_share_the_rows(
+    backend: backends.Backend, float64: Any
+) -> None:
+    problem = prepare(NET, *given(backend, X, Y))
     assert choose_optimizer(problem).optimizer == LevenbergMarquardt()
     shared = replace(problem, communicator=SimpleNamespace(rank=0, size=2))
     assert choose_optimizer(shared).optimizer == LBFGS()
 
 
-@pytest.mark.only("numpy")
-def test_a_singular_metric_is_damped(backend: backends.Backend) -> None:
+def test_a_singular_metric_is_damped(backend: backends.Backend, float64: Any) -> None:
     """Three equal columns; a damping below rounding would leave the matrix singular."""
-    x = np.broadcast_to(X, (24, 3))
-    model = tinynn.fit(Linear(1), x, Y, optimizer=NaturalGradient(damping=1e-30), epochs=3)
+    x, y = given(backend, np.repeat(X, 3, axis=1), Y)
+    model = tinynn.fit(Linear(1), x, y, optimizer=NaturalGradient(damping=1e-30), epochs=3)
     exact = np.linalg.lstsq(np.c_[X, np.ones(24)], Y, rcond=None)
     assert model.history["loss"][-1] == pytest.approx(exact[1][0] / 24, rel=1e-6)
 
 
-@pytest.mark.only("numpy")
-def test_an_average_takes_all_samples_too(backend: backends.Backend) -> None:
-    x, y = np.tile(X, (2, 1)), np.tile(Y, (2, 1))
+def test_an_average_takes_all_samples_too(backend: backends.Backend, float64: Any) -> None:
+    x, y = given(backend, np.tile(X, (2, 1)), np.tile(Y, (2, 1)))
     assert prepare(NET, x, y, optimizer=Averaged(LevenbergMarquardt())).batches.steps == 1
 
 

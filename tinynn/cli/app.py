@@ -237,6 +237,13 @@ def gain(advice: backends.Advice) -> str:
 @click.option(
     "--seed", type=click.IntRange(0, 2**31 - 1), default=DEFAULTS["seed"], show_default=True
 )
+@click.option(
+    "--checkpoint",
+    metavar="FILE",
+    type=click.Path(dir_okay=False),
+    help="Write the state of training here, again and again; of --folds in files beside it.",
+)
+@click.option("--resume", is_flag=True, help="Go on from --checkpoint, if it is there.")
 @click.option("--no-progress", is_flag=True, help="Show no progress.")
 @memory_option
 @force_option
@@ -252,6 +259,8 @@ def train(
     date: dict[str, str],
     networks: int,
     folds: int | None,
+    checkpoint: str | None,
+    resume: bool,
     no_progress: bool,
     memory: int,
     force: bool,
@@ -264,7 +273,8 @@ def train(
     them; cells may be missing. Columns that never change, the index of a data frame and texts that
     differ from row to row are left out, and named. An existing --out is replaced if it is a model,
     and only by a whole new one. After Ctrl-C the model of the last whole epoch is saved, and the
-    exit status is 130. A file of more than a quarter of --memory is read in parts, over and over,
+    exit status is 130; with --checkpoint training can be gone on with, by the same command and
+    --resume. A file of more than a quarter of --memory is read in parts, over and over,
     an .npz excepted; standard input of that size is kept in a temporary file.
 
     Started by mpiexec or torchrun, all processes train together, each on its rows of every batch;
@@ -274,6 +284,9 @@ def train(
     first = communicator is None or communicator.rank == 0
     with others_end_too(communicator):
         check_out(out, data, force, may_replace=is_model)
+        check_out(checkpoint, data, force, may_replace=is_checkpoint, hint="'--checkpoint'")
+        if resume and checkpoint is None:
+            raise click.UsageError("--resume goes on from a file: say --checkpoint.")
         table = parts.opened(data, memory)
         truth = data in reading.TRUTH_TABLES
         target = target or ("out" if truth else None)
@@ -298,6 +311,8 @@ def train(
             folds=folds,
             callbacks=[] if no_progress or not single or sys.stderr.isatty() else [show_epoch],
             communicator=communicator,
+            checkpoint=checkpoint,
+            resume=resume,
             report=click.echo if first else lambda line: None,
             **options,
         )
@@ -325,7 +340,8 @@ def train(
 @click.option(
     "--interval",
     type=click.FloatRange(0.0, 1.0, min_open=True, max_open=True),
-    help="Give bounds that hold this share of the numbers, such as 0.9.",
+    help="Give bounds that hold this share of the numbers, such as 0.9; of classes, for each "
+    "whether it is in a set that holds the right one as often.",
 )
 @memory_option
 @force_option
@@ -393,13 +409,18 @@ def export(file: str, out: str, force: bool) -> None:
     click.echo(f"wrote {out} ({os.path.getsize(out):,} bytes)")
 
 
-def is_model(path: Path) -> bool:
+def is_model(path: Path, kind: str | tuple[str, ...] = "model") -> bool:
     """True if a file is a whole model of tinynn."""
     try:
-        files.read(path)
+        files.read(path, kind)
     except (files.ModelFileError, OSError):
         return False
     return True
+
+
+def is_checkpoint(path: Path) -> bool:
+    """True if a file is a whole checkpoint of one network or of several."""
+    return is_model(path, ("checkpoint", "stack checkpoint"))
 
 
 def show_epoch(run: Run) -> None:

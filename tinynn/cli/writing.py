@@ -46,7 +46,8 @@ class Answers:
         self.preparation = cast(TablePreparation, model.preparation)
         self.score, self.unscored, self.rows = Score(self.preparation), "", 0
         self._heard: set[str] = set()
-        taken = ("prediction", "probability", *(() if interval is None else ("lower", "upper")))
+        bounds = () if interval is None else ("lower", "upper", "set")
+        taken = ("prediction", "probability", *bounds)
         if id is not None and id.partition("_")[0] in taken:
             raise TableError(
                 f"--id: expected a name that the answers do not take, got {id!r}. "
@@ -58,16 +59,11 @@ class Answers:
                 f"--probabilities: expected a model of classes, got one of the number "
                 f"{target.name!r}. To fix it: leave the option out."
             )
-        if interval is not None and isinstance(target, Classes):
-            raise TableError(
-                f"--interval: expected a model of numbers, got one of the classes of "
-                f"{target.name!r}. To fix it: take --probabilities, or predict_set in Python."
-            )
         if interval is not None and model.calibration is None:
             raise TableError(
                 "--interval: expected a model that was calibrated by rows held out, got one that "
                 "was not. To fix it: train a single network with rows held out, --validation 0.2 "
-                "and no --networks or --folds, or call model.calibrate in Python."
+                "and no --networks, or with --folds, or call model.calibrate in Python."
             )
 
     @property
@@ -91,7 +87,7 @@ class Answers:
 
         A row has the cell of the column `id`, the answer, and its probability where it is a class;
         with `probabilities`, that of every class; with an `interval`, such as 0.9, the bounds of a
-        number.
+        number, or of every class whether it is in the row's set.
         """
         preparation, home, columns = self.preparation, self.model.backend, dict[str, Any]()
         if self.id is not None:
@@ -113,6 +109,9 @@ class Answers:
                 columns |= {f"probability_{c}": chances[:, i] for i, c in enumerate(target.classes)}
             else:
                 columns["probability"] = chances.max(axis=1)
+            if self.interval is not None:
+                sets = self.model.sets(given, self.interval)
+                columns |= {f"set_{c}": sets[:, i] for i, c in enumerate(target.classes)}
         else:
             columns["prediction"] = labels.astype("float32")  # with as many digits as are known
             if self.interval is not None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
+from functools import cache
 from typing import Any, TypeAlias
 
 from tinynn import tree
@@ -14,6 +15,8 @@ from .line_search import Point, StrongWolfe
 from .schedules import COUNT, NOT_NEGATIVE
 
 ValueAndGrad: TypeAlias = Callable[[Any], tuple[Array, Any]]
+Along: TypeAlias = Callable[[Array, Array, float], tuple[Array, ...]]
+Turn: TypeAlias = Callable[..., tuple[Any, ...]]
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,9 @@ class LBFGS(Optimizer):
             "value": zeros(),
             "point": point,
             "gradient": zeros(count),
+            "direction": zeros(count),  # to search along next, the slope there, and the largest
+            "slope": zeros(),  # entry of the gradient
+            "largest": zeros(),
             "moves": zeros(size, count),
             "changes": zeros(size, count),
             "lengths": zeros(size),  # move . change; 0 where there is none as yet
@@ -110,11 +116,12 @@ class LBFGS(Optimizer):
         elif gradients is None and self.knows(state, point):
             if bool(state["converged"]):
                 return params, state
-            start = state["value"], state["gradient"]
+            start = None
         else:
             start, counted = evaluate(point), 1
-        state = {**state, "point": point, "value": start[0], "gradient": start[1]}
-        new = self.advance(state, evaluate, counted)
+        if start is not None:
+            state = turned_to(state, point, *start)
+        new = self.advance(state, evaluate.along, counted)
         if new["point"] is point:
             return params, new
         return evaluate.tree(new["point"]), new
@@ -124,45 +131,47 @@ class LBFGS(Optimizer):
         return int(state["step"]) > 0 and bool(namespace(point).all(point == state["point"]))
 
     def advance(
-        self, state: State, evaluate: Callable[[Array], tuple[Array, Array]], counted: int = 0
+        self, state: State, along: Along, counted: int = 0, turn: Turn | None = None
     ) -> State:
-        """The state one iteration on; the point in it, its value and gradient are those to start
-        from.
+        """The state one iteration on.
 
-        evaluate: of a vector, its value and gradient. counted: evaluations that were taken before.
+        Parameters
+        ----------
+        state
+            Of the point to start from: `turned_to`, or what this gave.
+        along
+            (point, direction, step) -> (the point there, its value, gradient and slope).
+        counted
+            Evaluations that were taken before.
+        turn
+            `turned`, or a program of it.
         """
-        point, value, gradient = state["point"], state["value"], state["gradient"]
-        xp, before = namespace(point), float(value)
-        taken = [counted]
-        if float(xp.max(xp.abs(gradient))) <= self.gradient_tolerance:
+        point, before, taken = state["point"], float(state["value"]), [counted]
+        if float(state["largest"]) <= self.gradient_tolerance:
             return self._counted(state, counted, True)
-
-        def along(step: float) -> Point:
-            taken[0] += 1
-            there = point + step * direction
-            found = evaluate(there)
-            slope = float(direction @ found[1])
-            return Point(step, float(found[0]), slope, (there, *found))
-
         for fresh in (False, True):  # a history that misleads is forgotten, once
             if fresh:
-                state = forgotten(state)
-            direction, first = direction_of(state)
-            slope = float(direction @ gradient)
+                state = turned_to(forgotten(state), point, state["value"], state["gradient"])
+            direction, slope = state["direction"], float(state["slope"])
             if not slope < 0.0:
                 continue
-            search = StrongWolfe(evaluations=self.max_evaluations)
-            found = search(along, Point(0.0, before, slope), first)
+
+            def evaluate(step: float, direction: Array = direction) -> Point:
+                taken[0] += 1
+                found = along(point, direction, step)
+                return Point(step, float(found[1]), float(found[3]), found)
+
+            search = _search(self.max_evaluations)
+            found = search(evaluate, Point(0.0, before, slope), first_step(state))
             if found.improved:
                 break
         else:
             return self._counted(state, taken[0], True)
-        there, value, gradient = found.point.found
-        state = remembered(state, there, gradient, -slope * found.point.step)
-        after = float(value)
-        state |= {"value": value, "gradient": gradient, "point": there}
+        after = found.point.value
+        there, value, gradient, _ = found.point.found
+        state = remembered(state, there, value, gradient, -slope * found.point.step, turn)
         still = before - after <= self.value_tolerance * max(abs(before), abs(after), 1.0)
-        ends = still or float(xp.max(xp.abs(gradient))) <= self.gradient_tolerance
+        ends = still or float(state["largest"]) <= self.gradient_tolerance
         return self._counted(state, taken[0], ends)
 
     def _counted(self, state: State, taken: int, ended: bool) -> State:
@@ -203,6 +212,12 @@ class _Evaluation:
         value, gradients = self.value_and_grad(params)
         return self.number(value), self.flat.vector(gradients)
 
+    def along(self, point: Array, direction: Array, step: float) -> tuple[Array, ...]:
+        """(the point a step along a direction, its value, gradient and slope)."""
+        there = point + step * direction
+        value, gradient = self(there)
+        return there, value, gradient, direction @ gradient
+
     def tree(self, point: Array) -> Any:
         """The params at a point: those that were evaluated last, if they are."""
         return self.newest[1] if self.newest[0] is point else self.flat.tree(point)
@@ -213,56 +228,128 @@ class _Evaluation:
         return value if value.dtype == dtype else namespace(value).astype(value, dtype)
 
 
+@cache
+def _search(evaluations: int) -> StrongWolfe:
+    return StrongWolfe(evaluations=evaluations)
+
+
+_HISTORY = ("moves", "changes", "lengths", "inverse")
+
+
+def _history(state: State) -> tuple[Array, Array, Array, Array]:
+    return state["moves"], state["changes"], state["lengths"], state["inverse"]
+
+
 def forgotten(state: State) -> State:
     """The state without a history."""
-    xp, names = namespace(state["moves"]), ("moves", "changes", "lengths", "inverse")
-    return state | {name: xp.zeros_like(state[name]) for name in names}
+    xp = namespace(state["moves"])
+    return state | {name: xp.zeros_like(state[name]) for name in _HISTORY}
 
 
-def remembered(state: State, point: Array, gradient: Array, fall: float) -> State:
-    """The state with the newest pair in the history, unless the function does not curve along it.
+def remembered(
+    state: State, point: Array, value: Array, gradient: Array, fall: float, turn: Turn | None = None
+) -> State:
+    """The state at a new point, with the newest pair in its history.
 
-    fall: by how much the slope at the start foretold the value to fall.
+    A pair along which the function does not curve is left out. fall: by how much the slope at the
+    start foretold the value to fall. turn: as `advance` has it.
     """
-    xp = namespace(point)
-    move, change = point - state["point"], gradient - state["gradient"]
-    length = float(move @ change)
-    if not length > xp.finfo(point.dtype).eps * fall:
-        return state
-    older, inverse = state["moves"][1:, :], state["inverse"]
+    *history, direction, slope, largest, length, square = (turn or turned)(
+        *_history(state), state["point"], state["gradient"], point, gradient
+    )
+    rounding = float(namespace(point).finfo(point.dtype).eps) * fall
+    if not (float(length) > rounding and float(square) > 0.0):
+        return turned_to(state, point, value, gradient)
+    return {
+        **state, **dict(zip(_HISTORY, history, strict=True)), "point": point, "value": value,
+        "gradient": gradient, "direction": direction, "slope": slope, "largest": largest,
+    }  # fmt: skip
+
+
+def turned(
+    moves: Array,
+    changes: Array,
+    lengths: Array,
+    inverse: Array,
+    old: Array,
+    before: Array,
+    point: Array,
+    gradient: Array,
+) -> tuple[Any, ...]:
+    """(*history, direction, slope, largest, length, square), with the newest pair in the history.
+
+    old, before: the point before and its gradient. length, square: the change of the gradient
+    times the move, and times itself. All arrays, so that it can be recorded.
+    """
+    xp = namespace(moves)
+    move, change = point - old, gradient - before
+    length = change @ move
+    older = moves[1:, :]
     # Of a triangular matrix that loses its first row and column, so does the inverse.
     column = (inverse[1:, 1:] @ (older @ change)) / -length
-    last = xp.full((1,), length, dtype=point.dtype, device=backend_of(point).device)
+    last = xp.reshape(length, (1,))
     left = xp.concat([inverse[1:, 1:], inverse[-1:, :-1]])  # the last row begins with zeros
     column = xp.concat([column, 1.0 / last])
-    return state | {
-        "moves": xp.concat([older, move[None, :]]),
-        "changes": xp.concat([state["changes"][1:, :], change[None, :]]),
-        "lengths": xp.concat([state["lengths"][1:], last]),
-        "inverse": xp.concat([left, column[:, None]], axis=1),
-    }
+    history = (
+        xp.concat([older, move[None, :]]),
+        xp.concat([changes[1:, :], change[None, :]]),
+        xp.concat([lengths[1:], last]),
+        xp.concat([left, column[:, None]], axis=1),
+    )
+    square = change @ change
+    direction = _direction(*history, gradient, length / square)
+    largest = xp.max(xp.abs(gradient))
+    return *history, direction, direction @ gradient, largest, length, square
 
 
-def direction_of(state: State) -> tuple[Array, float]:
-    """(direction, the step to try first): the two loops, each as the solution of a triangle.
+def turned_to(state: State, point: Array, value: Array, gradient: Array) -> State:
+    """The state at another point, with the history as it is."""
+    xp, state = namespace(gradient), {**state, "point": point, "value": value, "gradient": gradient}
+    direction = direction_of(state)
+    return {
+        **state, "direction": direction, "slope": direction @ gradient,
+        "largest": xp.max(xp.abs(gradient)),
+    }  # fmt: skip
 
-    Both are products with its inverse, which `remembered` keeps up: a number of calls that does not
+
+def direction_of(state: State) -> Array:
+    """The direction by the history and the gradient in a state."""
+    if not _has_history(state):
+        return -state["gradient"]
+    change = state["changes"][-1, :]
+    scale = state["lengths"][-1] / (change @ change)
+    return _direction(*_history(state), state["gradient"], scale)
+
+
+def first_step(state: State) -> float:
+    """The step to try first along the direction: of length 1 where there is no history."""
+    if _has_history(state):
+        return 1.0
+    gradient = state["gradient"]
+    largest = float(namespace(gradient).max(abs(gradient)))
+    if largest == 0.0:
+        return 1.0
+    unit = gradient / largest  # its square may be 0
+    return 1.0 / float(unit @ unit) ** 0.5 / largest
+
+
+def _has_history(state: State) -> bool:
+    return float(state["lengths"][-1]) != 0.0
+
+
+def _direction(
+    moves: Array, changes: Array, lengths: Array, inverse: Array, gradient: Array, scale: Any
+) -> Array:
+    """The two loops, each as the solution of a triangle.
+
+    Both are products with its inverse, which `turned` keeps up: a number of calls that does not
     grow with the history.
 
     Source: the loops of Nocedal 1980, "Updating quasi-Newton matrices with limited storage"; the
     triangle of Byrd, Nocedal and Schnabel 1994, "Representations of quasi-Newton matrices and their
     use in limited memory methods", theorem 2.2.
     """
-    moves, changes, lengths = state["moves"], state["changes"], state["lengths"]
-    inverse, gradient = state["inverse"], state["gradient"]
-    change, newest = changes[-1, :], float(lengths[-1])
-    square = float(change @ change)
-    if newest == 0.0 or square == 0.0:  # of numbers so small the square may be 0
-        largest = float(namespace(gradient).max(abs(gradient)))
-        unit = gradient / largest
-        return -gradient, 1.0 / float(unit @ unit) ** 0.5 / largest
-    scale = newest / square
     first = inverse @ (moves @ gradient)
     rest = scale * (gradient - first @ changes)
     second = lengths * first - changes @ rest
-    return -(rest + (second @ inverse) @ moves), 1.0
+    return -(rest + (second @ inverse) @ moves)

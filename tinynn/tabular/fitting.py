@@ -1,6 +1,7 @@
 """fit_table: from a raw table to a model that answers for raw tables."""
 
 import math
+import os
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -12,8 +13,9 @@ from tinynn.data import Blocks, host
 from tinynn.functional import log_softmax, relu
 from tinynn.layers import Dropout, Linear, Sequential
 from tinynn.optim import Adam
+from tinynn.tabular.calibrating import calibrate, calibrate_across
 from tinynn.tabular.comparing import Score, answers_of, compared, score
-from tinynn.tabular.folds import across_folds
+from tinynn.tabular.folds import Across, across_folds
 from tinynn.tabular.holdout import hold_out
 from tinynn.tabular.inference import Options, fit_target
 from tinynn.tabular.inputs import class_weights, ignored, inputs_of, weights_of
@@ -47,9 +49,6 @@ class TrainingDiverged(ValueError):
     """Training ended with a loss far above that of one constant prediction for every row."""
 
 
-_SCORES = 10_000  # rows to calibrate by: more would make files large, and intervals no better
-
-
 def fit_table(
     data: Any,
     target: str,
@@ -75,6 +74,8 @@ def fit_table(
     progress: bool | None = None,
     callbacks: Iterable[Any] = (),
     communicator: Any = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    resume: bool = False,
     report: Callable[[str], object] | None = None,
 ) -> Model:
     """Train a network on a raw table, and return a model that predicts from raw tables.
@@ -121,6 +122,12 @@ def fit_table(
         Cross-validation in place of `validation`: each network is trained once without each fold
         and scored on it, with all that is fitted to columns (scales, categories, what is left out)
         fitted to the rows it is trained on; then one network is trained on all rows, and returned.
+        It is calibrated by what the first network answered for each row without its fold: of that
+        nothing is promised, but where a fold changes a network little it holds what it says.
+    checkpoint, resume
+        A file that the state of training is written to, twenty times and at its end, and whether to
+        go on from it if it is there, with the other arguments as they were. Of `folds` each has a
+        file of its own beside it, with ".fold1" and so on behind the name.
     backend
         Where to train; None is the host's own library.
     report
@@ -155,21 +162,25 @@ def fit_table(
     )  # fmt: skip
     answer = rows.preparation.target
     net = _network(answer, rows.loss, hidden, dropout) if net is None else net
+    epochs = default_epochs(rows.size, batch_size) if epochs is None else epochs
     given: dict[str, Any] = {
         "loss": _loss(rows.loss, label_smoothing),
         "optimizer": Adam(learning_rate),
-        "epochs": default_epochs(rows.size, batch_size) if epochs is None else epochs,
+        "epochs": epochs,
         "batch_size": batch_size,
         "metrics": ["accuracy" if isinstance(answer, Classes) else "r2"],
         "sample_weight": rows.weights,
         "progress": progress,
+        **_written(checkpoint, resume, epochs),
     }
     best: Model | None = None
+    across: Across | None = None
     if folds is not None:
         many = networks, folds, seed
-        for line in across_folds(
+        across = across_folds(
             table, rows.preparation, options, many, net, home, class_weight, given
-        ):
+        )
+        for line in compared(rows.preparation, across.answers, across.truth, seed, across.numbers):
             (report or ignored)(line)
     elif networks > 1:
         best = _best_of(net, rows, networks, seed, report, given)
@@ -179,12 +190,21 @@ def fit_table(
     )  # fmt: skip
     _check_sound(model, answer)
     chosen = best is not None or any(isinstance(each, EarlyStopping) for each in callbacks)
-    if rows.held is not None and not chosen:  # these rows have chosen nothing
-        _calibrate(model, rows.held)
+    if across is not None:
+        calibrate_across(model, answer, across)
+    elif rows.held is not None and not chosen:  # these rows have chosen nothing
+        calibrate(model, rows.held)
     model.preparation = rows.preparation
     if report and folds is None:
         report(f"{'training' if rows.held is None else 'held-out'} {_score(model, rows)}")
     return model
+
+
+def _written(checkpoint: Any, resume: bool, epochs: int) -> dict[str, Any]:
+    """The arguments of `fit` that say where its state is written to, and how often."""
+    if checkpoint is None and not resume:
+        return {}
+    return {"checkpoint": checkpoint, "resume": resume, "every": max(1, epochs // 20)}
 
 
 class _Rows(NamedTuple):
@@ -233,27 +253,6 @@ def _best_of(
         for line in compared(rows.preparation, answers, truth, seed):
             report(line)
     return stack.best
-
-
-def _calibrate(model: Model, held: Any) -> None:
-    """Calibrate by the rows that were held out; by every k-th of them where they are many.
-
-    The first of them would not do: tables are often sorted.
-    """
-    if not isinstance(held, Blocks):
-        step = -(-int(held[0].shape[0]) // _SCORES)
-        model.calibrate(held[0][::step, :], held[1][::step])
-        return
-    step, seen, parts, home = max(1, -(-sum(held.sizes) // _SCORES)), 0, [], model.backend
-    for block, size in enumerate(held.sizes):
-        first = -seen % step
-        if first < size:
-            X, y, *_ = held.read_block(block)
-            parts.append((X[first::step, :], y[first::step]))
-        seen += size
-    if parts:
-        X, y = (host().xp.concat(each) for each in zip(*parts, strict=True))
-        model.calibrate(home.asarray(X), home.asarray(y))
 
 
 def _score(model: Model, rows: _Rows) -> str:

@@ -1,12 +1,13 @@
 """Cross-validation of networks on a table: all that is fitted, without the rows of a fold."""
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+import os
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from backends import Backend, random
 from tinynn.data import host
 from tinynn.tabular.cells import writable
-from tinynn.tabular.comparing import answers_of, compared
+from tinynn.tabular.comparing import answers_of
 from tinynn.tabular.inference import Options
 from tinynn.tabular.inputs import ignored, inputs_of, weights_of
 from tinynn.tabular.preparation import TablePreparation
@@ -43,6 +44,24 @@ def fold_numbers(strata: Any, folds: int, seed: int) -> Any:
     return numbers
 
 
+class Across(NamedTuple):
+    """What networks answer for each row of a table, each from training without the row's fold.
+
+    Attributes
+    ----------
+    answers : (networks, rows, ...)
+        Probabilities of classes, or numbers in the target's unit, on the host.
+    truth : (rows,)
+        The numbers of the classes, or numbers as those of `answers`.
+    numbers : (rows,)
+        The fold that each row is in.
+    """
+
+    answers: Any
+    truth: Any
+    numbers: Any
+
+
 def across_folds(
     table: Table,
     whole: TablePreparation,
@@ -52,8 +71,8 @@ def across_folds(
     home: Backend,
     class_weight: Any,
     given: Mapping[str, Any],
-) -> Iterator[str]:
-    """Lines on how well networks answer for each fold of a table that they were trained without.
+) -> Across:
+    """The answers of networks for each fold of a table, by training without it.
 
     Parameters
     ----------
@@ -81,10 +100,12 @@ def across_folds(
             **given, "metrics": (), "networks": networks, "seed": seed,
             "sample_weight": None if weights is None else home.asarray(weights),
         }  # fmt: skip
+        if given.get("checkpoint") is not None:
+            each["checkpoint"] = f"{os.fspath(given['checkpoint'])}.fold{fold + 1}"
         stack = fit_many(net, home.asarray(X[:count, :]), home.asarray(own[:count]), **each)
         found = answers_of(stack, preparation.target, home.asarray(X[count:, :]))
         if answers is None:
             answers = writable((networks, rows.size, *found.shape[2:]), found.dtype)
         answers[:, numbers == fold, ...] = found
     truth = y[rows] if isinstance(answer, Classes) else answer.values(table)[rows]
-    yield from compared(whole, answers, truth, seed, numbers)
+    return Across(answers, truth, numbers)

@@ -7,7 +7,9 @@ A callback may also have
 - `get_state()` and `set_state(state, run)`, so that checkpoints keep what it goes on from: nested
   dicts of arrays and of what JSON holds. `set_state` is called after `start`;
 - `keeps_data = True`, if it never changes the arrays that are trained on: engines then keep what
-  they have computed from them.
+  they have computed from them;
+- `only_looks = True`, if it changes neither these nor the parameters: an engine may then carry out
+  epochs together, and call it after each of them.
 """
 
 import csv
@@ -50,6 +52,11 @@ def tell(callbacks: Iterable[Callback], moment: str, run: Any) -> None:
 def keep_data(callbacks: Iterable[Callback]) -> bool:
     """Whether none of them changes the arrays that are trained on."""
     return all(getattr(callback, "keeps_data", False) for callback in callbacks)
+
+
+def only_look(callbacks: Iterable[Callback]) -> bool:
+    """Whether none of them changes the data or the run, but that it may stop it."""
+    return all(getattr(callback, "only_looks", False) for callback in callbacks)
 
 
 def states(callbacks: Iterable[Callback]) -> dict[str, Any]:
@@ -140,6 +147,7 @@ class EarlyStopping(Configured):
     restore_best: bool = True
     goal: float | None = None
     keeps_data: ClassVar[bool] = True
+    only_looks: ClassVar[bool] = True
     _best: float = field(default=inf, init=False, repr=False)
     _best_epoch: int = field(default=0, init=False, repr=False)
     _best_carry: Any = field(default=None, init=False, repr=False)
@@ -246,6 +254,7 @@ class CSVLog(Configured):
     """
 
     keeps_data: ClassVar[bool] = True
+    only_looks: ClassVar[bool] = True
     path: str | os.PathLike[str]
 
     def start(self, run: Run) -> None:
@@ -283,6 +292,7 @@ class TensorBoard(Configured):
     """
 
     keeps_data: ClassVar[bool] = True
+    only_looks: ClassVar[bool] = True
     folder: str | os.PathLike[str]
     _writer: Any = field(default=None, init=False, repr=False)
 

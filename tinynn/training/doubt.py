@@ -80,8 +80,7 @@ class Doubt(Calibrated):
         """
         known = self._of_classes(level)
         found = self._predicted(X, self._outputs(X, batch_size), known.draws, known.seed)
-        sets = self._sets_of([found], level)
-        return sets if self.preparation is None else self.backend.to_host(sets)
+        return self._sets(found, level)
 
     def with_temperature(self, X: Any, y: Any) -> Any:
         """The same model with logits divided by one number, so that it is as sure as it may be.
@@ -175,14 +174,33 @@ class Doubt(Calibrated):
         ValueError, TypeError
             As `predict`.
         """
-        if self._of_numbers(level).draws:
-            raise ValueError(
-                "bounds: expected a model that is calibrated by its outputs, got one by passes "
-                f"with dropout. To fix it: take predict(X, interval={level!r})"
-            )
+        _check_draws("bounds", self._of_numbers(level), f"predict(X, interval={level!r})")
         return self._bounds(predicted(self.loss, outputs), level)
 
+    def sets(self, outputs: Any, level: float = 0.9) -> Any:
+        """The sets of `predict_set(X, level)` from what `outputs(X)` has given already.
+
+        Parameters
+        ----------
+        outputs
+            Of the network: (samples, ...), on the model's backend.
+        level
+            The share of rows whose class is in their set.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As `predict_set`.
+        """
+        _check_draws("sets", self._of_classes(level), f"predict_set(X, {level!r})")
+        return self._sets(predicted(self.loss, outputs), level)
+
     # What they share.
+
+    def _sets(self, prediction: Prediction, level: float) -> Any:
+        """The sets, on the host where there is a preparation."""
+        sets = self._sets_of([prediction], level)
+        return sets if self.preparation is None else self.backend.to_host(sets)
 
     def _interval(self, X: Any, level: float, batch_size: int | None) -> Interval:
         """What `predict(X, interval=level)` gives."""
@@ -277,6 +295,15 @@ class Doubt(Calibrated):
     def backend(self) -> Any:
         """The backend of the parameters."""
         raise NotImplementedError
+
+
+def _check_draws(where: str, known: Calibration, instead: str) -> None:
+    """ValueError where the scores are of passes with dropout, which outputs are not."""
+    if known.draws:
+        raise ValueError(
+            f"{where}: expected a model that is calibrated by its outputs, got one by passes with "
+            f"dropout. To fix it: take {instead}"
+        )
 
 
 def summed_up(loss: Any, outputs: Any) -> Moments:

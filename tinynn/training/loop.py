@@ -12,7 +12,7 @@ from tinynn.data import DataError
 from tinynn.training import engines
 from tinynn.training import progress as bars
 from tinynn.training.batches import ReadBatches
-from tinynn.training.callbacks import Callback, keep_data, restore_states, states, tell
+from tinynn.training.callbacks import Callback, keep_data, only_look, restore_states, states, tell
 from tinynn.training.checkpoints import Checkpointer, check_left, restore
 from tinynn.training.evaluation import evaluate, numbers
 from tinynn.training.memory import OutOfMemoryError, memory_suffices
@@ -82,8 +82,11 @@ class _Loop:
         self.signals, self.ranks = signals, ranks
         self._agreed: signal.Signals | None = None  # the signal that all processes know of
         self.pace = Pace(problem.batches.steps, alone=not ranks.several)
-        # Epochs are carried out together where nothing looks at each of them.
-        self.quiet = not callbacks and len(run.measures) == 1 and checkpointer is None
+        # Epochs are carried out together where nothing looks at each of them, or an engine tells
+        # those that only look.
+        self.tells = bool(callbacks) and only_look(callbacks) and hasattr(engine, "tell_epochs")
+        told = not callbacks or self.tells
+        self.quiet = told and len(run.measures) == 1 and checkpointer is None
         self.fused = False
         self.memory: tuple[Any, Any] = (None, None)  # of the last two snapshots
 
@@ -139,6 +142,10 @@ class _Loop:
         before, start = run.state.carry, run.epoch
         assert batches.steps is not None  # epochs of streams are not fused
         count = max(1, min(self.pace.steps // batches.steps, run.epochs - start))
+        if self.tells:
+            with self.pace, self.problem.backend.quiet():
+                self.engine.tell_epochs(count, self._tell)
+            return run.epoch - start
         with self.pace, self.problem.backend.quiet():
             losses = self._losses(self.engine.run_epochs(count))
         self._meet()
@@ -160,6 +167,16 @@ class _Loop:
         run.state.epoch += count
         run.history.extend({"epoch": range(start + 1, start + count + 1), "loss": losses})
         return count
+
+    def _tell(self, loss: Any) -> bool:
+        """Note an epoch of several that are carried out together; True if it is the last one."""
+        run, number = self.run, float(self.problem.backend.to_host(loss))
+        run.state.epoch += 1
+        run.state.carry = self.engine.lazy_carry()
+        run.history.add({"epoch": run.epoch, "loss": number})
+        for callback in self.callbacks:
+            callback(run)
+        return run.stopped or not isfinite(number)
 
     def _epochs_until_converged(self, old: Any, count: int) -> int:
         """How many of these epochs there would have been one by one; the others changed nothing.
@@ -263,7 +280,7 @@ class _Loop:
         """Show the epoch to the bar and the callbacks, and write a checkpoint if it is time."""
         run = self.run
         self.bar.epoch(run.history.last)
-        if self.callbacks:
+        if self.callbacks and not (self.tells and self.fused):
             changed = run.state.watched()
             with self.ranks.together("callbacks"):
                 for callback in self.callbacks:

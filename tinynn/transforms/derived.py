@@ -1,6 +1,7 @@
 """Transformations made of others: jacobian, hessian, hvp, checkpoint, custom rules."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from inspect import signature
 from math import prod
@@ -32,6 +33,12 @@ def jacobian(f: Callable[..., Any], argnum: int = 0) -> Callable[..., Any]:
         A function of `f`'s arguments that gives an array of shape `(*out, *in)`. It is computed a
         column at a time forward or a row at a time in reverse, whichever are fewer, all in one
         batch.
+
+    Raises
+    ------
+    MemoryError
+        For more partial derivatives than the device's memory holds: with the number of bytes, and
+        before any is computed where the device says how much it has.
 
     Examples
     --------
@@ -65,13 +72,40 @@ def jacobian(f: Callable[..., Any], argnum: int = 0) -> Callable[..., Any]:
         kinds = Namespace(namespace(x)).kinds
         real = [kinds[each.dtype] == "real floating" for each in (x, out)]
         reverse = prod(out.shape) <= prod(x.shape) if real[0] == real[1] else real[1]
-        if reverse:
-            rows = vmap(lambda g: pullback(g)[0])(_basis(out))
-            return namespace(rows).reshape(rows, (*out.shape, *x.shape))
-        columns = vmap(lambda t: jvp(alone, (x,), (t,))[1], out_axes=-1)(_basis(x))
-        return namespace(columns).reshape(columns, (*out.shape, *x.shape))
+        with _memory_suffices(name, out, x, out if reverse else x):
+            if reverse:
+                rows = vmap(lambda g: pullback(g)[0])(_basis(out))
+                return namespace(rows).reshape(rows, (*out.shape, *x.shape))
+            columns = vmap(lambda t: jvp(alone, (x,), (t,))[1], out_axes=-1)(_basis(x))
+            return namespace(columns).reshape(columns, (*out.shape, *x.shape))
 
     return all_partials
+
+
+@contextmanager
+def _memory_suffices(name: str, out: Any, x: Any, side: Any) -> Iterator[None]:
+    """MemoryError, with the number of bytes, for more partial derivatives than memory holds.
+
+    side: the one of the two whose unit arrays they are made of.
+    """
+    backend, (rows, columns) = backend_of(x), (prod(out.shape), prod(x.shape))
+    item = (namespace(x).finfo(x.dtype).bits + 7) // 8
+    needed = item * (rows * columns + prod(side.shape) ** 2)
+    there = backend.memory_size()
+    said = (
+        f"{name}: expected {rows:,} by {columns:,} partial derivatives, and the unit arrays that "
+        f"they are made of, {needed:,} bytes in all, to fit in the memory of {backend!r}"
+        f"{'' if there is None else f', {there:,} bytes'}. To fix it: take products alone, "
+        "tinynn.jvp, tinynn.vjp or tinynn.hvp, or fewer of either"
+    )
+    if there is not None and needed > there:
+        raise MemoryError(said)
+    try:
+        yield
+    except Exception as error:
+        if not backend.is_out_of_memory(error):
+            raise
+        raise MemoryError(said) from error
 
 
 def _basis(x: Any) -> Any:

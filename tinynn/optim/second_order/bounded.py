@@ -7,7 +7,7 @@ from typing import Any
 
 from tinynn import tree
 from tinynn.optim.flat import Flat
-from tinynn.optim.lbfgs import direction_of, forgotten, remembered
+from tinynn.optim.lbfgs import direction_of, first_step, forgotten, remembered
 from tinynn.optim.second_order.linearized import Linearized, Orthogonal, Products
 from tinynn.optim.second_order.objective import Surface
 from tinynn.trace import backend_of, namespace
@@ -241,7 +241,8 @@ def bounded_lbfgs(
         for fresh in (False, True):
             if fresh:
                 state = forgotten(state)
-            direction, step = direction_of(_masked(state, box.free(point, gradient)))
+            own = _masked(state, box.free(point, gradient))
+            direction, step = direction_of(own), first_step(own)
             new, there, slopes, count = _projected(
                 surface, box, point, direction, step, state, value
             )
@@ -250,8 +251,7 @@ def bounded_lbfgs(
                 break
         if new is None:
             return Ended(point, value, norm, steps, evaluations, True)
-        state = remembered(state, new, slopes, value - there)
-        state = {**state, "point": new, "gradient": slopes}
+        state = remembered(state, new, there, slopes, value - there)
         fall, point, gradient = value - there, new, slopes
         still = fall <= owner.value_tolerance * max(abs(value), abs(there), 1.0)
         value = there

@@ -60,6 +60,58 @@ class Normal:
         return -unit * xp.reshape(found, (size,))
 
 
+class Dual:
+    """The same model for fewer answers than parameters: a system of as many unknowns as answers.
+
+    With E the damping and the penalty, both diagonal, (J^T H J + E) x = J^T s + p has the solution
+    x = E^-1 (J^T z + p), where (I + H J E^-1 J^T) z = s - H J E^-1 p.
+
+    jac, curved: (m, n), the Jacobian, and it times the second derivatives of the cost. slope: (m,),
+    the cost's gradient by the prediction. curve: those second derivatives times a vector. pull: the
+    penalty's gradient, and strengths its second derivatives, (n,) each, or None.
+    """
+
+    def __init__(
+        self,
+        value: Array,
+        gradient: Array,
+        jac: Array,
+        curved: Array,
+        slope: Array,
+        curve: Callable[[Array], Array],
+        pull: Array | None,
+        strengths: Array | None,
+    ) -> None:
+        xp = namespace(jac, curved)
+        self.value, self.gradient, self.jac, self.curved = value, gradient, jac, curved
+        self.slope, self.curve, self.pull, self.strengths = slope, curve, pull, strengths
+        self.diagonal = xp.sum(jac * curved, axis=0)
+        if strengths is not None:
+            self.diagonal = xp.add(self.diagonal, strengths)
+        self.least = 8.0 * jac.shape[0] * float(xp.finfo(jac.dtype).eps)
+
+    def step(self, damping: Array | float, scale: Array) -> Array:
+        return self._solved(self.slope, self.pull, damping, scale)
+
+    def bend(self, second: Array, damping: Array | float, scale: Array) -> Array:
+        return self._solved(0.5 * self.curve(second), None, damping, scale)
+
+    def _solved(
+        self, right: Array, pull: Array | None, damping: Array | float, scale: Array
+    ) -> Array:
+        xp, size = namespace(self.jac, scale), right.shape[0]
+        added = damping * scale
+        added = added if self.strengths is None else xp.add(added, self.strengths)
+        columns = xp.matrix_transpose(self.jac / xp.expand_dims(added, axis=0))
+        if pull is not None:
+            right = right - xp.matmul(self.curved, pull / added)
+        eye = xp.eye(size, dtype=columns.dtype, device=backend_of(columns).device)
+        matrix = eye + xp.matmul(self.curved, columns)
+        found = xp.reshape(xp.linalg.solve(matrix, xp.expand_dims(right, axis=1)), (size,))
+        moved = xp.matmul(columns, found)
+        return -(moved if pull is None else moved + pull / added)
+
+
 class Orthogonal:
     """The model of half a sum of squares, by the QR decomposition of the Jacobian.
 

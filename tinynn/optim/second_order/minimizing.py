@@ -26,6 +26,7 @@ Tree = Any
 # What is looked for is the minimum to the last digit, of functions with valleys of their own.
 _ALONE = LevenbergMarquardt(gradient_tolerance=0.0, acceleration=True, memory=0.7)
 _METHODS: dict[str, Callable[[], Any]] = {"lbfgs": LBFGS, "newton-cg": NewtonCG}
+_BOTTOM = -1e20  # a function that falls below it has no minimum; MATLAB's ObjectiveLimit
 
 
 @dataclass(frozen=True)
@@ -97,8 +98,9 @@ def minimize(
     Raises
     ------
     ValueError
-        For a function or a gradient that is not finite, for an unknown method, for params without
-        a number, and for params that are not within the bounds.
+        For a function or a gradient that is not finite, for a function that falls below -1e20,
+        which is taken to have no minimum, for an unknown method, for params without a number, and
+        for params that are not within the bounds.
     TypeError
         For params that are not floating-point arrays.
 
@@ -229,6 +231,7 @@ def _bounded(
         else:
             state = optimizer.init(params)
             end = bounded_lbfgs(surface, point, box, optimizer, state, max_steps)
+        _require_bottom(where, end.value)
         for what, number in (("value", end.value), ("gradient, and square of it,", end.norm)):
             if not isfinite(number):
                 raise _not_finite(where, what)
@@ -283,6 +286,7 @@ def _search(
                 raise _not_finite(where, "value")
             if not _is_finite(_norm(state) ** 2):
                 raise _not_finite(where, "gradient, and square of it,")
+            _require_bottom(where, float(state["value"]))
             if bool(state["converged"]):
                 break
     converged = bool(state["converged"])
@@ -296,6 +300,14 @@ def _search(
         converged,
         _message(converged, norm <= optimizer.gradient_tolerance, max_steps),
     )
+
+
+def _require_bottom(where: str, value: float) -> None:
+    if value < _BOTTOM:
+        raise ValueError(
+            f"{where}: expected a function that has a minimum, got one that falls to {value:.3g}. "
+            "To fix it: look at its sign, add a penalty, or give bounds= to look within"
+        )
 
 
 def _is_finite(value: Array) -> bool:

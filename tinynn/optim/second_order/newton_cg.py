@@ -77,7 +77,7 @@ class NewtonCG(Optimizer):
 
     radius: float = 1.0
     _: KW_ONLY
-    max_radius: float = 1e3
+    max_radius: float = 1e30
     gradient_tolerance: float = 1e-8
     value_tolerance: float | None = None
     max_trials: int = 25

@@ -10,7 +10,13 @@ from tinynn import tree
 from tinynn.config import label
 from tinynn.optim.base import require_params
 from tinynn.optim.flat import Flat
-from tinynn.optim.second_order.linearized import Linearized, Normal, Orthogonal, Products
+from tinynn.optim.second_order.linearized import (
+    Dual,
+    Linearized,
+    Normal,
+    Orthogonal,
+    Products,
+)
 from tinynn.trace import backend_of, namespace
 from tinynn.transforms import grad, jacobian, jvp, value_and_grad, vjp, vmap
 from tinynn.transforms.derived import _basis as basis
@@ -18,7 +24,7 @@ from tinynn.transforms.derived import _basis as basis
 Array = Any
 Tree = Any
 
-_DENSE = 2500  # parameters up to which a matrix of their squares is made unasked
+_DENSE = 2500  # parameters, or answers, up to which a matrix of their squares is made unasked
 
 
 @dataclass(frozen=True)
@@ -122,14 +128,17 @@ class Surface:
         value, slope, curve = self._cost(outputs, answers)
         xp = namespace(jac, slope)
         curved = vmap(curve, 1, 1)(jac)
-        matrix = xp.matmul(xp.matrix_transpose(jac), curved)
-        gradient = xp.matmul(slope, jac)
+        gradient, pull = xp.matmul(slope, jac), None
         if strengths is not None:
             # Functions, not operators: the strengths may be known where the vector is recorded.
             xp = namespace(strengths, vector, jac)
-            shares = xp.multiply(strengths, vector)
-            value = value + 0.5 * xp.vecdot(shares, vector)
-            gradient = gradient + shares
+            pull = xp.multiply(strengths, vector)
+            value = value + 0.5 * xp.vecdot(pull, vector)
+            gradient = gradient + pull
+        if outputs.size < self.flat.size:
+            return Dual(value, gradient, jac, curved, slope, curve, pull, strengths)
+        matrix = xp.matmul(xp.matrix_transpose(jac), curved)
+        if strengths is not None:
             matrix = xp.add(matrix, xp.multiply(strengths, _eye(vector)))
         return Normal(value, gradient, matrix, curved)
 
@@ -228,9 +237,12 @@ class Surface:
         if owner.solver == "cg":
             return False
         bits = namespace(self.flat.leaves[0]).finfo(self.flat.dtype).bits
-        needed = bits // 8 * (2 * answers * n + 3 * n * n)
+        # The QR decomposition of residuals is of as many columns as there are parameters.
+        fewer = n if self.objective.is_residual else min(answers, n)
+        jacobians = 3 if fewer < n else 2
+        needed = bits // 8 * (jacobians * answers * n + 3 * fewer * fewer)
         if owner.solver == "auto":
-            return n <= _DENSE and needed <= owner.memory_limit
+            return fewer <= _DENSE and needed <= owner.memory_limit
         if needed > owner.memory_limit:
             raise ValueError(
                 f"{label(owner)}: expected a Jacobian of {answers} outputs by {n} parameters, with "

@@ -10,6 +10,7 @@ from backends.user_code import warn
 from tinynn import tree
 from tinynn.data import Samples
 from tinynn.optim.flat import Flat
+from tinynn.optim.lbfgs import turned, turned_to
 from tinynn.trace import namespace
 from tinynn.training.batches import Batches, Epoch
 from tinynn.training.engines.eager import Eager
@@ -81,8 +82,14 @@ class VectorSearch(Eager):
         super().__init__(step, batches, carry, bar)
         self.name = _NAMES.get(after, "auto")
         self.flat = Flat.of(carry.params)
-        evaluate = partial(_of_vector, step, self.flat, carry.state)
-        self.program = _Recorded(evaluate, after, partial(key_of, step, batches.backend, carry[:2]))
+        backend, start = batches.backend, carry[:2]
+        structure = tree.flatten(batches.dataset.between(0, 1))[1]
+        self.along = _Recorded(
+            partial(_along, step, self.flat, carry.state, structure),
+            after,
+            lambda point, direction, length, *batch: key_of(step, backend, start, point, batch),
+        )
+        self.turn = _Recorded(turned, after, partial(key_of, turned, backend))
         self.batch: Samples | None = None
         self.load(carry)
 
@@ -103,25 +110,38 @@ class VectorSearch(Eager):
     def run_epochs(self, count: int) -> Any:
         """The losses of steps, up to so many, until the search has converged: (steps, 1)."""
         losses: list[Any] = []
-        if self.batch is None:
-            self.batch = self.batches.dataset.between(0, self.batches.dataset.size)
-        while len(losses) < count:
-            counted = 0
-            self.program.at(int(self.state["step"]))
-            if not self.is_known:
-                value, gradient = self._evaluate(self.point)
-                self.state = {
-                    **self.state, "point": self.point, "value": value, "gradient": gradient
-                }  # fmt: skip
-                self.is_known, counted = True, 1
-            losses.append(self.state["value"])
-            self.state = self.step.optimizer.advance(self.state, self._evaluate, counted)
-            self.bar.batch(self.batch.size)
-            if bool(self.state["converged"]):
-                break
-        self.point = self.state["point"]
+
+        def note(loss: Any) -> bool:
+            losses.append(loss)
+            return False
+
+        self.tell_epochs(count, note)
         xp = self.batches.backend.xp
         return xp.reshape(xp.stack(losses), (-1, 1))
+
+    def tell_epochs(self, count: int, tell: Callable[[Any], bool]) -> None:
+        """Carry out steps, up to so many, until the search has converged or somebody ends it.
+
+        tell: is given the loss of each, 0-d, and says whether it is to be the last one.
+        """
+        if self.batch is None:
+            self.batch = self.batches.dataset.between(0, self.batches.dataset.size)
+            self.leaves = tree.leaves(self.batch)
+        size, advance = self.batch.size, self.step.optimizer.advance
+        for step in range(first := int(self.state["step"]), first + count):
+            counted = 0
+            self.along.at(step)
+            self.turn.at(step)
+            if not self.is_known:
+                _, *found, _ = self._evaluate(self.point, 0.0 * self.point, 0.0)
+                self.state = turned_to(self.state, self.point, *found)
+                self.is_known, counted = True, 1
+            loss = self.state["value"]
+            self.state = advance(self.state, self._evaluate, counted, self.turn)
+            self.bar.batch(size)
+            if tell(loss) or bool(self.state["converged"]):
+                break
+        self.point = self.state["point"]
 
     def snapshot(self, reuse: Any = None) -> tuple[Carry, Any]:
         """(the current carry, memory that a later snapshot may reuse)."""
@@ -136,18 +156,29 @@ class VectorSearch(Eager):
     def _carry(self, state: Any) -> Carry:
         return Carry(self.flat.tree(state["point"]), self.carry.state, state)
 
-    def _evaluate(self, point: Array) -> tuple[Array, Array]:
-        return self.program(point, self.batch)
+    def _evaluate(self, point: Array, direction: Array, step: float) -> tuple[Array, ...]:
+        found: tuple[Array, ...] = self.along(point, direction, step, *self.leaves)
+        return found
 
 
-def _of_vector(
-    step: TrainingStep, flat: Flat, state: Any, point: Array, batch: Samples
-) -> tuple[Array, Array]:
-    """(value, gradient), of the vector's dtype."""
-    value, _, gradients = step.gradients(Carry(flat.tree(point), state, None), batch, None)
+def _along(
+    step: TrainingStep,
+    flat: Flat,
+    state: Any,
+    structure: tree.Structure,
+    point: Array,
+    direction: Array,
+    length: float,
+    *batch: Array,
+) -> tuple[Array, ...]:
+    """(the point so far along a direction, its value, gradient, slope), of the vector's dtype."""
+    there = point + length * direction
+    carry, samples = Carry(flat.tree(there), state, None), structure.unflatten(list(batch))
+    value, _, gradients = step.gradients(carry, samples, None)
     if value.dtype != point.dtype:
         value = namespace(value).astype(value, point.dtype)
-    return value, flat.vector(gradients)
+    gradient = flat.vector(gradients)
+    return there, value, gradient, direction @ gradient
 
 
 class _Recorded:
@@ -165,6 +196,7 @@ class _Recorded:
     ) -> None:
         self.function, self.after, self.key_of = function, after, key_of
         self.program: Any = None
+        self.quick: Callable[..., Any] | None = None
         self.is_due = False
 
     def at(self, step: int) -> None:
@@ -174,6 +206,8 @@ class _Recorded:
     def __call__(self, *arguments: Any) -> Any:
         if not self.is_due:
             return self.function(*arguments)
+        if self.quick is not None:
+            return self.quick(arguments)
         if self.program is not None:
             return self.program(*arguments)
         from tinynn.compiler import compile, reuse  # imported where it is used
@@ -187,7 +221,7 @@ class _Recorded:
             warn(f"fit: the training step runs without compiling: {error}")
             self.after, self.is_due = None, False
             return self.function(*arguments)
-        self.program = program
+        self.program, self.quick = program, program.quick(arguments)
         return found
 
 

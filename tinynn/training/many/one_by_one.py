@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from backends.user_code import warn
 from tinynn import tree
 from tinynn.training.many.networks import Networks
 from tinynn.training.state import has_converged
@@ -10,12 +11,20 @@ from tinynn.training.step import Carry
 
 
 class OneByOne:
-    """The step as it is written, of one network after another."""
+    """The step as it is written, of one network after another.
+
+    Parameters
+    ----------
+    networks
+        What is trained.
+    said
+        What is warned of once a step was carried out: before, it may be an error that is raised.
+    """
 
     name = "eager"
 
-    def __init__(self, networks: Networks) -> None:
-        self.networks, self.backend = networks, networks.backend
+    def __init__(self, networks: Networks, said: str = "") -> None:
+        self.networks, self.backend, self.said = networks, networks.backend, said
         first, dtype = networks.first.batches.dataset.between(0, 1), networks.dtype
         if networks.given is None:
             self.carries = [
@@ -76,6 +85,9 @@ class OneByOne:
                 key = None if keys is None else keys[place, ...]
                 batch = batches.samples(epoch, place, 1)
                 self.carries[k], loss = step(self.carries[k], batch, key)
+                if self.said:
+                    warn(f"fit_many: {self.said}")
+                    self.said = ""
                 losses.append(loss)
             rows.append(xp.stack(losses))
         return xp.stack(rows)
