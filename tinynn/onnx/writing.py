@@ -12,6 +12,7 @@ from tinynn.onnx.fused import fused, needed
 from tinynn.onnx.preparation import Columns, answer
 from tinynn.onnx.rows import ROWS
 from tinynn.onnx.transposes import settle
+from tinynn.transforms.definitions import definition_of
 from tinynn.transforms.graph import Graph, Node
 from tinynn.transforms.record import record
 
@@ -114,12 +115,23 @@ def _write_calls(emitter: Emitter, graph: Graph) -> None:
             emitter.names[id(node)] = one.write(emitter)
             continue
         row = ROWS.get(node.name)
-        if row is None:
-            raise _no_row(node, "ONNX has no row for it in tinynn's table")
         try:
-            emitter.names[id(node)] = row(emitter, node)
+            written = row(emitter, node) if row else _by_definition(emitter, graph, node)
         except OnnxError as error:
             raise _no_row(node, str(error)) from error
+        emitter.names[id(node)] = written
+
+
+def _by_definition(emitter: Emitter, graph: Graph, node: Node) -> Any:
+    """A call that ONNX has no row for, in the functions that define it; OnnxError without any."""
+    definition = definition_of(node, graph)
+    if definition is None:
+        raise OnnxError("ONNX has no row for it in tinynn's table")
+    emitter.written_out.append(definition)
+    names = [
+        name for name, _ in emitter.inlined(definition, list(map(emitter.value, node.parents)))
+    ]
+    return names if node.dtype is None else names[0]
 
 
 def _no_row(node: Node, why: str) -> OnnxError:
