@@ -10,8 +10,7 @@ from typing import Any
 import cupy
 import numpy as np
 
-from backends.base import BackendUnavailable
-from backends.lowering import LoopCompiler, Taken
+from backends.lowering import KernelError, LoopCompiler, Taken
 
 _THREADS = 256
 # What every kernel may have without asking; the threads' sums take a part of it.
@@ -27,8 +26,7 @@ def build(
     except cupy.cuda.compiler.CompileException as error:
         lines = str(error).splitlines()
         first = next((line for line in lines if "error" in line), str(error))
-        reason = f"CUDA's compiler refuses a kernel of loops ({first})"
-        raise BackendUnavailable("cupy", reason, 'use engine="calls"') from error
+        raise KernelError(f"CUDA's compiler refuses the kernel: {first.strip()}") from error
 
 
 class _Kernel:

@@ -25,7 +25,7 @@ import numpy as np
 
 from backends import openblas, threads
 from backends.llvm_arithmetic import VECTORS
-from backends.lowering import Taken
+from backends.lowering import KernelError, Taken
 
 _PACKED = "tinynn_packed"
 
@@ -34,10 +34,16 @@ def build(source: str, dtypes: Sequence[str]) -> Callable[..., None]:
     """The function `run` of a kernel's source, as machine code; see `LoopCompiler`."""
     file = folder() / f"{key(source, dtypes)}.o"
     code = read_code(file)
-    if code is None:
-        code = _compiled(source)
-        write_code(file, code)
-    return _Kernel(code, dtypes)
+    try:
+        if code is None:
+            code = _compiled(source)
+            write_code(file, code)
+        return _Kernel(code, dtypes)
+    except RuntimeError as error:  # what LLVM says, line by line
+        first = next(iter(str(error).splitlines()), "no reason is given")
+        raise KernelError(
+            f"LLVM, by llvmlite {llvmlite.__version__}, refuses the kernel: {first}"
+        ) from error
 
 
 def bind(kernel: "_Kernel", steps: int, times: int, arrays: Sequence[Any]) -> Callable[[], Any]:
@@ -69,7 +75,8 @@ def _here() -> str:
     parts = (
         [each.read_text() for each in files],  # as they were when the first was built
         sys.version,
-        platform.platform(),
+        sys.platform,
+        platform.machine(),
         llvmlite.__version__,
         np.__version__,
         llvm.get_host_cpu_name(),
@@ -179,9 +186,9 @@ def _address(name: str) -> int | None:
         if product is not None and product.name == name:
             llvm.add_symbol(name, product.address)
             return product.address
-    for library in (None, find_library("m")):
+    for library in (lambda: None, partial(find_library, "m")):  # to find it takes its time
         with suppress(AttributeError, OSError, TypeError):
-            address = ctypes.cast(getattr(ctypes.CDLL(library), name), ctypes.c_void_p).value
+            address = ctypes.cast(getattr(ctypes.CDLL(library()), name), ctypes.c_void_p).value
             llvm.add_symbol(name, address)
             return address
     return None

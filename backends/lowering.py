@@ -132,6 +132,10 @@ class Taken(NamedTuple):
     rows: Any
 
 
+class KernelError(RuntimeError):
+    """A compiler of loops that fails on a kernel."""
+
+
 @dataclass(frozen=True)
 class LoopCompiler:
     """A compiler of explicit loops for a library's arrays.
@@ -144,6 +148,7 @@ class LoopCompiler:
             out for each of the networks of these numbers: the memory of number k starts k times
             `apart` elements, a number for each array, behind that of number 0; what is `Taken` is
             gathered first. In "cuda" the source is then of a `Function` whose `networks` is True.
+            KernelError where the compiler fails.
         flat: the elements of an array as a vector that lies in one piece, its own memory if it can.
         products: the dtypes, by name, of whose matrices the source may leave the product to the
             library's BLAS: product_float32(m, n, k, *a, *b, *out) for (m, k) by (k, n). A matrix

@@ -13,7 +13,7 @@ from backends import Backend
 from tests.checks import assert_close, assert_equal
 from tests.programs import Program, transformed
 from tinynn import tree
-from tinynn.compiler import passes, pipelines, pushed, target_passes
+from tinynn.compiler import horizontal, passes, pipelines, pushed, signs, target_passes
 from tinynn.compiler.rewrite import Visit, simplest
 from tinynn.functional import relu
 from tinynn.rules.special import first_maximum
@@ -33,6 +33,18 @@ def alone(pattern: Visit) -> Callable[[Graph], Graph]:
     return applied
 
 
+def fused_horizontally(graph: Graph) -> Graph:
+    return horizontal.fused_horizontally(graph, 1, backends.get("numpy").lowering.into)
+
+
+def without_negatives(graph: Graph) -> Graph:
+    return signs.without_negatives(graph, 1)
+
+
+def both_between_steps(graph: Graph) -> Graph:
+    return without_negatives(fused_horizontally(pipelines.simplified(graph)))
+
+
 EACH = (
     *[
         alone(pattern)
@@ -47,6 +59,9 @@ EACH = (
     target_passes.slopes_of_relu,
     target_passes.sums_of_rows,
     target_passes.without_rows_of_one,
+    fused_horizontally,
+    without_negatives,
+    both_between_steps,
 )
 
 

@@ -46,6 +46,7 @@ from tinynn.transforms.graph import (
     Node,
 )
 
+_OF_BATCH = {"matrix_transpose": "{}_T", "negative": "minus_{}", "concat": "{}_joined"}
 _PREFIXES = {Stage.ONCE: "c", Stage.SERIES: "s", Stage.BATCH: "d", Stage.STEP: "v"}
 
 
@@ -179,13 +180,12 @@ class CallEmitter:
 
     def _lay_out(self, node: Node) -> None:
         """A vector for values that lie side by side, each written to its place as it is made."""
-        vector = self._allocated(node, self.names.new("gradients"))
+        vector = self._allocated(node, self.names.new(node.kwargs["name"]))
         vector.kept = True
         self.values[id(node)] = Value(vector, vector)
         start = 0
         for value, label in zip(node.parents, node.kwargs["labels"], strict=True):
-            name = self.names.new(f"{identifiers.of_input(label)}_grad")
-            place = Buffer(name, value.shape, value.dtype, kept=True)
+            place = Buffer(self.names.new(label), value.shape, value.dtype, kept=True)
             self._add(Stage.ONCE, Assign(place, part_of(vector, start, value.shape)))
             self._places[id(node), start] = place
             self._targets.setdefault(id(value), place)  # it may be in two vectors
@@ -234,10 +234,9 @@ class CallEmitter:
     def _new(self, node: Node, when: Stage) -> None:
         """`name = call(...)`: a new array."""
         call = self._call(node)
-        if when is Stage.BATCH and node.name == "matrix_transpose":
-            name = self.names.new(f"{self.operand(node.args[0]).name}_T")
-        else:
-            name = self.names.numbered(_PREFIXES[when])
+        said = _OF_BATCH.get(node.name) if when is Stage.BATCH else None
+        wanted = said and said.format(self.operand(node.args[0]).name)
+        name = self.names.new(wanted) if wanted else self.names.numbered(_PREFIXES[when])
         once = when is Stage.ONCE
         kind = Buffer(name, node.shape, node.dtype, kept=True) if once else None
         variable = kind or Variable(name, node.shape)
@@ -282,7 +281,7 @@ class CallEmitter:
         if node.name == "reshape" and (not parent.contiguous or (parent.order and not order)):
             return False
         wanted = parent.variable.name + ("_T" if "transpose" in node.name else "")
-        if node.function is PART:
+        if node.function is PART and node.kwargs["label"]:
             wanted = identifiers.of_input(node.kwargs["label"])
         view = Variable(self.names.new(wanted), node.shape)
         contiguous = parent.contiguous and (node.name in RESHAPES or node.function is PART)

@@ -11,6 +11,7 @@ from itertools import accumulate
 from math import prod
 from typing import Any
 
+from tinynn.compiler.identifiers import of_input
 from tinynn.compiler.rewrite import elementwise, is_call, rewritten
 from tinynn.transforms.graph import PACK, PART, Graph, Input, Node
 
@@ -146,7 +147,8 @@ class _Packer:
                 pass
         if len(set(map(id, values))) < len(values) or not all(map(is_call, values)):
             raise _Differ
-        return self._add(Node(PACK, values, {"labels": self.labels}))
+        kwargs = {"name": "gradients", "labels": [f"{of_input(each)}_grad" for each in self.labels]}
+        return self._add(Node(PACK, values, kwargs))
 
     def _add(self, node: Node) -> Node:
         node.shape, node.dtype = (self.storage.total,), self.dtype

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from math import prod
 from typing import Any
 
-from backends.lowering import LoopCompiler
+from backends.lowering import KernelError, LoopCompiler
 from tinynn.compiler.codegen.emitter import LoopEmitter
 from tinynn.compiler.codegen.gather import check_indices
 from tinynn.compiler.codegen.language import Function
@@ -54,9 +54,12 @@ class Loops(TrainLoop):
         launch = {"threads": self.function.threads, "shared_bytes": self.function.shared_bytes}
         dtypes = [each.dtype for each in self.function.arguments]
         with backend.scope():
-            self.kernel = native.build(
-                self.source, dtypes, **(launch if native.threads > 1 else {})
-            )
+            try:
+                self.kernel = native.build(
+                    self.source, dtypes, **(launch if native.threads > 1 else {})
+                )
+            except KernelError as error:
+                raise CannotEmit(str(error)) from error
         given, notes = 1 + len(graph.inputs) + len(emitter.constants), emitter.work.notes
         scratch = self.function.arguments[given:]
         self.memory = [self._zeros(each.size, backend.dtypes()[each.dtype]) for each in scratch]

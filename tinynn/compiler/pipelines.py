@@ -5,7 +5,8 @@ repeats, merges or moves a node with an effect.
 
     program                      passes
     standard's calls, readers    portable()
-    calls into buffers           into_buffers(lowering); in training then `flatten_params.packed`
+    calls into buffers           into_buffers(lowering); in training then `flatten_params.packed`,
+                                 between_steps(lowering, kept)
     loops                        portable(), `flatten_params.packed`, into_loops(kept)
 
 `flatten_params.packed` is no pass, since it changes the inputs: all parameters are then one vector.
@@ -15,9 +16,12 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from tinynn.compiler.data_passes import biases_in_products, data_broadcast
+from tinynn.compiler.horizontal import fused_horizontally
 from tinynn.compiler.passes import PATTERNS, common_subexpressions
 from tinynn.compiler.rewrite import simplest
 from tinynn.compiler.scans import branches_simplified, scans_batched, scans_of
+from tinynn.compiler.signs import without_negatives
 from tinynn.compiler.target_passes import (
     products,
     slopes_of_maximum,
@@ -103,6 +107,18 @@ def into_buffers(lowering: Any) -> list[Pass]:
         passes.append(without_rows_of_one)  # broadcasting takes time where nothing is repeated
         passes.append(simplified)  # the reshapes it leaves
     return passes
+
+
+def between_steps(lowering: Any, kept: int) -> list[Pass]:
+    """For steps that are repeated in calls into buffers; the first `kept` inputs live on."""
+    if lowering.kernel is not None:
+        return []  # there such calls are in a kernel with others, and cost nothing
+    return [
+        partial(data_broadcast, kept=kept),  # once for each batch, not in each step
+        partial(biases_in_products, kept=kept),  # a call less in each direction
+        partial(fused_horizontally, kept=kept, into=lowering.into),  # a call for all layers
+        partial(without_negatives, kept=kept),  # signs are the data's, or the other way about
+    ]
 
 
 def for_library(lowering: Any) -> list[Pass]:

@@ -8,10 +8,9 @@ from tinynn.compiler.layouts import note
 from tinynn.compiler.liveness import is_view
 from tinynn.compiler.passes import is_itself, known
 from tinynn.compiler.rewrite import Builder, CannotEmit, elementwise, is_call, rewritten, size
-from tinynn.rules.kinds import Composed, axes_of, rule_of
-from tinynn.trace import backend_of
+from tinynn.rules.kinds import axes_of
+from tinynn.transforms.definitions import definition_of
 from tinynn.transforms.graph import Graph, Node
-from tinynn.transforms.record import recorded
 from tinynn.transforms.subgraph import substituted
 
 _REDUCTIONS = ("sum", "max", "min")
@@ -77,8 +76,9 @@ def written_out(graph: Graph, sayable: Callable[[Node], None]) -> Graph:
         return True
 
     def visit(node: Node, build: Builder) -> Any:
-        rule = None if is_view(node) or has_words(node) else rule_of(node.function)
-        definition = _definition(rule, node, graph) if isinstance(rule, Composed) else None
+        if graph.batch is not None or node.dtype is None or is_view(node) or has_words(node):
+            return node
+        definition = definition_of(node, graph)
         if definition is None:
             return node
         definition = written_out(definition, sayable)
@@ -88,31 +88,10 @@ def written_out(graph: Graph, sayable: Callable[[Node], None]) -> Graph:
         new: dict[int, Any] = dict(zip(map(id, definition.inputs), arrays, strict=True))
         definition = substituted(definition, new)
         for each in definition.nodes:
-            each.origin = node.origin
             build.add(each)
         return definition.outputs[0]
 
     return rewritten(graph, visit)
-
-
-def _definition(rule: Composed, node: Node, graph: Graph) -> Graph | None:
-    """The graph of what defines a call; None unless it gives one array, like the call."""
-    arrays = [a for a in node.args if isinstance(a, Node)]
-    if graph.batch is not None or node.dtype is None:
-        return None
-    xp = graph.space.xp
-    examples = tuple(xp.ones(tuple(a.shape), dtype=a.dtype) for a in arrays)
-
-    def defined(*given: Any) -> Any:
-        supply = iter(given)
-        args = [next(supply) if isinstance(a, Node) else a for a in node.args]
-        return rule.definition(graph.space, *args, **node.kwargs)
-
-    with backend_of(*examples).quiet():
-        made = recorded(defined, examples)
-    alone = len(made.outputs) == 1 and isinstance(made.outputs[0], Node)
-    alike = alone and (made.outputs[0].shape, made.outputs[0].dtype) == (node.shape, node.dtype)
-    return made if alike else None
 
 
 def without_logsumexp(graph: Graph) -> Graph:

@@ -20,7 +20,7 @@ from tinynn.compiler.compiled import Compiled
 from tinynn.compiler.flatten_params import ParamLayout, packed
 from tinynn.compiler.liveness import Stage, counted
 from tinynn.compiler.passes import scaled
-from tinynn.compiler.pipelines import applied, into_buffers, portable
+from tinynn.compiler.pipelines import applied, between_steps, into_buffers, portable
 from tinynn.compiler.program import Program
 from tinynn.compiler.renderer import Line, rendered, source_of
 from tinynn.compiler.rewrite import CannotEmit
@@ -44,6 +44,7 @@ from tinynn.transforms.graph import Graph, Node, pruned
 from tinynn.transforms.record import RecordingError
 
 _SMALL = 1024  # elements
+_AT_ONCE = 512  # steps whose outputs have their places ready
 
 
 class TrainLoop(ABC):
@@ -299,11 +300,13 @@ class TrainLoop(ABC):
 class InPlace(TrainLoop):
     """Parameters, optimizer state and every result in memory that is there from the start."""
 
+    _some: tuple[Any, Sequence[Any]] | None = None
+
     def prepared_graph(self, graph: Graph) -> Graph:
-        graph = applied(graph, into_buffers(self.backend.lowering))
-        graph, self.storage = packed(graph, self.rows, self.count)
+        lowering = self.backend.lowering
+        graph, self.storage = packed(applied(graph, into_buffers(lowering)), self.rows, self.count)
         self.count = self.storage.count
-        return graph
+        return applied(graph, between_steps(lowering, self.count))
 
     def load(self, values: Sequence[Any]) -> None:
         self.kept[:] = map(self._copied, self.storage.stored(self.graph.space.xp, values))
@@ -326,12 +329,23 @@ class InPlace(TrainLoop):
 
     def run(self, batches: Any, times: int = 1) -> Any:
         batches = batches * times
-        count, lowering = len(batches), self.backend.lowering
-        outs = self._empty((count,), self.wanted.dtype)
-        with self.backend.scope(), lowering.context():
-            self.scope["run"](batches, self.counted(count), lowering.entries(outs))
+        count, run = len(batches), self.scope["run"]
+        outs, counted = self._empty((count,), self.wanted.dtype), self.counted(count)
+        some, entries = self._some_outs(min(count, _AT_ONCE))
+        with self.backend.scope(), self.backend.lowering.context():
+            for start in range(0, count, _AT_ONCE):
+                now = slice(start, min(start + _AT_ONCE, count))
+                run(batches[now], counted[now], entries)
+                outs[now] = some[: now.stop - start]
         self.count_on(count)
         return self.wanted_of(outs)
+
+    def _some_outs(self, count: int) -> tuple[Any, Sequence[Any]]:
+        """Memory for what is wanted of so many steps, and its entries, which take time to make."""
+        if self._some is None or len(self._some[1]) < count:
+            outs = self._empty((count,), self.wanted.dtype)
+            self._some = outs, self.backend.lowering.entries(outs)
+        return self._some
 
 
 class Functional(TrainLoop):

@@ -67,6 +67,7 @@ class Emitter:
         self._place = ""
         self.float_dtype = DTYPES["float32"]  # of the network's output
         self._batch: tuple[str, int, Dim] | None = None
+        self.written_out: list[Graph] = []  # definitions of calls, whose values have names
         self._calls = calls
 
     # --- names

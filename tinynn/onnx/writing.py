@@ -12,8 +12,9 @@ from tinynn.onnx.fused import fused, needed
 from tinynn.onnx.preparation import Columns, answer
 from tinynn.onnx.rows import ROWS
 from tinynn.onnx.transposes import settle
+from tinynn.transforms.definitions import definition_of
 from tinynn.transforms.graph import Graph, Node
-from tinynn.transforms.record import record
+from tinynn.transforms.record import RecordingError, record
 
 OPSET = 21  # runtimes of 2024 and later have it: onnxruntime from 1.18 on
 IR_VERSION = 10  # the file format of that release
@@ -114,20 +115,39 @@ def _write_calls(emitter: Emitter, graph: Graph) -> None:
             emitter.names[id(node)] = one.write(emitter)
             continue
         row = ROWS.get(node.name)
-        if row is None:
-            raise _no_row(node, "ONNX has no row for it in tinynn's table")
         try:
-            emitter.names[id(node)] = row(emitter, node)
+            written = row(emitter, node) if row else _by_definition(emitter, graph, node)
+        except _NotWritten as error:
+            raise _NotWritten(node, f"it is made of {error.name!r}: {error.why}") from error
         except OnnxError as error:
-            raise _no_row(node, str(error)) from error
+            raise _NotWritten(node, str(error)) from error
+        emitter.names[id(node)] = written
 
 
-def _no_row(node: Node, why: str) -> OnnxError:
-    return OnnxError(
-        f"to_onnx: {node.origin or 'the network'}: the function {node.name!r} cannot be written to "
-        f"ONNX: {why}. To fix it: compute it with other functions of the standard; docs/onnx.md "
-        "lists those that can be"
-    )
+def _by_definition(emitter: Emitter, graph: Graph, node: Node) -> Any:
+    """A call that ONNX has no row for, in the functions that define it; OnnxError without any."""
+    try:
+        definition = definition_of(node, graph)
+    except RecordingError as error:
+        raise OnnxError("what it is made of depends on the size of the batch") from error
+    if definition is None:
+        raise OnnxError("ONNX has no row for it in tinynn's table")
+    emitter.written_out.append(definition)
+    results = emitter.inlined(definition, list(map(emitter.value, node.parents)))
+    names = [name for name, _ in results]
+    return names if node.dtype is None else names[0]
+
+
+class _NotWritten(OnnxError):
+    """A call that cannot be written, and why."""
+
+    def __init__(self, node: Node, why: str) -> None:
+        self.name, self.why = node.name, why
+        super().__init__(
+            f"to_onnx: {node.origin or 'the network'}: the function {node.name!r} cannot be "
+            f"written to ONNX: {why}. To fix it: compute it with other functions of the standard; "
+            "docs/onnx.md lists those that can be"
+        )
 
 
 def _file(

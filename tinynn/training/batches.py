@@ -132,12 +132,12 @@ class Batches:
         A mean counts as much as the samples it is of; a sum counts once.
         """
         xp, count, rest = self.backend.xp, self.dataset.size, self.rest
-        if not self.averages:
-            return xp.sum(losses, axis=-1)
         if (
             losses.shape[-1] == 1
         ):  # to weigh it rounds, in JAX otherwise for other numbers of epochs
             return losses[..., 0]
+        if not self.averages:
+            return xp.sum(losses, axis=-1)
         if self.dataset.between(0, 1).sample_weight is None:
             if not rest:
                 return xp.sum(losses, axis=-1) * (self.size / count)

@@ -329,7 +329,8 @@ def custom_elementwise(
         function = Function(c or body.__name__, body)
         function.listed = bool(c)
         function.definition = None if c else composite(body)
-        function.rule = Elementwise(*map(_without_namespace, partials), c=c)
+        scalar = (lambda xp, *args: body(*args)) if c else None
+        function.rule = Elementwise(*map(_without_namespace, partials), c=c, scalar=scalar)
         return function
 
     return decorate

@@ -188,7 +188,7 @@ def _part(x: Any, *, start: int, shape: tuple[int, ...], label: str) -> Any:
     return namespace(x).reshape(x[start : start + prod(shape)], shape)
 
 
-def _pack(*arrays: Any, labels: list[str]) -> Any:
+def _pack(*arrays: Any, name: str, labels: list[str]) -> Any:
     xp = namespace(*arrays)
     return xp.concat([xp.reshape(a, (prod(a.shape),)) for a in arrays])
 
@@ -201,7 +201,8 @@ def _copied(x: Any) -> Any:
 ITEM = Function("item", _item)
 #: An array of one value, which is known: `fill(value=, shape=, dtype=)`.
 FILL = Function("fill", _fill)
-#: The array of a shape that lies in a vector from `start` on, and a vector of arrays.
+#: The array of a shape that lies in a vector from `start` on, and a vector of arrays, which
+#: programs call `name`, and its parts `labels`.
 PART, PACK = Function("part", _part), Function("pack", _pack)
 #: A contiguous copy of the elements of a view.
 COPIED = Function("copied", _copied)

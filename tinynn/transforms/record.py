@@ -37,7 +37,7 @@ _BY_POSITION = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 
 # How many more rows than it was given a function is recorded with. Three points tell what grows in
 # proportion to the batch from its square, and from its half rounded down.
-_MORE_ROWS = (0, 1, 3)
+MORE_ROWS = (0, 1, 3)
 
 # What libraries refuse to do with a singular matrix, as one of invented numbers may be.
 _OF_REGULAR = frozenset({"linalg.cholesky", "linalg.inv", "linalg.solve"})
@@ -274,10 +274,10 @@ def record(
     if size == 0:
         raise ValueError(f"{name}: batch_axes: expected a batch of one row or more, got none")
     structure, graphs = tree.flatten(args)[1], []
-    for more in _MORE_ROWS:
+    for more in MORE_ROWS:
         leaves = [_lengthened(leaf, axis, more) for _, leaf, axis in rows]
         graphs.append(recorded(f, structure.unflatten(leaves), decompositions, more > 0))
-    return symbolic(graphs, [size + more for more in _MORE_ROWS])
+    return symbolic(graphs, [size + more for more in MORE_ROWS])
 
 
 def _regular(matrix: Any) -> Any:

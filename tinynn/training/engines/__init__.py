@@ -7,12 +7,13 @@ fastest from start to end, and decides from the program's size, so that it takes
 time.
 """
 
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from functools import partial
 from math import inf, prod
 from typing import Any
 
 from backends import BackendUnavailable
+from backends.lowering import KernelError
 from backends.user_code import warn
 from tinynn import tree
 from tinynn.training.engines.eager import Eager
@@ -144,10 +145,15 @@ def _compiled(
                 from tinynn.compiler.loops import Loops  # which takes its time
 
                 # Keep the calls if there is no compiler of loops, or loops cannot express the step.
-                with suppress(BackendUnavailable, CannotEmit):
+                try:
                     native = batches.backend.native()
                     if native is not None and native.automatic:
                         return Compiled(step, batches, carry, bar, Loops, "loops")
+                except BackendUnavailable:
+                    pass
+                except CannotEmit as error:
+                    if isinstance(error.__cause__, KernelError):  # which should not be
+                        _warn(f'the training step runs with engine="calls" instead: {error}')
             return made
     return Eager(step, batches, carry, bar)
 
