@@ -1,6 +1,6 @@
 """The pictures of docs/design.md, as SVG that reads on light and on dark pages.
 
-`python -m tests.pictures` draws them into docs/pictures/: the rooms of tinynn and which import
+`python -m tests.pictures` draws them into docs/pictures/: the packages of tinynn and which import
 which, from its import statements, and the way from a function to a program.
 """
 
@@ -25,58 +25,61 @@ FLOW = (
 
 
 def levels(arrows: Mapping[str, set[str]]) -> dict[str, int]:
-    """How many rooms lie below each, on the longest way down."""
+    """How many packages lie below each, on the longest way down."""
     found: dict[str, int] = {}
 
-    def level(room: str) -> int:
-        if room not in found:
-            found[room] = 1 + max((level(each) for each in arrows[room]), default=-1)
-        return found[room]
+    def level(package: str) -> int:
+        if package not in found:
+            found[package] = 1 + max((level(each) for each in arrows[package]), default=-1)
+        return found[package]
 
-    for room in arrows:
-        level(room)
+    for package in arrows:
+        level(package)
     return found
 
 
 def direct(arrows: Mapping[str, set[str]]) -> list[tuple[str, str]]:
     """The arrows that do not follow from others."""
 
-    def below(room: str) -> set[str]:
-        return arrows[room].union(*(below(each) for each in arrows[room]))
+    def below(package: str) -> set[str]:
+        return arrows[package].union(*(below(each) for each in arrows[package]))
 
     return [
-        (room, to)
-        for room, targets in arrows.items()
+        (package, to)
+        for package, targets in arrows.items()
         for to in sorted(targets - EVERYBODYS)
         if not any(to in below(other) for other in targets - {to})
     ]
 
 
-def rooms(arrows: Mapping[str, set[str]]) -> str:
-    """The rooms by level, what is imported below what imports it."""
+def packages(arrows: Mapping[str, set[str]]) -> str:
+    """The packages by level, what is imported below what imports it."""
     found = levels(arrows)
-    rows = [[room for room in arrows if found[room] == n] for n in range(max(found.values()) + 1)]
+    rows = [
+        [package for package in arrows if found[package] == n]
+        for n in range(max(found.values()) + 1)
+    ]
     rows = ordered(rows, direct(arrows))
     widest = max(map(len, rows))
     places: dict[str, Box] = {}
     for n, row in enumerate(reversed(rows)):
         start = (widest - len(row)) * (WIDE + ACROSS) / 2
-        for i, room in enumerate(row):
-            places[room] = (start + i * (WIDE + ACROSS) + 1, n * (HIGH + DOWN) + 1)
+        for i, package in enumerate(row):
+            places[package] = (start + i * (WIDE + ACROSS) + 1, n * (HIGH + DOWN) + 1)
     lines = [arrow(places[a], places[b]) for a, b in direct(arrows)]
-    boxes = [box(place, room) for room, place in places.items()]
+    boxes = [box(place, package) for package, place in places.items()]
     size = widest * (WIDE + ACROSS) - ACROSS + 2, len(rows) * (HIGH + DOWN) - DOWN + 2
-    return svg(size, "The rooms of tinynn, and which import which", [*lines, *boxes])
+    return svg(size, "The packages of tinynn, and which import which", [*lines, *boxes])
 
 
 def ordered(rows: list[list[str]], edges: list[tuple[str, str]]) -> list[list[str]]:
-    """Rows whose rooms stand over those that they lead to, so that few arrows cross."""
+    """Rows whose packages stand over those that they lead to, so that few arrows cross."""
     places: dict[str, float] = {}
     result = []
     for row in rows:
         middle = {a: [places[b] for b in (b for x, b in edges if x == a)] or [0.0] for a in row}
-        row = sorted(row, key=lambda room: sum(middle[room]) / len(middle[room]))
-        places |= {room: i - (len(row) - 1) / 2 for i, room in enumerate(row)}
+        row = sorted(row, key=lambda package: sum(middle[package]) / len(middle[package]))
+        places |= {package: i - (len(row) - 1) / 2 for i, package in enumerate(row)}
         result.append(row)
     return result
 
@@ -130,21 +133,21 @@ def svg(size: tuple[float, float], title: str, parts: Iterable[str]) -> str:
 
 
 def imports() -> dict[str, set[str]]:
-    """Room -> the rooms that its files import, late or early; not for type checkers alone."""
+    """Package -> the packages that its files import, late or early; not for type checkers alone."""
     found: dict[str, set[str]] = {}
     for path in sorted((ROOT / "tinynn").glob("*/**/*.py")) + sorted(
         (ROOT / "tinynn").glob("*.py")
     ):
-        room = path.relative_to(ROOT / "tinynn").parts[0].removesuffix(".py")
-        if room.startswith("__"):
+        package = path.relative_to(ROOT / "tinynn").parts[0].removesuffix(".py")
+        if package.startswith("__"):
             continue
-        found.setdefault(room, set())
+        found.setdefault(package, set())
         for node in statements(ast.parse(path.read_text())):
             for name in imported(node):
                 parts = name.split(".")
-                if parts[0] == "tinynn" and len(parts) > 1 and parts[1] != room:
-                    found[room].add(parts[1])
-    return {room: found[room] & set(found) for room in sorted(found)}
+                if parts[0] == "tinynn" and len(parts) > 1 and parts[1] != package:
+                    found[package].add(parts[1])
+    return {package: found[package] & set(found) for package in sorted(found)}
 
 
 def statements(node: ast.AST) -> Iterator[ast.AST]:
@@ -164,7 +167,7 @@ def imported(node: ast.AST) -> list[str]:
 
 def pictures() -> dict[str, str]:
     """Name of the file -> what is to be in it."""
-    return {"rooms.svg": rooms(imports()), "program.svg": flow()}
+    return {"packages.svg": packages(imports()), "program.svg": flow()}
 
 
 if __name__ == "__main__":

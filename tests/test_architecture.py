@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LIBRARIES = ("array_api_strict", "cupy", "dask", "dpctl", "dpnp", "jax", "numpy", "torch")
 NAMED = re.compile(rf"\b({'|'.join(LIBRARIES)}|pytorch)\b", re.IGNORECASE)
 
-# Room -> the rooms it may import. A new room needs a row.
+# Package -> the packages it may import. A new package needs a row.
 ARROWS: dict[str, set[str]] = {
     "tree": set(),
     "config": set(),
@@ -137,15 +137,15 @@ def test_arrows_run_one_way(path: Path) -> None:
     name = module_name(path)
     if name in TOP:
         return
-    room = name.split(".")[1]
-    assert room in ARROWS, f"{room} is a new room: say in ARROWS what it may import"
+    package = name.split(".")[1]
+    assert package in ARROWS, f"{package} is a new package: say in ARROWS what it may import"
     ours = (name.split(".") for name in imported(path, SOURCES[path]))
-    rooms = {parts[1] for parts in ours if parts[0] == "tinynn" and len(parts) > 1}
-    assert rooms - {room} <= ARROWS[room]
+    packages = {parts[1] for parts in ours if parts[0] == "tinynn" and len(parts) > 1}
+    assert packages - {package} <= ARROWS[package]
 
 
 @pytest.mark.parametrize("program", ["onnx", "sklearn"])
-def test_one_room_imports_another_program(program: str) -> None:
+def test_one_package_imports_another_program(program: str) -> None:
     """The name is looked for in full (`tinynn.sklearn` is ours), in `import_module` as well."""
 
     def asked_for(tree: ast.AST) -> Iterator[str]:
@@ -244,7 +244,7 @@ def test_what_only_training_needs_is_imported_on_first_use() -> None:
         "import sys, tinynn; print(*[n for n in sys.modules if n.startswith('tinynn.')]); "
         "print(tinynn.layers.Linear, tinynn.fit, tinynn.optim.Adam, 'losses' in dir(tinynn))",
     ).stdout.splitlines()
-    rooms = {name.split(".")[1] for name in said[0].split()}
-    assert rooms == {"rules", "trace", "transforms", "tree"}
+    packages = {name.split(".")[1] for name in said[0].split()}
+    assert packages == {"rules", "trace", "transforms", "tree"}
     assert said[1].count("<") == 3
     assert said[1].endswith("True")

@@ -440,3 +440,9 @@ def test_bad_input_names_the_layer(layer: Any, shape: Any, message: str) -> None
 def test_bad_settings_are_refused_at_once(make: Any) -> None:
     with pytest.raises(ValueError, match="expected"):
         make()
+
+
+def test_a_convolution_without_channels_is_refused() -> None:
+    for x, weight in (((2, 5, 0), (3, 0, 4)), ((2, 5, 4), (3, 4, 0))):
+        with pytest.raises(ShapeError, match="conv: expected one channel or more of the input"):
+            conv(np.ones(x), np.ones(weight))

@@ -119,6 +119,24 @@ def test_a_crafted_file_with_a_right_digest_is_one_named_error(
 
 
 @pytest.mark.only("numpy")
+def test_a_calibration_of_an_earlier_version_is_told_from_damage(
+    backend: Backend, tmp_path: Path
+) -> None:
+    path, model = (
+        tmp_path / "model",
+        Model(Linear(1), Linear(1).init(0, X)[0], loss=losses.SquaredError()),
+    )
+    model.calibrate(X, np.ones(len(X)))
+    model.save(path)
+    tensors, description = files.read(path, "model")
+    files.write(
+        path, files.pack(held(tensors, backend), {**description, "calibration": "absolute"})
+    )
+    with pytest.raises(ModelFileError, match="got 'absolute' alone, as an earlier version of tiny"):
+        load(path)
+
+
+@pytest.mark.only("numpy")
 def test_nan_in_a_file_is_found(backend: Backend, tmp_path: Path) -> None:
     path = tmp_path / "model"
     Model(Linear(1), Linear(1).init(0, X)[0]).save(path)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import backends
+import tinynn
 from tests.memory import left_behind, peak_of
 from tinynn import Model
 from tinynn.functional import relu
@@ -155,6 +156,20 @@ def test_a_forked_process_predicts(asking: Any) -> None:
         if child == 0:  # it may not come back into pytest
             same = (model.predict(x[:3]) == want).all() and (answer(x[:3]) == wanted).all()
             os._exit(0 if same else 1)
+        assert waited(child) == 0
+
+
+@pytest.mark.filterwarnings("ignore:This process.*fork:DeprecationWarning")
+def test_a_forked_process_calls_a_compiled_function(asking: Any) -> None:
+    """Which another thread of its parent's is in, nearly all the time."""
+    x = np.random.RandomState(0).randn(400, 400)
+    product = tinynn.compile(lambda x: x @ x @ x)
+    wanted = product(x)
+    asking(lambda: product(x))
+    for _ in range(5):
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if (product(x) == wanted).all() else 1)
         assert waited(child) == 0
 
 

@@ -98,6 +98,11 @@ def test_what_has_no_influence_is_said():
     ):
         with pytest.raises(ValueError, match=f"positive definite Hessian.*{text}.*damping="):
             influence(model, X, y, X[:1], y[:1], solver=solver)
+    flat = Model(Linear(1), Linear(1).init(0, X)[0], loss=SquaredError())  # no feature varies
+    with pytest.raises(ValueError, match=r"damping= above \d[.\d]*e-1\d$") as caught:
+        influence(flat, np.ones_like(X), y, X[:1], y[:1])
+    enough = 10 * float(str(caught.value).rpartition(" ")[2])  # the Hessian is rounded, too
+    influence(flat, np.ones_like(X), y, X[:1], y[:1], damping=enough)
     with pytest.raises(ValueError, match=r"tolerance 1e-06 in 2 steps, got to .*give more steps="):
         influence(model, X, y, X[:1], y[:1], damping=9.0, solver="cg", steps=2)
     with pytest.raises(ValueError, match="expected a number of 0 or more, got -1"):

@@ -79,6 +79,7 @@ CASES: list[tuple[Layer, tuple[Any, ...], str]] = [
     (layers.EmbeddingBag(4, 3), (X[..., 0],), "expected ids of an integer dtype, got .*float32"),
     (layers.EmbeddingBag(4, 3), (ones(2, 0, dtype="int32"),), "of one step or more"),
     (GRU(3), (ones(2, 0, 4),), "of one step or more"),
+    *((of(2), (ones(2, 6, 0),), "one feature or more") for of in (Linear, layers.Conv1d, GRU)),
     (layers.SinusoidalEncoding(), (X, ones()), "expected the place of the first step of an int"),
 ]
 

@@ -95,6 +95,8 @@ def test_networks_that_do_not_exist_are_not_stopped():
     for wrong in ([3], [-1], [True], ["0"]):
         with pytest.raises(ValueError, match=r"StackRun.stop: networks: expected numbers from 0 t"):
             fit_many(NET, X, Y, networks=3, callbacks=lambda run, wrong=wrong: run.stop(wrong))
+    with pytest.raises(TypeError, match=r"got 1\. To fix it: run\.stop\(\[1\]\)"):
+        fit_many(NET, X, Y, networks=3, callbacks=lambda run: run.stop(1))
 
 
 def test_a_run_may_be_stopped_before_it_begins():

@@ -193,6 +193,11 @@ def test_buckets_of_about_as_many_sequences() -> None:
         ([[], []], 2, "a sequence of one step or more, got empty ones alone"),
         ([[1, 2, 3]], 0, "buckets: expected one or more, .* got 0"),
         ([[1, 2, 3]], 2.5, r"buckets: expected one or more, .* got 2\.5"),
+        (
+            [[1, 2, 3]],
+            [2.5, 4],
+            r"buckets: expected lengths that are whole numbers, got \[2\.5, 4\]",
+        ),
         ([[1, 2, 3]], (1, 2), r"the last of 3 or more .* got \(1, 2\). To fix it: add a longer"),
         ([[1], [0.5]], 1, "sequence 1: expected shape"),
     ],

@@ -43,7 +43,7 @@ def test_the_site_asks_no_other_host(inventory: set[str]) -> None:
     assert not found
 
 
-@pytest.mark.parametrize("name", ["rooms.svg", "program.svg"])
+@pytest.mark.parametrize("name", ["packages.svg", "program.svg"])
 def test_the_pictures_are_those_of_the_code(name: str) -> None:
     kept = (FOLDER / name).read_text()
     assert kept == pictures()[name], "to fix it: python -m tests.pictures"

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+import tinynn
 from backends import Backend
 from tests.checks import assert_close
+from tinynn.trace import namespace
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -60,3 +62,19 @@ def test_where(pair: Any, backend: Backend) -> None:
             for xp, array in ((backend.xp, x), (np, host))
         )
         assert_close(ours, expected, backend, rtol=0)
+
+
+def test_a_program_reads_a_view_before_it_overwrites_what_is_seen(backend: Backend) -> None:
+    """A flip is a view in some libraries, and their kernels write while others read."""
+    x = backend.asarray(np.random.default_rng(5).normal(size=(3, 4)), dtype="float64")
+    looks = list(views((3, 4)))
+
+    def f(x: Any) -> list[Any]:
+        xp, found = namespace(x), []
+        for view in looks:
+            y = xp.sin(x)
+            found.append(xp.where(view(xp, y) > 0.0, view(xp, y), y) * 3.0)
+        return found
+
+    for ours, wanted in zip(tinynn.compile(f)(x), f(x), strict=True):
+        assert_close(ours, backend.to_host(wanted), backend, rtol=1e-12)

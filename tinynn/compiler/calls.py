@@ -363,11 +363,10 @@ class CallEmitter:
         """The memory of an argument that is not needed after this call, if the result fits it."""
         value = self.values.get(id(a))
         buffer = value.buffer if value and value.whole else None
-        if buffer is None or buffer.kept or (a.shape, a.dtype) != (node.shape, node.dtype):
+        if buffer is None or buffer.kept or buffer.order != self._orders.get(id(node)):
             return None
-        if buffer.order != self._orders.get(id(node)):
-            return None
-        return buffer if self.liveness.dies_at(a, place) and self._alone(node, buffer) else None
+        alike = (a.shape, a.dtype) == (node.shape, node.dtype) and self.liveness.dies_at(a, place)
+        return buffer if alike and self._alone(node, buffer) else None
 
     def _allocated(self, node: Node, name: str, order: Order = None) -> Buffer:
         shape = node.shape if order is None else tuple(node.shape[axis] for axis in order)
@@ -382,8 +381,9 @@ class CallEmitter:
 
     def _alone(self, node: Node, buffer: Buffer) -> bool:
         """True if the call sees this memory only as it is, in no other shape or order."""
-        views = [self.values[id(a)] for a in node.parents if id(a) in self.values]
-        return all(each.whole for each in views if each.buffer is buffer)
+        found, sees = self.values.get, self.liveness.sees
+        seen = [(each == id(a), found(each)) for a in node.parents for each in sees(a)]
+        return all(itself and v.whole for itself, v in seen if v and v.buffer is buffer)
 
     def _may_overwrite(self, place: int, node: Node, buffer: Buffer) -> bool:
         """True if a kept input can be overwritten here: its old value is not read later."""

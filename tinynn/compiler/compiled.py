@@ -1,10 +1,12 @@
 """compile: a function that runs as a recorded program."""
 
+import os
 import threading
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import update_wrapper
 from typing import Any
+from weakref import WeakSet
 
 from backends import is_array
 from backends.lowering import none_followed
@@ -23,6 +25,7 @@ from tinynn.transforms.graph import Constant, Graph, Input, Node
 from tinynn.transforms.record import RecordingError, record
 
 _MANY = 32
+_made: "WeakSet[Specialization]" = WeakSet()
 Places = tuple[int, ...]
 
 
@@ -198,6 +201,7 @@ class Specialization:
         self.alone = self.backend.scoped(compiled)
         self.outside = [constant.value for constant in self.graph.constants]
         self._lock = threading.Lock()  # the buffers belong to one call at a time
+        _made.add(self)
 
     @property
     def nbytes(self) -> int:
@@ -446,3 +450,13 @@ def compile(
     if f is None:
         return lambda g: Compiled(g, check_finite, donate_argnums)
     return Compiled(f, check_finite, donate_argnums)
+
+
+def _unlock() -> None:
+    """Give a forked process locks that are free: who held one was a thread of its parent's."""
+    for each in _made:
+        each._lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_unlock)

@@ -245,7 +245,13 @@ def _bucket_lengths(given: Any, lengths: list[int]) -> tuple[int, ...]:
             )
         last = [-(-len(lengths) * i // count) - 1 for i in range(1, count + 1)]
         return tuple(sorted({max(1, lengths[max(i, 0)]) for i in last}))
-    found = tuple(sorted({index(length) for length in given}))
+    try:
+        found = tuple(sorted({index(length) for length in given}))
+    except TypeError as error:
+        raise ValueError(
+            f"Ragged: buckets: expected lengths that are whole numbers, got {given!r}. To fix it: "
+            "give a list such as [8, 16, 32]"
+        ) from error
     if not found or found[0] < 1 or found[-1] < lengths[-1]:
         raise ValueError(
             f"Ragged: expected buckets of one step or more, the last of {lengths[-1]} or more as "

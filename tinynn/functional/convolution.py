@@ -38,6 +38,11 @@ def _checked(
             f"{tuple(x.shape)}. To fix it: reshape it to {weight.ndim} axes"
         )
     inputs, outputs = x.shape[-1 if last else 1], weight.shape[-1]
+    if not inputs or not outputs:
+        raise ShapeError(
+            f"{name}: expected one channel or more of the input and of the output, got {inputs} "
+            f"and {outputs}. To fix it: leave out what has none"
+        )
     if groups < 1 or inputs % groups or outputs % groups:
         raise ShapeError(
             f"{name}: expected groups that divide the {inputs} channels of the input and the "

@@ -114,7 +114,7 @@ def influence(
     slopes = vmap(lambda row: grad(of_row)(vector, row))((X_new, y_new))
     dense = solver == "dense" or (solver == "auto" and vector.shape[0] <= _DENSE)
     if dense:
-        solved = _by_matrix(objective, vector, slopes)
+        solved = _by_matrix(objective, vector, slopes, damping)
     else:
         solved = _by_products(objective, vector, slopes, steps, tolerance)
     # A product with the gradients of all training rows is one derivative along each solution.
@@ -181,8 +181,13 @@ def _rows(name: str, X: Any, y: Array, least: int) -> int:
     return counts[0]
 
 
-def _by_matrix(objective: Callable[[Array], Array], vector: Array, slopes: Array) -> Array:
-    """The solution for each slope, by the eigenvalues of the Hessian: (new rows, parameters)."""
+def _by_matrix(
+    objective: Callable[[Array], Array], vector: Array, slopes: Array, damping: float
+) -> Array:
+    """The solution for each slope, by the eigenvalues of the Hessian: (new rows, parameters).
+
+    damping: what the objective has of it.
+    """
     size = int(vector.shape[0])
     if (need := 3 * 8 * size * size) > _MOST:
         raise ValueError(
@@ -193,8 +198,10 @@ def _by_matrix(objective: Callable[[Array], Array], vector: Array, slopes: Array
     xp, matrix = namespace(vector), hessian(objective)(vector)
     values, vectors = xp.linalg.eigh(0.5 * (matrix + xp.matrix_transpose(matrix)))
     ends = backend_of(values).to_host(values[:: size - 1] if size > 1 else values).tolist()
-    if ends[0] <= size * float(xp.finfo(values.dtype).eps) * abs(ends[-1]):
-        raise _indefinite(f"got one whose smallest eigenvalue is {ends[0]:.3g}", -ends[0])
+    least = size * float(xp.finfo(values.dtype).eps) * abs(ends[-1])
+    if ends[0] <= least:
+        got = f"got one whose smallest eigenvalue is {ends[0]:.3g}"
+        raise _indefinite(got, damping + least - ends[0])
     return xp.matmul(xp.matmul(slopes, vectors) / values, xp.matrix_transpose(vectors))
 
 
@@ -246,7 +253,7 @@ def _holds(condition: Array) -> bool:
 
 
 def _indefinite(got: str, beyond: float | None) -> ValueError:
-    least = "of 0.01 or more" if beyond is None else f"above {max(beyond, 0.0):.2g}"
+    least = "of 0.01 or more" if beyond is None else f"above {beyond:.2g}"
     return ValueError(
         f"influence: expected a positive definite Hessian, as at a minimum, {got}. To fix it: "
         f"train on, to where the loss falls no more, or give a damping= {least}"

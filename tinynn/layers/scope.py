@@ -418,6 +418,11 @@ class Scope:
     ) -> Array:
         run = self._pass
         assert run.backend is not None  # `create` sees to it
+        if what == "parameter" and 0 in shape:
+            raise ShapeError(
+                f"{label(self.layer)}: expected input of one feature or more, got none, for which "
+                f"{name!r} has the shape {shape}. To fix it: leave out what is empty"
+            )
         if dtype is not None:
             dtype = run.backend.dtypes()[run.backend.dtype_name(dtype)]
         made = init(run.key_at(self.path, name), shape, run.dtype if dtype is None else dtype)
@@ -453,8 +458,7 @@ class Scope:
     def _check_name(self, name: Any) -> None:
         if not isinstance(name, str) or not name or "." in name:
             raise InputError(
-                f"{label(self.layer)}: expected a name, a string without dots, got {name!r}. "
-                "To fix it: change it"
+                f"{label(self.layer)}: expected a name, a string without dots, got {name!r}"
             )
 
     def _named_twice(self, name: str) -> InputError:

@@ -1,6 +1,6 @@
 """ONNX: networks as files that other programs run, and networks out of such files.
 
-The only room that imports the package onnx, and only when a file is written or read.
+The only package of tinynn that imports onnx, and only when a file is written or read.
 """
 
 from . import operators

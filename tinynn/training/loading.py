@@ -115,6 +115,12 @@ def _as_model(
 
 def _calibration(path: Any, known: Any, scores: Any, folds: Any) -> Calibration:
     """The calibration of the file of a model or a stack."""
+    if known in KINDS:  # as files had it before there were draws
+        raise files.ModelFileError(
+            f"{path}: expected a calibration with its draws and its seed, got {known!r} alone, as "
+            "an earlier version of tinynn wrote it. To fix it: with that version load the model, "
+            "save dataclasses.replace(model, calibration=None), and calibrate it here"
+        )
     whole = isinstance(known, dict) and all(type(known.get(n)) is int for n in ("draws", "seed"))
     if not whole or known.get("kind") not in KINDS:
         raise files.damaged(path, "a model", f"its 'calibration' is {reprlib.repr(known)}")

@@ -75,10 +75,17 @@ class StackRun:
 
         Raises
         ------
+        TypeError
+            One number, and no collection of them.
         ValueError
             What is no number of a network.
         """
         known = range(len(self.training.networks))
+        if networks is not None and not isinstance(networks, Iterable):
+            raise TypeError(
+                "StackRun.stop: networks: expected the numbers of networks in a list, got "
+                f"{networks!r}. To fix it: run.stop([{networks!r}])"
+            )
         asked = list(known if networks is None else networks)
         if wrong := [k for k in asked if isinstance(k, bool) or k not in known]:
             raise ValueError(
