@@ -19,6 +19,7 @@ import dpnp  # noqa: E402, I001
 import dpctl  # noqa: E402
 import dpnp.scipy.special  # noqa: E402
 
+from backends import dpnp_random  # noqa: E402
 from backends.base import Array, Backend, BackendUnavailable, Device  # noqa: E402
 from backends.namespace import Namespace  # noqa: E402
 
@@ -112,6 +113,11 @@ class DPNP(Backend):
 
     def synchronize(self) -> None:
         self.device.wait()
+
+    def threefry(self, key: Array, x0: Array, x1: Array) -> tuple[Array, Array] | None:
+        if not all(isinstance(a, dpnp.ndarray) for a in (key, x0, x1)):  # they are being recorded
+            return None
+        return dpnp_random.threefry(key, x0, x1)
 
     def erf(self, x: Array) -> Array:
         # Of float16 dpnp makes float32.
