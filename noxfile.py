@@ -114,16 +114,24 @@ def array_api_strict(session: nox.Session) -> None:
 
 @nox.session(tags=["tests"], venv_backend=BY_PIP)
 def torch(session: nox.Session) -> None:
-    """The suite on PyTorch's CPU."""
+    """The suite on PyTorch's CPU, and `gloo`, whose environment takes minutes to be filled."""
     install(session, "test", "torch")
-    run_tests(session, "torch")
+    try:
+        run_tests(session, "torch")
+    finally:
+        if not session.posargs:
+            in_processes(session, "gloo")
 
 
 @nox.session(tags=["tests"])
 def jax(session: nox.Session) -> None:
-    """The suite on JAX's CPU, with and without x64."""
+    """The suite on JAX's CPU, with and without x64, and `sharding`, in the same environment."""
     install(session, "test", "jax")
-    run_tests(session, "jax")
+    try:
+        run_tests(session, "jax")
+    finally:
+        if not session.posargs:
+            sharding(session)
 
 
 @nox.session(tags=["tests"])
@@ -301,16 +309,8 @@ def coverage(session: nox.Session) -> None:
     measured = ("numpy", "array_api_strict", "torch")
     install(session, "test", "coverage", *measured)
     session.run("coverage", "erase")
-    run_parallel(
-        session,
-        "coverage",
-        "run",
-        "-m",
-        "pytest",
-        "--backend",
-        ",".join(measured),
-        *session.posargs,
-    )
+    pytest = ("pytest", "--backend", ",".join(measured), *session.posargs)
+    run_parallel(session, "coverage", "run", "-m", *pytest)
     session.run("coverage", "combine", "--quiet")
     others = ",".join(f"backends/{name}*" for name in OTHERS if name not in measured)
     session.run("coverage", "report", f"--omit={others}")
@@ -363,7 +363,7 @@ def mpi(session: nox.Session) -> None:
     in_processes(session, "mpi")
 
 
-@nox.session(venv_backend=BY_PIP)
+@nox.session(default=False, venv_backend=BY_PIP)
 def gloo(session: nox.Session) -> None:
     """Training in processes that torchrun starts."""
     install(session, "test", "torch")
@@ -381,7 +381,7 @@ def in_processes(session: nox.Session, launcher: str) -> None:
     session.run(*pytest, *(session.posargs or ("-k", launcher)), env=ONE_THREAD)
 
 
-@nox.session
+@nox.session(default=False)
 def sharding(session: nox.Session) -> None:
     """Training on JAX's arrays that lie over four devices of the host."""
     install(session, "test", "jax")

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, settings
 pytest.register_assert_rewrite("tests.checks")
 
 import backends  # noqa: E402 - the module above has to be registered before it is imported
+from tests.cases import without_combinations  # noqa: E402
 from tests.cudacpu import counters  # noqa: E402
 from tests.transfers import Transfers, watch  # noqa: E402
 from tests.variants import COMPILING, Variant, compile_quickly, requested  # noqa: E402
@@ -41,6 +42,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="NAME",
         help="library, variant or library:device to test; repeat it or give a comma list "
         "(default: numpy,array_api_strict)",
+    )
+    parser.addoption(
+        "--all-cases",
+        action="store_true",
+        help="all combinations of parameters on the libraries that compile, too",
     )
 
 
@@ -103,10 +109,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             return bool(asked & set(only.args if only else ("numpy",)))
         return item.callspec.params["variant"] is not None  # type: ignore[attr-defined]
 
-    dropped = [item for item in items if not belongs(item)]
-    if dropped:
-        config.hook.pytest_deselected(items=dropped)
-        items[:] = [item for item in items if belongs(item)]
+    here = list(filter(belongs, items))
+    kept = here if config.getoption("--all-cases") else list(without_combinations(here))
+    if len(kept) < len(items):
+        known = set(map(id, kept))
+        config.hook.pytest_deselected(items=[item for item in items if id(item) not in known])
+        items[:] = kept
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
