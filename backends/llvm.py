@@ -40,7 +40,7 @@ def build(source: str, dtypes: Sequence[str]) -> Callable[..., None]:
             write_code(file, code)
         return _Kernel(code, dtypes)
     except RuntimeError as error:  # what LLVM says, line by line
-        first = next(iter(str(error).splitlines()), "no reason is given")
+        first = " ".join(str(error).split("\n")[:2])
         raise KernelError(
             f"LLVM, by llvmlite {llvmlite.__version__}, refuses the kernel: {first}"
         ) from error
