@@ -40,7 +40,7 @@ def build(source: str, dtypes: Sequence[str]) -> Callable[..., None]:
             write_code(file, code)
         return _Kernel(code, dtypes)
     except RuntimeError as error:  # what LLVM says, line by line
-        first = next(iter(str(error).splitlines()), "no reason is given")
+        first = " ".join(str(error).split("\n")[:2])
         raise KernelError(
             f"LLVM, by llvmlite {llvmlite.__version__}, refuses the kernel: {first}"
         ) from error
@@ -65,7 +65,7 @@ def folder() -> Path:
 def key(source: str, dtypes: Sequence[str]) -> str:
     """The hash of all that the machine code depends on."""
     blas = [(each, openblas.product(each).name) for each in openblas.products()]  # type: ignore[union-attr]
-    return hashlib.sha256(repr((source, tuple(dtypes), _here(), blas)).encode()).hexdigest()
+    return _hash([repr((tuple(dtypes), blas)), _here(), source])
 
 
 @cache
@@ -73,7 +73,6 @@ def _here() -> str:
     """The hash of all else that machine code depends on: what writes it, and the processor."""
     files = sorted(Path(__file__).parent.glob("llvm*.py"))
     parts = (
-        [each.read_text() for each in files],  # as they were when the first was built
         sys.version,
         sys.platform,
         platform.machine(),
@@ -82,7 +81,16 @@ def _here() -> str:
         llvm.get_host_cpu_name(),
         llvm.get_host_cpu_features().flatten(),
     )
-    return hashlib.sha256(repr(parts).encode()).hexdigest()
+    texts = [each.read_text(encoding="utf-8") for each in files]  # as when the first was built
+    return _hash([repr(parts), *texts])
+
+
+def _hash(texts: Sequence[str]) -> str:
+    """The hash of several texts, and of where each of them ends."""
+    found = hashlib.sha256(repr([len(each) for each in texts]).encode())
+    for each in texts:
+        found.update(each.encode())
+    return found.hexdigest()
 
 
 def read_code(file: Path) -> bytes | None:

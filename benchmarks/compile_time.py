@@ -8,7 +8,7 @@ the same. "passes": the graph simplified, and put into the calls that the librar
 the graph to the text of the program, memory planned, and Python's compiling of it; of this,
 "Python" is the latter alone. Of L-BFGS what is compiled is the loss and its gradient. `--cold`: the
 first result of XOR with loops in a process of its own that has trained by calls, by the clock: with
-no machine code on disk, and with it.
+no machine code on disk, and with it, and where the time goes.
 """
 
 import os
@@ -60,14 +60,26 @@ from time import perf_counter
 from tinynn.functional import sigmoid
 from tinynn.layers import Linear, Sequential
 from tinynn.optim import SGD
-import backends.llvm, tinynn.compiler.loops
+import backends.llvm, tinynn.compiler.loops, tinynn.compiler.pushed
+spent = {}
+def timed(owner, name):
+    function = getattr(owner, name)
+    def call(*args, **kwargs):
+        start = perf_counter()
+        try:
+            return function(*args, **kwargs)
+        finally:
+            spent[name] = perf_counter() - start
+    setattr(owner, name, call)
+timed(backends.llvm, "build")
+timed(tinynn.compiler.loops.Loops, "__init__")
 X, y = np.eye(4, 3), np.eye(4, 1)
 net = Sequential(Linear(4, bias=False), sigmoid, Linear(1, bias=False), sigmoid)
 for engine in ("calls", "loops"):
     start = perf_counter()
     tinynn.fit(net, X, y, loss="squared_error", optimizer=SGD(1.0), epochs=1, engine=engine,
                progress=False)
-print(perf_counter() - start)
+print(perf_counter() - start, spent["__init__"] - spent["build"], spent["build"])
 """
 
 
@@ -151,11 +163,15 @@ def measured(work: Work) -> Callable[[], list[float]]:
 
 
 def first_results() -> list[float]:
-    """Milliseconds to the first result with loops: without machine code on disk, and with it."""
+    """Milliseconds to the first result with loops: without machine code on disk, and with it.
+
+    Of each: all of it, of which the kernel is written, of which there is machine code of it.
+    """
     with tempfile.TemporaryDirectory() as folder:
         environment = {**os.environ, "TINYNN_CACHE": folder}
         run = partial(subprocess.run, env=environment, check=True, capture_output=True, text=True)
-        return [1e3 * float(run([sys.executable, "-c", FIRST_RESULT]).stdout) for _ in range(2)]
+        texts = [run([sys.executable, "-c", FIRST_RESULT]).stdout for _ in range(2)]
+        return [1e3 * float(each) for text in texts for each in text.split()]
 
 
 @click.command(help=__doc__)
@@ -178,8 +194,12 @@ def main(rounds: int, only: str, cold: bool) -> None:
         print(f"| {title} | {' | '.join(f'{median(t):.2f}' for t in zip(*times, strict=True))} |")
     if cold:
         rows = [first_results() for _ in range(max(1, rounds // 6))]
-        none, disk = [median(column) for column in zip(*rows, strict=True)]
-        print(f"\nXOR, loops, the first result: {none:.0f} ms cold, {disk:.1f} ms from disk.")
+        none, _, compiling, disk, writing, loading = map(median, zip(*rows, strict=True))
+        print(
+            f"\nXOR, loops, the first result: {none:.0f} ms cold, {compiling:.0f} of them LLVM's; "
+            f"{disk:.1f} ms from disk: {writing:.1f} to write the kernel, {loading:.1f} to find "
+            f"and link its machine code, {disk - writing - loading:.1f} for the rest of fit."
+        )
 
 
 if __name__ == "__main__":

@@ -278,6 +278,30 @@ def test_a_bound_that_is_exceeded(backend: backends.Backend) -> None:
                     compiled(given)
 
 
+@dataclass(frozen=True)
+class Growing(Layer):
+    """Adds one until an element is large, three times at most."""
+
+    def forward(self, scope: Scope, x: Any) -> Any:
+        xp = namespace(x)
+        return tinynn.while_loop(lambda c: xp.max(c) < 9, lambda c: c + 1, x, bound=3)
+
+
+@pytest.mark.parametrize("engine", ["eager", "calls", "loops"])
+def test_a_bound_that_training_exceeds_names_the_layer_and_the_line(
+    backend: backends.Backend, engine: str
+) -> None:
+    if backend.repeat or (engine == "loops" and not backend.native()):
+        pytest.skip(f"{backend} has no engine {engine!r} that can raise")
+    net = Sequential(Growing(), Linear(1))
+    [x, y] = placed(backend, [[7.0], [1.0]], [[0.0], [1.0]])
+    start = net.init(0, 9 + 0 * x)[0]
+    data: dict[str, Any] = {"loss": "mse", "batch_size": 1, "epochs": 2, "shuffle": False}
+    with pytest.raises(LoopBoundError, match=r"test_control_flow.py:\d+: .*3 steps") as caught:
+        tinynn.fit(net, x, y, params=start, engine=engine, progress=False, **data)
+    assert any("layer 0, Growing()" in note for note in caught.value.__notes__)
+
+
 def test_only_the_branch_that_is_taken_is_computed(backend: backends.Backend) -> None:
     calls: list[str] = []
 
@@ -330,8 +354,12 @@ def test_bad_input(backend: backends.Backend) -> None:
     refused("expected an array of shape \\(length", lambda: tinynn.scan(same, h, xp.sum(h)))
     refused("a pair \\(carry, y\\)", lambda: tinynn.scan(lambda c, x: c, h, xs), TypeError)
     refused(
-        "the carry that f gives: expected shape \\(3,\\) and",
+        r"scan of <lambda>, test_control_flow.py:\d+: the carry that f .* shape \(3,\)",
         lambda: tinynn.scan(lambda c, x: (namespace(c).sum(c), None), h, xs),
+    )
+    refused(
+        "the carry that f gives: expected shape .*float.* got .*int32.*xp.astype",
+        lambda: tinynn.scan(lambda c, x: (namespace(c).astype(c, xp.int32), None), h, xs),
     )
     refused(
         "the carry that f gives: expected a tree like",

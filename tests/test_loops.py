@@ -2,12 +2,14 @@
 
 import warnings
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 import backends
+import tinynn
 from backends import Backend
 from tinynn import fit, tree, while_loop
 from tinynn.compiler import worth
@@ -170,8 +172,47 @@ def test_llvm_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.only("cupy")
 def test_a_kernel_that_does_not_compile(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(OPERATIONS, "log", replace(OPERATIONS["log"], cuda="no_such({0})"))
-    with pytest.raises(backends.BackendUnavailable, match=r'refuses.*no_such.*engine="calls"'):
-        agree(backend, PLAIN, epochs=1)
+    given = backend.asarray(X), backend.asarray(LABELS)
+    said = 'engine="calls" instead: CUDA.s compiler refuses the kernel: .*no_such'
+    with pytest.warns(RuntimeWarning, match=said):
+        model = fit(PLAIN, *given, engine="loops", epochs=1, progress=False)
+    again = fit(PLAIN, *given, engine="calls", epochs=1, progress=False)
+    assert model.history == again.history
+
+
+@pytest.mark.only("numpy")
+def test_llvm_that_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It is said what failed, and calls run instead: for one network, many, and one compiled."""
+    llvm = pytest.importorskip("backends.llvm")
+
+    def refuse(source: str) -> None:
+        raise RuntimeError("LLVM IR parsing error\n<string>:3:1: error: no such thing")
+
+    monkeypatch.setenv("TINYNN_CACHE", str(tmp_path))
+    monkeypatch.setattr(llvm, "_compiled", refuse)
+    monkeypatch.setattr(worth, "_COMPILING", 0.0)
+    monkeypatch.setattr(worth, "_COMPILING_CALL", 1e-7)
+    why = r"LLVM, by llvmlite [\d.]+, refuses the kernel: .*3:1: error: no such thing"
+    settings: dict[str, Any] = {"epochs": 150, "progress": False}
+    calls = fit(PLAIN, X, LABELS, engine="calls", **settings)
+    for engine in ("loops", "auto"):
+        with pytest.warns(RuntimeWarning, match=f'fit: .*engine="calls" instead: {why}'):
+            assert fit(PLAIN, X, LABELS, engine=engine, **settings).history == calls.history
+    with pytest.warns(RuntimeWarning, match=f'fit_many: .*engine="calls" instead: {why}'):
+        tinynn.fit_many(PLAIN, X, LABELS, networks=2, engine="loops", **settings)
+    with pytest.warns(RuntimeWarning, match=f"compile: .*library's calls instead: {why}"):
+        compiled = calls.compile(X)
+    np.testing.assert_array_equal(compiled(X), calls.predict(X))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.only("numpy")
+def test_a_network_too_large_for_a_kernel_runs_in_calls() -> None:
+    net, wide = Sequential(Linear(600), tanh, Linear(2)), np.ones((4, 600))
+    model = tinynn.Model(net, *net.init(0, wide))
+    compiled = model.compile(wide)
+    assert ".dot(" in compiled.source  # a kernel would be shown in loops
+    np.testing.assert_allclose(compiled(wide), model.predict(wide))
 
 
 @pytest.fixture

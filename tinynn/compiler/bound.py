@@ -8,6 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 from backends import BackendUnavailable
+from backends.lowering import KernelError
+from backends.user_code import warn
 from tinynn import tree
 from tinynn.compiler.codegen.renderers import RENDERERS
 from tinynn.compiler.loops import Loops
@@ -43,8 +45,12 @@ def bound(
 
     try:
         return BoundLoops(given, arrays, inputs[0], backend)
-    except (BackendUnavailable, CannotEmit):
-        return None
+    except CannotEmit as error:
+        if isinstance(error.__cause__, KernelError):  # which should not be
+            warn(f"compile: the network runs in the library's calls instead: {error}")
+    except BackendUnavailable:
+        pass
+    return None
 
 
 class BoundLoops:

@@ -46,7 +46,7 @@ from tinynn.transforms.graph import (
     Node,
 )
 
-_OF_BATCH = {"matrix_transpose": "{}_T", "negative": "minus_{}", "concat": "{}_joined"}
+_OF_BATCH = {"matrix_transpose": "{}_T", "negative": "minus_{}", "concat": "{}_and_ones"}
 _PREFIXES = {Stage.ONCE: "c", Stage.SERIES: "s", Stage.BATCH: "d", Stage.STEP: "v"}
 
 

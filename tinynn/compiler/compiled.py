@@ -315,14 +315,7 @@ class Specialization:
 
     def explain(self, error: Exception) -> None:
         """Name the layer and the line of the user's code that made the failing call."""
-        trace = error.__traceback__
-        while trace is not None:
-            if trace.tb_frame.f_code.co_filename == self._program.file:
-                line = self._lines[trace.tb_lineno - 1]
-                if line.node is not None:
-                    error.add_note(f"in {line.text.strip()}: {line.node.origin}")
-                    return
-            trace = trace.tb_next
+        self._program.explain(error, self._lines)
 
 
 def _shared_anew(before: list[Any], outputs: list[Any]) -> list[bool]:

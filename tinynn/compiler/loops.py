@@ -130,7 +130,9 @@ class Loops(TrainLoop):
         """LoopBoundError if a `while_loop` of the last run was not done at its bound."""
         for node, memory in self._notes:
             if self.backend.to_host(memory).any():
-                raise exceeded(node.kwargs["where"], node.kwargs["bound"])
+                error = exceeded(node.kwargs["where"], node.kwargs["bound"])
+                error.add_note(f"in {node.origin}")
+                raise error
 
     def forget_bounds(self) -> None:
         """Before a run: whatever became of the one before it, no loop has exceeded its bound."""

@@ -1,9 +1,13 @@
 """Programs: emitted source, compiled once, that can be run with other arrays bound to its names."""
 
 import linecache
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import count
 from typing import Any
 from weakref import finalize
+
+from tinynn.compiler.renderer import Line
 
 _serial = count()
 
@@ -23,6 +27,26 @@ class Program:
     def names(self) -> set[str]:
         """Every name in it, attributes too."""
         return _names(self._code)
+
+    @contextmanager
+    def explained(self, lines: Sequence[Line]) -> Iterator[None]:
+        """A context in which errors of the program are explained: see `explain`."""
+        try:
+            yield
+        except Exception as error:
+            self.explain(error, lines)
+            raise
+
+    def explain(self, error: Exception, lines: Sequence[Line]) -> None:
+        """Note in an error the layer and the line of the user's code that made the failing call."""
+        trace = error.__traceback__
+        while trace is not None:
+            if trace.tb_frame.f_code.co_filename == self.file:
+                line = lines[trace.tb_lineno - 1]
+                if line.node is not None:
+                    error.add_note(f"in {line.text.strip()}: {line.node.origin}")
+                    return
+            trace = trace.tb_next
 
     def __call__(self, bound: dict[str, Any]) -> dict[str, Any]:
         """The names that the source defines; what is not bound comes from the library."""

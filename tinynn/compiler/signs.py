@@ -7,21 +7,22 @@ sigmoid(x @ w), whose exp(-z) is the exp of (-x) @ w. Since rounding is symmetri
 the same to the last bit, but for the sign of a zero.
 """
 
-from collections.abc import Container, Sequence
+from collections.abc import Container
 from dataclasses import replace
 from typing import Any
 
+from tinynn.compiler.data_passes import from_data
 from tinynn.compiler.liveness import is_view
-from tinynn.compiler.rewrite import VIEWS, Builder, is_call, is_number, size
+from tinynn.compiler.rewrite import VIEWS, Builder, is_number, size
 from tinynn.trace import Effect
-from tinynn.transforms.graph import Graph, Input, Node, pruned
+from tinynn.transforms.graph import FILL, Graph, Node, pruned
 
 _PRODUCTS = frozenset(["multiply", "divide", "matmul", "vecdot"])
 _SUMS = frozenset(["add", "subtract"])
 _CARRIERS = VIEWS | {"sum", "reciprocal", "concat", "pack"}  # of the sign of all their arguments
 _KNOWN = _PRODUCTS | _SUMS | _CARRIERS | {"negative"}
 # Elements of the data of which an opposite is made, and the values that are tried for one minus.
-_FEW, _TRIES = 4096, 256
+_FEW, _TRIES = 4096, 128
 
 
 def without_negatives(graph: Graph, kept: int) -> Graph:
@@ -32,11 +33,10 @@ def without_negatives(graph: Graph, kept: int) -> Graph:
     kept
         How many inputs live on from step to step; the others come with each batch.
     """
-    negatives = [node for node in graph.nodes if node.name == "negative"]
-    if not negatives:
+    if not any(node.name == "negative" for node in graph.nodes):
         return graph
-    signs = _Signs(graph, graph.inputs[kept:])
-    for node in negatives:
+    signs = _Signs(graph, kept)
+    for node in signs.negatives:
         signs.leave_out(node)
     return signs.graph_of() if signs.minus else graph
 
@@ -44,13 +44,15 @@ def without_negatives(graph: Graph, kept: int) -> Graph:
 class _Signs:
     """Which values are kept as their opposites."""
 
-    def __init__(self, graph: Graph, streams: Sequence[Input]) -> None:
+    def __init__(self, graph: Graph, kept: int) -> None:
         self.graph, self.users = graph, graph.users()
+        self.negatives = [node for node in graph.nodes if node.name == "negative"]
         self.minus: set[int] = set()
-        self._either = {id(each) for each in streams if self._real(each) and size(each) <= _FEW}
-        for node in graph.nodes:
-            if is_view(node) and len(node.args) == 1 and id(node.args[0]) in self._either:
-                self._either.add(id(node))
+        data = from_data(graph, kept)
+        values = [*graph.inputs[kept:], *graph.nodes]
+        self._either = {
+            id(v) for v in values if id(v) in data and self._real(v) and size(v) <= _FEW
+        }
         self._free = {
             id(node)
             for node in graph.nodes
@@ -72,7 +74,7 @@ class _Signs:
             return
         for first in (node.args[0], node):
             if id(first) in self._free:
-                found = _Search(self).settled(self.minus, [first])
+                found = _Search(self).settled(self.minus, first)
                 if found is not None and self._cost(found) < self._cost(self.minus):
                     self.minus = found
                     return
@@ -81,7 +83,7 @@ class _Signs:
         return (id(node.args[0]) in minus) == (id(node) in minus)
 
     def _cost(self, minus: Container[int]) -> int:
-        return sum(self._called(n, minus) for n in self.graph.nodes if n.name == "negative")
+        return sum([self._called(node, minus) for node in self.negatives])
 
     def can_flip(self, value: Any) -> bool:
         """True if it may be kept as its opposite."""
@@ -101,6 +103,8 @@ class _Signs:
         if node.name in _SUMS and len(signs) == 2:
             second = signs[1] != (node.name == "subtract")
             return None in signs or not (signs[0] == second != out)
+        if _over_rows(node):
+            return True
         if node.name in _CARRIERS:
             return all(sign in (None, out) for sign in signs)
         return not out and not any(signs)
@@ -128,6 +132,8 @@ class _Signs:
             args = (*args[:place], self._opposite(args[place], build), *args[place + 1 :])
         if node.name in _SUMS and len(args) == 2:
             return self._sum(node, args, [bool(sign) != out for sign in signs], signs, build)
+        if _over_rows(node) and bool(signs[0]) != out:
+            return self._minus_sum(node, args[0], build)
         if node.name in _CARRIERS and out:
             args = tuple(
                 [
@@ -159,13 +165,21 @@ class _Signs:
             getattr(self.graph.space, name), (a, b), {}, node.shape, node.dtype, node.origin
         )
 
+    def _minus_sum(self, node: Node, x: Node, build: Builder) -> Node:
+        """The sum of the rows of a matrix, with a minus: as much work as without."""
+        shape = x.shape[:1]
+        kwargs = {"value": -1.0, "shape": shape, "dtype": x.dtype}
+        ones = build.add(Node(FILL, (), kwargs, shape, x.dtype, node.origin))
+        function = self.graph.space.matmul
+        return Node(function, (ones, x), {}, node.shape, node.dtype, node.origin)
+
     def _opposite(self, value: Any, build: Builder) -> Any:
         """A number, or the data, with another sign."""
         if is_number(value):
             return -value
         if id(value) not in self._opposites:
             space = self.graph.space
-            if is_call(value):  # another look at data
+            if is_view(value) and len(value.args) == 1:  # another look at data
                 args: Any = (self._opposite(value.args[0], build),)
                 made = replace(value, args=args)
             else:
@@ -174,27 +188,43 @@ class _Signs:
         return self._opposites[id(value)]
 
 
+def _over_rows(node: Node) -> bool:
+    """True for the sum of the rows of a matrix, a product with a vector of ones."""
+    if node.name != "sum" or node.kwargs.get("axis") not in (0, (0,)):
+        return False
+    x = node.args[0]
+    plain = not node.kwargs.get("keepdims") and node.kwargs.get("dtype") is None
+    return plain and len(x.shape) == 2 and x.dtype == node.dtype
+
+
 class _Search:
     """Other values that have to be kept as their opposites where one is."""
 
     def __init__(self, signs: _Signs) -> None:
         self._signs, self._left = signs, _TRIES
 
-    def settled(self, minus: set[int], flipped: list[Node]) -> set[int] | None:
-        """The values that are kept as opposites after these and others were flipped; else None."""
+    def settled(self, minus: set[int], first: Node) -> set[int] | None:
+        """The values that are kept as opposites after this one and others flipped; else None."""
+        return self._flipped(minus, frozenset(), first, [])
+
+    def _flipped(
+        self, minus: set[int], done: frozenset[int], value: Node, waiting: list[Node]
+    ) -> set[int] | None:
+        """The same after `done` have flipped; `waiting`: calls that may not fit any more."""
         self._left -= 1
         if self._left < 0:
             return None
-        signs, done = self._signs, set(map(id, flipped))
-        now = minus ^ done
-        for value in flipped:
-            for node in (value, *signs.users.get(id(value), ())):
-                if signs.fits(node, now):
-                    continue
-                for each in (node, *node.parents):
-                    if signs.can_flip(each) and id(each) not in done:
-                        found = self.settled(minus, [*flipped, each])
-                        if found is not None:
-                            return found
-                return None
-        return now
+        signs, minus, done = self._signs, minus ^ {id(value)}, done | {id(value)}
+        waiting = [*waiting, value, *signs.users.get(id(value), ())]
+        while waiting:
+            node = waiting[-1]
+            if signs.fits(node, minus):
+                waiting.pop()
+                continue
+            for each in (node, *node.parents):
+                if signs.can_flip(each) and id(each) not in done:
+                    found = self._flipped(minus, done, each, waiting)
+                    if found is not None:
+                        return found
+            return None
+        return minus

@@ -198,10 +198,11 @@ class TrainLoop(ABC):
         if together and (lowering is None or all(map(lowering.together, rows))):
             columns = self._prepare_all(*stacked)
             return list(zip(*map(self._entries, columns), strict=True))
-        return [
-            self.scope["prepare"](*batch)
-            for batch in zip(*map(self._entries, stacked), strict=True)
-        ]
+        with self.program.explained(self.lines):
+            return [
+                self.scope["prepare"](*batch)
+                for batch in zip(*map(self._entries, stacked), strict=True)
+            ]
 
     @cached_property
     def _prepare_all(self) -> Any:
@@ -329,23 +330,30 @@ class InPlace(TrainLoop):
 
     def run(self, batches: Any, times: int = 1) -> Any:
         batches = batches * times
-        count, run = len(batches), self.scope["run"]
+        count, run, lowering = len(batches), self.scope["run"], self.backend.lowering
         outs, counted = self._empty((count,), self.wanted.dtype), self.counted(count)
-        some, entries = self._some_outs(min(count, _AT_ONCE))
-        with self.backend.scope(), self.backend.lowering.context():
-            for start in range(0, count, _AT_ONCE):
-                now = slice(start, min(start + _AT_ONCE, count))
-                run(batches[now], counted[now], entries)
-                outs[now] = some[: now.stop - start]
+        explained = self.program.explained(self.lines)
+        with self.backend.scope(), lowering.context(), explained:
+            if count <= _AT_ONCE:
+                run(batches, counted, lowering.entries(outs))
+            else:
+                self._in_parts(batches, counted, outs)
         self.count_on(count)
         return self.wanted_of(outs)
 
-    def _some_outs(self, count: int) -> tuple[Any, Sequence[Any]]:
-        """Memory for what is wanted of so many steps, and its entries, which take time to make."""
-        if self._some is None or len(self._some[1]) < count:
-            outs = self._empty((count,), self.wanted.dtype)
-            self._some = outs, self.backend.lowering.entries(outs)
-        return self._some
+    def _in_parts(self, batches: Sequence[Any], counted: Sequence[Any], outs: Any) -> None:
+        """Many steps, whose outputs go to the same entries time after time, and then to `outs`.
+
+        Entries of an array take as long to be made as some calls.
+        """
+        if self._some is None:
+            some = self._empty((_AT_ONCE,), self.wanted.dtype)
+            self._some = some, self.backend.lowering.entries(some)
+        some, entries = self._some
+        for start in range(0, len(batches), _AT_ONCE):
+            now = slice(start, min(start + _AT_ONCE, len(batches)))
+            self.scope["run"](batches[now], counted[now], entries)
+            outs[now] = some[: now.stop - start]
 
 
 class Functional(TrainLoop):
@@ -366,9 +374,10 @@ class Functional(TrainLoop):
     def run(self, batches: Any, times: int = 1) -> Any:
         batches, outs = batches * times, []
         step, kept = self.scope["step"], tuple(self.kept)
-        for batch, series in zip(batches, self.counted(len(batches)), strict=True):
-            kept, out = step(kept, batch, series)
-            outs.append(out)
+        with self.program.explained(self.lines):
+            for batch, series in zip(batches, self.counted(len(batches)), strict=True):
+                kept, out = step(kept, batch, series)
+                outs.append(out)
         self.kept[:] = kept
         self.count_on(len(batches))
         return self.wanted_of(self.graph.space.xp.stack(outs))

@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from tinynn import tree
@@ -181,3 +182,10 @@ def applied(f: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
 def name_of(what: str, f: Callable[..., Any]) -> str:
     """The name of the transformation of this function in errors."""
     return f"{what} of {getattr(f, '__name__', 'a function')}"
+
+
+def place_of(what: str, f: Callable[..., Any]) -> str:
+    """The same with the line on which the function begins: "scan of step, net.py:12"."""
+    code = getattr(f, "__code__", None)
+    line = f", {Path(code.co_filename).name}:{code.co_firstlineno}" if code is not None else ""
+    return name_of(what, f) + line

@@ -13,7 +13,7 @@ from tinynn.rules.batching import BATCHING
 from tinynn.rules.kinds import RULES, Composed, Rule
 from tinynn.trace import Function, backend_of, bottom, example, is_readable, namespace
 from tinynn.trace.scopes import scopes
-from tinynn.transforms.base import name_of
+from tinynn.transforms.base import place_of
 from tinynn.transforms.batch import vmap
 from tinynn.transforms.forward import jvp
 from tinynn.transforms.graph import Graph, Input, Interpreter
@@ -71,7 +71,7 @@ def cond(
     >>> float(safe_log(np.asarray(1.0))), float(safe_log(np.asarray(-1.0)))
     (0.0, -0.0)
     """
-    where = name_of("cond", true_fun)
+    where = place_of("cond", true_fun)
     if isinstance(predicate, bool):
         return true_fun(*operands) if predicate else false_fun(*operands)
     _check_predicate(where, "the predicate", predicate)
@@ -281,7 +281,7 @@ def while_loop(
     >>> round(float(root), 8)
     1.41421356
     """
-    where = name_of("while_loop", body_fun)
+    where = place_of("while_loop", body_fun)
     if type(bound) is not int or bound < 0:
         raise ValueError(f"{where}: bound: expected an integer of 0 or more, got {bound!r}")
     carry, structure = leaves_of(where, init, "init")

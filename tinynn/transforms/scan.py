@@ -13,7 +13,7 @@ from tinynn import tree
 from tinynn.rules.batching import BATCHING
 from tinynn.rules.kinds import RULES, Rule
 from tinynn.trace import Function, Traced, backend_of, bottom, example, namespace
-from tinynn.transforms.base import name_of
+from tinynn.transforms.base import place_of
 from tinynn.transforms.batch import vmap
 from tinynn.transforms.forward import jvp
 from tinynn.transforms.graph import Graph, Interpreter
@@ -91,7 +91,7 @@ def scan(
     >>> float(total), sums
     (6.0, array([1., 3., 6.]))
     """
-    where = name_of("scan", f)
+    where = place_of("scan", f)
     carry, structure = leaves_of(where, init, "init")
     rows, row_structure = leaves_of(where, xs, "xs")
     steps = _length(where, xs, length)

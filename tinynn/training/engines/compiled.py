@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from itertools import zip_longest
 from math import prod
 from typing import Any
@@ -23,6 +23,8 @@ from tinynn.transforms.record import RecordingError, record
 
 # Shuffled samples are put in order in pieces of about this many bytes.
 _PIECE = 64 * 2**20
+# What is computed from all data is kept from epoch to epoch where they are no more bytes than this.
+_KEPT = 8 * _PIECE
 # What follows from a batch alone is computed for all batches at once after so many: to make the
 # program for that takes as long as to do without it until then.
 _TOGETHER = 400
@@ -51,7 +53,8 @@ class Compiled:
         # Data that are read batch by batch are never held as a whole.
         self.in_memory = getattr(batches.dataset, "in_memory", False)
         alike = batches.alike and not (batches.shuffle or batches.draws or batches.rest)
-        self.fuses_epochs = alike and (self.in_memory or batches.steps == 1)
+        few = self.in_memory and self._row * batches.dataset.size <= _KEPT
+        self.fuses_epochs = alike and (few or batches.steps == 1)
         self.structure = tree.flatten(carry)[1]
         first, *others = batches.examples()
         self.loop = self._program(first, carry)
@@ -158,17 +161,17 @@ class Compiled:
         together = many and loop is self.loop and self.batches.alike
         return [loop.run(loop.batches(size, tree.leaves(piece), each, together=together))]
 
+    @cached_property
+    def _row(self) -> int:
+        """The bytes of a sample, about."""
+        return 8 * sum(prod(a.shape[1:]) for a in tree.leaves(self.batches.dataset.between(0, 1)))
+
     def _pieces(self, first: int, count: int) -> Iterator[tuple[int, int]]:
         """(first step, number of steps) of parts whose samples are put in order together."""
         if not self.batches.alike:
             yield from ((place, 1) for place in range(first, first + count))
             return
-        row = 8 * sum(prod(a.shape[1:]) for a in tree.leaves(self.batches.dataset.between(0, 1)))
-        most = (
-            max(1, _PIECE // (row * self.size))
-            if self.batches.shuffle or not self.in_memory
-            else count
-        )
+        most = max(1, _PIECE // (self._row * self.size))
         for place in range(first, first + count, most):
             yield place, min(most, first + count - place)
 

@@ -58,8 +58,9 @@ def select(networks: Networks, engine: str, epochs: int) -> Any:
         jit = engine == "jit" or (engine == "auto" and networks.backend.repeat is not None)
         return (Jit if jit else Calls)(together)
     except Exception as error:  # what is wrong in itself shows where it runs as it is written
+        where = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
         return OneByOne(
-            networks, f"the networks are trained one by one, without compiling: {error}"
+            networks, f"the networks are trained one by one, without compiling: {error}{where}"
         )
 
 
