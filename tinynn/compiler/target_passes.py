@@ -8,7 +8,7 @@ from tinynn.compiler.layouts import note
 from tinynn.compiler.liveness import is_view
 from tinynn.compiler.passes import is_itself, known
 from tinynn.compiler.rewrite import Builder, CannotEmit, elementwise, is_call, rewritten, size
-from tinynn.rules.kinds import Composed, axes_of, rule_of
+from tinynn.rules.kinds import axes_of, rule_of
 from tinynn.trace import backend_of
 from tinynn.transforms.graph import Graph, Node
 from tinynn.transforms.record import recorded
@@ -78,7 +78,8 @@ def written_out(graph: Graph, sayable: Callable[[Node], None]) -> Graph:
 
     def visit(node: Node, build: Builder) -> Any:
         rule = None if is_view(node) or has_words(node) else rule_of(node.function)
-        definition = _definition(rule, node, graph) if isinstance(rule, Composed) else None
+        defined = None if rule is None else rule.definition
+        definition = None if defined is None else _definition(defined, node, graph)
         if definition is None:
             return node
         definition = written_out(definition, sayable)
@@ -95,7 +96,7 @@ def written_out(graph: Graph, sayable: Callable[[Node], None]) -> Graph:
     return rewritten(graph, visit)
 
 
-def _definition(rule: Composed, node: Node, graph: Graph) -> Graph | None:
+def _definition(by: Callable[..., Any], node: Node, graph: Graph) -> Graph | None:
     """The graph of what defines a call; None unless it gives one array, like the call."""
     arrays = [a for a in node.args if isinstance(a, Node)]
     if graph.batch is not None or node.dtype is None:
@@ -106,7 +107,7 @@ def _definition(rule: Composed, node: Node, graph: Graph) -> Graph | None:
     def defined(*given: Any) -> Any:
         supply = iter(given)
         args = [next(supply) if isinstance(a, Node) else a for a in node.args]
-        return rule.definition(graph.space, *args, **node.kwargs)
+        return by(graph.space, *args, **node.kwargs)
 
     with backend_of(*examples).quiet():
         made = recorded(defined, examples)
