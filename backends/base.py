@@ -13,6 +13,7 @@ import numpy as np
 from backends import convolution, special
 from backends.lowering import LoopCompiler, Lowering
 from backends.memory import Memory
+from backends.pooling import Pooling
 from backends.slicing import Slicing
 from backends.staging import Staging
 
@@ -53,7 +54,7 @@ class Advice(NamedTuple):
     probe: str
 
 
-class Backend(Memory, Slicing, Staging):
+class Backend(Memory, Pooling, Slicing, Staging):
     """An array library and one of its devices.
 
     Get one by name (`backends.get("torch:cpu")`) or from arrays (`backends.of(x)`). A subclass
@@ -266,9 +267,8 @@ class Backend(Memory, Slicing, Staging):
         >>> backends.get("numpy").dtype_name(np.dtype("float32"))
         'float32'
         """
-        if isinstance(dtype, np.dtype) or (
-            isinstance(dtype, type) and issubclass(dtype, np.generic)
-        ):
+        scalar = isinstance(dtype, type) and issubclass(dtype, np.generic)
+        if scalar or isinstance(dtype, np.dtype):
             dtype = np.dtype(dtype).name  # NumPy's own name them well for any library
         here = self.dtypes()
         for name, known in here.items():

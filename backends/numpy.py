@@ -69,6 +69,13 @@ class Standard:
         return np.take_along_axis(x, indices, axis)  # before NumPy 2.3 the axis had to be given
 
     @staticmethod
+    def zeros_like(x: Array, /, *, dtype: Any = None, device: Any = None) -> Array:
+        if not x.flags.c_contiguous:  # the order in memory is kept
+            return np.zeros_like(x, dtype=dtype, device=device, subok=False)
+        # The system gives large arrays of zeros without memory, until they are written to.
+        return np.zeros(x.shape, x.dtype if dtype is None else dtype, device=device)
+
+    @staticmethod
     def ones_like(x: Array, /, *, dtype: Any = None, device: Any = None) -> Array:
         ones = np.empty_like(x, dtype=dtype, device=device, subok=False)
         ones.fill(1)
@@ -176,8 +183,8 @@ class NumPy(Backend):
         if not windows.pay(weight, given.groups):
             return super().conv(x, weight, **settings)
         # Half of a processor core's second cache, as most have it.
-        view = np.lib.stride_tricks.as_strided
-        return windows.conv(np, view, x, weight, given, block=1 << 19)
+        matrices = windows.strided(np, np.lib.stride_tricks.as_strided)
+        return windows.conv(np, matrices, x, weight, given, block=1 << 19)
 
     def erf(self, x: Array) -> Array:
         return numpy_functions.erf(x)

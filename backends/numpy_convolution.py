@@ -40,9 +40,9 @@ def order(axes: int) -> Ints:
     return (1, axes + 1, *range(2, axes + 1), 0)
 
 
-def empty(shape: Ints, dtype: Any) -> Array:
-    """A new array (batch, *spatial, channels) in this memory order."""
-    places = order(len(shape) - 2)
+def empty(shape: Ints, dtype: Any, places: Ints | None = None) -> Array:
+    """A new array (batch, *spatial, channels) in this memory order, or in another one."""
+    places = places or order(len(shape) - 2)
     return np.empty([shape[i] for i in places], dtype).transpose(np.argsort(places))
 
 
@@ -98,9 +98,9 @@ class _Window(NamedTuple):
 
 def pays(x: Any, weight: Any, settings: Settings) -> bool:
     """True for convolutions that `conv` knows, and has rows for that are long enough."""
-    if settings.groups > 1 or not (prod(x.shape) and prod(weight.shape)):
+    if not (prod(x.shape) and prod(weight.shape)):
         return False
-    if max(settings.input_dilation) > 1 and max(settings.stride) > 1:
+    if max(settings.input_dilation) > 1 and max(settings.groups, *settings.stride) > 1:
         return False
     kernel, out = weight.shape[:-2], lengths(x, weight, settings)
     if not prod(out):
@@ -149,8 +149,8 @@ def lengths(x: Any, weight: Any, settings: Settings) -> Ints:
 
 
 def multiplied(a: Array, b: Array, out: Array) -> None:
-    """The products of stacks of matrices, into as many, or added to one."""
-    if out.ndim > 2:
+    """The products of stacks of matrices, into as many, or added to what has one axis less."""
+    if out.ndim == b.ndim:
         np.matmul(a, b, out=out)
         return
     for each in np.matmul(a, b):
@@ -171,22 +171,39 @@ def conv(
     [[[3.0], [6.0]]]
     """
     spatial = lengths(x, weight, settings)
-    if prod(spatial) < prod(weight.shape[:-2]):
+    shape = (x.shape[0], *spatial, weight.shape[-1])
+    small = prod(spatial) < prod(weight.shape[:-2])
+    if settings.groups > 1 and (x.shape[0] if small else weight.shape[-2]) > 1:
+        y = empty(shape, x.dtype, order_of(x, weight, settings)) if out is None else out
+        _each_group(x, weight, y, settings, product)
+        return y
+    if small:
         y = _by_weight(x, weight, spatial, settings, product)
         return y if out is None else _copied(y, out)
-    shape = (x.shape[0], *spatial, weight.shape[-1])
-    there = out is not None and _lies(out).flags.c_contiguous
+    there = out is not None and _lies(out)[0, 0].flags.c_contiguous
     y = out if there else empty(shape, x.dtype)
-    if max(settings.stride) == 1 and (max(settings.input_dilation) > 1 or _grows(x, spatial)):
+    spreads = max(settings.input_dilation) > 1 or _grows(x, spatial)
+    if spreads and max(settings.groups, *settings.stride) == 1:
         _spread(x, weight, y, settings, product)
     else:
-        _gathered(x, weight, y, _windows(weight.shape[:-2], spatial, settings), product)
+        windows = _windows(weight.shape[:-2], spatial, settings)
+        _gathered(x, weight, y, windows, settings.groups, product)
     return y if there or out is None else _copied(y, out)
 
 
 def _copied(y: Array, out: Array) -> Array:
     out[...] = y
     return out
+
+
+def _each_group(x: Array, weight: Array, y: Array, settings: Settings, product: Any) -> None:
+    """The convolution of each group, of several channels each, by itself."""
+    given, made = weight.shape[-2], weight.shape[-1] // settings.groups
+    alone = settings._replace(groups=1)
+    for group in range(settings.groups):
+        inputs = slice(group * given, (group + 1) * given)
+        outputs = slice(group * made, (group + 1) * made)
+        conv(x[..., inputs], weight[..., outputs], alone, y[..., outputs], product)
 
 
 def _lies(x: Array) -> Array:
@@ -205,11 +222,19 @@ def _windows(kernel: Ints, out: Ints, settings: Settings) -> list[_Window]:
     return [_Window(*row) for row in rows]
 
 
-def _gathered(x: Array, weight: Array, y: Array, windows: list[_Window], product: Any) -> None:
-    """For each row of the result the product of the weights with its windows."""
+def _gathered(
+    x: Array, weight: Array, y: Array, windows: list[_Window], groups: int, product: Any
+) -> None:
+    """For each row of the result the product of the weights with its windows.
+
+    Several groups are of one channel of the input each: a row is a product for each of them.
+    """
     matrix = weight.reshape(-1, weight.shape[-1]).T
     rows = _lies(y).reshape(y.shape[1], y.shape[-1], -1)
-    for part, columns in _rows(x, windows):
+    if groups > 1:
+        matrix = np.ascontiguousarray(matrix).reshape(groups, -1, matrix.shape[-1])
+        rows = rows.reshape(len(rows), groups, -1, rows.shape[-1])
+    for part, columns in _rows(x, windows, apart=groups > 1):
         product(matrix, columns, rows[part])
 
 
@@ -224,21 +249,29 @@ def _by_weight(x: Array, weight: Array, out: Ints, settings: Settings, product: 
             out, weight.shape, settings.stride, settings.dilation, settings.padding, strict=False
         )
     ]
-    x = np.moveaxis(x, 0, -1)
-    x = np.moveaxis(x, -2, 0)
     g = _lies(np.moveaxis(weight, -2, 0))
     g = in_order("cotangent", g).reshape(g.shape[0], g.shape[1], -1)
-    total = np.zeros((prod(out) * x.shape[-1], g.shape[1]), x.dtype)
-    for part, columns in _rows(x, windows):
-        product(columns, g[part].transpose(0, 2, 1), total)
-    return np.moveaxis(total.reshape(*out, x.shape[-1], -1), -2, 0)
+    groups, inputs = settings.groups, x.shape[0]
+    if groups > 1:  # of one channel of the input each, which now are an axis of their own
+        x = np.moveaxis(x.reshape(*x.shape[1:-1], groups, -1), -1, 0)
+        g = g.reshape(len(g), groups, -1, g.shape[-1])
+        total = np.zeros((groups, prod(out), g.shape[2]), x.dtype)
+    else:
+        x = np.moveaxis(np.moveaxis(x, 0, -1), -2, 0)
+        total = np.zeros((prod(out) * inputs, g.shape[1]), x.dtype)
+    for part, columns in _rows(x, windows, apart=groups > 1):
+        product(columns, np.swapaxes(g[part], -1, -2), total)
+    if groups > 1:
+        return np.ascontiguousarray(np.moveaxis(total, 0, 1)).reshape(1, *out, -1)
+    return np.moveaxis(total.reshape(*out, inputs, -1), -2, 0)
 
 
-def _rows(x: Array, windows: list[_Window]) -> Iterator[tuple[slice, Array]]:
+def _rows(x: Array, windows: list[_Window], apart: bool) -> Iterator[tuple[slice, Array]]:
     """Parts of the rows of the result, and their windows.
 
     These are (rows, kernel * channels, other spatial axes * batch), the rows overlapping in memory
-    where the kernel's are next to each other.
+    where the kernel's are next to each other; with the channels `apart` they are (rows, channels,
+    kernel, other spatial axes * batch).
     """
     first, *others = windows
     batch, channels = x.shape[0], x.shape[-1]
@@ -246,21 +279,26 @@ def _rows(x: Array, windows: list[_Window]) -> Iterator[tuple[slice, Array]]:
     together = first.dilation == 1
     width = prod(w.results for w in others) * batch
     places, item = prod(w.kernel for w in others), x.dtype.itemsize
-    apart = width + (_LINE // item if width * item % _PAGE == 0 else 0)
-    row = places * channels * apart * item  # bytes
+    length = width + (_LINE // item if width * item % _PAGE == 0 else 0)
+    row = places * channels * length * item  # bytes
     count = max(_BLOCK // (row * (first.stride if together else first.kernel)), 1)
     for start in range(0, first.results, count):
         part = slice(start, min(start + count, first.results))
         n = part.stop - start
         band = first._replace(results=n, low=first.low - start * first.stride)
         if together:
-            length = (n - 1) * first.stride + first.kernel
-            band = _Window(1, length, 1, 1, band.low)
-        room = memory("windows", (band.results, band.kernel, places, channels, apart), x.dtype)
+            rows = (n - 1) * first.stride + first.kernel
+            band = _Window(1, rows, 1, 1, band.low)
+        room = memory("windows", (band.results, band.kernel, places, channels, length), x.dtype)
         for element in range(band.kernel):
             _lay_out(room[:, element, :, :, :width], source, band, element, others)
-        steps = (room.strides[0] * (first.stride if together else 1), *room.strides[-2:])
-        yield part, as_strided(room, (n, first.kernel * places * channels, width), steps)
+        moved, *_, place, channel, last = room.strides
+        moved, elements = moved * (first.stride if together else 1), first.kernel * places
+        if apart:
+            shape, steps = [n, channels, elements, width], [moved, channel, place, last]
+        else:
+            shape, steps = [n, elements * channels, width], [moved, channel, last]
+        yield part, as_strided(room, shape, steps)
 
 
 def _lay_out(

@@ -8,10 +8,11 @@ import array_api_compat.torch as xp
 import numpy as np
 import torch
 
-from backends import cuda_driver, memory, torch_convolution, torch_functions
+from backends import cuda_driver, memory, torch_convolution, torch_functions, torch_pooling
 from backends.base import Array, Backend, BackendUnavailable, Device
 from backends.convolution import Settings
 from backends.lowering import LoopCompiler
+from backends.pooling import Windows
 from backends.torch_lowering import LOWERING
 
 
@@ -113,6 +114,15 @@ class Torch(Backend):
 
     def conv(self, x: Array, weight: Array, **settings: Any) -> Array:
         return torch_convolution.conv(x, weight, Settings(**settings))
+
+    def takes_max_pool(self, x: Array, windows: Windows) -> bool:
+        return torch_pooling.takes(x, windows)
+
+    def max_pool(self, x: Array, windows: Windows) -> Array:
+        return torch_pooling.max_pool(x, windows)
+
+    def max_pool_pullback(self, g: Array, x: Array, windows: Windows) -> Array:
+        return torch_pooling.max_pool_pullback(g, x, windows)
 
     def erf(self, x: Array) -> Array:
         return torch.special.erf(x)

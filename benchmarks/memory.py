@@ -65,10 +65,18 @@ def wide() -> Work:
     return replace(dense(title, widths, 512, 1024), loops=False)
 
 
+def w4() -> Work:
+    title, widths = "1024-2048-2048-1024, batch 512, SGD", (1024, 2048, 2048, 1024)
+    data = draws(1024, 1024), draws(1024, 1024, seed=1)
+    made = dense(title, widths, 512, 1024)
+    return replace(made, loss="mean squared", optimizer="SGD, 0.01", data=data, loops=False)
+
+
 BESIDE: dict[str, Callable[[], Work]] = {
     **{name: ALL[name] for name in ("lenet", "gru", "lstm", "block", "embedding", "w3")},
     "blocks": lambda: images(WORKS[1], "Blocks 3 x 3, 32 channels, momentum", None),
     "depthwise": depthwise,
+    "w4": w4,
     "wide": wide,
 }
 

@@ -131,7 +131,7 @@ def ours(work: Work, library: str, engine: str) -> Trained:
         model = tinynn.fit(
             work.net, x, y, loss=LOSSES[work.loss][0], optimizer=OPTIMIZERS[work.optimizer][0],
             params=params, batch_size=work.batch, epochs=epochs, shuffle=False, progress=False,
-            engine=engine,
+            engine=engine, dtype="float32",
         )  # fmt: skip
         # A sum over rows is one over the batches of an epoch as well.
         shares = len(work.batches) if work.loss == "squared" else 1

@@ -23,6 +23,7 @@ from tests.rule_rows import (
     unary,
     within,
 )
+from tinynn.functional import max_pooling
 from tinynn.rules import convolution, slicing, special
 from tinynn.trace.core import getitem, to_device
 
@@ -37,6 +38,9 @@ PLAIN = {
 GROUPED = {
     "stride": (2, 1), "padding": ((0, 1), (2, -1)), "input_dilation": (1, 2), "dilation": (1, 1),
     "groups": 2,
+}  # fmt: skip
+POOLED = {
+    "window": (2, 2), "stride": (2, 1), "dilation": (1, 1), "padding": ((1, 1), (0, 0)),
 }  # fmt: skip
 
 CASES: dict[Any, list[Case]] = {
@@ -196,6 +200,12 @@ CASES: dict[Any, list[Case]] = {
     convolution.conv: [
         one(lambda xp, x, w: convolution.conv(x, w, **PLAIN), (2, 4, 2), (2, 2, 3)),
         one(lambda xp, x, w: convolution.conv(x, w, **GROUPED), (1, 4, 3, 4), (2, 2, 2, 2)),
+    ],
+    max_pooling.in_one_call: [
+        one(lambda xp, x: max_pooling.in_one_call(x, **POOLED), (2, 3, 3, 2)),
+    ],
+    max_pooling.pulled: [
+        one(lambda xp, g, x: max_pooling.pulled(g, x, **POOLED), (1, 2, 2, 2), (1, 3, 3, 2)),
     ],
     special.scatter_add: [
         one(lambda xp, x, u: special.scatter_add(x, indices(xp, x, [2, 0, 2]), u), (3,), (3,)),

@@ -33,7 +33,7 @@ from tinynn.layers import (
 )
 from tinynn.losses import SoftmaxCrossEntropy
 from tinynn.optim import SGD
-from tinynn.trace import namespace
+from tinynn.trace import backend_of, namespace
 from tinynn.training import Model, fit
 
 CLOSE = 1e-12
@@ -294,6 +294,34 @@ def test_ties_are_those_of_jax() -> None:
 def test_max_pool_keeps_nan_and_infinity(backend: backends.Backend) -> None:
     x = backend.asarray(np.asarray([[1.0, np.nan, -np.inf, -np.inf]], "f4").reshape(1, 4, 1))
     assert_equal(F.max_pool(x), np.asarray([[[np.nan], [-np.inf]]]), backend, dtype="float32")
+
+
+@pytest.mark.parametrize(
+    ("window", "options"),
+    [
+        ((2, 2), {}),
+        ((3, 2), {"stride": (2, 1), "padding": ((1, 1), (1, 1))}),
+        ((2, 2), {"stride": 1, "dilation": (2, 1), "padding": ((0, 1), (1, 0))}),
+    ],
+)
+def test_of_equal_elements_the_first_has_the_derivative(
+    window: Any, options: Any, backend: backends.Backend
+) -> None:
+    host = RNG.integers(0, 3, size=(2, 5, 4, 2)).astype("float32")
+    weight = RNG.normal(size=F.max_pool(host, window, **options).shape).astype("float32")
+
+    def f(x: Any) -> Any:
+        xp = namespace(x)
+        y = F.max_pool(x, window, **options)
+        return xp.sum(y * y * backend_of(x).asarray(weight))
+
+    x = backend.asarray(host)
+    for g in (tinynn.grad(f), tinynn.compile(tinynn.grad(f))):
+        assert_close(g(x), tinynn.grad(f)(host), backend, dtype="float32", rtol=1e-5)
+    along = backend.asarray(RNG.normal(size=host.shape).astype("float32"))
+    _, change = tinynn.jvp(f, (x,), (along,))
+    expected = tinynn.jvp(f, (host,), (backend.to_host(along),))[1]
+    assert_close(change, expected, backend, dtype="float32", rtol=1e-4)
 
 
 @pytest.mark.parametrize("pool", ["max_pool", "avg_pool", "adaptive_max_pool", "adaptive_avg_pool"])

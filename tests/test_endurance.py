@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import tracemalloc
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,8 +23,11 @@ import tinynn
 from backends import Backend
 from tests import endurance, faults
 from tests.faults import EPOCHS, train
+from tests.memory import traced_memory
+from tinynn import tree
+from tinynn.layers import Linear, Sequential
 from tinynn.training import ModelFileError, files, fit, loop
-from tinynn.training.signals import Signals
+from tinynn.training.signals import Signals, unbroken
 
 forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="faults strike in forked processes")
 
@@ -231,6 +235,37 @@ def test_a_second_signal_acts_at_once() -> None:
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.usefixtures("usual_ctrl_c")
+def test_a_signal_waits_for_what_is_done_whole() -> None:
+    done = []
+
+    def interrupted(wanted: bool) -> None:
+        with unbroken(wanted):
+            signal.raise_signal(signal.SIGINT)
+            done.append(wanted)
+
+    for wanted in (True, False):
+        with pytest.raises(KeyboardInterrupt):
+            interrupted(wanted)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert done == [True]
+
+
+def test_a_large_network_is_trained_in_few_copies_of_itself() -> None:
+    """Twelve times its parameters, counted with what is never written to.
+
+    Those to start with, new and with two moments; three of the program, the gradients and two
+    vectors of scratch; three of the last epoch, whose memory that of the next one takes.
+    """
+    x = np.ones((8, 512), dtype="float32")
+    net = Sequential(Linear(512), Linear(512))
+    fit(net, x[:, :2], x, loss="squared_error", epochs=1, batch_size=4, engine="calls")
+    with traced_memory():
+        model = fit(net, x, x, loss="squared_error", epochs=4, batch_size=4, engine="calls")
+        most = tracemalloc.get_traced_memory()[1]
+    assert most < 12.5 * sum(leaf.nbytes for leaf in tree.leaves(model.params))
 
 
 def test_other_threads_train_without_signals(tmp_path: Path, alone: bytes) -> None:

@@ -1,5 +1,6 @@
 """Recorded graphs: effects, the interpreter, a symbolic batch, where NaN began."""
 
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ import backends
 import tinynn
 from backends import Backend
 from tests.checks import assert_close, assert_equal
+from tests.memory import traced_memory
 from tinynn import tree
 from tinynn.compiler import RecordingError, first_nonfinite, passes, pipelines, target_passes
 from tinynn.compiler.codegen.schedule import inputs_copied, views_copied
@@ -21,6 +23,7 @@ from tinynn.layers import Linear, Sequential
 from tinynn.trace import Effect, Function, namespace
 from tinynn.trace.scopes import scopes
 from tinynn.transforms.graph import Constant, Dim, Graph, Input
+from tinynn.transforms.record import recorded
 
 calls: list[str] = []
 
@@ -448,3 +451,26 @@ def test_the_first_operation_with_a_non_finite_result(backend: Backend) -> None:
 
 def test_passes_are_listed_once() -> None:
     assert pipelines.for_library(None) == pipelines.portable()
+
+
+def test_a_recording_that_spares_memory_holds_one_call_at_a_time() -> None:
+    x, seen = np.ones((256, 1024), dtype="float32"), []  # a MB
+
+    def many(x: Any) -> Any:
+        for _ in range(20):
+            x = namespace(x).sin(x) + 1.0
+        return x
+
+    def shown(x: Any) -> Any:
+        seen.append(x)
+        return x
+
+    note = Function("note", shown, effect="writes")
+    with traced_memory():
+        graph = recorded(many, (x,), sparing=True)
+        assert tracemalloc.get_traced_memory()[1] < 4 * x.nbytes
+    (y,) = graph.run([x])
+    np.testing.assert_array_equal(y, many(x))
+    recorded(lambda x: note(x * np.arange(1024, dtype="float32")), (x,), sparing=True)
+    np.testing.assert_array_equal(seen[0], x * np.arange(1024, dtype="float32"))
+    assert len(seen) == 1

@@ -31,10 +31,11 @@ def drawn(draw: random.Random) -> tuple[Any, Any, Settings]:
         return tuple(draw.choice(choices) for _ in range(axes))
 
     ends = [(draw.randint(-2, 3), draw.randint(-2, 3)) for _ in range(axes)]
-    settings = Settings(each(1, 1, 2, 3), tuple(ends), each(1, 1, 1, 2, 3), each(1, 1, 2), 1)
-    inputs, outputs = draw.randint(1, 4), draw.randint(1, 4)
+    groups = draw.choice((1, 1, 2, 3))
+    settings = Settings(each(1, 1, 2, 3), tuple(ends), each(1, 1, 1, 2, 3), each(1, 1, 2), groups)
+    inputs, outputs = draw.randint(1, 4), groups * draw.randint(1, 4)
     values = np.random.default_rng(draw.randint(0, 999))
-    x = values.normal(size=(draw.randint(1, 9), *each(1, 2, 4, 5, 7), inputs))
+    x = values.normal(size=(draw.randint(1, 9), *each(1, 2, 4, 5, 7), groups * inputs))
     return x, values.normal(size=(*each(1, 2, 3, 5), inputs, outputs)), settings
 
 
@@ -130,7 +131,8 @@ def test_convolutions_without_a_result_or_with_short_rows_are_left_to_others() -
     assert not numpy_convolution.pays(np.ones((2, 4, 1)), weight, plain)  # rows of two
     assert not numpy_convolution.pays(np.ones((0, 4, 1)), weight, plain)
     assert not numpy_convolution.pays(np.ones((64, 1, 1)), weight, plain)  # no result
-    assert not numpy_convolution.pays(np.ones((64, 4, 1)), weight, plain._replace(groups=2))
+    gaps = plain._replace(groups=2, input_dilation=(2,))
+    assert not numpy_convolution.pays(np.ones((64, 4, 2)), np.ones((2, 1, 2)), gaps)
 
 
 def test_a_change_of_shape_keeps_an_order_or_is_no_view() -> None:

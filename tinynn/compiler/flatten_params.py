@@ -5,7 +5,7 @@ compares the new values of the parameters node by node: as long as all do the sa
 node on the vector; where they begin to differ (the gradients), the values are packed side by side.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import accumulate
 from math import prod
@@ -49,12 +49,24 @@ class ParamLayout:
 
     def stored(self, xp: Any, values: Sequence[Any], lead: tuple[int, ...] = ()) -> list[Any]:
         """The arrays that hold copies of these values; `lead`: the axes that all have before."""
-        copies = [xp.asarray(value, copy=True) for value in values]
-        flat = [
-            xp.concat([xp.reshape(copies[p], (*lead, -1)) for p in row], axis=len(lead))
+        flat = [  # two or more values, of which `concat` makes a new array
+            xp.concat([xp.reshape(values[p], (*lead, -1)) for p in row], axis=len(lead))
             for row in self.rows
         ]
-        return flat + [copies[place] for place in self.others]
+        return flat + [xp.asarray(values[place], copy=True) for place in self.others]
+
+    def written(self, empty: Callable[..., Any], values: Sequence[Any]) -> list[Any]:
+        """The same in new arrays of `empty(shape, dtype)`, without memory for anything else."""
+        made = []
+        for row in self.rows:
+            vector = empty((self.total,), values[row[0]].dtype)
+            for place, start, shape in zip(row, self.starts, self.shapes, strict=True):
+                vector[start : start + prod(shape)].reshape(shape)[...] = values[place]
+            made.append(vector)
+        for place in self.others:
+            made.append(empty(values[place].shape, values[place].dtype))
+            made[-1][...] = values[place]
+        return made
 
     def values(self, xp: Any, kept: Sequence[Any], lead: tuple[int, ...] = ()) -> list[Any]:
         """The values that these arrays hold, in memory of theirs; `lead` as in `stored`."""

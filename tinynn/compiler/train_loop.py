@@ -310,7 +310,7 @@ class InPlace(TrainLoop):
         return applied(graph, between_steps(lowering, self.count))
 
     def load(self, values: Sequence[Any]) -> None:
-        self.kept[:] = map(self._copied, self.storage.stored(self.graph.space.xp, values))
+        self.kept[:] = self.storage.written(self._empty, values)
         self.bind()
 
     def written(self) -> list[Line]:

@@ -3,11 +3,13 @@
 Derivatives, batching and export follow from those of slices and of the reduction.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 from backends import scoped
+from backends.pooling import Windows
 from tinynn.functional.errors import ShapeError
+from tinynn.functional.max_pooling import at, filled, joined, largest, slices
 from tinynn.functional.windows import Padding, channels_first, channels_last, per_axis, resolved
 from tinynn.rules.special import first_maximum
 from tinynn.trace import backend_of, namespace
@@ -23,43 +25,6 @@ __all__ = [
 ]
 
 Array: TypeAlias = Any
-
-
-def _at(axis: int, key: Any) -> tuple[Any, ...]:
-    return (*(slice(None),) * axis, key, ...)
-
-
-def _filled(xp: Any, x: Array, axis: int, low: int, high: int, value: float) -> Array:
-    """`x` with so many more elements of that value at the ends of one axis; negative ones cut."""
-    n = x.shape[axis]
-    if min(low, high) < 0:
-        x = x[_at(axis, slice(max(-low, 0), n - max(-high, 0)))]
-    if max(low, high) <= 0:
-        return x
-    one = xp.full_like(x[_at(axis, slice(1))], value)  # of x, so that the batch stays its batch
-    ends = [
-        xp.broadcast_to(one, (*x.shape[:axis], count, *x.shape[axis + 1 :])) if count > 0 else None
-        for count in (low, high)
-    ]
-    return xp.concat([part for part in (ends[0], x, ends[1]) if part is not None], axis=axis)
-
-
-def _slices(xp: Any, x: Array, axis: int, window: int, stride: int, dilation: int) -> list[Array]:
-    """For each place in the window, the elements that all windows have there."""
-    out = (x.shape[axis] - (window - 1) * dilation - 1) // stride + 1
-    if window == stride and dilation == 1:  # windows side by side: no strides, an axis of its own
-        x = x[_at(axis, slice(out * window))] if out * window < x.shape[axis] else x
-        x = xp.reshape(x, (*x.shape[:axis], out, window, *x.shape[axis + 1 :]))
-        return [x[_at(axis + 1, i)] for i in range(window)]
-    starts = [i * dilation for i in range(window)]
-    return [x[_at(axis, slice(i, i + (out - 1) * stride + 1, stride))] for i in starts]
-
-
-def _folded(parts: list[Array], join: Callable[[Array, Array], Array]) -> Array:
-    total = parts[0]
-    for part in parts[1:]:
-        total = join(total, part)
-    return total
 
 
 def _moved(name: str, x: Array, channels: str, axes: int | None) -> tuple[Any, Array, bool]:
@@ -124,16 +89,13 @@ def max_pool(
             f"max_pool: expected real floating input, got {x.dtype}. To fix it: convert it with "
             "xp.astype"
         )
-    settings = _settings("max_pool", x, window, stride, padding, dilation)
-    for axis, (length, step, gap, (low, high)) in reversed(list(enumerate(settings, 1))):
-        x = _filled(xp, x, axis, low, high, float("-inf"))
-        x = _folded(_slices(xp, x, axis, length, step, gap), first_maximum)
-    return channels_first(xp, x, last)
+    windows = _windows("max_pool", x, window, stride, padding, dilation)
+    return channels_first(xp, largest(x, windows), last)
 
 
-def _settings(
+def _windows(
     name: str, x: Array, window: Any, stride: Any, padding: Padding, dilation: Any
-) -> list[tuple[int, int, int, tuple[int, int]]]:
+) -> Windows:
     axes = x.ndim - 2
     lengths = per_axis(name, "window", window, axes)
     steps = lengths if stride is None else per_axis(name, "stride", stride, axes)
@@ -145,7 +107,7 @@ def _settings(
                 f"{name}: expected padding of less than the window, which would else hold nothing "
                 f"but padding, got padding {pair} for a window of {length}. To fix it: pad less"
             )
-    return list(zip(lengths, steps, gaps, ends, strict=True))
+    return Windows(tuple(lengths), tuple(steps), tuple(gaps), tuple(ends))
 
 
 @composite
@@ -173,12 +135,13 @@ def avg_pool(
     ([[[2.0]]], [[[2.0], [2.0]]])
     """
     xp, x, last = _moved("avg_pool", x, channels, _count(window))
-    settings = _settings("avg_pool", x, window, stride, padding, 1)
-    for axis, (length, step, gap, (low, high)) in reversed(list(enumerate(settings, 1))):
+    windows = _windows("avg_pool", x, window, stride, padding, 1)
+    axes = list(enumerate(zip(*windows, strict=True), 1))
+    for axis, (length, step, gap, (low, high)) in reversed(axes):
         n = x.shape[axis]
-        x = _filled(xp, x, axis, low, high, 0.0)
+        x = filled(xp, x, axis, low, high, 0.0)
         starts = range(-low, n + high - length + 1, step)
-        x = _folded(_slices(xp, x, axis, length, step, gap), xp.add)
+        x = joined(slices(xp, x, axis, length, step, gap), xp.add)
         counts = [min(start + length, n) - max(start, 0) for start in starts]
         if set(counts) == {length}:
             x = x * (1.0 / length)
@@ -193,9 +156,7 @@ def _adaptive(name: str, x: Array, size: Any, channels: str, reduce: Any) -> Arr
     sizes = per_axis(name, "size", size, x.ndim - 2)
     for axis, count in reversed(list(enumerate(sizes, 1))):
         n = x.shape[axis]
-        parts = [
-            x[_at(axis, slice(i * n // count, -(-(i + 1) * n // count)))] for i in range(count)
-        ]
+        parts = [x[at(axis, slice(i * n // count, -(-(i + 1) * n // count)))] for i in range(count)]
         pooled = [reduce(xp, part, axis) for part in parts]
         x = xp.concat(pooled, axis=axis) if count > 1 else pooled[0]
     return channels_first(xp, x, last)
@@ -252,8 +213,8 @@ def adaptive_max_pool(x: Array, size: int | Sequence[int] = 1, *, channels: str 
     """
 
     def largest(xp: Any, part: Array, axis: int) -> Array:
-        parts = [part[_at(axis, slice(i, i + 1))] for i in range(part.shape[axis])]
-        return _folded(parts, first_maximum)
+        parts = [part[at(axis, slice(i, i + 1))] for i in range(part.shape[axis])]
+        return joined(parts, first_maximum)
 
     return _adaptive("adaptive_max_pool", x, size, channels, largest)
 
@@ -285,7 +246,7 @@ def pad(x: Array, padding: Any, value: float = 0.0, *, channels: str = "last") -
     one = (1,) * (x.ndim - 2)
     pairs = resolved("pad", padding, tuple(x.shape[1:-1]), one, one, one)
     for axis, (low, high) in enumerate(pairs, 1):
-        x = _filled(xp, x, axis, low, high, value)
+        x = filled(xp, x, axis, low, high, value)
     return channels_first(xp, x, last)
 
 
@@ -339,9 +300,9 @@ def _repeated(xp: Any, x: Array, axis: int, times: int) -> Array:
 def _between(xp: Any, x: Array, axis: int, times: int) -> Array:
     # Each phase of the result is a fixed mixture of neighbours, the ends repeated.
     n = x.shape[axis]
-    first, final = x[_at(axis, slice(1))], x[_at(axis, slice(n - 1, n))]
-    before = xp.concat([first, x[_at(axis, slice(n - 1))]], axis=axis)
-    behind = xp.concat([x[_at(axis, slice(1, n))], final], axis=axis)
+    first, final = x[at(axis, slice(1))], x[at(axis, slice(n - 1, n))]
+    before = xp.concat([first, x[at(axis, slice(n - 1))]], axis=axis)
+    behind = xp.concat([x[at(axis, slice(1, n))], final], axis=axis)
     phases = []
     for i in range(times):
         place = (i + 0.5) / times - 0.5

@@ -29,10 +29,13 @@ class Rule:
         constant: whether no derivative flows: it is zero wherever there is one.
         scalar: `scalar(xp, *args)`, what a function of the elements is of single numbers, in other
             functions of the standard.
+        definition: `definition(xp, *args, **kwargs)`, the same in other functions, for targets that
+            have no words for this one.
     """
 
     takes_none = constant = False
     scalar: "Callable[..., Any] | None" = None
+    definition: "Callable[..., Any] | None" = None
 
     def vjps(self, positions: Any, xp: Any, g: Any, y: Any, args: Any, kwargs: Any) -> list[Any]:
         """The cotangents of `args[i]`, for each i of `positions`, from the cotangent `g` of `y`."""
@@ -161,6 +164,8 @@ class Composed(Rule):
 
     With `scalar` it is a function of the elements.
     """
+
+    definition: Callable[..., Any]
 
     def __init__(
         self, definition: Callable[..., Any], scalar: Callable[..., Any] | None = None

@@ -19,8 +19,8 @@ from tinynn.training.memory import OutOfMemoryError, memory_suffices
 from tinynn.training.pace import Pace
 from tinynn.training.problem import Problem
 from tinynn.training.ranks import Ranks, compared
-from tinynn.training.signals import TERMINATED, Signals
-from tinynn.training.state import Run, TrainingState, has_converged
+from tinynn.training.signals import TERMINATED, Signals, unbroken
+from tinynn.training.state import Run, TrainingState, can_converge, has_converged
 
 
 def carry_out(
@@ -88,7 +88,7 @@ class _Loop:
         told = not callbacks or self.tells
         self.quiet = told and len(run.measures) == 1 and checkpointer is None
         self.fused = False
-        self.memory: tuple[Any, Any] = (None, None)  # of the last two snapshots
+        self.memory: tuple[Any, Any] = (None, None)  # of the last snapshot but one, and the last
 
     def train(self) -> None:
         """Epoch after epoch, until all are done or something ends them."""
@@ -156,16 +156,19 @@ class _Loop:
         if bad < count - 1:  # go there again, and no further
             self.engine.load(before)
             losses, count = self._losses(self.engine.run_epochs(bad + 1)), bad + 1
-        self._advance()
-        ends = self._epochs_until_converged(before.optimizer_state, count)
-        if ends < count:
-            if tree.leaves(before.state):  # which layers have gone on to change
-                self.engine.load(before)
-                self.engine.run_epochs(ends)
-                self._advance()
-            losses, count = losses[:ends], ends
-        run.state.epoch += count
-        run.history.extend({"epoch": range(start + 1, start + count + 1), "loss": losses})
+        kept = before.optimizer_state
+        over = isfinite(losses[-1]) and not can_converge(kept)
+        with unbroken(over):
+            self._advance(over)
+            ends = self._epochs_until_converged(kept, count)
+            if ends < count:
+                if tree.leaves(before.state):  # which layers have gone on to change
+                    self.engine.load(before)
+                    self.engine.run_epochs(ends)
+                    self._advance()
+                losses, count = losses[:ends], ends
+            run.state.epoch += count
+            run.history.extend({"epoch": range(start + 1, start + count + 1), "loss": losses})
         return count
 
     def _tell(self, loss: Any) -> bool:
@@ -216,15 +219,21 @@ class _Loop:
                 self._checkpoint(replace(state, carry=self.engine.snapshot()[0]))
                 if stops:
                     return 0
-        self._advance()
         losses = state.losses[0] if len(state.losses) == 1 else backend.xp.concat(state.losses)
+        alone = len(self.run.measures) == 1
+        if not alone:  # the others are measured with the carry as it stands
+            self._advance()
         with backend.quiet():
-            row = [batches.loss_of_epoch(losses, epoch), *self._measured()]
+            row = [batches.loss_of_epoch(losses, epoch), *([] if alone else self._measured())]
             measured = numbers(backend, row)
-        state.epoch, state.step, state.losses = state.epoch + 1, 0, []
-        state.history.add(
-            dict(zip(("epoch", *self.run.measures), [state.epoch, *measured], strict=True))
-        )
+        over = alone and isfinite(measured[0])
+        with unbroken(over):
+            if alone:
+                self._advance(over)
+            state.epoch, state.step, state.losses = state.epoch + 1, 0, []
+            state.history.add(
+                dict(zip(("epoch", *self.run.measures), [state.epoch, *measured], strict=True))
+            )
         return 1
 
     @property
@@ -253,8 +262,6 @@ class _Loop:
     def _measured(self) -> list[Any]:
         """The measures of an epoch besides its training loss, as 0-d arrays."""
         problem = self.problem
-        if len(self.run.measures) == 1:
-            return []
         held, step, carry = problem.validation, problem.step, self.run.state.carry
         dataset = problem.batches.dataset if held is None else held
         loss = None if held is None else step.loss
@@ -263,8 +270,11 @@ class _Loop:
             communicator=problem.communicator,
         )  # fmt: skip
 
-    def _advance(self) -> None:
-        """Take the carry as it stands, in the memory of the last snapshot but one, if it is free.
+    def _advance(self, over: bool = False) -> None:
+        """Take the carry as it stands, in the memory of an earlier snapshot, if that is free.
+
+        That is the last one's with `over`, for an epoch to whose start nobody goes back: beside a
+        large network memory is short. Else it is that of the one before.
 
         An engine that can put it together later does so once somebody looks.
         """
@@ -272,6 +282,8 @@ class _Loop:
             self.run.state.carry = lazy_carry()
             return
         older, newer = self.memory
+        if over:
+            older, newer = newer, None
         self.run.state.carry, memory = self.engine.snapshot(older)
         # A callback may keep what it is shown.
         self.memory = (None, None) if self.callbacks else (newer, memory)

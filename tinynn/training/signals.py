@@ -73,3 +73,21 @@ class Signals:
     def _restore(self) -> None:
         while self._before:
             signal.signal(*self._before.popitem())
+
+
+@contextmanager
+def unbroken(wanted: bool = True) -> Iterator[None]:
+    """A context that ends before the first SIGINT or SIGTERM acts, for what has to be done whole.
+
+    Parameters
+    ----------
+    wanted
+        False: signals act as ever.
+    """
+    if not wanted:
+        yield
+        return
+    with Signals() as caught:
+        yield
+    if caught.received is not None:
+        signal.raise_signal(caught.received)

@@ -189,7 +189,11 @@ class Run:
             self.stop()
 
 
+def can_converge(optimizer_state: Any) -> bool:
+    """True for an optimizer that can tell that nothing more is to be gained."""
+    return isinstance(optimizer_state, dict) and optimizer_state.get("converged") is not None
+
+
 def has_converged(optimizer_state: Any, backend: backends.Backend) -> bool:
     """True where an optimizer that can tell says that nothing more is to be gained."""
-    told = optimizer_state.get("converged") if isinstance(optimizer_state, dict) else None
-    return told is not None and bool(backend.to_host(told))
+    return can_converge(optimizer_state) and bool(backend.to_host(optimizer_state["converged"]))

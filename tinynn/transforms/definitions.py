@@ -6,7 +6,7 @@ For programs in a language that has no word of its own for the call, such as loo
 from collections.abc import Callable
 from typing import Any
 
-from tinynn.rules.kinds import Composed, rule_of
+from tinynn.rules.kinds import rule_of
 from tinynn.trace import backend_of
 from tinynn.transforms.graph import Graph, Node, at_batch, mapped
 from tinynn.transforms.record import MORE_ROWS, recorded
@@ -35,7 +35,7 @@ def definition_of(node: Node, graph: Graph) -> Graph | None:
     'sqrt'
     """
     rule = rule_of(node.function)
-    definition = rule.definition if isinstance(rule, Composed) else getattr(rule, "scalar", None)
+    definition = None if rule is None else rule.definition or rule.scalar
     if definition is None or not node.parents:
         return None
     if graph.batch is None:

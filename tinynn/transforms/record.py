@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import cache
 from inspect import Parameter, signature
+from math import prod
 from pathlib import Path
 from types import FunctionType
 from typing import Any
@@ -39,6 +40,9 @@ _BY_POSITION = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 # proportion to the batch from its square, and from its half rounded down.
 MORE_ROWS = (0, 1, 3)
 
+# Of arrays of so many elements and more a recording may keep one element, in the shape of all.
+_LARGE = 1 << 12
+
 # What libraries refuse to do with a singular matrix, as one of invented numbers may be.
 _OF_REGULAR = frozenset({"linalg.cholesky", "linalg.inv", "linalg.solve"})
 
@@ -50,15 +54,21 @@ class Record(Transformation):
         name: what the user asked for, as errors say it.
         space: the namespace of the function's arguments.
         decompositions: functions to be decomposed, by name.
+        sparing: of large results one element is kept, in the shape of all: a recording then takes
+            no more memory than its largest call.
     """
 
     hides = True
 
     def __init__(
-        self, name: str, space: Namespace, decompositions: Mapping[str, Callable[..., Any]]
+        self,
+        name: str,
+        space: Namespace,
+        decompositions: Mapping[str, Callable[..., Any]],
+        sparing: bool = False,
     ) -> None:
         super().__init__(name)
-        self.space, self.decompositions = space, decompositions
+        self.space, self.decompositions, self.sparing = space, decompositions, sparing
         self.nodes: list[Node] = []
         self.decomposed: set[str] = set()
         self.outside: dict[int, Constant] = {}
@@ -76,6 +86,8 @@ class Record(Transformation):
         values = [
             a if type(a) is not Traced else a.value if a.trace is self else example(a) for a in args
         ]
+        if self.sparing and function.effect is not Effect.NONE:
+            raise _ValuesAreNeeded
         result = self.carried_out(function, values, kwargs)
         node = self.written(function, tuple([self.node(a) for a in args]), kwargs, result)
         return self.wrapped(result, node, function.space or self.space)
@@ -132,7 +144,8 @@ class Record(Transformation):
     def wrapped(self, result: Any, node: Node, space: Any) -> Any:
         """The result, as the function that is recorded sees it."""
         if hasattr(result, "dtype"):
-            return Traced(result, self, node, space)
+            value = self.spared(result) if self.sparing else result
+            return Traced(value, self, node, space)
         if isinstance(result, tuple | list):
             items = []
             for index, value in enumerate(result):
@@ -142,6 +155,18 @@ class Record(Transformation):
         if result is None:  # a call for its effect alone
             return None
         return Traced(result, self, node, space)
+
+    def spared(self, result: Any) -> Any:
+        """The first element of a large array of floats in the shape of all, in its memory alone."""
+        if type(result) is Traced or prod(result.shape) < _LARGE:
+            return result
+        xp = self.space.xp
+        if not xp.isdtype(result.dtype, "real floating"):
+            return result
+        self.invented([result])
+        scopes.supposed = True
+        one = xp.asarray(result[(slice(1),) * result.ndim], copy=True)
+        return xp.broadcast_to(one, result.shape)
 
     def origin(self) -> Origin:
         """The origin of the call under way."""
@@ -156,6 +181,10 @@ class Record(Transformation):
             "each call, so what the function does with it cannot be recorded; write "
             "xp.where(condition, a, b) instead of if, keep x as an array, or do not compile it"
         )
+
+
+class _ValuesAreNeeded(Exception):
+    """A call has an effect, with the values that it is given."""
 
 
 class _Inside:
@@ -308,8 +337,27 @@ def recorded(
     args: tuple[Any, ...],
     decompositions: Mapping[str, Callable[..., Any]] | None = None,
     supposed: bool = True,
+    sparing: bool = False,
 ) -> Graph:
-    """The graph for arguments of these shapes, which are examples unless `supposed` is false."""
+    """The graph for arguments of these shapes, which are examples unless `supposed` is false.
+
+    sparing: results that are large are not kept, unless a call has an effect.
+    """
+    if sparing:
+        try:
+            return _recorded(f, args, decompositions, supposed, True)
+        except _ValuesAreNeeded:
+            pass
+    return _recorded(f, args, decompositions, supposed, False)
+
+
+def _recorded(
+    f: Callable[..., Any],
+    args: tuple[Any, ...],
+    decompositions: Mapping[str, Callable[..., Any]] | None,
+    supposed: bool,
+    sparing: bool,
+) -> Graph:
     name = name_of("recording", f)
     leaves = [leaf for leaf in tree.leaves(args) if hasattr(leaf, "dtype")]
     if not leaves:
@@ -319,7 +367,7 @@ def recorded(
             "argument, as in record(f, x)"
         )
     space = Namespace(namespace(*leaves[:1]))
-    trace = Record(name, space, decompositions or {})
+    trace = Record(name, space, decompositions or {}, sparing)
     inputs: list[Input] = []
 
     def given(label: str, leaf: Any) -> Any:

@@ -19,7 +19,8 @@ from tinynn.training.engines.identity import is_ours, key_of
 from tinynn.training.progress import Bar
 from tinynn.training.step import RECORDED_NEEDS, Carry, TrainingStep
 from tinynn.transforms.graph import Graph
-from tinynn.transforms.record import RecordingError, record
+from tinynn.transforms.record import RecordingError
+from tinynn.transforms.record import recorded as graph_of
 
 # Shuffled samples are put in order in pieces of about this many bytes.
 _PIECE = 64 * 2**20
@@ -190,7 +191,9 @@ def recorded(step: Any, backend: Any, *arguments: Any) -> Graph:
     """A step as a graph, in the functions that the library's lowering decomposes others into."""
     lowering = backend.lowering
     with lowering.recording() if lowering else nullcontext():
-        return record(step, *arguments, decompositions=decompositions(lowering))
+        # Where the library has views of one element in any shape, memory is spared by them.
+        spares = lowering is not None
+        return graph_of(step, arguments, decompositions(lowering), supposed=False, sparing=spares)
 
 
 def check_needs(optimizer: Any) -> None:
