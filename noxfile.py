@@ -399,7 +399,7 @@ def search_backends(session: nox.Session) -> None:
 
 @nox.session(default=False, venv_backend=BY_PIP)
 def peers(session: nox.Session) -> None:
-    """The answers of JAXopt, laplace-torch, GPyTorch and MAPIE on the same problems."""
+    """The answers of JAXopt, optax, laplace-torch, GPyTorch, MAPIE on the same problems."""
     install(session, "test", "numpy", "torch", "jax", "peers")
     session.run("pytest", "tests/test_peers.py", "--backend=numpy", env={"TINYNN_PEERS": "1"})
 
