@@ -51,8 +51,7 @@ SUITE = "https://github.com/data-apis/array-api-tests"
 SUITE_COMMIT = "55fcc60179efa2680ddd6cd926ddf17b83530e2b"
 OTHERS = ("array_api_strict", "torch", "jax", "dpnp", "cupy")
 SOURCES = (".py", "/py.typed")  # all that a wheel holds
-# pip may be set to find wheels of PyTorch for the CPU alone; uv does not read its settings.
-BY_PIP = "venv"
+BY_PIP = "venv"  # which may be set to find PyTorch's wheels for the CPU; uv reads no such setting
 # Small arrays gain nothing from threads, and the workers of pytest-xdist share the cores.
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
@@ -399,8 +398,9 @@ def search_backends(session: nox.Session) -> None:
 
 @nox.session(default=False, venv_backend=BY_PIP)
 def peers(session: nox.Session) -> None:
-    """The answers of JAXopt, laplace-torch, GPyTorch and MAPIE on the same problems."""
+    """The answers of JAXopt, optax, laplace-torch, GPyTorch, MAPIE on the same problems."""
     install(session, "test", "numpy", "torch", "jax", "peers")
+    session.run(*"python -m pip uninstall --yes torchvision".split())  # made for CUDA's PyTorch
     session.run("pytest", "tests/test_peers.py", "--backend=numpy", env={"TINYNN_PEERS": "1"})
 
 

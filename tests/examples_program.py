@@ -30,7 +30,7 @@ ROWS, BATCH = 40, 12  # in batches of 12 that leave 4
 
 #: Examples that train by what processes cannot share out.
 ALONE = {
-    "burgers": "least_squares, which has the residuals of all points at once",
+    "burgers": "Levenberg-Marquardt, which has the residuals of all points at once",
     "heat": "least_squares, which has the residuals of all points at once",
     "neural_ode": "least_squares, which has the residuals of all points at once",
     "pendulum": "least_squares, which has the residuals of all points at once",

@@ -459,3 +459,15 @@ def test_bad_input_never_replaces_a_good_file(
         model.save(path)
     assert path.read_bytes() == good
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_jacobian_that_no_memory_holds(backend: Backend) -> None:
+    """With its number of bytes, before it is computed; what its products are is said."""
+    import tinynn
+
+    if backend.memory_size() is None:
+        assert ":cpu" not in repr(backend)
+        return
+    x = backend.xp.zeros(3_000_000, dtype=backend.xp.float32, device=backend.device)
+    with pytest.raises(MemoryError, match=r"3,000,000 by 3,000,000 .* 72,000,000,000,000 bytes.*j"):
+        tinynn.jacobian(lambda x: x * x)(x)

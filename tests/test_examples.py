@@ -264,7 +264,9 @@ def test_heat(backend: backends.Backend) -> None:
 @pytest.mark.only("numpy")
 def test_burgers(backend: backends.Backend) -> None:
     """The solution of Cole and Hopf, by a network as small as a test allows."""
-    assert load("burgers").main(backend, width=6, points=100, steps=25) < 0.15
+    burgers = load("burgers")
+    given = {"hidden": (6, 6), "points": 80, "near": 20, "stages": ((0.15, 15), (0.1, 15))}
+    assert burgers.main(backend, **given) < 0.15
 
 
 @pytest.mark.only("numpy")

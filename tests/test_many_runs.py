@@ -275,6 +275,12 @@ def test_networks_that_have_converged_end():
     assert len(fit_many(NET, X, Y, loss=losses, optimizer="auto", epochs=1)) == 2
 
 
+def test_an_error_of_every_step_is_said_once(recwarn):
+    with pytest.raises(ValueError, match="convex in the prediction"):
+        fit_many(NET, X, Y, networks=2, loss="absolute_error", optimizer=LevenbergMarquardt())
+    assert not recwarn.list
+
+
 def test_lbfgs_trains_one_network_after_another_and_says_so():
     with pytest.warns(
         RuntimeWarning, match="one by one, without compiling: the optimizer needs va"

@@ -17,8 +17,9 @@ from tinynn.functional import tanh
 from tinynn.layers import BatchNorm, Layer, Linear, Sequential
 from tinynn.losses import AbsoluteError, SquaredError
 from tinynn.optim import LBFGS, Averaged, LevenbergMarquardt
-from tinynn.training import EarlyStopping, prepare
+from tinynn.training import CSVLog, EarlyStopping, prepare
 from tinynn.training.engines import select
+from tinynn.training.engines.compiled import Compiled
 from tinynn.training.engines.identity import key_of
 from tinynn.training.engines.late import Late
 from tinynn.training.engines.searching import Searching, VectorSearch
@@ -198,6 +199,36 @@ def test_a_program_has_one_run_at_a_time() -> None:
 
     assert history("auto", callbacks=[inside]) == found[0] == alone
     assert len(reuse._functions) == 2
+
+
+@pytest.mark.parametrize("optimizer", ["lbfgs", "levenberg_marquardt", "adam"])
+def test_callbacks_that_only_look_are_told_of_each_epoch(
+    optimizer: str, backend: backends.Backend, float64: Any, monkeypatch: Any, tmp_path: Any
+) -> None:
+    """Epochs are carried out together; a stop, the best epoch and a log are those of one by one."""
+    x, y = (backend.asarray(a, dtype="float64") for a in (X + 0.3, Y))
+    asked: dict[str, Any] = {"optimizer": optimizer, "epochs": 9, "batch_size": None}
+    kind = VectorSearch if optimizer == "lbfgs" else Compiled
+    told: list[int] = []
+    tell_epochs = kind.tell_epochs
+
+    def counted(self: Any, count: int, tell: Any) -> None:
+        told.append(count)
+        tell_epochs(self, count, tell)
+
+    monkeypatch.setattr(kind, "tell_epochs", counted)
+    runs = []
+    for engine in ("eager", "calls"):
+        plain = tinynn.fit(NET, x, y, engine=engine, **asked).history["loss"]
+        stop = EarlyStopping("loss", goal=plain[5] * (1 + 1e-6), patience=99)
+        log = CSVLog(tmp_path / f"{engine}.csv")
+        model = tinynn.fit(NET, x, y, engine=engine, callbacks=[stop, log], **asked)
+        assert model.history["loss"] == plain[:6]
+        assert len((tmp_path / f"{engine}.csv").read_text().splitlines()) == 7
+        runs.append([backend.to_host(leaf) for leaf in tree.leaves(model.params)])
+    assert told
+    for a, b in zip(*runs, strict=True):  # of the best epoch
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-8)
 
 
 def nothing(run: Any) -> None:

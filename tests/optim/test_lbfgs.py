@@ -179,6 +179,20 @@ def test_a_search_in_vain() -> None:
     assert found.point.step == 0.0
 
 
+def test_a_search_ends_where_the_value_is_rounding() -> None:
+    """Its slope says that it falls, by less than what it is summed up of is rounded by."""
+    rng, seen = np.random.default_rng(0), []
+
+    def evaluate(t: float) -> Point:
+        seen.append(t)
+        far = max(0.0, t - 1e-6)  # beyond it the value rises
+        return Point(t, 1.0 - 1e-4 * t + 1e4 * far**2 + abs(rng.normal()) * 1e-9, 2e4 * far - 1e-4)
+
+    found = StrongWolfe(curvature=0.1)(evaluate, Point(0.0, 1.0, -1e-4), 1.0)
+    assert not found.improved
+    assert found.evaluations == len(seen) <= 3
+
+
 def test_a_compiler_that_a_library_lacks_is_refused(backend: backends.Backend) -> None:
     x = backend.asarray(np.ones((4, 1)), dtype="float32")
     settings: dict[str, Any] = {

@@ -193,6 +193,17 @@ def test_float32_and_trees(backend: backends.Backend) -> None:
     assert found.converged
 
 
+@pytest.mark.parametrize("method", ["lbfgs", "newton-cg"])
+@pytest.mark.parametrize("power", [1, 2])
+def test_a_function_without_a_bottom_is_an_error(
+    method: str, power: int, backend: backends.Backend
+) -> None:
+    """At once, and not after all steps: in the default dtype of the library."""
+    start = backend.asarray([1.0, 2.0])
+    with pytest.raises(ValueError, match=r"minimize: expected a function that has a minimum.*-"):
+        tinynn.minimize(lambda x: -namespace(x).sum(x**power), start, method)
+
+
 @pytest.mark.only("numpy")
 class TestBadInput:
     """Errors say where, what was expected, what came, and what to do."""

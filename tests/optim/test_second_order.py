@@ -23,6 +23,7 @@ from tinynn.losses import (
 )
 from tinynn.optim import LBFGS, Averaged, GaussNewton, LevenbergMarquardt, NaturalGradient, NewtonCG
 from tinynn.optim.flat import Flat
+from tinynn.optim.second_order.linearized import Dual
 from tinynn.optim.second_order.objective import Surface
 from tinynn.trace import namespace
 from tinynn.training import choose_optimizer, prepare
@@ -274,6 +275,37 @@ def test_the_matrix_is_gauss_newtons(
     np.testing.assert_allclose(product(direction), near.matrix @ direction, atol=1e-12)  # type: ignore[attr-defined]
 
 
+@pytest.mark.only("numpy")
+@pytest.mark.parametrize("penalty", [0.0, 0.1])
+@pytest.mark.parametrize(("loss", "y"), LOSSES, ids=lambda v: type(v).__name__)
+def test_fewer_answers_than_parameters_have_the_same_step(
+    loss: Any, y: Any, penalty: float, backend: backends.Backend
+) -> None:
+    """By a system of the answers, it is the damped minimum that the whole matrix has."""
+    outputs = 3 if isinstance(loss, SoftmaxCrossEntropy) else 1
+    net = Sequential(Linear(20), tanh, Linear(outputs))
+    owner = LevenbergMarquardt(solver="dense")
+    problem = prepare(net, X, y, loss=loss, optimizer=owner)
+    batch, carry = problem.batches.dataset.between(0, 24), problem.start
+    objective = problem.step._extras(None, carry, batch, None)["objective"]
+    surface = Surface(owner, objective.penalized(penalty, carry.params), carry.params)
+    point = surface.flat.vector(carry.params)
+    near: Any = surface.linearized(point)
+    assert isinstance(near, Dual) is (outputs == 1 or surface.flat.size > 72)
+    own = near.pull if near.pull is not None else 0.0 * point
+    strengths = near.strengths if near.strengths is not None else 0.0 * point
+    matrix = near.jac.T @ near.curved + np.diag(strengths)
+    np.testing.assert_allclose(near.gradient, near.slope @ near.jac + own, atol=1e-12)
+    np.testing.assert_allclose(near.gradient, tinynn.grad(surface.value)(point), atol=1e-12)
+    np.testing.assert_allclose(near.diagonal, np.diag(matrix), atol=1e-12)
+    scale, second = 1.0 + near.diagonal, np.cos(np.arange(len(near.slope)))
+    damped = matrix + 0.01 * np.diag(scale)
+    expected = -np.linalg.solve(damped, near.gradient)
+    np.testing.assert_allclose(near.step(0.01, scale), expected, rtol=1e-8, atol=1e-10)
+    bend = -np.linalg.solve(damped, 0.5 * second @ near.curved)
+    np.testing.assert_allclose(near.bend(second, 0.01, scale), bend, rtol=1e-8, atol=1e-10)
+
+
 @pytest.mark.only("numpy", "array_api_strict", "torch")
 def test_classes(backend: backends.Backend, float64: Any) -> None:
     """A cross-entropy falls far below what a gradient's steps leave of it."""
@@ -339,25 +371,34 @@ def test_parameters_of_any_tree_stay_what_they_are(backend: backends.Backend) ->
     assert_close(model.predict(x), Y, backend, dtype="float32", atol=0.05)
 
 
+def chosen(backend: backends.Backend, net: Any, rows: int, **options: Any) -> str:
+    x, y = given(backend, np.ones((rows, 2)), np.linspace(0.0, 1.0, rows))
+    batch_size = options.pop("batch_size", "auto")
+    found = choose_optimizer(prepare(net, x, y, **options), batch_size)
+    assert found.reason.startswith(type(found.optimizer).__name__)
+    return type(found.optimizer).__name__
+
+
+def test_auto(backend: backends.Backend, float64: Any) -> None:
+    """By parameters, rows and loss; the model says which."""
+    small = Sequential(Linear(3), tanh, Linear(1))
+    assert chosen(backend, small, 50) == "LevenbergMarquardt"
+    assert chosen(backend, small, 50, batch_size=10) == "Adam"
+    x, y = given(backend, np.ones((50, 2)), np.linspace(0.0, 1.0, 50))
+    model = tinynn.fit(small, x, y, loss="absolute_error", optimizer="auto", epochs=2)
+    assert isinstance(model.optimizer, LBFGS)
+
+
 @pytest.mark.only("numpy")
-def test_auto(backend: backends.Backend) -> None:
-    """By parameters, rows and loss; the model and the estimators say which."""
+def test_auto_of_larger_networks_and_estimators(backend: backends.Backend) -> None:
     from tinynn.layers import Dropout
     from tinynn.sklearn import NetworkClassifier, NetworkRegressor
 
-    def of(net: Any, rows: int, **options: Any) -> str:
-        x, y = np.ones((rows, 2)), np.linspace(0.0, 1.0, rows)
-        options = {"optimizer": "auto", "epochs": 1, **options}
-        return type(tinynn.fit(net, x, y, **options).optimizer).__name__
-
-    small = Sequential(Linear(3), tanh, Linear(1))
-    assert of(small, 50) == "LevenbergMarquardt"
-    assert of(small, 50, loss="absolute_error") == "LBFGS"
-    assert of(small, 50, batch_size=10) == "Adam"
     wide = Sequential(Linear(30), tanh, Linear(1))  # 121 parameters: residuals of 50 rows vanish
-    assert (of(wide, 50), of(wide, 200)) == ("LevenbergMarquardt", "LBFGS")
-    assert of(Sequential(Linear(400), tanh, Linear(1)), 50) == "LBFGS"
-    assert of(Sequential(Linear(4), Dropout(0.5), Linear(1)), 50) == "Adam"
+    assert chosen(backend, wide, 50) == "LevenbergMarquardt"
+    assert chosen(backend, wide, 200) == "LBFGS"
+    assert chosen(backend, Sequential(Linear(400), tanh, Linear(1)), 50) == "LBFGS"
+    assert chosen(backend, Sequential(Linear(4), Dropout(0.5), Linear(1)), 50) == "Adam"
     for kind, y in ((NetworkRegressor, Y[:, 0]), (NetworkClassifier, Y[:, 0] > 0)):
         found = kind((4,), "tanh", solver="auto", max_iter=60, tol=None, random_state=0).fit(X, y)
         expected = "LevenbergMarquardt" if kind is NetworkRegressor else "LBFGS"

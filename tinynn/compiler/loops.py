@@ -97,7 +97,7 @@ class Loops(TrainLoop):
     def bind(self) -> None:
         """No-op: the arrays are given in each call."""
 
-    def _shaped(self) -> list[Any]:
+    def shaped(self) -> list[Any]:
         reshape = self.graph.space.xp.reshape
         return [reshape(a, i.shape) for a, i in zip(self.kept, self.inputs, strict=True)]
 

@@ -45,7 +45,7 @@ class NetworkLoops(Loops):
         stored = self.storage.stored(xp, values, lead)
         self.kept[:] = [xp.asarray(xp.reshape(a, (*lead, -1)), copy=True) for a in stored]
 
-    def _shaped(self) -> list[Any]:
+    def shaped(self) -> list[Any]:
         reshape, lead = self.graph.space.xp.reshape, (self.networks,)
         pairs = zip(self.kept, self.inputs, strict=True)
         return [reshape(a, (*lead, *i.shape)) for a, i in pairs]

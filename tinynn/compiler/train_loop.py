@@ -128,8 +128,8 @@ class TrainLoop(ABC):
             Earlier copies that are not needed any more, to be overwritten.
         """
         if reuse is None or self.backend.lowering is None:
-            return list(map(self._copied, self._shaped()))
-        for old, new in zip(reuse, self._shaped(), strict=True):
+            return list(map(self._copied, self.shaped()))
+        for old, new in zip(reuse, self.shaped(), strict=True):
             old[...] = new
         return list(reuse)
 
@@ -154,7 +154,7 @@ class TrainLoop(ABC):
     def _empty(self, shape: Any, dtype: Any) -> Any:
         return self.backend.lowering.empty(shape, dtype=dtype, device=self.backend.device)
 
-    def _shaped(self) -> list[Any]:
+    def shaped(self) -> list[Any]:
         """The arrays that live on, in the shapes of the inputs."""
         return self.kept
 

@@ -44,7 +44,8 @@ class StrongWolfe(Configured):
     |f'(t)| <= curvature * |f'(0)|.
 
     width: of the interval around t, relative to its end, below which it gives up.
-    evaluations: how many it may take.
+    evaluations: how many it may take; three times as many as long as the value only falls, by
+        which a function without a bottom is found out.
 
     Source: Moré and Thuente 1994, ACM TOMS 20, as MINPACK-2's `dcsrch` has it; the constants are
     those of L-BFGS-B.
@@ -65,7 +66,9 @@ class StrongWolfe(Configured):
         stage, bracketed, widths = 1, False, (inf, inf)
         least, most, step, best = 0.0, 5.0 * first, first, start
         ceiling = inf  # from where on it is not finite
-        for count in range(1, self.evaluations + 1):
+        for count in range(1, 3 * self.evaluations + 1):
+            if bracketed and count > self.evaluations:
+                return Search(best, count - 1, best is not start)
             here = evaluate(step)
             if not (isfinite(here.value) and isfinite(here.slope)):
                 ceiling, step = step, low.step + 0.5 * (step - low.step)
@@ -77,7 +80,7 @@ class StrongWolfe(Configured):
             if enough and abs(here.slope) <= -self.curvature * start.slope:
                 return Search(here, count, True)
             narrow = most - least <= self.width * most or not least < step < most
-            if bracketed and narrow:
+            if (bracketed and narrow) or _is_rounding(low, here):
                 break
             if stage == 1 and enough and here.slope >= 0.0:
                 stage = 2
@@ -98,6 +101,16 @@ class StrongWolfe(Configured):
                 least = step + 1.1 * (step - low.step)
                 most = min(step + 4.0 * (step - low.step), 0.5 * (step + ceiling))
         return Search(best, count, best is not start)
+
+
+def _is_rounding(low: Point, here: Point) -> bool:
+    """Whether the value does not fall where its slope, the same at both points, says that it does.
+
+    By so little that it is rounding, as what is summed up may have far more of it than the value.
+    """
+    foretold = low.slope * (here.step - low.step)
+    alike = abs(here.slope - low.slope) <= 0.01 * abs(low.slope)
+    return alike and here.value >= low.value and 0.0 < -foretold <= 1e-8 * abs(low.value)
 
 
 def _next(

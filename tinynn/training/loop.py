@@ -84,7 +84,7 @@ class _Loop:
         self.pace = Pace(problem.batches.steps, alone=not ranks.several)
         # Epochs are carried out together where nothing looks at each of them, or an engine tells
         # those that only look.
-        self.tells = bool(callbacks) and only_look(callbacks) and hasattr(engine, "tell_epochs")
+        self.tells = bool(callbacks) and only_look(callbacks) and engine.tells_epochs
         told = not callbacks or self.tells
         self.quiet = told and len(run.measures) == 1 and checkpointer is None
         self.fused = False
@@ -145,6 +145,7 @@ class _Loop:
         if self.tells:
             with self.pace, self.problem.backend.quiet():
                 self.engine.tell_epochs(count, self._tell)
+            self._advance()
             return run.epoch - start
         with self.pace, self.problem.backend.quiet():
             losses = self._losses(self.engine.run_epochs(count))
@@ -171,11 +172,10 @@ class _Loop:
             run.history.extend({"epoch": range(start + 1, start + count + 1), "loss": losses})
         return count
 
-    def _tell(self, loss: Any) -> bool:
+    def _tell(self, loss: Any, carry: Any) -> bool:
         """Note an epoch of several that are carried out together; True if it is the last one."""
         run, number = self.run, float(self.problem.backend.to_host(loss))
-        run.state.epoch += 1
-        run.state.carry = self.engine.lazy_carry()
+        run.state.epoch, run.state.carry = run.state.epoch + 1, carry
         run.history.add({"epoch": run.epoch, "loss": number})
         for callback in self.callbacks:
             callback(run)

@@ -93,8 +93,9 @@ def steihaug(
 def _to_edge(step: Array, direction: Array, radius: Array) -> Array:
     """How far it is from a step along a direction to the edge of the region."""
     xp = namespace(step)
-    a, b = xp.vecdot(direction, direction), xp.vecdot(step, direction)
+    tiny = float(xp.finfo(step.dtype).smallest_normal)
+    size = xp.sqrt(xp.vecdot(direction, direction)) + tiny
+    along = xp.vecdot(step, direction) / size
     rest = radius * radius - xp.vecdot(step, step)
-    root = xp.sqrt(xp.maximum(b * b + a * rest, xp.zeros_like(a)))
-    tiny = float(xp.finfo(a.dtype).smallest_normal)
-    return rest / (b + root + tiny)
+    root = xp.sqrt(xp.maximum(along * along + rest, xp.zeros_like(size)))
+    return rest / (along + root + tiny) / size

@@ -284,9 +284,9 @@ def _search(
             params, state = optimizer.update(None, state, params, **extras)
             if not _is_finite(state["value"]):
                 raise _not_finite(where, "value")
+            _require_bottom(where, float(state["value"]))
             if not _is_finite(_norm(state) ** 2):
                 raise _not_finite(where, "gradient, and square of it,")
-            _require_bottom(where, float(state["value"]))
             if bool(state["converged"]):
                 break
     converged = bool(state["converged"])

@@ -1,6 +1,6 @@
 """The compiled engine: the recorded step, with the loop over the batches inside the program."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import cached_property, partial
@@ -17,6 +17,7 @@ from tinynn.data import Samples
 from tinynn.training.batches import Batches, Epoch
 from tinynn.training.engines.identity import is_ours, key_of
 from tinynn.training.progress import Bar
+from tinynn.training.state import LazyCarry, has_converged
 from tinynn.training.step import RECORDED_NEEDS, Carry, TrainingStep
 from tinynn.transforms.graph import Graph
 from tinynn.transforms.record import RecordingError
@@ -56,6 +57,8 @@ class Compiled:
         alike = batches.alike and not (batches.shuffle or batches.draws or batches.rest)
         few = self.in_memory and self._row * batches.dataset.size <= _KEPT
         self.fuses_epochs = alike and (few or batches.steps == 1)
+        # What looks at each of them may do so between their steps.
+        self.tells_epochs = self.fuses_epochs and batches.steps == batches.processes == 1
         self.structure = tree.flatten(carry)[1]
         first, *others = batches.examples()
         self.loop = self._program(first, carry)
@@ -139,6 +142,19 @@ class Compiled:
         losses = self.loop.run(self.prepared, count)
         self.bar.batch(dataset.size * count * self.batches.processes)
         return self.xp.reshape(losses, (count, -1))
+
+    def tell_epochs(self, count: int, tell: Callable[[Any, Any], bool]) -> None:
+        """Carry out epochs of a step, up to so many, until it has converged or somebody ends it.
+
+        tell: is given the loss of each, 0-d, and a `LazyCarry`, and says whether it is to be the
+        last one.
+        """
+        for _ in range(count):
+            loss = self.run_epochs(1)[0, 0]
+            state = self.structure.unflatten(self.loop.values(self.loop.shaped())).optimizer_state
+            carry = LazyCarry(lambda: self.snapshot()[0], state)
+            if tell(loss, carry) or has_converged(state, self.backend):
+                break
 
     def invalidate_data(self) -> None:
         """Forget what was computed from the data."""

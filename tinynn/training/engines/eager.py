@@ -12,7 +12,7 @@ from tinynn.training.step import Carry, TrainingStep
 class Eager:
     """The step as it is written, batch by batch."""
 
-    name, fuses_epochs = "eager", False
+    name, fuses_epochs, tells_epochs = "eager", False, False
 
     def __init__(self, step: TrainingStep, batches: Batches, carry: Carry, bar: Bar) -> None:
         self.batches, self.bar, self.carry = batches, bar, carry

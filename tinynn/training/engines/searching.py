@@ -74,7 +74,7 @@ class VectorSearch(Eager):
     For an optimizer with `advance` and `knows`, such as L-BFGS, and a network without a state.
     """
 
-    fuses_epochs = True
+    fuses_epochs = tells_epochs = True
 
     def __init__(
         self, step: TrainingStep, batches: Batches, carry: Carry, bar: Bar, after: int | None
@@ -111,7 +111,7 @@ class VectorSearch(Eager):
         """The losses of steps, up to so many, until the search has converged: (steps, 1)."""
         losses: list[Any] = []
 
-        def note(loss: Any) -> bool:
+        def note(loss: Any, carry: Any) -> bool:
             losses.append(loss)
             return False
 
@@ -119,10 +119,11 @@ class VectorSearch(Eager):
         xp = self.batches.backend.xp
         return xp.reshape(xp.stack(losses), (-1, 1))
 
-    def tell_epochs(self, count: int, tell: Callable[[Any], bool]) -> None:
+    def tell_epochs(self, count: int, tell: Callable[[Any, Any], bool]) -> None:
         """Carry out steps, up to so many, until the search has converged or somebody ends it.
 
-        tell: is given the loss of each, 0-d, and says whether it is to be the last one.
+        tell: is given the loss of each, 0-d, and a `LazyCarry`, and says whether it is to be the
+        last one.
         """
         if self.batch is None:
             self.batch = self.batches.dataset.between(0, self.batches.dataset.size)
@@ -139,7 +140,7 @@ class VectorSearch(Eager):
             loss = self.state["value"]
             self.state = advance(self.state, self._evaluate, counted, self.turn)
             self.bar.batch(size)
-            if tell(loss) or bool(self.state["converged"]):
+            if tell(loss, self.lazy_carry()) or bool(self.state["converged"]):
                 break
         self.point = self.state["point"]
 
