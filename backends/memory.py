@@ -1,4 +1,4 @@
-"""Whose memory an array is in, and whether it can be written to."""
+"""Whose memory an array is in, whether it can be written to, and whether it is followed."""
 
 from typing import Any
 
@@ -37,6 +37,15 @@ class Memory:
         >>> import backends, numpy as np
         >>> backends.get("numpy").writable(np.float64(1.0))
         array(1.)
+        """
+        return x
+
+    def stop_gradient(self, x: Array) -> Array:
+        """The array, in the same memory, as a constant of derivatives that are the library's own.
+
+        >>> import backends, numpy as np
+        >>> backends.get("numpy").stop_gradient(np.asarray([1.0]))
+        array([1.])
         """
         return x
 
