@@ -42,8 +42,7 @@ def quickest() -> str:
 
 nox.options.default_venv_backend = quickest()
 
-# Sources are compiled once, not by every worker of every session and every command it starts.
-os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # sources are compiled once, not by every worker
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 PAGES = ("page.html", "page.css", "page.js", "picture.css")  # of tinynn/explanation
@@ -162,10 +161,11 @@ def programs(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def drawn_layers(session: nox.Session) -> None:
-    """Every layer with drawn options against torch.nn; `-- 500` are the draws of each kind."""
-    install(session, "test", "torch")
+    """Every layer against torch.nn, `-- 500` draws of each kind, and JAX; by every engine."""
+    install(session, "test", "numpy", "torch", "jax", "dpnp")
     env = {"TINYNN_DRAWN": (session.posargs or ("60",))[0]}
-    run_parallel(session, "pytest", "--backend=numpy,torch", "tests/test_drawn_layers.py", env=env)
+    tests = "--backend=numpy,torch,jax,dpnp tests/test_drawn_layers.py tests/test_every_layer.py"
+    run_parallel(session, "pytest", *tests.split(), env=env)
 
 
 @nox.session

@@ -112,6 +112,9 @@ class JAX(Backend):
     def is_concrete(self, array: Array) -> bool:
         return not isinstance(array, jax.core.Tracer)
 
+    def stop_gradient(self, x: Array) -> Array:
+        return x if self.is_concrete(x) else jax.lax.stop_gradient(x)
+
     def synchronize(self) -> None:
         jax.block_until_ready([x for x in jax.live_arrays() if not x.is_deleted()])
 

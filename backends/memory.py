@@ -52,6 +52,15 @@ class Memory:
         """
         return x
 
+    def stop_gradient(self, x: Array) -> Array:
+        """The array, in the same memory, as a constant of derivatives that are the library's own.
+
+        >>> import backends, numpy as np
+        >>> backends.get("numpy").stop_gradient(np.asarray([1.0]))
+        array([1.])
+        """
+        return x
+
 
 def span(start: int, shape: Any, strides: Any, itemsize: int) -> range:
     """The bytes from the first to the last of an array, by the address and strides in bytes."""

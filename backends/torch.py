@@ -104,6 +104,9 @@ class Torch(Backend):
     def writable(self, x: Array) -> Array:
         return x.clone() if memory.repeats(x.shape, x.stride()) else x
 
+    def stop_gradient(self, x: Array) -> Array:
+        return x.detach()
+
     def dynamic_slice(self, x: Array, start: Array, *, size: int, axis: int = 0) -> Array:
         return torch_functions.dynamic_slice(x, start, size, axis)
 

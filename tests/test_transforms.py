@@ -117,6 +117,21 @@ def test_stop_gradient_holds_at_every_level(backend: backends.Backend) -> None:
     assert_close(grad(grad(f))(place(backend, 3.0)), 6, backend, dtype="float32")
 
 
+@pytest.mark.only("torch", "jax")
+def test_stop_gradient_holds_in_the_librarys_own_derivatives(backend: backends.Backend) -> None:
+    f = lambda x: namespace(x).sum(x * x * stop_gradient(x))  # noqa: E731
+    x = backend.asarray([1.0, 3.0], dtype="float32")
+    if backend.name == "torch":
+        x.requires_grad_()
+        f(x).backward()
+        slope = x.grad
+    else:
+        import jax
+
+        slope = jax.grad(f)(x)
+    assert_close(slope, [2.0, 18.0], backend)
+
+
 def test_constants_made_inside_do_not_change_the_library(backend: backends.Backend) -> None:
     def f(x: Any) -> Any:
         xp = x.__array_namespace__()

@@ -11,7 +11,7 @@ from tinynn import functional
 from tinynn.config import require, require_count
 from tinynn.functional.errors import ShapeError
 from tinynn.functional.windows import channels_last, per_axis
-from tinynn.trace import namespace
+from tinynn.trace import backend_of, namespace
 
 from .base import Layer, require_array
 from .scope import Array, Scope
@@ -30,7 +30,8 @@ def _places(x: Array, axis: int, length: int) -> Array:
     """0 to length - 1 along this axis of x, as an array that broadcasts with x."""
     xp = namespace(x)
     shape = tuple(length if i == axis else 1 for i in range(x.ndim))
-    return xp.reshape(xp.arange(length, dtype=xp.int32, device=x.device), shape)
+    places = xp.arange(length, dtype=xp.int32, device=backend_of(x).device)
+    return xp.reshape(places, shape)
 
 
 @dataclass(frozen=True)

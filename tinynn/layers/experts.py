@@ -5,7 +5,7 @@ from dataclasses import KW_ONLY, dataclass
 from tinynn import functional, tree
 from tinynn.config import require, require_count
 from tinynn.functional.errors import ShapeError
-from tinynn.functional.lengths import shape_of, without_padding
+from tinynn.functional.lengths import counted, shape_of, without_padding
 from tinynn.rules.special import stop_gradient
 from tinynn.trace import namespace
 
@@ -117,7 +117,7 @@ class MixtureOfExperts(Layer):
         """
         xp = namespace(likes)
         own, other = xp.expand_dims(likes, axis=-1), xp.expand_dims(likes, axis=-2)
-        places = xp.arange(self.experts, device=likes.device)
+        places = counted(likes, self.experts)
         earlier = xp.expand_dims(places, axis=0) < xp.expand_dims(places, axis=1)
         better = xp.logical_or(other > own, xp.logical_and(other == own, earlier))
         rank = xp.sum(xp.astype(better, likes.dtype), axis=-1)
@@ -130,7 +130,7 @@ def _mean(x: Array, seen: Array | None) -> Array:
     if seen is None:
         return namespace(x).mean(x, axis=rows)
     xp = namespace(x, seen)
-    counted = xp.astype(seen, x.dtype)
-    count = xp.sum(counted)  # of a batch that is all padding, 0
-    total = xp.sum(x * xp.expand_dims(counted, axis=-1), axis=rows)
+    real = xp.astype(seen, x.dtype)
+    count = xp.sum(real)  # of a batch that is all padding, 0
+    total = xp.sum(x * xp.expand_dims(real, axis=-1), axis=rows)
     return total / xp.maximum(count, xp.ones_like(count))

@@ -7,7 +7,7 @@ from tinynn.config import require
 from tinynn.functional import one_hot
 from tinynn.metrics.base import Array, State, as_floats, counted, ratio
 from tinynn.metrics.classification import OfClasses
-from tinynn.trace import namespace
+from tinynn.trace import backend_of, namespace
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class _OfCounts(OfClasses):
             answers = answers * namespace(weight).reshape(weight, (-1, 1))
             return (xp.matmul(xp.matrix_transpose(truth), answers),)
         matrix = xp.matmul(xp.matrix_transpose(truth), answers)
-        whole = counted(xp.ones((), dtype=xp.bool, device=truth.device), prediction)
+        whole = counted(xp.ones((), dtype=xp.bool, device=backend_of(truth).device), prediction)
         return (xp.astype(xp.round(matrix), whole.dtype),)
 
 

@@ -98,9 +98,11 @@ def scatter_add(x: Any, indices: Any, updates: Any, *, axis: int = 0) -> Any:
 def stop_gradient(x: Any) -> Any:
     """Return `x`, treated as a constant by every derivative.
 
+    By those of PyTorch and JAX, too, outside of a compiled program.
+
     Parameters
     ----------
     x
         (...) of any dtype.
     """
-    return x
+    return backends.of(x).stop_gradient(x) if backends.is_array(x) else x
