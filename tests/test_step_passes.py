@@ -114,3 +114,18 @@ def test_biases_of_data_are_in_their_products(
     eager = tinynn.fit(*given, engine="eager", shuffle=False, progress=False, **settings)
     for one, two in zip(tree.leaves(model.params), tree.leaves(eager.params), strict=True):
         assert_close(one, backend.to_host(two), backend, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.only("numpy")
+def test_an_infinity_keeps_its_sign(backend: Backend) -> None:
+    # The opposite of a difference that is zero is the same zero, and its inverse the same infinity.
+    def step(w: Any, x: Any) -> Any:
+        xp = tinynn.trace.namespace(w)
+        return (w + x,), xp.exp(-(w / (x - w)))
+
+    ones = backend.asarray([1.0, 2.0])
+    graph = tinynn.record(step, ones, 3 * ones)
+    found = signs.without_negatives(graph, 1)
+    with np.errstate(all="ignore"):
+        (_, wanted), (_, got) = graph.run([ones, ones]), found.run([ones, ones])
+    np.testing.assert_array_equal(got, wanted)

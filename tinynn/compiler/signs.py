@@ -4,7 +4,7 @@ A value may be kept as its opposite. Products, and what is linear, hand a minus 
 differences take it in, as do numbers; of the data the opposite is made once for each batch. So a
 call of `negative` is left out wherever the values around it can be kept with other signs: in
 sigmoid(x @ w), whose exp(-z) is the exp of (-x) @ w. Since rounding is symmetric the results are
-the same to the last bit, but for the sign of a zero.
+the same to the last bit, but for the sign of a zero, and for sums of rows that become products.
 """
 
 from collections.abc import Container
@@ -13,13 +13,14 @@ from typing import Any
 
 from tinynn.compiler.data_passes import from_data
 from tinynn.compiler.liveness import is_view
-from tinynn.compiler.rewrite import VIEWS, Builder, is_number, size
+from tinynn.compiler.rewrite import VIEWS, Builder, is_call, is_number, size
 from tinynn.trace import Effect
 from tinynn.transforms.graph import FILL, Graph, Node, pruned
 
 _PRODUCTS = frozenset(["multiply", "divide", "matmul", "vecdot"])
 _SUMS = frozenset(["add", "subtract"])
 _CARRIERS = VIEWS | {"sum", "reciprocal", "concat", "pack"}  # of the sign of all their arguments
+_QUOTIENTS = frozenset(["divide", "reciprocal"])
 _KNOWN = _PRODUCTS | _SUMS | _CARRIERS | {"negative"}
 # Elements of the data of which an opposite is made, and the values that are tried for one minus.
 _FEW, _TRIES = 4096, 128
@@ -96,6 +97,8 @@ class _Signs:
     def fits(self, node: Node, minus: Container[int]) -> bool:
         """True if there is a call for arguments and a result of these signs."""
         out, signs = id(node) in minus, [self.sign(a, minus) for a in node.args]
+        if node.name in _QUOTIENTS and signs[-1] and not _is_positive(node.args[-1]):
+            return False  # the sign of a zero would be that of an infinity
         if node.name == "negative":
             return None not in signs or not out
         if node.name in _PRODUCTS and len(signs) == 2:
@@ -186,6 +189,17 @@ class _Signs:
                 made = Node(space.negative, (value,), {}, value.shape, value.dtype, value.origin)
             self._opposites[id(value)] = build.add(made)
         return self._opposites[id(value)]
+
+
+def _is_positive(value: Any) -> bool:
+    """True for 1 + exp(x) and its like."""
+    if is_call(value) and is_view(value):
+        return _is_positive(value.args[0])
+    if not is_call(value) or value.name != "add":
+        return False
+    return any(is_number(a) and a > 0 for a in value.args) and any(
+        is_call(a) and a.name in ("exp", "square") for a in value.args
+    )
 
 
 def _over_rows(node: Node) -> bool:
