@@ -153,7 +153,7 @@ def programs(session: nox.Session) -> None:
     drawn, library = (*session.posargs, *("0:3000", "numpy")[len(session.posargs) :])
     emulate = cupy_device(session) if library == "cupy" else ()
     install(session, "test", "cupy_toolkit" if library == "cupy" and not emulate else library)
-    drawn_in = ("programs", "engine_programs", "drawn_programs")
+    drawn_in = ("programs", "engine_programs", "drawn_programs", "drawn_many")
     files = [f"tests/test_{name}.py" for name in drawn_in]
     env = {"TINYNN_PROGRAMS": drawn}
     run_parallel(session, *emulate, "pytest", "--backend", library, *files, env=env)

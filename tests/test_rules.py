@@ -175,7 +175,8 @@ def test_rule_agrees_with_central_differences(
     check_direction(call, call.f)
 
 
-@measured_by_differences
+# Of the same functions as the rules' own calls, which those of all libraries are tested with.
+@pytest.mark.only("numpy", "array_api_strict", "torch")
 @smooth_row
 def test_rule_agrees_with_central_differences_to_second_order(
     key: Any, case: Case, kind: str, backend: backends.Backend, float64: Any

@@ -170,7 +170,7 @@ CONTRACTS = frozenset(
 DTYPES = frozenset(
     f"tests.{name}"
     for name in """test_backend_functions test_bad_input test_data test_helpers test_initializers
-    test_layers test_namespace test_parity test_random test_training test_views""".split()
+    test_namespace test_random test_training test_views""".split()
 )
 
 # What CuPy's own part does on a device that is not its current one. That tinynn itself makes every

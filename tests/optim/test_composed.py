@@ -98,21 +98,20 @@ IN_ENGINES = [
 @pytest.mark.only("numpy", "cupy")
 @pytest.mark.reads_scalars
 def test_engines_agree(optimizer: Optimizer, backend: backends.Backend) -> None:
-    """The step of a network, recorded with its loop, does as the eager one."""
-    x = backend.asarray(np.random.RandomState(0).randn(40, 4))
-    y = backend.asarray(np.random.RandomState(1).randn(40, 3))
+    """The step of a network, recorded with its loop, does as NumPy's eager one."""
+    data = [np.random.RandomState(seed).randn(40, count) for seed, count in ((0, 4), (1, 3))]
+    here = list(map(backend.asarray, data))
     net = tinynn.layers.Sequential(Linear(5), tinynn.functional.tanh, Linear(3))
     settings = {"optimizer": optimizer, "loss": SquaredError(), "epochs": 3, "batch_size": 8}
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # a step that an engine does not take would say so
-        eager, *compiled = [
-            tinynn.fit(net, x, y, engine=engine, **settings)
-            for engine in ("eager", "calls", "loops")
-        ]
+        eager = tinynn.fit(net, *data, engine="eager", **settings)
+        # On CuPy a kernel is compiled for each chain of calls: tests/test_engines.py has them.
+        engines = ("calls", "loops") if backend.name == "numpy" else ("loops",)
+        compiled = [tinynn.fit(net, *here, engine=engine, **settings) for engine in engines]
     for model in compiled:
         for (_, a), (_, b) in zip(tree.paths(eager.params), tree.paths(model.params), strict=True):
-            found, wanted = backend.to_host(a), backend.to_host(b)
-            np.testing.assert_allclose(found, wanted, rtol=1e-7, atol=1e-9)
+            np.testing.assert_allclose(backend.to_host(b), a, rtol=1e-7, atol=1e-9)
 
 
 @pytest.mark.parametrize("optimizer", IN_ENGINES, ids=str)
