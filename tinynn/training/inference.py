@@ -129,7 +129,7 @@ class _Ready:
     """The facts about arrays of one type, shape and dtype, which were checked before.
 
     Attributes:
-        type, shape, dtype, device: what the arrays are, and where.
+        type, shape, dtype, device: what the arrays are, and where; None on the host.
         rows, steps: how they pass.
         exact: the size of the program that takes them as they are; 0 if there is none.
     """
@@ -189,10 +189,10 @@ class Inference(Snapshot):
                 found is None
                 or type(X) is not found.type
                 or X.shape != found.shape
-                or X.dtype != found.dtype
+                or (X.dtype is not found.dtype and X.dtype != found.dtype)  # `is` for its time
             ):
                 found = self._latest = self._ready[type(X), X.dtype, X.shape]
-            if X.device != found.device:
+            if found.device is not None and X.device != found.device:
                 return None
         except (KeyError, AttributeError, TypeError):  # no such array, or none at all
             return None
@@ -245,7 +245,8 @@ class Inference(Snapshot):
             self._ready.clear()
         plan = self._plan(rows, x.shape[0], None)
         exact = plan[0].size if plan[0].size == x.shape[0] else 0
-        facts = type(x), x.shape, x.dtype, x.device
+        device = x.device if self._number else None
+        facts = type(x), x.shape, x.dtype, device
         self._ready[type(x), x.dtype, x.shape] = _Ready(*facts, rows, plan, exact)
 
     def outputs(
