@@ -2,8 +2,10 @@
 
 import inspect
 from dataclasses import fields, is_dataclass
+from operator import is_
 from types import FunctionType
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from backends import is_array
 from tinynn import tree
@@ -72,14 +74,22 @@ def is_ours(part: Any) -> bool:
     )
 
 
+# Of a class what it and its bases were made of, and whether that was as written.
+_written: WeakKeyDictionary[type, tuple[list[Any], bool]] = WeakKeyDictionary()
+
+
 def _is_as_written(kind: type) -> bool:
     """True unless a method is of another package than its class: one that was put there later."""
-    return all(
-        _package_of(method) == _package_of(each)
-        for each in kind.__mro__
-        if each is not object
-        for method in _methods(each)
+    bases = kind.__mro__[:-1]  # but for object
+    made_of = [value for each in bases for value in vars(each).values()]
+    known, answer = _written.get(kind, ([], False))
+    if len(known) == len(made_of) and all(map(is_, known, made_of)):
+        return answer
+    answer = all(
+        _package_of(method) == _package_of(each) for each in bases for method in _methods(each)
     )
+    _written[kind] = made_of, answer
+    return answer
 
 
 def _methods(kind: type) -> list[Any]:
