@@ -172,6 +172,7 @@ def test_the_character_level_transformer_is_exported(
 
 
 # XLA compiles a scan for seconds, and a step of dpnp's takes hundreds of NumPy's: one is enough.
+# The buckets of languages are a program each, which XLA compiles for 23 seconds of processor time.
 SLOW = ("jax", "dpnp")
 
 

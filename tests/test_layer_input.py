@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from backends import Backend
-from tinynn import layers
+from tinynn import functional, layers
 from tinynn.functional.errors import InputError
 from tinynn.layers import GRU, LSTM, Layer, Linear, MultiHeadAttention, Scope, Stacked
 
@@ -68,7 +68,11 @@ CASES: list[tuple[Layer, tuple[Any, ...], str]] = [
     (layers.SqueezeExcite(1), (ones(2, 0, 3),), "expected input with spatial axes, no axis empty"),
     (layers.RandomCrop((2, 2)), (X,), "expected size to be .* one for each of 1 spatial axes"),
     (layers.RandomShift((1, 1)), (X,), "expected limit to be .* one for each of 1 spatial axes"),
-    (layers.Pad(-3), (X,), "expected"),
+    (layers.Pad(-3), (X,), "expected one element or more to be left"),
+    (layers.Pad(((1, 1), (1, 1))), (X,), "with 2 spatial axes, got"),
+    (layers.Conv1d(2, kernel_size=1, padding=1), (ones(2, 0, 4),), "axes of one element or more"),
+    (layers.ConvTranspose1d(2), (ones(2, 0, 4),), "spatial axes of one element or more"),
+    (MultiHeadAttention(2), (ones(2, 6, 0),), "features that 2 heads divide, got 0"),
     *((of, (X, LENGTHS), "lengths from 0 to 6, got") for of in (GRU(3), LSTM(3), Stacked(GRU(3)))),
     *((of, (X, MASK), r"a mask of shape .* \(2, 6\), got") for of in (GRU(3), Stacked(LSTM(3)))),
     (MultiHeadAttention(2), (X, LENGTHS), "expected lengths from 0 to 6, got"),
@@ -101,3 +105,21 @@ def test_odd_sizes_under_same_with_strides(backend: Backend) -> None:
         x = backend.asarray(ones(1, length, 2))
         layer = layers.Conv1d(3, stride=2, padding="same")
         assert tuple(layer(layer.init(0, x)[0], x).shape) == (1, -(-length // 2), 3)
+
+
+@pytest.mark.parametrize("padding", ["same", "causal", 1.5, ((1,),)])
+def test_words_are_no_padding_of_pad(padding: Any) -> None:
+    """Which did nothing once, as there is no kernel."""
+    for make in (layers.Pad, lambda padding: functional.pad(X, padding)):
+        with pytest.raises(ValueError, match="ad: expected padding to be"):
+            make(padding)
+
+
+def test_a_carry_may_come_in_a_tuple(backend: Backend) -> None:
+    """As a layer in a Sequential is given all inputs."""
+    x, layer = backend.asarray(X), GRU(3)
+    params, _ = layer.init(0, x)
+    y, carry = layer(params, x, layer.carry(x))
+    again, other = layer(params, (x, layer.carry(x)))
+    assert backend.to_host(again == y).all()
+    assert carry.keys() == other.keys()

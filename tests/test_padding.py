@@ -14,6 +14,8 @@ from tinynn.layers import (
     RNN,
     Bidirectional,
     EmbeddingBag,
+    Linear,
+    MixtureOfExperts,
     MultiHeadAttention,
     Stacked,
     TransformerDecoderBlock,
@@ -50,6 +52,7 @@ CASES = {
     "crossed": Case(MultiHeadAttention(2), "x context", everywhere=True),
     "encoder": Case(TransformerEncoderBlock(2, hidden=3, dropout=0.3)),
     "post": Case(TransformerEncoderBlock(2, hidden=3, norm_first=False)),
+    "experts": Case(MixtureOfExperts(Linear(3), experts=3)),
     "decoder": Case(TransformerDecoderBlock(2, hidden=3), "x context"),
     **{mode: Case(EmbeddingBag(5, 3, mode=mode), "ids", mode == "max")
        for mode in ("mean", "sum", "max")},

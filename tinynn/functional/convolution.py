@@ -37,6 +37,11 @@ def _checked(
             f"{name}: expected input of shape {order} with {spatial} spatial axes, got "
             f"{tuple(x.shape)}. To fix it: reshape it to {weight.ndim} axes"
         )
+    if 0 in (x.shape[1:-1] if last else x.shape[2:]):
+        raise ShapeError(
+            f"{name}: expected spatial axes of one element or more, got input of shape "
+            f"{tuple(x.shape)}. To fix it: leave out what is empty"
+        )
     inputs, outputs = x.shape[-1 if last else 1], weight.shape[-1]
     if not inputs or not outputs:
         raise ShapeError(

@@ -10,7 +10,14 @@ from backends import scoped
 from backends.pooling import Windows
 from tinynn.functional.errors import ShapeError
 from tinynn.functional.max_pooling import at, filled, joined, largest, slices
-from tinynn.functional.windows import Padding, channels_first, channels_last, per_axis, resolved
+from tinynn.functional.windows import (
+    Padding,
+    around,
+    channels_first,
+    channels_last,
+    per_axis,
+    resolved,
+)
 from tinynn.rules.special import first_maximum
 from tinynn.trace import backend_of, namespace
 from tinynn.trace.scopes import composite
@@ -34,7 +41,7 @@ def _moved(name: str, x: Array, channels: str, axes: int | None) -> tuple[Any, A
         count = "one or more" if axes is None else str(axes)
         raise ShapeError(
             f"{name}: expected input of shape {order} with {count} spatial axes, got "
-            f"{tuple(x.shape)}. To fix it: reshape it, or use the pool for so many axes"
+            f"{tuple(x.shape)}. To fix it: reshape it, or give settings for its axes"
         )
     if 0 in x.shape[1:]:
         raise ShapeError(
@@ -242,9 +249,14 @@ def pad(x: Array, padding: Any, value: float = 0.0, *, channels: str = "last") -
     [[[0.0], [1.0], [1.0]]]
     """
     axes = None if isinstance(padding, int) else _count(padding)
+    around("pad", padding, axes or 1)
     xp, x, last = _moved("pad", x, channels, axes)
-    one = (1,) * (x.ndim - 2)
-    pairs = resolved("pad", padding, tuple(x.shape[1:-1]), one, one, one)
+    pairs = around("pad", padding, x.ndim - 2)
+    if any(n + low + high < 1 for n, (low, high) in zip(x.shape[1:-1], pairs, strict=True)):
+        raise ShapeError(
+            "pad: expected one element or more to be left along each spatial axis, got input of "
+            f"shape {tuple(x.shape)} and padding {padding!r}. To fix it: cut less"
+        )
     for axis, (low, high) in enumerate(pairs, 1):
         x = filled(xp, x, axis, low, high, value)
     return channels_first(xp, x, last)

@@ -59,6 +59,16 @@ def resolved(
     return pairs
 
 
+def around(name: str, padding: Any, axes: int) -> Pairs:
+    """What is put around each axis, as a pair: of a number or of pairs, and of no word."""
+    if isinstance(padding, str):
+        raise InputError(
+            f"{name}: expected padding to be a whole number, or a pair (before, after) for each "
+            f"spatial axis, got {padding!r}"
+        )
+    return _pairs(name, padding, None, [1] * axes, (1,) * axes)
+
+
 def _pairs(name: str, padding: Padding, lengths: Any, reach: list[int], stride: Ints) -> Pairs:
     if padding == "valid":
         return ((0, 0),) * len(reach)
@@ -81,7 +91,7 @@ def _pairs(name: str, padding: Padding, lengths: Any, reach: list[int], stride: 
         low_high = ()
     if len(low_high) != len(reach):
         causal = ', "causal"' if len(reach) == 1 else ""
-        raise ValueError(
+        raise InputError(
             f'{name}: expected padding to be "valid", "same"{causal}, a whole number, or a pair '
             f"(before, after) for each of {len(reach)} spatial axes, got {padding!r}"
         )

@@ -183,7 +183,7 @@ class MultiHeadAttention(Layer):
 
     def _head(self, width: int) -> int:
         """The number of features of a head."""
-        if width % self.heads or (self.rotary and width // self.heads % 2):
+        if not width or width % self.heads or (self.rotary and width // self.heads % 2):
             even = " into even widths" if self.rotary else ""
             raise ShapeError(
                 f"{self}: expected a number of features that {self.heads} heads divide{even}, got "

@@ -51,7 +51,12 @@ def sequences(layer: Any, inputs: tuple[Tree, ...], most: int) -> list[Sequence]
 
 
 def without_cache(inputs: tuple[Tree, ...]) -> tuple[tuple[Tree, ...], Cache | None]:
-    """The inputs that are sequences, and the cache after them, if there is one."""
+    """The inputs that are sequences, and the cache after them, if there is one.
+
+    All may be in one tuple, as a `Sequential` is given them.
+    """
+    if len(inputs) == 1 and isinstance(inputs[0], tuple | list):
+        inputs = tuple(inputs[0])
     if inputs and isinstance(inputs[-1], dict):
         return inputs[:-1], inputs[-1]
     return inputs, None

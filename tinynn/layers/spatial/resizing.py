@@ -4,7 +4,7 @@ from dataclasses import KW_ONLY, dataclass
 
 from tinynn import functional
 from tinynn.config import require
-from tinynn.functional.windows import channels_last, per_axis
+from tinynn.functional.windows import around, channels_last, per_axis
 from tinynn.layers.base import Layer, require_array
 from tinynn.layers.scope import Array, Scope
 
@@ -74,7 +74,9 @@ class Pad(Layer):
     channels: str = "last"
 
     def __post_init__(self) -> None:
-        channels_last(type(self).__name__, self.channels)
+        name, given = type(self).__name__, self.padding
+        channels_last(name, self.channels)
+        around(name, given, len(given) if isinstance(given, tuple | list) else 1)
 
     def forward(self, scope: Scope, x: Array) -> Array:
         require_array(self, x)
