@@ -1,4 +1,4 @@
-"""Whose memory an array is in, whether it can be written to, and whether it is followed."""
+"""Whose memory an array is in, and whether it can be written to."""
 
 from typing import Any
 
