@@ -394,6 +394,56 @@ def space_to_depth(x: Array, *, size: int, mode: str = "DCR") -> Array:
     return xp.reshape(x, (batch, channels * size**2, height // size, width // size))
 
 
+def attention(
+    q: Array,
+    k: Array,
+    v: Array,
+    mask: Array | None = None,
+    *,
+    heads: int = 0,
+    key_heads: int = 0,
+    scale: float | None = None,
+    causal: bool = False,
+) -> Array:
+    """softmax(q @ k.T * scale) @ v of (batch, heads, time, width), or of heads side by side.
+
+    heads, key_heads: 0 where they are an axis. mask: what is added to the products, or booleans.
+    """
+    xp = namespace(q, k, v)
+
+    def apart(x: Array, count: int) -> Array:
+        """(batch, heads, time, width)"""
+        if not count:
+            return x
+        return xp.moveaxis(xp.reshape(x, (*x.shape[:2], count, x.shape[2] // count)), 1, 2)
+
+    q, k, v = apart(q, heads), apart(k, key_heads), apart(v, key_heads)
+    groups = q.shape[1] // k.shape[1]
+    if groups > 1:
+        k, v = (_repeated(xp, x, groups) for x in (k, v))
+    products = xp.matmul(q, xp.matrix_transpose(k)) * (scale or q.shape[3] ** -0.5)
+    if causal:
+        ones = xp.ones(products.shape[2:], dtype=xp.bool, device=backend_of(q).device)
+        products = xp.where(xp.tril(ones), products, float("-inf"))
+    if mask is not None:
+        added = not xp.isdtype(mask.dtype, "bool")
+        products = products + mask if added else xp.where(mask, products, float("-inf"))
+    seen = xp.max(products, axis=-1, keepdims=True) > float("-inf")  # else there is nothing to mix
+    shares = xp.where(seen, functional.softmax(xp.where(seen, products, 0.0)), 0.0)
+    y = xp.matmul(shares, v)
+    if not heads:
+        return y
+    y = xp.moveaxis(y, 1, 2)
+    return xp.reshape(y, (*y.shape[:2], -1))
+
+
+def _repeated(xp: Any, x: Array, times: int) -> Array:
+    """Each head so many times."""
+    shape = (*x.shape[:2], times, *x.shape[2:])
+    wide = xp.broadcast_to(xp.expand_dims(x, axis=2), shape)
+    return xp.reshape(wide, (x.shape[0], x.shape[1] * times, *x.shape[2:]))
+
+
 UNARY = (
     "abs acos acosh asin asinh atan atanh ceil cos cosh exp floor isinf isnan log negative "
     "reciprocal round sign sin sinh sqrt tan bitwise_invert logical_not"
@@ -422,7 +472,7 @@ _MADE: list[Callable[..., Array]] = [
     *(thresholded_relu, shrink, prelu, gelu_tanh, hardmax, softmax_over, astype, gemm),
     *(layer_norm, rms_norm, instance_norm, group_norm, mean_variance_norm, local_response_norm),
     *(lp_norm, reshape, permute_dims, squeeze, unsqueeze, concat, split, item, slices, expand),
-    *(tile, gather, gather_elements, trilu, pad_axes, depth_to_space, space_to_depth),
+    *(tile, gather, gather_elements, trilu, pad_axes, depth_to_space, space_to_depth, attention),
 ]  # fmt: skip
 
 

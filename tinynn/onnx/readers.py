@@ -165,6 +165,21 @@ def _hardmax(build: Builder, step: Step) -> None:
     build.call(step, partial(operators.hardmax, axis=axis))
 
 
+def _attention(build: Builder, step: Step) -> None:
+    if any(map(step.input, (4, 5, 6))) or any(
+        name in step.source.uses for name in step.outputs[1:]
+    ):
+        raise step.fail("attention without keys of the past, and its first output alone")
+    if step.scalar("softcap", 0.0) or step.scalar("softmax_precision", FLOATS[0]) not in FLOATS:
+        raise step.fail("no softcap, and a softmax in float32 or float64")
+    settings = {
+        "heads": step.scalar("q_num_heads", 0), "key_heads": step.scalar("kv_num_heads", 0),
+        "scale": step.scalar("scale", None), "causal": bool(step.scalar("is_causal", 0)),
+    }  # fmt: skip
+    given = {name: value for name, value in settings.items() if value}
+    build.call(step, partial(operators.attention, **given), [n for n in step.inputs[:4] if n])
+
+
 def _gelu(build: Builder, step: Step) -> None:
     approximate = step.text("approximate", "none") == "tanh"
     build.call(step, operators.gelu_tanh if approximate else functional.gelu)
@@ -347,6 +362,7 @@ READERS: dict[str, Row] = {
     "Softmax": _along_an_axis(functional.softmax),
     "LogSoftmax": _along_an_axis(functional.log_softmax, log=True),
     "Gelu": _gelu,
+    "Attention": _attention,
     "Selu": _function(operators.selu, alpha=("alpha", 1.6732632), gamma=("gamma", 1.0507010)),
     "Celu": _celu,
     "HardSigmoid": _function(operators.hard_sigmoid, alpha=("alpha", 0.2), beta=("beta", 0.5)),

@@ -7,6 +7,7 @@ from typing import Any
 from tinynn import layers
 from tinynn.onnx import operators
 from tinynn.onnx.builder import Builder
+from tinynn.onnx.emitter import DTYPES
 from tinynn.onnx.source import Step
 
 Pairs = list[tuple[int, int]]
@@ -150,6 +151,8 @@ def _cut(step: Step, window: _Window, more: list[int], wanted: Any) -> Pairs:
 def _max_pool(build: Builder, step: Step) -> None:
     if len(step.outputs) > 1 and step.outputs[1] in step.source.uses:
         raise step.fail("no use of its indices")
+    if step.source.kind(step.input(0)) in (DTYPES["int8"], DTYPES["uint8"]):
+        raise step.fail("an input of floats")
     window = _Window(step, step.attributes["kernel_shape"])
     if window.auto.startswith("SAME") and set(window.dilation) != {1}:
         raise step.fail("pads that are numbers, with dilations")  # runtimes have other ones
