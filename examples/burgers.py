@@ -112,7 +112,7 @@ PUBLISHED = {
 
 @click.command()
 @click.option("--backend", default="numpy", help="numpy, torch, jax, cupy:0, ...")
-@click.option("--published", is_flag=True, help="The viscosity of Raissi and others; minutes.")
+@click.option("--published", is_flag=True, help="The viscosity of Raissi and others; ten minutes.")
 def command(backend, published):
     """Solve it, and compare."""
     main(backend, **(PUBLISHED if published else {}))

@@ -17,7 +17,15 @@ from tests.command_line import QUICK, run
 from tinynn.cli import parts as readers
 from tinynn.cli import reading, writing
 from tinynn.cli.app import app
-from tinynn.tabular import Table, TableError, TablePreparation, fit_table, fitting, inputs
+from tinynn.tabular import (
+    Table,
+    TableError,
+    TablePreparation,
+    calibrating,
+    fit_table,
+    fitting,
+    inputs,
+)
 from tinynn.tabular import parts as large
 from tinynn.tabular.columns import Scale
 from tinynn.tabular.inference import Options
@@ -276,7 +284,7 @@ def test_it_learns_from_parts_and_scores_them(monkeypatch: Any) -> None:
     assert number.predict({"x": [1.0]})[0] == pytest.approx(4.0, abs=0.5)
     assert number.calibration.scores.shape[0] == 180
     assert number.predict({"x": [1.0]}, interval=0.9).upper[0] < 5.0
-    monkeypatch.setattr(fitting, "_SCORES", 50)  # every fourth of those held out
+    monkeypatch.setattr(calibrating, "_SCORES", 50)  # every fourth of those held out
     few = fit_table(Slices(table.drop("y")), "v", **shared | {"epochs": 1})
     assert few.calibration.scores.shape[0] == 45
     with pytest.raises(ValueError, match="expected one network on a table that is read in parts"):

@@ -201,6 +201,7 @@ def test_a_program_has_one_run_at_a_time() -> None:
     assert len(reuse._functions) == 2
 
 
+@pytest.mark.only("numpy", "torch", "array_api_strict", "cupy", "dpnp")  # half a minute on JAX
 @pytest.mark.parametrize("optimizer", ["lbfgs", "levenberg_marquardt", "adam"])
 def test_callbacks_that_only_look_are_told_of_each_epoch(
     optimizer: str, backend: backends.Backend, float64: Any, monkeypatch: Any, tmp_path: Any

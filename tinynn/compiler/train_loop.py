@@ -138,6 +138,12 @@ class TrainLoop(ABC):
         copies = self.copies() if copies is None else copies
         return self.storage.values(self.graph.space.xp, copies)
 
+    def value(self, place: int) -> Any:
+        """One of the values that live on, as it is now, at this place in the order of `load`."""
+        if place in self.storage.others:
+            return self.shaped()[len(self.storage.rows) + self.storage.others.index(place)]
+        return self.values()[place]
+
     def _stacked(self, size: int, rows: Sequence[Any]) -> list[Any]:
         """Arrays cut into batches: (samples, ...) to (batches, size, ...)."""
         xp, count = self.graph.space.xp, rows[0].shape[0] // size

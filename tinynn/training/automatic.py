@@ -58,7 +58,7 @@ def choose_optimizer(problem: Any, batch_size: Any = "auto") -> Choice:
     said = f"{parameters} parameters, {rows} rows"
     if batches.draws:
         return Choice(optim.Adam(), f"Adam: {said}, and layers draw random numbers")
-    output = _output(problem)
+    output = problem.answers
     answers = rows * sum(prod(leaf.shape[1:]) for leaf in tree.leaves(output))
     quick = answers * parameters**2 + parameters**3 <= _STEP
     alone = problem.communicator is None  # gradients can be summed over processes, matrices not
@@ -70,11 +70,3 @@ def choose_optimizer(problem: Any, batch_size: Any = "auto") -> Choice:
     if rows * parameters <= _SMALL:
         return Choice(optim.LBFGS(), f"LBFGS: {said}, few enough for all at once")
     return Choice(optim.Adam(), f"Adam: {said}, too many for all at once")
-
-
-def _output(problem: Any) -> Any:
-    """What the network answers a row or two with."""
-    from tinynn.layers import run
-
-    few = problem.batches.dataset.between(0, 2)
-    return run(problem.step.net, problem.start.params, problem.start.state, *few.inputs).output

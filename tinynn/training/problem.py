@@ -69,6 +69,8 @@ class Problem:
         What the first step goes on from.
     columns
         The names of the features, if X was a frame.
+    answers
+        What the network answers the first row, or two, with.
     communicator
         Of the processes that train together, or None.
     """
@@ -80,6 +82,7 @@ class Problem:
     backend: Backend
     start: Carry
     columns: tuple[str, ...]
+    answers: Any
     communicator: Communicator | None = None
 
     @property
@@ -192,12 +195,13 @@ def prepare(
         step = TrainingStep(net, loss, optimizer, compute_dtype=computed)
         step = _by_row(step, start, batches)
         carry = Carry(*start, optimizer.init(start[0]))
+        answers = tree.map(lambda leaf: leaf[:2, ...], prediction)
     together = find_communicator(communicator)
     if together is not None:
         check_shared(step, batches, together)
         with home.scope():
             check_shares(step, start, batches, together)
-    return Problem(step, batches, held, measured, home, carry, columns, together)
+    return Problem(step, batches, held, measured, home, carry, columns, answers, together)
 
 
 def _with_chosen_optimizer(X: Any, validation: Any, batch_size: Any, **said: Any) -> Problem:

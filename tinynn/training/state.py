@@ -20,10 +20,10 @@ class LazyCarry:
     make
         Puts it together.
     optimizer_state
-        The part of it that is known at once.
+        The part of it that is known at once; None where none is.
     """
 
-    def __init__(self, make: Callable[[], Carry], optimizer_state: Any) -> None:
+    def __init__(self, make: Callable[[], Carry], optimizer_state: Any = None) -> None:
         self.make, self.optimizer_state = make, optimizer_state
         self.carry: Carry | None = None
         self.leaves: list[Any] = []
@@ -98,7 +98,8 @@ class TrainingState:
     @property
     def optimizer_state(self) -> Any:
         """The optimizer's part of the carry."""
-        return (self._lazy or self.carry).optimizer_state
+        known = None if self._lazy is None else self._lazy.optimizer_state
+        return self.carry.optimizer_state if known is None else known
 
     def watched(self) -> Callable[[], bool]:
         """A function that says whether the carry, or an array in it, was replaced since."""

@@ -17,7 +17,7 @@ from tinynn.data import Samples
 from tinynn.training.batches import Batches, Epoch
 from tinynn.training.engines.identity import is_ours, key_of
 from tinynn.training.progress import Bar
-from tinynn.training.state import LazyCarry, has_converged
+from tinynn.training.state import LazyCarry
 from tinynn.training.step import RECORDED_NEEDS, Carry, TrainingStep
 from tinynn.transforms.graph import Graph
 from tinynn.transforms.record import RecordingError
@@ -149,11 +149,12 @@ class Compiled:
         tell: is given the loss of each, 0-d, and a `LazyCarry`, and says whether it is to be the
         last one.
         """
+        places = self.structure.unflatten(list(range(len(self.kinds)))).optimizer_state
+        flag = places.get("converged") if isinstance(places, dict) else None
         for _ in range(count):
             loss = self.run_epochs(1)[0, 0]
-            state = self.structure.unflatten(self.loop.values(self.loop.shaped())).optimizer_state
-            carry = LazyCarry(lambda: self.snapshot()[0], state)
-            if tell(loss, carry) or has_converged(state, self.backend):
+            ends = tell(loss, LazyCarry(lambda: self.snapshot()[0]))
+            if ends or (flag is not None and bool(self.backend.to_host(self.loop.value(flag)))):
                 break
 
     def invalidate_data(self) -> None:
