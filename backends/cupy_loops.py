@@ -5,6 +5,7 @@ CuPy keeps compiled kernels on disk, by a hash of their source and of what compi
 
 from collections.abc import Callable, Sequence
 from functools import cache
+from itertools import count
 from typing import Any
 
 import cupy
@@ -15,12 +16,16 @@ from backends.lowering import KernelError, LoopCompiler, Taken
 _THREADS = 256
 # What every kernel may have without asking; the threads' sums take a part of it.
 _SHARED, _SUMS = 48 * 1024, 8 * _THREADS
+# How many kernels CuPy may keep in memory, beside those that programs have.
+_MOST, _built = 64, count(1)
 
 
 def build(
     source: str, dtypes: Sequence[str], threads: int, shared_bytes: int
 ) -> Callable[..., None]:
     """The function `run` of a kernel's source; see `LoopCompiler`."""
+    if next(_built) % _MOST == 0:  # CuPy keeps every one that it was ever asked for
+        cupy.clear_memo()
     try:
         return _Kernel(cupy.RawModule(code=source), dtypes, threads, shared_bytes)
     except cupy.cuda.compiler.CompileException as error:

@@ -122,6 +122,21 @@ def write_code(file: Path, code: bytes) -> None:
 
 def _compiled(source: str) -> bytes:
     """The one function of a source, with what it needs and no more, as an object file."""
+    name, module = _optimised(source)
+    try:
+        module.verify()
+    except RuntimeError:
+        # LLVM 22 joins some lines so that a value is used before it is there, and would end the
+        # process over it.
+        name, module = _optimised(source, joining=False)
+        module.verify()
+    called = [f.name for f in module.functions if f.is_declaration]
+    called = [each for each in called if not each.startswith("llvm.")]
+    return f"{name}\n{' '.join(called)}\n".encode() + this_machine().emit_object(module)
+
+
+def _optimised(source: str, joining: bool = True) -> tuple[str, Any]:
+    """The name of the one function, and its module; `joining`: of alike lines without a loop."""
     from backends import llvm_functions  # which takes its time, and only here
 
     module = llvm.parse_assembly(source)
@@ -142,7 +157,7 @@ def _compiled(source: str) -> bytes:
         if function not in vectors:
             function.linkage = "internal"
     options = llvm.create_pipeline_tuning_options(speed_level=3)
-    options.loop_vectorization = options.slp_vectorization = True
+    options.loop_vectorization, options.slp_vectorization = True, joining
     builder = llvm.create_pass_builder(machine, options)
     passes = builder.getModulePassManager()
     passes.add_global_dead_code_eliminate_pass()
@@ -153,9 +168,7 @@ def _compiled(source: str) -> bytes:
     late.add_always_inliner_pass()
     late.add_global_dead_code_eliminate_pass()
     late.run(module, builder)
-    called = [f.name for f in module.functions if f.is_declaration]
-    called = [each for each in called if not each.startswith("llvm.")]
-    return f"{name}\n{' '.join(called)}\n".encode() + machine.emit_object(module)
+    return name, module
 
 
 def _packed(name: str, arrays: int) -> str:

@@ -1,6 +1,6 @@
-"""A day in small: millions of steps and thousands of fits in one process, which stays as it is.
+"""A day in small: millions of steps, thousands of fits and programs in one process, which stays.
 
-python -m tests.endurance [--steps 10000000] [--calls 200000] [--fits 50000]
+python -m tests.endurance [--steps 10000000] [--calls 200000] [--fits 50000] [--programs 3000]
 
 Anonymous memory, file handles and threads are counted all along, and the processor time that each
 part of the work takes. The end has to be like the beginning. Linux alone tells the numbers.
@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
@@ -133,7 +134,21 @@ def fits(count: int) -> Watch:
     return watch
 
 
-def parts(steps_: int, calls: int, fits_: int) -> Iterator[Watch]:
+def programs(count: int, engine: str) -> Watch:
+    """So many fits, each of a program of its own, which no later one takes."""
+    watch = Watch(f"{count:,} programs of {engine}")
+    for number in range(count):
+        net = Sequential(Linear(2 + number % 5), tanh, Linear(1))
+        fit(
+            net, XOR, XOR[:, :1], loss="squared_error", optimizer=SGD(0.1 / (1 + number)), epochs=1,
+            batch_size=None, engine=engine, progress=False,
+        )  # fmt: skip
+        if (number + 1) % max(1, count // SAMPLES) == 0:
+            watch.sample()
+    return watch
+
+
+def parts(steps_: int, calls: int, fits_: int, programs_: int) -> Iterator[Watch]:
     """The parts of the day that are asked for."""
     if steps_:
         yield steps(steps_, "loops")
@@ -141,16 +156,24 @@ def parts(steps_: int, calls: int, fits_: int) -> Iterator[Watch]:
         yield steps(calls, "calls")
     if fits_:
         yield fits(fits_)
+    if programs_:
+        yield programs(programs_, "calls")
+        with TemporaryDirectory() as folder:  # of the machine code of each
+            os.environ["TINYNN_CACHE"] = folder
+            few = max(1, programs_ // 10)
+            programs(few, "loops")  # LLVM's optimiser keeps 0.2 MB of every one that it compiles
+            yield programs(few, "loops")
 
 
 @click.command(help=__doc__)
 @click.option("--steps", "steps_", default=10_000_000, show_default=True)
 @click.option("--calls", default=200_000, show_default=True)
 @click.option("--fits", "fits_", default=50_000, show_default=True)
+@click.option("--programs", "programs_", default=3000, show_default=True)
 @click.option("--slowing", default=SLOWING, show_default=True)
-def main(steps_: int, calls: int, fits_: int, slowing: float) -> None:
+def main(steps_: int, calls: int, fits_: int, programs_: int, slowing: float) -> None:
     found = []
-    for watch in parts(steps_, calls, fits_):
+    for watch in parts(steps_, calls, fits_, programs_):
         click.echo(watch)
         found += watch.faults(slowing)
     for fault in found:

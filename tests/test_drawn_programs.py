@@ -111,6 +111,16 @@ def test_loops(backend: Backend) -> None:
             check(program, backend, Loops)
 
 
+@pytest.mark.only("numpy")
+@pytest.mark.usefixtures("compiler_of_loops")
+def test_what_llvm_gets_wrong_is_compiled_in_another_way(backend: Backend) -> None:
+    """LLVM 22.1 used a value before it was there, and ended the process over it."""
+    program = DrawnProgram(5023)
+    program.outputs = {name: program.outputs[name] for name in ("v31", "v32")}
+    with shown(program):
+        check(program, backend, Loops)
+
+
 @parts
 @pytest.mark.only("numpy")
 @pytest.mark.parametrize("kind", [Interpreted, InterpretedSerially])

@@ -317,7 +317,7 @@ def test_ctrl_c_gives_the_last_epoch_and_keeps_the_place(backend: Backend, tmp_p
 @pytest.mark.skipif(sys.platform != "linux", reason="no other system tells the numbers")
 def test_a_day_in_very_small() -> None:
     """In a process of its own: the memory of this one is the tests' as well."""
-    day = ["--steps=100000", "--calls=1000", "--fits=100", "--slowing=5"]
+    day = ["--steps=100000", "--calls=1000", "--fits=100", "--programs=0", "--slowing=5"]
     command = [sys.executable, "-m", "tests.endurance", *day]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stderr) == (0, "")

@@ -39,8 +39,6 @@ class Compiler:
             flags += " -Wno-c++11-narrowing -ferror-limit=10"
         else:
             flags += " -fno-gnu-unique -fpermissive -fmax-errors=10"
-            # Of libraries no more than kernels call: the linker takes a fifth of the time.
-            flags += " -nostdlib -Wl,--no-as-needed -lm -lgcc_s"
         if has_fma():
             flags += " -mavx2 -mfma -mf16c -ffp-contract=fast"
             if not self.is_clang:  # GCC fuses nothing below -O2 without this
