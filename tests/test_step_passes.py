@@ -114,3 +114,21 @@ def test_biases_of_data_are_in_their_products(
     eager = tinynn.fit(*given, engine="eager", shuffle=False, progress=False, **settings)
     for one, two in zip(tree.leaves(model.params), tree.leaves(eager.params), strict=True):
         assert_close(one, backend.to_host(two), backend, rtol=1e-4, atol=1e-6)
+
+
+def test_losses_of_squares_are_those_of_eager_steps_however_many_there_are(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net, y = Sequential(Linear(4), tanh, Linear(1)), backend.asarray(DRAW.normal(size=(24, 1)))
+    given = net, backend.asarray(X), y
+    settings: dict[str, Any] = {"loss": "mse", "optimizer": SGD(0.01)}
+    monkeypatch.setattr(train_loop, "_AT_ONCE", 16)  # of 20, 40 and 100 steps
+    found = {}
+    for batch, epochs in ((6, 10), (24, 20), (24, 100)):
+        settings |= {"batch_size": batch, "epochs": epochs}
+        text, model = program_of(monkeypatch, *given, **settings)
+        assert ("def losses" in text) == (backend.name == "numpy")
+        eager = tinynn.fit(*given, engine="eager", progress=False, **settings)
+        np.testing.assert_allclose(model.history["loss"], eager.history["loss"], rtol=1e-5)
+        found[batch, epochs] = model.history["loss"]
+    assert found[24, 20] == found[24, 100][:20]  # bit for bit
