@@ -129,3 +129,21 @@ def test_an_infinity_keeps_its_sign(backend: Backend) -> None:
     with np.errstate(all="ignore"):
         (_, wanted), (_, got) = graph.run([ones, ones]), found.run([ones, ones])
     np.testing.assert_array_equal(got, wanted)
+
+
+def test_losses_of_squares_are_those_of_eager_steps_however_many_there_are(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net, y = Sequential(Linear(4), tanh, Linear(1)), backend.asarray(DRAW.normal(size=(24, 1)))
+    given = net, backend.asarray(X), y
+    settings: dict[str, Any] = {"loss": "mse", "optimizer": SGD(0.01)}
+    monkeypatch.setattr(train_loop, "_AT_ONCE", 16)  # of 20, 40 and 100 steps
+    found = {}
+    for batch, epochs in ((6, 10), (24, 20), (24, 100)):
+        settings |= {"batch_size": batch, "epochs": epochs}
+        text, model = program_of(monkeypatch, *given, **settings)
+        assert ("def losses" in text) == (backend.name == "numpy")
+        eager = tinynn.fit(*given, engine="eager", progress=False, **settings)
+        np.testing.assert_allclose(model.history["loss"], eager.history["loss"], rtol=1e-5)
+        found[batch, epochs] = model.history["loss"]
+    assert found[24, 20] == found[24, 100][:20]  # bit for bit

@@ -23,7 +23,7 @@ from tinynn.compiler.passes import scaled
 from tinynn.compiler.pipelines import applied, between_steps, into_buffers, portable
 from tinynn.compiler.program import Program
 from tinynn.compiler.renderer import Line, rendered, source_of
-from tinynn.compiler.rewrite import CannotEmit
+from tinynn.compiler.rewrite import RESHAPES, CannotEmit, elementwise, is_call, size
 from tinynn.compiler.statements import (
     Assign,
     Blank,
@@ -44,6 +44,7 @@ from tinynn.transforms.graph import Graph, Node, pruned
 from tinynn.transforms.record import RecordingError
 
 _SMALL = 1024  # elements
+_SQUARES = 64  # elements, whose squares are summed for all steps at once
 _AT_ONCE = 512  # steps whose outputs have their places ready
 
 
@@ -77,6 +78,7 @@ class TrainLoop(ABC):
         self.backend, self.rows, self.count = backend, rows, kept
         self.storage = ParamLayout(kept)
         graph, self.scale = _without_scale(self.prepared_graph(graph), self.count)
+        graph, self.square = self.without_square(graph)
         self.graph, self.inputs = graph, graph.inputs[: self.count]
         self.streams, self.wanted = graph.inputs[self.count :], graph.outputs[self.count]
         self.counts = counted(self.inputs, graph) if self.counts_ahead else {}
@@ -109,6 +111,10 @@ class TrainLoop(ABC):
     def prepared_graph(self, graph: Graph) -> Graph:
         """The graph after the passes for this way of running it."""
         return applied(graph, portable())
+
+    def without_square(self, graph: Graph) -> tuple[Graph, Node | None]:
+        """The graph without the sum of squares that is wanted, and that sum, or None."""
+        return graph, None
 
     @abstractmethod
     def written(self) -> list[Line]:
@@ -307,13 +313,31 @@ class TrainLoop(ABC):
 class InPlace(TrainLoop):
     """Parameters, optimizer state and every result in memory that is there from the start."""
 
-    _some: tuple[Any, Sequence[Any]] | None = None
+    _parts: tuple[Any, Sequence[Any]] | None = None
 
     def prepared_graph(self, graph: Graph) -> Graph:
         lowering = self.backend.lowering
         graph, self.storage = packed(applied(graph, into_buffers(lowering)), self.rows, self.count)
         self.count = self.storage.count
         return applied(graph, between_steps(lowering, self.count))
+
+    def without_square(self, graph: Graph) -> tuple[Graph, Node | None]:
+        """Sums of few squares are computed for all steps at once, behind them."""
+        wanted, lowering = graph.outputs[self.count], self.backend.lowering
+        if lowering.kernel is not None or not is_call(wanted) or wanted.dtype is None:
+            return graph, None
+        if not lowering.together(
+            self._empty((1,), wanted.dtype)
+        ):  # a step alone may round otherwise
+            return graph, None
+        value: Any = wanted.args[0]
+        if wanted.name != "vecdot" or wanted.args[1] is not value:
+            return graph, None
+        if is_call(value) and value.name in RESHAPES:
+            value = value.args[0]
+        if not elementwise(value) or value.dtype != wanted.dtype or size(value) > _SQUARES:
+            return graph, None
+        return _with_wanted(graph, self.count, value), wanted
 
     def load(self, values: Sequence[Any]) -> None:
         self.kept[:] = self.storage.written(self._empty, values)
@@ -332,34 +356,51 @@ class InPlace(TrainLoop):
         batches, counted, outs = map(Variable, ("batches", "counted", "outs"))
         rows = [batches, *([counted] if series else []), outs]
         loop = For(Tuple(columns, bare=True), Call("zip", *rows), body)
-        return rendered([*ahead, Def("run", [batches, counted, outs], [loop])])
+        program: list[Statement] = [*ahead, Def("run", [batches, counted, outs], [loop])]
+        if self.square is not None:
+            function = self.emitter.names.function("vecdot", self.square.function.raw)
+            after = Return(Call(function, outs, outs), self.square)
+            program += [Blank(), Def("losses", [outs], [after])]
+        return rendered(program)
 
     def run(self, batches: Any, times: int = 1) -> Any:
         batches = batches * times
-        count, run, lowering = len(batches), self.scope["run"], self.backend.lowering
-        outs, counted = self._empty((count,), self.wanted.dtype), self.counted(count)
+        count, counted = len(batches), self.counted(len(batches))
         explained = self.program.explained(self.lines)
-        with self.backend.scope(), lowering.context(), explained:
+        with self.backend.scope(), self.backend.lowering.context(), explained:
             if count <= _AT_ONCE:
-                run(batches, counted, lowering.entries(outs))
+                outs = self._some(batches, counted, *self._places(count))
             else:
-                self._in_parts(batches, counted, outs)
+                outs = self._in_parts(batches, counted)
         self.count_on(count)
         return self.wanted_of(outs)
 
-    def _in_parts(self, batches: Sequence[Any], counted: Sequence[Any], outs: Any) -> None:
-        """Many steps, whose outputs go to the same entries time after time, and then to `outs`.
+    def _in_parts(self, batches: Sequence[Any], counted: Sequence[Any]) -> Any:
+        """Many steps, whose outputs go to the same entries time after time.
 
         Entries of an array take as long to be made as some calls.
         """
-        if self._some is None:
-            some = self._empty((_AT_ONCE,), self.wanted.dtype)
-            self._some = some, self.backend.lowering.entries(some)
-        some, entries = self._some
+        self._parts = self._parts or self._places(_AT_ONCE)
+        outs = self._empty((len(batches),), self.wanted.dtype)
         for start in range(0, len(batches), _AT_ONCE):
-            now = slice(start, min(start + _AT_ONCE, len(batches)))
-            self.scope["run"](batches[now], counted[now], entries)
-            outs[now] = some[: now.stop - start]
+            now = slice(start, start + _AT_ONCE)
+            outs[now] = self._some(batches[now], counted[now], *self._parts)
+        return outs
+
+    def _places(self, count: int) -> tuple[Any, Sequence[Any]]:
+        """Memory for what the program keeps of so many steps, and its entries."""
+        memory = self._empty((count, *self.wanted.shape), self.wanted.dtype)
+        return memory, self.backend.lowering.entries(memory)
+
+    def _some(
+        self, batches: Sequence[Any], counted: Sequence[Any], memory: Any, entries: Sequence[Any]
+    ) -> Any:
+        """What is wanted of these steps."""
+        self.scope["run"](batches, counted, entries)
+        kept = memory[: len(batches)] if len(batches) < len(entries) else memory
+        if self.square is None:
+            return kept
+        return self.scope["losses"](self.graph.space.xp.reshape(kept, (len(batches), -1)))
 
 
 class Functional(TrainLoop):
@@ -449,5 +490,10 @@ def _without_scale(graph: Graph, kept: int) -> tuple[Graph, float]:
     scale, wanted = 1.0, graph.outputs[kept]
     while (factors := scaled(wanted)) is not None and factors[0].dtype == wanted.dtype:
         wanted, scale = factors[0], scale * factors[1]
+    return _with_wanted(graph, kept, wanted), scale
+
+
+def _with_wanted(graph: Graph, kept: int, wanted: Any) -> Graph:
+    """The graph with another output that is wanted."""
     outputs = [*graph.outputs[:kept], wanted, *graph.outputs[kept + 1 :]]
-    return pruned(replace(graph, outputs=outputs)), scale
+    return pruned(replace(graph, outputs=outputs))
