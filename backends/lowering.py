@@ -93,6 +93,8 @@ class Lowering:
         gives_numbers: whether `x[0, 0]` is a number, and not the memory of the array.
         piece: how many elements of a long vector to go through at a time, where several calls go
             through it one after the other; 0 for all.
+        keeps: the functions, by name, that can give with their result what their pullback would
+            compute again.
         kernel: a function of arrays, then of those that take the results, that carries out the text
             of what becomes of one element, in CUDA C: `kernel(inputs, outputs, text, helpers)`,
             where inputs and outputs are "float32 name" and more; None: one call after the other.
@@ -113,6 +115,7 @@ class Lowering:
     slow_where: bool = False
     gives_numbers: bool = False
     piece: int = 0
+    keeps: frozenset[str] = frozenset()
     kernel: Callable[..., Any] | None = None
 
     def recording(self) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["concat", "dynamic_slice", "dynamic_update_slice"]
+__all__ = ["concat", "dynamic_slice", "dynamic_update_slice", "gated"]
 
 
 def __getattr__(name: str) -> Any:
@@ -21,6 +21,11 @@ def __dir__() -> list[str]:
 def concat(*arrays: Any, axis: int = 0, out: Any = None) -> Any:
     """The arrays one after the other along an axis, new or into an array."""
     return torch.cat(arrays, axis, out=out)
+
+
+def gated(g: Any, x: Any, out: Any) -> Any:
+    """`g` where `x` is above zero, else zero, into an array."""
+    return torch.ops.aten.threshold_backward.grad_input(g, x, 0, grad_input=out)
 
 
 def dynamic_slice(x: Any, start: Any, size: int, axis: int = 0, out: Any = None) -> Any:

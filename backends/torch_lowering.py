@@ -130,6 +130,7 @@ INTO = {
     "pow": OutTemplate(
         _two(Call("pow", X, Y, out=OUT), numbers=True), _own("pow", Y), keep_scalars=True
     ),
+    "gated": OutTemplate(_two(Call("gated", X, Y, OUT))),
     "where": OutTemplate(_where),
     "matmul": OutTemplate(_matmul, may_alias=False),
     "vecdot": OutTemplate(_vecdot(Call("dot", X, Y, out=OUT)), may_alias=False),
@@ -186,5 +187,6 @@ LOWERING = Lowering(
     entries=torch.unbind,
     batches=_batches,
     slow_where=True,
+    keeps=frozenset({"max_pool"}),
     together=lambda array: array.device.type != "cpu",  # a sum of one row may differ
 )

@@ -21,12 +21,16 @@ def max_pool(x: Array, windows: Windows) -> Array:
     return _last(torch.max_pool2d(_first(x), *_settings(windows)), x)
 
 
-def max_pool_pullback(g: Array, x: Array, windows: Windows) -> Array:
-    """`Backend.max_pool_pullback`: where each window's largest is, is found again."""
-    given, settings = _first(x), _settings(windows)
-    places = torch.ops.aten.max_pool2d_with_indices(given, *settings)[1]
+def max_pool_with_places(x: Array, windows: Windows) -> tuple[Array, Array]:
+    """`Backend.max_pool_with_places`; the places are as PyTorch has them, channels first."""
+    y, places = torch.ops.aten.max_pool2d_with_indices(_first(x), *_settings(windows))
+    return _last(y, x), places
+
+
+def max_pool_from_places(g: Array, x: Array, places: Array, windows: Windows) -> Array:
+    """`Backend.max_pool_from_places`."""
     back = torch.ops.aten.max_pool2d_with_indices_backward
-    return _last(back(_first(g), given, *settings, False, places), x)
+    return _last(back(_first(g), _first(x), *_settings(windows), False, places), x)
 
 
 def _first(x: Array) -> Array:

@@ -15,7 +15,7 @@ from tests.programs import Program, transformed
 from tinynn import tree
 from tinynn.compiler import horizontal, passes, pipelines, pushed, signs, target_passes
 from tinynn.compiler.rewrite import Visit, simplest
-from tinynn.functional import relu
+from tinynn.functional import max_pool, relu
 from tinynn.rules.special import first_maximum
 from tinynn.trace import namespace
 from tinynn.transforms.graph import Graph
@@ -284,3 +284,21 @@ def test_parts_without_elements_are_put_together() -> None:
         return xp.concat([xp.zeros_like(x), xp.zeros_like(x[:0])]) + xp.concat([x])
 
     np.testing.assert_array_equal(graph_of(f, x).run([x])[0], x)
+
+
+@pytest.mark.only("torch")
+def test_a_pool_and_a_relu_know_what_their_slopes_need(backend: Backend) -> None:
+    def loss(x: Any) -> Any:
+        y = max_pool(relu(x), (2, 3), stride=(2, 1))
+        return namespace(x).sum(y * y * y)
+
+    x = backend.asarray(np.random.default_rng(0).normal(size=(2, 16, 24, 3)))
+    slope = tinynn.grad(loss)
+    compiled = tinynn.compile(slope)
+    assert_close(compiled(x), slope(backend.to_host(x)), backend)
+    source = str(compiled.source)
+    assert source.count("max_pool_with_places") == source.count("max_pool_from_places") == 1
+    assert "gated(" in source
+    alone = tinynn.compile(loss)
+    assert_close(alone(x), loss(backend.to_host(x)), backend)
+    assert "max_pool(" in str(alone.source)

@@ -23,7 +23,9 @@ from tinynn.compiler.rewrite import simplest
 from tinynn.compiler.scans import branches_simplified, scans_batched, scans_of
 from tinynn.compiler.signs import without_negatives
 from tinynn.compiler.target_passes import (
+    kept_for_pullbacks,
     products,
+    slopes_gate,
     slopes_of_maximum,
     slopes_of_relu,
     sums_of_rows,
@@ -99,6 +101,8 @@ def into_buffers(lowering: Any) -> list[Pass]:
     ]
     if "sign" in lowering.into:
         passes.append(slopes_of_relu)  # no booleans to convert
+    if "gated" in lowering.into:
+        passes.append(slopes_gate)
     if lowering.slow_where:
         passes.append(slopes_of_maximum)
     if lowering.few_axes:
@@ -106,6 +110,8 @@ def into_buffers(lowering: Any) -> list[Pass]:
         passes.append(partial(sums_of_rows, lowering=lowering))
         passes.append(without_rows_of_one)  # broadcasting takes time where nothing is repeated
         passes.append(simplified)  # the reshapes it leaves
+    if lowering.keeps:
+        passes.append(partial(kept_for_pullbacks, names=lowering.keeps))
     return passes
 
 

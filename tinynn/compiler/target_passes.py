@@ -1,6 +1,7 @@
 """Passes for libraries that write results into buffers: other calls that cost less there."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
+from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -8,9 +9,10 @@ from tinynn.compiler.layouts import note
 from tinynn.compiler.liveness import is_view
 from tinynn.compiler.passes import is_itself, known
 from tinynn.compiler.rewrite import Builder, CannotEmit, elementwise, is_call, rewritten, size
-from tinynn.rules.kinds import axes_of
+from tinynn.rules.kinds import Elementwise, axes_of
+from tinynn.trace import Function, namespace
 from tinynn.transforms.definitions import definition_of
-from tinynn.transforms.graph import Graph, Node
+from tinynn.transforms.graph import ITEM, Graph, Node, pruned
 from tinynn.transforms.subgraph import substituted
 
 _REDUCTIONS = ("sum", "max", "min")
@@ -94,6 +96,43 @@ def written_out(graph: Graph, sayable: Callable[[Node], None]) -> Graph:
     return rewritten(graph, visit)
 
 
+def kept_for_pullbacks(graph: Graph, names: Container[str]) -> Graph:
+    """What a pullback would compute again of its function comes with the function's result.
+
+    names: of the functions of which the library can give it.
+    """
+    wanted: dict[Any, Function] = {}  # by the function, its argument and keywords
+    for node in graph.nodes:
+        kept = node.function.kept
+        if kept is not None and kept[0].name in names:
+            wanted[kept[0], id(node.args[-1]), repr(node.kwargs)] = kept[1]
+    if not wanted:
+        return graph
+    nodes: list[Node] = []
+    new: dict[int, Any] = {}
+    given: dict[Any, Node] = {}
+    for node in graph.nodes:
+        args = tuple(new.get(id(a), a) for a in node.args)
+        key = (node.function, id(node.args[-1]) if node.args else None, repr(node.kwargs))
+        pulled = node.function.kept and (node.function.kept[0], *key[1:])
+        if key in wanted:
+            both = Node(wanted[key], args, node.kwargs, (), None, node.origin)
+            moved, given[key] = [
+                Node(ITEM, (both,), {"index": i}, node.shape, dtype, node.origin)
+                for i, dtype in enumerate((node.dtype, None))
+            ]
+            nodes += [both, moved, given[key]]
+        elif pulled in given:
+            moved = replace(node, function=node.function.kept[2], args=(*args, given[pulled]))
+            nodes.append(moved)
+        else:
+            moved = replace(node, args=args)
+            nodes.append(moved)
+        new[id(node)] = moved
+    outputs = [new.get(id(o), o) for o in graph.outputs]
+    return pruned(replace(graph, nodes=nodes, outputs=outputs))
+
+
 def without_logsumexp(graph: Graph) -> Graph:
     """log(sum(exp(x))) as the calls that it consists of, without overflow."""
 
@@ -147,6 +186,28 @@ def slopes_of_relu(graph: Graph) -> Graph:
     # A new array, such as is given away, would be of booleans.
     compared = [o for o in done.outputs if is_call(o) and o.name == "greater"]
     return graph if any(graph.space.kinds[o.dtype] for o in compared) else done
+
+
+#: gated(g, x): g where x is above zero, else zero.
+GATED = Function("gated", lambda g, x: namespace(x).where(x > 0, g, 0.0))
+GATED.rule, GATED.listed = Elementwise(None, None), True
+
+
+def slopes_gate(graph: Graph) -> Graph:
+    """What the slope of relu, already a comparison in floats, lets through, in one call."""
+    kinds = graph.space.kinds
+
+    def visit(node: Node, build: Builder) -> Any:
+        for g, slope in (node.args, node.args[::-1]):
+            if not is_call(slope) or slope.name != "greater" or known(slope.args[1]) != 0:
+                continue
+            x: Any = slope.args[0]
+            alike = is_itself(g, node) and is_itself(x, node)
+            if alike and kinds[slope.dtype] == "real floating":
+                return build.add(Node(GATED, (g, x), {}, node.shape, node.dtype, node.origin))
+        return node
+
+    return rewritten(graph, visit, of={"multiply"})
 
 
 def slopes_of_maximum(graph: Graph) -> Graph:

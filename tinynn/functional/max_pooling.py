@@ -90,12 +90,12 @@ class _Largest(Rule):
         return jvp(partial(_definition, xp, **kwargs), (args[0],), (tangents[0],))[1]
 
 
-def _raw(name: str, otherwise: Callable[..., Array]) -> Callable[..., Array]:
-    """The backend's method of that name, where it takes the last of the arrays."""
+def _raw(name: str, otherwise: Callable[..., Array] | None = None) -> Callable[..., Any]:
+    """The backend's method of that name; or another function, where it does not take the arrays."""
 
-    def call(*arrays: Array, **settings: Any) -> Array:
+    def call(*arrays: Array, **settings: Any) -> Any:
         backend, windows = backends.of(*arrays), Windows(**settings)
-        if not backend.takes_max_pool(arrays[-1], windows):
+        if otherwise is not None and not backend.takes_max_pool(arrays[-1], windows):
             return otherwise(backend.xp, *arrays, **settings)
         with backend.scope():
             return getattr(backend, name)(*arrays, windows)
@@ -112,5 +112,10 @@ def _batched(f: Any, xp: Any, args: Any, batched: list[bool], size: int, kwargs:
 
 in_one_call = Function("max_pool", _raw("max_pool", _definition))
 pulled = Function("max_pool_pullback", _raw("max_pool_pullback", _pullback))
+pulled.kept = (
+    in_one_call,
+    Function("max_pool_with_places", _raw("max_pool_with_places")),
+    Function("max_pool_from_places", _raw("max_pool_from_places")),
+)
 RULES[in_one_call], RULES[pulled] = _Largest(), Composed(_pullback)
 BATCHING[in_one_call] = BATCHING[pulled] = _batched

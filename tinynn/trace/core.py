@@ -248,6 +248,9 @@ class Function:
     listed = False
     #: The name that graphs know it by: made on first use.
     title = ""
+    #: Of a pullback that computes its function again: that one, one that gives with its result what
+    #: the pullback needs, and the pullback that takes this last. `Lowering.keeps` says where.
+    kept: "tuple[Function, Function, Function] | None" = None
     #: Its rule: cached from the table of rules on first use, or set for a user's own function.
     rule: Any = None
 
