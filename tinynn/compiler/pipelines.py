@@ -26,6 +26,7 @@ from tinynn.compiler.target_passes import (
     products,
     slopes_of_maximum,
     slopes_of_relu,
+    sums_of_chosen,
     sums_of_rows,
     without_logsumexp,
     without_rows_of_one,
@@ -97,6 +98,8 @@ def into_buffers(lowering: Any) -> list[Pass]:
         simplified,  # fewer calls, each of which is one of the library
         products,  # sum(a * b) is one call without a buffer
     ]
+    if "sum_where" in lowering.into:
+        passes.append(sums_of_chosen)  # a call less, and no array of zeros
     if "sign" in lowering.into:
         passes.append(slopes_of_relu)  # no booleans to convert
     if lowering.slow_where:
