@@ -96,6 +96,7 @@ INTO = {
     "matmul": OutTemplate(_matmul, may_alias=False),
     "vecdot": OutTemplate(_vecdot(_DOT), may_alias=False),
     "sum": OutTemplate(_sum, may_alias=False),
+    "sum_where": OutTemplate(Call("add.reduce", Y, None, None, OUT, False, 0, X), may_alias=False),
     "max": OutTemplate(_extreme("maximum", "argmax"), may_alias=False),
     "min": OutTemplate(_extreme("minimum", "argmin"), may_alias=False),
     "astype": OutTemplate(Call("copyto", OUT, X, "unsafe"), may_alias=False),

@@ -57,6 +57,7 @@ EACH = (
     target_passes.products,
     target_passes.slopes_of_maximum,
     target_passes.slopes_of_relu,
+    target_passes.sums_of_chosen,
     target_passes.sums_of_rows,
     target_passes.without_rows_of_one,
     fused_horizontally,
@@ -274,6 +275,15 @@ def test_numbers_of_few_bits_or_two_parts_keep_their_range() -> None:
     np.testing.assert_allclose(total, 100, rtol=1e-2)
     infinite = np.asarray([complex(np.inf, 0.0)])
     np.testing.assert_array_equal(tinynn.compile(lambda x: x + x)(infinite), infinite + infinite)
+
+
+def test_sums_of_what_a_mask_picks_are_one_call() -> None:
+    x = np.asarray([[1.0, -np.inf], [np.nan, 4.0]])
+    f = tinynn.compile(lambda x: namespace(x).sum(namespace(x).where(x > 0, x, 0.0)))
+    assert float(f(x)) == 5.0  # what is not picked leaves no trace
+    graph = target_passes.sums_of_chosen(record(lambda x: namespace(x).sum(
+        namespace(x).where(x > 0, x, 0.0)), x))  # fmt: skip
+    assert [node.name for node in graph.nodes] == ["greater", "sum_where"]
 
 
 def test_parts_without_elements_are_put_together() -> None:

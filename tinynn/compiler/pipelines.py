@@ -28,6 +28,7 @@ from tinynn.compiler.target_passes import (
     slopes_gate,
     slopes_of_maximum,
     slopes_of_relu,
+    sums_of_chosen,
     sums_of_rows,
     without_logsumexp,
     without_rows_of_one,
@@ -99,6 +100,8 @@ def into_buffers(lowering: Any) -> list[Pass]:
         simplified,  # fewer calls, each of which is one of the library
         products,  # sum(a * b) is one call without a buffer
     ]
+    if "sum_where" in lowering.into:
+        passes.append(sums_of_chosen)  # a call less, and no array of zeros
     if "sign" in lowering.into:
         passes.append(slopes_of_relu)  # no booleans to convert
     if "gated" in lowering.into:

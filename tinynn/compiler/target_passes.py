@@ -12,11 +12,12 @@ from tinynn.compiler.rewrite import Builder, CannotEmit, elementwise, is_call, r
 from tinynn.rules.kinds import Elementwise, axes_of
 from tinynn.trace import Function, namespace
 from tinynn.transforms.definitions import definition_of
-from tinynn.transforms.graph import ITEM, Graph, Node, pruned
+from tinynn.transforms.graph import ITEM, SUM_WHERE, Graph, Node, pruned
 from tinynn.transforms.subgraph import substituted
 
 _REDUCTIONS = ("sum", "max", "min")
 _MOVED = ("permute_dims", "moveaxis", "broadcast_to")  # to reshape them is to copy them
+_CHOSEN = 4096  # elements of which some are summed
 _FEW = 1024  # elements, whose signs take no longer than a comparison
 
 
@@ -59,6 +60,28 @@ def _of_all_rows(node: Node, product: Node, build: Builder) -> Node:
     transposed = build.space.matrix_transpose
     turned = build.add(Node(transposed, (a,), {}, shape, a.dtype, left.origin))
     return build.add(Node(product.function, (turned, b), {}, node.shape, node.dtype, node.origin))
+
+
+def sums_of_chosen(graph: Graph) -> Graph:
+    """sum(where(mask, x, 0)) as one call, which makes no array of zeros between.
+
+    Of few elements alone: a library may add those that it picks one after the other.
+    """
+    kinds = graph.space.kinds
+
+    def visit(node: Node, build: Builder) -> Any:
+        chosen = node.args[0]
+        if not is_call(chosen) or chosen.name != "where" or node.shape != ():
+            return node
+        mask, x, other = chosen.args
+        alike = isinstance(x, Node) and x.shape == chosen.shape == getattr(mask, "shape", None)
+        if not alike or x.dtype != node.dtype or kinds[node.dtype] != "real floating":
+            return node
+        if known(other) != 0 or size(chosen) > _CHOSEN:
+            return node
+        return build.add(Node(SUM_WHERE, (mask, x), {}, (), node.dtype, node.origin))
+
+    return rewritten(graph, visit, of={"sum"})
 
 
 def written_out(graph: Graph, sayable: Callable[[Node], None]) -> Graph:

@@ -197,6 +197,11 @@ def _copied(x: Any) -> Any:
     return namespace(x).asarray(x, copy=True)
 
 
+def _sum_where(mask: Any, x: Any) -> Any:
+    xp = namespace(mask, x)
+    return xp.sum(xp.where(mask, x, xp.zeros_like(x)))
+
+
 #: One of several results: `item(x, index=)`.
 ITEM = Function("item", _item)
 #: An array of one value, which is known: `fill(value=, shape=, dtype=)`.
@@ -206,8 +211,10 @@ FILL = Function("fill", _fill)
 PART, PACK = Function("part", _part), Function("pack", _pack)
 #: A contiguous copy of the elements of a view.
 COPIED = Function("copied", _copied)
+#: The sum of the elements that a mask picks: `sum_where(mask, x)`.
+SUM_WHERE = Function("sum_where", _sum_where)
 #: The functions that the standard lacks and only recordings and passes write.
-OURS = frozenset({ITEM, FILL, PART, PACK, COPIED})
+OURS = frozenset({ITEM, FILL, PART, PACK, COPIED, SUM_WHERE})
 
 
 def is_known(function: Function) -> bool:
