@@ -10,6 +10,7 @@ import pytest
 import backends
 from backends import Backend, MixedArrays
 from tests.checks import assert_array, assert_equal
+from tests.variants import WIDE
 from tinynn.data import Samples
 from tinynn.functional import tanh
 from tinynn.layers import Layer, Linear, Scope, Sequential
@@ -51,6 +52,7 @@ def own_loss(prediction: Any, target: Any) -> Any:
 # Trees.
 
 
+@pytest.mark.only(*WIDE)
 @pytest.mark.parametrize("engine", ["eager", "calls"])
 @pytest.mark.parametrize("kind", [tuple, dict])
 def test_several_inputs(backend: Backend, tmp_path: Path, kind: Any, engine: str) -> None:
@@ -81,6 +83,7 @@ def test_inputs_that_the_network_does_not_take(backend: Backend) -> None:
         fit(Two(), a, y)
 
 
+@pytest.mark.only(*WIDE)
 @pytest.mark.parametrize("engine", ["eager", "calls"])
 def test_trees_of_targets(backend: Backend, engine: str) -> None:
     x = backend.asarray(X)
@@ -207,6 +210,7 @@ def test_gaps_in_frames_name_the_column() -> None:
 # Sparse matrices.
 
 
+@pytest.mark.only(*WIDE)
 @pytest.mark.parametrize("engine", ["eager", "calls"])
 @pytest.mark.parametrize("batch_size", [5, 4, None])
 def test_sparse_matrices_train_by_batch(
@@ -257,6 +261,7 @@ class Squares:
         return self.take(self.backend.asarray(np.arange(start, stop)))
 
 
+@pytest.mark.only(*WIDE)
 @pytest.mark.parametrize("engine", ["eager", "calls"])
 @pytest.mark.parametrize("weights", [False, True])
 def test_a_dataset_of_ones_own(backend: Backend, engine: str, weights: bool) -> None:

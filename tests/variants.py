@@ -173,6 +173,10 @@ DTYPES = frozenset(
     test_namespace test_random test_training test_views""".split()
 )
 
+# All libraries, but JAX without x64: for tests of the modules above that train, which XLA compiles
+# for seconds, and which say nothing of dtypes.
+WIDE = ("numpy", "array_api_strict", "torch", "jax-x64", "dpnp", "cupy")
+
 # What CuPy's own part does on a device that is not its current one. That tinynn itself makes every
 # array on the device of its arguments is told by array_api_strict-device1, for all of CONTRACTS.
 DEVICES = frozenset(
