@@ -16,7 +16,7 @@ from tests.rule_cases import CASES
 from tests.rule_rows import Case
 from tests.transfers import Transfers, as_product
 from tinynn import tree
-from tinynn.functional import relu
+from tinynn.functional import conv, max_pool, relu
 from tinynn.layers import Layer, Linear, Sequential
 from tinynn.losses import SoftmaxCrossEntropy
 from tinynn.optim import Adam
@@ -324,3 +324,20 @@ def test_what_was_learned_before_memory_ran_out_is_kept(backend: Backend) -> Non
     ):
         model = fit(net, x, y, epochs=9, engine="eager", progress=False)
     assert 0 < len(model.history["loss"]) < 9
+
+
+@emulated
+def test_a_pool_is_one_launch_and_a_convolution_a_copy_and_a_product(backend: Backend) -> None:
+    draw = np.random.default_rng(0)
+    x, w = [backend.asarray(draw.normal(size=n)) for n in ((2, 5, 4, 3), (3, 3, 3, 4))]
+    y, pull = tinynn.vjp(lambda x: max_pool(x, 3, stride=2, padding="same"), x)
+    calls = {
+        "pool": (lambda: max_pool(x, 3, stride=2, padding="same"), 1, 0),
+        "pullback": (lambda: pull(y), 1, 0),
+        "convolution": (lambda: conv(x, w, padding="same"), 1, 1),
+    }
+    for name, (call, launches, products) in calls.items():
+        call()
+        with counters.counting() as seen:
+            call()
+        assert (seen.launches, seen.library_calls) == (launches, products), name

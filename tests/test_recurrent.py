@@ -320,3 +320,17 @@ def test_bad_settings_are_named() -> None:
         GRU(0)
     with pytest.raises(ValueError, match="RNN, GRU or LSTM"):
         Bidirectional(Linear(3))
+
+
+@pytest.mark.only("jax")
+def test_a_second_fit_of_the_same_layer_is_not_compiled_again(backend: backends.Backend) -> None:
+    from tinynn.compiler.train_loop import Scanned
+
+    x = backend.asarray(np.ones((4, 3, 2), dtype="float32"))
+
+    def trained() -> set[Any]:
+        fit(Sequential(GRU(2), Linear(1)), x, x[:, 0, 0], loss="squared_error", epochs=1,
+            batch_size=4, engine="jit")  # fmt: skip
+        return set(Scanned._compiled)
+
+    assert trained() == trained()

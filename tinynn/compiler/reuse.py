@@ -17,10 +17,10 @@ from math import prod
 from typing import Any, TypeVar
 from weakref import finalize
 
-from backends import is_array
+from tinynn.compiler.content import Content
 from tinynn.compiler.rewrite import size
 from tinynn.compiler.train_loop import TrainLoop
-from tinynn.transforms.graph import Constant, Graph, Input, Node
+from tinynn.transforms.graph import Constant, Graph
 
 # How many graphs are known, the latest; the elements of all the values of one, which its buffers do
 # not exceed, since what takes longer than its program to be made need not be kept; and those of all
@@ -28,8 +28,6 @@ from tinynn.transforms.graph import Constant, Graph, Input, Node
 _MOST, _ELEMENTS, _WAITING = 16, 2**21, 2**23
 
 Kind = TypeVar("Kind", bound=TrainLoop)
-
-_PLAIN = (int, float, complex, bool, str, bytes, type(None))
 
 
 @dataclass(eq=False)
@@ -239,50 +237,7 @@ def _graphs(graph: Graph) -> Iterator[Graph]:
 def _content(graph: Graph, backend: Any) -> Any:
     """What a program depends on, as a key; None if that cannot be told."""
     with suppress(TypeError):  # a call is given what cannot be compared
-        key = backend, str(backend.device), _Content(backend).of(graph)
+        key = backend, str(backend.device), Content(backend).of(graph)
         hash(key)
         return key
     return None
-
-
-class _Content:
-    """Makes keys of graphs."""
-
-    def __init__(self, backend: Any) -> None:
-        self._read = backend.to_host
-        self._places: dict[int, int] = {}
-
-    def of(self, graph: Graph) -> tuple[Any, ...]:
-        """The key of a graph."""
-        for place, each in enumerate([*graph.inputs, *graph.nodes]):
-            self._places[id(each)] = place
-        inputs = [(each.label, each.shape, each.dtype) for each in graph.inputs]
-        calls = [
-            (node.function, self._argument(node.args), self._argument(node.kwargs), node.shape,
-             node.dtype)
-            for node in graph.nodes
-        ]  # fmt: skip
-        return graph.name, *inputs, *calls, self._argument(graph.outputs)
-
-    def _argument(self, value: Any) -> Any:
-        kind = type(value)
-        if kind is Node or kind is Input:
-            return Node, self._places[id(value)]
-        if kind is tuple or kind is list:
-            return kind, *[self._argument(each) for each in value]
-        if isinstance(value, _PLAIN):
-            return kind, repr(value)
-        if isinstance(value, dict):
-            return tuple([(name, self._argument(each)) for name, each in value.items()])
-        if isinstance(value, tuple | list):
-            return kind, *map(self._argument, value)
-        if isinstance(value, slice):
-            return slice, *map(self._argument, (value.start, value.stop, value.step))
-        if isinstance(value, Constant):
-            place = self._places.setdefault(id(value), ~len(self._places))
-            return place, value.shape, value.dtype, self._read(value.value).tobytes()
-        if isinstance(value, Graph):
-            return self.of(value)
-        if is_array(value):
-            raise TypeError("an array that is no argument")
-        return value  # a function or a dtype, which the key keeps alive

@@ -7,6 +7,7 @@ the standard's own calls; `Scanned` hands the whole loop to the library's compil
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import suppress
 from copy import copy
 from dataclasses import replace
 from functools import cached_property
@@ -17,6 +18,7 @@ import backends
 from backends.lowering import entries
 from tinynn.compiler.chains import chained
 from tinynn.compiler.compiled import Compiled
+from tinynn.compiler.content import Content
 from tinynn.compiler.flatten_params import ParamLayout, packed
 from tinynn.compiler.liveness import Stage, counted
 from tinynn.compiler.passes import scaled
@@ -464,9 +466,14 @@ class Scanned(Functional):
         self._repeat, self.scope = self._compiled[key]
 
     def _identity(self, value: Any) -> Any:
-        """The cache key of a captured value: of small arrays what they hold."""
+        """The cache key of a captured value: what a small array holds, what a graph does."""
         if backends.is_array(value) and prod(value.shape) <= _SMALL:
             return str(value.dtype), tuple(value.shape), self.backend.to_host(value).tobytes()
+        if isinstance(value, Graph) and all(prod(c.shape) <= _SMALL for c in value.constants):
+            with suppress(TypeError):  # a call is given what cannot be compared
+                key = Content(self.backend).of(value)
+                hash(key)
+                return key
         return value if callable(value) else id(value)
 
     def batches(
