@@ -326,15 +326,11 @@ class InPlace(TrainLoop):
     def without_square(self, graph: Graph) -> tuple[Graph, Node | None]:
         """Sums of few squares are computed for all steps at once, behind them."""
         wanted, lowering = graph.outputs[self.count], self.backend.lowering
-        if lowering.kernel is not None or not is_call(wanted) or wanted.dtype is None:
-            return graph, None
-        if not lowering.together(
-            self._empty((1,), wanted.dtype)
-        ):  # a step alone may round otherwise
+        if lowering.kernel is not None or not is_call(wanted) or wanted.name != "vecdot":
             return graph, None
         value: Any = wanted.args[0]
-        if wanted.name != "vecdot" or wanted.args[1] is not value:
-            return graph, None
+        if wanted.args[1] is not value or not lowering.together(self._empty((1,), wanted.dtype)):
+            return graph, None  # or what a step alone may round otherwise
         if is_call(value) and value.name in RESHAPES:
             value = value.args[0]
         if not elementwise(value) or value.dtype != wanted.dtype or size(value) > _SQUARES:
@@ -378,10 +374,7 @@ class InPlace(TrainLoop):
         return self.wanted_of(outs)
 
     def _in_parts(self, batches: Sequence[Any], counted: Sequence[Any]) -> Any:
-        """Many steps, whose outputs go to the same entries time after time.
-
-        Entries of an array take as long to be made as some calls.
-        """
+        """Many steps, with the same entries time after time, which take long to be made."""
         self._parts = self._parts or self._places(_AT_ONCE)
         outs = self._empty((len(batches),), self.wanted.dtype)
         for start in range(0, len(batches), _AT_ONCE):
