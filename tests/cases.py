@@ -5,14 +5,14 @@ from typing import Any
 
 import pytest
 
-from tests.variants import COMPILING
+from tests.variants import COMPILING, WIDE
 
 
 def without_combinations(items: list[pytest.Item]) -> Iterator[pytest.Item]:
     """On libraries that compile, each case of each mark `parametrize` once.
 
-    All combinations of them run where a test takes milliseconds, on NumPy for one. So what has no
-    such place, by its mark `only`, is left whole, as are the parts of drawn programs.
+    All combinations of them run where a test takes milliseconds, on NumPy for one. So what is not
+    for all libraries, by its mark `only`, is left whole, as are the parts of drawn programs.
     """
     found = [(item, dict(_cases(item))) for item in items]
     places: dict[Any, dict[Any, int]] = {}  # of the cases of a mark of a test
@@ -38,7 +38,7 @@ def _cases(item: Any) -> Iterator[tuple[Any, Any]]:
     variant, only = params.pop("variant", None), item.get_closest_marker("only")
     if variant is None or variant.library not in COMPILING:
         return
-    if only is not None and "numpy" not in only.args:
+    if only is not None and not set(WIDE) <= set(only.args):
         return
     params.pop("part", None)
     for mark in item.iter_markers("parametrize"):

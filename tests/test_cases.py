@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.cases import without_combinations
-from tests.variants import TABLE
+from tests.variants import TABLE, WIDE
 
 VARIANTS = {row.id: row for row in TABLE}
 
@@ -42,6 +42,7 @@ def test_every_case_of_each_mark_runs_once_on_a_library_that_compiles() -> None:
     assert taken(found, "engine", "size", "name") == [
         ("eager", 1, "one"), ("eager", 3, "three"), ("calls", 2, "two"),
     ]  # fmt: skip
+    assert len(taken(items("cupy", WIDE, engine=ENGINES, size_name=ROWS), "size")) == 3
     assert len(taken(items("cupy", size_name=ROWS), "size")) == 3
 
 
@@ -51,6 +52,7 @@ def test_every_case_of_each_mark_runs_once_on_a_library_that_compiles() -> None:
         ("numpy", (), {"engine": ENGINES, "size_name": ROWS}),
         ("torch", (), {"engine": ENGINES, "size_name": ROWS}),
         ("jax-x64", ("jax", "dpnp"), {"engine": ENGINES, "size_name": ROWS}),
+        ("cupy", ("numpy", "cupy"), {"engine": ENGINES, "size_name": ROWS}),
         ("dpnp", (), {"engine": ENGINES, "part": [(0,), (1,), (2,)]}),
     ],
 )

@@ -56,6 +56,7 @@ def test_programs_with_scans_train_alike_in_the_interpreter(
 
 
 @pytest.mark.only("numpy", "cupy")
+@pytest.mark.reads_scalars  # `cond` as it is written
 @pytest.mark.usefixtures("float64", "compiler_of_loops")
 def test_programs_with_scans_train_alike_in_loops(backend: Backend) -> None:
     assert_half_are_said(backend, kind_of("loops", backend), 3, scans=True, part=0)
