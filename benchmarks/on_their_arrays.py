@@ -431,15 +431,18 @@ ALL: dict[str, Callable[[], Work]] = {
 
 
 def length_of(run: Trained, least: float = 0.1) -> int:
-    """So many epochs that they take that many seconds, after compiling."""
-    epochs = 1
-    while True:
+    """So many epochs that they take that many seconds more than one, after compiling."""
+
+    def took(epochs: int) -> float:
         run(epochs)
         start = process_time()
         run(epochs)
-        if process_time() - start > least:
-            return epochs
+        return process_time() - start
+
+    one, epochs = took(1), 4
+    while took(epochs) - one < least:
         epochs *= 4
+    return epochs
 
 
 def contenders(work: Work, library: str) -> dict[str, Trained]:
