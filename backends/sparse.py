@@ -13,8 +13,8 @@ class SparseMatrix(np.lib.mixins.NDArrayOperatorsMixin):
     """A matrix (rows, columns) of SciPy's, of floats, that stands for a dense array of NumPy's.
 
     Its product with a matrix or a vector, from either side, costs as much as it has entries that
-    are stored. For anything else it becomes the dense array, once: whatever takes that takes this
-    too. Nothing writes to it.
+    are stored; its opposite, and it beside other columns, are sparse. For anything else it becomes
+    the dense array, once: whatever takes that takes this too. Nothing writes to it.
 
     Parameters
     ----------
@@ -77,6 +77,8 @@ class SparseMatrix(np.lib.mixins.NDArrayOperatorsMixin):
             )
         if method == "__call__" and kwargs.keys() <= {"out"} and _is_product(ufunc, inputs):
             return _product(inputs[0], inputs[1], out[0])
+        if ufunc is np.negative and method == "__call__" and not kwargs:
+            return SparseMatrix(-self.matrix)
         return getattr(ufunc, method)(*map(_dense, inputs), **kwargs)
 
     def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
@@ -84,6 +86,8 @@ class SparseMatrix(np.lib.mixins.NDArrayOperatorsMixin):
             return _product(*args, **kwargs)
         if function is np.reshape and len(args) == 2 and not kwargs and _cuts(self, args[1]):
             return SparseBatches(self, args[1])
+        if function is np.concatenate and len(args) == 1 and kwargs == {"axis": 1}:
+            return _beside(args[0])
         args, kwargs = _dense(args), {name: _dense(value) for name, value in kwargs.items()}
         return function(*args, **kwargs)
 
@@ -126,6 +130,15 @@ def _product(left: Any, right: Any, out: np.ndarray | None = None) -> np.ndarray
         raise ValueError(f"matmul: expected an `out` of shape {product.shape}, got {out.shape}")
     np.copyto(out, product)
     return out
+
+
+def _beside(matrices: Any) -> SparseMatrix:
+    """Matrices side by side, at least one of which is sparse."""
+    if not all(each.ndim == 2 for each in matrices):
+        raise ValueError("concat: expected as many dimensions of each, got matrices and others")
+    from scipy import sparse  # which is there where its matrices are
+
+    return SparseMatrix(sparse.hstack(list(map(_stored, matrices)), format="csr"))
 
 
 def _stored(value: Any) -> Any:

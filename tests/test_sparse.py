@@ -71,6 +71,20 @@ def test_anything_else_meets_the_dense_array():
     assert backends.get("numpy").to_host(x).tolist() == DENSE.tolist()
 
 
+def test_its_opposite_and_it_beside_a_column_are_sparse():
+    x, ones = SparseMatrix(scipy_sparse.csr_array(DENSE)), np.ones((len(DENSE), 1), DENSE.dtype)
+    for found, expected in [
+        (-x, -DENSE),
+        (np.concat([x, ones], axis=1), np.concat([DENSE, ones], axis=1)),
+        (np.concat([ones, -x], axis=1), np.concat([ones, -DENSE], axis=1)),
+    ]:
+        assert type(found) is SparseMatrix
+        assert found.dtype == DENSE.dtype
+        np.testing.assert_array_equal(found.dense, expected)
+    with pytest.raises(ValueError, match="dimension"):
+        np.concat([x, ones[:, 0]], axis=1)
+
+
 def test_nothing_writes_to_it():
     x, expected = SparseMatrix(scipy_sparse.csr_array(DENSE)), DENSE.copy()
     with pytest.raises(TypeError, match=r"add: expected an array to write to, got a sparse"):
