@@ -153,14 +153,18 @@ def test_a_step_of_an_earlier_run_is_not_recorded_again(optimizer: str, monkeypa
     from tinynn.training.engines import compiled as loops
 
     recordings: list[Any] = []
-    record = functions.record
+    record, recorded = functions.record, loops.recorded
 
     def counted(*arguments: Any, **options: Any) -> Any:
         recordings.append(arguments)
         return record(*arguments, **options)
 
+    def counted_steps(*arguments: Any, **options: Any) -> Any:
+        recordings.append(arguments)
+        return recorded(*arguments, **options)
+
     monkeypatch.setattr(functions, "record", counted)
-    monkeypatch.setattr(loops, "record", counted)
+    monkeypatch.setattr(loops, "recorded", counted_steps)
     reuse.clear()
     asked = {"optimizer": optimizer, "epochs": 9}
     first = history("auto", **asked)

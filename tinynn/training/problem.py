@@ -195,7 +195,7 @@ def prepare(
         step = TrainingStep(net, loss, optimizer, compute_dtype=computed)
         step = _by_row(step, start, batches)
         carry = Carry(*start, optimizer.init(start[0]))
-        answers = tree.map(lambda leaf: leaf[:2, ...], prediction)
+        answers = tree.map(lambda leaf: leaf[: min(2, leaf.shape[0]), ...], prediction)
     together = find_communicator(communicator)
     if together is not None:
         check_shared(step, batches, together)
