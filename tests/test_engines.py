@@ -11,6 +11,7 @@ import tinynn
 from backends import Backend
 from tests.checks import assert_close
 from tests.engines import compilers_of
+from tests.rule_rows import skip_if_missing
 from tinynn import tree
 from tinynn.compiler.engines import kind_of
 from tinynn.compiler.train_loop import Scanned
@@ -291,6 +292,19 @@ def test_a_step_that_cannot_be_recorded_runs_eagerly_and_says_why(backend: Backe
 
     with pytest.warns(RuntimeWarning, match=r"without compiling: bool\(x\) .*test_engines.py:\d+"):
         tinynn.fit(SMALL, given["x"], given["values"], loss=loss, epochs=1, engine="calls")
+
+
+def test_a_step_of_shapes_that_follow_from_values_runs_eagerly(backend: Backend) -> None:
+    given = data(backend)
+    skip_if_missing(lambda: given["x"][given["x"] > 0], backend)
+
+    def worst(prediction: Any, target: Any) -> Any:
+        xp = namespace(prediction)
+        errors = (prediction - target) ** 2
+        return xp.mean(errors[errors > xp.mean(errors)])
+
+    with pytest.warns(RuntimeWarning, match="without compiling: .*getitem .*follows from values"):
+        tinynn.fit(SMALL, given["x"], given["values"], loss=worst, epochs=1, engine="calls")
 
 
 def test_a_step_that_differs_from_call_to_call_is_not_recorded(backend: Backend) -> None:
