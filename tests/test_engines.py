@@ -444,6 +444,22 @@ def test_what_was_compiled_is_kept(backend: Backend, monkeypatch: pytest.MonkeyP
     assert len(compiled) == 3
 
 
+@pytest.mark.only("jax")
+def test_what_another_thread_removes_is_compiled(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Emptied(dict[Any, Any]):
+        """As if another thread were always sooner."""
+
+        def __setitem__(self, key: Any, value: Any) -> None:
+            pass
+
+    monkeypatch.setattr(Scanned, "_compiled", Emptied())
+    given = data(backend)
+    model = tinynn.fit(Linear(3), given["x"], given["labels"], epochs=2, engine="jit")
+    assert len(model.history["loss"]) == 2
+
+
 def test_a_large_network_is_compiled_in_shorter_runs(backend):
     x, y = (
         backend.asarray(np.ones((2, 600), "float32")),
