@@ -15,6 +15,7 @@ from backends import Backend, scoped
 from tests.checks import assert_close, assert_equal
 from tests.memory import left_behind
 from tests.programs import Program, transformed
+from tests.rule_rows import skip_if_missing
 from tests.seeds import fourier, parts, seeds, share, shown
 from tinynn import tree
 from tinynn.compiler import RecordingError, pipelines
@@ -229,6 +230,22 @@ def test_what_cannot_be_recorded(backend: Backend) -> None:
         tinynn.compile(lambda n: n)(3)
     with pytest.raises(RecordingError, match="got set, which has no hash"):
         tinynn.compile(lambda x, names: x)(x, {1, 2})
+
+
+def test_shapes_that_follow_from_values(backend: Backend) -> None:
+    """Of other values there would be others, and programs of one shape for each."""
+    x = backend.asarray(np.asarray([1.0, -1.0, 1.0], "float32"))
+    skip_if_missing(lambda: (backend.xp.unique_values(x), x[x > 0]), backend)
+    shaped: list[Callable[[Any, Any], Any]] = [
+        lambda xp, x: x * xp.unique_values(x).shape[0],
+        lambda xp, x: xp.mean(x[x > 0]),
+        lambda xp, x: xp.take(x, xp.nonzero(x > 0)[0]),
+    ]
+    for g in shaped:
+        with pytest.raises(RecordingError, match=r"the shape .* test_compiler\.py:.* from values"):
+            tinynn.compile(lambda x, g=g: g(namespace(x), x))(x)
+    mask = backend.asarray(np.asarray([True, False, True]))  # from outside: of one shape
+    assert_equal(tinynn.compile(lambda x: x[mask] * 2)(x), np.asarray([2, 2], "float32"), backend)
 
 
 @pytest.mark.reads_scalars

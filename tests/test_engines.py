@@ -11,6 +11,7 @@ import tinynn
 from backends import Backend
 from tests.checks import assert_close
 from tests.engines import compilers_of
+from tests.rule_rows import skip_if_missing
 from tinynn import tree
 from tinynn.compiler.engines import kind_of
 from tinynn.compiler.train_loop import Scanned
@@ -293,6 +294,19 @@ def test_a_step_that_cannot_be_recorded_runs_eagerly_and_says_why(backend: Backe
         tinynn.fit(SMALL, given["x"], given["values"], loss=loss, epochs=1, engine="calls")
 
 
+def test_a_step_of_shapes_that_follow_from_values_runs_eagerly(backend: Backend) -> None:
+    given = data(backend)
+    skip_if_missing(lambda: given["x"][given["x"] > 0], backend)
+
+    def worst(prediction: Any, target: Any) -> Any:
+        xp = namespace(prediction)
+        errors = (prediction - target) ** 2
+        return xp.mean(errors[errors > xp.mean(errors)])
+
+    with pytest.warns(RuntimeWarning, match="without compiling: .*getitem .*follows from values"):
+        tinynn.fit(SMALL, given["x"], given["values"], loss=worst, epochs=1, engine="calls")
+
+
 def test_a_step_that_differs_from_call_to_call_is_not_recorded(backend: Backend) -> None:
     given, host = data(backend), np.random.RandomState(0)
     calls = []
@@ -428,6 +442,22 @@ def test_what_was_compiled_is_kept(backend: Backend, monkeypatch: pytest.MonkeyP
     assert loss(rate=0.2) != first
     assert loss(weights=np.linspace(0, 1, 41)[:, None]) != first  # what it holds is another array
     assert len(compiled) == 3
+
+
+@pytest.mark.only("jax")
+def test_what_another_thread_removes_is_compiled(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Emptied(dict[Any, Any]):
+        """As if another thread were always sooner."""
+
+        def __setitem__(self, key: Any, value: Any) -> None:
+            pass
+
+    monkeypatch.setattr(Scanned, "_compiled", Emptied())
+    given = data(backend)
+    model = tinynn.fit(Linear(3), given["x"], given["labels"], epochs=2, engine="jit")
+    assert len(model.history["loss"]) == 2
 
 
 def test_a_large_network_is_compiled_in_shorter_runs(backend):

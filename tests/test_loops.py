@@ -19,7 +19,17 @@ from tinynn.compiler.worth import worth_compiling
 from tinynn.functional import elu, gelu, leaky_relu, relu, sigmoid, silu, softplus, tanh
 from tinynn.layers import BatchNorm, Dropout, Flatten, LayerNorm, Linear, Sequential
 from tinynn.losses import AbsoluteError, BinaryCrossEntropy, Huber, SquaredError
-from tinynn.optim import L1, L2, SGD, AdamW, Chain, ClipByGlobalNorm, ClipByValue, RMSprop
+from tinynn.optim import (
+    L1,
+    L2,
+    SGD,
+    Accumulate,
+    AdamW,
+    Chain,
+    ClipByGlobalNorm,
+    ClipByValue,
+    RMSprop,
+)
 from tinynn.trace import namespace
 from tinynn.transforms.record import record
 
@@ -91,6 +101,12 @@ OPTIMIZERS = [
 @pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=str)
 def test_optimizers(backend: Backend, optimizer: Any) -> None:
     agree(backend, Linear(3), optimizer=optimizer)
+
+
+def test_a_sum_that_is_read_after_parts_of_the_next_one_are_known(backend: Backend) -> None:
+    """The sum's new value is one of parts, and moves the parameters in one piece before."""
+    net = Sequential(Linear(3), tanh, Linear(3), tanh, Linear(3))
+    agree(backend, net, optimizer=Accumulate(SGD(0.1), steps=3), batch_size=5)
 
 
 LOSSES = [

@@ -29,6 +29,7 @@ from tinynn.training import (
     batches,
     fit,
 )
+from tinynn.training.engines.compiled import Compiled
 
 pytestmark = pytest.mark.reads_scalars  # the loss looks at the range of the labels
 
@@ -392,6 +393,30 @@ def test_ctrl_c_gives_the_last_whole_epoch(backend: Backend, x: Any, y: Any) -> 
     assert model.params is params[-1]
     with pytest.raises(KeyboardInterrupt):
         fit(Sequential(Linear(1), Interrupt(lambda: True)), x, y)
+
+
+def test_ctrl_c_between_epochs_that_are_told(
+    backend: Backend, x: Any, y: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The parameters are in place, and may be a step further than what was told."""
+    run_epochs, calls = Compiled.run_epochs, []
+
+    def interrupted(engine: Any, count: int) -> Any:
+        losses = run_epochs(engine, count)
+        calls.append(count)
+        if len(calls) == 6:  # of epochs 4 to 7, which are carried out together
+            raise KeyboardInterrupt
+        return losses
+
+    settings: Any = {"batch_size": 6, "shuffle": False, "engine": "calls"}
+    looks = EarlyStopping("loss", restore_best=False)
+    net, whole = Sequential(Linear(1)), fit(Sequential(Linear(1)), x, y, epochs=5, **settings)
+    monkeypatch.setattr(Compiled, "run_epochs", interrupted)
+    with pytest.warns(RuntimeWarning, match="epoch 5: interrupted"):
+        model = fit(net, x, y, epochs=9, callbacks=[looks], **settings)
+    assert model.history == whole.history
+    for found, expected in zip(tree.leaves(model.params), tree.leaves(whole.params), strict=True):
+        assert_equal(found, backend.to_host(expected), backend)
 
 
 def diverging(match: str) -> Any:

@@ -21,8 +21,10 @@ from tinynn.compiler.statements import Blank, Call, Def, Return, Section, Statem
 from tinynn.compiler.subprograms import ProgramEmitter
 from tinynn.trace import Traced, backend_of, plain
 from tinynn.trace.core import BASE
+from tinynn.transforms.base import name_of
 from tinynn.transforms.graph import Constant, Graph, Input, Node
 from tinynn.transforms.record import RecordingError, record
+from tinynn.transforms.subgraph import check_shapes
 
 _MANY = 32
 _made: "WeakSet[Specialization]" = WeakSet()
@@ -172,6 +174,7 @@ class Specialization:
         )
         with self.backend.scope(), lowering.recording() if lowering else nullcontext():
             graph = record(f, *args, decompositions=decompositions(lowering))
+        check_shapes(name_of("compile", f), graph)
         graph = first(graph) if first else graph
         self.structure = graph.structure
         self._wrapped = [constant for constant in graph.constants if constant.wrappers]
@@ -421,7 +424,8 @@ def compile(
     Raises
     ------
     RecordingError
-        `f` reads the value of an array, to branch on it or to make a number of it.
+        `f` reads the value of an array, to branch on it or to make a number of it, or the shape of
+        a result follows from values, as that of `x[x > 0]` does.
     FloatingPointError
         With `check_finite`.
     TypeError, ValueError

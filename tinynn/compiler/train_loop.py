@@ -449,14 +449,14 @@ class Scanned(Functional):
         bound = self._from_outside()
         parts = [(name, self._identity(bound[name])) for name in sorted(bound)]
         key = (self.backend, self.source, *parts)
-        if key not in self._compiled:
+        found = self._compiled.get(key)  # which another thread may remove meanwhile
+        if found is None:
             scope = self.program(bound)
-            step = scope["step"]
-            repeat = self.backend.repeat(lambda kept, batch: step(kept, batch, ()))
+            repeat = self.backend.repeat(lambda kept, batch: scope["step"](kept, batch, ()))
             while len(self._compiled) >= self._most:
-                del self._compiled[next(iter(self._compiled))]
-            self._compiled[key] = repeat, scope
-        self._repeat, self.scope = self._compiled[key]
+                self._compiled.pop(next(iter(self._compiled), None), None)
+            found = self._compiled[key] = repeat, scope
+        self._repeat, self.scope = found
 
     def _identity(self, value: Any) -> Any:
         """The cache key of a captured value: what a small array holds, what a graph does."""

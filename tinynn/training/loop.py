@@ -143,8 +143,12 @@ class _Loop:
         assert batches.steps is not None  # epochs of streams are not fused
         count = max(1, min(self.pace.steps // batches.steps, run.epochs - start))
         if self.tells:
-            with self.pace, self.problem.backend.quiet():
-                self.engine.tell_epochs(count, self._tell)
+            try:
+                with self.pace, self.problem.backend.quiet():
+                    self.engine.tell_epochs(count, self._tell)
+            except BaseException:  # it may be in the middle of a step
+                self._return_to_told(before, start)
+                raise
             self._advance()
             return run.epoch - start
         with self.pace, self.problem.backend.quiet():
@@ -180,6 +184,22 @@ class _Loop:
         for callback in self.callbacks:
             callback(run)
         return run.stopped or not isfinite(number)
+
+    def _return_to_told(self, before: Any, start: int) -> None:
+        """Make the carry that of the last epoch in the history, by going there again.
+
+        before, start: the carry and the number of the epoch from which on epochs were told.
+        """
+        state = self.run.state
+        with unbroken():
+            rows = min(map(len, state.history.values()), default=0)
+            for column in state.history.values():
+                del column[rows:]
+            state.epoch, state.carry = state.history.last.get("epoch", start), before
+            if state.epoch > start:
+                self.engine.load(before)
+                self.engine.run_epochs(state.epoch - start)
+                self._advance()
 
     def _epochs_until_converged(self, old: Any, count: int) -> int:
         """How many of these epochs there would have been one by one; the others changed nothing.

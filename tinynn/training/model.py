@@ -225,7 +225,8 @@ class Model(Doubt):
 
         Raises
         ------
-        RecordingError : the network reads the value of an array, to branch on it for example
+        RecordingError : the network reads the value of an array, to branch on it for example, or
+            has shapes that follow from values
         ValueError, MixedArrays, ShapeError : as `outputs`
 
         >>> import numpy as np

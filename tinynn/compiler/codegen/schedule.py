@@ -5,7 +5,7 @@ through the same elements in the same order. What is read in its own nest alone 
 everything else lies in memory.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from tinynn.compiler.codegen.operations import REDUCTIONS, is_operation
 from tinynn.compiler.codegen.scalars import cannot
 from tinynn.compiler.codegen.views import Shape, View, contiguous, seen
 from tinynn.compiler.liveness import is_view, root
-from tinynn.compiler.rewrite import Builder, elementwise, is_call, rewritten
+from tinynn.compiler.rewrite import Builder, elementwise, is_call, rewritten, size
 from tinynn.rules.kinds import axes_of
 from tinynn.trace import Effect
 from tinynn.transforms.graph import COPIED, FILL, ITEM, Graph, Input, Node
@@ -227,11 +227,36 @@ class Schedule:
         """True if a new value can be written over the old one, which is not read later."""
         if new.shape != old.shape or new.dtype != old.dtype:
             return False
-        mine = self.place[id(new)]
-        for reader, seen_as in self.readers.get(id(old), []):
-            place = self.place[id(reader)]
-            over = seen_as.shape if reduces(reader) else reader.shape
-            beside = pointwise(new) and place == mine and in_step(seen_as, over)
-            if place <= mine and not beside:
-                return False
-        return True
+        readers, written = self.readers.get(id(old), []), list(_written(new, 0))
+        if any(each.name == "concat" for each, *_ in written):  # its parts may lie in any order
+            return False
+        return all(
+            self._has_read(reader, seen_as, old, *each)
+            for reader, seen_as in readers
+            for each in written
+        )
+
+    def _has_read(
+        self, reader: Node, seen_as: Node, old: Input, new: Node, start: int, stop: int
+    ) -> bool:
+        """True if a reader is done with these elements of the old value once `new` is written."""
+        view = looked(seen_as, View.of(None, old.shape))
+        if view is not None:
+            steps = [step * (n - 1) for n, step in zip(view.shape, view.strides, strict=True)]
+            first, last = (view.offset + sum(f(step, 0) for step in steps) for f in (min, max))
+            if last < start or first >= stop:
+                return True
+        if self.place[id(reader)] != self.place[id(new)] or not pointwise(new):
+            return self.place[id(reader)] > self.place[id(new)]
+        over = seen_as.shape if reduces(reader) else reader.shape
+        view = spread(seen_as, View.of(None, old.shape), over)
+        return view.strides == contiguous(view.shape) and view.offset == start
+
+
+def _written(value: Node, start: int) -> Iterator[tuple[Node, int, int]]:
+    """A call, and those that write to parts of its memory, each with where it begins and ends."""
+    yield value, start, start + size(value)
+    for part in value.args if value.name == "pack" else ():
+        if is_call(part) and not is_view(part):
+            yield from _written(part, start)
+        start += size(part)

@@ -22,6 +22,7 @@ from tinynn.training.step import RECORDED_NEEDS, Carry, TrainingStep
 from tinynn.transforms.graph import Graph
 from tinynn.transforms.record import RecordingError
 from tinynn.transforms.record import recorded as graph_of
+from tinynn.transforms.subgraph import check_shapes
 
 # Shuffled samples are put in order in pieces of about this many bytes.
 _PIECE = 64 * 2**20
@@ -210,7 +211,8 @@ def recorded(step: Any, backend: Any, *arguments: Any) -> Graph:
     with lowering.recording() if lowering else nullcontext():
         # Where the library has views of one element in any shape, memory is spared by them.
         spares = lowering is not None
-        return graph_of(step, arguments, decompositions(lowering), supposed=False, sparing=spares)
+        graph = graph_of(step, arguments, decompositions(lowering), supposed=False, sparing=spares)
+    return check_shapes("the training step", graph)
 
 
 def check_needs(optimizer: Any) -> None:
