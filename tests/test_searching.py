@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import signal
 from dataclasses import dataclass, replace
 from typing import Any
 from unittest.mock import Mock
@@ -153,14 +154,18 @@ def test_a_step_of_an_earlier_run_is_not_recorded_again(optimizer: str, monkeypa
     from tinynn.training.engines import compiled as loops
 
     recordings: list[Any] = []
-    record = functions.record
 
-    def counted(*arguments: Any, **options: Any) -> Any:
-        recordings.append(arguments)
-        return record(*arguments, **options)
+    def count(module: Any, name: str) -> None:
+        record = getattr(module, name)
 
-    monkeypatch.setattr(functions, "record", counted)
-    monkeypatch.setattr(loops, "record", counted)
+        def counted(*arguments: Any, **options: Any) -> Any:
+            recordings.append(arguments)
+            return record(*arguments, **options)
+
+        monkeypatch.setattr(module, name, counted)
+
+    count(functions, "record")
+    count(loops, "graph_of")
     reuse.clear()
     asked = {"optimizer": optimizer, "epochs": 9}
     first = history("auto", **asked)
@@ -230,6 +235,53 @@ def test_callbacks_that_only_look_are_told_of_each_epoch(
     assert told
     for a, b in zip(*runs, strict=True):  # of the best epoch
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-8)
+
+
+class Setting:
+    """A callback that says that it only looks, and sets the parameters."""
+
+    only_looks = keeps_data = True
+
+    def __call__(self, run: Any) -> None:
+        params = tree.map(lambda leaf: 0.0 * leaf, run.state.carry.params)
+        run.state.carry = run.state.carry._replace(params=params)
+
+
+@pytest.mark.only("numpy", "torch")
+@pytest.mark.parametrize("optimizer", ["lbfgs", "adam"])
+def test_a_callback_that_says_that_it_only_looks_cannot_change_the_state(
+    optimizer: str, backend: backends.Backend
+) -> None:
+    x, y = backend.asarray(X), backend.asarray(Y)
+    with pytest.raises(ValueError, match="that only looks"):
+        tinynn.fit(
+            NET, x, y, optimizer=optimizer, batch_size=None, engine="calls", callbacks=[Setting()]
+        )
+
+
+@pytest.mark.only("numpy")
+def test_an_interrupt_between_epochs_that_are_told_of_waits_for_the_whole_epoch(
+    backend: backends.Backend, monkeypatch: Any
+) -> None:
+    """The parameters are those of the epoch that the history ends with."""
+    asked: dict[str, Any] = {"optimizer": "adam", "batch_size": None, "engine": "calls"}
+    wanted = tinynn.fit(NET, X, Y, epochs=5, **asked)
+    run_epochs, calls = Compiled.run_epochs, list[int]()
+
+    def interrupted(self: Any, count: int) -> Any:
+        losses = run_epochs(self, count)
+        calls.append(count)
+        if len(calls) == 5:
+            signal.raise_signal(signal.SIGINT)
+        return losses
+
+    monkeypatch.setattr(Compiled, "run_epochs", interrupted)
+    stop = EarlyStopping("loss", restore_best=False)
+    with pytest.warns(RuntimeWarning, match="epoch 5: interrupted"):
+        model = tinynn.fit(NET, X, Y, epochs=30, callbacks=[stop], **asked)
+    assert model.history == wanted.history
+    for ours, theirs in zip(tree.leaves(model.params), tree.leaves(wanted.params), strict=True):
+        assert np.array_equal(ours, theirs)
 
 
 def nothing(run: Any) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from backends.user_code import warn
 from tinynn import tree
+from tinynn.config import label
 from tinynn.data import DataError
 from tinynn.training import engines
 from tinynn.training import progress as bars
@@ -177,8 +178,14 @@ class _Loop:
         run, number = self.run, float(self.problem.backend.to_host(loss))
         run.state.epoch, run.state.carry = run.state.epoch + 1, carry
         run.history.add({"epoch": run.epoch, "loss": number})
+        changed = run.state.watched()
         for callback in self.callbacks:
             callback(run)
+            if changed():
+                raise ValueError(
+                    "fit: expected a callback that only looks, as its only_looks = True says, got "
+                    f"{label(callback)}, which changes the state. To fix it: leave only_looks out"
+                )
         return run.stopped or not isfinite(number)
 
     def _epochs_until_converged(self, old: Any, count: int) -> int:

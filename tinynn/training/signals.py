@@ -76,18 +76,17 @@ class Signals:
 
 
 @contextmanager
-def unbroken(wanted: bool = True) -> Iterator[None]:
+def unbroken(wanted: bool = True) -> Iterator[Signals]:
     """A context that ends before the first SIGINT or SIGTERM acts, for what has to be done whole.
+
+    What is long may end early once one was `received`.
 
     Parameters
     ----------
     wanted
         False: signals act as ever.
     """
-    if not wanted:
-        yield
-        return
-    with Signals() as caught:
-        yield
+    with Signals(wanted) as caught:
+        yield caught
     if caught.received is not None:
         signal.raise_signal(caught.received)
