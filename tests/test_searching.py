@@ -17,7 +17,8 @@ from tinynn import tree, value_and_grad
 from tinynn.functional import tanh
 from tinynn.layers import BatchNorm, Layer, Linear, Sequential
 from tinynn.losses import AbsoluteError, SquaredError
-from tinynn.optim import LBFGS, Averaged, LevenbergMarquardt
+from tinynn.optim import LBFGS, Averaged, LevenbergMarquardt, NewtonCG
+from tinynn.trace import namespace
 from tinynn.training import CSVLog, EarlyStopping, prepare
 from tinynn.training.engines import select
 from tinynn.training.engines.compiled import Compiled
@@ -410,3 +411,35 @@ def test_one_weighted_step_is_its_epochs_loss(backend: backends.Backend) -> None
     batches = prepare(NET, x, y, optimizer="lbfgs", sample_weight=weights).batches
     losses = backend.asarray(np.linspace(0.1, 0.7, 17), dtype="float32")[:, None]
     assert bool(backend.xp.all(batches.loss_of_epoch(losses, batches.epoch(0)) == losses[:, 0]))
+
+
+@pytest.mark.only("numpy", "torch", "jax")
+@pytest.mark.parametrize("optimizer", [LBFGS(), NewtonCG()])
+def test_training_ends_at_a_gradient_that_is_not_finite_and_says_so(
+    optimizer: Any, backend: backends.Backend, float64: Any
+) -> None:
+    """The root of 0 is finite, and its derivative is not: nothing has converged there."""
+
+    def distance(answers: Any, targets: Any) -> Any:
+        xp, error = namespace(answers), answers - targets
+        return xp.mean(xp.sqrt(error * error))
+
+    net, x = Sequential(Linear(1, bias=False)), backend.asarray(X, dtype="float64")
+    start = {"0": {"weight": 0.0 * x[:1, :]}}
+    with pytest.warns(RuntimeWarning, match="epoch 1: the gradient is not finite"):
+        model = tinynn.fit(net, x, 0.0 * x, loss=distance, optimizer=optimizer, params=start)
+    assert model.history["loss"] == [0.0]
+    assert float(model.params["0"]["weight"][0, 0]) == 0.0
+
+
+@pytest.mark.only("numpy", "torch")
+@pytest.mark.parametrize("start", [0.0, float("nan")])
+def test_lbfgs_has_not_converged_where_the_gradient_is_not_finite(
+    start: float, backend: backends.Backend
+) -> None:
+    root = value_and_grad(lambda x: namespace(x).sqrt(x))
+    with backend.quiet():
+        params, state = LBFGS().minimize(root, backend.asarray(start))
+    assert not bool(state["converged"])
+    assert int(state["step"]) == 1
+    assert_close(params, start, backend)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 from functools import cache
+from math import isfinite
 from typing import Any, TypeAlias
 
 from tinynn import tree
@@ -33,7 +34,8 @@ class LBFGS(Optimizer):
     Where it has converged, parameters stay as they are, and `state["converged"]` says so: no
     entry of the gradient above `gradient_tolerance`, or the loss fell by less than
     `value_tolerance` relative to it (or to 1), or no better point is found. `state["value"]` is
-    the loss at the new parameters, `state["evaluations"]` how often it was evaluated.
+    the loss at the new parameters, `state["evaluations"]` how often it was evaluated. Where the
+    loss or its gradient is not finite, parameters stay as they are, too, and it has not converged.
 
     Source: Liu and Nocedal 1989; line search, first step, scaling and tolerances are those of
     L-BFGS-B 3.0, which SciPy's `minimize` has.
@@ -47,7 +49,7 @@ class LBFGS(Optimizer):
     value_tolerance
         Converged where the loss falls by less, relative to it or to 1.
     max_evaluations
-        Of the loss, in one line search.
+        Of the loss, in one line search; three times as many while the loss only falls.
 
     Examples
     --------
@@ -147,7 +149,10 @@ class LBFGS(Optimizer):
             `turned`, or a program of it.
         """
         point, before, taken = state["point"], float(state["value"]), [counted]
-        if float(state["largest"]) <= self.gradient_tolerance:
+        largest = float(state["largest"])
+        if not isfinite(before + largest):  # there is no direction, and it has not converged
+            return self._counted(state, counted, False)
+        if largest <= self.gradient_tolerance:
             return self._counted(state, counted, True)
         for fresh in (False, True):  # a history that misleads is forgotten, once
             if fresh:
@@ -186,13 +191,14 @@ class LBFGS(Optimizer):
     ) -> tuple[Any, State]:
         """(params, state) at a minimum of a function, from these params on, without a network.
 
-        value_and_grad: params -> (value, gradients). Ends where it has converged, or after so many
-        steps; `state["converged"]` says which.
+        value_and_grad: params -> (value, gradients). Ends where it has converged, after so many
+        steps, or where the value or the gradient is not finite at the start; `state["converged"]`
+        is True of the first alone.
         """
         state = self.init(params)
         for _ in range(max_steps):
             params, state = self.update(None, state, params, value_and_grad=value_and_grad)
-            if bool(state["converged"]):
+            if bool(state["converged"]) or not isfinite(float(state["value"] + state["largest"])):
                 break
         return params, state
 

@@ -21,7 +21,7 @@ from tinynn.training.pace import Pace
 from tinynn.training.problem import Problem
 from tinynn.training.ranks import Ranks, compared
 from tinynn.training.signals import TERMINATED, Signals, unbroken
-from tinynn.training.state import Run, TrainingState, can_converge, has_converged
+from tinynn.training.state import Run, TrainingState, can_converge, has_converged, is_lost
 
 
 def carry_out(
@@ -117,6 +117,11 @@ class _Loop:
                 break
             if not isfinite(run.history.last["loss"]):
                 self._diverged(before, count, whole)
+            elif is_lost(run.state.optimizer_state, self.problem.backend):
+                _warn(run, "the gradient is not finite: training was stopped, with the parameters "
+                      "as they were. Take a loss that has a derivative there, or other parameters "
+                      "to start from")  # fmt: skip
+                run.stop()
             else:
                 run.stop_if_converged(self.problem.backend)
         if self.checkpointer and run.state.step == 0:  # also if it ends between two checkpoints
