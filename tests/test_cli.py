@@ -373,3 +373,14 @@ def test_training_is_gone_on_with(many, flowers, tmp_path):
     assert scores[0] == scores[1]
     assert "say --checkpoint" in run(*asked, "--resume", status=2)
     assert "file of another kind" in run(*asked, "--checkpoint", out, status=2)
+    both = run(*asked, "--checkpoint", kept, "--out", kept, "--force", status=2)
+    assert "where --checkpoint writes" in both
+
+
+def test_the_checkpoint_of_a_fold_replaces_no_file_of_another_kind(flowers, tmp_path):
+    asked = ("train", flowers, "--target", "size", "--drop", "species", "--epochs", 1)
+    kept, notes = tmp_path / "run.safetensors", tmp_path / "run.safetensors.fold2"
+    notes.write_text("notes")
+    text = run(*asked, "--folds", 2, "--checkpoint", kept, status=2)
+    assert "run.safetensors.fold2: there is a file of another kind" in " ".join(text.split())
+    assert notes.read_text() == "notes"

@@ -443,3 +443,11 @@ def test_lbfgs_has_not_converged_where_the_gradient_is_not_finite(
     assert not bool(state["converged"])
     assert int(state["step"]) == 1
     assert_close(params, start, backend)
+
+
+@pytest.mark.only("numpy")
+def test_lbfgs_without_curvature_warns_of_nothing(backend: backends.Backend) -> None:
+    """The change of the gradient of a line is 0, and no pair for the history."""
+    params, state = LBFGS().minimize(value_and_grad(lambda x: -x), backend.asarray(0.0))
+    assert float(params) > 1e6
+    assert not np.any(state["lengths"])

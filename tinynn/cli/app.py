@@ -28,6 +28,7 @@ from tinynn.cli.options import (
     widths,
 )
 from tinynn.tabular import fit_table, fitting
+from tinynn.tabular.folds import checkpoint_of
 from tinynn.tabular.table import listed
 from tinynn.training import Run, files
 from tinynn.training.signals import unwinding
@@ -284,7 +285,12 @@ def train(
     first = communicator is None or communicator.rank == 0
     with others_end_too(communicator):
         check_out(out, data, force, may_replace=is_model)
-        check_out(checkpoint, data, force, may_replace=is_checkpoint, hint="'--checkpoint'")
+        kept = [] if checkpoint is None else [checkpoint]
+        kept += [checkpoint_of(each, fold) for each in kept for fold in range(folds or 0)]
+        for each in kept:
+            check_out(each, data, force, may_replace=is_checkpoint, hint="'--checkpoint'")
+        if out is not None and os.path.realpath(out) in map(os.path.realpath, kept):
+            raise click.UsageError(f"--out: {out} is where --checkpoint writes: give another name.")
         if resume and checkpoint is None:
             raise click.UsageError("--resume goes on from a file: say --checkpoint.")
         table = parts.opened(data, memory)

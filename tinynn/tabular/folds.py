@@ -44,6 +44,11 @@ def fold_numbers(strata: Any, folds: int, seed: int) -> Any:
     return numbers
 
 
+def checkpoint_of(path: str | os.PathLike[str], fold: int) -> str:
+    """The file of a fold, counted from 0, beside the checkpoint of the whole."""
+    return f"{os.fspath(path)}.fold{fold + 1}"
+
+
 class Across(NamedTuple):
     """What networks answer for each row of a table, each from training without the row's fold.
 
@@ -101,7 +106,7 @@ def across_folds(
             "sample_weight": None if weights is None else home.asarray(weights),
         }  # fmt: skip
         if given.get("checkpoint") is not None:
-            each["checkpoint"] = f"{os.fspath(given['checkpoint'])}.fold{fold + 1}"
+            each["checkpoint"] = checkpoint_of(given["checkpoint"], fold)
         stack = fit_many(net, home.asarray(X[:count, :]), home.asarray(own[:count]), **each)
         found = answers_of(stack, preparation.target, home.asarray(X[count:, :]))
         if answers is None:
