@@ -261,6 +261,7 @@ def test_a_callback_that_says_that_it_only_looks_cannot_change_the_state(
 
 
 @pytest.mark.only("numpy")
+@pytest.mark.usefixtures("usual_ctrl_c")
 def test_an_interrupt_between_epochs_that_are_told_of_waits_for_the_whole_epoch(
     backend: backends.Backend, monkeypatch: Any
 ) -> None:

@@ -273,10 +273,10 @@ def train(
     standardised, texts become categories, dates a time with its cycles, as the training part has
     them; cells may be missing. Columns that never change, the index of a data frame and texts that
     differ from row to row are left out, and named. An existing --out is replaced if it is a model,
-    and only by a whole new one. After Ctrl-C the model of the last whole epoch is saved, and the
-    exit status is 130; with --checkpoint training can be gone on with, by the same command and
-    --resume. A file of more than a quarter of --memory is read in parts, over and over,
-    an .npz excepted; standard input of that size is kept in a temporary file.
+    and only by a whole new one. After Ctrl-C the model of the last whole epoch is saved, none while
+    folds are trained, and the exit status is 130; with --checkpoint training can be gone on with,
+    by the same command and --resume. A file of more than a quarter of --memory is read in parts,
+    over and over, an .npz excepted; standard input of that size is kept in a temporary file.
 
     Started by mpiexec or torchrun, all processes train together, each on its rows of every batch;
     the first one alone prints and writes.

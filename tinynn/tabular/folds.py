@@ -14,6 +14,7 @@ from tinynn.tabular.preparation import TablePreparation
 from tinynn.tabular.table import Table
 from tinynn.tabular.targets import Classes
 from tinynn.training import fit_many
+from tinynn.training.signals import interrupting
 
 
 def fold_numbers(strata: Any, folds: int, seed: int) -> Any:
@@ -87,6 +88,11 @@ def across_folds(
         How many networks and folds, and the first seed.
     given
         Arguments of `fit_many`.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        Ctrl-C came, once the checkpoint of the fold, if there is one, was written.
     """
     (networks, folds, seed), xp, answer = many, host().xp, whole.target
     y = answer.encode(table)
@@ -107,7 +113,8 @@ def across_folds(
         }  # fmt: skip
         if given.get("checkpoint") is not None:
             each["checkpoint"] = checkpoint_of(given["checkpoint"], fold)
-        stack = fit_many(net, home.asarray(X[:count, :]), home.asarray(own[:count]), **each)
+        with interrupting():  # no score, and no interval, is of networks that were not trained
+            stack = fit_many(net, home.asarray(X[:count, :]), home.asarray(own[:count]), **each)
         found = answers_of(stack, preparation.target, home.asarray(X[count:, :]))
         if answers is None:
             answers = writable((networks, rows.size, *found.shape[2:]), found.dtype)

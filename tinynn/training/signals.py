@@ -90,3 +90,29 @@ def unbroken(wanted: bool = True) -> Iterator[Signals]:
         yield caught
     if caught.received is not None:
         signal.raise_signal(caught.received)
+
+
+@contextmanager
+def interrupting() -> Iterator[None]:
+    """A context at whose end KeyboardInterrupt is raised if Ctrl-C came, and somebody caught it.
+
+    For one of several things that are of no use without each other. As `Signals`, in the main
+    thread alone, and where nobody has another handler.
+    """
+    alone = threading.current_thread() is threading.main_thread()
+    if not alone or signal.getsignal(signal.SIGINT) != signal.default_int_handler:
+        yield
+        return
+    came: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+        signal.default_int_handler(number, frame)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if came:
+        raise KeyboardInterrupt
