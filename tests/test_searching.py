@@ -452,3 +452,15 @@ def test_lbfgs_without_curvature_warns_of_nothing(backend: backends.Backend) -> 
     params, state = LBFGS().minimize(value_and_grad(lambda x: -x), backend.asarray(0.0))
     assert float(params) > 1e6
     assert not np.any(state["lengths"])
+
+
+@pytest.mark.only("numpy", "torch")
+def test_lbfgs_takes_numbers_and_no_gradients_of_other_params(backend: backends.Backend) -> None:
+    def written(params: Any) -> Any:
+        return float((params["x"][0] - 3.0) ** 2), {"x": 2.0 * (params["x"] - 3.0)}
+
+    params, _ = LBFGS().minimize(written, {"x": backend.asarray([0.0])})
+    assert_close(params["x"], [3.0], backend)
+    for gradients in ({"y": params["x"]}, {"x": params["x"][0]}, {"x": params["x"], "y": 0.0}):
+        with pytest.raises(ValueError, match=r"LBFGS\(\): expected gradients"):
+            LBFGS().minimize(Mock(return_value=(1.0, gradients)), params)

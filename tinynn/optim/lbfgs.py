@@ -7,10 +7,10 @@ from math import isfinite
 from typing import Any, TypeAlias
 
 from tinynn import tree
-from tinynn.config import require
+from tinynn.config import label, require
 from tinynn.trace import backend_of, namespace
 
-from .base import Array, Optimizer, State, require_params, required
+from .base import Array, Optimizer, State, column, require_params, required
 from .flat import Flat
 from .line_search import Point, StrongWolfe
 from .schedules import COUNT, NOT_NEGATIVE
@@ -114,7 +114,7 @@ class LBFGS(Optimizer):
         point, value = evaluate.flat.vector(params), extras.get("value")
         counted = 0
         if gradients is not None and value is not None:
-            start = evaluate.number(value), evaluate.flat.vector(gradients)
+            start = evaluate.number(value), evaluate.gradient(gradients)
         elif gradients is None and self.knows(state, point):
             if bool(state["converged"]):
                 return params, state
@@ -209,7 +209,7 @@ class _Evaluation:
 
     def __init__(self, owner: Any, params: Any, value_and_grad: ValueAndGrad) -> None:
         self.flat = Flat(require_params(owner, params), tree.flatten(params)[1])
-        self.value_and_grad = value_and_grad
+        self.owner, self.value_and_grad = owner, value_and_grad
         self.newest: tuple[Any, Any] = (None, None)
 
     def __call__(self, point: Array) -> tuple[Array, Array]:
@@ -217,7 +217,7 @@ class _Evaluation:
         params = self.flat.tree(point)
         self.newest = point, params
         value, gradients = self.value_and_grad(params)
-        return self.number(value), self.flat.vector(gradients)
+        return self.number(value), self.gradient(gradients)
 
     def along(self, point: Array, direction: Array, step: float) -> tuple[Array, ...]:
         """(the point a step along a direction, its value, gradient and slope)."""
@@ -229,10 +229,23 @@ class _Evaluation:
         """The params at a point: those that were evaluated last, if they are."""
         return self.newest[1] if self.newest[0] is point else self.flat.tree(point)
 
-    def number(self, value: Array) -> Array:
-        """A 0-d array of the vector's dtype."""
+    def number(self, value: Any) -> Array:
+        """A 0-d array of the vector's dtype, of one or of a number."""
         dtype = self.flat.dtype
+        if not hasattr(value, "dtype"):
+            return backend_of(self.flat.leaves[0]).asarray(value, dtype=dtype)
         return value if value.dtype == dtype else namespace(value).astype(value, dtype)
+
+    def gradient(self, gradients: Any) -> Array:
+        """(n,); ValueError unless it is a tree like the params."""
+        leaves = column(self.owner, {"gradients": gradients}, "gradients", self.flat.structure)
+        shapes = [[tuple(leaf.shape) for leaf in each] for each in (self.flat.leaves, leaves)]
+        if shapes[0] != shapes[1]:
+            raise ValueError(
+                f"{label(self.owner)}: expected gradients of the shapes of the params, "
+                f"{shapes[0]}, got {shapes[1]}. To fix it: take gradients of the same params"
+            )
+        return self.flat.vector(gradients)
 
 
 @cache
