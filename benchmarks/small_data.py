@@ -6,9 +6,10 @@ In one process, on one thread and in turn, in processor time, all that `fit` doe
 hidden layer of 16 (tanh), inputs and numeric targets scaled to unit variance, float64, a fifth of
 the rows held out. scikit-learn's MLPRegressor and MLPClassifier train by Adam and by L-BFGS with
 their other defaults, up to 1,000 epochs. What each ends with is a goal: the mean squared error or
-cross-entropy in training and the penalty of their alpha=1e-4, which is what they minimize. tinynn
-trains the same network from the same weights for the same sum with optimizer="auto" and
-EarlyStopping(goal=), until it is there, 1,500 steps at most. PyTorch trains to the error that Adam
+cross-entropy in training and the penalty of their alpha=1e-4 over all rows, which is what L-BFGS
+minimizes (Adam divides the penalty by its batch of 200 rows at most). tinynn trains the same
+network from the same weights for that sum with optimizer="auto" and EarlyStopping(goal=), until it
+is there, 1,500 steps at most. PyTorch trains to the error that Adam
 ends with, no penalty on either side, in float32 with its defaults of Adam in batches of 32,
 100 epochs at most, and with the best of three rates and L-BFGS with its line search, of which the
 time of the best alone counts; Keras on JAX likewise with two rates, compiling included. "inf" is a
@@ -132,7 +133,7 @@ def error(y: Any, prediction: Any) -> float:
 
 
 def minimized(y: Any, prediction: Any, weights: list[Any]) -> float:
-    """The error and the penalty, which both sides minimize.
+    """The error and the penalty over all rows, which tinynn and scikit-learn's L-BFGS minimize.
 
     scikit-learn has half the squared error, and half of alpha times the squares of the weights for
     numbers and for classes: beside the whole squared error it is all of alpha.

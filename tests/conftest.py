@@ -1,6 +1,7 @@
 """Every test that takes `backend`, `xp` or `device` runs on every variant that was asked for."""
 
 import gc
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -211,3 +212,11 @@ def transfers(request: pytest.FixtureRequest) -> Iterator[Transfers | None]:
     with watch(backend, scalars=scalars) as seen:
         request.node.stash[TRANSFERS] = seen
         yield seen
+
+
+@pytest.fixture
+def usual_ctrl_c() -> Iterator[None]:
+    """Python's own handler, whatever the parent of this process, or pytest-xdist, has set."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

@@ -23,7 +23,7 @@ ARROWS: dict[str, set[str]] = {
     "tree": set(),
     "config": set(),
     "trace": set(),
-    "rules": {"trace"},
+    "rules": {"trace", "tree"},
     "transforms": {"trace", "rules", "tree"},
     "compiler": {"trace", "rules", "transforms", "tree"},
     "functional": {"trace", "rules", "transforms"},

@@ -8,10 +8,12 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
 import numpy as np
 import polars
 import pytest
+from click.testing import CliRunner
 
 import backends
 import tinynn
@@ -26,7 +28,8 @@ from tests.command_line import (
     write,
     write_flowers,
 )
-from tinynn.tabular import fit_table, fitting
+from tinynn.cli.app import app
+from tinynn.tabular import fit_table, fitting, folds
 from tinynn.training import files
 
 
@@ -373,3 +376,37 @@ def test_training_is_gone_on_with(many, flowers, tmp_path):
     assert scores[0] == scores[1]
     assert "say --checkpoint" in run(*asked, "--resume", status=2)
     assert "file of another kind" in run(*asked, "--checkpoint", out, status=2)
+    both = run(*asked, "--checkpoint", kept, "--out", kept, "--force", status=2)
+    assert "where --checkpoint writes" in both
+
+
+@pytest.mark.usefixtures("usual_ctrl_c")
+def test_an_interrupt_in_a_fold_ends_them_all(flowers, tmp_path, monkeypatch):
+    """Scores and intervals are of networks that were trained, and of no others."""
+    trained = []
+
+    def interrupted(*arguments, **options):
+        stack = tinynn.fit_many(*arguments, **options)
+        trained.append(stack)
+        with suppress(KeyboardInterrupt):  # as `fit_many` does, which keeps the last whole epoch
+            signal.raise_signal(signal.SIGINT)
+        return stack
+
+    monkeypatch.setattr(folds, "fit_many", interrupted)
+    kept, out = tmp_path / "run.safetensors", tmp_path / "model.safetensors"
+    asked = f"train {flowers} --target size --epochs 1 --folds 3 --checkpoint {kept} --out {out}"
+    result = CliRunner().invoke(app, asked.split())
+    assert result.exit_code == 130
+    assert result.output.endswith("Interrupted.\n")
+    assert "all folds" not in result.output
+    assert len(trained) == 1
+    assert [path.name for path in tmp_path.glob("[rm][uo]*")] == ["run.safetensors.fold1"]
+
+
+def test_the_checkpoint_of_a_fold_replaces_no_file_of_another_kind(flowers, tmp_path):
+    asked = ("train", flowers, "--target", "size", "--drop", "species", "--epochs", 1)
+    kept, notes = tmp_path / "run.safetensors", tmp_path / "run.safetensors.fold2"
+    notes.write_text("notes")
+    text = run(*asked, "--folds", 2, "--checkpoint", kept, status=2)
+    assert "run.safetensors.fold2: there is a file of another kind" in " ".join(text.split())
+    assert notes.read_text() == "notes"

@@ -12,7 +12,6 @@ import sys
 import threading
 import tracemalloc
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -217,14 +216,6 @@ def test_signals_are_left_alone_where_they_are_anothers() -> None:
             assert signals.received is None
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-@pytest.fixture
-def usual_ctrl_c() -> Iterator[None]:
-    """Python's own handler, whatever the parent of this process, or pytest-xdist, has set."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.usefixtures("usual_ctrl_c")

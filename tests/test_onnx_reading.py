@@ -409,3 +409,31 @@ def test_outputs_are_chosen_by_name(tmp_path):
     path = write(tmp_path / "made.onnx", LAST, W)
     with pytest.raises(OnnxError, match="expected an output of y, got 'z'"):
         tinynn.from_onnx(path, output="z")
+
+
+@pytest.mark.skipif(onnx.defs.onnx_opset_version() < 24, reason="onnx: no masks of fewer keys")
+@pytest.mark.parametrize("settings", [{}, {"scale": 0.0}])
+@pytest.mark.parametrize("keys", [1, 3, 5])
+@pytest.mark.parametrize("kind", [bool, np.float32])
+def test_attention_with_a_mask_of_fewer_keys(
+    settings: dict[str, float], keys: int, kind: type, tmp_path: Any
+) -> None:
+    """The others are not seen; a scale of 0 makes all that are the same."""
+    from onnx.reference import ReferenceEvaluator
+
+    rng, make = np.random.default_rng(1), onnx.helper.make_tensor_value_info
+    arrays = {name: rng.normal(size=(2, 3, 5, 4)).astype(np.float32) for name in "qkv"}
+    mask = onnx.numpy_helper.from_array(np.tri(5, keys).astype(kind), "mask")
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Attention", [*"qkv", "mask"], ["y"], **settings)],
+        "made",
+        [make(name, 1, ["batch", *array.shape[1:]]) for name, array in arrays.items()],
+        [make("y", 1, ["batch", 3, 5, 4])],
+        [mask],
+    )
+    opsets = [onnx.helper.make_opsetid("", 24)]
+    model = onnx.helper.make_model(graph, ir_version=10, opset_imports=opsets)
+    onnx.save(model, tmp_path / "attention.onnx")
+    (wanted,) = ReferenceEvaluator(model).run(None, arrays)
+    found = tinynn.from_onnx(tmp_path / "attention.onnx").predict(tuple(arrays.values()))
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)

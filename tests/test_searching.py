@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import signal
 from dataclasses import dataclass, replace
 from typing import Any
 from unittest.mock import Mock
@@ -16,7 +17,8 @@ from tinynn import tree, value_and_grad
 from tinynn.functional import tanh
 from tinynn.layers import BatchNorm, Layer, Linear, Sequential
 from tinynn.losses import AbsoluteError, SquaredError
-from tinynn.optim import LBFGS, Averaged, LevenbergMarquardt
+from tinynn.optim import LBFGS, Averaged, LevenbergMarquardt, NewtonCG
+from tinynn.trace import namespace
 from tinynn.training import CSVLog, EarlyStopping, prepare
 from tinynn.training.engines import select
 from tinynn.training.engines.compiled import Compiled
@@ -153,18 +155,18 @@ def test_a_step_of_an_earlier_run_is_not_recorded_again(optimizer: str, monkeypa
     from tinynn.training.engines import compiled as loops
 
     recordings: list[Any] = []
-    record, recorded = functions.record, loops.recorded
 
-    def counted(*arguments: Any, **options: Any) -> Any:
-        recordings.append(arguments)
-        return record(*arguments, **options)
+    def count(module: Any, name: str) -> None:
+        record = getattr(module, name)
 
-    def counted_steps(*arguments: Any, **options: Any) -> Any:
-        recordings.append(arguments)
-        return recorded(*arguments, **options)
+        def counted(*arguments: Any, **options: Any) -> Any:
+            recordings.append(arguments)
+            return record(*arguments, **options)
 
-    monkeypatch.setattr(functions, "record", counted)
-    monkeypatch.setattr(loops, "recorded", counted_steps)
+        monkeypatch.setattr(module, name, counted)
+
+    count(functions, "record")
+    count(loops, "graph_of")
     reuse.clear()
     asked = {"optimizer": optimizer, "epochs": 9}
     first = history("auto", **asked)
@@ -234,6 +236,54 @@ def test_callbacks_that_only_look_are_told_of_each_epoch(
     assert told
     for a, b in zip(*runs, strict=True):  # of the best epoch
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-8)
+
+
+class Setting:
+    """A callback that says that it only looks, and sets the parameters."""
+
+    only_looks = keeps_data = True
+
+    def __call__(self, run: Any) -> None:
+        params = tree.map(lambda leaf: 0.0 * leaf, run.state.carry.params)
+        run.state.carry = run.state.carry._replace(params=params)
+
+
+@pytest.mark.only("numpy", "torch")
+@pytest.mark.parametrize("optimizer", ["lbfgs", "adam"])
+def test_a_callback_that_says_that_it_only_looks_cannot_change_the_state(
+    optimizer: str, backend: backends.Backend
+) -> None:
+    x, y = backend.asarray(X), backend.asarray(Y)
+    with pytest.raises(ValueError, match="that only looks"):
+        tinynn.fit(
+            NET, x, y, optimizer=optimizer, batch_size=None, engine="calls", callbacks=[Setting()]
+        )
+
+
+@pytest.mark.only("numpy")
+@pytest.mark.usefixtures("usual_ctrl_c")
+def test_an_interrupt_between_epochs_that_are_told_of_waits_for_the_whole_epoch(
+    backend: backends.Backend, monkeypatch: Any
+) -> None:
+    """The parameters are those of the epoch that the history ends with."""
+    asked: dict[str, Any] = {"optimizer": "adam", "batch_size": None, "engine": "calls"}
+    wanted = tinynn.fit(NET, X, Y, epochs=5, **asked)
+    run_epochs, calls = Compiled.run_epochs, list[int]()
+
+    def interrupted(self: Any, count: int) -> Any:
+        losses = run_epochs(self, count)
+        calls.append(count)
+        if len(calls) == 5:
+            signal.raise_signal(signal.SIGINT)
+        return losses
+
+    monkeypatch.setattr(Compiled, "run_epochs", interrupted)
+    stop = EarlyStopping("loss", restore_best=False)
+    with pytest.warns(RuntimeWarning, match="epoch 5: interrupted"):
+        model = tinynn.fit(NET, X, Y, epochs=30, callbacks=[stop], **asked)
+    assert model.history == wanted.history
+    for ours, theirs in zip(tree.leaves(model.params), tree.leaves(wanted.params), strict=True):
+        assert np.array_equal(ours, theirs)
 
 
 def nothing(run: Any) -> None:
@@ -362,3 +412,55 @@ def test_one_weighted_step_is_its_epochs_loss(backend: backends.Backend) -> None
     batches = prepare(NET, x, y, optimizer="lbfgs", sample_weight=weights).batches
     losses = backend.asarray(np.linspace(0.1, 0.7, 17), dtype="float32")[:, None]
     assert bool(backend.xp.all(batches.loss_of_epoch(losses, batches.epoch(0)) == losses[:, 0]))
+
+
+@pytest.mark.only("numpy", "torch", "jax")
+@pytest.mark.parametrize("optimizer", [LBFGS(), NewtonCG()])
+def test_training_ends_at_a_gradient_that_is_not_finite_and_says_so(
+    optimizer: Any, backend: backends.Backend, float64: Any
+) -> None:
+    """The root of 0 is finite, and its derivative is not: nothing has converged there."""
+
+    def distance(answers: Any, targets: Any) -> Any:
+        xp, error = namespace(answers), answers - targets
+        return xp.mean(xp.sqrt(error * error))
+
+    net, x = Sequential(Linear(1, bias=False)), backend.asarray(X, dtype="float64")
+    start = {"0": {"weight": 0.0 * x[:1, :]}}
+    with pytest.warns(RuntimeWarning, match="epoch 1: the gradient is not finite"):
+        model = tinynn.fit(net, x, 0.0 * x, loss=distance, optimizer=optimizer, params=start)
+    assert model.history["loss"] == [0.0]
+    assert float(model.params["0"]["weight"][0, 0]) == 0.0
+
+
+@pytest.mark.only("numpy", "torch")
+@pytest.mark.parametrize("start", [0.0, float("nan")])
+def test_lbfgs_has_not_converged_where_the_gradient_is_not_finite(
+    start: float, backend: backends.Backend
+) -> None:
+    root = value_and_grad(lambda x: namespace(x).sqrt(x))
+    with backend.quiet():
+        params, state = LBFGS().minimize(root, backend.asarray(start))
+    assert not bool(state["converged"])
+    assert int(state["step"]) == 1
+    assert_close(params, start, backend)
+
+
+@pytest.mark.only("numpy")
+def test_lbfgs_without_curvature_warns_of_nothing(backend: backends.Backend) -> None:
+    """The change of the gradient of a line is 0, and no pair for the history."""
+    params, state = LBFGS().minimize(value_and_grad(lambda x: -x), backend.asarray(0.0))
+    assert float(params) > 1e6
+    assert not np.any(state["lengths"])
+
+
+@pytest.mark.only("numpy", "torch")
+def test_lbfgs_takes_numbers_and_no_gradients_of_other_params(backend: backends.Backend) -> None:
+    def written(params: Any) -> Any:
+        return float((params["x"][0] - 3.0) ** 2), {"x": 2.0 * (params["x"] - 3.0)}
+
+    params, _ = LBFGS().minimize(written, {"x": backend.asarray([0.0])})
+    assert_close(params["x"], [3.0], backend)
+    for gradients in ({"y": params["x"]}, {"x": params["x"][0]}, {"x": params["x"], "y": 0.0}):
+        with pytest.raises(ValueError, match=r"LBFGS\(\): expected gradients"):
+            LBFGS().minimize(Mock(return_value=(1.0, gradients)), params)

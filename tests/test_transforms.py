@@ -117,6 +117,16 @@ def test_stop_gradient_holds_at_every_level(backend: backends.Backend) -> None:
     assert_close(grad(grad(f))(place(backend, 3.0)), 6, backend, dtype="float32")
 
 
+def test_stop_gradient_of_a_tree_is_that_of_its_arrays(backend: backends.Backend) -> None:
+    def f(x: Any) -> Any:
+        kept = stop_gradient({"square": [x * x, 2.0], "none": None})
+        return x * kept["square"][0] * kept["square"][1]
+
+    x = place(backend, 3.0)
+    assert_close(grad(f)(x), 18, backend, dtype="float32")
+    assert_close(tinynn.jvp(f, (x,), (x,))[1], 54, backend, dtype="float32")
+
+
 @pytest.mark.only("torch", "jax")
 def test_stop_gradient_holds_in_the_librarys_own_derivatives(backend: backends.Backend) -> None:
     f = lambda x: namespace(x).sum(x * x * stop_gradient(x))  # noqa: E731

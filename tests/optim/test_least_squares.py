@@ -204,6 +204,21 @@ def test_a_function_without_a_bottom_is_an_error(
         tinynn.minimize(lambda x: -namespace(x).sum(x**power), start, method)
 
 
+@pytest.mark.only("numpy", "torch")
+def test_a_low_value_within_bounds_is_a_minimum(backend: backends.Backend, float64: Any) -> None:
+    """With bounds on both sides there is one; with one that is left out there is none here."""
+    start = backend.asarray([0.5, 0.25], dtype="float64")
+
+    def line(x: Any) -> Any:
+        return -1e25 * namespace(x).sum(x)
+
+    found = tinynn.minimize(line, start, bounds=(0.0, 1.0))
+    assert found.converged
+    assert found.value == pytest.approx(-2e25)
+    with pytest.raises(ValueError, match=r"a minimum above -1e\+20, got one that falls to.*scale"):
+        tinynn.minimize(line, start, bounds=(0.0, None), max_steps=5)
+
+
 @pytest.mark.only("numpy")
 class TestBadInput:
     """Errors say where, what was expected, what came, and what to do."""

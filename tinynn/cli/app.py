@@ -28,6 +28,7 @@ from tinynn.cli.options import (
     widths,
 )
 from tinynn.tabular import fit_table, fitting
+from tinynn.tabular.folds import checkpoint_of
 from tinynn.tabular.table import listed
 from tinynn.training import Run, files
 from tinynn.training.signals import unwinding
@@ -272,10 +273,10 @@ def train(
     standardised, texts become categories, dates a time with its cycles, as the training part has
     them; cells may be missing. Columns that never change, the index of a data frame and texts that
     differ from row to row are left out, and named. An existing --out is replaced if it is a model,
-    and only by a whole new one. After Ctrl-C the model of the last whole epoch is saved, and the
-    exit status is 130; with --checkpoint training can be gone on with, by the same command and
-    --resume. A file of more than a quarter of --memory is read in parts, over and over,
-    an .npz excepted; standard input of that size is kept in a temporary file.
+    and only by a whole new one. After Ctrl-C the model of the last whole epoch is saved, none while
+    folds are trained, and the exit status is 130; with --checkpoint training can be gone on with,
+    by the same command and --resume. A file of more than a quarter of --memory is read in parts,
+    over and over, an .npz excepted; standard input of that size is kept in a temporary file.
 
     Started by mpiexec or torchrun, all processes train together, each on its rows of every batch;
     the first one alone prints and writes.
@@ -284,7 +285,12 @@ def train(
     first = communicator is None or communicator.rank == 0
     with others_end_too(communicator):
         check_out(out, data, force, may_replace=is_model)
-        check_out(checkpoint, data, force, may_replace=is_checkpoint, hint="'--checkpoint'")
+        kept = [] if checkpoint is None else [checkpoint]
+        kept += [checkpoint_of(each, fold) for each in kept for fold in range(folds or 0)]
+        for each in kept:
+            check_out(each, data, force, may_replace=is_checkpoint, hint="'--checkpoint'")
+        if out is not None and os.path.realpath(out) in map(os.path.realpath, kept):
+            raise click.UsageError(f"--out: {out} is where --checkpoint writes: give another name.")
         if resume and checkpoint is None:
             raise click.UsageError("--resume goes on from a file: say --checkpoint.")
         table = parts.opened(data, memory)

@@ -1,6 +1,7 @@
 """Windows that move over the spatial axes of an array: their settings, checked and made alike."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from operator import index
 from typing import Any, TypeAlias
 
@@ -61,12 +62,13 @@ def resolved(
 
 def around(name: str, padding: Any, axes: int) -> Pairs:
     """What is put around each axis, as a pair: of a number or of pairs, and of no word."""
-    if isinstance(padding, str):
-        raise InputError(
-            f"{name}: expected padding to be a whole number, or a pair (before, after) for each "
-            f"spatial axis, got {padding!r}"
-        )
-    return _pairs(name, padding, None, [1] * axes, (1,) * axes)
+    if not isinstance(padding, str):
+        with suppress(InputError):  # which names words, too
+            return _pairs(name, padding, None, [1] * axes, (1,) * axes)
+    raise InputError(
+        f"{name}: expected padding to be a whole number, or a pair (before, after) for each of "
+        f"{axes} spatial axes, got {padding!r}"
+    )
 
 
 def _pairs(name: str, padding: Padding, lengths: Any, reach: list[int], stride: Ints) -> Pairs:

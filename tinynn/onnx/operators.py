@@ -407,7 +407,8 @@ def attention(
 ) -> Array:
     """softmax(q @ k.T * scale) @ v of (batch, heads, time, width), or of heads side by side.
 
-    heads, key_heads: 0 where they are an axis. mask: what is added to the products, or booleans.
+    heads, key_heads: 0 where they are an axis. mask: what is added to the products, or booleans;
+    keys that it does not reach are not seen.
     """
     xp = namespace(q, k, v)
 
@@ -421,12 +422,15 @@ def attention(
     groups = q.shape[1] // k.shape[1]
     if groups > 1:
         k, v = (_repeated(xp, x, groups) for x in (k, v))
-    products = xp.matmul(q, xp.matrix_transpose(k)) * (scale or q.shape[3] ** -0.5)
+    scale = q.shape[3] ** -0.5 if scale is None else scale
+    products = xp.matmul(q, xp.matrix_transpose(k)) * scale
     if causal:
         ones = xp.ones(products.shape[2:], dtype=xp.bool, device=backend_of(q).device)
         products = xp.where(xp.tril(ones), products, float("-inf"))
     if mask is not None:
         added = not xp.isdtype(mask.dtype, "bool")
+        ends = [(0, 0)] * (mask.ndim - 1) + [(0, products.shape[3] - mask.shape[-1])]
+        mask = pad_axes(mask, pads=ends, value=float("-inf") if added else False)
         products = products + mask if added else xp.where(mask, products, float("-inf"))
     seen = xp.max(products, axis=-1, keepdims=True) > float("-inf")  # else there is nothing to mix
     shares = xp.where(seen, functional.softmax(xp.where(seen, products, 0.0)), 0.0)

@@ -176,7 +176,7 @@ def _attention(build: Builder, step: Step) -> None:
         "heads": step.scalar("q_num_heads", 0), "key_heads": step.scalar("kv_num_heads", 0),
         "scale": step.scalar("scale", None), "causal": bool(step.scalar("is_causal", 0)),
     }  # fmt: skip
-    given = {name: value for name, value in settings.items() if value}
+    given = {name: value for name, value in settings.items() if value or name == "scale"}
     build.call(step, partial(operators.attention, **given), [n for n in step.inputs[:4] if n])
 
 

@@ -3,13 +3,14 @@
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 from functools import cache
+from math import isfinite
 from typing import Any, TypeAlias
 
 from tinynn import tree
-from tinynn.config import require
+from tinynn.config import label, require
 from tinynn.trace import backend_of, namespace
 
-from .base import Array, Optimizer, State, require_params, required
+from .base import Array, Optimizer, State, column, require_params, required
 from .flat import Flat
 from .line_search import Point, StrongWolfe
 from .schedules import COUNT, NOT_NEGATIVE
@@ -33,7 +34,8 @@ class LBFGS(Optimizer):
     Where it has converged, parameters stay as they are, and `state["converged"]` says so: no
     entry of the gradient above `gradient_tolerance`, or the loss fell by less than
     `value_tolerance` relative to it (or to 1), or no better point is found. `state["value"]` is
-    the loss at the new parameters, `state["evaluations"]` how often it was evaluated.
+    the loss at the new parameters, `state["evaluations"]` how often it was evaluated. Where the
+    loss or its gradient is not finite, parameters stay as they are, too, and it has not converged.
 
     Source: Liu and Nocedal 1989; line search, first step, scaling and tolerances are those of
     L-BFGS-B 3.0, which SciPy's `minimize` has.
@@ -47,7 +49,7 @@ class LBFGS(Optimizer):
     value_tolerance
         Converged where the loss falls by less, relative to it or to 1.
     max_evaluations
-        Of the loss, in one line search.
+        Of the loss, in one line search; three times as many while the loss only falls.
 
     Examples
     --------
@@ -112,7 +114,7 @@ class LBFGS(Optimizer):
         point, value = evaluate.flat.vector(params), extras.get("value")
         counted = 0
         if gradients is not None and value is not None:
-            start = evaluate.number(value), evaluate.flat.vector(gradients)
+            start = evaluate.number(value), evaluate.gradient(gradients)
         elif gradients is None and self.knows(state, point):
             if bool(state["converged"]):
                 return params, state
@@ -121,7 +123,8 @@ class LBFGS(Optimizer):
             start, counted = evaluate(point), 1
         if start is not None:
             state = turned_to(state, point, *start)
-        new = self.advance(state, evaluate.along, counted)
+        with backend_of(point).quiet():  # a change of 0 is divided by before it is left out
+            new = self.advance(state, evaluate.along, counted)
         if new["point"] is point:
             return params, new
         return evaluate.tree(new["point"]), new
@@ -147,7 +150,10 @@ class LBFGS(Optimizer):
             `turned`, or a program of it.
         """
         point, before, taken = state["point"], float(state["value"]), [counted]
-        if float(state["largest"]) <= self.gradient_tolerance:
+        largest = float(state["largest"])
+        if not isfinite(before + largest):  # there is no direction, and it has not converged
+            return self._counted(state, counted, False)
+        if largest <= self.gradient_tolerance:
             return self._counted(state, counted, True)
         for fresh in (False, True):  # a history that misleads is forgotten, once
             if fresh:
@@ -186,13 +192,14 @@ class LBFGS(Optimizer):
     ) -> tuple[Any, State]:
         """(params, state) at a minimum of a function, from these params on, without a network.
 
-        value_and_grad: params -> (value, gradients). Ends where it has converged, or after so many
-        steps; `state["converged"]` says which.
+        value_and_grad: params -> (value, gradients). Ends where it has converged, after so many
+        steps, or where the value or the gradient is not finite at the start; `state["converged"]`
+        is True of the first alone.
         """
         state = self.init(params)
         for _ in range(max_steps):
             params, state = self.update(None, state, params, value_and_grad=value_and_grad)
-            if bool(state["converged"]):
+            if bool(state["converged"]) or not isfinite(float(state["value"] + state["largest"])):
                 break
         return params, state
 
@@ -202,7 +209,7 @@ class _Evaluation:
 
     def __init__(self, owner: Any, params: Any, value_and_grad: ValueAndGrad) -> None:
         self.flat = Flat(require_params(owner, params), tree.flatten(params)[1])
-        self.value_and_grad = value_and_grad
+        self.owner, self.value_and_grad = owner, value_and_grad
         self.newest: tuple[Any, Any] = (None, None)
 
     def __call__(self, point: Array) -> tuple[Array, Array]:
@@ -210,7 +217,7 @@ class _Evaluation:
         params = self.flat.tree(point)
         self.newest = point, params
         value, gradients = self.value_and_grad(params)
-        return self.number(value), self.flat.vector(gradients)
+        return self.number(value), self.gradient(gradients)
 
     def along(self, point: Array, direction: Array, step: float) -> tuple[Array, ...]:
         """(the point a step along a direction, its value, gradient and slope)."""
@@ -222,10 +229,23 @@ class _Evaluation:
         """The params at a point: those that were evaluated last, if they are."""
         return self.newest[1] if self.newest[0] is point else self.flat.tree(point)
 
-    def number(self, value: Array) -> Array:
-        """A 0-d array of the vector's dtype."""
+    def number(self, value: Any) -> Array:
+        """A 0-d array of the vector's dtype, of one or of a number."""
         dtype = self.flat.dtype
+        if not hasattr(value, "dtype"):
+            return backend_of(self.flat.leaves[0]).asarray(value, dtype=dtype)
         return value if value.dtype == dtype else namespace(value).astype(value, dtype)
+
+    def gradient(self, gradients: Any) -> Array:
+        """(n,); ValueError unless it is a tree like the params."""
+        leaves = column(self.owner, {"gradients": gradients}, "gradients", self.flat.structure)
+        shapes = [[tuple(leaf.shape) for leaf in each] for each in (self.flat.leaves, leaves)]
+        if shapes[0] != shapes[1]:
+            raise ValueError(
+                f"{label(self.owner)}: expected gradients of the shapes of the params, "
+                f"{shapes[0]}, got {shapes[1]}. To fix it: take gradients of the same params"
+            )
+        return self.flat.vector(gradients)
 
 
 @cache

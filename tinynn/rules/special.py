@@ -10,6 +10,7 @@ from typing import Any
 
 import backends
 from backends import special
+from tinynn import tree
 from tinynn.rules.kinds import CONSTANT, RULES, Elementwise, Linear, Reduction, Rule
 from tinynn.trace import Function, namespace
 
@@ -103,6 +104,11 @@ def stop_gradient(x: Any) -> Any:
     Parameters
     ----------
     x
-        (...) of any dtype.
+        (...) of any dtype, or a tree of such arrays.
     """
-    return backends.of(x).stop_gradient(x) if backends.is_array(x) else x
+    if backends.is_array(x):
+        return backends.of(x).stop_gradient(x)
+    leaves, structure = tree.flatten(x)
+    if any(leaf is x for leaf in leaves):  # a number, or what no derivative knows
+        return x
+    return structure.unflatten([stop_gradient(leaf) for leaf in leaves])

@@ -125,8 +125,8 @@ def fit_table(
         It is calibrated by what the first network answered for each row without its fold: of that
         nothing is promised, but where a fold changes a network little it holds what it says.
     checkpoint, resume
-        A file that the state of training is written to, twenty times and at its end, and whether to
-        go on from it if it is there, with the other arguments as they were. Of `folds` each has a
+        A file that the state of training is written to, up to twenty times, and whether to go
+        on from it if it is there, with the other arguments as they were. Of `folds` each has a
         file of its own beside it, with ".fold1" and so on behind the name.
     backend
         Where to train; None is the host's own library.
@@ -204,7 +204,7 @@ def _written(checkpoint: Any, resume: bool, epochs: int) -> dict[str, Any]:
     """The arguments of `fit` that say where its state is written to, and how often."""
     if checkpoint is None and not resume:
         return {}
-    return {"checkpoint": checkpoint, "resume": resume, "every": max(1, epochs // 20)}
+    return {"checkpoint": checkpoint, "resume": resume, "every": -(-epochs // 20)}
 
 
 class _Rows(NamedTuple):

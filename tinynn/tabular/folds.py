@@ -14,6 +14,7 @@ from tinynn.tabular.preparation import TablePreparation
 from tinynn.tabular.table import Table
 from tinynn.tabular.targets import Classes
 from tinynn.training import fit_many
+from tinynn.training.signals import interrupting
 
 
 def fold_numbers(strata: Any, folds: int, seed: int) -> Any:
@@ -42,6 +43,11 @@ def fold_numbers(strata: Any, folds: int, seed: int) -> Any:
     order = order[home.xp.argsort(strata[order], stable=True)]
     numbers[order] = home.xp.arange(count) % folds
     return numbers
+
+
+def checkpoint_of(path: str | os.PathLike[str], fold: int) -> str:
+    """The file of a fold, counted from 0, beside the checkpoint of the whole."""
+    return f"{os.fspath(path)}.fold{fold + 1}"
 
 
 class Across(NamedTuple):
@@ -82,6 +88,11 @@ def across_folds(
         How many networks and folds, and the first seed.
     given
         Arguments of `fit_many`.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        Ctrl-C came, once the checkpoint of the fold, if there is one, was written.
     """
     (networks, folds, seed), xp, answer = many, host().xp, whole.target
     y = answer.encode(table)
@@ -101,8 +112,9 @@ def across_folds(
             "sample_weight": None if weights is None else home.asarray(weights),
         }  # fmt: skip
         if given.get("checkpoint") is not None:
-            each["checkpoint"] = f"{os.fspath(given['checkpoint'])}.fold{fold + 1}"
-        stack = fit_many(net, home.asarray(X[:count, :]), home.asarray(own[:count]), **each)
+            each["checkpoint"] = checkpoint_of(given["checkpoint"], fold)
+        with interrupting():  # no score, and no interval, is of networks that were not trained
+            stack = fit_many(net, home.asarray(X[:count, :]), home.asarray(own[:count]), **each)
         found = answers_of(stack, preparation.target, home.asarray(X[count:, :]))
         if answers is None:
             answers = writable((networks, rows.size, *found.shape[2:]), found.dtype)

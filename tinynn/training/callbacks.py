@@ -8,8 +8,8 @@ A callback may also have
   dicts of arrays and of what JSON holds. `set_state` is called after `start`;
 - `keeps_data = True`, if it never changes the arrays that are trained on: engines then keep what
   they have computed from them;
-- `only_looks = True`, if it changes neither these nor the parameters: an engine may then carry out
-  epochs together, and call it after each of them.
+- `only_looks = True`, if it changes neither these nor the state before training ends: an engine may
+  then carry out epochs together, and call it after each of them. ValueError if it does.
 """
 
 import csv
@@ -55,7 +55,7 @@ def keep_data(callbacks: Iterable[Callback]) -> bool:
 
 
 def only_look(callbacks: Iterable[Callback]) -> bool:
-    """Whether none of them changes the data or the run, but that it may stop it."""
+    """Whether none of them changes the data or the state; it may stop the run."""
     return all(getattr(callback, "only_looks", False) for callback in callbacks)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from backends.user_code import warn
 from tinynn import tree
+from tinynn.config import label
 from tinynn.data import DataError
 from tinynn.training import engines
 from tinynn.training import progress as bars
@@ -20,7 +21,7 @@ from tinynn.training.pace import Pace
 from tinynn.training.problem import Problem
 from tinynn.training.ranks import Ranks, compared
 from tinynn.training.signals import TERMINATED, Signals, unbroken
-from tinynn.training.state import Run, TrainingState, can_converge, has_converged
+from tinynn.training.state import Run, TrainingState, can_converge, has_converged, is_lost
 
 
 def carry_out(
@@ -116,6 +117,11 @@ class _Loop:
                 break
             if not isfinite(run.history.last["loss"]):
                 self._diverged(before, count, whole)
+            elif is_lost(run.state.optimizer_state, self.problem.backend):
+                _warn(run, "the gradient is not finite: training was stopped, with the parameters "
+                      "as they were. Take a loss that has a derivative there, or other parameters "
+                      "to start from")  # fmt: skip
+                run.stop()
             else:
                 run.stop_if_converged(self.problem.backend)
         if self.checkpointer and run.state.step == 0:  # also if it ends between two checkpoints
@@ -181,8 +187,14 @@ class _Loop:
         run, number = self.run, float(self.problem.backend.to_host(loss))
         run.state.epoch, run.state.carry = run.state.epoch + 1, carry
         run.history.add({"epoch": run.epoch, "loss": number})
+        changed = run.state.watched()
         for callback in self.callbacks:
             callback(run)
+            if changed():
+                raise ValueError(
+                    "fit: expected a callback that only looks, as its only_looks = True says, got "
+                    f"{label(callback)}, which changes the state. To fix it: leave only_looks out"
+                )
         return run.stopped or not isfinite(number)
 
     def _return_to_told(self, before: Any, start: int) -> None:

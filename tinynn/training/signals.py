@@ -76,18 +76,43 @@ class Signals:
 
 
 @contextmanager
-def unbroken(wanted: bool = True) -> Iterator[None]:
+def unbroken(wanted: bool = True) -> Iterator[Signals]:
     """A context that ends before the first SIGINT or SIGTERM acts, for what has to be done whole.
+
+    What is long may end early once one was `received`.
 
     Parameters
     ----------
     wanted
         False: signals act as ever.
     """
-    if not wanted:
-        yield
-        return
-    with Signals() as caught:
-        yield
+    with Signals(wanted) as caught:
+        yield caught
     if caught.received is not None:
         signal.raise_signal(caught.received)
+
+
+@contextmanager
+def interrupting() -> Iterator[None]:
+    """A context at whose end KeyboardInterrupt is raised if Ctrl-C came, and somebody caught it.
+
+    For one of several things that are of no use without each other. As `Signals`, in the main
+    thread alone, and where nobody has another handler.
+    """
+    alone = threading.current_thread() is threading.main_thread()
+    if not alone or signal.getsignal(signal.SIGINT) != signal.default_int_handler:
+        yield
+        return
+    came: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+        signal.default_int_handler(number, frame)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if came:
+        raise KeyboardInterrupt

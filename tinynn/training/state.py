@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import Any
 
 import backends
@@ -198,3 +199,11 @@ def can_converge(optimizer_state: Any) -> bool:
 def has_converged(optimizer_state: Any, backend: backends.Backend) -> bool:
     """True where an optimizer that can tell says that nothing more is to be gained."""
     return can_converge(optimizer_state) and bool(backend.to_host(optimizer_state["converged"]))
+
+
+def is_lost(optimizer_state: Any, backend: backends.Backend) -> bool:
+    """True where such an optimizer was at a gradient that is not finite, and left all as it was."""
+    if not can_converge(optimizer_state):
+        return False
+    norms = (optimizer_state.get(name) for name in ("gradient_norm", "largest"))
+    return not all(isfinite(backend.to_host(norm)) for norm in norms if norm is not None)

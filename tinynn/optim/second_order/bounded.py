@@ -25,6 +25,12 @@ class Box:
     lower: Array
     upper: Array
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether all bounds are finite: what is continuous has a minimum within."""
+        xp = namespace(self.lower)
+        return bool(xp.all(xp.isfinite(self.upper - self.lower)))
+
     def clipped(self, point: Array) -> Array:
         """The nearest point within."""
         xp = namespace(point)

@@ -99,8 +99,8 @@ def minimize(
     ------
     ValueError
         For a function or a gradient that is not finite, for a function that falls below -1e20,
-        which is taken to have no minimum, for an unknown method, for params without a number, and
-        for params that are not within the bounds.
+        which is taken to have no minimum unless all params are bounded on both sides, for an
+        unknown method, for params without a number, and for params that are not within the bounds.
     TypeError
         For params that are not floating-point arrays.
 
@@ -231,7 +231,8 @@ def _bounded(
         else:
             state = optimizer.init(params)
             end = bounded_lbfgs(surface, point, box, optimizer, state, max_steps)
-        _require_bottom(where, end.value)
+        if not box.is_closed:
+            _require_bottom(where, end.value)
         for what, number in (("value", end.value), ("gradient, and square of it,", end.norm)):
             if not isfinite(number):
                 raise _not_finite(where, what)
@@ -305,8 +306,9 @@ def _search(
 def _require_bottom(where: str, value: float) -> None:
     if value < _BOTTOM:
         raise ValueError(
-            f"{where}: expected a function that has a minimum, got one that falls to {value:.3g}. "
-            "To fix it: look at its sign, add a penalty, or give bounds= to look within"
+            f"{where}: expected a function that has a minimum above {_BOTTOM:g}, got one that "
+            f"falls to {value:.3g}. To fix it: look at its sign, add a penalty, give bounds= on "
+            "both sides, or scale the function, if it has a minimum there"
         )
 
 
