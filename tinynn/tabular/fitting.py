@@ -192,12 +192,11 @@ def fit_table(
     _check_sound(model, answer)
     chosen = best is not None or any(isinstance(each, EarlyStopping) for each in callbacks)
     if across is not None:
-        if (
-            chosen or len(model.history["epoch"]) < epochs
-        ):  # another network than those of the folds
+        # The networks of the folds know of no callback, and were trained to the end.
+        if chosen or len(model.history["epoch"]) < epochs:
             (report or inform)(
-                "not calibrated: training ended early, or an EarlyStopping was there to end it, and "
-                "the networks by whose answers it would be were trained to the end"
+                "not calibrated: training ended early, or an EarlyStopping was there to end it, "
+                "and not that of the networks by whose answers it would be"
             )
         else:
             calibrate_across(model, answer, across)
