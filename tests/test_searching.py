@@ -464,3 +464,12 @@ def test_lbfgs_takes_numbers_and_no_gradients_of_other_params(backend: backends.
     for gradients in ({"y": params["x"]}, {"x": params["x"][0]}, {"x": params["x"], "y": 0.0}):
         with pytest.raises(ValueError, match=r"LBFGS\(\): expected gradients"):
             LBFGS().minimize(Mock(return_value=(1.0, gradients)), params)
+
+
+@pytest.mark.only("numpy", "torch")
+@pytest.mark.parametrize("optimizer", ["adam", "lbfgs", "auto"])
+def test_a_network_may_answer_with_one_number(optimizer: str, backend: backends.Backend) -> None:
+    """With a loss of one's own, which alone knows what that is of."""
+    x, net = backend.asarray(X), Sequential(Linear(1), lambda x: namespace(x).sum(x))
+    model = tinynn.fit(net, x, x, loss=lambda out, _: (out - 1.0) ** 2, optimizer=optimizer)
+    assert model.history["loss"][-1] <= model.history["loss"][0]
