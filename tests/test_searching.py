@@ -431,6 +431,10 @@ def test_training_ends_at_a_gradient_that_is_not_finite_and_says_so(
         model = tinynn.fit(net, x, 0.0 * x, loss=distance, optimizer=optimizer, params=start)
     assert model.history["loss"] == [0.0]
     assert float(model.params["0"]["weight"][0, 0]) == 0.0
+    many = {"0": {"weight": backend.asarray([[[0.0]], [[1.0]]], dtype="float64")}}
+    asked: dict[str, Any] = {"loss": distance, "optimizer": optimizer, "params": many}
+    with pytest.warns(RuntimeWarning, match=r"not finite in [12] of 2 networks.*were: 0"):
+        tinynn.fit_many(net, x, 0.0 * x, networks=2, epochs=3, engine="eager", **asked)
 
 
 @pytest.mark.only("numpy", "torch")
