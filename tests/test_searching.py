@@ -450,12 +450,12 @@ def test_lbfgs_has_not_converged_where_the_gradient_is_not_finite(
     assert_close(params, start, backend)
 
 
-@pytest.mark.only("numpy")
+@pytest.mark.only("numpy", "array_api_strict")
 def test_lbfgs_without_curvature_warns_of_nothing(backend: backends.Backend) -> None:
     """The change of the gradient of a line is 0, and no pair for the history."""
     params, state = LBFGS().minimize(value_and_grad(lambda x: -x), backend.asarray(0.0))
     assert float(params) > 1e6
-    assert not np.any(state["lengths"])
+    assert not np.any(backend.to_host(state["lengths"]))
 
 
 @pytest.mark.only("numpy", "torch")
