@@ -17,6 +17,8 @@ from tinynn.losses import (
     SoftmaxCrossEntropy,
     SquaredError,
 )
+from tinynn.tabular import fit_table
+from tinynn.training import EarlyStopping
 from tinynn.uncertainty.conformal import conformal_quantile
 
 pytestmark = pytest.mark.reads_scalars
@@ -301,3 +303,16 @@ def test_tanh_networks_of_two_outputs_have_two_intervals():
     )
     stack.calibrate(NEW.repeat(4, axis=0), target[:24])
     assert stack.predict(NEW, interval=0.9).upper.shape == (6, 2)
+
+
+def test_folds_calibrate_no_network_that_ended_early():
+    """It is another one than those that answered for the folds, which know of no callback."""
+    x = np.linspace(0.0, 1.0, 40)
+    told = []
+    given = {"hidden": (), "epochs": 3, "folds": 2, "report": told.append}
+    assert fit_table({"x": x, "y": 2 * x}, "y", **given).calibration is not None
+    assert not any(line.startswith("not calibrated") for line in told)
+    stop = EarlyStopping("loss", goal=1e9)
+    model = fit_table({"x": x, "y": 2 * x}, "y", callbacks=stop, **given)
+    assert model.calibration is None
+    assert any(line.startswith("not calibrated: training ended early") for line in told)

@@ -429,7 +429,8 @@ def attention(
         products = xp.where(xp.tril(ones), products, float("-inf"))
     if mask is not None:
         added = not xp.isdtype(mask.dtype, "bool")
-        ends = [(0, 0)] * (mask.ndim - 1) + [(0, products.shape[3] - mask.shape[-1])]
+        short = max(0, products.shape[3] - mask.shape[-1])
+        ends = [(0, 0)] * (mask.ndim - 1) + [(0, short)]
         mask = pad_axes(mask, pads=ends, value=float("-inf") if added else False)
         products = products + mask if added else xp.where(mask, products, float("-inf"))
     seen = xp.max(products, axis=-1, keepdims=True) > float("-inf")  # else there is nothing to mix

@@ -199,7 +199,9 @@ class LBFGS(Optimizer):
         state = self.init(params)
         for _ in range(max_steps):
             params, state = self.update(None, state, params, value_and_grad=value_and_grad)
-            if bool(state["converged"]) or not isfinite(float(state["value"] + state["largest"])):
+            if bool(state["converged"]) or not isfinite(
+                float(state["value"]) + float(state["largest"])
+            ):
                 break
         return params, state
 

@@ -123,7 +123,8 @@ def fit_table(
         and scored on it, with all that is fitted to columns (scales, categories, what is left out)
         fitted to the rows it is trained on; then one network is trained on all rows, and returned.
         It is calibrated by what the first network answered for each row without its fold: of that
-        nothing is promised, but where a fold changes a network little it holds what it says.
+        nothing is promised, but where a fold changes a network little it holds what it says. It is
+        not if its training ends early, by Ctrl-C, or there is an `EarlyStopping`.
     checkpoint, resume
         A file that the state of training is written to, up to twenty times, and whether to go
         on from it if it is there, with the other arguments as they were. Of `folds` each has a
@@ -191,7 +192,14 @@ def fit_table(
     _check_sound(model, answer)
     chosen = best is not None or any(isinstance(each, EarlyStopping) for each in callbacks)
     if across is not None:
-        calibrate_across(model, answer, across)
+        # The networks of the folds know of no callback, and were trained to the end.
+        if chosen or len(model.history["epoch"]) < epochs:
+            (report or inform)(
+                "not calibrated: training ended early, or an EarlyStopping was there to end it, "
+                "and not that of the networks by whose answers it would be"
+            )
+        else:
+            calibrate_across(model, answer, across)
     elif rows.held is not None and not chosen:  # these rows have chosen nothing
         calibrate(model, rows.held)
     model.preparation = rows.preparation

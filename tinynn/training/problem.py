@@ -195,7 +195,7 @@ def prepare(
         step = TrainingStep(net, loss, optimizer, compute_dtype=computed)
         step = _by_row(step, start, batches)
         carry = Carry(*start, optimizer.init(start[0]))
-        answers = tree.map(lambda leaf: leaf[: min(2, leaf.shape[0]), ...], prediction)
+        answers = tree.map(_first_two, prediction)
     together = find_communicator(communicator)
     if together is not None:
         check_shared(step, batches, together)
@@ -221,6 +221,11 @@ def _with_chosen_optimizer(X: Any, validation: Any, batch_size: Any, **said: Any
         step = _by_row(step, start[:2], first.batches)
         carry = Carry(*start[:2], optimizer.init(start.params))
     return replace(first, step=step, start=carry)
+
+
+def _first_two(leaf: Any) -> Any:
+    """The rows of an array, if it has any: a loss of one's own may be of what has none."""
+    return leaf[:2, ...] if getattr(leaf, "ndim", 0) else leaf
 
 
 def _by_row(step: TrainingStep, start: tuple[Any, Any], batches: Batches) -> TrainingStep:

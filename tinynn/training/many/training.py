@@ -22,6 +22,7 @@ from tinynn.training.many.networks import Networks
 from tinynn.training.many.stack import ModelStack
 from tinynn.training.many.stopping import Stopping
 from tinynn.training.pace import Pace
+from tinynn.training.state import is_lost
 from tinynn.training.varied import with_numbers
 
 
@@ -155,6 +156,7 @@ class Training:
         if self.checkpoint:  # also if it ends between two checkpoints
             self.checkpoint.write(self)
         self._name_the_lost()
+        self._name_the_stuck()
         tell(self.callbacks, "finish", self.run)
 
     def _advance(self) -> None:
@@ -184,6 +186,20 @@ class Training:
                 f"the loss is no longer finite in {len(lost)} of {len(self.networks)} networks, "
                 f"which stay as they were: {named}{more}. Lower their learning rates, clip the "
                 "gradients, or scale X"
+            )
+
+    def _name_the_stuck(self) -> None:
+        """Warn of the networks that stay as they were, as their gradients are not finite."""
+        if self.engine.converged(self.carry) is None:
+            return
+        kept = [self.engine.network(self.carry, k).optimizer_state for k in self.alive]
+        states = [state[0] if isinstance(state, tuple) else state for state in kept]
+        stuck = [is_lost(state, self.backend) for state in states]
+        if named := [str(k) for k, each in zip(self.alive, stuck, strict=True) if each]:
+            _warn(
+                f"the gradient is not finite in {len(named)} of {len(self.networks)} networks, "
+                f"which stay as they were: {', '.join(named[:10])}. Take a loss that has a "
+                "derivative there, or other parameters to start from"
             )
 
     def _end(self, row: dict[str, list[float]], epoch: int) -> None:
