@@ -294,6 +294,26 @@ def test_a_step_that_cannot_be_recorded_runs_eagerly_and_says_why(backend: Backe
         tinynn.fit(SMALL, given["x"], given["values"], loss=loss, epochs=1, engine="calls")
 
 
+def test_indices_that_are_computed_from_many_floats(backend: Backend) -> None:
+    """A recording that keeps one of them for all has no range of values, and no indices."""
+    table = backend.asarray(np.arange(16.0))
+
+    def binned(x: Any) -> Any:
+        xp = namespace(x)
+        low, high = xp.min(x), xp.max(x)
+        places = xp.clip(xp.floor((x - low) / (high - low) * 16), 0, 15)
+        picked = xp.take(table, xp.astype(xp.reshape(places, (-1,)), xp.int64))
+        return xp.reshape(picked, x.shape)
+
+    x = backend.asarray(np.random.default_rng(0).standard_normal((64, 64)))
+    net, y = Sequential(lambda x: x * 1.0, binned, Linear(1)), x[:, :1]
+    losses = [
+        tinynn.fit(net, x, y, epochs=2, batch_size=64, engine=engine).history["loss"]
+        for engine in ("eager", "calls")
+    ]
+    np.testing.assert_allclose(*losses)
+
+
 def test_a_step_of_shapes_that_follow_from_values_runs_eagerly(backend: Backend) -> None:
     given = data(backend)
     skip_if_missing(lambda: given["x"][given["x"] > 0], backend)

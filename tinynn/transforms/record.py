@@ -341,12 +341,15 @@ def recorded(
 ) -> Graph:
     """The graph for arguments of these shapes, which are examples unless `supposed` is false.
 
-    sparing: results that are large are not kept, unless a call has an effect.
+    sparing: results that are large are not kept, unless a call has an effect, or needs values, as
+    an index does that is computed from floats.
     """
     if sparing:
         try:
             return _recorded(f, args, decompositions, supposed, True)
-        except _ValuesAreNeeded:
+        except RecordingError:
+            raise
+        except Exception:  # if values were no reason, it is raised again
             pass
     return _recorded(f, args, decompositions, supposed, False)
 
