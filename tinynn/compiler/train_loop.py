@@ -338,7 +338,8 @@ class InPlace(TrainLoop):
         return _with_wanted(graph, self.count, value), wanted
 
     def load(self, values: Sequence[Any]) -> None:
-        self.kept[:] = self.storage.written(self._empty, values)
+        with self.backend.scope():
+            self.kept[:] = self.storage.written(self._empty, values)
         self.bind()
 
     def written(self) -> list[Line]:

@@ -225,7 +225,7 @@ def _with_chosen_optimizer(X: Any, validation: Any, batch_size: Any, **said: Any
 
 def _first_two(leaf: Any) -> Any:
     """The rows of an array, if it has any: a loss of one's own may be of what has none."""
-    return leaf[:2, ...] if getattr(leaf, "ndim", 0) else leaf
+    return leaf[: min(2, leaf.shape[0]), ...] if getattr(leaf, "ndim", 0) else leaf
 
 
 def _by_row(step: TrainingStep, start: tuple[Any, Any], batches: Batches) -> TrainingStep:
