@@ -3,6 +3,7 @@
 import copy
 import pickle
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 from unittest.mock import Mock
 
@@ -153,14 +154,13 @@ def test_a_step_of_an_earlier_run_is_not_recorded_again(optimizer: str, monkeypa
     from tinynn.training.engines import compiled as loops
 
     recordings: list[Any] = []
-    record = functions.record
 
-    def counted(*arguments: Any, **options: Any) -> Any:
+    def counted(record: Any, *arguments: Any, **options: Any) -> Any:
         recordings.append(arguments)
         return record(*arguments, **options)
 
-    monkeypatch.setattr(functions, "record", counted)
-    monkeypatch.setattr(loops, "record", counted)
+    for module, name in ((functions, "record"), (loops, "graph_of")):
+        monkeypatch.setattr(module, name, partial(counted, getattr(module, name)))
     reuse.clear()
     asked = {"optimizer": optimizer, "epochs": 9}
     first = history("auto", **asked)
