@@ -4,6 +4,7 @@ import copy
 import pickle
 import signal
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 from unittest.mock import Mock
 
@@ -156,17 +157,12 @@ def test_a_step_of_an_earlier_run_is_not_recorded_again(optimizer: str, monkeypa
 
     recordings: list[Any] = []
 
-    def count(module: Any, name: str) -> None:
-        record = getattr(module, name)
+    def counted(record: Any, *arguments: Any, **options: Any) -> Any:
+        recordings.append(arguments)
+        return record(*arguments, **options)
 
-        def counted(*arguments: Any, **options: Any) -> Any:
-            recordings.append(arguments)
-            return record(*arguments, **options)
-
-        monkeypatch.setattr(module, name, counted)
-
-    count(functions, "record")
-    count(loops, "graph_of")
+    for module, name in ((functions, "record"), (loops, "graph_of")):
+        monkeypatch.setattr(module, name, partial(counted, getattr(module, name)))
     reuse.clear()
     asked = {"optimizer": optimizer, "epochs": 9}
     first = history("auto", **asked)

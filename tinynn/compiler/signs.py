@@ -97,8 +97,8 @@ class _Signs:
     def fits(self, node: Node, minus: Container[int]) -> bool:
         """True if there is a call for arguments and a result of these signs."""
         out, signs = id(node) in minus, [self.sign(a, minus) for a in node.args]
-        if node.name in _QUOTIENTS and signs[-1] and not _is_positive(node.args[-1]):
-            return False  # the sign of a zero would be that of an infinity
+        if node.name in _QUOTIENTS and self._turns_a_zero(node.args[-1], minus):
+            return False  # whose sign is that of an infinity
         if node.name == "negative":
             return None not in signs or not out
         if node.name in _PRODUCTS and len(signs) == 2:
@@ -111,6 +111,11 @@ class _Signs:
         if node.name in _CARRIERS:
             return all(sign in (None, out) for sign in signs)
         return not out and not any(signs)
+
+    def _turns_a_zero(self, value: Any, minus: Container[int]) -> bool:
+        """True for a value that comes from an opposite, and may be 0."""
+        left_out = is_call(value) and value.name == "negative" and not self._called(value, minus)
+        return (left_out or id(value) in minus) and not _is_positive(value)
 
     # The calls of these signs.
 
@@ -192,8 +197,8 @@ class _Signs:
 
 
 def _is_positive(value: Any) -> bool:
-    """True for 1 + exp(x) and its like."""
-    if is_call(value) and is_view(value):
+    """True for 1 + exp(x) and its like, and their opposites."""
+    if is_call(value) and (is_view(value) or value.name == "negative"):
         return _is_positive(value.args[0])
     if not is_call(value) or value.name != "add":
         return False
