@@ -98,9 +98,11 @@ class _Signs:
         """True if there is a call for arguments and a result of these signs."""
         out, signs = id(node) in minus, [self.sign(a, minus) for a in node.args]
         if node.name in _QUOTIENTS and self._turns_a_zero(node.args[-1], minus):
-            return False  # whose sign is that of an infinity
+            return False
         if node.name == "negative":
-            return None not in signs or not out
+            divided = [u for u in self.users.get(id(node), ()) if u.name in _QUOTIENTS]
+            turned = any(self._turns_a_zero(u.args[-1], minus) for u in divided)
+            return (None not in signs or not out) and not turned
         if node.name in _PRODUCTS and len(signs) == 2:
             return None in signs or (signs[0] != signs[1]) == out
         if node.name in _SUMS and len(signs) == 2:
@@ -113,7 +115,7 @@ class _Signs:
         return not out and not any(signs)
 
     def _turns_a_zero(self, value: Any, minus: Container[int]) -> bool:
-        """True for a value that comes from an opposite, and may be 0."""
+        """True for a divisor that comes from an opposite, and may be 0: the infinity would turn."""
         left_out = is_call(value) and value.name == "negative" and not self._called(value, minus)
         return (left_out or id(value) in minus) and not _is_positive(value)
 
