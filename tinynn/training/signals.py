@@ -76,10 +76,8 @@ class Signals:
 
 
 @contextmanager
-def unbroken(wanted: bool = True) -> Iterator[Signals]:
+def unbroken(wanted: bool = True) -> Iterator[None]:
     """A context that ends before the first SIGINT or SIGTERM acts, for what has to be done whole.
-
-    What is long may end early once one was `received`.
 
     Parameters
     ----------
@@ -87,7 +85,7 @@ def unbroken(wanted: bool = True) -> Iterator[Signals]:
         False: signals act as ever.
     """
     with Signals(wanted) as caught:
-        yield caught
+        yield
     if caught.received is not None:
         signal.raise_signal(caught.received)
 

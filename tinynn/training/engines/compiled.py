@@ -17,7 +17,6 @@ from tinynn.data import Samples
 from tinynn.training.batches import Batches, Epoch
 from tinynn.training.engines.identity import is_ours, key_of
 from tinynn.training.progress import Bar
-from tinynn.training.signals import unbroken
 from tinynn.training.state import LazyCarry
 from tinynn.training.step import RECORDED_NEEDS, Carry, TrainingStep
 from tinynn.transforms.graph import Graph
@@ -153,12 +152,11 @@ class Compiled:
         """
         places = self.structure.unflatten(list(range(len(self.kinds)))).optimizer_state
         flag = places.get("converged") if isinstance(places, dict) else None
-        with unbroken() as caught:  # the carry is what the program holds: that of a whole step
-            for _ in range(count):
-                loss = self.run_epochs(1)[0, 0]
-                ends = tell(loss, LazyCarry(lambda: self.snapshot()[0])) or caught.received
-                if ends or (flag is not None and bool(self.backend.to_host(self.loop.value(flag)))):
-                    break
+        for _ in range(count):
+            loss = self.run_epochs(1)[0, 0]
+            ends = tell(loss, LazyCarry(lambda: self.snapshot()[0]))
+            if ends or (flag is not None and bool(self.backend.to_host(self.loop.value(flag)))):
+                break
 
     def invalidate_data(self) -> None:
         """Forget what was computed from the data."""
