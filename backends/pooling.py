@@ -34,10 +34,10 @@ class Pooling:
         """`x`'s cotangent: that of each window, `g`, goes to the first of its largest elements."""
         raise NotImplementedError
 
-    def max_pool_with_places(self, x: Array, windows: Windows) -> tuple[Array, Array]:
+    def max_pool_with_indices(self, x: Array, windows: Windows) -> tuple[Array, Array]:
         """`max_pool`, and where these elements are, if the lowering keeps it."""
         raise NotImplementedError
 
-    def max_pool_from_places(self, g: Array, x: Array, places: Array, windows: Windows) -> Array:
+    def max_pool_from_indices(self, g: Array, x: Array, places: Array, windows: Windows) -> Array:
         """`max_pool_pullback`, given where the elements are."""
         raise NotImplementedError

@@ -125,13 +125,13 @@ class Torch(Backend):
         return torch_pooling.max_pool(x, windows)
 
     def max_pool_pullback(self, g: Array, x: Array, windows: Windows) -> Array:
-        return self.max_pool_from_places(g, x, self.max_pool_with_places(x, windows)[1], windows)
+        return self.max_pool_from_indices(g, x, self.max_pool_with_indices(x, windows)[1], windows)
 
-    def max_pool_with_places(self, x: Array, windows: Windows) -> tuple[Array, Array]:
-        return torch_pooling.max_pool_with_places(x, windows)
+    def max_pool_with_indices(self, x: Array, windows: Windows) -> tuple[Array, Array]:
+        return torch_pooling.max_pool_with_indices(x, windows)
 
-    def max_pool_from_places(self, g: Array, x: Array, places: Array, windows: Windows) -> Array:
-        return torch_pooling.max_pool_from_places(g, x, places, windows)
+    def max_pool_from_indices(self, g: Array, x: Array, places: Array, windows: Windows) -> Array:
+        return torch_pooling.max_pool_from_indices(g, x, places, windows)
 
     def erf(self, x: Array) -> Array:
         return torch.special.erf(x)

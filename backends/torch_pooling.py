@@ -21,14 +21,14 @@ def max_pool(x: Array, windows: Windows) -> Array:
     return _last(torch.max_pool2d(_first(x), *_settings(windows)), x)
 
 
-def max_pool_with_places(x: Array, windows: Windows) -> tuple[Array, Array]:
-    """`Backend.max_pool_with_places`; the places are as PyTorch has them, channels first."""
+def max_pool_with_indices(x: Array, windows: Windows) -> tuple[Array, Array]:
+    """`Backend.max_pool_with_indices`; the places are as PyTorch has them, channels first."""
     y, places = torch.ops.aten.max_pool2d_with_indices(_first(x), *_settings(windows))
     return _last(y, x), places
 
 
-def max_pool_from_places(g: Array, x: Array, places: Array, windows: Windows) -> Array:
-    """`Backend.max_pool_from_places`."""
+def max_pool_from_indices(g: Array, x: Array, places: Array, windows: Windows) -> Array:
+    """`Backend.max_pool_from_indices`."""
     back = torch.ops.aten.max_pool2d_with_indices_backward
     return _last(back(_first(g), _first(x), *_settings(windows), False, places), x)
 

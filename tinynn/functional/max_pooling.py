@@ -114,8 +114,8 @@ in_one_call = Function("max_pool", _raw("max_pool", _definition))
 pulled = Function("max_pool_pullback", _raw("max_pool_pullback", _pullback))
 pulled.kept = (
     in_one_call,
-    Function("max_pool_with_places", _raw("max_pool_with_places")),
-    Function("max_pool_from_places", _raw("max_pool_from_places")),
+    Function("max_pool_with_indices", _raw("max_pool_with_indices")),
+    Function("max_pool_from_indices", _raw("max_pool_from_indices")),
 )
 RULES[in_one_call], RULES[pulled] = _Largest(), Composed(_pullback)
 BATCHING[in_one_call] = BATCHING[pulled] = _batched
