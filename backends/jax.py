@@ -148,7 +148,7 @@ class JAX(Backend):
         if len(parts) == 1:
             return parts[0]
         # On the host: XLA would compile it for each number of parts.
-        return self.asarray(np.concatenate([self.to_host(part) for part in parts]))
+        return jax.device_put(np.concatenate([self.to_host(part) for part in parts]), self.device)
 
     def scan(
         self,

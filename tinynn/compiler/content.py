@@ -1,15 +1,19 @@
-"""What a graph does, as a key."""
+"""What a graph does, and what an array holds, as keys."""
 
+from contextlib import suppress
+from hashlib import sha256
+from math import prod
 from typing import Any
 
 from backends import is_array
 from tinynn.transforms.graph import Constant, Graph, Input, Node
 
 _PLAIN = (int, float, complex, bool, str, bytes, type(None))
+_READ = 2**20  # elements, above which an array is known by its identity: to read it takes long
 
 
 class Content:
-    """Makes keys of graphs: those that do the same have the same one.
+    """Makes keys of graphs and arrays: those that do or hold the same have the same one.
 
     Parameters
     ----------
@@ -33,6 +37,26 @@ class Content:
         ]  # fmt: skip
         return graph.name, *inputs, *calls, self._argument(graph.outputs)
 
+    def of_array(self, array: Any) -> tuple[Any, ...]:
+        """The key of an array; TypeError for a large one, which is not read."""
+        if prod(array.shape) > _READ:
+            raise TypeError(f"an array of {prod(array.shape)} elements is not read")
+        held = sha256(self._read(array).tobytes()).digest()
+        return str(array.dtype), tuple(array.shape), held
+
+    def of_captured(self, value: Any) -> Any:
+        """The key of what a program captures: what an array holds, what a graph does.
+
+        Where that cannot be told it is the identity, and whoever keeps the key keeps the value too.
+        """
+        with suppress(TypeError):  # a large array, or a call is given what cannot be compared
+            if isinstance(value, Graph):
+                hash(key := self.of(value))
+                return key
+            if is_array(value):
+                return self.of_array(value)
+        return value if callable(value) else id(value)
+
     def _argument(self, value: Any) -> Any:
         kind = type(value)
         if kind is Node or kind is Input:
@@ -49,7 +73,7 @@ class Content:
             return slice, *map(self._argument, (value.start, value.stop, value.step))
         if isinstance(value, Constant):
             place = self._places.setdefault(id(value), ~len(self._places))
-            return place, value.shape, value.dtype, self._read(value.value).tobytes()
+            return place, *self.of_array(value.value)
         if isinstance(value, Graph):
             return self.of(value)
         if is_array(value):

@@ -7,11 +7,9 @@ the standard's own calls; `Scanned` hands the whole loop to the library's compil
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from contextlib import suppress
 from copy import copy
 from dataclasses import replace
 from functools import cached_property
-from math import prod
 from typing import Any, ClassVar, Self
 
 import backends
@@ -45,7 +43,6 @@ from tinynn.transforms import vmap
 from tinynn.transforms.graph import Graph, Node, pruned
 from tinynn.transforms.record import RecordingError
 
-_SMALL = 1024  # elements
 _SQUARES = 64  # elements, whose squares are summed for all steps at once
 _AT_ONCE = 512  # steps whose outputs have their places ready
 
@@ -79,7 +76,9 @@ class TrainLoop(ABC):
     def __init__(self, graph: Graph, kept: int, backend: Any, rows: Sequence[list[int]]) -> None:
         self.backend, self.rows, self.count = backend, rows, kept
         self.storage = ParamLayout(kept)
-        graph, self.scale = _without_scale(self.prepared_graph(graph), self.count)
+        graph, self.scale = self.prepared_graph(graph), 1.0
+        if self.scales_behind:
+            graph, self.scale = _without_scale(graph, self.count)
         graph, self.square = self.without_square(graph)
         self.graph, self.inputs = graph, graph.inputs[: self.count]
         self.streams, self.wanted = graph.inputs[self.count :], graph.outputs[self.count]
@@ -109,6 +108,8 @@ class TrainLoop(ABC):
     #: Whether what follows from the number of a step alone is computed for all steps at once, and
     #: what follows from a batch alone before the steps.
     counts_ahead = looks_ahead = True
+    #: Whether the last factor of what is wanted is multiplied with for all steps at once.
+    scales_behind = True
 
     def prepared_graph(self, graph: Graph) -> Graph:
         """The graph after the passes for this way of running it."""
@@ -429,7 +430,7 @@ class Functional(TrainLoop):
 class Scanned(Functional):
     """The library's own compiler has the whole loop."""
 
-    counts_ahead = looks_ahead = False
+    counts_ahead = looks_ahead = scales_behind = False
     # How often the batches are gone through in one call: each of these is compiled apart.
     repeats = (512, 16, 1)
     # Loops by all that they are made of, since compiling one takes a second, and the scopes that
@@ -448,7 +449,7 @@ class Scanned(Functional):
     def bind(self) -> None:
         """Make the function that is given, in each call, what lives on."""
         bound = self._from_outside()
-        parts = [(name, self._identity(bound[name])) for name in sorted(bound)]
+        parts = [(name, Content(self.backend).of_captured(bound[name])) for name in sorted(bound)]
         key = (self.backend, self.source, *parts)
         found = self._compiled.get(key)  # which another thread may remove meanwhile
         if found is None:
@@ -458,17 +459,6 @@ class Scanned(Functional):
                 self._compiled.pop(next(iter(self._compiled), None), None)
             found = self._compiled[key] = repeat, scope
         self._repeat, self.scope = found
-
-    def _identity(self, value: Any) -> Any:
-        """The cache key of a captured value: what a small array holds, what a graph does."""
-        if backends.is_array(value) and prod(value.shape) <= _SMALL:
-            return str(value.dtype), tuple(value.shape), self.backend.to_host(value).tobytes()
-        if isinstance(value, Graph) and all(prod(c.shape) <= _SMALL for c in value.constants):
-            with suppress(TypeError):  # a call is given what cannot be compared
-                key = Content(self.backend).of(value)
-                hash(key)
-                return key
-        return value if callable(value) else id(value)
 
     def batches(
         self, size: int, rows: Sequence[Any], each: Sequence[Any], together: bool = False
@@ -483,7 +473,7 @@ class Scanned(Functional):
                 self.kept[:] = kept
                 outs.append(out)
             times %= repeats
-        return self.wanted_of(self.backend.joined(outs))
+        return self.backend.joined(outs)
 
 
 def _without_scale(graph: Graph, kept: int) -> tuple[Graph, float]:

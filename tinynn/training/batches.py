@@ -7,6 +7,7 @@ from functools import cached_property
 from math import prod
 from typing import Any, ClassVar, NamedTuple
 
+import backends
 from backends import Backend, random
 from tinynn import tree
 from tinynn.data import BlockDataset, Bucketed, Dataset, Samples, Stream
@@ -130,11 +131,13 @@ class Batches:
         """The loss of an epoch from those of its steps: (..., steps) -> (...).
 
         A mean counts as much as the samples it is of; a sum counts once.
+
+        losses: of any library. On the host nothing is compiled for their number, and the sum is
+        rounded as everywhere.
         """
-        xp, count, rest = self.backend.xp, self.dataset.size, self.rest
-        if (
-            losses.shape[-1] == 1
-        ):  # to weigh it rounds, in JAX otherwise for other numbers of epochs
+        home = backends.of(losses)
+        xp, count, rest = home.xp, self.dataset.size, self.rest
+        if losses.shape[-1] == 1:  # to weigh it rounds
             return losses[..., 0]
         if not self.averages:
             return xp.sum(losses, axis=-1)
@@ -143,7 +146,7 @@ class Batches:
                 return xp.sum(losses, axis=-1) * (self.size / count)
             total = xp.sum(losses[..., :-1], axis=-1) * self.size + losses[..., -1] * rest
             return total / count
-        shares = xp.stack(self.shares(epoch))
+        shares = home.asarray(self.backend.to_host(self.backend.xp.stack(self.shares(epoch))))
         return xp.sum(losses * shares, axis=-1) / xp.sum(shares)
 
     def shares(self, epoch: Epoch) -> list[Any]:

@@ -86,8 +86,11 @@ def matched(samples: Samples, prediction: Any, xp: Any) -> Samples:
 
 def numbers(backend: Backend, arrays: Sequence[Any]) -> list[Any]:
     """0-d arrays as Python numbers, others as nested lists of them, all in one reading."""
-    if not arrays:
-        return []
+    return [array.tolist() for array in on_host(backend, arrays)] if arrays else []
+
+
+def on_host(backend: Backend, arrays: Sequence[Any]) -> list[Any]:
+    """NumPy arrays of the first floating dtype among these arrays, all in one reading."""
     xp = backend.xp
     floats = (a.dtype for a in arrays if xp.isdtype(a.dtype, "real floating"))
     dtype = next(floats, backend.default_float)
@@ -95,7 +98,7 @@ def numbers(backend: Backend, arrays: Sequence[Any]) -> list[Any]:
     row, found, start = backend.to_host(flat[0] if len(flat) == 1 else xp.concat(flat)), [], 0
     for array, part in zip(arrays, flat, strict=True):
         stop = start + part.shape[0]
-        found.append(row[start:stop].reshape(tuple(array.shape)).tolist())
+        found.append(row[start:stop].reshape(tuple(array.shape)))
         start = stop
     return found
 

@@ -6,6 +6,8 @@ from dataclasses import replace
 from math import isfinite
 from typing import Any
 
+import numpy as np
+
 from backends.user_code import warn
 from tinynn import tree
 from tinynn.config import label
@@ -15,7 +17,7 @@ from tinynn.training import progress as bars
 from tinynn.training.batches import ReadBatches
 from tinynn.training.callbacks import Callback, keep_data, only_look, restore_states, states, tell
 from tinynn.training.checkpoints import Checkpointer, check_left, restore
-from tinynn.training.evaluation import evaluate, numbers
+from tinynn.training.evaluation import evaluate, on_host
 from tinynn.training.memory import OutOfMemoryError, memory_suffices
 from tinynn.training.pace import Pace
 from tinynn.training.problem import Problem
@@ -226,9 +228,10 @@ class _Loop:
         return min(count, max(1, -(-taken // steps)))  # type: ignore[operator]
 
     def _losses(self, losses: Any) -> list[float]:
-        """Losses of the steps of several epochs, (epochs, steps), as one number an epoch."""
-        total = self.problem.batches.loss_of_epoch(losses, self.problem.batches.epoch(0))
-        of_epochs: list[float] = self.problem.backend.to_host(total).tolist()
+        """Losses of the steps of several epochs, one after another, as one number an epoch."""
+        batches, found = self.problem.batches, self.problem.backend.to_host(losses)
+        found = found.reshape((-1, batches.steps))  # type: ignore[arg-type]
+        of_epochs: list[float] = batches.loss_of_epoch(found, batches.epoch(0)).tolist()
         return of_epochs
 
     def _epoch(self) -> int:
@@ -251,13 +254,14 @@ class _Loop:
                 self._checkpoint(replace(state, carry=self.engine.snapshot()[0]))
                 if stops:
                     return 0
-        losses = state.losses[0] if len(state.losses) == 1 else backend.xp.concat(state.losses)
         alone = len(self.run.measures) == 1
         if not alone:  # the others are measured with the carry as it stands
             self._advance()
         with backend.quiet():
-            row = [batches.loss_of_epoch(losses, epoch), *([] if alone else self._measured())]
-            measured = numbers(backend, row)
+            rows = on_host(backend, [*state.losses, *([] if alone else self._measured())])
+        losses = np.concatenate(rows[: len(state.losses)])
+        rows = [batches.loss_of_epoch(losses, epoch), *rows[len(state.losses) :]]
+        measured = [row.tolist() for row in rows]
         over = alone and isfinite(measured[0])
         with unbroken(over):
             if alone:

@@ -135,14 +135,14 @@ class Compiled:
         return losses[0] if len(losses) == 1 else self.xp.concat(losses)
 
     def run_epochs(self, count: int) -> Any:
-        """The losses of whole epochs that are all alike: (count, steps)."""
+        """The losses of whole epochs that are all alike, one after another: (count * steps,)."""
         dataset = self.batches.dataset
         if self.prepared is None:
             whole = dataset.between(0, dataset.size)
             self.prepared = self.loop.batches(self.size, tree.leaves(whole), ())
         losses = self.loop.run(self.prepared, count)
         self.bar.batch(dataset.size * count * self.batches.processes)
-        return self.xp.reshape(losses, (count, -1))
+        return losses
 
     def tell_epochs(self, count: int, tell: Callable[[Any, Any], bool]) -> None:
         """Carry out epochs of a step, up to so many, until it has converged or somebody ends it.
@@ -153,7 +153,7 @@ class Compiled:
         places = self.structure.unflatten(list(range(len(self.kinds)))).optimizer_state
         flag = places.get("converged") if isinstance(places, dict) else None
         for _ in range(count):
-            loss = self.run_epochs(1)[0, 0]
+            loss = self.run_epochs(1)[0]
             ends = tell(loss, LazyCarry(lambda: self.snapshot()[0]))
             if ends or (flag is not None and bool(self.backend.to_host(self.loop.value(flag)))):
                 break

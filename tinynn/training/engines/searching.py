@@ -105,10 +105,10 @@ class VectorSearch(Eager):
 
     def run(self, epoch: Epoch, first: int, count: int) -> Any:
         """The losses of a step at a time: (count,)."""
-        return self.run_epochs(count)[:, 0]
+        return self.run_epochs(count)
 
     def run_epochs(self, count: int) -> Any:
-        """The losses of steps, up to so many, until the search has converged: (steps, 1)."""
+        """The losses of steps, up to so many, until the search has converged: (steps,)."""
         losses: list[Any] = []
 
         def note(loss: Any, carry: Any) -> bool:
@@ -116,8 +116,7 @@ class VectorSearch(Eager):
             return False
 
         self.tell_epochs(count, note)
-        xp = self.batches.backend.xp
-        return xp.reshape(xp.stack(losses), (-1, 1))
+        return self.batches.backend.xp.stack(losses)
 
     def tell_epochs(self, count: int, tell: Callable[[Any, Any], bool]) -> None:
         """Carry out steps, up to so many, until the search has converged or somebody ends it.
