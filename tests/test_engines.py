@@ -449,7 +449,7 @@ def test_what_was_compiled_is_kept(backend: Backend, monkeypatch: pytest.MonkeyP
 
     def loss(seed: int = 0, rate: float = 0.1, weights: Any = None) -> float:
         scale = backend.asarray(np.full((41, 1), 0.5) if weights is None else weights)
-        net = Sequential(Linear(3), lambda x: x * scale)
+        net = Sequential(Linear(3), lambda x: x * scale[:, :1])
         settings: dict[str, Any] = {"optimizer": SGD(rate), "engine": "jit", "batch_size": None}
         model = tinynn.fit(net, given["x"], given["labels"], seed=seed, epochs=2, **settings)
         return model.history["loss"][-1]
@@ -462,6 +462,11 @@ def test_what_was_compiled_is_kept(backend: Backend, monkeypatch: pytest.MonkeyP
     assert loss(rate=0.2) != first
     assert loss(weights=np.linspace(0, 1, 41)[:, None]) != first  # what it holds is another array
     assert len(compiled) == 3
+    wide = np.ones((41, 41))
+    assert loss(weights=wide) == loss(weights=wide.copy())
+    assert len(compiled) == 4
+    assert loss(weights=np.triu(wide)) != first
+    assert len(compiled) == 5
 
 
 @pytest.mark.only("jax")

@@ -6,12 +6,10 @@ from dataclasses import replace
 from math import isfinite
 from typing import Any
 
-import numpy as np
-
 from backends.user_code import warn
 from tinynn import tree
 from tinynn.config import label
-from tinynn.data import DataError
+from tinynn.data import DataError, host
 from tinynn.training import engines
 from tinynn.training import progress as bars
 from tinynn.training.batches import ReadBatches
@@ -259,7 +257,7 @@ class _Loop:
             self._advance()
         with backend.quiet():
             rows = on_host(backend, [*state.losses, *([] if alone else self._measured())])
-        losses = np.concatenate(rows[: len(state.losses)])
+        losses = host().xp.concat(rows[: len(state.losses)])
         rows = [batches.loss_of_epoch(losses, epoch), *rows[len(state.losses) :]]
         measured = [row.tolist() for row in rows]
         over = alone and isfinite(measured[0])
