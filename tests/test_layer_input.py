@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from backends import Backend
-from tinynn import functional, layers
-from tinynn.functional.errors import InputError
+from tinynn import functional, layers, losses
+from tinynn.functional.errors import DtypeError, InputError
+from tinynn.initializers import Normal
 from tinynn.layers import GRU, LSTM, Layer, Linear, MultiHeadAttention, Scope, Stacked
 
 pytestmark = pytest.mark.reads_scalars  # lengths and ids are looked at
@@ -85,6 +86,14 @@ CASES: list[tuple[Layer, tuple[Any, ...], str]] = [
     (GRU(3), (ones(2, 0, 4),), "of one step or more"),
     *((of(2), (ones(2, 6, 0),), "one feature or more") for of in (Linear, layers.Conv1d, GRU)),
     (layers.SinusoidalEncoding(), (X, ones()), "expected the place of the first step of an int"),
+    (layers.PositionEmbedding(9), (X, LENGTHS), r"expected a 0-d array, .* got \(2,\). To fix it"),
+    (layers.SinusoidalEncoding(), (ones(2, 6, 0),), "an even number of features, got 0"),
+    (layers.ConvTranspose1d(2, output_padding=1), (X,), "output_padding below stride 1"),
+    (Linear(2), (X, X), "expected 1 input, got 2. To fix it: pick the inputs"),
+    (layers.Residual(Linear(4)), (X, LENGTHS), "Residual.*: expected 1 input, got 2"),
+    (layers.PositionEmbedding(9), (X, LENGTHS, X), "expected 1 to 2 inputs, got 3"),
+    (layers.Lambda(functional.relu), (X, X), "relu: expected 1 input, got 2"),
+    (Stacked(GRU(3)), ({"h": X},), "of one step or more, got dict"),
 ]
 
 
@@ -123,3 +132,91 @@ def test_a_carry_may_come_in_a_tuple(backend: Backend) -> None:
     again, other = layer(params, (x, layer.carry(x)))
     assert backend.to_host(again == y).all()
     assert carry.keys() == other.keys()
+
+
+COMPLEX = ("Linear", "LayerNorm", "BatchNorm", "Conv1d", "AvgPool1d", "MaxPool1d", "GRU", "PReLU",
+           "Upsample", "Temperature", "MultiHeadAttention")  # fmt: skip
+
+
+@pytest.mark.only("numpy", "torch")
+@pytest.mark.parametrize("name", COMPLEX)
+def test_other_than_real_numbers_are_named(name: str, backend: Backend) -> None:
+    """Once means over nothing, random draws and the library's own errors spoke of them."""
+    layer = next(layer for layer, _ in LAYERS if type(layer).__name__ == name)
+    x = X[:, 0] if name in ("Linear", "LayerNorm", "BatchNorm", "PReLU", "Temperature") else X
+    params, state = Net(layer).init(0, backend.asarray(x))
+    wrong = backend.asarray(x.astype("complex64"))
+    expected = r"^layer here[.\w]*, .*expected real numbers, got .*complex64. To fix it: give xp.re"
+    for call in (
+        lambda: Net(layer).init(0, wrong),
+        lambda: Net(layer).apply(params, state, wrong, training=True),
+    ):
+        with pytest.raises(DtypeError, match=expected):
+            call()
+    if backend.name == "numpy":
+        with pytest.raises(DtypeError, match=r"real numbers, got <U1\. To fix it: encode texts"):
+            Net(layer).init(0, np.full(x.shape, "a"))
+
+
+def test_integers_beside_floats_are_joined_as_floats(backend: Backend) -> None:
+    """Once float64 of float32, or an error, as the library had it."""
+    x, ids = backend.asarray(X), backend.asarray(np.ones((2, 6, 1), "int64"))
+    assert layers.Concatenate()({}, x, ids).dtype == x.dtype
+
+
+def test_a_layer_without_arrays_is_told_how_to_make_one() -> None:
+    with pytest.raises(ValueError, match=r"^init: expected an array .*, got list. To fix it"):
+        Linear(2).init(0, [[1.0, 2.0]])
+    with pytest.raises(InputError, match=r"^Linear\(2\): expected 1 input, got 2"):
+        Linear(2).init(0, X, X)
+
+
+def test_numbers_of_many_networks_are_no_numbers_of_one() -> None:
+    """Once they were broadcast against features."""
+    net = layers.Sequential(layers.LayerNorm(epsilon=[0.1] * 4))
+    with pytest.raises(ValueError, match=r"one number as layers.0.epsilon, got 4. To fix it: .*_m"):
+        net.init(0, X)
+
+
+SETTINGS: list[tuple[Any, str]] = [
+    *(
+        (lambda v=v: Linear(2, bias=v), "Linear: expected bias to be True or False")
+        for v in (0, "no", None)
+    ),
+    (
+        lambda: GRU(2, return_sequences="no"),
+        "expected return_sequences to be True or False, got 'no'",
+    ),
+    (
+        lambda: Linear(2, weight_init=Normal),
+        r"Linear: .*weight_init to be a function.*write Normal\(",
+    ),
+    (lambda: Linear(2, weight_init=0.1), "expected weight_init to be a function, got 0.1"),
+    (lambda: layers.TransformerEncoderBlock(2, activation="relu"), "activation to be a function"),
+    (lambda: layers.TransformerEncoderBlock(2, norm=None), "Block: expected norm to be a layer or"),
+    (lambda: layers.TransformerEncoderBlock(2, dropout=2.0), "^TransformerEncoderBlock: .*dropout"),
+    (
+        lambda: Stacked(GRU(2), dropout=1.0),
+        r"^Stacked: expected dropout to be a number in \[0, 1\)",
+    ),
+    (lambda: layers.MixtureOfExperts(3, experts=2), "expected layer to be a layer or a function"),
+    (lambda: Linear(np.asarray(2)), r"a whole number of 1 or more, got array\(2\)"),
+    (lambda: layers.Conv1d(2, kernel_size=True), "expected kernel_size to be .* got True"),
+    (lambda: layers.Conv1d(2, padding=True), "expected padding to be .* got True"),
+    (lambda: layers.RandomCrop(()), r"expected size to be .* got \(\)"),
+    (lambda: layers.RandomFlip(True), "expected axis to be a whole number"),
+    (lambda: layers.LayerNorm(epsilon=True), "expected epsilon to be a finite number"),
+    (lambda: layers.BatchNorm(epsilon=float("inf")), "expected epsilon to be a finite number"),
+    (lambda: layers.Temperature(float("inf")), "expected value to be a finite number above 0"),
+    (lambda: layers.Pad(1, value="edge"), "Pad: expected value to be a number, got 'edge'"),
+    (lambda: layers.Cutout(1, fill=None), "Cutout: expected fill to be a number, got None"),
+    (lambda: layers.Reshape({}), r"Reshape: expected shape to be a tuple .*, got \{\}"),
+    (lambda: layers.Permute({1: 2}), "Permute: expected axes to be a tuple"),
+    (lambda: losses.CTC(zero_infinity=1), "CTC: expected zero_infinity to be True or False, got 1"),
+]
+
+
+@pytest.mark.parametrize(("make", "message"), SETTINGS)
+def test_bad_settings_are_named(make: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()

@@ -312,7 +312,7 @@ def test_width_that_does_not_fit(backend: backends.Backend) -> None:
         DEEP.apply(params, state, x[:, :3])
     assert str(caught.value).startswith(
         "layer 0, Linear(4): expected input that fits parameter 'weight' of shape (5, 4), got "
-        "input of shape (batch, 3), which needs (3, 4); "
+        "input of shape (batch, 3), which needs (3, 4). "
     )
     wide = {**params, "2": {**params["2"], "1": Linear(3).init(0, x)[0]}}
     with pytest.raises(ShapeError, match=r"^layer 2\.1, Linear\(3\): .*got .*\(batch, 4\),"):

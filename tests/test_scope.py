@@ -187,7 +187,7 @@ def test_what_does_not_fit_names_the_path(backend: backends.Backend) -> None:
         net(params, given(backend)[:, :2])
     with pytest.raises(InputError, match=r"^layer 1\.inner, Of\(.*a parameter 'scale', got other"):
         net({"1": {"inner": {"other": params["1"]["inner"]["scale"]}}}, given(backend))
-    with pytest.raises(InputError, match=r"^layer 1\.inner, .* 'scale', got none; give the par"):
+    with pytest.raises(InputError, match=r"^layer 1\.inner, .* 'scale', got none. To fix it: give"):
         net({}, given(backend))
     wrong = Of(lambda scope, x: scope.param("w", lambda key, shape, dtype: x, (2,)))
     with pytest.raises(ShapeError, match=r"<lambda> to make parameter 'w' of shape \(2,\), got"):
@@ -252,7 +252,9 @@ def test_two_layers_of_one_name(backend: backends.Backend) -> None:
 
 
 def test_what_is_no_layer_as_a_child(backend: backends.Backend) -> None:
-    with pytest.raises(TypeError, match=r"child 'a' to be a layer, got the class Linear; write L"):
+    with pytest.raises(
+        TypeError, match=r"child 'a' to be a layer, got the class Linear. To fix it: write L"
+    ):
         Of(lambda scope, x: scope("a", Linear, x)).init(0, given(backend))
     with pytest.raises(TypeError, match="not callable") as caught:
         Of(lambda scope, x: scope("a", 3, x)).init(0, given(backend))
@@ -350,7 +352,9 @@ def test_state_is_outside_gradients(backend: backends.Backend) -> None:
 
 def test_state_that_is_missing(backend: backends.Backend) -> None:
     net = Sequential(Residual(Counter()))
-    with pytest.raises(InputError, match=r"^layer 0\.inner, Counter\(\): .*'count', got none; ca"):
+    with pytest.raises(
+        InputError, match=r"^layer 0\.inner, Counter\(\): .*'count', got none. To fix it: ca"
+    ):
         net({}, given(backend))
 
 

@@ -8,8 +8,7 @@ names up only in the mapping it is given.
 import functools
 import inspect
 import numbers
-import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from difflib import get_close_matches
 from typing import Any, Self
@@ -19,6 +18,8 @@ from backends import scoped
 __all__ = [
     "Configured",
     "Each",
+    "children",
+    "found",
     "from_config",
     "is_off",
     "label",
@@ -94,8 +95,8 @@ class Configured:
 
 
 def _check_arguments(cls: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    known = {field.name: field.kw_only for field in fields(cls) if field.init}
-    positional = [name for name, by_keyword in known.items() if not by_keyword]
+    known = {field.name: field for field in fields(cls) if field.init}
+    positional = [name for name, field in known.items() if not field.kw_only]
     if len(args) > len(positional):
         others = [name for name in known if name not in positional]
         shown = f" ({', '.join(positional)})" if positional else ""
@@ -112,6 +113,19 @@ def _check_arguments(cls: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
                 f"{cls.__name__}: expected arguments from {', '.join(known) or 'none'}, got "
                 f"{name!r}. To fix it: "
                 + (f"write {near[0]}=" if near else "leave it out, or use one of these")
+            )
+    for name, value in (*zip(positional, args, strict=False), *kwargs.items()):
+        kind: Any = known[name].type
+        if kind is bool and not isinstance(value, bool):
+            raise ValueError(
+                f"{cls.__name__}: expected {name} to be True or False, got {value!r}. To fix it: "
+                "write one of them"
+            )
+        function = getattr(kind, "__origin__", None) is Callable
+        if function and (isinstance(value, type) or not callable(value)):
+            fix = f"write {value.__name__}(...)" if isinstance(value, type) else "give one"
+            raise ValueError(
+                f"{cls.__name__}: expected {name} to be a function, got {value!r}. To fix it: {fix}"
             )
 
 
@@ -140,6 +154,24 @@ class Each(tuple[float, ...]):
         return cls(map(float, value)) if numeric else None
 
 
+def found(value: Any, path: str) -> Iterator[tuple[str, Each]]:
+    """The numbers of many networks in an object, each with its path, which begins with this one."""
+    if isinstance(value, Each):
+        yield path, value
+    else:
+        for name, child in children(value):
+            yield from found(child, f"{path}.{name}" if path else name)
+
+
+def children(value: Any) -> list[tuple[str, Any]]:
+    """What a setting is made of, by its names or places; nothing for what has no parts."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return [(field.name, getattr(value, field.name)) for field in fields(value)]
+    if isinstance(value, tuple | list):
+        return [(str(place), child) for place, child in enumerate(value)]
+    return [(str(key), child) for key, child in value.items()] if isinstance(value, dict) else []
+
+
 def is_off(value: Any) -> bool:
     """True for a number that is 0, which a part may be left out for; numbers of many never are."""
     return isinstance(value, int | float) and value == 0.0
@@ -152,9 +184,12 @@ def require(owner: Any, name: str, holds: Callable[[Any], bool], expected: str) 
     """
     setting = getattr(owner, name)
     field = getattr(owner, "__dataclass_fields__", {}).get(name)
-    each = Each.of(setting) if field is not None and field.type in (float, "float") else None
+    kind = None if field is None else field.type
+    each = Each.of(setting) if kind in (float, "float") else None
     if each is None:
-        _require(owner, name, setting, holds, expected)
+        real = isinstance(setting, numbers.Real) and not isinstance(setting, bool)
+        fits = real or kind not in (int, "int", float, "float")
+        _require(owner, name, setting, holds if fits else lambda _: False, expected)
         return
     for number in each:
         _require(owner, name, number, holds, f"{expected}, or as many as networks")
@@ -167,19 +202,16 @@ def _require(
     try:
         if holds(setting):
             return
-    except TypeError:  # not even comparable with a number
+    except (TypeError, AttributeError):  # not even comparable with a number
         pass
     raise ValueError(f"{type(owner).__name__}: expected {name} to be {expected}, got {setting!r}")
 
 
 def require_count(owner: Any, name: str) -> None:
     """ValueError unless the value is a whole number of one or more."""
-    require(
-        owner,
-        name,
-        lambda value: not isinstance(value, bool) and operator.index(value) > 0,
-        "a whole number of 1 or more",
-    )
+    whole = isinstance(getattr(owner, name), numbers.Integral)
+    holds = lambda n: whole and not isinstance(n, bool) and n > 0  # noqa: E731
+    require(owner, name, holds, "a whole number of 1 or more")
 
 
 def to_config(value: Any, known: Mapping[str, Any]) -> Any:

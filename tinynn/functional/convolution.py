@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 from backends import scoped
-from tinynn.functional.errors import ShapeError
+from tinynn.functional.errors import InputError, ShapeError
 from tinynn.functional.windows import (
     Padding,
     channels_first,
@@ -178,7 +178,8 @@ def conv_transpose(
         What is cut from the result, as the convolution whose transpose it is pads its input:
         "valid" nothing, "same" to the length * stride, a number, or a pair for each axis.
     output_padding
-        Elements more behind, to choose among the lengths that a convolution makes equal.
+        Elements more behind, to choose among the lengths that a convolution makes equal: fewer
+        than the stride, or the dilation, as in PyTorch.
     groups, channels
         As in `conv`.
 
@@ -200,6 +201,12 @@ def conv_transpose(
     axes = _checked(name, x, weight, bias, groups, last)
     steps, gaps = per_axis(name, "stride", stride, axes), per_axis(name, "dilation", dilation, axes)
     more = per_axis(name, "output_padding", output_padding, axes, least=0)
+    if any(m >= max(s, d) for m, s, d in zip(more, steps, gaps, strict=True)):
+        raise InputError(
+            f"{name}: expected output_padding below stride {stride}, or dilation, got "
+            f"{output_padding}: a convolution makes no lengths equal that differ by more. To fix "
+            "it: pad what comes out"
+        )
     xp = namespace(x, weight)
     x = x if last else xp.moveaxis(x, 1, -1)
     kernel = tuple(weight.shape[:-2])

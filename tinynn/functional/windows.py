@@ -29,14 +29,19 @@ def per_axis(name: str, what: str, given: Any, axes: int, least: int = 1) -> Int
     """A setting of each spatial axis, from one for all or each its own."""
     expected = f"a whole number of {least} or more, or one for each of {axes} spatial axes"
     try:
-        numbers = (
-            tuple(map(index, given)) if isinstance(given, Sequence) else (index(given),) * axes
-        )
+        numbers = tuple(map(_index, given if isinstance(given, Sequence) else (given,) * axes))
     except TypeError as error:
         raise InputError(f"{name}: expected {what} to be {expected}, got {given!r}") from error
-    if len(numbers) != axes or min(numbers) < least:
+    if len(numbers) != axes or min(numbers, default=least - 1) < least:
         raise InputError(f"{name}: expected {what} to be {expected}, got {given!r}")
     return numbers
+
+
+def _index(given: Any) -> int:
+    """A whole number; TypeError for what is none, truth values among it."""
+    if isinstance(given, bool) or (hasattr(given, "ndim") and given.ndim):
+        raise TypeError
+    return index(given)
 
 
 def resolved(
@@ -86,9 +91,9 @@ def _pairs(name: str, padding: Padding, lengths: Any, reach: list[int], stride: 
     given: Any = padding  # unchecked: settings come from files, too
     try:
         if isinstance(given, Sequence):
-            low_high = tuple((index(low), index(high)) for low, high in given)
+            low_high = tuple((_index(low), _index(high)) for low, high in given)
         else:
-            low_high = ((index(given),) * 2,) * len(reach)
+            low_high = ((_index(given),) * 2,) * len(reach)
     except (TypeError, ValueError):
         low_high = ()
     if len(low_high) != len(reach):

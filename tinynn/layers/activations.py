@@ -1,5 +1,6 @@
 """Activations with parameters."""
 
+import math
 from dataclasses import KW_ONLY, dataclass
 
 from tinynn import functional
@@ -84,8 +85,8 @@ class Temperature(Layer):
     value: float
 
     def __post_init__(self) -> None:
-        require(self, "value", lambda value: value > 0.0, "a number above 0")
+        require(self, "value", lambda value: 0.0 < value < math.inf, "a finite number above 0")
 
     def forward(self, scope: Scope, x: Array) -> Array:
         require_array(self, x)
-        return x * (1.0 / self.value)
+        return scope.as_float(x) * (1.0 / self.value)

@@ -127,6 +127,7 @@ class _Spatial(Layer):
 
     def __post_init__(self) -> None:
         channels_last(type(self).__name__, self.channels)
+        require(self, "fill", lambda fill: fill == fill + 0.0, "a number")
 
     def forward(self, scope: Scope, x: Array) -> Array:
         if getattr(x, "ndim", 0) < 3:

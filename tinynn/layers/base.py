@@ -2,7 +2,7 @@
 
 from typing import Any, TypeAlias
 
-from tinynn.config import Configured
+from tinynn.config import Configured, require
 from tinynn.functional.errors import ShapeError
 from tinynn.layers.forward import create, run
 from tinynn.layers.scope import Array, Scope, Tree
@@ -96,12 +96,18 @@ class Layer(Configured):
         return out.output, out.state
 
 
+def require_layer(owner: Layer, name: str) -> None:
+    """ValueError unless the setting of this name is a layer or a function."""
+    expected = "a layer or a function, such as Linear(3)"
+    require(owner, name, lambda f: callable(f) and not isinstance(f, type), expected)
+
+
 def require_array(layer: Layer, x: Array, shape: str = "") -> None:
     """ShapeError for what is no array, such as the outputs of `Parallel`."""
     if not hasattr(x, "ndim"):
         raise ShapeError(
-            f"{layer}: expected an array{shape}, got {type(x).__name__}; pick "
-            "the input that this layer is for in a layer of your own"
+            f"{layer}: expected an array{shape}, got {type(x).__name__}. To fix it: "
+            "pick the input that this layer is for in a layer of your own"
         )
 
 
@@ -111,7 +117,7 @@ def features(layer: Layer, x: Array) -> int:
     if x.ndim < 2:
         got = "(batch)" if x.ndim else "()"
         raise ShapeError(
-            f"{layer}: expected input of shape (batch, features), got {got}; "
-            "give one row a sample: xp.reshape(x, (-1, 1)) for samples of one number each"
+            f"{layer}: expected input of shape (batch, features), got {got}. To fix "
+            "it: give one row a sample: xp.reshape(x, (-1, 1)) for samples of one number each"
         )
     return int(x.shape[-1])

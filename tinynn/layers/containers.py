@@ -9,6 +9,7 @@ from tinynn.functional.errors import ShapeError
 from tinynn.trace import namespace
 
 from .base import Layer
+from .inputs import is_floating
 from .scope import Array, Scope, Tree
 
 LayerLike: TypeAlias = Layer | Callable[[Array], Array]
@@ -106,7 +107,8 @@ class Concatenate(Layer):
 
     Notes
     -----
-    The input is a tuple of arrays, or several inputs. No parameters.
+    The input is a tuple of arrays, or several inputs; integers beside floating-point numbers are
+    converted to the dtype of the parameters. No parameters.
 
     Examples
     --------
@@ -142,6 +144,8 @@ class Concatenate(Layer):
                 f"{', '.join(str(tuple(a.shape)) for a in arrays)}. To fix it: make the others "
                 "the same in the layers before"
             )
+        if any(map(is_floating, arrays)):  # integers beside them would widen the result, or fail
+            arrays = [x if is_floating(x) else scope.as_float(x) for x in arrays]
         return namespace(*arrays).concat(list(arrays), axis=self.axis)
 
 

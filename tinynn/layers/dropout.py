@@ -9,6 +9,11 @@ from .base import Layer, require_array
 from .scope import Array, Scope
 
 
+def require_rate(owner: Layer, name: str) -> None:
+    """ValueError unless the setting of this name is a rate that drops not all."""
+    require(owner, name, lambda rate: 0.0 <= rate < 1.0, "a number in [0, 1)")
+
+
 @dataclass(frozen=True)
 class Dropout(Layer):
     """In training, set entries to 0 with probability `rate`, and scale the rest up to match.
@@ -41,10 +46,10 @@ class Dropout(Layer):
     rate: float = 0.5
 
     def __post_init__(self) -> None:
-        require(self, "rate", lambda rate: 0.0 <= rate < 1.0, "a number in [0, 1)")
+        require_rate(self, "rate")
 
     def forward(self, scope: Scope, x: Array) -> Array:
         require_array(self, x)
         if not scope.dropping or is_off(self.rate):
             return x
-        return functional.dropout(x, self.rate, scope.random.key(), scope.first_row)
+        return functional.dropout(scope.as_float(x), self.rate, scope.random.key(), scope.first_row)

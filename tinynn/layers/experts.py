@@ -1,5 +1,6 @@
 """Mixture of experts."""
 
+import math
 from dataclasses import KW_ONLY, dataclass
 
 from tinynn import functional, tree
@@ -9,7 +10,7 @@ from tinynn.functional.lengths import counted, shape_of, without_padding
 from tinynn.rules.special import stop_gradient
 from tinynn.trace import namespace
 
-from .base import Layer, features
+from .base import Layer, features, require_layer
 from .linear import Linear
 from .scope import Array, Scope, Tree
 from .sequences.inputs import sequences
@@ -72,10 +73,11 @@ class MixtureOfExperts(Layer):
     balance: float = 0.01
 
     def __post_init__(self) -> None:
+        require_layer(self, "layer")
         require_count(self, "experts")
         require_count(self, "chosen")
         require(self, "chosen", lambda n: n <= self.experts, f"at most {self.experts}, the experts")
-        require(self, "balance", lambda weight: weight >= 0.0, "a number of 0 or more")
+        require(self, "balance", lambda n: 0.0 <= n < math.inf, "a finite number of 0 or more")
 
     def forward(self, scope: Scope, *inputs: Tree) -> Array:
         x, seen = self._rows(inputs)

@@ -4,7 +4,8 @@ from typing import Any, NamedTuple
 
 from backends import scoped
 from tinynn import tree
-from tinynn.config import label
+from tinynn.config import found, label
+from tinynn.layers.inputs import wrong_number
 from tinynn.layers.scope import Array, Pass, Scope, Tree
 from tinynn.trace import Namespace, bottom
 
@@ -114,9 +115,18 @@ def create(
     """New parameters and state of a network for inputs like these; see `Layer.init`."""
     this = Pass(inputs, (), key, dtype=dtype, creating=True)
     if this.backend is None:
-        raise ValueError("init: expected an array among the inputs, or a key that is one")
+        got = ", ".join(type(given).__name__ for given in inputs) or "none"
+        raise ValueError(
+            f"init: expected an array among the inputs, or a key that is one, got {got}. To fix "
+            "it: make one of it, backends.get(...).asarray(x)"
+        )
     if dtype is not None:
         inputs = tree.map(lambda a: _floating_as(a, this.dtype, this.backend), inputs)
+    for path, each in found(net, ""):
+        raise ValueError(
+            f"{label(net)}: expected one number as {path}, got {len(each)}. To fix it: give one, "
+            "or train a network with each of them: tinynn.fit_many"
+        )
     params: dict[str, Any] = {}
     state: dict[str, Any] = {}
     with this.backend.scope():
@@ -140,9 +150,14 @@ def _enter(
     if this.space is not None:
         inputs = tree.map(this.lift, inputs)
     inputs = this.cast(inputs)
-    if not hasattr(net, "forward"):
-        return net(*inputs)
-    return net.forward(Scope(this, net, params, state, (), inputs), *inputs)
+    scope = (Scope(this, net, params, state, (), inputs),) if hasattr(net, "forward") else ()
+    try:
+        return net.forward(*scope, *inputs) if scope else net(*inputs)
+    except TypeError as error:
+        wrong = wrong_number(net, inputs)
+        if wrong is not None:
+            raise wrong from error
+        raise
 
 
 def _finish(this: Pass, state: dict[str, Any], output: Tree) -> Forward:

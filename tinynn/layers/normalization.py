@@ -39,7 +39,7 @@ class _Norm(Layer):
     epsilon: float = 1e-5
 
     def __post_init__(self) -> None:
-        require(self, "epsilon", lambda epsilon: epsilon >= 0.0, "a number of 0 or more")
+        require(self, "epsilon", lambda n: 0.0 <= n < math.inf, "a finite number of 0 or more")
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ class BatchNorm(_ChannelNorm):
         if count < 2:
             raise ShapeError(
                 f"{self}: expected 2 samples or more in a training batch, got {count}, which "
-                "have no variance; use a batch size that leaves no single sample over"
+                "have no variance. To fix it: use a batch size that leaves no single sample over"
             )
         xp = namespace(x)
         batch_mean = self._mean(scope, x)

@@ -1,5 +1,6 @@
 """Layers around a layer whose weight is made of other parameters."""
 
+import math
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
@@ -21,7 +22,7 @@ class _Reparametrized(Layer):
     parameter: str = "weight"
 
     def __post_init__(self) -> None:
-        require(self, "layer", lambda layer: hasattr(layer, "forward"), "a layer")
+        require(self, "layer", lambda layer: isinstance(layer, Layer), "a layer")
         require(self, "parameter", lambda name: isinstance(name, str), "the name of a parameter")
 
     def forward(self, scope: Scope, *inputs: Tree) -> Tree:
@@ -134,7 +135,7 @@ class SpectralNorm(_Reparametrized):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_count(self, "iterations")
-        require(self, "epsilon", lambda epsilon: epsilon > 0.0, "a number above 0")
+        require(self, "epsilon", lambda n: 0.0 < n < math.inf, "a finite number above 0")
 
     def made(self, scope: Scope, name: str, init: Initializer, shape: tuple[int, ...]) -> Array:
         weight = scope.param(name, init, shape, scope.dtype)

@@ -23,7 +23,9 @@ class Flatten(Layer):
     def forward(self, scope: Scope, x: Array) -> Array:
         require_array(self, x)
         if x.ndim < 1:
-            raise ShapeError(f"{self}: expected input of shape (batch, ...), got ()")
+            raise ShapeError(
+                f"{self}: expected input of shape (batch, ...), got (). To fix it: give it an axis"
+            )
         # -1 is ambiguous for empty batches.
         return namespace(x).reshape(x, (x.shape[0], math.prod(x.shape[1:])))
 
@@ -51,7 +53,9 @@ class Reshape(Layer):
             self,
             "shape",
             lambda shape: (
-                all(type(n) is int and (n > 0 or n == -1) for n in shape) and shape.count(-1) <= 1
+                isinstance(shape, tuple | list)
+                and all(type(n) is int and (n > 0 or n == -1) for n in shape)
+                and shape.count(-1) <= 1
             ),
             "a tuple of whole numbers of 1 or more, one of which may be -1",
         )
@@ -91,7 +95,9 @@ class Permute(Layer):
         require(
             self,
             "axes",
-            lambda axes: sorted(axes) == list(range(1, len(axes) + 1)),
+            lambda axes: (
+                isinstance(axes, tuple | list) and sorted(axes) == list(range(1, len(axes) + 1))
+            ),
             "a tuple of 1, 2, ... in some order",
         )
 

@@ -13,6 +13,7 @@ from tinynn.config import label
 from tinynn.functional.errors import DtypeError, InputError, ShapeError
 from tinynn.initializers import Initializer
 from tinynn.layers.draws import Random
+from tinynn.layers.inputs import as_real, cast, is_real, wrong_number
 from tinynn.rules.special import stop_gradient
 from tinynn.trace import Traced, backend_of, bottom, constant, namespace, plain
 from tinynn.trace.scopes import scopes
@@ -46,8 +47,8 @@ class Variable:
             return
         raise InputError(
             f"{label(self._scope.layer)}: expected an array of shape {tuple(old.shape)} and "
-            f"{old.dtype} for state {self._key[-1]!r}, as before, got {got}; keep its shape and "
-            "dtype: xp.astype(value, old.dtype)"
+            f"{old.dtype} for state {self._key[-1]!r}, as before, got {got}. To fix it: keep its "
+            "shape and dtype: xp.astype(value, old.dtype)"
         )
 
 
@@ -110,7 +111,7 @@ class Pass:
     def _floating(self, arrays: Iterable[Array], dtype: Any) -> Any:
         if dtype is not None and self.backend is not None:
             return self.backend.dtypes()[self.backend.dtype_name(dtype)]
-        found = next((a.dtype for a in arrays if is_floating(a)), None)
+        found = next((a.dtype for a in arrays if is_real(a)), None)
         return self.backend.default_float if found is None and self.backend else found
 
     def _compute_dtype(self, given: Any) -> Any:
@@ -123,7 +124,7 @@ class Pass:
         """The floating-point arrays of a tree in the dtype to compute in."""
         if self.compute_dtype is None:
             return value
-        return tree.map(lambda a: cast(a, self.compute_dtype) if _is_real(a) else a, value)
+        return tree.map(lambda a: cast(a, self.compute_dtype) if is_real(a) else a, value)
 
     def uncast(self, value: Tree) -> Tree:
         """The arrays of a tree that have the dtype to compute in, in that of the parameters."""
@@ -167,20 +168,6 @@ def _defers(array: Array, traced: Traced) -> bool:
 
 
 _DEFERRING: dict[type, bool] = {}
-
-
-def is_floating(array: Array) -> bool:
-    """True if its dtype is real or complex floating-point."""
-    return bool(namespace(array).isdtype(array.dtype, ("real floating", "complex floating")))
-
-
-def _is_real(array: Any) -> bool:
-    return hasattr(array, "dtype") and namespace(array).isdtype(array.dtype, "real floating")
-
-
-def cast(array: Array, dtype: Any) -> Array:
-    """The array in that dtype; itself if it has it."""
-    return array if array.dtype == dtype else namespace(array).astype(array, dtype)
 
 
 class Scope:
@@ -269,8 +256,11 @@ class Scope:
         return run.dtype if run.compute_dtype is None else run.compute_dtype
 
     def as_float(self, x: Array) -> Array:
-        """`x`, integers and booleans converted to the dtype that layers compute in."""
-        return x if is_floating(x) else namespace(x).astype(x, self.compute_dtype)
+        """`x`, integers and booleans converted to the dtype that layers compute in.
+
+        Raises `DtypeError` for what is no real number.
+        """
+        return as_real(self.layer, x, self.compute_dtype)
 
     def widened(self, x: Array) -> Array:
         """`x` in the dtype of the parameters, for what a half precision is too coarse for.
@@ -316,7 +306,7 @@ class Scope:
         if tuple(getattr(value, "shape", ())):
             raise ShapeError(
                 f"{label(self.layer)}: expected a 0-d array as the loss {name!r}, got shape "
-                f"{tuple(value.shape)}; take its sum or mean"
+                f"{tuple(value.shape)}. To fix it: take its sum or mean"
             )
         path, losses = ".".join((*self.path, name)), self._pass.losses
         losses[path] = losses[path] + value if path in losses else value
@@ -343,7 +333,8 @@ class Scope:
             if tuple(perturbation.shape) != tuple(x.shape):
                 raise ShapeError(
                     f"{label(self.layer)}: expected a perturbation of shape {tuple(x.shape)} for "
-                    f"{path!r}, got {tuple(perturbation.shape)}; make it with xp.zeros_like(x)"
+                    f"{path!r}, got {tuple(perturbation.shape)}. To fix it: make it with "
+                    "xp.zeros_like(x)"
                 )
             x = x + run.lift(perturbation)
         run.taps[path] = x
@@ -370,6 +361,10 @@ class Scope:
             error.path = f"{name}.{error.path}" if error.path else name
             raise
         except Exception as error:
+            wrong = wrong_number(layer, inputs) if isinstance(error, TypeError) else None
+            if wrong is not None:
+                wrong.path = name
+                raise wrong from error
             error.add_note(f"in layer {'.'.join((*self.path, name))}, {label(layer)}")
             raise
         finally:
@@ -408,7 +403,7 @@ class Scope:
             owner = "parameters are" if what == "parameter" else "state is"
             raise DtypeError(
                 f"{label(self.layer)}: expected input of dtype {entry.dtype}, as its {owner}, "
-                f"got {run.dtype}; convert one of them with xp.astype"
+                f"got {run.dtype}. To fix it: convert one of them with xp.astype"
             )
         entry = run.lift(entry)
         return run.cast(entry) if what == "parameter" and dtype is None else entry
@@ -429,7 +424,8 @@ class Scope:
         if tuple(made.shape) != shape:
             raise ShapeError(
                 f"{label(self.layer)}: expected {label(init)} to make {what} {name!r} of shape "
-                f"{shape}, got {tuple(made.shape)}; return an array of the shape it is given"
+                f"{shape}, got {tuple(made.shape)}. To fix it: return an array of the shape that "
+                "it is given"
             )
         return made
 
@@ -446,7 +442,7 @@ class Scope:
             if isinstance(layer, type):
                 raise TypeError(
                     f"{label(self.layer)}: expected child {name!r} to be a layer, got the class "
-                    f"{layer.__name__}; write {layer.__name__}(...)"
+                    f"{layer.__name__}. To fix it: write {layer.__name__}(...)"
                 )
             parts = [tree_.setdefault(name, {}) for tree_ in (self._params, self._state)]
         else:
@@ -458,7 +454,8 @@ class Scope:
     def _check_name(self, name: Any) -> None:
         if not isinstance(name, str) or not name or "." in name:
             raise InputError(
-                f"{label(self.layer)}: expected a name, a string without dots, got {name!r}"
+                f"{label(self.layer)}: expected a name, a string without dots, got {name!r}. To "
+                "fix it: rename it"
             )
 
     def _named_twice(self, name: str) -> InputError:
@@ -470,21 +467,21 @@ class Scope:
     def _missing(self, what: str, name: str, there: dict[str, Any]) -> InputError:
         if what == "state" and not there:
             return InputError(
-                f"{label(self.layer)}: expected its state, {name!r}, got none; call net.apply("
-                "params, state, x) with the state that net.init returned, since net(params, x) is "
-                "for networks without one"
+                f"{label(self.layer)}: expected its state, {name!r}, got none. To fix it: call "
+                "net.apply(params, state, x) with the state that net.init returned, since "
+                "net(params, x) is for networks without one"
             )
         return InputError(
-            f"{label(self.layer)}: expected a {what} {name!r}, got {', '.join(there) or 'none'}; "
-            "give the parameters and state of this network, as net.init makes them"
+            f"{label(self.layer)}: expected a {what} {name!r}, got {', '.join(there) or 'none'}. "
+            "To fix it: give the parameters and state of this network, as net.init makes them"
         )
 
     def _unfit(self, what: str, name: str, old: Array, shape: tuple[int, ...]) -> str:
         shapes = ", ".join(_shown(a.shape) for a in tree.leaves(self._inputs) if _is_array(a))
         return (
             f"{label(self.layer)}: expected input that fits {what} {name!r} of shape "
-            f"{tuple(old.shape)}, got input of shape {shapes}, which needs {tuple(shape)}; give it "
-            "data of the width it was made for, or make new parameters with init"
+            f"{tuple(old.shape)}, got input of shape {shapes}, which needs {tuple(shape)}. To fix "
+            "it: give it data of the width it was made for, or make new parameters with init"
         )
 
 

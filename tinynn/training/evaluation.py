@@ -10,6 +10,7 @@ from tinynn.layers import run
 from tinynn.metrics import Metric, MetricLike
 from tinynn.parallel import Communicator
 from tinynn.training.inference import Inference, concatenated
+from tinynn.training.ranges import Ranges
 from tinynn.training.sharded import Gathering
 from tinynn.training.step import cost
 
@@ -108,3 +109,9 @@ def check_targets(loss: Any, prediction: Any, samples: Samples) -> None:
     check = getattr(loss, "check", None)
     if check is not None:
         check(prediction, samples.y, samples.sample_weight)
+
+
+def check_samples(ranges: Ranges, loss: Any, prediction: Any, samples: Samples) -> None:
+    """Errors for samples that were read, whose inputs or targets are out of range."""
+    ranges.check(samples.inputs)
+    check_targets(loss, prediction, samples)

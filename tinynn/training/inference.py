@@ -14,6 +14,7 @@ from tinynn.data import Dataset, host
 from tinynn.data.adapter import to_scalar
 from tinynn.layers import Layer, Sequential, run
 from tinynn.trace import Traced, namespace
+from tinynn.training.ranges import Ranges, blank, kind_of
 from tinynn.training.snapshot import Snapshot
 
 #: Bytes of the widest value of a pass, for a processor's cache; larger batches are split.
@@ -167,6 +168,7 @@ class Inference(Snapshot):
         self._pure = pure
         self.backend, lowering = backend, backend.lowering
         self._arrays = tree.leaves((params, state))
+        self._ranges = Ranges(net, params, state, backend)
         self.own, self._traced = _is_own(net), any(map(self._is_traced, self._arrays))
         self.programs = not self._traced and (self.own if pure is None else pure)
         self.source: str | None = None  # of the first program
@@ -238,7 +240,7 @@ class Inference(Snapshot):
     def remember(self, x: Any) -> None:
         """Let `ready` answer for arrays like this one, which passed `outputs`."""
         kinds = self.backend.xp.isdtype(x.dtype, "real floating")
-        rows = self._kinds.get(_kind((x[:1, ...],)))
+        rows = self._kinds.get(kind_of((x[:1, ...],)))
         if rows is None or not self.programs or not kinds:
             return
         if len(self._ready) == _KINDS:
@@ -269,6 +271,9 @@ class Inference(Snapshot):
         rows = self._rows(first, count, batch_size)
         _check_split("predict", rows, count, batch_size)
         plan = self._plan(rows, count, batch_size)
+        if self.programs:
+            for start, stop, _ in plan:
+                self._ranges.check(between(start, stop))
         return self._stepwise(rows, plan, between, eager=not self.programs)[0]
 
     def parts(self, dataset: Dataset, batch_size: int | None, most: int) -> list[Step]:
@@ -297,7 +302,7 @@ class Inference(Snapshot):
         """The way that rows like the first one pass, found out once for each kind if it matters."""
         if not self.programs and count <= (batch_size or _LEAST_ROWS):
             return _Rows(None, None)
-        kind = _kind(first)
+        kind = kind_of(first)
         rows = self._kinds.get(kind)
         if rows is None:
             if len(self._kinds) == _KINDS:
@@ -312,7 +317,9 @@ class Inference(Snapshot):
         inputs = tree.map(lambda a: xp.concat([a, a], axis=0), first)
         params, state = self.params, self.state
         if self.own:  # it does the same on every library, and on the host in no time
-            inputs, params, state = tree.map(self._blank, (inputs, params, state))
+            inputs, params, state = tree.map(
+                lambda a: blank(a, self.backend), (inputs, params, state)
+            )
 
         def output(*inputs: Any) -> Any:
             return run(self.net, params, state, *inputs).output
@@ -330,12 +337,6 @@ class Inference(Snapshot):
             return _Rows(None, mixing)
         fitting = max(PASS_BYTES // max(examining.bytes_of_row(graph), 1), _LEAST_ROWS)
         return _Rows(1 << fitting.bit_length() - 1, None)
-
-    def _blank(self, array: Any) -> Any:
-        """An array of the host's like this one, of zeros, that takes no memory."""
-        home = host()
-        zero = home.asarray(0, dtype=self.backend.dtype_name(array.dtype))
-        return home.xp.broadcast_to(zero, tuple(array.shape))
 
     def _plan(self, rows: _Rows, count: int, batch_size: int | None) -> list[Step]:
         most = batch_size or rows.most
@@ -463,12 +464,6 @@ def _kind_of_parameters(of: Inference) -> Any:
     leaves, structure = tree.flatten((of.params, of.state))
     kinds = [(type(a), getattr(a, "shape", None), getattr(a, "dtype", a)) for a in leaves]
     return of.programs, structure, kinds
-
-
-def _kind(inputs: Any) -> Any:
-    """A key for the kind of rows that inputs have."""
-    leaves, structure = tree.flatten(inputs)
-    return structure, *[(type(a), tuple(a.shape[1:]), a.dtype) for a in leaves]
 
 
 def _check_size(where: str, batch_size: Any) -> None:

@@ -38,9 +38,10 @@ from tinynn.parallel import Communicator
 from tinynn.parallel import communicator as find_communicator
 from tinynn.training.automatic import choose_optimizer
 from tinynn.training.batches import HOLD_OUT, Batches, batches_of
-from tinynn.training.evaluation import check_targets, matched
+from tinynn.training.evaluation import check_samples, check_targets, matched
 from tinynn.training.memory import memory_suffices
 from tinynn.training.objective import FEW, is_by_row
+from tinynn.training.ranges import Ranges
 from tinynn.training.sharded import check_shared, check_shares
 from tinynn.training.start import first_output, initial
 from tinynn.training.step import Carry, TrainingStep
@@ -175,6 +176,7 @@ def prepare(
         size = size if rows is None else min(rows, size)
         start = initial(net, params, state, train.between(0, 1), seed, adapter)
         prediction, draws = first_output(net, start, train, size, seed, computed)
+        ranges = Ranges(net, *start, home)
         whole = _targets(dataset, prediction, home)
         if not dataset.has_all_targets:
             _check_unseen(loss)
@@ -187,7 +189,9 @@ def prepare(
             held = _validation(adapter, validation, dataset, columns, loss, prediction)
         for each in (train, held):
             if isinstance(each, Stream | BlockDataset):
-                each.check = partial(check_targets, loss, prediction)
+                each.check = partial(check_samples, ranges, loss, prediction)
+            elif each is not None:
+                ranges.check_all(each)
         held = held.kept() if isinstance(held, BlockDataset) else held
         averages = getattr(loss, "reduction", "mean") == "mean"
         shuffled = shuffle and size < train.size

@@ -5,18 +5,18 @@ network. It is known by where it is found: {"optimizer.learning_rate": (0.1, 0.0
 """
 
 import copy
-from collections.abc import Iterator, Mapping
-from dataclasses import fields, is_dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
-from tinynn.config import Each, label
+from tinynn.config import Each, children, found, label
 from tinynn.training.step import Carry, TrainingStep
 
 
 def numbers_of(**parts: Any) -> dict[str, Each]:
     """The numbers that vary in these objects, by where they are found."""
-    return {path: each for name, part in parts.items() for path, each in _found(part, name)}
+    return {path: each for name, part in parts.items() for path, each in found(part, name)}
 
 
 def of_network(numbers: Mapping[str, Each], k: int) -> dict[str, float]:
@@ -35,7 +35,7 @@ def with_numbers(value: Any, path: str, numbers: Mapping[str, Any]) -> Any:
         return numbers[path]
     if not any(each.startswith(f"{path}.") for each in numbers):
         return value
-    new = {name: with_numbers(v, f"{path}.{name}", numbers) for name, v in _children(value)}
+    new = {name: with_numbers(v, f"{path}.{name}", numbers) for name, v in children(value)}
     if isinstance(value, tuple | list):
         return type(value)(new.values())
     if isinstance(value, dict):
@@ -55,22 +55,6 @@ def check_single(**parts: Any) -> None:
             f"fit: {part}: expected one number as {rest} of {label(parts[part])}, got {len(each)}. "
             "To fix it: give one, or train a network with each of them: tinynn.fit_many"
         )
-
-
-def _found(value: Any, path: str) -> Iterator[tuple[str, Each]]:
-    if isinstance(value, Each):
-        yield path, value
-    else:
-        for name, child in _children(value):
-            yield from _found(child, f"{path}.{name}")
-
-
-def _children(value: Any) -> list[tuple[str, Any]]:
-    if is_dataclass(value) and not isinstance(value, type):
-        return [(field.name, getattr(value, field.name)) for field in fields(value)]
-    if isinstance(value, tuple | list):
-        return [(str(place), child) for place, child in enumerate(value)]
-    return [(str(key), child) for key, child in value.items()] if isinstance(value, dict) else []
 
 
 def _is_cached(value: Any, name: str) -> bool:

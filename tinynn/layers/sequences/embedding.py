@@ -1,5 +1,6 @@
 """Tokens and places in a sequence as vectors."""
 
+import math
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
@@ -42,8 +43,8 @@ class Embedding(Layer):
     The input is integers of any dtype and shape; the output has one more axis, (..., width). The
     gradient adds up the rows of each token.
 
-    Ids out of range are an error before anything is computed, where the numbers can be read: in
-    `init` and in a pass that no recording follows. In a compiled program they give NaN.
+    Ids out of range are an error before anything is computed, in `init`, in a pass, in `fit` and in
+    `predict`. In a compiled program of one's own, which reads no numbers, they give NaN.
 
     Parameters: weight (count, width).
 
@@ -180,6 +181,7 @@ class PositionEmbedding(Layer):
                 "To fix it: cut them, or give the layer a larger length"
             )
         weight = scope.param("weight", self.weight_init, (self.length, int(x.shape[2])))
+        x = scope.as_float(x)
         if start is None:
             return x + weight[: x.shape[1], :]
         _check_ids(self, places, self.length)
@@ -216,11 +218,11 @@ class SinusoidalEncoding(Layer):
     base: float = 10_000.0
 
     def __post_init__(self) -> None:
-        require(self, "base", lambda base: base > 0.0, "a number above 0")
+        require(self, "base", lambda base: 0.0 < base < math.inf, "a finite number above 0")
 
     def forward(self, scope: Scope, x: Array, start: Array | None = None) -> Array:
         places = _places(self, x, start)
-        if x.shape[2] % 2:
+        if not x.shape[2] or x.shape[2] % 2:
             raise ShapeError(
                 f"{self}: expected an even number of features, got {x.shape[2]}. To fix it: give "
                 "the layer before it one more"
@@ -241,5 +243,10 @@ def _places(layer: Any, x: Array, start: Array | None) -> Array:
     if start is None:
         return places
     require_integers(layer, "the place of the first step", start, "count the steps from 0")
+    if tuple(start.shape):
+        raise ShapeError(
+            f"{layer}: expected a 0-d array, the place of the first step of all sequences, got "
+            f"{shape_of(start)}. To fix it: give one number; lengths go to the layers that mask"
+        )
     xp = namespace(start, places)
     return xp.add(xp.astype(start, places.dtype), places)

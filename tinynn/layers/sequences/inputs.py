@@ -5,7 +5,8 @@ from typing import Any
 from tinynn import tree
 from tinynn.functional.errors import InputError, ShapeError
 from tinynn.functional.lengths import shape_of, valid_rows
-from tinynn.layers.scope import Array, Tree, is_floating
+from tinynn.layers.inputs import is_floating
+from tinynn.layers.scope import Array, Tree
 
 Sequence = tuple[Array, Array | None]
 Cache = dict[str, Array]
@@ -57,6 +58,6 @@ def without_cache(inputs: tuple[Tree, ...]) -> tuple[tuple[Tree, ...], Cache | N
     """
     if len(inputs) == 1 and isinstance(inputs[0], tuple | list):
         inputs = tuple(inputs[0])
-    if inputs and isinstance(inputs[-1], dict):
+    if len(inputs) > 1 and isinstance(inputs[-1], dict):
         return inputs[:-1], inputs[-1]
     return inputs, None

@@ -10,7 +10,7 @@ from tinynn.functional.errors import ShapeError
 from tinynn.functional.lengths import shape_of, valid_rows, without_padding
 from tinynn.initializers import Initializer, glorot_uniform, orthogonal, zeros
 from tinynn.layers.base import Layer
-from tinynn.layers.dropout import Dropout
+from tinynn.layers.dropout import Dropout, require_rate
 from tinynn.layers.scope import Array, Scope, Tree
 from tinynn.layers.sequences.inputs import without_cache
 from tinynn.trace import backend_of, namespace
@@ -154,9 +154,9 @@ class RNN(_Recurrent):
     gives them. The lengths are (batch,), of an integer dtype: steps from `lengths` on are padding.
     A mask, (batch, time) booleans that are True at valid steps, does as well. Padding steps leave
     the carry as it is, so the output there is that of the last valid step (zeros where `reverse`
-    has had none yet), and their values change nothing. Lengths out of range are an error where they
-    can be read, in `init` and in a pass that no recording follows; in a compiled program one above
-    the number of steps counts as that number. The output is (batch, features), of
+    has had none yet), and their values change nothing. Lengths out of range are an error, in
+    `init`, in a pass, in `fit` and in `predict`; in a compiled program of one's own one above the
+    number of steps counts as that number. The output is (batch, features), of
     `return_sequences` (batch, time, features).
 
     The first carry is zeros. A dict as the last input is the carry to begin with, {"h": (batch,
@@ -394,7 +394,7 @@ class Stacked(Layer):
         expected = "RNN, GRU, LSTM or a Bidirectional of one"
         require(self, "layer", lambda layer: isinstance(layer, kinds), expected)
         require_count(self, "layers")
-        Dropout(self.dropout)  # the rate is checked there
+        require_rate(self, "dropout")
 
     def carry(self, x: Array) -> dict[str, Any]:
         """The carry before the first step of all layers: see `RNN`.

@@ -8,8 +8,8 @@ from tinynn import functional
 from tinynn.config import require, require_count
 from tinynn.functional.errors import InputError
 from tinynn.functional.lengths import without_padding
-from tinynn.layers.base import Layer
-from tinynn.layers.dropout import Dropout
+from tinynn.layers.base import Layer, require_layer
+from tinynn.layers.dropout import Dropout, require_rate
 from tinynn.layers.linear import Linear
 from tinynn.layers.normalization import LayerNorm
 from tinynn.layers.scope import Array, Scope, Tree
@@ -33,7 +33,8 @@ class _Block(Layer):
         _require_attention(self, "attention")
         if self.hidden is not None:
             require_count(self, "hidden")
-        Dropout(self.dropout)  # which checks the rate
+        require_layer(self, "norm")
+        require_rate(self, "dropout")
 
     def cache(self, like: Array, shape: tuple[int, int, int]) -> Cache:
         """An empty cache of the block's attention to its own sequence.

@@ -76,6 +76,7 @@ class Pad(Layer):
     def __post_init__(self) -> None:
         name, given = type(self).__name__, self.padding
         channels_last(name, self.channels)
+        require(self, "value", lambda value: value == value + 0.0, "a number")
         around(name, given, len(given) if isinstance(given, tuple | list) else 1)
 
     def forward(self, scope: Scope, x: Array) -> Array:

@@ -1,0 +1,138 @@
+"""Ids, lengths and places out of range, found before a program runs, which cannot stop for them.
+
+Layers look at them where they can be read: eagerly. Of a network that will be compiled, a recording
+says which numbers its layers would look at, and these alone are computed of the inputs.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from backends import Backend
+from tinynn import tree
+from tinynn.data import Dataset, host
+from tinynn.functional.integers import Range, noting
+from tinynn.layers import run
+
+ROWS_AT_ONCE = 8192  # that are looked at together
+_KINDS = 64  # of rows to know; with more, all are forgotten
+
+
+def kind_of(inputs: Any) -> Any:
+    """A key for the kind of rows that inputs have."""
+    leaves, structure = tree.flatten(inputs)
+    return structure, *[(type(a), tuple(a.shape[1:]), a.dtype) for a in leaves]
+
+
+def blank(array: Any, backend: Backend) -> Any:
+    """An array of the host's like this one, of zeros, that takes no memory."""
+    home = host()
+    zero = home.asarray(0, dtype=backend.dtype_name(array.dtype))
+    return home.xp.broadcast_to(zero, tuple(array.shape))
+
+
+@dataclass
+class Ranges:
+    """The check of the whole numbers that a network is given, for inputs of any kind.
+
+    Networks of floating-point inputs alone pass: nothing is recorded for them.
+
+    Args:
+        net, params, state: the network, as `run` takes it.
+        backend: where the inputs are.
+    """
+
+    net: Any
+    params: Any
+    state: Any
+    backend: Backend
+
+    def __post_init__(self) -> None:
+        self._kinds: dict[Any, Callable[[list[Any]], None] | None] = {}
+
+    def check(self, inputs: Any) -> None:
+        """InputError that names the layer, if its ids, lengths or places are out of range."""
+        if find := self._check_of(inputs):
+            find(tree.leaves(inputs))
+
+    def check_all(self, dataset: Dataset) -> None:
+        """The same for a dataset in memory, some thousand rows at a time."""
+        if self._check_of(dataset.between(0, 1).inputs):
+            for start in range(0, dataset.size, ROWS_AT_ONCE):
+                stop = min(start + ROWS_AT_ONCE, dataset.size)
+                self.check(dataset.between(start, stop).inputs)
+
+    def _check_of(self, inputs: Any) -> Callable[[list[Any]], None] | None:
+        leaves = tree.leaves(inputs)
+        if not any(hasattr(a, "dtype") and self._is_whole(a) for a in leaves):
+            return None
+        kind = kind_of(inputs)
+        if kind not in self._kinds:
+            if len(self._kinds) == _KINDS:
+                self._kinds.clear()
+            self._kinds[kind] = self._found(inputs)
+        return self._kinds[kind]
+
+    def _is_whole(self, array: Any) -> bool:
+        return bool(self.backend.xp.isdtype(array.dtype, ("integral", "bool")))
+
+    def _found(self, inputs: Any) -> Callable[[list[Any]], None] | None:
+        first = tree.map(lambda a: a[:1, ...], inputs)
+        given = tree.map(lambda a: blank(a, self.backend), (first, self.params, self.state))
+        found = self._recorded(host(), *given, batch_axes=None)
+        if found is None or not found[1]:
+            return None
+        graph, ranges = found
+        places = {id(each): place for place, each in enumerate(graph.inputs)}
+        if all(id(output) in places for output in graph.outputs):
+            own = [places[id(output)] for output in graph.outputs]
+
+            def look(leaves: list[Any]) -> None:
+                for each, place in zip(ranges, own, strict=True):
+                    each.check(leaves[place])
+
+            return look
+        # There is more to compute, of batches of any size, where they are.
+        found = self._recorded(self.backend, first, self.params, self.state, batch_axes=0)
+        if found is None:
+            return None
+        graph, ranges = found
+
+        def check(leaves: list[Any]) -> None:
+            for each, numbers in zip(ranges, graph.run(leaves), strict=True):
+                each.check(numbers)
+
+        return check
+
+    def _recorded(
+        self, home: Backend, first: Any, params: Any, state: Any, batch_axes: int | None
+    ) -> tuple[Any, list[Range]] | None:
+        """The graph that computes the numbers to be looked at, and their ranges."""
+        from tinynn.transforms.graph import Node, pruned
+        from tinynn.transforms.record import record
+
+        ranges: list[Range] = []
+
+        def numbers(*inputs: Any) -> list[Any]:
+            with noting() as noted:
+                run(self.net, params, state, *inputs)
+            ranges[:] = noted
+            return [each.numbers for each in noted]
+
+        try:
+            with home.scope(), home.quiet():
+                graph = record(numbers, *first, batch_axes=batch_axes)
+        except Exception:  # the engine says what cannot be recorded
+            return None
+        kept: list[tuple[Range, Any]] = []
+        for each, output in zip(ranges, graph.outputs, strict=True):
+            nodes = pruned(replace(graph, outputs=[output])).nodes
+            whole = all(n.dtype is None or not _is_real(home, n.dtype) for n in nodes)
+            if whole and isinstance(output, Node):  # not what the network itself computes
+                kept.append((each, output))
+        outputs = [output for _, output in kept]
+        return pruned(replace(graph, outputs=outputs)), [each for each, _ in kept]
+
+
+def _is_real(home: Backend, dtype: Any) -> bool:
+    return bool(home.xp.isdtype(dtype, "real floating"))
