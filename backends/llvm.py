@@ -3,31 +3,43 @@
 A kernel is one function of pointers in LLVM's own language. Its machine code is kept in a file
 whose name is a hash of all that it depends on, so it is never that of another source, version or
 processor; an object file takes the few milliseconds of linking it. TINYNN_CACHE names the folder;
-one that cannot be written to means compiling anew in each process.
+one that cannot be written to means compiling anew in each process. Of its files the ones that were
+not used for longest go, beyond a number of bytes.
 """
 
 import ctypes
 import hashlib
 import os
 import platform
+import re
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from ctypes.util import find_library
 from functools import cache, partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import llvmlite
 import llvmlite.binding as llvm
 import numpy as np
+from llvmlite.binding import newpassmanagers
 
 from backends import openblas, threads
 from backends.llvm_arithmetic import VECTORS
 from backends.lowering import KernelError, Taken
 
 _PACKED = "tinynn_packed"
+
+#: Bytes of machine code that the folder keeps.
+CAPACITY = 2**28
+# Files are written between two looks at the folder, which takes milliseconds; one in the making is
+# nobody's after so many seconds. The folder may hold what is not ours.
+_WRITTEN, _ABANDONED, _OURS = 64, 3600.0, re.compile(r"[0-9a-f]{64}\.(o|\w+\.tmp)")
+_writes = count()
 
 
 def build(source: str, dtypes: Sequence[str]) -> Callable[..., None]:
@@ -98,6 +110,8 @@ def read_code(file: Path) -> bytes | None:
     with suppress(OSError):
         digest, code = (data := file.read_bytes())[:32], data[32:]
         if code and hashlib.sha256(code).digest() == digest and _known(code):
+            with suppress(OSError):
+                os.utime(file)  # whose time tells when it was last used
             return code
     return None
 
@@ -106,7 +120,7 @@ def write_code(file: Path, code: bytes) -> None:
     """Keep it, whole or not at all, where that can be done."""
     with suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=file.parent, suffix=".tmp")
+        handle, name = tempfile.mkstemp(".tmp", f"{file.stem}.", file.parent)
         try:
             with os.fdopen(handle, "wb") as out:
                 out.write(hashlib.sha256(code).digest() + code)
@@ -115,6 +129,36 @@ def write_code(file: Path, code: bytes) -> None:
             with suppress(OSError):
                 os.unlink(name)
             raise
+        if next(_writes) % _WRITTEN == 0:
+            discard_oldest(file.parent)
+
+
+def discard_oldest(folder: Path, capacity: int = CAPACITY) -> None:
+    """Remove files of machine code until three quarters of the capacity are left, if it is full.
+
+    Those go first that were not used for longest. Another process that reads one has it whole, or
+    compiles anew.
+    """
+    found, now = [], time.time()
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if not _OURS.fullmatch(entry.name):
+                continue
+            with suppress(OSError):  # another process was sooner
+                facts = entry.stat(follow_symlinks=False)
+                if entry.name.endswith(".o"):
+                    found.append((facts.st_mtime_ns, facts.st_size, entry.path))
+                elif now - facts.st_mtime > _ABANDONED:
+                    os.unlink(entry.path)
+    held = sum(size for _, size, _ in found)
+    if held <= capacity:
+        return
+    for _, size, path in sorted(found):
+        if held <= capacity * 3 // 4:
+            break
+        with suppress(OSError):
+            os.unlink(path)
+        held -= size
 
 
 # Compiling. The code starts with two lines: the function's name, and the functions that it calls.
@@ -161,14 +205,27 @@ def _optimised(source: str, joining: bool = True) -> tuple[str, Any]:
     builder = llvm.create_pass_builder(machine, options)
     passes = builder.getModulePassManager()
     passes.add_global_dead_code_eliminate_pass()
-    passes.run(module, builder)
+    _run(passes, module, builder)
     for function in vectors:  # which now are called, or never will be
         function.linkage = "internal"
     late = llvm.create_new_module_pass_manager()
     late.add_always_inliner_pass()
     late.add_global_dead_code_eliminate_pass()
-    late.run(module, builder)
+    _run(late, module, builder)
     return name, module
+
+
+def _run(passes: Any, module: Any, builder: Any) -> None:
+    """Apply the passes, and free them.
+
+    llvmlite does not: of its two base classes of a pass manager the one whose `_dispose` does
+    nothing comes first. A pipeline takes 70 kB, and cannot be run twice.
+    """
+    passes.run(module, builder)
+    dispose = getattr(newpassmanagers.NewPassManager, "_dispose", None)
+    if dispose is not None:
+        dispose(passes)
+        passes.detach()
 
 
 def _packed(name: str, arrays: int) -> str:

@@ -158,11 +158,16 @@ def parts(steps_: int, calls: int, fits_: int, programs_: int) -> Iterator[Watch
         yield fits(fits_)
     if programs_:
         yield programs(programs_, "calls")
-        with TemporaryDirectory() as folder:  # of the machine code of each
-            os.environ["TINYNN_CACHE"] = folder
-            few = max(1, programs_ // 10)
-            programs(few, "loops")  # LLVM's optimiser keeps 0.2 MB of every one that it compiles
-            yield programs(few, "loops")
+        few = max(1, programs_ // 10)  # since LLVM takes its time
+        machine_code(min(few, 60))  # the memory that LLVM works in is held from now on
+        yield machine_code(few)
+
+
+def machine_code(count: int) -> Watch:
+    """So many programs of loops, all of which are compiled."""
+    with TemporaryDirectory() as folder:
+        os.environ["TINYNN_CACHE"] = folder
+        return programs(count, "loops")
 
 
 @click.command(help=__doc__)

@@ -26,7 +26,7 @@ from tests.memory import traced_memory
 from tinynn import tree
 from tinynn.layers import Linear, Sequential
 from tinynn.training import ModelFileError, files, fit, loop
-from tinynn.training.signals import Signals, unbroken
+from tinynn.training.signals import Signals
 
 forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="faults strike in forked processes")
 
@@ -228,20 +228,95 @@ def test_a_second_signal_acts_at_once() -> None:
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+def own_handler(number: int, frame: Any) -> None:
+    raise KeyboardInterrupt("the user's own")
+
+
+HANDLERS = (signal.default_int_handler, own_handler)
+
+
 @pytest.mark.usefixtures("usual_ctrl_c")
-def test_a_signal_waits_for_what_is_done_whole() -> None:
+@pytest.mark.parametrize("handler", HANDLERS)
+@pytest.mark.parametrize("noted", [True, False])
+def test_signals_wait_for_what_is_done_whole(handler: Any, noted: bool) -> None:
+    signal.signal(signal.SIGINT, handler)
     done = []
 
-    def interrupted(wanted: bool) -> None:
-        with unbroken(wanted):
+    def interrupted() -> None:
+        with Signals(noted) as signals, signals.unbroken():
             signal.raise_signal(signal.SIGINT)
-            done.append(wanted)
+            signal.raise_signal(signal.SIGINT)  # which nobody would note
+            done.append(noted)
 
-    for wanted in (True, False):
-        with pytest.raises(KeyboardInterrupt):
-            interrupted(wanted)
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    assert done == [True]
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert done == [noted]
+
+
+class Struck:
+    """Ctrl-C at a line of the loop over epochs, and again a few lines later."""
+
+    def __init__(self, line: int, again: int) -> None:
+        self.places, self.count = (line, line + again), 0
+
+    def __call__(self, frame: Any, event: str, argument: Any) -> Any:
+        return self.struck if frame.f_code.co_filename == loop.__file__ else None
+
+    def struck(self, frame: Any, event: str, argument: Any) -> Any:
+        if event == "line":
+            self.count += 1
+            if self.count in self.places:
+                signal.raise_signal(signal.SIGINT)
+        return self.struck
+
+
+def epoch_only(run: Any) -> None:
+    """A callback that looks at an epoch once it is done."""
+
+
+epoch_only.only_looks = True  # type: ignore[attr-defined]
+
+RUNS: dict[str, Any] = {
+    "measured": {"engine": "eager", "metrics": ["r2"], "batch_size": 4},
+    "fused": {"engine": "calls", "batch_size": None, "shuffle": False},
+    "told": {
+        "engine": "calls", "batch_size": None, "shuffle": False, "callbacks": [epoch_only],
+    },
+}  # fmt: skip
+
+
+@pytest.mark.usefixtures("usual_ctrl_c")
+@pytest.mark.parametrize("kind", RUNS)
+@pytest.mark.filterwarnings("ignore:.*interrupted")
+def test_ctrl_c_leaves_parameters_and_history_of_one_epoch(kind: str) -> None:
+    """At every fourth line of the loop, under whatever handler, and then again."""
+    x, before = np.random.default_rng(0).normal(size=(8, 3)), sys.gettrace()
+    net, y = Sequential(Linear(2)), x[:, :2] * x[:, 1:]
+
+    def trained(epochs: int) -> tuple[int, np.ndarray]:
+        model = fit(net, x, y, loss="squared_error", epochs=epochs, progress=False, **RUNS[kind])
+        assert {len(column) for column in model.history.values()} == {len(model.history["loss"])}
+        return len(model.history["loss"]), np.concatenate(
+            [*map(np.ravel, tree.leaves(model.params))]
+        )
+
+    whole, ended, line = dict(map(trained, (1, 2))), 0, 0
+    while True:
+        signal.signal(signal.SIGINT, HANDLERS[line % 8 == 0])
+        striking = Struck(line := line + 4, line % 3)
+        sys.settrace(striking)
+        try:
+            epochs, params = trained(2)
+        except KeyboardInterrupt:  # before there was an epoch, or after all
+            continue
+        finally:
+            sys.settrace(before)
+        assert np.allclose(params, whole[epochs], rtol=1e-12), line
+        ended += epochs < 2
+        if striking.count < line:
+            break
+    assert ended > 2
 
 
 def test_a_large_network_is_trained_in_few_copies_of_itself() -> None:

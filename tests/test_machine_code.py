@@ -1,6 +1,8 @@
 """Machine code for loops, and the folder it is kept in."""
 
 import hashlib
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ pytest.importorskip("llvmlite", reason="loops are compiled by LLVM, which is not
 
 from backends import llvm
 from tests import kernels
+from tests.endurance import anonymous_memory
 from tinynn.compiler.codegen.language import Cast, Constant, Expression
 
 DTYPES = ("float64", "float64")
@@ -55,6 +58,33 @@ def test_machine_code_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         file.write_bytes(file.read_bytes()[:-9] + b"123456789")
     assert compiled(2) == [2, 4]
     assert compiled(3) == [3, 6]
+
+
+def test_the_folder_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [f"{number:064x}.o" for number in range(8)]
+    for age, name in enumerate(names):
+        llvm.write_code(tmp_path / name, b"x" * 968)  # a kB each
+        os.utime(tmp_path / name, (10**9 - age, 10**9 - age))
+    others = ["notes.o", f"{9:064x}.new.tmp"]  # not ours, or being written just now
+    for name in (*others, f"{9:064x}.old.tmp"):
+        (tmp_path / name).write_bytes(b"x" * 5000)
+    os.utime(tmp_path / others[0], (0, 0))
+    os.utime(tmp_path / f"{9:064x}.old.tmp", (0, 0))
+    monkeypatch.setattr(llvm, "_known", lambda code: True)
+    assert llvm.read_code(tmp_path / names[7])  # the oldest one is used
+    llvm.discard_oldest(tmp_path, 8000)
+    assert sorted(file.name for file in tmp_path.iterdir()) == sorted([*names, *others])
+    llvm.discard_oldest(tmp_path, 7999)
+    kept = [*names[:4], names[7]]
+    assert sorted(file.name for file in tmp_path.iterdir()) == sorted([*kept, *others])
+
+
+def test_writing_looks_after_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[Path] = []
+    monkeypatch.setattr(llvm, "discard_oldest", looked.append)
+    for number in range(2 * llvm._WRITTEN):
+        llvm.write_code(tmp_path / f"{number:064x}.o", b"code")
+    assert looked == [tmp_path, tmp_path]
 
 
 def test_no_place_to_keep_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,3 +134,15 @@ def test_the_functions_of_kernels_are_a_part_of_the_key(monkeypatch: pytest.Monk
             llvm._here.cache_clear()
             assert llvm.key(source, DTYPES) != before, changed
     llvm._here.cache_clear()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc tells how much memory is in use")
+def test_compiling_keeps_no_memory() -> None:
+    def grown(programs: range) -> float:
+        before = anonymous_memory()
+        for number in programs:
+            llvm._compiled(multiplied(1.5 + number))
+        return anonymous_memory() - before
+
+    grown(range(8))  # what LLVM works in
+    assert grown(range(8, 20)) < 0.4  # megabytes; a pipeline of passes takes 0.07

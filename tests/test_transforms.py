@@ -128,9 +128,16 @@ def test_stop_gradient_of_a_tree_is_that_of_its_arrays(backend: backends.Backend
 
 
 @pytest.mark.only("torch", "jax")
-def test_stop_gradient_holds_in_the_librarys_own_derivatives(backend: backends.Backend) -> None:
-    f = lambda x: namespace(x).sum(x * x * stop_gradient(x))  # noqa: E731
-    x = backend.asarray([1.0, 3.0], dtype="float32")
+@pytest.mark.parametrize("made", [lambda f: f, tinynn.compile], ids=["eager", "compiled"])
+def test_stop_gradient_holds_in_the_librarys_own_derivatives(
+    backend: backends.Backend, made: Any
+) -> None:
+    def f(x: Any) -> Any:
+        later = lambda kept, entry: (kept + entry * stop_gradient(entry), entry)  # noqa: E731
+        fixed = namespace(x).sum(x * x * stop_gradient(x))
+        return fixed + tinynn.scan(later, 0.0 * x[0], x)[0]
+
+    x, f = backend.asarray([1.0, 3.0], dtype="float32"), made(f)
     if backend.name == "torch":
         x.requires_grad_()
         f(x).backward()
@@ -139,7 +146,7 @@ def test_stop_gradient_holds_in_the_librarys_own_derivatives(backend: backends.B
         import jax
 
         slope = jax.grad(f)(x)
-    assert_close(slope, [2.0, 18.0], backend)
+    assert_close(slope, [3.0, 21.0], backend)
 
 
 def test_constants_made_inside_do_not_change_the_library(backend: backends.Backend) -> None:

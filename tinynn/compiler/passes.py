@@ -7,6 +7,7 @@ is applied where.
 
 import operator
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from math import inf, prod
 from operator import is_
@@ -55,6 +56,26 @@ def common_subexpressions(graph: Graph) -> Graph:
     return rewritten(graph, visit)
 
 
+def without_stop_gradient(graph: Graph) -> Graph:
+    """No calls of stop_gradient, where nothing follows the program for derivatives of its own."""
+    called = {node.name for node in graph.nodes if node.name == "stop_gradient" or _inside(node)}
+
+    def visit(node: Node, build: Builder) -> Any:
+        if node.name == "stop_gradient":
+            return node.args[0]
+        graphs = _inside(node)
+        after = {key: without_stop_gradient(inside) for key, inside in graphs.items()}
+        same = all(after[key] is inside for key, inside in graphs.items())
+        return node if same else replace(node, kwargs=node.kwargs | after)
+
+    return rewritten(graph, visit, of=called)
+
+
+def _inside(node: Node) -> dict[str, Graph]:
+    """The graphs that a call runs, by its keywords."""
+    return {key: value for key, value in node.kwargs.items() if isinstance(value, Graph)}
+
+
 def known(value: Any) -> Any:
     """The number that a value is, or that all its elements are; None if that is not known."""
     if type(value) is Node:
@@ -97,7 +118,7 @@ def _algebra(node: Node, build: Builder) -> Any:
     if node.dtype is None:
         return node
     # Whole numbers wrap around, and constants that are put together may not fit their dtype.
-    if "floating" not in build.space.kinds[node.dtype] and node.name not in _OF_ANY_KIND:
+    if "floating" not in build.space.kinds[node.dtype] and node.name != "astype":
         return node
     node = _without_fills(node)
     return _ALGEBRA[node.name](node, build)
@@ -284,11 +305,6 @@ def _sum(node: Node, build: Builder) -> Any:
     return node
 
 
-def _stop_gradient(node: Node, build: Builder) -> Any:
-    return node.args[0]
-
-
-_OF_ANY_KIND = ("astype", "stop_gradient")
 _ALGEBRA: dict[str, Callable[[Node, Builder], Any]] = {
     "add": _add,
     "astype": _astype,
@@ -297,7 +313,6 @@ _ALGEBRA: dict[str, Callable[[Node, Builder], Any]] = {
     "multiply": _multiply,
     "negative": _negative,
     "pow": _pow,
-    "stop_gradient": _stop_gradient,
     "subtract": _subtract,
     "sum": _sum,
 }

@@ -4,7 +4,8 @@ A pass is a function from graph to graph; a pipeline is a list of them, in order
 repeats, merges or moves a node with an effect.
 
     program                      passes
-    standard's calls, readers    portable()
+    standard's calls             followed()
+    the same in training         portable(), as for what reads a graph
     calls into buffers           into_buffers(lowering); in training then `flatten_params.packed`,
                                  between_steps(lowering, kept)
     loops                        portable(), `flatten_params.packed`, into_loops(kept)
@@ -18,7 +19,7 @@ from typing import Any
 
 from tinynn.compiler.data_passes import biases_in_products, data_broadcast
 from tinynn.compiler.horizontal import fused_horizontally
-from tinynn.compiler.passes import PATTERNS, common_subexpressions
+from tinynn.compiler.passes import PATTERNS, common_subexpressions, without_stop_gradient
 from tinynn.compiler.rewrite import simplest
 from tinynn.compiler.scans import branches_simplified, scans_batched, scans_of
 from tinynn.compiler.signs import without_negatives
@@ -87,16 +88,25 @@ def decompositions(lowering: Any) -> dict[str, Callable[..., Any]]:
     return ours | lowering.decompositions
 
 
+def followed() -> list[Pass]:
+    """For the standard's own calls, where the library may follow them: its `grad` stops there."""
+    return [
+        simplified,  # recorded derivatives hold zeros, ones and the same call twice
+    ]
+
+
 def portable() -> list[Pass]:
     """For the standard's own calls, on any library, and for readers of the graph."""
     return [
-        simplified,  # recorded derivatives hold zeros, ones and the same call twice
+        without_stop_gradient,  # no derivative is taken of the program any more
+        *followed(),
     ]
 
 
 def into_buffers(lowering: Any) -> list[Pass]:
     """For a library that writes results into buffers, as its lowering says."""
     passes: list[Pass] = [
+        without_stop_gradient,
         simplified,  # fewer calls, each of which is one of the library
         products,  # sum(a * b) is one call without a buffer
     ]
@@ -131,8 +141,8 @@ def between_steps(lowering: Any, kept: int) -> list[Pass]:
 
 
 def for_library(lowering: Any) -> list[Pass]:
-    """`into_buffers` where the library has a lowering, else `portable`."""
-    return portable() if lowering is None else into_buffers(lowering)
+    """`into_buffers` where the library has a lowering, else `followed`."""
+    return followed() if lowering is None else into_buffers(lowering)
 
 
 def into_loops(kept: int, lying: Mapping[int, Any] | None = None) -> list[Pass]:

@@ -99,7 +99,7 @@ def scatter_add(x: Any, indices: Any, updates: Any, *, axis: int = 0) -> Any:
 def stop_gradient(x: Any) -> Any:
     """Return `x`, treated as a constant by every derivative.
 
-    By those of PyTorch and JAX, too, outside of a compiled program.
+    By those of PyTorch and JAX, too, in a compiled program as outside of one.
 
     Parameters
     ----------

@@ -20,7 +20,7 @@ from tinynn.training.memory import OutOfMemoryError, memory_suffices
 from tinynn.training.pace import Pace
 from tinynn.training.problem import Problem
 from tinynn.training.ranks import Ranks, compared
-from tinynn.training.signals import TERMINATED, Signals, unbroken
+from tinynn.training.signals import TERMINATED, Signals
 from tinynn.training.state import Run, TrainingState, can_converge, has_converged, is_lost
 
 
@@ -96,7 +96,7 @@ class _Loop:
         (run := self.run).stop_if_converged(self.problem.backend)  # one that is gone on with may be
         whole = True
         while run.epoch < run.epochs and not run.stopped and not self.received:
-            before, whole = run.state.current(), run.state.step == 0
+            before, done, whole = run.state.current(), run.epoch, run.state.step == 0
             if self.quiet and self.engine.fuses_epochs and not self.fused:  # a late one does later
                 self.fused = True
                 self.pace = Pace(self.problem.batches.steps, alone=not self.ranks.several)
@@ -106,30 +106,40 @@ class _Loop:
                 if count == 0:  # a signal came, and the state is written as it is
                     break
                 self._after_epoch()
+                self._judge(before, count, whole)
             except (KeyboardInterrupt, OutOfMemoryError, DataError) as error:
                 # There may be no whole epoch to go back to, or others that wait for this process.
                 if run.epoch == 0 or not whole or self.ranks.several:
                     raise
+                if run.epoch == done:  # it was being measured, with its own parameters
+                    run.state.carry = before()
                 run.state.step, run.state.losses = 0, []
                 what = "interrupted" if isinstance(error, KeyboardInterrupt) else f"{error}"
                 _warn(run, f"{what}: the model is as it was after this epoch")
                 run.stop()
                 break
-            if not isfinite(run.history.last["loss"]):
-                self._diverged(before, count, whole)
-            elif is_lost(run.state.optimizer_state, self.problem.backend):
-                _warn(run, "the gradient is not finite: training was stopped, with the parameters "
-                      "as they were. Take a loss that has a derivative there, or other parameters "
-                      "to start from")  # fmt: skip
-                run.stop()
-            else:
-                run.stop_if_converged(self.problem.backend)
         if self.checkpointer and run.state.step == 0:  # also if it ends between two checkpoints
             self._checkpoint(run.state)
         self.ranks.barrier()  # the checkpoint is there before any of them goes on
         if self.received:
             self.ranks.leaving()
             self._interrupted(self.received, whole)
+
+    def _judge(self, before: Any, count: int, whole: bool) -> None:
+        """End the run where the loss or the optimizer says so.
+
+        before: the carry before the last `count` epochs.
+        """
+        run = self.run
+        if not isfinite(run.history.last["loss"]):
+            self._diverged(before, count, whole)
+        elif is_lost(run.state.optimizer_state, self.problem.backend):
+            _warn(run, "the gradient is not finite: training was stopped, with the parameters as "
+                  "they were. Take a loss that has a derivative there, or other parameters to "
+                  "start from")  # fmt: skip
+            run.stop()
+        else:
+            run.stop_if_converged(self.problem.backend)
 
     def _interrupted(self, received: signal.Signals, whole: bool) -> None:
         """End the run, whose state is written, as the signal asks for."""
@@ -138,6 +148,8 @@ class _Loop:
             raise SystemExit(TERMINATED)
         if run.epoch == 0 or (run.state.step and not whole):
             raise KeyboardInterrupt  # there is no whole epoch to go back to
+        if run.stopped:  # it ends here anyhow, or a second signal has ended it
+            return
         run.state.step, run.state.losses = 0, []
         _warn(run, "interrupted: the model is as it was after this epoch")
         run.stop()
@@ -169,7 +181,7 @@ class _Loop:
             losses, count = self._losses(self.engine.run_epochs(bad + 1)), bad + 1
         kept = before.optimizer_state
         over = isfinite(losses[-1]) and not can_converge(kept)
-        with unbroken(over):
+        with self.signals.unbroken():
             self._advance(over)
             ends = self._epochs_until_converged(kept, count)
             if ends < count:
@@ -203,7 +215,7 @@ class _Loop:
         before, start: the carry and the number of the epoch from which on epochs were told.
         """
         state = self.run.state
-        with unbroken():
+        with self.signals.unbroken():
             rows = min(map(len, state.history.values()), default=0)
             for column in state.history.values():
                 del column[rows:]
@@ -261,7 +273,7 @@ class _Loop:
         rows = [batches.loss_of_epoch(losses, epoch), *rows[len(state.losses) :]]
         measured = [row.tolist() for row in rows]
         over = alone and isfinite(measured[0])
-        with unbroken(over):
+        with self.signals.unbroken():
             if alone:
                 self._advance(over)
             state.epoch, state.step, state.losses = state.epoch + 1, 0, []

@@ -30,15 +30,16 @@ def unwinding() -> Iterator[None]:
 
 
 class Signals:
-    """A context in which the first SIGINT or SIGTERM is noted, and the second acts at once.
+    """A context in which SIGINT and SIGTERM wait for what has to be done whole.
 
-    Only handlers that nobody has changed are replaced, and in the main thread alone, where Python
-    delivers signals.
+    The first one may be noted, instead of acting, where nobody has another handler. All others act
+    as they would without it, which a handler of the user's own does, too. In the main thread alone,
+    where Python delivers signals.
 
     Parameters
     ----------
-    wanted
-        False: change nothing.
+    noted
+        Note the first one.
 
     Attributes
     ----------
@@ -46,16 +47,20 @@ class Signals:
         The signal that was noted, or None.
     """
 
-    def __init__(self, wanted: bool = True) -> None:
+    def __init__(self, noted: bool = True) -> None:
         self.received: signal.Signals | None = None
-        self._wanted = wanted and threading.current_thread() is threading.main_thread()
-        self._before: dict[signal.Signals, Any] = {}
+        self._noted = noted
+        self._before: dict[int, Any] = {}
+        self._waiting: list[int] | None = None
 
     def __enter__(self) -> Self:
-        usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
-        for number, handler in usual.items():
-            if self._wanted and signal.getsignal(number) == handler:
-                self._before[number] = signal.signal(number, self._note)
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                before = signal.getsignal(number)
+                # The process ends at once of what nobody handles, unless it is noted.
+                if callable(before) or (before == signal.SIG_DFL and self._notes(number, before)):
+                    self._before[number] = before
+                    signal.signal(number, self._came)
         return self
 
     def __exit__(
@@ -64,30 +69,42 @@ class Signals:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._restore()
+        for number, before in self._before.items():
+            if signal.getsignal(number) == self._came:  # or somebody has put another in its place
+                signal.signal(number, before)
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self.received = signal.Signals(number)
-        self._restore()  # the next one acts as it would without us
+    @contextmanager
+    def unbroken(self) -> Iterator[None]:
+        """A context at whose end those act that came within it."""
+        self._waiting = came = list[int]()
+        try:
+            yield
+        finally:
+            self._waiting = None
+            for number in came:
+                signal.raise_signal(number)
 
-    def _restore(self) -> None:
-        while self._before:
-            signal.signal(*self._before.popitem())
+    def _notes(self, number: int, before: Any) -> bool:
+        return self._noted and before == _USUAL[number]
+
+    def _came(self, number: int, frame: FrameType | None) -> None:
+        before = self._before[number]
+        if self._waiting is not None:
+            self._waiting.append(number)
+        elif self.received is None and self._notes(number, before):
+            self.received = signal.Signals(number)
+        elif callable(before):
+            before(number, frame)
+        else:
+            signal.signal(number, before)
+            signal.raise_signal(number)
 
 
-@contextmanager
-def unbroken(wanted: bool = True) -> Iterator[None]:
-    """A context that ends before the first SIGINT or SIGTERM acts, for what has to be done whole.
-
-    Parameters
-    ----------
-    wanted
-        False: signals act as ever.
-    """
-    with Signals(wanted) as caught:
-        yield
-    if caught.received is not None:
-        signal.raise_signal(caught.received)
+#: What acts on a signal where nobody has changed it.
+_USUAL: dict[int, Any] = {
+    signal.SIGINT: signal.default_int_handler,
+    signal.SIGTERM: signal.SIG_DFL,
+}
 
 
 @contextmanager
