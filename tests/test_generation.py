@@ -177,11 +177,14 @@ def test_what_cannot_be_written_is_named() -> None:
         generate(model, PROMPT[0], 3)
     with pytest.raises(InputError, match="expected prompts of one id or more"):
         generate(model, PROMPT, 3, lengths=[0, 2])
-    with pytest.raises(InputError, match="got NaN"):
+    with pytest.raises(InputError, match=r"^layer tokens, .*ids from 0 to 6, got ids from 5 to 10"):
         generate(model, PROMPT + 4, 3)
+    unsound = Model(model.net, tinynn.tree.map(lambda a: a * np.nan, model.params))
+    with pytest.raises(InputError, match="got NaN"):
+        generate(unsound, PROMPT, 3)
     late = np.asarray([[1, 2, 99], [4, 5, 6]])  # after the end of the shortest
     for prompt in (late, PROMPT + 2**32):
-        with pytest.raises(InputError, match="got NaN"):
+        with pytest.raises(InputError, match=r"^layer tokens, .*expected ids from 0 to 6, got"):
             generate(model, prompt, 3, lengths=[3, 1], temperature=0.0)
     with pytest.raises(TypeError, match="expected a model of a network"):
         generate(model.net, PROMPT, 3)

@@ -220,3 +220,28 @@ SETTINGS: list[tuple[Any, str]] = [
 def test_bad_settings_are_named(make: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+F, W, Q = functional, ones(3, 4, 5), ones(2, 5, 2, 4)
+CALLS: list[tuple[Any, str]] = [
+    *((lambda f=f: f([[1.0]], 1), "expected an array, got list") for f in (F.max_pool, F.pad)),
+    (lambda: F.conv(X.tolist(), W), "expected an array, got list"),
+    (lambda: F.conv(X, W[:0]), "conv: expected a kernel of one element or more"),
+    (lambda: F.conv(X, W, groups=True), "expected groups that divide .* got True"),
+    (
+        lambda: F.pad(ones(2, 6, 4, dtype="int32"), 1, 0.5),
+        "pad: expected a whole number as the val",
+    ),
+    (
+        lambda: F.dropout(X, 1.0, ones(2, dtype="int32")),
+        "dropout: expected a rate of 0 or more and",
+    ),
+    (lambda: F.rotary(Q, base=0), "rotary: expected a base above 0, got 0"),
+    (lambda: F.attention(Q, Q, Q, start=1), "attention: expected causal=True beside a start"),
+]
+
+
+@pytest.mark.parametrize(("call", "message"), CALLS)
+def test_bad_input_of_functions_is_named(call: Any, message: str) -> None:
+    with pytest.raises((ValueError, TypeError), match=message):
+        call()

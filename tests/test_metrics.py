@@ -204,9 +204,18 @@ def test_weights_of_zero_alone_give_no_number_at_all(
     ready, prediction, target, weight = placed(task, metric, backend, "float32")
     # No error of nothing that varies, and the power of no mean at all.
     expected = 1.0 if isinstance(metric, R2 | Perplexity) else 0.0
+    expected = np.nan if isinstance(metric, ROCAUC) else expected
     nothing = backend.xp.zeros_like(weight)
     found = ready(prediction, target, nothing)
     assert_close(found, np.full(tuple(found.shape), expected), backend)
+
+
+@pytest.mark.reads_scalars
+def test_roc_auc_of_one_class_is_no_number(backend: Backend) -> None:
+    """Once it was 0, that of scores that are wrong throughout; scikit-learn has NaN."""
+    scores, ones = backend.asarray([0.1, 0.2]), backend.asarray([1, 1])
+    found = ROCAUC(task="binary")(scores, ones)
+    assert np.isnan(backend.to_host(found))
 
 
 def test_r2_of_targets_far_from_zero(backend: Backend) -> None:

@@ -25,6 +25,7 @@ def _checked(
     name: str, x: Array, weight: Array, bias: Array | None, groups: int, last: bool
 ) -> int:
     """The number of spatial axes."""
+    namespace(*[each for each in (x, weight, bias) if each is not None])  # TypeError for no array
     spatial = weight.ndim - 2
     if not 1 <= spatial <= 3:
         raise ShapeError(
@@ -48,7 +49,12 @@ def _checked(
             f"{name}: expected one channel or more of the input and of the output, got {inputs} "
             f"and {outputs}. To fix it: leave out what has none"
         )
-    if groups < 1 or inputs % groups or outputs % groups:
+    if 0 in weight.shape[:-2]:
+        raise ShapeError(
+            f"{name}: expected a kernel of one element or more along each axis, got a weight of "
+            f"shape {tuple(weight.shape)}. To fix it: leave out what is empty"
+        )
+    if isinstance(groups, bool) or groups < 1 or inputs % groups or outputs % groups:
         raise ShapeError(
             f"{name}: expected groups that divide the {inputs} channels of the input and the "
             f"{outputs} of the output, got {groups}. To fix it: choose a common divisor"

@@ -72,6 +72,11 @@ def dropout(x: Array, rate: Any, key: Array, first_row: int | None = None) -> Ar
     """
     xp, shape = namespace(x, key), tuple(x.shape)
     if not hasattr(rate, "dtype"):
+        if not 0.0 <= rate < 1.0:
+            raise ValueError(
+                f"dropout: expected a rate of 0 or more and below 1, got {rate!r}. To fix it: give "
+                "the share that becomes 0"
+            )
         keep = random.bernoulli(key, 1.0 - rate, shape, first_row)
         return xp.multiply(x, xp.astype(keep, x.dtype) / (1.0 - rate))
     kept = stop_gradient(1.0 - rate)

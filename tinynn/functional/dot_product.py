@@ -99,6 +99,11 @@ def attention(
     >>> attention(np.zeros_like(x), x, x, causal=True).ravel().tolist()
     [0.0, 0.5, 1.0]
     """
+    if not causal and (type(start) is not int or start):
+        raise ValueError(
+            f"attention: expected causal=True beside a start, got start={start!r}, which says what "
+            "a query may see of the keys. To fix it: leave start out, or let the queries be causal"
+        )
     _check_shapes(q, k, v, block)
     _check_factors(q, k, factors, block)
     seen, pairs = _masks(q, k, mask, lengths)

@@ -160,6 +160,10 @@ def _waves(
     owner: str, positions: Array, count: int, base: float, dtype: Any
 ) -> tuple[Array, Array]:
     """Sines and cosines of places: each has their shape and (count,)."""
+    if not base > 0.0:
+        raise ValueError(
+            f"{owner}: expected a base above 0, got {base!r}. To fix it: give 10000, as usual"
+        )
     require_integers(owner, "positions", positions, "xp.astype(positions, xp.int32)")
     backend = backend_of(positions)
     # 16 bits hold no angle of a late place to a part of a turn.

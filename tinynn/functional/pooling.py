@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 from backends import scoped
 from backends.pooling import Windows
-from tinynn.functional.errors import ShapeError
+from tinynn.functional.errors import DtypeError, ShapeError
 from tinynn.functional.max_pooling import at, filled, joined, largest, slices
 from tinynn.functional.windows import (
     Padding,
@@ -35,7 +35,7 @@ Array: TypeAlias = Any
 
 
 def _moved(name: str, x: Array, channels: str, axes: int | None) -> tuple[Any, Array, bool]:
-    last = channels_last(name, channels)
+    last, xp = channels_last(name, channels), namespace(x)  # TypeError for what is no array
     if x.ndim < 3 or (axes is not None and x.ndim != axes + 2):
         order = "(batch, *spatial, channels)" if last else "(batch, channels, *spatial)"
         count = "one or more" if axes is None else str(axes)
@@ -48,7 +48,6 @@ def _moved(name: str, x: Array, channels: str, axes: int | None) -> tuple[Any, A
             f"{name}: expected no axis but the batch to be empty, got {tuple(x.shape)}. To fix it: "
             "give samples of one element or more"
         )
-    xp = namespace(x)
     return xp, x if last else xp.moveaxis(x, 1, -1), last
 
 
@@ -252,6 +251,11 @@ def pad(x: Array, padding: Any, value: float = 0.0, *, channels: str = "last") -
     around("pad", padding, axes or 1)
     xp, x, last = _moved("pad", x, channels, axes)
     pairs = around("pad", padding, x.ndim - 2)
+    if value % 1 and not xp.isdtype(x.dtype, ("real floating", "complex floating")):
+        raise DtypeError(
+            f"pad: expected a whole number as the value beside input of {x.dtype}, got {value!r}. "
+            "To fix it: convert the input, xp.astype(x, xp.float32)"
+        )
     if any(n + low + high < 1 for n, (low, high) in zip(x.shape[1:-1], pairs, strict=True)):
         raise ShapeError(
             "pad: expected one element or more to be left along each spatial axis, got input of "

@@ -130,6 +130,9 @@ class Loss(Configured):
     ) -> Array:
         """The loss, 0-d, of the prediction's dtype.
 
+        The values of the target are not looked at, since that waits for the device in each step:
+        `check` does it once, for all data, as `fit` calls it.
+
         Parameters
         ----------
         prediction : (batch, ...)

@@ -25,6 +25,7 @@ class _Ranking(Collected, OfClasses):
     loss: Loss | None = None
 
     by_threshold: ClassVar[bool] = False
+    unknown: ClassVar[float] = 0.0  # the number where no class has one
 
     def __call__(
         self, prediction: Array, target: Array, sample_weight: Array | None = None
@@ -99,6 +100,7 @@ class _Ranking(Collected, OfClasses):
         values = xp.stack([ratio(*part) for part in parts])
         known = xp.stack([xp.astype(whole > 0, whole.dtype) for _, whole in parts])
         number = ratio(xp.sum(values * known), xp.sum(known))
+        number = xp.where(xp.sum(known) > 0, number, self.unknown)
         # Where nobody can raise an error, NaN among the scores is NaN, and no place in the order.
         return number + xp.sum(xp.where(xp.isnan(scores), scores, xp.zeros_like(scores)))
 
@@ -109,7 +111,8 @@ class ROCAUC(_Ranking):
 
     A tie counts half. Of a multiclass task it is the mean over the classes of each against the
     rest, by the probabilities of the loss; of labels the mean over them. Classes of which there
-    are no samples, or none else, are left out.
+    are no samples, or none else, are left out; with none left the number is NaN, as in
+    scikit-learn.
 
     Parameters
     ----------
@@ -132,6 +135,7 @@ class ROCAUC(_Ranking):
     """
 
     default_name: ClassVar[str] = "roc_auc"
+    unknown: ClassVar[float] = float("nan")
 
     def of_column(self, scores: Array, positive: Array, negative: Array) -> tuple[Array, Array]:
         order, above, reached = _ranked(scores, positive)

@@ -152,9 +152,7 @@ def _written(
 ) -> Generated:
     backend, xp = model.backend, model.backend.xp
     (batch, longest), program = prompt.shape, _program(model.net, settings)
-    floating = [a for a in tree.leaves(model.params) if xp.isdtype(a.dtype, "real floating")]
-    like = (floating or [xp.zeros((1,), dtype=backend.default_float, device=backend.device)])[0]
-    cache = model.net.cache(like, (batch, _rounded(longest + length)))
+    cache = model.net.cache(_floating(model), (batch, _rounded(longest + length)))
     cache = tree.map(lambda a: xp.asarray(a, copy=True), cache)  # no two in one memory
     steps = longest + length - start
     draws = None if settings.greedy else _draws(backend, seed, batch, steps)
@@ -171,11 +169,11 @@ def _written(
         cache, given, ended, count, sound = out
         all_sound = sound if all_sound is None else xp.logical_and(all_sound, sound)
         if step == 0:
-            _require_sound(backend, sound)
+            _require_sound(model, sound, prompt[:, :start], None)
         written.append(given)
         if settings.stop is not None and backend.to_host(xp.all(ended)):
             break
-    _require_sound(backend, all_sound)
+    _require_sound(model, all_sound, prompt, valid)
     ids = xp.concat(written, axis=1)
     whole = longest + length
     if ids.shape[1] < whole:
@@ -186,12 +184,26 @@ def _written(
     return Generated(ids, count + own)
 
 
-def _require_sound(backend: Backend, sound: Array) -> None:
-    if not backend.to_host(sound):
+def _require_sound(model: Model, sound: Array, prompt: Array, valid: Array | None) -> None:
+    """InputError if scores were not finite: that of a layer which does not know an id, if so."""
+    if not model.backend.to_host(sound):
+        xp, floats = model.backend.xp, _floating(model)
+        ids = prompt if valid is None else xp.where(valid, prompt, prompt[:, :1])
+        cache = model.net.cache(floats, (ids.shape[0], _rounded(int(ids.shape[1]))))
+        run(model.net, model.params, model.state, ids, cache)  # as it is, so that layers can look
         raise InputError(
             "generate: expected scores that are numbers, got NaN or infinity as the largest. To "
             "fix it: give ids that the network knows, and a model whose parameters are finite"
         )
+
+
+def _floating(model: Model) -> Array:
+    """An array of the dtype and device that a cache is to have."""
+    xp = model.backend.xp
+    for array in tree.leaves(model.params):
+        if xp.isdtype(array.dtype, "real floating"):
+            return array
+    return xp.zeros((1,), dtype=model.backend.default_float, device=model.backend.device)
 
 
 def _program(net: Any, settings: _Settings) -> Callable[..., Any]:
@@ -290,7 +302,7 @@ def _prompt(backend: Backend, prompt: Any, lengths: Any) -> tuple[Array, Array |
             f"generate: expected a prompt of shape (batch, time), integers, one step or more, got "
             f"{tuple(ids.shape)} of {ids.dtype}. To fix it: prompt[None, :] is a batch of one"
         )
-    far = xp.logical_or(ids < 0, ids > _LAST) if xp.iinfo(ids.dtype).bits > 32 else None
+    far = xp.logical_or(ids < -_LAST, ids > _LAST) if xp.iinfo(ids.dtype).bits > 32 else None
     ids = xp.astype(ids, xp.int32)
     if far is not None:  # what does not fit would be another id: one that no network knows
         ids = xp.where(far, xp.full_like(ids, -1), ids)

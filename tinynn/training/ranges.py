@@ -6,6 +6,7 @@ says which numbers its layers would look at, and these alone are computed of the
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from backends import Backend
@@ -78,8 +79,9 @@ class Ranges:
 
     def _found(self, inputs: Any) -> Callable[[list[Any]], None] | None:
         first = tree.map(lambda a: a[:1, ...], inputs)
-        given = tree.map(lambda a: blank(a, self.backend), (first, self.params, self.state))
-        found = self._recorded(host(), *given, batch_axes=None)
+        blank_of = partial(tree.map, lambda a: blank(a, self.backend))
+        given = blank_of(first), blank_of(self.params), blank_of(self.state)
+        found = self._recorded(host(), *given, None)
         if found is None or not found[1]:
             return None
         graph, ranges = found
@@ -93,7 +95,7 @@ class Ranges:
 
             return look
         # There is more to compute, of batches of any size, where they are.
-        found = self._recorded(self.backend, first, self.params, self.state, batch_axes=0)
+        found = self._recorded(self.backend, first, self.params, self.state, 0)
         if found is None:
             return None
         graph, ranges = found
