@@ -16,7 +16,7 @@ from backends import Backend
 from tests.checks import assert_close
 from tinynn import Model, fit
 from tinynn.functional import relu, softmax
-from tinynn.layers import BatchNorm, LayerNorm, Linear, Scope, Sequential
+from tinynn.layers import BatchNorm, Lambda, LayerNorm, Linear, Residual, Scope, Sequential
 from tinynn.trace import namespace
 from tinynn.training import inference
 from tinynn.training.inference import Inference, _Rows, steps
@@ -104,6 +104,25 @@ def test_sizes_that_are_asked_for(backend: Backend, batch_size: int) -> None:
     model, x = of(backend)
     got = model.predict(x, batch_size=batch_size)
     assert_close(got, expected(model), backend, dtype="float64")
+
+
+@pytest.mark.parametrize("holding", [Residual, Lambda])
+def test_functions_that_layers_hold_run_as_they_are_written(
+    backend: Backend, holding: Callable[[Any], Any]
+) -> None:
+    """One that picks by values, as `fit` trains it, and reads what changes from call to call."""
+    factor = [1.0]
+
+    def picking(x: Any) -> Any:
+        picked = namespace(x).abs(x)
+        return x * (factor[0] * picked[picked >= 0][0])
+
+    net = Sequential(Linear(2), holding(picking))
+    x = backend.asarray(X[:80])
+    model = Model(net, *net.init(0, x[:1, ...]))
+    for rows in (1, 80):
+        for factor[0] in (1.0, 2.0):
+            assert_close(model.predict(x[:rows, ...]), eager(model, x[:rows, ...]), backend)
 
 
 @pytest.mark.parametrize("batch_size", [0, -1, 2.5, True, "all"])

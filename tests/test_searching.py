@@ -23,9 +23,9 @@ from tinynn.trace import namespace
 from tinynn.training import CSVLog, EarlyStopping, prepare
 from tinynn.training.engines import select
 from tinynn.training.engines.compiled import Compiled
-from tinynn.training.engines.identity import key_of
 from tinynn.training.engines.late import Late
 from tinynn.training.engines.searching import Searching, VectorSearch
+from tinynn.training.identity import key_of
 from tinynn.training.step import TrainingStep
 
 pytestmark = pytest.mark.reads_scalars

@@ -9,11 +9,12 @@ from typing import Any, NamedTuple, cast
 
 from backends import Backend
 from backends.lowering import none_followed
-from tinynn import functional, layers, tree
+from tinynn import tree
 from tinynn.data import Dataset, host
 from tinynn.data.adapter import to_scalar
-from tinynn.layers import Layer, Sequential, run
+from tinynn.layers import run
 from tinynn.trace import Traced, namespace
+from tinynn.training.identity import is_ours
 from tinynn.training.ranges import Ranges, blank, kind_of
 from tinynn.training.snapshot import Snapshot
 
@@ -157,19 +158,27 @@ class Inference(Snapshot):
     Args:
         net, params, state: the network, as `run` takes it.
         backend: where the parameters are.
-        pure: the network always does the same; None: if it is made of tinynn's own layers. Others
-            run without programs.
+        pure: the network always does the same; None: if it is made of tinynn's own parts, down to
+            the last function in a layer. Others run without programs.
+        own: whether it is made of those; None: look at it.
     """
 
     def __init__(
-        self, net: Any, params: Any, state: Any, backend: Backend, pure: bool | None = None
+        self,
+        net: Any,
+        params: Any,
+        state: Any,
+        backend: Backend,
+        pure: bool | None = None,
+        own: bool | None = None,
     ) -> None:
         super().__init__(net, params, state)
         self._pure = pure
         self.backend, lowering = backend, backend.lowering
         self._arrays = tree.leaves((params, state))
         self._ranges = Ranges(net, params, state, backend)
-        self.own, self._traced = _is_own(net), any(map(self._is_traced, self._arrays))
+        self.own = is_ours(net) if own is None else own
+        self._traced = any(map(self._is_traced, self._arrays))
         self.programs = not self._traced and (self.own if pure is None else pure)
         self.source: str | None = None  # of the first program
         self._elsewhere: Inference | None = None
@@ -222,7 +231,7 @@ class Inference(Snapshot):
         if backend == self.backend:
             return self
         if self._elsewhere is None or self._elsewhere.backend != backend:
-            self._elsewhere = Inference(self.net, *self._given, backend, self._pure)
+            self._elsewhere = Inference(self.net, *self._given, backend, self._pure, self.own)
         return self._elsewhere
 
     def take_over(self, other: "Inference") -> None:
@@ -483,12 +492,3 @@ def _check_split(where: str, rows: _Rows, count: int, batch_size: int | None) ->
             f"on the others of its batch: {rows.mixing.where}. To fix it: leave batch_size out, or "
             "let the layer use what it kept in training"
         )
-
-
-def _is_own(net: Any) -> bool:
-    """True if it is made of tinynn's own layers and functions: others may read what changes."""
-    if type(net) is Sequential:
-        return all(map(_is_own, net.layers))
-    if isinstance(net, Layer):
-        return type(net).__module__.startswith(f"{layers.__name__}.")
-    return any(net is function for function in vars(functional).values())

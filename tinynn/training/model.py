@@ -241,7 +241,8 @@ class Model(Doubt):
 
     def _renewed(self, known: Inference | None) -> Inference:
         """The programs of the network with the parameters that it has now."""
-        now = Inference(self.net, self.params, self.state, self.backend)
+        own = known.own if known is not None and known.net is self.net else None
+        now = Inference(self.net, self.params, self.state, self.backend, own=own)
         if known is not None:
             now.take_over(known)
         return now

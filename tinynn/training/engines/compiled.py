@@ -15,7 +15,7 @@ from tinynn.compiler.rewrite import difference
 from tinynn.compiler.train_loop import TrainLoop
 from tinynn.data import Samples
 from tinynn.training.batches import Batches, Epoch
-from tinynn.training.engines.identity import is_ours, key_of
+from tinynn.training.identity import is_ours, key_of
 from tinynn.training.progress import Bar
 from tinynn.training.state import LazyCarry
 from tinynn.training.step import RECORDED_NEEDS, Carry, TrainingStep

@@ -14,7 +14,7 @@ from tinynn.optim.lbfgs import turned, turned_to
 from tinynn.trace import namespace
 from tinynn.training.batches import Batches, Epoch
 from tinynn.training.engines.eager import Eager
-from tinynn.training.engines.identity import key_of
+from tinynn.training.identity import key_of
 from tinynn.training.progress import Bar
 from tinynn.training.state import LazyCarry
 from tinynn.training.step import Carry, TrainingStep, is_same_tree
