@@ -11,24 +11,17 @@ import cupyx
 import cupyx.scipy.special
 import numpy as np
 
-from backends import (
-    cuda_driver,
-    cupy_convolution,
-    cupy_functions,
-    cupy_pooling,
-    memory,
-    windows,
-)
+from backends import cuda_driver, cupy_convolution, cupy_functions, memory, windows
 from backends.base import Array, Backend, BackendUnavailable, Device, F
 from backends.convolution import Settings
 from backends.cupy_functions import threefry
 from backends.cupy_lowering import LOWERING
 from backends.cupy_namespace import SEVERAL, near, xp
+from backends.cupy_pooling import CuPyPooling
 from backends.lowering import LoopCompiler
-from backends.pooling import Windows
 
 
-class CuPy(Backend):
+class CuPy(CuPyPooling, Backend):
     """CuPy on one CUDA device."""
 
     name = "cupy"
@@ -141,15 +134,6 @@ class CuPy(Backend):
         given, matrices = Settings(**settings), cupy_convolution.matrices
         with self.scope():  # few launches: a copy holds the windows of many images
             return windows.conv(cupy, matrices, x, weight, given, block=1 << 26)
-
-    def takes_max_pool(self, x: Array, windows: Windows) -> bool:
-        return cupy_pooling.takes(x, windows)
-
-    def max_pool(self, x: Array, windows: Windows) -> Array:
-        return cupy_pooling.max_pool(x, windows)
-
-    def max_pool_pullback(self, g: Array, x: Array, windows: Windows) -> Array:
-        return cupy_pooling.max_pool_pullback(g, x, windows)
 
     def threefry(self, key: Array, x0: Array, x1: Array) -> tuple[Array, Array] | None:
         if not all(isinstance(a, cupy.ndarray) for a in (key, x0, x1)):  # they are being recorded

@@ -5,7 +5,6 @@ CuPy keeps compiled kernels on disk, by a hash of their source and of what compi
 
 from collections.abc import Callable, Sequence
 from functools import cache
-from itertools import count
 from typing import Any
 
 import cupy
@@ -16,18 +15,15 @@ from backends.lowering import KernelError, LoopCompiler, Taken
 _THREADS = 256
 # What every kernel may have without asking; the threads' sums take a part of it.
 _SHARED, _SUMS = 48 * 1024, 8 * _THREADS
-# How many kernels CuPy may keep in memory, beside those that programs have.
-_MOST, _built = 64, count(1)
+_OPTIONS = ("--std=c++14",)
 
 
 def build(
     source: str, dtypes: Sequence[str], threads: int, shared_bytes: int
 ) -> Callable[..., None]:
     """The function `run` of a kernel's source; see `LoopCompiler`."""
-    if next(_built) % _MOST == 0:  # CuPy keeps every one that it was ever asked for
-        cupy.clear_memo()
     try:
-        return _Kernel(cupy.RawModule(code=source), dtypes, threads, shared_bytes)
+        return _Kernel(source, dtypes, threads, shared_bytes)
     except cupy.cuda.compiler.CompileException as error:
         lines = str(error).splitlines()
         first = next((line for line in lines if "error" in line), str(error))
@@ -37,13 +33,20 @@ def build(
 class _Kernel:
     """A kernel: `kernel(steps, times, *arrays)` is one launch, and so is `each`."""
 
-    def __init__(self, module: Any, dtypes: Sequence[str], threads: int, shared: int) -> None:
-        self._function = module.get_function("run")
+    def __init__(self, source: str, dtypes: Sequence[str], threads: int, shared: int) -> None:
+        self._source = source
+        self._functions: dict[int, Any] = {}  # by device
         self._dtypes = [np.dtype(each) for each in dtypes]
         self._threads, self._shared = threads, shared
         self._sent: dict[Any, tuple[Any, Any]] = {}
-        if shared > _SHARED:
-            self._function.max_dynamic_shared_size_bytes = shared
+        self._function()
+
+    def _function(self) -> Any:
+        """The kernel on the current device."""
+        device = cupy.cuda.runtime.getDevice()
+        if device not in self._functions:
+            self._functions[device] = _loaded(self._source, self._shared)
+        return self._functions[device]
 
     def __call__(self, steps: int, times: int, *arrays: Any) -> None:
         self._launch(1, (steps, times), (), arrays)
@@ -67,7 +70,23 @@ class _Kernel:
             if array.dtype != dtype or not array.flags.c_contiguous:
                 raise TypeError(f"a kernel expected a contiguous array of {dtype}")
         arguments = (*map(np.int64, numbers), *given, *arrays)
-        self._function((blocks,), (self._threads,), arguments, shared_mem=self._shared)
+        self._function()((blocks,), (self._threads,), arguments, shared_mem=self._shared)
+
+
+def _loaded(source: str, shared: int) -> Any:
+    """The function `run` of a source, whose module lives as long as it.
+
+    CuPy's public `RawModule` keeps every one that it was ever asked for, until `clear_memo` drops
+    those of all the process, with the constants that others have set in theirs.
+    """
+    compiled = getattr(cupy.cuda.compiler, "_compile_module_with_cache", None)
+    module = compiled(source, _OPTIONS) if compiled else cupy.RawModule(code=source)
+    function = module.get_function("run")
+    if shared > _SHARED:
+        driver = cupy.cuda.driver
+        attribute = driver.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+        driver.funcSetAttribute(getattr(function, "kernel", function).ptr, attribute, shared)
+    return function
 
 
 def _gathered(taken: Taken) -> Any:

@@ -8,15 +8,15 @@ import array_api_compat.torch as xp
 import numpy as np
 import torch
 
-from backends import cuda_driver, memory, torch_convolution, torch_functions, torch_pooling
+from backends import cuda_driver, memory, torch_convolution, torch_functions
 from backends.base import Array, Backend, BackendUnavailable, Device
 from backends.convolution import Settings
 from backends.lowering import LoopCompiler
-from backends.pooling import Windows
 from backends.torch_lowering import LOWERING
+from backends.torch_pooling import TorchPooling
 
 
-class Torch(Backend):
+class Torch(TorchPooling, Backend):
     """PyTorch on one device."""
 
     name = "torch"
@@ -117,21 +117,6 @@ class Torch(Backend):
 
     def conv(self, x: Array, weight: Array, **settings: Any) -> Array:
         return torch_convolution.conv(x, weight, Settings(**settings))
-
-    def takes_max_pool(self, x: Array, windows: Windows) -> bool:
-        return torch_pooling.takes(x, windows)
-
-    def max_pool(self, x: Array, windows: Windows) -> Array:
-        return torch_pooling.max_pool(x, windows)
-
-    def max_pool_pullback(self, g: Array, x: Array, windows: Windows) -> Array:
-        return self.max_pool_from_indices(g, x, self.max_pool_with_indices(x, windows)[1], windows)
-
-    def max_pool_with_indices(self, x: Array, windows: Windows) -> tuple[Array, Array]:
-        return torch_pooling.max_pool_with_indices(x, windows)
-
-    def max_pool_from_indices(self, g: Array, x: Array, places: Array, windows: Windows) -> Array:
-        return torch_pooling.max_pool_from_indices(g, x, places, windows)
 
     def erf(self, x: Array) -> Array:
         return torch.special.erf(x)

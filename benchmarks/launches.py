@@ -1,6 +1,6 @@
 """What a training step asks of a CUDA device: launches, memory, and readings of it.
 
-    python -m tests.cudacpu python benchmarks/launches.py [--work w1,w2,w3]
+    python -m tests.cudacpu python benchmarks/launches.py [--work w1,w2,w3,calls]
 
 The numbers are counted on the emulated device (tests/cudacpu), and are the same on any: they say
 how often the host has to speak to the device, not how long anything takes. A step's numbers are the
@@ -9,20 +9,26 @@ difference of a long and a short run, so what a run costs once is apart from the
 
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import astuple, dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
 import click  # noqa: E402
 import cupy  # noqa: E402
 import cupy_by_hand  # noqa: E402
+import numpy as np  # noqa: E402
 import works  # noqa: E402
 from dense import Dense  # noqa: E402
 
 import backends  # noqa: E402
+import tinynn  # noqa: E402
 from tests.cudacpu import counters  # noqa: E402
+from tinynn import functional as F  # noqa: E402
 from tinynn.training import engines, prepare  # noqa: E402
 
 Run = Callable[[int], Any]  # epochs -> their losses, on the device
@@ -208,14 +214,48 @@ def all_works() -> dict[str, list[Any]]:
     }
 
 
+#: Calls on images, (batch, height, width, channels).
+CALLS: dict[str, Callable[[Any], Any]] = {
+    "max_pool(x, 3, stride=2, padding=1)": lambda x: F.max_pool(x, 3, stride=2, padding=1),
+    "max_pool(x, 5, stride=3)": lambda x: F.max_pool(x, 5, stride=3),
+    "avg_pool(x, 3, stride=2, padding=1)": lambda x: F.avg_pool(x, 3, stride=2, padding=1),
+    "adaptive_max_pool(x, 5)": lambda x: F.adaptive_max_pool(x, 5),
+    "adaptive_avg_pool(x, 5)": lambda x: F.adaptive_avg_pool(x, 5),
+    "upsample(x)": F.upsample,
+    'upsample(x, method="linear")': lambda x: F.upsample(x, method="linear"),
+}
+
+
+def table_of_calls() -> list[str]:
+    """What a call and its pullback ask, not compiled; and the same in functions of the standard."""
+    home, rows = backends.get("cupy"), [("", "call", "pullback", "by slices", "pullback")]
+    x = home.asarray(np.random.default_rng(0).normal(size=(2, 16, 16, 3)), dtype="float32")
+    none = dict.fromkeys(("takes_pool", "takes_upsample"), lambda self, *args: False)
+    for title, call in CALLS.items():
+        found: list[Any] = [f"`{title}`"]
+        for way in (nullcontext(), patch.multiple(type(home), **none)):
+            with way:
+                y, pull = tinynn.vjp(call, x)
+                pull(y)  # compiles the kernels
+                found += [asked(partial(call, x)).launches, asked(partial(pull, y)).launches]
+        rows.append(tuple(map(str, found)))
+    rows.insert(1, ("---",) * len(rows[0]))
+    title = "### Launches, calls on images, (2, 16, 16, 3), float32"
+    return [title, *("| " + " | ".join(cells) + " |" for cells in rows)]
+
+
 @click.command(help=__doc__)
-@click.option("--work", default="w1,w2,w3", show_default=True)
+@click.option("--work", default="w1,w2,w3,calls", show_default=True)
 def main(work: str) -> None:
     counters.device()  # says what to do where there is nothing that counts
-    for name in work.split(","):
-        for each in all_works()[name]:
-            print("\n".join(table(each)), flush=True)
-            print()
+    tables = (
+        made
+        for name in work.split(",")
+        for made in ([table_of_calls()] if name == "calls" else map(table, all_works()[name]))
+    )
+    for lines in tables:
+        print("\n".join(lines), flush=True)
+        print()
 
 
 if __name__ == "__main__":

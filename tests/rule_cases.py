@@ -23,7 +23,7 @@ from tests.rule_rows import (
     unary,
     within,
 )
-from tinynn.functional import max_pooling
+from tinynn.functional import pools, upsampling
 from tinynn.rules import convolution, slicing, special
 from tinynn.trace.core import getitem, to_device
 
@@ -201,12 +201,29 @@ CASES: dict[Any, list[Case]] = {
         one(lambda xp, x, w: convolution.conv(x, w, **PLAIN), (2, 4, 2), (2, 2, 3)),
         one(lambda xp, x, w: convolution.conv(x, w, **GROUPED), (1, 4, 3, 4), (2, 2, 2, 2)),
     ],
-    max_pooling.in_one_call: [
-        one(lambda xp, x: max_pooling.in_one_call(x, **POOLED), (2, 3, 3, 2)),
+    pools.largest: [
+        one(lambda xp, x: pools.largest(x, **POOLED), (2, 3, 3, 2)),
+        one(lambda xp, x: pools.largest(x, size=(2, 2)), (1, 3, 4, 2)),
     ],
-    max_pooling.pulled: [
-        one(lambda xp, g, x: max_pooling.pulled(g, x, **POOLED), (1, 2, 2, 2), (1, 3, 3, 2)),
+    **{
+        function: [one(lambda xp, g, x, f=function: f(g, x, **POOLED), *shapes, (1, 3, 3, 2))]
+        for function, shapes in (
+            (pools.largest_pulled, [(1, 2, 2, 2)]),
+            (pools.largest_pushed, [(1, 3, 3, 2)]),
+        )
+    },
+    pools.means: [
+        one(lambda xp, x: pools.means(x, **POOLED), (2, 3, 3, 2)),
+        one(lambda xp, x: pools.means(x, size=(2, 2)), (1, 3, 4, 2)),
     ],
+    pools.means_pulled: [
+        one(lambda xp, g: pools.means_pulled(g, lengths=(3, 3), **POOLED), (1, 2, 2, 2)),
+        one(lambda xp, g: pools.means_pulled(g, lengths=(3,), size=(2,)), (1, 2, 2)),
+    ],
+    **{
+        function: [one(lambda xp, x, f=function: f(x, scale=(2, 3)), (1, 4, 3, 2))]
+        for function in (upsampling.upsample_linear, upsampling.upsample_linear_pullback)
+    },
     special.scatter_add: [
         one(lambda xp, x, u: special.scatter_add(x, indices(xp, x, [2, 0, 2]), u), (3,), (3,)),
         one(

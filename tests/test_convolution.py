@@ -245,26 +245,23 @@ def test_pools_are_pytorchs(data: Any) -> None:
     padding = tuple((n, n) for n in ends)
     x = RNG.permutation(2 * 2 * 6**axes).reshape(2, 2, *(6,) * axes) / 7.0
     g = RNG.normal()
-    for kind, ours, options, theirs in (
-        ("max", F.max_pool, {"dilation": dilation}, {"dilation": dilation}),
-        ("avg", F.avg_pool, {}, {"count_include_pad": False}),
+    settings = {"window": window, "stride": stride, "padding": padding}
+    size = {"size": each(1, 7)}
+    for kind, ours, theirs in (
+        ("max_", {**settings, "dilation": dilation}, (window, stride, ends, dilation)),
+        ("avg_", settings, (window, stride, ends, False, False)),  # padding is not counted
+        ("adaptive_max_", size, tuple(size.values())),
+        ("adaptive_avg_", size, tuple(size.values())),
     ):
         t = torch.tensor(x, requires_grad=True)
-        pool = getattr(torch.nn.functional, f"{kind}_pool{axes}d")
-        y = pool(t, window, stride, ends, **theirs)
+        y = getattr(torch.nn.functional, f"{kind}pool{axes}d")(t, *theirs)
         torch.sum(torch.sin(g * y)).backward()
-        call = partial(
-            ours, window=window, stride=stride, padding=padding, channels="first", **options
-        )
+        call = partial(getattr(F, f"{kind}pool"), channels="first", **ours)
         f = lambda x, call=call: namespace(x).sum(namespace(x).sin(g * call(x)))  # noqa: E731
-        np.testing.assert_allclose(call(x), y.detach().numpy(), rtol=1e-12, atol=1e-12)
-        found = tinynn.grad(f)(x)
-        np.testing.assert_allclose(found, t.grad.numpy(), rtol=1e-10, atol=1e-12)
-    size = each(1, 7)
-    for kind in ("max", "avg"):
-        pool = getattr(torch.nn.functional, f"adaptive_{kind}_pool{axes}d")
-        found = getattr(F, f"adaptive_{kind}_pool")(x, size, channels="first")
-        np.testing.assert_allclose(found, pool(torch.tensor(x), size).numpy(), rtol=1e-12)
+        for each_x in (x, torch.tensor(x)):
+            np.testing.assert_allclose(call(each_x), y.detach().numpy(), rtol=1e-12, atol=1e-12)
+            found = tinynn.grad(f)(each_x)
+            np.testing.assert_allclose(found, t.grad.numpy(), rtol=1e-10, atol=1e-12)
     mode = ("linear", "bilinear", "trilinear")[axes - 1]
     for ours, theirs in (("nearest", {}), ("linear", {"mode": mode, "align_corners": False})):
         expected = torch.nn.functional.interpolate(torch.tensor(x), scale_factor=3.0, **theirs)
@@ -291,9 +288,19 @@ def test_ties_are_those_of_jax() -> None:
         np.testing.assert_array_equal(tinynn.grad(ours)(x), jax.grad(theirs)(x))
 
 
-def test_max_pool_keeps_nan_and_infinity(backend: backends.Backend) -> None:
-    x = backend.asarray(np.asarray([[1.0, np.nan, -np.inf, -np.inf]], "f4").reshape(1, 4, 1))
-    assert_equal(F.max_pool(x), np.asarray([[[np.nan], [-np.inf]]]), backend, dtype="float32")
+@pytest.mark.parametrize("pool", [F.max_pool, partial(F.adaptive_max_pool, size=4)])
+def test_of_a_window_with_nan_the_last_is_the_largest(pool: Any, backend: backends.Backend) -> None:
+    host = np.asarray([1.0, np.nan, -np.inf, -np.inf, np.nan, 2.0, np.nan, np.nan], "f4")
+    x = backend.asarray(host.reshape(1, 8, 1))
+    g = backend.asarray(np.asarray([[[1.0], [2.0], [3.0], [4.0]]], "f4"))
+    y, pull = tinynn.vjp(pool, x)
+    kept = np.asarray([[[np.nan], [-np.inf], [np.nan], [np.nan]]])
+    assert_equal(y, kept, backend, dtype="float32")
+    expected = np.asarray([0.0, 1, 2, 0, 3, 0, 0, 4]).reshape(1, 8, 1)
+    assert_equal(pull(g)[0], expected, backend, dtype="float32")
+    along = backend.asarray(np.arange(8, dtype="f4").reshape(1, 8, 1))
+    change = tinynn.jvp(pool, (x,), (along,))[1]
+    assert_equal(change, np.asarray([[[1.0], [2], [4], [7]]]), backend, dtype="float32")
 
 
 @pytest.mark.parametrize(
@@ -324,15 +331,29 @@ def test_of_equal_elements_the_first_has_the_derivative(
     assert_close(change, expected, backend, dtype="float32", rtol=1e-4)
 
 
-@pytest.mark.parametrize("pool", ["max_pool", "avg_pool", "adaptive_max_pool", "adaptive_avg_pool"])
-def test_pools_on_every_backend(pool: str, backend: backends.Backend, float_dtype: Any) -> None:
-    host = RNG.permutation(2 * 7 * 6 * 3).reshape(2, 7, 6, 3) / 64.0
-    options = {} if "adaptive" in pool else {"stride": 2, "padding": "same"}
-    ours = lambda x: getattr(F, pool)(x, 3, **options)  # noqa: E731
+POOLS = {
+    "max": partial(F.max_pool, window=3, stride=2, padding=1),
+    "max, large": partial(F.max_pool, window=(4, 3), stride=2, padding=((2, 2), (0, 1))),
+    "avg": partial(F.avg_pool, window=(3, 2), stride=(2, 1), padding=1),
+    "avg, same": partial(F.avg_pool, window=3, stride=2, padding="same"),
+    "adaptive max": partial(F.adaptive_max_pool, size=(3, 2)),
+    "adaptive avg": partial(F.adaptive_avg_pool, size=(3, 2)),
+    "linear": partial(F.upsample, scale=(2, 3), method="linear"),
+}
+
+
+@pytest.mark.parametrize("name", POOLS)
+def test_pools_on_every_backend(name: str, backend: backends.Backend, float_dtype: Any) -> None:
+    ours, host = POOLS[name], RNG.permutation(2 * 7 * 6 * 3).reshape(2, 7, 6, 3) / 64.0
     f = lambda x: namespace(x).sum(ours(x) * ours(x))  # noqa: E731
     x = backend.asarray(host, dtype=float_dtype)
-    assert_close(ours(x), ours(host), backend, dtype=float_dtype, rtol=1e-5)
-    assert_close(tinynn.grad(f)(x), tinynn.grad(f)(host), backend, dtype=float_dtype, rtol=1e-5)
+    bound = {"dtype": float_dtype, "rtol": 1e-5, "atol": 1e-5}
+    assert_close(ours(x), ours(host), backend, **bound)
+    along = [RNG.normal(size=host.shape)]
+    slope = tinynn.grad(f)
+    found = tinynn.jvp(slope, (x,), tuple(placed(along, backend, float_dtype)))
+    for each, other in zip(found, tinynn.jvp(slope, (host,), tuple(along)), strict=True):
+        assert_close(each, other, backend, **bound)
     batch = backend.asarray(np.stack([host, host[::-1]]), dtype=float_dtype)
     expected = np.stack([ours(host), ours(host[::-1])])
     assert_close(tinynn.vmap(ours)(batch), expected, backend, rtol=1e-5)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,9 @@ from tests.cudacpu import counters
 from tests.rule_cases import CASES
 from tests.rule_rows import Case
 from tests.transfers import Transfers, as_product
+from tinynn import functional as F
 from tinynn import tree
-from tinynn.functional import conv, max_pool, relu
+from tinynn.functional import conv, relu
 from tinynn.layers import Layer, Linear, Sequential
 from tinynn.losses import SoftmaxCrossEntropy
 from tinynn.optim import Adam
@@ -330,12 +332,18 @@ def test_what_was_learned_before_memory_ran_out_is_kept(backend: Backend) -> Non
 def test_a_pool_is_one_launch_and_a_convolution_a_copy_and_a_product(backend: Backend) -> None:
     draw = np.random.default_rng(0)
     x, w = [backend.asarray(draw.normal(size=n)) for n in ((2, 5, 4, 3), (3, 3, 3, 4))]
-    y, pull = tinynn.vjp(lambda x: max_pool(x, 3, stride=2, padding="same"), x)
-    calls = {
-        "pool": (lambda: max_pool(x, 3, stride=2, padding="same"), 1, 0),
-        "pullback": (lambda: pull(y), 1, 0),
-        "convolution": (lambda: conv(x, w, padding="same"), 1, 1),
-    }
+    calls = {"convolution": (lambda: conv(x, w, padding="same"), 1, 1)}
+    for name, pool in {
+        "max": lambda x: F.max_pool(x, 3, stride=2, padding="same"),
+        "avg": lambda x: F.avg_pool(x, (3, 1), stride=2, padding="same"),
+        "adaptive max": lambda x: F.adaptive_max_pool(x, (2, 3)),
+        "adaptive avg": lambda x: F.adaptive_avg_pool(x, (2, 3)),
+        "nearest": F.upsample,
+        "linear": lambda x: F.upsample(x, (2, 3), method="linear"),
+    }.items():
+        y, pull = tinynn.vjp(pool, x)
+        calls[name] = partial(pool, x), 1, 0
+        calls[f"pullback of {name}"] = partial(pull, y), 1, 0
     for name, (call, launches, products) in calls.items():
         call()
         with counters.counting() as seen:

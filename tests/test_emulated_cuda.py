@@ -3,11 +3,13 @@
 Where these fail, the emulation is at fault, and other tests on it say nothing.
 """
 
+import re
 import subprocess
 import sys
 import threading
 from itertools import groupby
 from operator import attrgetter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -97,6 +99,17 @@ def test_raw_kernels_have_atomics_and_shuffles(cupy):
     kernel((1,), (64,), (cupy.asarray(x), counts, order, np.int32(500)))
     np.testing.assert_array_equal(cupy.asnumpy(counts), np.bincount(x, minlength=8))
     np.testing.assert_array_equal(cupy.asnumpy(order), np.arange(64) ^ 1)
+
+
+def test_no_module_is_taken_for_one_of_the_same_name(cupy):
+    """The loader gives a loaded library again by its name alone, though its file was removed."""
+    for i in range(3):
+        text = f'extern "C" __global__ void named_{i}(int* x) {{ *x = {i}; }}'
+        cupy.RawKernel(text, f"named_{i}").compile()
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    loaded = {line.split()[5] for line in lines if "/cudacpu-" in line}
+    numbers = [re.fullmatch(r".*/cudacpu-(\d+)-\w{6}", name)[1] for name in loaded]
+    assert len(set(numbers)) == len(numbers) >= 3
 
 
 def test_a_kernel_that_does_not_compile_says_why(cupy):

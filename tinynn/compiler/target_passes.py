@@ -234,10 +234,11 @@ def slopes_gate(graph: Graph) -> Graph:
 
 
 def slopes_of_maximum(graph: Graph) -> Graph:
-    """Of max(a, b) the cotangents of both as products with a mask of floats.
+    """Of first_maximum(a, b) the cotangents of both as products with a mask of floats.
 
     A library finds `where` by branching, and makes an array of each. Where a cotangent is not
-    finite, both are NaN or infinite: the smaller of the two is not spared, as `where` would.
+    finite, both are NaN or infinite: the other of the two is not spared, as `where` would. Where
+    the result is NaN, the cotangent goes to `b`, whichever is NaN: to ask costs as much again.
     """
     shares: dict[tuple[int, int], Node] = {}  # what `a` gets, by the condition and the cotangent
 
@@ -246,17 +247,31 @@ def slopes_of_maximum(graph: Graph) -> Graph:
             return node
         mask, first, second = node.args
         g = second if known(first) == 0 else first
-        if mask.name != "equal" or not is_itself(g, node) or 0 not in (known(first), known(second)):
+        found = _operands_of_maximum(mask)
+        if not found or not is_itself(g, node) or 0 not in (known(first), known(second)):
             return node
-        a, y = mask.args
-        if not (is_call(y) and y.name == "maximum" and y.args[0] is a and is_itself(y, node)):
+        a, y = found
+        if not is_itself(y, node):
             return node
         key = id(mask), id(g)
         if key not in shares:
             shares[key] = build.call(node, "multiply", g, build.call(node, "equal", a, y))
-        return shares[key] if g is first else build.call(node, "subtract", g, shares[key])
+        return shares[key] if g is second else build.call(node, "subtract", g, shares[key])
 
     return rewritten(graph, visit, of={"where"})
+
+
+def _operands_of_maximum(mask: Node) -> tuple[Node, Node] | None:
+    """`a` and y = maximum(a, b), if the mask is that of the derivative of `first_maximum`."""
+    if mask.name != "logical_or" or not all(map(is_call, mask.args)):
+        return None
+    larger, unlike = mask.args
+    if larger.name != "greater" or unlike.name != "not_equal":
+        return None
+    (y, a), (b, same) = larger.args, unlike.args
+    if not (is_call(y) and y.name == "maximum" and y.args[0] is a and y.args[1] is b is same):
+        return None
+    return a, y
 
 
 def sums_of_rows(graph: Graph, lowering: Any = None) -> Graph:

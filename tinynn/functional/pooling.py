@@ -1,15 +1,13 @@
-"""Pooling, and upsampling: an axis after the other, in functions of the standard.
-
-Derivatives, batching and export follow from those of slices and of the reduction.
-"""
+"""Pooling, padding and upsampling: of images and other arrays with spatial axes and channels."""
 
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 from backends import scoped
-from backends.pooling import Windows
+from backends.pooling import Parts, Windows
 from tinynn.functional.errors import DtypeError, ShapeError
-from tinynn.functional.max_pooling import at, filled, joined, largest, slices
+from tinynn.functional.pools import filled, largest, means, pooled
+from tinynn.functional.upsampling import interpolated, repeated
 from tinynn.functional.windows import (
     Padding,
     around,
@@ -18,8 +16,7 @@ from tinynn.functional.windows import (
     per_axis,
     resolved,
 )
-from tinynn.rules.special import first_maximum
-from tinynn.trace import backend_of, namespace
+from tinynn.trace import namespace
 from tinynn.trace.scopes import composite
 
 __all__ = [
@@ -68,6 +65,8 @@ def max_pool(
 ) -> Array:
     """The largest element of each window; the gradient goes to the first of equals, as in JAX.
 
+    A window that holds NaN gives NaN, and its gradient to the last of them, as in PyTorch.
+
     Parameters
     ----------
     x
@@ -96,7 +95,7 @@ def max_pool(
             "xp.astype"
         )
     windows = _windows("max_pool", x, window, stride, padding, dilation)
-    return channels_first(xp, largest(x, windows), last)
+    return channels_first(xp, pooled(largest, x, windows), last)
 
 
 def _windows(
@@ -142,30 +141,17 @@ def avg_pool(
     """
     xp, x, last = _moved("avg_pool", x, channels, _count(window))
     windows = _windows("avg_pool", x, window, stride, padding, 1)
-    axes = list(enumerate(zip(*windows, strict=True), 1))
-    for axis, (length, step, gap, (low, high)) in reversed(axes):
-        n = x.shape[axis]
-        x = filled(xp, x, axis, low, high, 0.0)
-        starts = range(-low, n + high - length + 1, step)
-        x = joined(slices(xp, x, axis, length, step, gap), xp.add)
-        counts = [min(start + length, n) - max(start, 0) for start in starts]
-        if set(counts) == {length}:
-            x = x * (1.0 / length)
-        else:
-            shares = backend_of(x).asarray([1.0 / count for count in counts], dtype=x.dtype)
-            x = xp.multiply(x, xp.reshape(shares, (-1, *(1,) * (x.ndim - axis - 1))))
-    return channels_first(xp, x, last)
+    return channels_first(xp, pooled(means, x, windows), last)
 
 
-def _adaptive(name: str, x: Array, size: Any, channels: str, reduce: Any) -> Array:
+def _adaptive(name: str, function: Any, x: Array, size: Any, channels: str) -> Array:
     xp, x, last = _moved(name, x, channels, _count(size))
     sizes = per_axis(name, "size", size, x.ndim - 2)
-    for axis, count in reversed(list(enumerate(sizes, 1))):
-        n = x.shape[axis]
-        parts = [x[at(axis, slice(i * n // count, -(-(i + 1) * n // count)))] for i in range(count)]
-        pooled = [reduce(xp, part, axis) for part in parts]
-        x = xp.concat(pooled, axis=axis) if count > 1 else pooled[0]
-    return channels_first(xp, x, last)
+    if function is means and set(sizes) == {1}:
+        y = xp.mean(x, axis=tuple(range(1, x.ndim - 1)), keepdims=True)
+    else:
+        y = pooled(function, x, Parts(tuple(sizes)))
+    return channels_first(xp, y, last)
 
 
 @composite
@@ -190,11 +176,7 @@ def adaptive_avg_pool(x: Array, size: int | Sequence[int] = 1, *, channels: str 
     >>> adaptive_avg_pool(np.asarray([[[1.0], [3.0], [2.0]]]), 2).tolist()
     [[[2.0], [2.5]]]
     """
-
-    def mean(xp: Any, part: Array, axis: int) -> Array:
-        return xp.mean(part, axis=axis, keepdims=True)
-
-    return _adaptive("adaptive_avg_pool", x, size, channels, mean)
+    return _adaptive("adaptive_avg_pool", means, x, size, channels)
 
 
 @composite
@@ -217,12 +199,7 @@ def adaptive_max_pool(x: Array, size: int | Sequence[int] = 1, *, channels: str 
     >>> adaptive_max_pool(np.asarray([[[1.0], [3.0], [2.0]]]), 2).tolist()
     [[[3.0], [3.0]]]
     """
-
-    def largest(xp: Any, part: Array, axis: int) -> Array:
-        parts = [part[at(axis, slice(i, i + 1))] for i in range(part.shape[axis])]
-        return joined(parts, first_maximum)
-
-    return _adaptive("adaptive_max_pool", x, size, channels, largest)
+    return _adaptive("adaptive_max_pool", largest, x, size, channels)
 
 
 @composite
@@ -297,32 +274,6 @@ def upsample(
     if method not in ("nearest", "linear"):
         raise ValueError(f'upsample: expected method to be "nearest" or "linear", got {method!r}')
     xp, x, last = _moved("upsample", x, channels, _count(scale))
-    for axis, times in enumerate(per_axis("upsample", "scale", scale, x.ndim - 2), 1):
-        if times > 1:
-            x = (
-                _repeated(xp, x, axis, times)
-                if method == "nearest"
-                else _between(xp, x, axis, times)
-            )
-    return channels_first(xp, x, last)
-
-
-def _repeated(xp: Any, x: Array, axis: int, times: int) -> Array:
-    shape = (*x.shape[: axis + 1], times, *x.shape[axis + 1 :])
-    y = xp.broadcast_to(xp.expand_dims(x, axis=axis + 1), shape)
-    return xp.reshape(y, (*x.shape[:axis], x.shape[axis] * times, *x.shape[axis + 1 :]))
-
-
-def _between(xp: Any, x: Array, axis: int, times: int) -> Array:
-    # Each phase of the result is a fixed mixture of neighbours, the ends repeated.
-    n = x.shape[axis]
-    first, final = x[at(axis, slice(1))], x[at(axis, slice(n - 1, n))]
-    before = xp.concat([first, x[at(axis, slice(n - 1))]], axis=axis)
-    behind = xp.concat([x[at(axis, slice(1, n))], final], axis=axis)
-    phases = []
-    for i in range(times):
-        place = (i + 0.5) / times - 0.5
-        other = before if place < 0 else behind
-        phases.append((1.0 - abs(place)) * x + abs(place) * other)
-    y = xp.stack(phases, axis=axis + 1)
-    return xp.reshape(y, (*x.shape[:axis], n * times, *x.shape[axis + 1 :]))
+    scales = per_axis("upsample", "scale", scale, x.ndim - 2)
+    y = repeated(x, scales) if method == "nearest" else interpolated(x, scales)
+    return channels_first(xp, y, last)

@@ -62,12 +62,16 @@ def relu(xp: Any, x: Any) -> Any:
     return xp.maximum(x, 0)
 
 
+def _is_second(xp: Any, y: Any, a: Any, b: Any) -> Any:
+    return xp.logical_or(xp.greater(y, a), xp.not_equal(b, b))
+
+
 @elementwise(
-    lambda xp, g, y, a, b: xp.where(xp.equal(a, y), g, 0.0),
-    lambda xp, g, y, a, b: xp.where(xp.equal(a, y), 0.0, g),
+    lambda xp, g, y, a, b: xp.where(_is_second(xp, y, a, b), 0.0, g),
+    lambda xp, g, y, a, b: xp.where(_is_second(xp, y, a, b), g, 0.0),
 )
 def first_maximum(xp: Any, a: Any, b: Any) -> Any:
-    """max(a, b), for each element; where both are equal, the derivative is that of `a` alone."""
+    """max(a, b), for each element; of equals the derivative is that of `a`, of NaN that of `b`."""
     return xp.maximum(a, b)
 
 

@@ -12,6 +12,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <mutex>
 #include <string>
 #include <vector>
@@ -275,7 +276,11 @@ Result cuModuleLoadData(CUmodule* module, const void* image) {
     return kInvalidImage;  // as a GPU's own binary is
   size_t size = header->e_shoff + size_t(header->e_shnum) * header->e_shentsize;
   const char* folder = getenv("TMPDIR");
-  std::string path = std::string(folder ? folder : "/tmp") + "/cudacpu-XXXXXX";
+  // The loader takes a file with the name of a loaded one for that one, although it was removed:
+  // what is unlikely of six random letters happens once in thousands of kernels.
+  static std::atomic<unsigned long> number{0};
+  std::string path = std::string(folder ? folder : "/tmp") + "/cudacpu-" +
+                     std::to_string(number++) + "-XXXXXX";
   int file = mkstemp(&path[0]);
   if (file < 0) return kFileNotFound;
   auto bytes = static_cast<const char*>(image);
