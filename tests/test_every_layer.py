@@ -1,13 +1,11 @@
 """Every layer trains the same on every library and by every engine, and docs/layers.md says how.
 
-Here on those libraries that compile no call for each shape; on the others, by machine code, and
-beside JAX's own derivatives, where TINYNN_DRAWN is set: nox -s drawn_layers. With options that
-Hypothesis draws tests/test_drawn_layers.py compares them with PyTorch's.
+Beside JAX's own derivatives all of them are where TINYNN_DRAWN is set: nox -s drawn_layers. With
+options that Hypothesis draws tests/test_drawn_layers.py compares them with PyTorch's.
 """
 
 import os
 import re
-import warnings
 from dataclasses import dataclass
 from functools import cache
 from operator import attrgetter
@@ -22,7 +20,7 @@ from backends import Backend, random
 from tests import torch_layers, torch_sequences
 from tests.checks import assert_close
 from tests.engines import InterpretedSerially, compiled_by
-from tests.every_layer import LAYERS
+from tests.every_layer import LAYERS, PARTS
 from tests.gradients import placed
 from tinynn import layers, tree
 from tinynn.compiler import pipelines
@@ -36,72 +34,105 @@ from tinynn.transforms.record import record
 in_float64 = pytest.mark.usefixtures("float64")
 pytestmark = pytest.mark.reads_scalars
 
+everywhere = "TINYNN_DRAWN" in os.environ
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "layers.md"
-Y = np.random.default_rng(7).normal(size=(4, 1))
+Y = np.random.default_rng(7).normal(size=(2, 2, 1000))
 
 
 @dataclass(frozen=True)
 class Net(Layer):
-    """A number of what a layer makes of its inputs, each element of which has a factor."""
+    """What each layer makes of its inputs, side by side, so that a compiler has one program.
 
-    inner: Layer
+    A sample is the two rows that the layers see: all that `fit` does with them then has one shape,
+    for which XLA compiles each call once.
+    """
+
+    names: tuple[str, ...]
+
+    def forward(self, scope: Scope, given: Any) -> Any:
+        given = tree.map(lambda x: namespace(x).reshape(x, tuple(x.shape[1:])), given)
+        made = [scope(name, Alone(name), *given[name]) for name in self.names]
+        xp = namespace(*made)
+        return xp.reshape(xp.concat(made, axis=1), (1, 2, -1))
+
+
+@dataclass(frozen=True)
+class Alone(Layer):
+    """A layer, whose inputs have a factor for each element; its output flat."""
+
+    name: str
 
     def forward(self, scope: Scope, *inputs: Any) -> Any:
         given = [
             x * scope.param(f"factor{i}", ones, tuple(x.shape[1:])) if is_floating(x) else x
             for i, x in enumerate(inputs)
         ]
-        total = 0.0
-        for y in tree.leaves(scope("inner", self.inner, *given)):
-            xp = namespace(y)
-            total = total + xp.mean(xp.sin(xp.reshape(y, (y.shape[0], -1))), axis=1, keepdims=True)
-        return total
+        found = tree.leaves(scope("inner", LAYERS[self.name][0], *given))
+        return namespace(*found).concat([flat(y) for y in found], axis=1)
+
+
+def flat(y: Any) -> Any:
+    return namespace(y).reshape(y, (y.shape[0], -1))
 
 
 def is_floating(x: Any) -> bool:
     return bool(namespace(x).isdtype(x.dtype, "real floating"))
 
 
-def trained(name: str, backend: Backend, engine: str) -> tinynn.Model:
+def trained(names: tuple[str, ...], backend: Backend, engine: str) -> tinynn.Model:
     """The network after two epochs of two steps."""
-    layer, inputs = LAYERS[name]
-    x = placed(inputs if len(inputs) > 1 else inputs[0], backend, "float64")
+    x = {n: tree.map(lambda a: a.reshape(2, 2, *a.shape[1:]), LAYERS[n][1]) for n in names}
+    x, y = placed((x, Y[..., : width(names)]), backend, "float64")
     return tinynn.fit(
-        Net(layer), x, placed(Y, backend, "float64"), loss="mse", optimizer=SGD(0.05), epochs=2,
-        batch_size=2, seed=1, dtype="float64", engine=engine, progress=False,
+        Net(names), x, y, loss="mse", optimizer=SGD(0.005 * width(names)), epochs=2, batch_size=1,
+        seed=1, dtype="float64", engine=engine, progress=False,
     )  # fmt: skip
 
 
 @cache
-def expected(name: str) -> dict[str, np.ndarray]:
-    model = trained(name, tinynn.data.host(), "eager")
+def width(names: tuple[str, ...]) -> int:
+    """How many numbers the layers make of a row."""
+    made = [Alone(n).apply(*Alone(n).init(0, *LAYERS[n][1]), *LAYERS[n][1])[0] for n in names]
+    return sum(y.shape[1] for y in made)
+
+
+@cache
+def expected(names: tuple[str, ...]) -> dict[str, np.ndarray]:
+    model = trained(names, tinynn.data.host(), "eager")
     return dict(tree.paths((model.params, model.state)))
 
 
-def assert_trained(name: str, backend: Backend, engine: str) -> None:
-    model = trained(name, backend, engine)
-    found = dict(tree.paths((model.params, model.state)))
-    assert found.keys() == expected(name).keys()
+def assert_trained(names: tuple[str, ...], backend: Backend, engine: str) -> None:
+    model = trained(names, backend, engine)
+    found, wanted = dict(tree.paths((model.params, model.state))), expected(names)
+    assert found.keys() == wanted.keys()
     for path, leaf in found.items():
-        assert_close(leaf, expected(name)[path], backend, rtol=1e-9, atol=1e-11)
+        assert_close(leaf, wanted[path], backend, rtol=1e-9, atol=1e-11)
 
 
-everywhere = "TINYNN_DRAWN" in os.environ
 every_layer = pytest.mark.parametrize("name", LAYERS)
+every_part = pytest.mark.parametrize("part", PARTS)
 
 
-@pytest.mark.only(*(("jax-x64", "dpnp", "cupy") * everywhere), "numpy", "torch", "array_api_strict")
-@every_layer
+# A step is recorded twice, and the calls of dpnp take milliseconds: it is eager where TINYNN_DRAWN
+# is not set.
+LONG = {"dpnp": ("random", "sequences", "attention")}
+
+
+@every_part
 @in_float64
-def test_training_is_that_of_numpy(name: str, backend: Backend) -> None:
-    assert_trained(name, backend, compiled_by(backend))
+def test_training_is_that_of_numpy(part: str, backend: Backend) -> None:
+    """By calls or the library's own compiler; and eagerly, which is what NumPy does to compare."""
+    assert_trained(PARTS[part], backend, "eager")
+    if everywhere or part not in LONG.get(backend.name, ()):
+        assert_trained(PARTS[part], backend, compiled_by(backend))
 
 
 @cache
 def has_loops(name: str) -> bool:
     """Whether a training step of the layer can be written as loops."""
-    layer, inputs = LAYERS[name]
-    host, net = tinynn.data.host(), Net(layer)
+    inputs = LAYERS[name][1]
+    host, net = tinynn.data.host(), Alone(name)
     params, state = net.init(0, *inputs)
     leaves, structure = tree.flatten(params)
     given = (*leaves, random.key(0, host), *inputs)
@@ -125,19 +156,28 @@ def has_loops(name: str) -> bool:
     return True
 
 
+@pytest.fixture
+def quickly_compiled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Machine code that LLVM does not optimise, in a sixth of the time, and that is not kept."""
+    llvm = pytest.importorskip("llvmlite.binding", reason="LLVM compiles NumPy's loops")
+    tuned, made = llvm.create_pipeline_tuning_options, llvm.Target.create_target_machine
+    monkeypatch.setenv("TINYNN_CACHE", str(tmp_path))
+    monkeypatch.setattr(llvm, "create_pipeline_tuning_options", lambda **_: tuned(speed_level=0))
+    plain = lambda self, **given: made(self, **given | {"opt": 0})  # noqa: E731
+    monkeypatch.setattr(llvm.Target, "create_target_machine", plain)
+
+
 @pytest.mark.only("numpy")
+@pytest.mark.usefixtures("quickly_compiled", "float64")
 @every_layer
-def test_loops_train_it_or_say_that_calls_do(name: str) -> None:
-    pytest.importorskip("llvmlite", reason="LLVM compiles NumPy's loops")
-    written = has_loops(name)
-    if written and not everywhere:  # machine code of all takes a quarter of a minute
+def test_loops_train_it_or_say_that_calls_do(name: str, backend: Backend) -> None:
+    """One layer at a time: what LLVM takes grows faster than its program."""
+    if has_loops(name):
+        assert_trained((name,), backend, "loops")
         return
-    with warnings.catch_warnings(record=True) as seen:
-        warnings.simplefilter("always")
-        assert_trained(name, tinynn.data.host(), "loops")
-    said = [str(each.message) for each in seen]
-    assert all('engine="calls" instead: ' in text and "inner" in text for text in said)
-    assert len(said) == (0 if written else 1)
+    with pytest.warns(RuntimeWarning, match=f'engine="calls" instead: .*{name}.inner') as seen:
+        assert_trained((name,), backend, "loops")
+    assert len(seen) == 1
 
 
 # XLA compiles those of all for minutes; these read arrays from outside, which JAX then follows.
@@ -149,14 +189,14 @@ READING = ("Cutout", "EmbeddingBag")
 def test_derivatives_and_batches_are_those_of_jax(name: str, backend: Backend) -> None:
     import jax
 
-    layer, inputs = LAYERS[name]
-    params, state = Net(layer).init(0, *inputs)
+    net, inputs = Alone(name), LAYERS[name][1]
+    params, state = net.init(0, *inputs)
     draw = np.random.default_rng(8)
     way = tree.map(lambda a: draw.normal(size=a.shape), params)
     point, state, way, given = placed((params, state, way, inputs), backend, "float64")
 
     def f(params: Any) -> Any:
-        y = run(Net(layer), params, state, *given, key=0, training=True).output
+        y = run(net, params, state, *given, key=0, training=True).output
         return namespace(y).sum(namespace(y).sin(y))
 
     def both(point: Any, way: Any) -> Any:

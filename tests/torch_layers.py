@@ -126,12 +126,14 @@ def convolved(options: Any, draw: Any, nn: Any, kind: str) -> Pair:
     def call(x: Any) -> Any:
         if not transposed:
             return theirs(padded(x, ends(padding, x.shape[2:], reach, steps)))
-        y, whole = theirs(x), [n * s for n, s in zip(x.shape[2:], steps, strict=True)]
+        # Where no kernel reaches, past the end of "same", there is the bias.
+        added = theirs.bias.reshape(-1, *(1,) * axes) if bias else 0.0
+        y, whole = theirs(x) - added, [n * s for n, s in zip(x.shape[2:], steps, strict=True)]
         cut = [(-low, -high) for low, high in ends(padding, whole, reach, steps)]
         if padding == "same":  # the length * stride, and what is added
             sizes = zip(y.shape[2:], whole, more["output_padding"], cut, strict=True)
             cut = [(low, n + m - have - low) for have, n, m, (low, _) in sizes]
-        return padded(y, cut)
+        return padded(y, cut) + added
 
     def turned(weight: Any) -> Any:
         if not transposed:
