@@ -254,23 +254,6 @@ def test_signals_wait_for_what_is_done_whole(handler: Any, noted: bool) -> None:
     assert done == [noted]
 
 
-class Struck:
-    """Ctrl-C at a line of the loop over epochs, and again a few lines later."""
-
-    def __init__(self, line: int, again: int) -> None:
-        self.places, self.count = (line, line + again), 0
-
-    def __call__(self, frame: Any, event: str, argument: Any) -> Any:
-        return self.struck if frame.f_code.co_filename == loop.__file__ else None
-
-    def struck(self, frame: Any, event: str, argument: Any) -> Any:
-        if event == "line":
-            self.count += 1
-            if self.count in self.places:
-                signal.raise_signal(signal.SIGINT)
-        return self.struck
-
-
 def epoch_only(run: Any) -> None:
     """A callback that looks at an epoch once it is done."""
 
@@ -304,7 +287,7 @@ def test_ctrl_c_leaves_parameters_and_history_of_one_epoch(kind: str) -> None:
     whole, ended, line = dict(map(trained, (1, 2))), 0, 0
     while True:
         signal.signal(signal.SIGINT, HANDLERS[line % 8 == 0])
-        striking = Struck(line := line + 4, line % 3)
+        striking = faults.Struck(loop.__file__, line := line + 4, line % 3)
         sys.settrace(striking)
         try:
             epochs, params = trained(2)

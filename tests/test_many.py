@@ -1,11 +1,13 @@
 """fit_many: network k is what fit makes of the k-th entries alone."""
 
+import sys
 import warnings
 
 import numpy as np
 import pytest
 
 import tinynn
+from tests import faults
 from tinynn import fit, fit_many, tree
 from tinynn.functional import tanh
 from tinynn.layers import BatchNorm, Dropout, Layer, Linear, Sequential
@@ -13,7 +15,7 @@ from tinynn.losses import Huber
 from tinynn.optim import SGD, Adam, AdamW, CosineDecay
 from tinynn.trace import namespace
 from tinynn.training import CSVLog, prepare
-from tinynn.training.many import engines
+from tinynn.training.many import engines, training
 from tinynn.training.many.networks import Networks
 
 pytestmark = pytest.mark.reads_scalars  # the checks of data and loss read one boolean each, as fit
@@ -114,6 +116,34 @@ def test_ctrl_c_gives_the_last_whole_epoch(training):
     np.testing.assert_array_equal(stack.params["0"]["weight"], expected.params["0"]["weight"])
     for name, values in expected.history.items():
         np.testing.assert_array_equal(stack.history[name], values)
+
+
+@pytest.mark.usefixtures("usual_ctrl_c")
+@pytest.mark.filterwarnings("ignore:.*interrupted")
+def test_ctrl_c_leaves_parameters_and_histories_of_one_epoch():
+    """At every seventh line of the loop."""
+    given = {"seed": [1, 2], "batch_size": None, "metrics": ("mae",), "engine": "eager"}
+
+    def trained(epochs):
+        stack = fit_many(Linear(1), X, Y, epochs=epochs, progress=False, **given)
+        assert {values.shape for values in stack.history.values()} == {(2, stack.epochs[0])}
+        return stack.epochs[0], stack.params["weight"]
+
+    whole, ended, line, before = dict(map(trained, (1, 2))), 0, 0, sys.gettrace()
+    while True:
+        striking = faults.Struck(training.__file__, line := line + 7, 0)
+        sys.settrace(striking)
+        try:
+            epochs, weights = trained(2)
+        except KeyboardInterrupt:  # before there was an epoch, or after all
+            continue
+        finally:
+            sys.settrace(before)
+        np.testing.assert_array_equal(weights, whole[epochs])
+        ended += epochs < 2
+        if striking.count < line:
+            break
+    assert ended > 1
 
 
 def test_many_start_as_few_do():

@@ -22,6 +22,7 @@ from tinynn.training.many.networks import Networks
 from tinynn.training.many.stack import ModelStack
 from tinynn.training.many.stopping import Stopping
 from tinynn.training.pace import Pace
+from tinynn.training.signals import Signals
 from tinynn.training.state import is_lost
 from tinynn.training.varied import with_numbers
 
@@ -127,7 +128,7 @@ class Training:
         self.networks, self.engine, self.epochs, self.bar = networks, engine, epochs, bar
         self.folds, self.callbacks, self.checkpoint = folds, callbacks, checkpoint
         self.stopping, self.ended, self.asked = stopping, set[int](), set[int]()
-        self.epoch, self.run = 0, StackRun(epochs, self)
+        self.epoch, self.run, self.signals = 0, StackRun(epochs, self), Signals(noted=False)
         self.problem, self.backend = networks.first, networks.backend
         self.measured = len(self.problem.measures) > 1
         self.alive = list(range(len(networks)))
@@ -141,6 +142,15 @@ class Training:
         """Epoch after epoch, until all are done or no network is left."""
         tell(self.callbacks, "start", self.run)
         self._let_go(set())  # those that a callback has stopped already
+        with self.signals:
+            self._advance_to_end()
+        if self.checkpoint:  # also if it ends between two checkpoints
+            self.checkpoint.write(self)
+        self._name_the_lost()
+        self._name_the_stuck()
+        tell(self.callbacks, "finish", self.run)
+
+    def _advance_to_end(self) -> None:
         while self.epoch < self.epochs and self.alive:
             begun, whole = self.epoch, (self.carry, self.lengths, self.alive)
             try:
@@ -153,11 +163,6 @@ class Training:
                 said = f"epoch {self.epoch}: interrupted: the networks are as they were after this"
                 _warn(f"{said} epoch")
                 break
-        if self.checkpoint:  # also if it ends between two checkpoints
-            self.checkpoint.write(self)
-        self._name_the_lost()
-        self._name_the_stuck()
-        tell(self.callbacks, "finish", self.run)
 
     def _advance(self) -> None:
         """Carry out the next epochs, and what follows on each of them."""
@@ -169,8 +174,7 @@ class Training:
         with pace, self.backend.quiet():
             losses = self._losses(epoch, count)
         table = self._measured() if self.measured else []
-        self.epoch = epoch + count
-        row = self._keep(losses, table, self.epoch)
+        row = self._keep(losses, table, epoch + count)
         if self.single:
             self._end(row, self.epoch)
         if self.checkpoint and self.checkpoint.is_due(self.epoch):
@@ -261,17 +265,21 @@ class Training:
 
     def _keep(self, losses: Any, table: list[list[float]], epoch: int) -> dict[str, list[float]]:
         """Put what was measured to the history, and show it; the last epoch's, by name."""
-        self.columns["loss"].append(losses)
+        parts = {"loss": losses}
         last = losses[:, -1].tolist()
         row = {"epoch": epoch, "loss": _mean([last[k] for k in self.alive])}
         whole = {"loss": last}
         for place, name in enumerate(self.problem.measures[1:] if table else ()):
             column = [[each[place]] for each in table]
-            self.columns[name].append(column)
+            parts[name] = column
             whole[name] = [each[place] for each in table]
             shown = [whole[name][k] for k in self.alive]
             if not shown or not isinstance(shown[0], list):  # a bar shows single numbers
                 row[name] = _mean(shown)
+        with self.signals.unbroken():  # parameters and history are of one epoch
+            self.epoch = epoch
+            for name, part in parts.items():
+                self.columns[name].append(part)
         self.bar.batch(self.problem.batches.dataset.size * losses.shape[1])
         self.bar.epoch(row)
         return whole
