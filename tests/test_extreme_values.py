@@ -96,6 +96,14 @@ def test_a_squared_hinge_far_on_the_right_side_is_zero(backend: Backend) -> None
 
 
 @pytest.mark.reads_scalars
+def test_roc_auc_of_one_class_is_no_number(backend: Backend) -> None:
+    """Once it was 0, that of scores that are wrong throughout; scikit-learn has NaN."""
+    scores, ones = backend.asarray([0.1, 0.2]), backend.asarray([1, 1])
+    found = ROCAUC(task="binary")(scores, ones)
+    assert np.isnan(backend.to_host(found))
+
+
+@pytest.mark.reads_scalars
 @pytest.mark.parametrize("metric", [ROCAUC, AveragePrecision], ids=lambda metric: metric.__name__)
 def test_nan_has_no_place_in_an_order(metric: Any, backend: Backend) -> None:
     """An error where somebody asks; NaN within a training, which goes on to its own end."""

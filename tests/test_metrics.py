@@ -209,14 +209,6 @@ def test_weights_of_zero_alone_give_no_number_at_all(
     assert_close(found, np.full(tuple(found.shape), expected), backend)
 
 
-@pytest.mark.reads_scalars
-def test_roc_auc_of_one_class_is_no_number(backend: Backend) -> None:
-    """Once it was 0, that of scores that are wrong throughout; scikit-learn has NaN."""
-    scores, ones = backend.asarray([0.1, 0.2]), backend.asarray([1, 1])
-    found = ROCAUC(task="binary")(scores, ones)
-    assert np.isnan(backend.to_host(found))
-
-
 def test_r2_of_targets_far_from_zero(backend: Backend) -> None:
     # Sums of squares would lose every digit: 1e5 ** 2 is 1e10, the deviations are about 1.
     target = (1e5 + np.round(8 * DRAW.normal(size=200)) / 8).astype("float32")

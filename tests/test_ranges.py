@@ -93,6 +93,10 @@ def test_predict_looks_before_anything_is_compiled(backend: Backend) -> None:
     model = Model(Embedding(5, 2), {"weight": weight}, {})
     with pytest.raises(InputError, match="ids from 0 to 4, got ids from -1"):
         model.predict(good - 1)
+    lengths = backend.asarray(LENGTHS * 0 + 3)
+    model = Model(EmbeddingBag(5, 2), {"weight": weight}, {})
+    with pytest.raises(InputError, match="ids from 0 to 4, got ids from -1"):
+        model.predict((good - 1, lengths))
 
 
 @pytest.mark.only("numpy")

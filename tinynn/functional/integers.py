@@ -1,7 +1,7 @@
 """Checks of arrays of integers: ids and lengths."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -18,12 +18,13 @@ class Range:
     """The range that integers are to be in.
 
     Attributes:
-        numbers: those that were to be looked at.
+        sources, made: arrays, and what makes the numbers of them; None: they are the only source.
         owner, name, low, high, fix: as for `require_range`.
         path: of the layer that asks.
     """
 
-    numbers: Array
+    sources: tuple[Array, ...]
+    made: Callable[..., Array] | None
     owner: str
     name: str
     low: int
@@ -31,8 +32,9 @@ class Range:
     fix: str
     path: str
 
-    def check(self, numbers: Array) -> None:
-        """InputError, at the path of the layer, if one of these is out of range."""
+    def check(self, *sources: Array) -> None:
+        """InputError, at the path of the layer, if numbers of these sources are out of range."""
+        numbers = sources[0] if self.made is None else self.made(*sources)
         try:
             require_range(self.owner, self.name, numbers, self.low, self.high, self.fix)
         except InputError as error:
@@ -57,11 +59,17 @@ def noting() -> Iterator[list[Range]]:
         _noting.ranges = around
 
 
-def _note(numbers: Array, owner: str, name: str, low: int, high: int, fix: str) -> None:
-    """Note a range, unless the numbers are of a part of the program alone, as in a scan."""
-    if _noting.ranges is not None and getattr(numbers, "trace", None) is scopes.recording:
-        names = [str(frame[0]) for frame in scopes.frames if isinstance(frame, tuple) and frame[0]]
-        _noting.ranges.append(Range(numbers, owner, name, low, high, fix, ".".join(names)))
+def _note(found: Range) -> None:
+    """Note a range, unless its sources are of a part of the program alone, as in a scan."""
+    whole = all(getattr(array, "trace", None) is scopes.recording for array in found.sources)
+    if _noting.ranges is not None and whole:
+        _noting.ranges.append(found)
+
+
+def _path() -> str:
+    """The path of the layer that is being called."""
+    frames = [frame for frame in scopes.frames if isinstance(frame, tuple) and frame[0]]
+    return ".".join(str(frame[0]) for frame in frames)
 
 
 def require_integers(owner: Any, name: str, numbers: Array, fix: str) -> None:
@@ -73,16 +81,27 @@ def require_integers(owner: Any, name: str, numbers: Array, fix: str) -> None:
         )
 
 
-def require_range(owner: Any, name: str, numbers: Array, low: int, high: int, fix: str) -> None:
+def require_range(
+    owner: Any,
+    name: str,
+    numbers: Array,
+    low: int,
+    high: int,
+    fix: str,
+    sources: tuple[Array, ...] = (),
+    made: Callable[..., Array] | None = None,
+) -> None:
     """InputError if one of these integers is out of range, where they can be read.
 
     In a recording and under `vmap` there are no numbers to look at; so compiled steps read nothing
-    from a device, and eager ones two numbers. What a recording could not look at `noting` gives.
+    from a device, and eager ones two numbers. What a recording could not look at `noting` gives,
+    with the arrays, `sources`, of which `made` makes the numbers if they are not given as they are.
     """
     if 0 in numbers.shape:
         return
     if not is_readable(numbers):
-        _note(numbers, str(owner), name, low, high, fix)
+        whole = sources or (numbers,)
+        _note(Range(whole, made, str(owner), name, low, high, fix, _path()))
         return
     xp = namespace(numbers)
     if not xp.isdtype(numbers.dtype, "signed integer"):  # some libraries lack min of the others

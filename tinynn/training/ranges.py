@@ -82,58 +82,64 @@ class Ranges:
         blank_of = partial(tree.map, lambda a: blank(a, self.backend))
         given = blank_of(first), blank_of(self.params), blank_of(self.state)
         found = self._recorded(host(), *given, None)
-        if found is None or not found[1]:
+        if found is None:
             return None
         graph, ranges = found
         places = {id(each): place for place, each in enumerate(graph.inputs)}
-        if all(id(output) in places for output in graph.outputs):
-            own = [places[id(output)] for output in graph.outputs]
+        known = [[places.get(id(node)) for node in nodes] for _, nodes in ranges]
+        if any(None in each for each in known) and self.backend.lowering is not None:
+            return self._computed(first)
+        # Where every call is compiled, what would have to be computed is not looked at.
+        direct = [(r, own) for (r, _), own in zip(ranges, known, strict=True) if None not in own]
 
-            def look(leaves: list[Any]) -> None:
-                for each, place in zip(ranges, own, strict=True):
-                    each.check(leaves[place])
+        def check(leaves: list[Any]) -> None:
+            for each, own in direct:
+                each.check(*[leaves[place] for place in own if place is not None])
 
-            return look
-        # There is more to compute, of batches of any size, where they are.
+        return check if direct else None
+
+    def _computed(self, first: Any) -> Callable[[list[Any]], None] | None:
+        """The check where numbers are computed of the inputs, for batches of any size."""
         found = self._recorded(self.backend, first, self.params, self.state, 0)
         if found is None:
             return None
         graph, ranges = found
 
         def check(leaves: list[Any]) -> None:
-            for each, numbers in zip(ranges, graph.run(leaves), strict=True):
-                each.check(numbers)
+            values = iter(graph.run(leaves))
+            for each, nodes in ranges:
+                each.check(*[next(values) for _ in nodes])
 
         return check
 
     def _recorded(
         self, home: Backend, first: Any, params: Any, state: Any, batch_axes: int | None
-    ) -> tuple[Any, list[Range]] | None:
-        """The graph that computes the numbers to be looked at, and their ranges."""
-        from tinynn.transforms.graph import Node, pruned
+    ) -> tuple[Any, list[tuple[Range, list[Any]]]] | None:
+        """The graph that computes what is to be looked at, and the ranges, with their nodes."""
+        from tinynn.transforms.graph import pruned
         from tinynn.transforms.record import record
 
         ranges: list[Range] = []
 
-        def numbers(*inputs: Any) -> list[Any]:
+        def sources(*inputs: Any) -> list[Any]:
             with noting() as noted:
                 run(self.net, params, state, *inputs)
             ranges[:] = noted
-            return [each.numbers for each in noted]
+            return [array for each in noted for array in each.sources]
 
         try:
             with home.scope(), home.quiet():
-                graph = record(numbers, *first, batch_axes=batch_axes)
+                graph = record(sources, *first, batch_axes=batch_axes)
         except Exception:  # the engine says what cannot be recorded
             return None
-        kept: list[tuple[Range, Any]] = []
-        for each, output in zip(ranges, graph.outputs, strict=True):
-            nodes = pruned(replace(graph, outputs=[output])).nodes
-            whole = all(n.dtype is None or not _is_real(home, n.dtype) for n in nodes)
-            if whole and isinstance(output, Node):  # not what the network itself computes
-                kept.append((each, output))
-        outputs = [output for _, output in kept]
-        return pruned(replace(graph, outputs=outputs)), [each for each, _ in kept]
+        outputs, kept = iter(graph.outputs), []
+        for each in ranges:
+            own = [next(outputs) for _ in each.sources]
+            nodes = pruned(replace(graph, outputs=own)).nodes
+            if not any(n.dtype is not None and _is_real(home, n.dtype) for n in nodes):
+                kept.append((each, own))  # not what the network itself computes
+        needed = [node for _, own in kept for node in own]
+        return pruned(replace(graph, outputs=needed)), kept
 
 
 def _is_real(home: Backend, dtype: Any) -> bool:

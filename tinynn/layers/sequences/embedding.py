@@ -18,11 +18,11 @@ from tinynn.trace import namespace
 VECTORS, PLACES = Normal(), Normal(0.02)
 
 
-def _check_ids(layer: Any, ids: Array, count: int) -> None:
+def _check_ids(layer: Any, ids: Array, count: int, **made: Any) -> None:
     """An error for what is no id; out of range, where the numbers can be read."""
     require_integers(layer, "ids", ids, NUMBERED)
     fix = "number the tokens from 0, or give the layer a larger count"
-    require_range(layer, "ids", ids, 0, count - 1, fix)
+    require_range(layer, "ids", ids, 0, count - 1, fix, **made)
 
 
 @dataclass(frozen=True)
@@ -119,15 +119,23 @@ class EmbeddingBag(Layer):
                 f"lengths or a mask, got {', '.join(map(shape_of, (ids, *valid)))}. To fix it: "
                 "pad the sequences to one length"
             )
-        seen = valid_rows(self, valid[0], ids.shape[0], ids.shape[1]) if valid else None
+        seen = self._seen(ids, *valid)
         require_integers(self, "ids", ids, NUMBERED)
         ids = without_padding(ids, seen)
-        _check_ids(self, ids, self.count)
+        _check_ids(self, ids, self.count, sources=tuple(given), made=self._unpadded)
         weight = scope.param("weight", self.weight_init, (self.count, self.width))
         rows = functional.embedding(ids, weight)
         if seen is None:
             return getattr(namespace(rows), self.mode)(rows, axis=1)
         return self._pooled(rows, namespace(seen).expand_dims(seen, axis=2))
+
+    def _seen(self, ids: Array, valid: Array | None = None) -> Array | None:
+        """Booleans, (batch, time), of the steps that are no padding; None: all."""
+        return None if valid is None else valid_rows(self, valid, ids.shape[0], ids.shape[1])
+
+    def _unpadded(self, ids: Array, valid: Array | None = None) -> Array:
+        """The ids, 0 in the padding."""
+        return without_padding(ids, self._seen(ids, valid))
 
     def _pooled(self, rows: Array, seen: Array) -> Array:
         xp = namespace(rows, seen)
