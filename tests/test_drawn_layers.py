@@ -5,13 +5,15 @@ and a hundred steps of training. `TINYNN_DRAWN=200` draws so many of each kind, 
 """
 
 import os
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import MISSING, fields
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import tinynn
@@ -180,6 +182,22 @@ def check_training(ours: Ours, theirs: Theirs) -> None:
         np.testing.assert_allclose(np.where(keep, a, 0), np.where(keep, b, 0), 1e-8, 1e-10)
 
 
+def keeps_rounding_small(ours: Ours) -> bool:
+    """Whether training from weights that differ by their rounding ends at about the same ones.
+
+    It does not where a norm meets values that are nearly alike: PyTorch's way is then one of many.
+    """
+    step = tinynn.compile(tinynn.value_and_grad(ours.step, has_aux=True))
+    ends = []
+    for factor in (1.0, 1.0 + 1e-15):
+        params, state = tree.map(lambda p, f=factor: p * f, ours.point[0]), ours.state
+        for _ in range(STEPS):
+            (_, state), gradient = step(params, state)
+            params = tree.map(lambda p, g: p - RATE * g, params, gradient)
+        ends.append(tree.leaves(params))
+    return all(np.allclose(a, b, 1e-11, 1e-12) for a, b in zip(*ends, strict=True))
+
+
 @pytest.mark.only("torch")
 @pytest.mark.parametrize("kind", list(KINDS))
 @settings(max_examples=DRAWN or 2, deadline=None, derandomize=not DRAWN)
@@ -195,7 +213,11 @@ def test_a_layer_is_that_of_torch(kind: str, data: st.DataObject) -> None:
         shapes = [(path, a.shape) for path, a in sorted(tree.paths(like))]
         assert shapes == [(path, a.shape) for path, a in sorted(tree.paths(ours.point[0]))]
         check_derivatives(ours, theirs, draw)
-        check_training(ours, theirs)
+        try:
+            check_training(ours, theirs)
+        except AssertionError:
+            assume(keeps_rounding_small(ours))
+            raise
 
 
 def test_every_layer_is_drawn() -> None:
@@ -207,3 +229,44 @@ def test_every_layer_is_drawn() -> None:
         "Temperature", "Dropout", "GaussianNoise", "RandomCrop", "RandomFlip", "RandomShift",
         "Cutout",
     }  # fmt: skip
+
+
+#: Options that no draw varies, and where they are compared, or with what.
+ELSEWHERE = {
+    "weight_init": "PyTorch's weights are given",
+    "recurrent_init": "PyTorch's weights are given",
+    "bias_init": "PyTorch's weights are given",
+    "start": "PyTorch's weights are given",
+    "dropout": "draws numbers: tests/test_transformer.py",
+    "synchronized": "is of several processes: tests/processes.py",
+    "reset_after": "PyTorch has no other: the formula, in tests/test_recurrent.py",
+    "balance": "PyTorch has none: the formula, in tests/test_containers.py",
+    "parameter": "tests/test_norms.py",
+    "name": "changes no number",
+}
+
+
+def note(layer: Any, seen: dict[tuple[str, str], set[str]]) -> None:
+    """The values of the options of a layer and of those in it."""
+    for field in fields(layer):
+        value = getattr(layer, field.name)
+        if field.default is not MISSING:
+            seen[type(layer).__name__, field.name].add(repr(value))
+        for inner in value if isinstance(value, tuple) else (value,):
+            if isinstance(inner, layers.Layer):
+                note(inner, seen)
+
+
+@pytest.mark.only("torch")
+def test_every_option_is_drawn() -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch is compared with")
+    seen: dict[tuple[str, str], set[str]] = defaultdict(set)
+
+    def draw(kind: str, data: st.DataObject) -> None:
+        note(KINDS[kind](data, np.random.default_rng(0), torch.nn, kind).layer, seen)
+
+    for kind in KINDS:
+        quick = settings(max_examples=12, deadline=None, derandomize=True, database=None)
+        quick(given(kind=st.just(kind), data=st.data())(draw))()
+    fixed = {option for option, values in seen.items() if len(values) == 1}
+    assert {(layer, option) for layer, option in fixed if option not in ELSEWHERE} == set()

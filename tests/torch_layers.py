@@ -241,6 +241,7 @@ def reparametrized(options: Any, draw: Any, nn: Any, kind: str) -> Pair:
     """Weight or spectral norm of a linear layer or a convolution."""
     times, spectral = options.draw(st.integers(1, 3)), kind == "SpectralNorm"
     linear, bias = options.draw(st.booleans()), options.draw(st.booleans())
+    epsilon = options.draw(st.sampled_from([1e-12, 1e-3]))
     x = draw.normal(size=(3, TIMES, WIDTH))
     if linear:
         theirs, layer, turn = nn.Linear(WIDTH, 3, bias=bias), Linear(3, bias=bias), np.transpose
@@ -251,7 +252,7 @@ def reparametrized(options: Any, draw: Any, nn: Any, kind: str) -> Pair:
         )
         turn = kernel_last
     if spectral:
-        nn.utils.parametrizations.spectral_norm(theirs, n_power_iterations=times)
+        nn.utils.parametrizations.spectral_norm(theirs, "weight", times, epsilon)
     else:
         nn.utils.parametrizations.weight_norm(theirs)
     hook = theirs.parametrizations.weight
@@ -282,7 +283,9 @@ def reparametrized(options: Any, draw: Any, nn: Any, kind: str) -> Pair:
             y = f(x, hook.original0 * direction / norm, theirs.bias)
         return y if linear else y.movedim(1, -1)
 
-    outer = layers.SpectralNorm(layer, iterations=times) if spectral else layers.WeightNorm(layer)
+    outer: Any = layers.WeightNorm(layer)
+    if spectral:
+        outer = layers.SpectralNorm(layer, iterations=times, epsilon=epsilon)
     return Pair(outer, theirs, call, (x,), weights, True, state)
 
 

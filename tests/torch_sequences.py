@@ -200,14 +200,25 @@ def grouped(options: Any, draw: Any, nn: Any, kind: str) -> Pair:
 
 
 def block(options: Any, draw: Any, nn: Any, kind: str) -> Pair:
-    activation = options.draw(st.sampled_from(["relu", "gelu"]))
-    first, hidden = options.draw(st.booleans()), options.draw(st.sampled_from([3, 8]))
-    chosen = {"norm_first": first, "activation": getattr(functional, activation)}
+    activation = options.draw(st.sampled_from(["relu", "gelu", "silu"]))
+    first, hidden = options.draw(st.booleans()), options.draw(st.sampled_from([3, None]))
+    norm = options.draw(st.sampled_from(["LayerNorm", "RMSNorm"]))
+    epsilon = options.draw(st.sampled_from([1e-5, 1e-2]))
+    chosen: dict[str, Any] = {"norm_first": first, "activation": getattr(functional, activation)}
+    chosen |= {"norm": getattr(layers, norm)(epsilon=epsilon), "hidden": hidden}
     x, context = draw.normal(size=(2, 3, TIMES, WIDTH))
     unseen, told = unseen_of(options, draw)
     theirs = getattr(nn, kind.replace("Block", "Layer"))(
-        WIDTH, 2, hidden, 0.0, activation, batch_first=True, norm_first=first
-    )
+        WIDTH, 2, hidden or 4 * WIDTH, 0.0, getattr(nn.functional, activation), epsilon,
+        batch_first=True, norm_first=first,
+    )  # fmt: skip
+    if norm == "RMSNorm":
+        theirs.activation_relu_or_gelu = 0  # what is fast in inference has LayerNorm alone
+        for i in range(1, 3 + ("Decoder" in kind)):
+            setattr(theirs, f"norm{i}", nn.RMSNorm(WIDTH, eps=epsilon))
+    if "Decoder" in kind and options.draw(st.booleans(), "other heads"):
+        theirs.multihead_attn = nn.MultiheadAttention(WIDTH, 1, batch_first=True)
+        chosen["cross"] = 1
     own = {"attention": theirs.self_attn, "cross": getattr(theirs, "multihead_attn", None)}
     norms = [getattr(theirs, f"norm{i}", None) for i in (1, 2, 3)]
 
@@ -221,7 +232,7 @@ def block(options: Any, draw: Any, nn: Any, kind: str) -> Pair:
         def call(x: Any, *told: Any) -> Any:
             return theirs(x, src_key_padding_mask=x.new_tensor(unseen).bool())
 
-        layer: Any = layers.TransformerEncoderBlock(2, hidden=hidden, **chosen)
+        layer: Any = layers.TransformerEncoderBlock(2, **chosen)
         return Pair(layer, theirs, call, (x, *told), weights, ~unseen[..., None])
 
     def of_two(x: Any, context: Any, *told: Any) -> Any:
@@ -229,7 +240,7 @@ def block(options: Any, draw: Any, nn: Any, kind: str) -> Pair:
         hidden = x.new_tensor(unseen).bool()
         return theirs(x, context, tgt_mask=ahead, memory_key_padding_mask=hidden)
 
-    layer = layers.TransformerDecoderBlock(2, hidden=hidden, **chosen)
+    layer = layers.TransformerDecoderBlock(2, **chosen)
     return Pair(layer, theirs, of_two, (x, context, *told), weights)
 
 
