@@ -83,7 +83,8 @@ def _of_weight(x: Array, weight: Array, out: list[int], settings: Settings) -> A
     x = torch.movedim(x, (-1, -2, 0), (0, 1, 2))
     x = x.reshape(inputs, -1, *x.shape[3:])
     g = torch.movedim(weight, (-2, -1), (0, 1))
-    w = x.new_empty((outputs, x.shape[1] // groups, *out))
+    # oneDNN goes by the weight's layout where the input's, of one channel, says nothing.
+    w = torch.movedim(x.new_empty((outputs, *out, x.shape[1] // groups)), -1, 1)
     zeros = [0] * len(out)
     _, y, _ = torch.ops.aten.convolution_backward(
         g, x, w, None, dilation, ends, stride, False, zeros, groups, (False, True, False)

@@ -7,7 +7,14 @@ from typing import Any
 
 import torch
 
-__all__ = ["concat", "dynamic_slice", "dynamic_update_slice", "gated"]
+__all__ = [
+    "concat",
+    "dynamic_slice",
+    "dynamic_update_slice",
+    "gated",
+    "sigmoid_pullback",
+    "tanh_pullback",
+]
 
 
 def __getattr__(name: str) -> Any:
@@ -26,6 +33,16 @@ def concat(*arrays: Any, axis: int = 0, out: Any = None) -> Any:
 def gated(g: Any, x: Any, out: Any) -> Any:
     """`g` where `x` is above zero, else zero, into an array."""
     return torch.ops.aten.threshold_backward.grad_input(g, x, 0, grad_input=out)
+
+
+def sigmoid_pullback(g: Any, y: Any, out: Any) -> Any:
+    """`g` times the slope of a sigmoid that gave `y`, into an array."""
+    return torch.ops.aten.sigmoid_backward.grad_input(g, y, grad_input=out)
+
+
+def tanh_pullback(g: Any, y: Any, out: Any) -> Any:
+    """`g` times the slope of a tanh that gave `y`, into an array."""
+    return torch.ops.aten.tanh_backward.grad_input(g, y, grad_input=out)
 
 
 def dynamic_slice(x: Any, start: Any, size: int, axis: int = 0, out: Any = None) -> Any:

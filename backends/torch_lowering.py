@@ -131,6 +131,13 @@ INTO = {
         _two(Call("pow", X, Y, out=OUT), numbers=True), _own("pow", Y), keep_scalars=True
     ),
     "gated": OutTemplate(_two(Call("gated", X, Y, OUT))),
+    "sigmoid_pullback": OutTemplate(_two(Call("sigmoid_pullback", X, Y, OUT))),
+    "tanh_pullback": OutTemplate(_two(Call("tanh_pullback", X, Y, OUT))),
+    "add_product": OutTemplate(Call("addmm", X, Y, Z, out=OUT), may_alias=False),
+    "add_multiplied": OutTemplate(Call("addcmul", X, Y, Z, out=OUT), X.method("addcmul_", Y, Z)),
+    "add_scaled": OutTemplate(
+        Call("add", X, Y, alpha=Kwarg("scale"), out=OUT), X.method("add_", Y, alpha=Kwarg("scale"))
+    ),
     "where": OutTemplate(_where),
     "matmul": OutTemplate(_matmul, may_alias=False),
     "vecdot": OutTemplate(_vecdot(Call("dot", X, Y, out=OUT)), may_alias=False),

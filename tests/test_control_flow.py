@@ -211,6 +211,26 @@ def test_no_steps_at_all(backend: backends.Backend) -> None:
             assert_close(way(h), 2 * H, backend, **tolerance(backend))
 
 
+@pytest.mark.parametrize("reverse", [False, True])
+def test_results_of_a_compiled_scan_are_the_callers_own(
+    backend: backends.Backend, reverse: bool
+) -> None:
+    def f(x: Any) -> Any:
+        return tinynn.scan(
+            lambda c, row: (c * row, (c, c * row, row)), x[0, ...], x, reverse=reverse
+        )
+
+    x, y = (backend.asarray(rows) for rows in ([[1.0, 2.0], [3.0, 4.0]], [[5.0, 6.0], [7.0, 8.0]]))
+    compiled = tinynn.compile(f)
+    first, second = compiled(x), compiled(y)
+    for found, rows in ((first, x), (second, y)):
+        for a, b in zip(tree.leaves(found), tree.leaves(f(rows)), strict=True):
+            assert_close(a, backend.to_host(b), backend)
+    arrays = tree.leaves(first)
+    pairs = [(a, b) for a in arrays for b in arrays if a is not b]
+    assert not any(backend.shares_memory(a, b) for a, b in pairs)
+
+
 def test_length_alone_and_reverse(backend: backends.Backend) -> None:
     [one] = placed(backend, 1.0)
 

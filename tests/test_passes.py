@@ -13,9 +13,19 @@ from backends import Backend
 from tests.checks import assert_close, assert_equal
 from tests.programs import Program, transformed
 from tinynn import tree
-from tinynn.compiler import horizontal, passes, pipelines, pushed, signs, target_passes
+from tinynn.compiler import (
+    ahead,
+    fused_calls,
+    horizontal,
+    passes,
+    pipelines,
+    pushed,
+    signs,
+    target_passes,
+)
 from tinynn.compiler.rewrite import Visit, simplest
 from tinynn.functional import max_pool, relu
+from tinynn.layers import LSTM
 from tinynn.rules.special import first_maximum
 from tinynn.trace import namespace
 from tinynn.transforms.graph import Graph
@@ -45,6 +55,13 @@ def both_between_steps(graph: Graph) -> Graph:
     return without_negatives(fused_horizontally(pipelines.simplified(graph)))
 
 
+def computed_ahead_and_fused(graph: Graph) -> Graph:
+    into = backends.get("numpy").lowering.into
+    graph = ahead.computed_ahead(pipelines.simplified(graph), into, pipelines.simplified)
+    names = "add_multiplied add_product add_scaled sigmoid_pullback tanh_pullback"
+    return fused_calls.fused_calls(graph, names.split())
+
+
 EACH = (
     *[
         alone(pattern)
@@ -63,6 +80,7 @@ EACH = (
     fused_horizontally,
     without_negatives,
     both_between_steps,
+    computed_ahead_and_fused,
 )
 
 
@@ -312,3 +330,22 @@ def test_a_pool_and_a_relu_know_what_their_slopes_need(backend: Backend) -> None
     alone = tinynn.compile(loss)
     assert_close(alone(x), loss(backend.to_host(x)), backend)
     assert "max_pool(" in str(alone.source)
+
+
+@pytest.mark.only("torch")
+def test_a_step_of_an_lstm_is_few_calls(backend: Backend) -> None:
+    layer = LSTM(3)
+    x = backend.asarray(np.random.default_rng(0).normal(size=(2, 4, 2)))
+    params = layer.init(0, x)[0]
+
+    def loss(params: Any) -> Any:
+        y = layer(params, x)
+        return namespace(y).sum(y * y)
+
+    slope = tinynn.grad(loss)
+    compiled = tinynn.compile(slope)
+    for found, wanted in zip(*map(tree.leaves, (compiled(params), slope(params))), strict=True):
+        assert_close(found, backend.to_host(wanted), backend)
+    steps = [line for line in compiled.source.splitlines() if line.startswith(" " * 8)]
+    assert len(steps) == 16  # of the loops forward and back, two of them products
+    assert sum("mm(" in line for line in steps) == 2

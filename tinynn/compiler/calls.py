@@ -8,7 +8,7 @@ what a careful person would have written by hand. Elsewhere it is the standard's
 from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
-from backends.expressions import OUT, Arg, Kwarg, Ones
+from backends.expressions import OUT, Ones
 from backends.lowering import OutTemplate, form_of
 from tinynn.compiler import identifiers
 from tinynn.compiler.buffers import (
@@ -31,6 +31,7 @@ from tinynn.compiler.statements import (
     Tuple,
     Variable,
     Write,
+    argument,
     filled,
 )
 from tinynn.transforms.graph import (
@@ -100,7 +101,7 @@ class CallEmitter:
     ) -> None:
         self.graph, self.backend, self.kept, self.donated = graph, backend, kept, donated
         self.lowering = lowering
-        self.loop = bool(kept)
+        self.loop = bool(kept or collected)
         self._forms: dict[int, tuple[Expression, OutTemplate] | None] = {}
         joined = [n for n in graph.nodes if n.name == "concat" and self._into(n)]
         self._joins = {id(node): parts(node) for node in joined}
@@ -259,7 +260,7 @@ class CallEmitter:
         template = self.lowering.calls.get(node.name) if self.lowering else None
         form = form_of(template, node.args, node.kwargs) if template else None
         if form is not None:
-            return filled(form, lambda leaf: _argument(leaf, args, node))
+            return filled(form, lambda leaf: argument(leaf, args, node))
         kwargs = {
             key: value if is_literal(value) else self._bind(key, value)
             for key, value in node.kwargs.items()
@@ -323,7 +324,7 @@ class CallEmitter:
             if isinstance(place, Ones):
                 length = arrays[0].shape[place.axis]
                 return self._number(1, dtype, (length, 1) if place.column else (length,))
-            return _argument(place, args, node)
+            return argument(place, args, node)
 
         return filled(into.inplace if into.inplace and args[0] is out else form, leaf)
 
@@ -391,8 +392,9 @@ class CallEmitter:
         old = next((i for i in inputs if self.values[id(i)].buffer is buffer), None)
         if old is None:  # a place in a vector, which is not read before it is full
             return True
+        read = any(id(old) in self.liveness.sees(a) for a in node.parents)
         return (
-            (elementwise(node) or any(a is old for a in overwritable(node)))
+            (not read or elementwise(node) or any(a is old for a in overwritable(node)))
             and self.liveness.dies_at(old, place)
             and self._alone(node, buffer)
             and (old.shape, old.dtype) == (node.shape, node.dtype)
@@ -422,10 +424,14 @@ class CallEmitter:
         whole = self.graph.nodes[place]
         inside = step and self.liveness.when[id(whole)] is Stage.STEP
         others = (*self.collected, *self.liveness.outputs, *self._targets)
-        if not inside or id(node) in others or id(whole) in self.liveness.outputs:
+        if not inside or id(node) in others or not self._is_joined_here(whole):
             return False
         written = elementwise(node) and self._into(node) is not None
         return written and self.liveness.last[id(node)] <= place
+
+    def _is_joined_here(self, whole: Node) -> bool:
+        """True if the memory of a joined value is known before the step."""
+        return id(whole) not in self.liveness.outputs
 
     def _is_written(self, node: Node) -> bool:
         """True for the shape in which a value is joined that is in its place already."""
@@ -438,10 +444,13 @@ class CallEmitter:
         """The place of a part in the memory of what it is joined to."""
         whole, part = self._parts[id(node)]
         if id(whole) not in self._wholes:
-            self._wholes[id(whole)] = self._unused(whole)
-        memory = self._wholes[id(whole)]
-        place = Buffer(self.names.new(f"{memory.name}_1"), node.shape, node.dtype, kept=True)
-        self._add(Stage.ONCE, Assign(place, Subscript(memory, part.key)))
+            self._wholes[id(whole)] = self.collected.get(id(whole)) or self._unused(whole)
+        return self._place(self._wholes[id(whole)], part.key, node)
+
+    def _place(self, memory: Buffer, key: Any, value: Node) -> Buffer:
+        """The part of some memory that a value goes to."""
+        place = Buffer(self.names.new(f"{memory.name}_1"), value.shape, value.dtype, kept=True)
+        self._add(Stage.ONCE, Assign(place, Subscript(memory, key)))
         return place
 
     def _join(self, node: Node) -> None:
@@ -454,7 +463,7 @@ class CallEmitter:
                 key = part.key
                 if part.source is not part.value:
                     key = (*key[:axis], slice(key[axis], key[axis] + 1), ...)
-                out = Subscript(memory, key)
+                out = self._place(memory, key, part.value)
                 self._add(Stage.STEP, self.copied(self.operand(part.value), out, node))
 
     # The end of a step.
@@ -488,12 +497,3 @@ class CallEmitter:
     def _reads_kept(self, node: Any) -> bool:
         value = self.values.get(id(node))
         return bool(value and value.buffer and value.buffer.kept)
-
-
-def _argument(leaf: Any, args: list[Any], node: Node) -> Any:
-    """The operand in a template's place for an argument or a keyword."""
-    if isinstance(leaf, Arg):
-        return args[leaf.place]
-    if isinstance(leaf, Kwarg):
-        return node.kwargs.get(leaf.name, leaf.default)
-    return leaf

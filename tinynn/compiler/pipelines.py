@@ -6,8 +6,8 @@ repeats, merges or moves a node with an effect.
     program                      passes
     standard's calls             followed()
     the same in training         portable(), as for what reads a graph
-    calls into buffers           into_buffers(lowering); in training then `flatten_params.packed`,
-                                 between_steps(lowering, kept)
+    calls into buffers           for_library(lowering); in training into_buffers(lowering),
+                                 `flatten_params.packed`, between_steps(lowering, kept)
     loops                        portable(), `flatten_params.packed`, into_loops(kept)
 
 `flatten_params.packed` is no pass, since it changes the inputs: all parameters are then one vector.
@@ -17,7 +17,9 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from tinynn.compiler.ahead import computed_ahead
 from tinynn.compiler.data_passes import biases_in_products, data_broadcast
+from tinynn.compiler.fused_calls import fused_calls
 from tinynn.compiler.horizontal import fused_horizontally
 from tinynn.compiler.passes import PATTERNS, common_subexpressions, without_stop_gradient
 from tinynn.compiler.rewrite import simplest
@@ -108,6 +110,10 @@ def into_buffers(lowering: Any) -> list[Pass]:
     passes: list[Pass] = [
         without_stop_gradient,
         simplified,  # fewer calls, each of which is one of the library
+    ]
+    if lowering.kernel is None:  # there such calls are in a kernel with others, and cost nothing
+        passes.append(partial(computed_ahead, into=lowering.into, simplified=simplified))
+    passes += [
         products,  # sum(a * b) is one call without a buffer
     ]
     if "sum_where" in lowering.into:
@@ -137,12 +143,15 @@ def between_steps(lowering: Any, kept: int) -> list[Pass]:
         partial(biases_in_products, kept=kept),  # a call less in each direction
         partial(fused_horizontally, kept=kept, into=lowering.into),  # a call for all layers
         partial(without_negatives, kept=kept),  # signs are the data's, or the other way about
+        partial(fused_calls, into=lowering.into),  # the last: others look for what it joins
     ]
 
 
 def for_library(lowering: Any) -> list[Pass]:
-    """`into_buffers` where the library has a lowering, else `followed`."""
-    return followed() if lowering is None else into_buffers(lowering)
+    """For a program that is called: into buffers where the library has a lowering."""
+    if lowering is None:
+        return followed()
+    return [*into_buffers(lowering), partial(fused_calls, into=lowering.into)]
 
 
 def into_loops(kept: int, lying: Mapping[int, Any] | None = None) -> list[Pass]:

@@ -54,6 +54,17 @@ def scans_batched(graph: Graph, simplified: Callable[[Graph], Graph]) -> Graph:
     simplified
         The passes for a body.
     """
+    return over_scans(graph, lambda node, read: Steps(node, read, simplified))
+
+
+def over_scans(graph: Graph, steps: "Callable[[Node, set[int]], Steps]") -> Graph:
+    """The graph with the steps of its scans done otherwise.
+
+    Parameters
+    ----------
+    steps
+        Of a scan and the numbers of its results that are read.
+    """
     if graph.batch is not None:  # lengths that follow the batch do not multiply
         return graph
     # The last one first: what it does not read, others need not give, and some need not be there.
@@ -61,11 +72,11 @@ def scans_batched(graph: Graph, simplified: Callable[[Graph], Graph]) -> Graph:
     while before := scans_of(graph)[:place]:
         node, place = before[-1], len(before) - 1
         read = {user.kwargs["index"] for user in graph.users().get(id(node), [])}
-        graph = _replaced(graph, node, _Steps(node, read, simplified))
+        graph = _replaced(graph, node, steps(node, read))
     return graph
 
 
-def _replaced(graph: Graph, node: Node, steps: "_Steps") -> Graph:
+def _replaced(graph: Graph, node: Node, steps: "Steps") -> Graph:
     steps.batch()
     made = steps.call()
 
@@ -91,7 +102,7 @@ class _Carried:
     place: int
 
 
-class _Steps:
+class Steps:
     """A scan in parts, each of which may be done otherwise.
 
     Parameters

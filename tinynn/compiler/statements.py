@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from backends.expressions import Attribute, Call, Expression, Overwrite, filled
+from backends.expressions import Arg, Attribute, Call, Expression, Kwarg, Overwrite, filled
 from tinynn.transforms.graph import Node
 
 # Expressions.
@@ -183,3 +183,12 @@ __all__ = [
     "Write",
     "filled",
 ]
+
+
+def argument(leaf: Any, args: Sequence[Any], node: Node) -> Any:
+    """The operand in a template's place for an argument or a keyword of a call."""
+    if isinstance(leaf, Arg):
+        return args[leaf.place]
+    if isinstance(leaf, Kwarg):
+        return node.kwargs.get(leaf.name, leaf.default)
+    return leaf
