@@ -195,7 +195,7 @@ class Specialization:
             self.source = self._emitter.sources() + own
             self._program = Program(graph.name, own, lowering.library if lowering else None)
             bound = self._emitter.names.bound
-            run = self._checked if check else self._program(bound).pop("program")
+            run = self._checked if check else self._program(bound)["program"]
         # What is not decomposed into other calls may warn as it would without us.
         if lowering and lowering.quiet & graph.decompositions:
             run = lowering.context()(run)

@@ -49,13 +49,17 @@ class Program:
             trace = trace.tb_next
 
     def __call__(self, bound: dict[str, Any]) -> dict[str, Any]:
-        """The names that the source defines; what is not bound comes from the library."""
+        """The functions that the source defines; what is not bound comes from the library.
+
+        Each holds the arrays by its globals, which do not hold it: they go when it does.
+        """
         scope = dict(bound)
         for name in self.names:
             if name not in scope and hasattr(self._library, name):
                 scope[name] = getattr(self._library, name)
         exec(self._code, scope)  # the source is what this module wrote
-        return scope
+        defined = [n for n, value in scope.items() if getattr(value, "__globals__", None) is scope]
+        return {name: scope.pop(name) for name in defined}
 
 
 def _names(code: Any) -> set[str]:

@@ -91,7 +91,7 @@ class TrainLoop(ABC):
         self.lines = self.written()
         self.source = source_of(self.lines)
         self.program = Program(graph.name, self.source, lowering.library if lowering else None)
-        self.scope: dict[str, Any] = {}
+        self.functions: dict[str, Any] = {}
         self.kept: list[Any] = []
 
     @classmethod
@@ -102,7 +102,7 @@ class TrainLoop(ABC):
     def anew(self) -> Self:
         """The same program, with the same buffers, before anything is loaded."""
         other = copy(self)
-        other.kept, other.scope = [], {}
+        other.kept, other.functions = [], {}
         return other
 
     #: Whether what follows from the number of a step alone is computed for all steps at once, and
@@ -129,18 +129,18 @@ class TrainLoop(ABC):
         self.bind()
 
     def copies(self, reuse: Sequence[Any] | None = None) -> list[Any]:
-        """Copies of what lives on, as it is kept.
-
-        Parameters
-        ----------
-        reuse
-            Earlier copies that are not needed any more, to be overwritten.
-        """
+        """Copies of what lives on, as it is kept; `reuse`: earlier ones, to be overwritten."""
         if reuse is None or self.backend.lowering is None:
             return list(map(self._copied, self.shaped()))
         for old, new in zip(reuse, self.shaped(), strict=True):
             old[...] = new
         return list(reuse)
+
+    def handed_over(self) -> list[Any]:
+        """What lives on, as it is kept; nothing runs after that before `load`."""
+        given, self.functions = list(self.shaped()), {}
+        self.kept.clear()
+        return given
 
     def values(self, copies: Sequence[Any] | None = None) -> list[Any]:
         """The values that live on, as they are now or were when copied, in the order of `load`."""
@@ -183,7 +183,7 @@ class TrainLoop(ABC):
         """Make the program ready for the arrays that live on now."""
         names = [variable.name for variable in self._operands(self.inputs)]
         bound = dict(zip(names, self.kept, strict=True))
-        self.scope = self.program(self._from_outside() | bound)
+        self.functions = self.program(self._from_outside() | bound)
 
     def _from_outside(self) -> dict[str, Any]:
         """What is bound to names of the program, the arrays of the run that has it among them."""
@@ -215,7 +215,7 @@ class TrainLoop(ABC):
             return list(zip(*map(self._entries, columns), strict=True))
         with self.program.explained(self.lines):
             return [
-                self.scope["prepare"](*batch)
+                self.functions["prepare"](*batch)
                 for batch in zip(*map(self._entries, stacked), strict=True)
             ]
 
@@ -291,14 +291,14 @@ class TrainLoop(ABC):
 
     def counted(self, count: int) -> list[Any]:
         """The values that follow from the number of the step alone, for each of the steps."""
-        if "series" not in self.scope:
+        if "series" not in self.functions:
             return [()] * count
         xp, vectors = self.graph.space.xp, []
         for node in self._counters():
             steps = xp.arange(1, count + 1, dtype=node.dtype, device=self.backend.device)
             place = self.inputs.index(node.args[0])
             vectors.append(self.kept[place] + self.counts[id(node)] * steps)
-        columns = map(self._entries, self.scope["series"](*vectors))
+        columns = map(self._entries, self.functions["series"](*vectors))
         return list(zip(*columns, strict=True))
 
     def count_on(self, count: int) -> None:
@@ -393,11 +393,11 @@ class InPlace(TrainLoop):
         self, batches: Sequence[Any], counted: Sequence[Any], memory: Any, entries: Sequence[Any]
     ) -> Any:
         """What is wanted of these steps."""
-        self.scope["run"](batches, counted, entries)
+        self.functions["run"](batches, counted, entries)
         kept = memory[: len(batches)] if len(batches) < len(entries) else memory
         if self.square is None:
             return kept
-        return self.scope["losses"](self.graph.space.xp.reshape(kept, (len(batches), -1)))
+        return self.functions["losses"](self.graph.space.xp.reshape(kept, (len(batches), -1)))
 
 
 class Functional(TrainLoop):
@@ -417,7 +417,7 @@ class Functional(TrainLoop):
 
     def run(self, batches: Any, times: int = 1) -> Any:
         batches, outs = batches * times, []
-        step, kept = self.scope["step"], tuple(self.kept)
+        step, kept = self.functions["step"], tuple(self.kept)
         with self.program.explained(self.lines):
             for batch, series in zip(batches, self.counted(len(batches)), strict=True):
                 kept, out = step(kept, batch, series)
@@ -433,7 +433,7 @@ class Scanned(Functional):
     counts_ahead = looks_ahead = scales_behind = False
     # How often the batches are gone through in one call: each of these is compiled apart.
     repeats = (512, 16, 1)
-    # Loops by all that they are made of, since compiling one takes a second, and the scopes that
+    # Loops by all that they are made of, since compiling one takes a second, and the functions that
     # keep what is known by its id alive.
     _compiled: ClassVar[dict[Any, tuple[Any, dict[str, Any]]]] = {}
     _most = 16
@@ -453,12 +453,12 @@ class Scanned(Functional):
         key = (self.backend, self.source, *parts)
         found = self._compiled.get(key)  # which another thread may remove meanwhile
         if found is None:
-            scope = self.program(bound)
-            repeat = self.backend.repeat(lambda kept, batch: scope["step"](kept, batch, ()))
+            functions = self.program(bound)
+            repeat = self.backend.repeat(lambda kept, batch: functions["step"](kept, batch, ()))
             while len(self._compiled) >= self._most:
                 self._compiled.pop(next(iter(self._compiled), None), None)
-            found = self._compiled[key] = repeat, scope
-        self._repeat, self.scope = found
+            found = self._compiled[key] = repeat, functions
+        self._repeat, self.functions = found
 
     def batches(
         self, size: int, rows: Sequence[Any], each: Sequence[Any], together: bool = False

@@ -9,6 +9,8 @@ from tinynn.layers.inputs import wrong_number
 from tinynn.layers.scope import Array, Pass, Scope, Tree
 from tinynn.trace import Namespace, bottom
 
+_NONE: dict[str, Array] = {}
+
 
 class Forward(NamedTuple):
     """The results of one pass through a network.
@@ -110,10 +112,13 @@ def run(
 
 @scoped
 def create(
-    net: Any, key: Array | int, *inputs: Tree, dtype: Any = None
+    net: Any, key: Array | int, *inputs: Tree, dtype: Any = None, there: dict[str, Array] = _NONE
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """New parameters and state of a network for inputs like these; see `Layer.init`."""
-    this = Pass(inputs, (), key, dtype=dtype, creating=True)
+    """New parameters and state of a network for inputs like these; see `Layer.init`.
+
+    there: by their path, arrays to take for those that would have their shape and dtype.
+    """
+    this = Pass(inputs, (), key, dtype=dtype, creating=there)
     if this.backend is None:
         got = ", ".join(type(given).__name__ for given in inputs) or "none"
         raise ValueError(

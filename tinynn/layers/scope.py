@@ -60,6 +60,7 @@ class Pass:
         dtype: of parameters: that of the first floats among inputs and parameters, or the default.
         compute_dtype: of what layers compute with: inputs and parameters are cast to it; None where
             it is `dtype`.
+        creating: in a pass that makes parameters and state: those that are there, by their path.
         space: the namespace of differentiable arrays, if one is in the pass and the library's own
             arrays refuse to be added to it. Then all are made such, so that operators work.
     """
@@ -81,7 +82,7 @@ class Pass:
         training: bool = False,
         dropping: bool = False,
         first_row: int = 0,
-        creating: bool = False,
+        creating: dict[str, Array] | None = None,
         perturbations: dict[str, Array] | None = None,
         tapping: bool = False,
         shard: Any = None,
@@ -150,10 +151,7 @@ class Pass:
 def _stored(kept: Iterable[Any]) -> Iterator[Array]:
     """The arrays in nested dicts, one by one: most often the first one says enough."""
     for entry in kept:
-        if isinstance(entry, dict):
-            yield from _stored(entry.values())
-        else:
-            yield entry
+        yield from _stored(entry.values()) if isinstance(entry, dict) else (entry,)
 
 
 def _defers(array: Array, traced: Traced) -> bool:
@@ -387,7 +385,7 @@ class Scope:
     ) -> Array:
         """The parameter or state of this name, made if the pass is one that makes them."""
         run = self._pass
-        if run.creating and name not in entries:
+        if run.creating is not None and name not in entries:
             self._check_name(name)
             if name in self._params or name in self._state:
                 raise self._named_twice(name)
@@ -418,9 +416,11 @@ class Scope:
                 f"{label(self.layer)}: expected input of one feature or more, got none, for which "
                 f"{name!r} has the shape {shape}. To fix it: leave out what is empty"
             )
-        if dtype is not None:
-            dtype = run.backend.dtypes()[run.backend.dtype_name(dtype)]
-        made = init(run.key_at(self.path, name), shape, run.dtype if dtype is None else dtype)
+        known = run.backend.dtypes()
+        dtype = run.dtype if dtype is None else known[run.backend.dtype_name(dtype)]
+        made = (run.creating or {}).get(".".join((*self.path, name)))
+        if made is None or (tuple(made.shape), made.dtype) != (shape, dtype):
+            made = init(run.key_at(self.path, name), shape, dtype)
         if tuple(made.shape) != shape:
             raise ShapeError(
                 f"{label(self.layer)}: expected {label(init)} to make {what} {name!r} of shape "
@@ -437,7 +437,7 @@ class Scope:
                 f"{label(self.layer)}: expected one layer of the name {name!r}, got {label(layer)} "
                 f"after {label(before)}. To fix it: give each child a name of its own"
             )
-        if run.creating:
+        if run.creating is not None:
             self._check_name(name)
             if isinstance(layer, type):
                 raise TypeError(

@@ -182,7 +182,7 @@ class _Loop:
         kept = before.optimizer_state
         over = isfinite(losses[-1]) and not can_converge(kept)
         with self.signals.unbroken():
-            self._advance(over)
+            self._advance(over, start + count == run.epochs)
             ends = self._epochs_until_converged(kept, count)
             if ends < count:
                 if tree.leaves(before.state):  # which layers have gone on to change
@@ -275,7 +275,7 @@ class _Loop:
         over = alone and isfinite(measured[0])
         with self.signals.unbroken():
             if alone:
-                self._advance(over)
+                self._advance(over, state.epoch + 1 == self.run.epochs)
             state.epoch, state.step, state.losses = state.epoch + 1, 0, []
             state.history.add(
                 dict(zip(("epoch", *self.run.measures), [state.epoch, *measured], strict=True))
@@ -316,11 +316,12 @@ class _Loop:
             communicator=problem.communicator,
         )  # fmt: skip
 
-    def _advance(self, over: bool = False) -> None:
+    def _advance(self, over: bool = False, last: bool = False) -> None:
         """Take the carry as it stands, in the memory of an earlier snapshot, if that is free.
 
         That is the last one's with `over`, for an epoch to whose start nobody goes back: beside a
-        large network memory is short. Else it is that of the one before.
+        large network memory is short. Else it is that of the one before. After the last epoch of
+        all, to whose start nobody goes back, it is taken from the engine, and not copied.
 
         An engine that can put it together later does so once somebody looks.
         """
@@ -330,7 +331,7 @@ class _Loop:
         older, newer = self.memory
         if over:
             older, newer = newer, None
-        self.run.state.carry, memory = self.engine.snapshot(older)
+        self.run.state.carry, memory = self.engine.snapshot(older, last=over and last)
         # A callback may keep what it is shown.
         self.memory = (None, None) if self.callbacks else (newer, memory)
 

@@ -9,6 +9,7 @@ from tinynn import tree
 from tinynn.config import label
 from tinynn.data import DataAdapter, Dataset, Samples
 from tinynn.layers import ShapeError, run
+from tinynn.layers.forward import create
 from tinynn.training.batches import examples
 
 
@@ -24,7 +25,13 @@ def initial(
             f"fit: X: expected other inputs than {len(inputs)}, as {label(net)} takes them: {error}"
             ". To fix it: write a layer whose forward(scope, ...) takes each, or give one array"
         ) from error
-    new = net.init(int(seed), *inputs, dtype=adapter.dtype)
+    # To draw what is given would take time, and several times its memory.
+    there = {
+        path: leaf
+        for path, leaf in (*tree.paths(params or {}), *tree.paths(state or {}))
+        if backends.is_array(leaf) and backends.of(leaf) == adapter.target
+    }
+    new = create(net, int(seed), *inputs, dtype=adapter.dtype, there=there)
     given = (new[0] if params is None else params, new[1] if state is None else state)
     for name, expected, got in zip(("params", "state"), new, given, strict=True):
         if got is not expected:

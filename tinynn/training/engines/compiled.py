@@ -162,9 +162,12 @@ class Compiled:
         """Forget what was computed from the data."""
         self.prepared = None
 
-    def snapshot(self, reuse: Any = None) -> tuple[Carry, Any]:
-        """(the current carry, memory that a later snapshot may reuse)."""
-        copies = self.loop.copies(reuse)
+    def snapshot(self, reuse: Any = None, *, last: bool = False) -> tuple[Carry, Any]:
+        """(the current carry, memory that a later snapshot may reuse).
+
+        last: nothing is run before another carry is loaded, so that this one need not be a copy.
+        """
+        copies = self.loop.handed_over() if last else self.loop.copies(reuse)
         return self.structure.unflatten(self.loop.values(copies)), copies
 
     def _steps(self, piece: Samples, epoch: Epoch, first: int, count: int) -> list[Any]:

@@ -41,6 +41,6 @@ class Eager:
     def invalidate_data(self) -> None:
         """Forget what was computed from the data; here nothing is cached."""
 
-    def snapshot(self, reuse: Any = None) -> tuple[Carry, Any]:
+    def snapshot(self, reuse: Any = None, *, last: bool = False) -> tuple[Carry, Any]:
         """(the current carry, memory that a later snapshot may reuse)."""
         return self.carry, None

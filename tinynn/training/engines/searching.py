@@ -143,7 +143,7 @@ class VectorSearch(Eager):
                 break
         self.point = self.state["point"]
 
-    def snapshot(self, reuse: Any = None) -> tuple[Carry, Any]:
+    def snapshot(self, reuse: Any = None, *, last: bool = False) -> tuple[Carry, Any]:
         """(the current carry, memory that a later snapshot may reuse)."""
         return self.lazy_carry()(), None
 

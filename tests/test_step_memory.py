@@ -1,0 +1,73 @@
+"""What training does not keep, copy or make: memory that a run can do without."""
+
+import gc
+import weakref
+from typing import Any
+
+import numpy as np
+import pytest
+
+import backends
+import tinynn
+from tinynn.compiler.engines import kind_of
+from tinynn.layers import Linear
+from tinynn.trace import namespace
+from tinynn.transforms.record import record
+
+
+def loop_of_ones(x: Any) -> Any:
+    """A program that counts up a parameter, loaded."""
+
+    def step(w: Any, x: Any) -> tuple[Any, Any]:
+        return w + 1.0, namespace(x).sum(namespace(x).exp(x))
+
+    w = np.ones((2, 3), "float32")
+    loop = kind_of("calls", backends.get("numpy"))(
+        record(step, w, x[:2, :]), 1, backends.get("numpy"), []
+    )
+    loop.load([w])
+    return loop
+
+
+def test_what_is_handed_over_is_no_copy_and_is_not_written_again() -> None:
+    x = np.ones((4, 2), "float32")
+    loop = loop_of_ones(x)
+    batches = loop.batches(2, [x], [])
+    loop.run(batches)
+    kept = loop.kept[0]
+    (given,) = loop.values(loop.handed_over())
+    assert given is kept
+    loop.load([given])
+    loop.run(batches)
+    np.testing.assert_array_equal(loop.values()[0], np.full((2, 3), 5.0, "float32"))
+    np.testing.assert_array_equal(given, np.full((2, 3), 3.0, "float32"))
+
+
+def test_the_arrays_of_a_program_go_with_it() -> None:
+    x = np.ones((4, 2), "float32")
+    loop = loop_of_ones(x)
+    loop.run(loop.batches(2, [x], []))
+    bound = [*loop.kept, *loop.emitter.names.bound.values()]
+    gone = [weakref.ref(array) for array in bound if type(array) is np.ndarray]
+    del bound
+    gc.disable()  # a search for cycles would find them too, at some time
+    try:
+        del loop
+        assert len(gone) > 1
+        assert [each() for each in gone] == [None] * len(gone)
+    finally:
+        gc.enable()
+
+
+def test_parameters_that_are_given_are_not_drawn() -> None:
+    def drawn(key: Any, shape: Any, dtype: Any) -> Any:
+        raise AssertionError(f"drew {shape}")
+
+    x, y = np.ones((4, 3), "float32"), np.full((4, 2), 0.7, "float32")
+    net, settings = Linear(2, weight_init=drawn), {"epochs": 2, "batch_size": 2, "progress": False}
+    params = {"weight": np.ones((3, 2), "float32"), "bias": np.zeros(2, "float32")}
+    model = tinynn.fit(net, x, y, params=params, **settings)
+    plain = tinynn.fit(Linear(2), x, y, params=params, **settings)
+    np.testing.assert_array_equal(model.params["weight"], plain.params["weight"])
+    with pytest.raises(AssertionError, match="drew"):  # it does not fit, of which is told then
+        tinynn.fit(net, x, y, params={**params, "weight": np.ones((2, 2), "float32")}, **settings)
