@@ -28,8 +28,8 @@ NET = Sequential(
 )  # fmt: skip
 
 
-def main(backend, seeds=5, epochs=20, rows=None):
-    """The share of held-out digits that were read right, for each seed."""
+def main(backend, seeds=5, epochs=20, rows=None, **options):
+    """The last model, and for each seed the share of held-out digits that were read right."""
     backend = backends.get(backend)
     table = np.loadtxt(DIGITS, delimiter=",", skiprows=1, dtype="int32")[:rows]
     images, digits = table[:, :-1].reshape(-1, 8, 8, 1) / 16 - 0.3, table[:, -1]
@@ -40,14 +40,14 @@ def main(backend, seeds=5, epochs=20, rows=None):
         model = fit(
             NET, backend.asarray(images[rest], dtype="float32"), backend.asarray(digits[rest]),
             loss=SoftmaxCrossEntropy(), optimizer=Adam(0.003), epochs=epochs, batch_size=64,
-            seed=seed, progress=False,
+            seed=seed, progress=False, **options,
         )  # fmt: skip
         scores = model.predict(backend.asarray(images[held], dtype="float32"))
         read = backend.to_host(scores).argmax(axis=1)
         shares.append(float(np.mean(read == digits[held])))
         print(f"seed {seed}: {shares[-1]:.2%} of {len(held)} held-out digits are read right")
     print(f"on average {np.mean(shares):.2%}")
-    return shares
+    return model, shares
 
 
 @click.command(help=__doc__)

@@ -131,9 +131,17 @@ def test_many_networks_are_drawn(tmp_path: Path) -> None:
 # network in tests/test_convolution.py.
 @pytest.mark.only("numpy", "torch", "cupy")
 @pytest.mark.reads_scalars
-def test_a_convolutional_network_learns_digits(backend: backends.Backend) -> None:
-    (share,) = load("digits_cnn").main(backend, seeds=1, epochs=10, rows=400)
+def test_a_convolutional_network_learns_digits(backend: backends.Backend, tmp_path: Path) -> None:
+    """A run that was stopped is the whole one; on NumPy it is exported."""
+    example, settings = load("digits_cnn"), {"seeds": 1, "rows": 400}
+    whole, (share,) = example.main(backend, epochs=10, **settings)
     assert share > 0.8
+    settings["checkpoint"] = tmp_path / "run"
+    example.main(backend, epochs=1, **settings)
+    model, _ = example.main(backend, epochs=3, resume=True, **settings)
+    assert model.history["loss"] == whole.history["loss"][:3]
+    if backend.name == "numpy":  # where the packages of ONNX are installed
+        exported(model, np.ones((2, 8, 8, 1), "float32"), tmp_path)
 
 
 # XLA compiles its step for most of a minute.
