@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["concat", "dynamic_slice", "dynamic_update_slice", "gated"]
+__all__ = ["concat", "dynamic_slice", "dynamic_update_slice", "gated", "scattered"]
 
 
 def __getattr__(name: str) -> Any:
@@ -26,6 +26,12 @@ def concat(*arrays: Any, axis: int = 0, out: Any = None) -> Any:
 def gated(g: Any, x: Any, out: Any) -> Any:
     """`g` where `x` is above zero, else zero, into an array."""
     return torch.ops.aten.threshold_backward.grad_input(g, x, 0, grad_input=out)
+
+
+def scattered(indices: Any, updates: Any, axis: int, out: Any) -> Any:
+    """`Backend.scatter_add` of zeros, into an array."""
+    indices = torch.where(indices < 0, indices + out.shape[axis], indices)
+    return out.zero_().index_add_(axis, indices, updates)
 
 
 def dynamic_slice(x: Any, start: Any, size: int, axis: int = 0, out: Any = None) -> Any:

@@ -131,6 +131,7 @@ INTO = {
         _two(Call("pow", X, Y, out=OUT), numbers=True), _own("pow", Y), keep_scalars=True
     ),
     "gated": OutTemplate(_two(Call("gated", X, Y, OUT))),
+    "scattered": OutTemplate(Call("scattered", X, Y, Kwarg("axis"), OUT), may_alias=False),
     "where": OutTemplate(_where),
     "matmul": OutTemplate(_matmul, may_alias=False),
     "vecdot": OutTemplate(_vecdot(Call("dot", X, Y, out=OUT)), may_alias=False),
