@@ -10,7 +10,7 @@ from backends import numpy_convolution, special
 from backends.convolution import Settings
 from backends.slicing import first_of
 
-__all__ = ["concat", "conv", "dynamic_slice", "dynamic_update_slice", "erf"]
+__all__ = ["concat", "conv", "dynamic_slice", "dynamic_update_slice", "erf", "scattered"]
 
 
 def __getattr__(name: str) -> Any:
@@ -51,6 +51,13 @@ def has_llvm() -> bool:
 def concat(*arrays: Any, axis: int = 0, out: Any = None) -> Any:
     """The arrays one after the other along an axis, new or into an array."""
     return numpy.concatenate(arrays, axis, out)
+
+
+def scattered(indices: Any, updates: Any, axis: int, out: Any) -> Any:
+    """`Backend.scatter_add` of zeros, into an array."""
+    out[...] = 0
+    numpy.add.at(numpy.moveaxis(out, axis, 0), indices, numpy.moveaxis(updates, axis, 0))
+    return out
 
 
 def dynamic_slice(x: Any, start: Any, size: int, axis: int = 0, out: Any = None) -> Any:

@@ -107,6 +107,7 @@ INTO = {
     "dynamic_update_slice": OutTemplate(
         Call("dynamic_update_slice", X, Y, Z, Kwarg("axis", 0), OUT)
     ),
+    "scattered": OutTemplate(Call("scattered", X, Y, Kwarg("axis"), OUT), may_alias=False),
     "conv": OutTemplate(_conv, may_alias=False, order=_lies),
     "concat": OutTemplate(concat, may_alias=False),
     "copy": OutTemplate(Call("copyto", OUT, X), may_alias=False),

@@ -12,6 +12,7 @@ __all__ = [
     "dynamic_slice",
     "dynamic_update_slice",
     "gated",
+    "scattered",
     "sigmoid_pullback",
     "tanh_pullback",
 ]
@@ -33,6 +34,12 @@ def concat(*arrays: Any, axis: int = 0, out: Any = None) -> Any:
 def gated(g: Any, x: Any, out: Any) -> Any:
     """`g` where `x` is above zero, else zero, into an array."""
     return torch.ops.aten.threshold_backward.grad_input(g, x, 0, grad_input=out)
+
+
+def scattered(indices: Any, updates: Any, axis: int, out: Any) -> Any:
+    """`Backend.scatter_add` of zeros, into an array."""
+    indices = torch.where(indices < 0, indices + out.shape[axis], indices)
+    return out.zero_().index_add_(axis, indices, updates)
 
 
 def sigmoid_pullback(g: Any, y: Any, out: Any) -> Any:

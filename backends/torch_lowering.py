@@ -138,6 +138,7 @@ INTO = {
     "add_scaled": OutTemplate(
         Call("add", X, Y, alpha=Kwarg("scale"), out=OUT), X.method("add_", Y, alpha=Kwarg("scale"))
     ),
+    "scattered": OutTemplate(Call("scattered", X, Y, Kwarg("axis"), OUT), may_alias=False),
     "where": OutTemplate(_where),
     "matmul": OutTemplate(_matmul, may_alias=False),
     "vecdot": OutTemplate(_vecdot(Call("dot", X, Y, out=OUT)), may_alias=False),

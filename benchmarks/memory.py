@@ -60,6 +60,23 @@ def depthwise() -> Work:
     )  # fmt: skip
 
 
+def vocabulary() -> Work:
+    """As `embedding`, of the tokens of a language."""
+    made, ids = ALL["embedding"](), np.random.default_rng(0).integers(0, 100_000, (320, 50))
+    return replace(
+        made,
+        title="EmbeddingBag 100,000 x 64, 50 tokens, Adam",
+        net=layers.Sequential(layers.EmbeddingBag(100_000, 64), layers.Linear(4)),
+        torch=lambda: nn.Sequential(nn.EmbeddingBag(100_000, 64, mode="mean"), nn.Linear(64, 4)),
+        data=(ids.astype("int32"), made.data[1]),
+    )
+
+
+def wider() -> Work:
+    title, widths = "784-1024-512-10, batch 128, Adam", (784, 1024, 512, 10)
+    return replace(dense(title, widths, 128, 1280), loops=False)
+
+
 def wide() -> Work:
     title, widths = "1024-2048-2048-10, batch 512, Adam", (1024, 2048, 2048, 10)
     return replace(dense(title, widths, 512, 1024), loops=False)
@@ -74,6 +91,8 @@ def w4() -> Work:
 
 BESIDE: dict[str, Callable[[], Work]] = {
     **{name: ALL[name] for name in ("lenet", "gru", "lstm", "block", "embedding", "w3")},
+    "vocabulary": vocabulary,
+    "wider": wider,
     "blocks": lambda: images(WORKS[1], "Blocks 3 x 3, 32 channels, momentum", None),
     "depthwise": depthwise,
     "w4": w4,

@@ -9,8 +9,11 @@ import pytest
 
 import backends
 import tinynn
+from backends import Backend
+from tests.checks import assert_close
 from tinynn.compiler.engines import kind_of
 from tinynn.layers import Linear
+from tinynn.rules.special import scatter_add
 from tinynn.trace import namespace
 from tinynn.transforms.record import record
 
@@ -57,6 +60,28 @@ def test_the_arrays_of_a_program_go_with_it() -> None:
         assert [each() for each in gone] == [None] * len(gone)
     finally:
         gc.enable()
+
+
+@pytest.mark.only("numpy", "torch")
+@pytest.mark.parametrize("axis", [0, 1])
+def test_rows_are_summed_where_the_gradient_belongs(backend: Backend, axis: int) -> None:
+    xp = backend.xp
+    indices = backend.asarray([1, -1, 1], dtype=xp.int32)
+    given = np.arange(6, dtype="float32").reshape((3, 2) if axis == 0 else (2, 3))
+
+    def step(w: Any, updates: Any) -> tuple[Any, Any]:
+        rows = scatter_add(namespace(w).zeros_like(w), indices, updates * 2.0, axis=axis)
+        return w + rows, namespace(w).sum(updates)
+
+    w, updates = backend.asarray(np.ones((4, 4), "float32")[:, :2]), backend.asarray(given)
+    w = w if axis == 0 else backend.asarray(np.ones((2, 4), "float32"))
+    loop = kind_of("calls", backend)(record(step, w, updates), 1, backend, [])
+    loop.load([w])
+    for _ in range(2):
+        loop.run(loop.batches(given.shape[0], [updates], []))
+    assert "scattered(" in loop.source
+    expected = step(step(w, updates)[0], updates)[0]
+    assert_close(loop.values()[0], backend.to_host(expected), backend)
 
 
 def test_parameters_that_are_given_are_not_drawn() -> None:

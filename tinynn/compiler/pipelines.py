@@ -28,6 +28,7 @@ from tinynn.compiler.signs import without_negatives
 from tinynn.compiler.target_passes import (
     kept_for_pullbacks,
     products,
+    scattered,
     slopes_gate,
     slopes_of_maximum,
     slopes_of_relu,
@@ -122,6 +123,8 @@ def into_buffers(lowering: Any) -> list[Pass]:
         passes.append(slopes_of_relu)  # no booleans to convert
     if "gated" in lowering.into:
         passes.append(slopes_gate)
+    if "scattered" in lowering.into:
+        passes.append(scattered)
     if lowering.slow_where:
         passes.append(slopes_of_maximum)
     if lowering.few_axes:

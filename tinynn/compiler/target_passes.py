@@ -10,6 +10,7 @@ from tinynn.compiler.liveness import is_view
 from tinynn.compiler.passes import is_itself, known
 from tinynn.compiler.rewrite import Builder, CannotEmit, elementwise, is_call, rewritten, size
 from tinynn.rules.kinds import Elementwise, axes_of
+from tinynn.rules.special import scatter_add
 from tinynn.trace import Function, namespace
 from tinynn.transforms.definitions import definition_of
 from tinynn.transforms.graph import ITEM, SUM_WHERE, Graph, Node, pruned
@@ -231,6 +232,30 @@ def slopes_gate(graph: Graph) -> Graph:
         return node
 
     return rewritten(graph, visit, of={"multiply"})
+
+
+def _scattered(indices: Any, updates: Any, *, shape: tuple[int, ...], axis: int) -> Any:
+    zeros = namespace(updates).zeros(shape, dtype=updates.dtype, device=updates.device)
+    return scatter_add(zeros, indices, updates, axis=axis)
+
+
+#: scatter_add of zeros of a shape.
+SCATTERED = Function("scattered", _scattered)
+SCATTERED.listed = True
+
+
+def scattered(graph: Graph) -> Graph:
+    """The gradient of rows that were taken, written where it belongs, with no zeros beside it."""
+
+    def visit(node: Node, build: Builder) -> Any:
+        zeros, indices, updates = node.args
+        if known(zeros) != 0 or updates.dtype != node.dtype:
+            return node
+        kwargs = {"shape": node.shape, "axis": node.kwargs.get("axis", 0)}
+        args = indices, updates
+        return build.add(Node(SCATTERED, args, kwargs, node.shape, node.dtype, node.origin))
+
+    return rewritten(graph, visit, of={"scatter_add"})
 
 
 def slopes_of_maximum(graph: Graph) -> Graph:
