@@ -277,8 +277,8 @@ def test_graphs_run_under_transformations() -> None:
 def test_results_and_numbers_of_every_kind() -> None:
     def f(x: Any, rate: float) -> Any:
         xp = namespace(x)
-        values, counts = xp.unique_counts(x)
-        return {"a": xp.clip(x, None, rate * 2 + 1), "b": (values[::-1], counts, 3, rate / 2)}
+        values, vectors = xp.linalg.eigh(xp.linalg.outer(x, x))
+        return {"a": xp.clip(x, None, rate * 2 + 1), "b": (values[::-1], vectors, 3, rate / 2)}
 
     x = np.asarray([3.0, 1.0, 3.0])
     graph = tinynn.record(f, x, 0.5)
@@ -447,6 +447,16 @@ def test_the_first_operation_with_a_non_finite_result(backend: Backend) -> None:
         assert first_nonfinite(fine, [x * 1000]) is None
         assert isinstance(first_nonfinite(fine, [x * float("nan")]), Input)
         assert isinstance(first_nonfinite(tinynn.record(lambda x: x + outside, x), [x]), Constant)
+
+
+@pytest.mark.parametrize("axes", [None, 0])
+def test_shapes_that_follow_from_values_are_refused(axes: Any) -> None:
+    def mean(x: Any) -> Any:
+        picked = x[x > 0]
+        return namespace(x).sum(picked) / picked.shape[0]  # a number, which would be kept
+
+    with pytest.raises(RecordingError, match=r"recording of mean: .* getitem .* follows from val"):
+        tinynn.record(mean, np.asarray([1.0, -1.0, 2.0]), batch_axes=axes)
 
 
 def test_passes_are_listed_once() -> None:

@@ -161,7 +161,7 @@ def test_a_step_of_an_earlier_run_is_not_recorded_again(optimizer: str, monkeypa
         recordings.append(arguments)
         return record(*arguments, **options)
 
-    for module, name in ((functions, "record"), (loops, "graph_of")):
+    for module, name in ((functions, "recorded"), (loops, "graph_of")):
         monkeypatch.setattr(module, name, partial(counted, getattr(module, name)))
     reuse.clear()
     asked = {"optimizer": optimizer, "epochs": 9}

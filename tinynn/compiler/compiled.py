@@ -23,8 +23,7 @@ from tinynn.trace import Traced, backend_of, plain
 from tinynn.trace.core import BASE
 from tinynn.transforms.base import name_of
 from tinynn.transforms.graph import Constant, Graph, Input, Node
-from tinynn.transforms.record import RecordingError, record
-from tinynn.transforms.subgraph import check_shapes
+from tinynn.transforms.record import RecordingError, check_shapes, recorded
 
 _MANY = 32
 _made: "WeakSet[Specialization]" = WeakSet()
@@ -173,7 +172,7 @@ class Specialization:
             lowering.followed if lowering and lowering.followed != none_followed else None
         )
         with self.backend.scope(), lowering.recording() if lowering else nullcontext():
-            graph = record(f, *args, decompositions=decompositions(lowering))
+            graph = recorded(f, args, decompositions(lowering), supposed=False)
         check_shapes(name_of("compile", f), graph)
         graph = first(graph) if first else graph
         self.structure = graph.structure

@@ -26,7 +26,7 @@ from tinynn.training.engines.compiled import recorded, slots_of
 from tinynn.training.model import Model
 from tinynn.training.problem import Problem, prepare
 from tinynn.transforms.graph import Graph
-from tinynn.transforms.record import record
+from tinynn.transforms.record import recorded as graph_of
 
 DETAILS = ("lines", "all", "calls", "program")
 _HEIGHT = 640  # of the page in a notebook
@@ -200,7 +200,7 @@ def explain(
             return found
 
         step = replace(problem.step, reduce_gradients=see)
-        graph = record(step, *arguments)
+        graph = graph_of(step, arguments, supposed=False)  # shapes that follow from values, too
         known = {path: node for path, node in gradients.items() if node is not None}
         context = Context(problem.step.loss, problem.step.optimizer, known)
         description = describe(graph, context, _title(problem, samples))

@@ -47,6 +47,11 @@ _LARGE = 1 << 12
 _OF_REGULAR = frozenset({"linalg.cholesky", "linalg.inv", "linalg.solve"})
 
 
+_SHAPED_BY_VALUES = frozenset(
+    ["nonzero", "unique_all", "unique_counts", "unique_inverse", "unique_values"]
+)
+
+
 class Record(Transformation):
     """Carries out every call on its arrays and writes it down.
 
@@ -265,8 +270,9 @@ def record(
     Raises
     ------
     RecordingError
-        `f` reads a value, to branch on it or to make a Python number of it; or, with `batch_axes`,
-        does not do the same for every size of the batch.
+        `f` reads a value, to branch on it or to make a Python number of it; the shape of a result
+        follows from values, as that of `x[x > 0]` does; or, with `batch_axes`, it does not do the
+        same for every size of the batch.
     TypeError
         There is no array among the arguments.
     ValueError
@@ -286,7 +292,8 @@ def record(
     [array([2., 2., 2.])]
     """
     if batch_axes is None:
-        return recorded(f, args, decompositions, supposed=False)
+        graph = recorded(f, args, decompositions, supposed=False)
+        return check_shapes(name_of("recording", f), graph)
     name = name_of("recording", f)
     axes = batch_axes if isinstance(batch_axes, tuple) else (batch_axes,) * len(args)
     if len(axes) != len(args):
@@ -306,7 +313,32 @@ def record(
     for more in MORE_ROWS:
         leaves = [_lengthened(leaf, axis, more) for _, leaf, axis in rows]
         graphs.append(recorded(f, structure.unflatten(leaves), decompositions, more > 0))
+    check_shapes(name, graphs[0])
     return symbolic(graphs, [size + more for more in MORE_ROWS])
+
+
+def check_shapes(where: str, graph: Graph) -> Graph:
+    """The graph; RecordingError if the shape of a result in it follows from values.
+
+    A program has one shape for each, and whoever has read it has made a number of it.
+    """
+    for node in graph.nodes:
+        if node.name in _SHAPED_BY_VALUES or _picks_by_values(node, graph):
+            raise RecordingError(
+                f"{where}: the shape of what {node.name} at {node.origin} gives follows from "
+                "values, which are different in each call, so it cannot be recorded. To fix it: "
+                "keep the shape, with xp.where(mask, x, 0.0) for one, or do not compile it"
+            )
+    return graph
+
+
+def _picks_by_values(node: Node, graph: Graph) -> bool:
+    """True for an index with a mask, or repeats, that the graph computes or is given."""
+    if node.name not in ("getitem", "repeat"):
+        return False
+    computed = [a for a in node.args[1:] if isinstance(a, Node) and not isinstance(a, Constant)]
+    isdtype = graph.space.xp.isdtype
+    return any(node.name == "repeat" or isdtype(a.dtype, "bool") for a in computed)
 
 
 def _regular(matrix: Any) -> Any:

@@ -12,12 +12,8 @@ from tinynn import tree
 from tinynn.trace import Traced, backend_of, bottom
 from tinynn.trace.scopes import scopes
 from tinynn.transforms.base import name_of
-from tinynn.transforms.graph import Constant, Graph, Input, Node
-from tinynn.transforms.record import RecordingError, recorded
-
-_SHAPED_BY_VALUES = frozenset(
-    ["nonzero", "unique_all", "unique_counts", "unique_inverse", "unique_values"]
-)
+from tinynn.transforms.graph import Graph, Input, Node
+from tinynn.transforms.record import RecordingError, check_shapes, recorded
 
 
 def subgraph(f: Callable[..., list[Any]], examples: Sequence[Any]) -> tuple[Graph, list[Any]]:
@@ -88,30 +84,6 @@ def check_pure(where: str, graph: Graph) -> None:
             f"{where}: {node.name} at {node.origin} {node.effect}, which a recording does not "
             "follow inside of it. To fix it: return what it needs, and call it afterwards"
         )
-
-
-def check_shapes(where: str, graph: Graph) -> Graph:
-    """The graph; RecordingError if the shape of a result in it follows from values.
-
-    A program has one shape for each, and whoever has read it has made a number of it.
-    """
-    for node in graph.nodes:
-        if node.name in _SHAPED_BY_VALUES or _picks_by_values(node, graph):
-            raise RecordingError(
-                f"{where}: the shape of what {node.name} at {node.origin} gives follows from "
-                "values, which are different in each call, so it cannot be recorded. To fix it: "
-                "keep the shape, with xp.where(mask, x, 0.0) for one, or do not compile it"
-            )
-    return graph
-
-
-def _picks_by_values(node: Node, graph: Graph) -> bool:
-    """True for an index with a mask, or repeats, that the graph computes or is given."""
-    if node.name not in ("getitem", "repeat"):
-        return False
-    computed = [a for a in node.args[1:] if isinstance(a, Node) and not isinstance(a, Constant)]
-    isdtype = graph.space.xp.isdtype
-    return any(node.name == "repeat" or isdtype(a.dtype, "bool") for a in computed)
 
 
 def check_alike(where: str, said: str, wanted: Any, got: Any, like: str) -> None:

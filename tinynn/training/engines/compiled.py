@@ -20,9 +20,8 @@ from tinynn.training.progress import Bar
 from tinynn.training.state import LazyCarry
 from tinynn.training.step import RECORDED_NEEDS, Carry, TrainingStep
 from tinynn.transforms.graph import Graph
-from tinynn.transforms.record import RecordingError
+from tinynn.transforms.record import RecordingError, check_shapes
 from tinynn.transforms.record import recorded as graph_of
-from tinynn.transforms.subgraph import check_shapes
 
 # Shuffled samples are put in order in pieces of about this many bytes.
 _PIECE = 64 * 2**20
