@@ -226,7 +226,8 @@ def test_results_of_a_compiled_scan_are_the_callers_own(
     for found, rows in ((first, x), (second, y)):
         for a, b in zip(tree.leaves(found), tree.leaves(f(rows)), strict=True):
             assert_close(a, backend.to_host(b), backend)
-    arrays = tree.leaves(first)
+    # Others are never written into, and do not tell what they share.
+    arrays = tree.leaves(first) if backend.lowering else []
     pairs = [(a, b) for a in arrays for b in arrays if a is not b]
     assert not any(backend.shares_memory(a, b) for a, b in pairs)
 

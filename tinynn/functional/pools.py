@@ -125,7 +125,7 @@ def _largest_pushed(xp: Any, t: Array, x: Array, **settings: Any) -> Array:
 
 
 def _means_pulled(xp: Any, g: Array, *, lengths: Any, **settings: Any) -> Array:
-    one = xp.zeros_like(g[(slice(None), *(slice(1),) * len(lengths))])
+    one = xp.zeros_like(g[(slice(None), *(slice(1),) * len(lengths), slice(None))])
     x = xp.broadcast_to(one, (g.shape[0], *lengths, g.shape[-1]))
     return vjp(partial(_means, xp, **settings), x)[1](g)[0]
 

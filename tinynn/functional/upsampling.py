@@ -51,7 +51,7 @@ def _between(xp: Any, x: Array, *, scale: Sequence[int]) -> Array:
 
 def _gathered(xp: Any, g: Array, *, scale: Sequence[int]) -> Array:
     batch, *lengths, channels = g.shape
-    one = xp.zeros_like(g[(slice(None), *(slice(1),) * len(scale))])
+    one = xp.zeros_like(g[(slice(None), *(slice(1),) * len(scale), slice(None))])
     shape = [n // times for n, times in zip(lengths, scale, strict=True)]
     x = xp.broadcast_to(one, (batch, *shape, channels))
     return vjp(lambda x: _between(namespace(x), x, scale=scale), x)[1](g)[0]
