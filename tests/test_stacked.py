@@ -165,7 +165,7 @@ def test_settings_and_carries_are_checked() -> None:
     for wrong, message in (
         (lambda: Stacked(Linear(3)), "RNN, GRU, LSTM or a Bidirectional"),
         (lambda: Stacked(gru, layers=0), "layers"),
-        (lambda: Stacked(gru, dropout=1.5), "rate"),
+        (lambda: Stacked(gru, dropout=1.5), "dropout"),
     ):
         with pytest.raises(ValueError, match=message):
             wrong()

@@ -62,7 +62,7 @@ def is_ours(part: Any) -> bool:
     if isinstance(part, tuple | list | dict):
         return all(map(is_ours, part.values() if isinstance(part, dict) else part))
     kind = part if isinstance(part, FunctionType | type) else type(part)
-    if not kind.__module__.startswith("tinynn."):
+    if not (kind.__module__ or "").startswith("tinynn."):  # functions of C may have none
         return False
     if part is kind:
         cells = getattr(part, "__closure__", None) or ()
