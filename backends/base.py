@@ -335,6 +335,8 @@ class Backend(Memory, Pooling, Slicing, Staging):
     #: `step(kept, batch) -> (kept, out)`. `kept` is used up, `batches` are arrays of an entry a
     #: step, and `turns` is a number that it is compiled for.
     repeat: Callable[..., Any] | None = None
+    #: `example(function, *args)`: zeros like its result, where that needs no computing; or None.
+    example: Callable[..., Any] | None = None
 
     def threefry(self, key: Array, x0: Array, x1: Array) -> tuple[Array, Array] | None:
         """The block cipher of `backends.random` by a kernel of the library's; None without one.

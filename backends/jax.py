@@ -144,6 +144,24 @@ class JAX(Backend):
 
         return jax.jit(loop, static_argnums=2, donate_argnums=0)
 
+    def example(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Zeros like a result, found by tracing; XLA would compile each call that is carried out.
+
+        Arguments that are no arrays are taken as they are. None for results of a weak dtype.
+        """
+        arrays = [a for a in args if isinstance(a, jax.Array)]
+
+        def call(*given: Any) -> Any:
+            rest = iter(given)
+            return function(*[next(rest) if isinstance(a, jax.Array) else a for a in args])
+
+        found = jax.eval_shape(call, *arrays)
+        if any(getattr(each, "weak_type", False) for each in jax.tree.leaves(found)):
+            return None
+        return jax.tree.map(
+            lambda each: jax.device_put(np.zeros(each.shape, each.dtype), self.device), found
+        )
+
     def joined(self, parts: Sequence[Array]) -> Array:
         if len(parts) == 1:
             return parts[0]

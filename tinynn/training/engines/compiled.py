@@ -211,8 +211,8 @@ def recorded(step: Any, backend: Any, *arguments: Any) -> Graph:
     """A step as a graph, in the functions that the library's lowering decomposes others into."""
     lowering = backend.lowering
     with lowering.recording() if lowering else nullcontext():
-        # Where the library has views of one element in any shape, memory is spared by them.
-        spares = lowering is not None
+        # Where the library has views of one element in any shape, or need not compute at all.
+        spares = lowering is not None or backend.example is not None
         graph = graph_of(step, arguments, decompositions(lowering), supposed=False, sparing=spares)
     return check_shapes("the training step", graph)
 
