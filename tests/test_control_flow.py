@@ -232,6 +232,48 @@ def test_results_of_a_compiled_scan_are_the_callers_own(
     assert not any(backend.shares_memory(a, b) for a, b in pairs)
 
 
+def _carries_that_branches_give(a: Any) -> Any:
+    def body(carry: Any, x: Any) -> Any:
+        one, two = tinynn.cond(x > 1, lambda a, b: (b, a), lambda a, b: (a, b), *carry)
+        return (one, two), None
+
+    return tinynn.scan(body, (a, 2 * a), a[0, ...])
+
+
+def _result_before_the_next_carry(a: Any) -> Any:
+    def body(carry: Any, x: Any) -> Any:
+        given = tinynn.cond(x > 1, lambda c: c, lambda c: 2 * c, carry)
+        return namespace(a).sin(carry), given
+
+    return tinynn.scan(body, a, a[0, ...])
+
+
+def _turned_carry(a: Any) -> Any:
+    return tinynn.scan(lambda c, x: (c.mT, namespace(a).sum(c * x)), a, a[:2, ...])
+
+
+def _results_of_one_number(a: Any) -> Any:
+    return tinynn.scan(lambda c, _: (c, namespace(a).zeros_like(c)), a, None, length=3)[1]
+
+
+@pytest.mark.only("numpy", "array_api_strict", "torch", "cupy")
+@pytest.mark.parametrize(
+    "f",
+    [
+        _carries_that_branches_give,
+        _result_before_the_next_carry,
+        _turned_carry,
+        _results_of_one_number,
+    ],
+)
+def test_compiled_steps_give_what_the_loop_gives(
+    backend: backends.Backend, f: Callable[..., Any]
+) -> None:
+    [a] = placed(backend, [[0.0, 1.0, 2.0], [3.0, 4.0, 5.0], [6.0, 7.0, 8.5]])
+    with backend.scope():
+        assert_trees(tinynn.compile(f)(a), f(a), backend)
+
+
 def test_length_alone_and_reverse(backend: backends.Backend) -> None:
     [one] = placed(backend, 1.0)
 

@@ -469,19 +469,24 @@ class CallEmitter:
     # The end of a step.
 
     def _finish(self) -> None:
-        """New values go where they are kept; those that are views of the old ones are copied."""
+        """What is collected goes to its place, then new values go where they are kept."""
+        given = {id(o): o for o in self.graph.outputs if id(o) in self.collected}
+        for key, value in given.items() if self.lowering else ():
+            if (source := self.operand(value)) is not self.collected[key]:
+                self._add(Stage.STEP, self.copied(source, self.collected[key]))
         late = [n for n in self.graph.inputs if id(n) in self.kept and not self._done(n)]
         if not late:
             return
         targets = [self.values[id(n)].variable for n in late]
         sources = [self.operand(self.kept[id(n)]) for n in late]
         if not self.lowering:
-            several = len(late) > 1
             left, right = Tuple(targets, bare=True), Tuple(sources, bare=True)
             one = Assign(targets[0], sources[0])
-            self._add(Stage.STEP, Assign(left, right) if several else one)
+            self._add(Stage.STEP, Assign(left, right) if len(late) > 1 else one)
             return
-        if len(late) > 1 and any(self._reads_kept(self.kept[id(n)]) for n in late):
+        # They may be the memory of old ones: views, and what a branch gives of its arguments.
+        seen = {each for n in late for each in self.liveness.sees(self.kept[id(n)])}
+        if any(id(n) in seen for n in late):
             asarray = self.names.bind("asarray", self.graph.space.xp.asarray)
             for i, source in enumerate(sources):
                 sources[i] = Variable(self.names.new("kept"))
@@ -493,7 +498,3 @@ class CallEmitter:
         new, mine = self.kept[id(node)], self.values[id(node)].buffer
         written = id(new) in self._written and self._targets[id(new)] is mine
         return new is node or written or id(new) in self.counters
-
-    def _reads_kept(self, node: Any) -> bool:
-        value = self.values.get(id(node))
-        return bool(value and value.buffer and value.buffer.kept)

@@ -206,7 +206,11 @@ class Steps:
         for each, item in self._ys:
             if each is value:
                 return item
-        item = self._item(value, (self.length, *value.shape))
+        shape = (self.length, *value.shape)
+        if is_call(value) and value.function is FILL:
+            self.before.append(replace(value, kwargs=value.kwargs | {"shape": shape}, shape=shape))
+            return self._batched.setdefault(id(value), self.before[-1])
+        item = self._item(value, shape)
         self._ys.append((value, item))
         return item
 

@@ -181,9 +181,6 @@ class Scan:
             self._views.append((columns.index(whole), look))
             columns.append(view)
         body: list[Statement] = [Section(emitter.statements[Stage.STEP])]
-        for value, out in zip((*rolled.values(), *ys), collected, strict=True):
-            if emitter.operand(value) is not out:
-                body.append(emitter.copied(emitter.operand(value), out))
         rows = [Variable(f"all_{column.name}") for column in columns]
         loop = For(Tuple(columns, bare=True), Call("zip", *rows), body)
         if not rows:

@@ -349,9 +349,7 @@ class InPlace(TrainLoop):
         step = chained(whole, lowering.kernel) if kernels else tiled(whole, lowering.piece)
         body: list[Statement] = [Section(step)]
         ahead, series = self.ahead(), self.series()
-        wanted, out = self.emitter.operand(self.wanted), self.emitter.collected[id(self.wanted)]
-        if wanted is not out:
-            body.append(self.emitter.copied(wanted, out))
+        out = self.emitter.collected[id(self.wanted)]
         columns = [self.prepared(), *([Tuple(series)] if series else []), out]
         batches, counted, outs = map(Variable, ("batches", "counted", "outs"))
         rows = [batches, *([counted] if series else []), outs]
