@@ -221,20 +221,36 @@ def _between(axis: int, n: int, times: int) -> list[str]:
     ]
 
 
+def _added(scale: Ints, element: str) -> str:
+    """A line that adds an element times its share along each axis that becomes longer.
+
+    Along others it has no neighbours, which would add NaN where they are not finite.
+    """
+    shares = [f"s{axis}" for axis, times in enumerate(scale) if times > 1]
+    return f"y += {' * '.join([*shares, element])};"
+
+
+def _closed(scale: Ints) -> str:
+    """The ends of the loops along the axes that become longer."""
+    return "}" * sum(times > 1 for times in scale)
+
+
 @lru_cache(256)
 def _interpolated(lengths: Ints, channels: int, scale: Ints) -> Any:
     axes = len(lengths)
     longer = [n * times for n, times in zip(lengths, scale, strict=True)]
     lines = [*decoded([*(f"o{axis}" for axis in range(axes)), "c"], [*longer, channels]), "y = 0;"]
-    for axis in range(axes):
+    for axis, (n, times) in enumerate(zip(lengths, scale, strict=True)):
+        if times == 1:
+            lines.append(f"const int p{axis} = o{axis};")
+            continue
         lines += [
-            *_between(axis, lengths[axis], scale[axis]),
+            *_between(axis, n, times),
             f"for (int e{axis} = 0; e{axis} < 2; ++e{axis}) {{",
             f"const int p{axis} = e{axis} ? r{axis} : m{axis};",
             f"const T s{axis} = e{axis} ? w{axis} : 1 - w{axis};",
         ]
-    share = " * ".join(f"s{axis}" for axis in range(axes))
-    lines += [f"y += {share} * x[{_place(lengths, 'p', channels)}];", "}" * axes]
+    lines += [_added(scale, f"x[{_place(lengths, 'p', channels)}]"), _closed(scale)]
     return ElementwiseKernel("raw T x", "T y", "\n".join(lines), "tinynn_upsample")
 
 
@@ -245,6 +261,9 @@ def _uninterpolated(lengths: Ints, channels: int, scale: Ints) -> Any:
     lines = [*decoded([*(f"q{axis}" for axis in range(axes)), "c"], [*lengths, channels]), "y = 0;"]
     for axis, (n, times) in enumerate(zip(lengths, scale, strict=True)):
         o, q = f"o{axis}", f"q{axis}"
+        if times == 1:
+            lines.append(f"const int {o} = {q};")
+            continue
         first, end = f"max({q} - 1, 0) * {times}", f"min({q} + 2, {n}) * {times}"
         lines += [
             f"for (int {o} = {first}; {o} < {end}; ++{o}) {{",
@@ -252,6 +271,5 @@ def _uninterpolated(lengths: Ints, channels: int, scale: Ints) -> Any:
             f"const T s{axis} = (m{axis} == {q} ? 1 - w{axis} : T(0))",
             f"+ (r{axis} == {q} ? w{axis} : T(0));",
         ]
-    share = " * ".join(f"s{axis}" for axis in range(axes))
-    lines += [f"y += {share} * g[{_place(longer, 'o', channels)}];", "}" * axes]
+    lines += [_added(scale, f"g[{_place(longer, 'o', channels)}]"), _closed(scale)]
     return ElementwiseKernel("raw T g", "T y", "\n".join(lines), "tinynn_upsample_back")

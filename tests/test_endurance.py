@@ -228,6 +228,17 @@ def test_a_second_signal_acts_at_once() -> None:
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+@pytest.mark.usefixtures("usual_ctrl_c")
+def test_nothing_is_noted_once_the_run_is_over() -> None:
+    """A handler of the user's own, put there meanwhile, may still call the one it found."""
+    with Signals() as signals:
+        found: Any = signal.getsignal(signal.SIGINT)
+        signal.signal(signal.SIGINT, lambda number, frame: found(number, frame))
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+    assert signals.received is None
+
+
 def own_handler(number: int, frame: Any) -> None:
     raise KeyboardInterrupt("the user's own")
 

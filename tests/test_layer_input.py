@@ -1,6 +1,8 @@
 """What is no input of a layer is an error that names the layer's path, on every backend."""
 
-from dataclasses import dataclass
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -245,3 +247,34 @@ CALLS: list[tuple[Any, str]] = [
 def test_bad_input_of_functions_is_named(call: Any, message: str) -> None:
     with pytest.raises((ValueError, TypeError), match=message):
         call()
+
+
+@dataclass(frozen=True)
+class Annotated(layers.Layer):
+    """Settings whose annotations are texts, as `from __future__ import annotations` makes them."""
+
+    bias: "bool" = True
+    scale: "Callable[[Any], Any]" = abs
+    plain: Callable = None  # type: ignore[assignment, type-arg]
+
+    def forward(self, scope: layers.Scope, x: Any) -> Any:
+        return self.scale(x)
+
+
+def test_annotations_that_are_texts_are_read() -> None:
+    with pytest.raises(ValueError, match="expected bias to be True or False, got 1"):
+        Annotated(bias=1)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="expected scale to be a function, got 1"):
+        Annotated(scale=1)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="expected plain to be a function, got 1"):
+        Annotated(plain=1)  # type: ignore[arg-type]
+    layer = Annotated(plain=None)  # what it is if it is left out
+    assert replace(layer, bias=False).plain is None
+
+
+def test_numbers_of_numpys_are_settings() -> None:
+    settings: Any = {"features": np.int64(3), "bias": np.bool_(False)}
+    net = layers.Sequential(Linear(**settings), layers.Dropout(np.float32(0.25)))
+    assert str(net) == "Sequential(Linear(3, bias=False), Dropout(rate=0.25))"
+    assert layers.from_config(json.loads(json.dumps(layers.to_config(net)))) == net
+    assert set(net.init(0, np.ones((2, 4), "float32"))[0]["0"]) == {"weight"}

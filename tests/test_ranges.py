@@ -126,4 +126,4 @@ def test_ids_that_are_computed(backend: Backend) -> None:
     with pytest.raises(InputError, match=r"^layer 0.shifted, Embedding.*got ids from -1 to"):
         ranges.check((backend.asarray(IDS),))
     floats = backend.asarray(STEPS)
-    assert Ranges(Linear(2), *Linear(2).init(0, floats), backend)._check_of((floats,)) is None
+    assert Ranges(Linear(2), *Linear(2).init(0, floats), backend).check_of((floats,)) is None

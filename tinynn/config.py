@@ -45,6 +45,8 @@ def label(value: Any) -> str:
             return repr(value)
         if not is_dataclass(value):
             return f"{type(value).__name__}()"
+    if _is_number(value):
+        return repr(value.item() if hasattr(value, "item") else value)  # as Python writes it
     if not is_dataclass(value) or isinstance(value, type):
         return getattr(value, "__name__", None) or repr(value)
     shown: list[str] = []
@@ -52,11 +54,16 @@ def label(value: Any) -> str:
         setting = getattr(value, field.name)
         if field.default is MISSING and field.default_factory is MISSING:
             shown += map(label, setting) if isinstance(setting, tuple) else [label(setting)]
-        elif hasattr(setting, "dtype"):  # of many networks, in their program
+        elif hasattr(setting, "dtype") and not _is_number(setting):  # of many, in their program
             shown.append(f"{field.name}=...")
         elif setting != field.default:
             shown.append(f"{field.name}={label(setting)}")
     return f"{type(value).__name__}({', '.join(shown)})"
+
+
+def _is_number(value: Any) -> bool:
+    """True for a number or truth value, of Python's or NumPy's."""
+    return isinstance(value, numbers.Real) or is_truth(value)
 
 
 # The methods that compute, and that others call.
@@ -115,18 +122,29 @@ def _check_arguments(cls: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
                 + (f"write {near[0]}=" if near else "leave it out, or use one of these")
             )
     for name, value in (*zip(positional, args, strict=False), *kwargs.items()):
-        kind: Any = known[name].type
-        if kind is bool and not isinstance(value, bool):
-            raise ValueError(
-                f"{cls.__name__}: expected {name} to be True or False, got {value!r}. To fix it: "
-                "write one of them"
-            )
-        function = getattr(kind, "__origin__", None) is Callable
-        if function and (isinstance(value, type) or not callable(value)):
-            fix = f"write {value.__name__}(...)" if isinstance(value, type) else "give one"
-            raise ValueError(
-                f"{cls.__name__}: expected {name} to be a function, got {value!r}. To fix it: {fix}"
-            )
+        if value is not known[name].default:  # which may be None, of a function that is left out
+            _check_kind(f"{cls.__name__}: expected {name}", known[name].type, value)
+
+
+def _check_kind(expected: str, kind: Any, value: Any) -> None:
+    """ValueError for a value that its field's annotation, or the text of it, does not allow."""
+    if kind in (bool, "bool") and not is_truth(value):
+        raise ValueError(
+            f"{expected} to be True or False, got {value!r}. To fix it: write one of them"
+        )
+    text = kind if isinstance(kind, str) else ""
+    function = kind is Callable or getattr(kind, "__origin__", None) is Callable
+    function = function or (text.startswith("Callable") and "|" not in text)
+    if function and (isinstance(value, type) or not callable(value)):
+        fix = f"write {value.__name__}(...)" if isinstance(value, type) else "give one"
+        raise ValueError(f"{expected} to be a function, got {value!r}. To fix it: {fix}")
+
+
+def is_truth(value: Any) -> bool:
+    """True for a truth value of Python's, or one of NumPy's numbers that is one."""
+    return isinstance(value, bool) or (
+        type(value).__module__ == "numpy" and type(value).__name__ in ("bool", "bool_")
+    )
 
 
 class Each(tuple[float, ...]):
@@ -229,8 +247,10 @@ def to_config(value: Any, known: Mapping[str, Any]) -> Any:
     >>> to_config([Linear(2, weight_init=max), None], {"Linear": Linear})[0]["weight_init"]
     {'function': 'max'}
     """
-    if value is None or isinstance(value, str | bool):
+    if value is None or isinstance(value, str):
         return value
+    if is_truth(value):
+        return bool(value)
     if isinstance(value, numbers.Integral):
         return int(value)
     if isinstance(value, numbers.Real):

@@ -58,6 +58,10 @@ def steps(count: int, most: int, padded: bool = True) -> list[Step]:
     return found
 
 
+def _unknown(leaves: list[Any]) -> None:
+    """In place of a check that nobody has made."""
+
+
 @dataclass(eq=False)
 class _Rows:
     """The way that batches of one kind of rows pass through the network.
@@ -66,11 +70,14 @@ class _Rows:
         most: rows of a pass at most; None: a batch passes whole.
         mixing: where rows of a batch meet, if they do, or if nobody can tell.
         free: the programs by their sizes, but for those that run.
+        check: of whole numbers among the inputs, given the leaves; None: there is none. Of a kind
+            that was not met yet it is `_unknown`.
     """
 
     most: int | None
     mixing: Any
     free: dict[int, list["_Program"]] = field(default_factory=dict)
+    check: Callable[[list[Any]], None] | None = _unknown
 
     def taken(self, arrays: list[Any]) -> "_Rows":
         """The same for other arrays of the network, with the programs, which it takes away."""
@@ -248,9 +255,10 @@ class Inference(Snapshot):
 
     def remember(self, x: Any) -> None:
         """Let `ready` answer for arrays like this one, which passed `outputs`."""
-        kinds = self.backend.xp.isdtype(x.dtype, "real floating")
+        if not self.programs or not self.backend.xp.isdtype(x.dtype, "real floating"):
+            return
         rows = self._kinds.get(kind_of((x[:1, ...],)))
-        if rows is None or not self.programs or not kinds:
+        if rows is None:
             return
         if len(self._ready) == _KINDS:
             self._ready.clear()
@@ -280,9 +288,11 @@ class Inference(Snapshot):
         rows = self._rows(first, count, batch_size)
         _check_split("predict", rows, count, batch_size)
         plan = self._plan(rows, count, batch_size)
-        if self.programs:
+        if self.programs and rows.check is _unknown:
+            rows.check = self._ranges.check_of(first)
+        if self.programs and rows.check is not None:
             for start, stop, _ in plan:
-                self._ranges.check(between(start, stop))
+                rows.check(tree.leaves(between(start, stop)))
         return self._stepwise(rows, plan, between, eager=not self.programs)[0]
 
     def parts(self, dataset: Dataset, batch_size: int | None, most: int) -> list[Step]:

@@ -53,26 +53,29 @@ class Ranges:
 
     def check(self, inputs: Any) -> None:
         """InputError that names the layer, if its ids, lengths or places are out of range."""
-        if find := self._check_of(inputs):
+        if find := self.check_of(inputs):
             find(tree.leaves(inputs))
 
     def check_all(self, dataset: Dataset) -> None:
         """The same for a dataset in memory, some thousand rows at a time."""
-        if self._check_of(dataset.between(0, 1).inputs):
+        if self.check_of(dataset.between(0, 1).inputs):
             for start in range(0, dataset.size, ROWS_AT_ONCE):
                 stop = min(start + ROWS_AT_ONCE, dataset.size)
                 self.check(dataset.between(start, stop).inputs)
 
-    def _check_of(self, inputs: Any) -> Callable[[list[Any]], None] | None:
+    def check_of(self, inputs: Any) -> Callable[[list[Any]], None] | None:
+        """The check for inputs of that kind, of the leaves of many or few; None: there is none."""
         leaves = tree.leaves(inputs)
         if not any(hasattr(a, "dtype") and self._is_whole(a) for a in leaves):
             return None
         kind = kind_of(inputs)
-        if kind not in self._kinds:
+        try:
+            return self._kinds[kind]
+        except KeyError:
             if len(self._kinds) == _KINDS:
-                self._kinds.clear()
-            self._kinds[kind] = self._found(inputs)
-        return self._kinds[kind]
+                self._kinds.clear()  # while another thread may look
+        found = self._kinds[kind] = self._found(inputs)
+        return found
 
     def _is_whole(self, array: Any) -> bool:
         return bool(self.backend.xp.isdtype(array.dtype, ("integral", "bool")))

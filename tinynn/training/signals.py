@@ -69,6 +69,7 @@ class Signals:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._noted = False  # nobody looks any more, if a handler of others still calls this one
         for number, before in self._before.items():
             if signal.getsignal(number) == self._came:  # or somebody has put another in its place
                 signal.signal(number, before)
