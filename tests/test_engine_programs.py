@@ -1,7 +1,9 @@
 """Random programs trained by every engine: what each gives is what the step, as written, gives."""
 
 import os
+from typing import Any
 
+import numpy as np
 import pytest
 
 from backends import Backend
@@ -10,6 +12,10 @@ from tests.programs import Program
 from tests.seeds import fourier, parts, seeds, share, shown
 from tinynn.compiler.engines import kind_of
 from tinynn.compiler.train_loop import TrainLoop
+from tinynn.functional import relu
+from tinynn.trace import namespace
+from tinynn.transforms.graph import carry_out
+from tinynn.transforms.record import recorded
 
 SEEDS = 48
 LOOPS, INTERPRETED, SCANS = 16, 64, 12
@@ -80,3 +86,28 @@ def assert_half_are_said(
         with shown(program):
             said.append(assert_engine_agrees(program, backend, kind))
     assert 2 * sum(said) >= len(said) or "TINYNN_PROGRAMS" in os.environ
+
+
+@pytest.mark.only("jax")
+def test_a_step_is_recorded_from_shapes_alone(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """XLA would compile each call that is carried out."""
+    x = backend.asarray(np.ones((3, 3)), dtype="float32")
+
+    def f(x: Any) -> Any:
+        xp = namespace(x)
+        return xp.sum(relu(x @ x.mT) > 0.5, axis=0), xp.max(x, keepdims=True) + 1.0
+
+    expected, given = recorded(f, (x,)), list[Any]()
+
+    def spied(function: Any, args: Any, kwargs: Any) -> Any:
+        given.extend(a for a in args if hasattr(a, "dtype"))
+        return carry_out(function, args, kwargs)
+
+    monkeypatch.setattr("tinynn.transforms.record.carry_out", spied)
+    found = recorded(f, (x,), sparing=True)
+    assert not any(map(backend.is_concrete, given))
+    rows = [[(n.function, n.shape, n.dtype) for n in graph.nodes] for graph in (found, expected)]
+    assert rows[0] == rows[1]
+    assert len(given) >= len(rows[0])
