@@ -331,8 +331,8 @@ class Backend(Memory, Pooling, Slicing, Staging):
         return function
 
     #: `repeat(step)`, where the library compiles whole loops: `(kept, batches, turns) -> (kept,
-    #: outs)` goes through the batches so many times, with `step(kept, batch) -> (kept, out)`. `kept`
-    #: is used up, batches are arrays of an entry a step, and it is compiled for `turns`.
+    #: outs)` goes through the batches so many times, with `step(kept, batch) -> (kept, out)`. It
+    #: uses `kept` up, is compiled for `turns`, and batches are arrays of an entry a step.
     repeat: Callable[..., Any] | None = None
     #: `example(function, *args)`: zeros like its result, where that needs no computing; or None.
     example: Callable[..., Any] | None = None
@@ -340,7 +340,7 @@ class Backend(Memory, Pooling, Slicing, Staging):
     def threefry(self, key: Array, x0: Array, x1: Array) -> tuple[Array, Array] | None:
         """The block cipher of `backends.random` by a kernel of the library's; None without one.
 
-        key: (2,) int32; x0, x1: (n,) int32, the counters. Otherwise it takes 100 calls, or launches.
+        key: (2,) int32; x0, x1: (n,) int32, the counters. Otherwise it is 100 calls, or launches.
         """
         return None
 
