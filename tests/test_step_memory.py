@@ -50,7 +50,7 @@ def test_a_callback_may_have_other_epochs_follow() -> None:
     def two_more(run: Any) -> None:
         run.epochs = 3
 
-    x, y = np.ones((4, 2), "float32"), np.ones((4, 1), "float32")
+    x, y = np.ones((4, 2), "float32"), np.full((4, 1), 0.7, "float32")
     settings = {"engine": "calls", "progress": False}
     longer = tinynn.fit(Linear(1), x, y, epochs=1, callbacks=[two_more], **settings)
     assert longer.history == tinynn.fit(Linear(1), x, y, epochs=3, **settings).history
