@@ -252,6 +252,17 @@ def _turned_carry(a: Any) -> Any:
     return tinynn.scan(lambda c, x: (c.mT, namespace(a).sum(c * x)), a, a[:2, ...])
 
 
+def _large_entries(a: Any) -> Any:
+    """Numbers in range, of entries whose sum is not."""
+    large = 0 * a + 1.5e308
+    return tinynn.scan(
+        lambda c, x: (0.5 * c, c * x[0] + c * x[1]),
+        1e-300 * a[0, ...],
+        (large, 0.9 * large),
+        length=3,
+    )[1]
+
+
 def _results_of_one_number(a: Any) -> Any:
     return tinynn.scan(lambda c, _: (c, namespace(a).zeros_like(c)), a, None, length=3)[1]
 
@@ -263,6 +274,7 @@ def _results_of_one_number(a: Any) -> Any:
         _carries_that_branches_give,
         _result_before_the_next_carry,
         _turned_carry,
+        _large_entries,
         _results_of_one_number,
     ],
 )

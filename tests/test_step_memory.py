@@ -46,6 +46,16 @@ def test_what_is_handed_over_is_no_copy_and_is_not_written_again() -> None:
     np.testing.assert_array_equal(given, np.full((2, 3), 3.0, "float32"))
 
 
+def test_a_callback_may_have_other_epochs_follow() -> None:
+    def two_more(run: Any) -> None:
+        run.epochs = 3
+
+    x, y = np.ones((4, 2), "float32"), np.full((4, 1), 0.7, "float32")
+    settings = {"engine": "calls", "progress": False}
+    longer = tinynn.fit(Linear(1), x, y, epochs=1, callbacks=[two_more], **settings)
+    assert longer.history == tinynn.fit(Linear(1), x, y, epochs=3, **settings).history
+
+
 def test_the_arrays_of_a_program_go_with_it() -> None:
     x = np.ones((4, 2), "float32")
     loop = loop_of_ones(x)

@@ -90,7 +90,7 @@ class _Ahead(Steps):
 def _factored(node: Node) -> Graph:
     """The body of a scan, in which factors that are entries' meet before those that are carried.
 
-    No product of them is larger than the larger one of its factors.
+    One of each two is within -1 and 1, so that no product or sum of them overflows.
     """
     body, carries = node.kwargs["body"], node.kwargs["carries"]
     inner = Parts.of(body.inputs, node.kwargs["consts"], carries)
@@ -122,6 +122,8 @@ def _factored(node: Node) -> Graph:
             left, right = (split(a, call) for a in call.args)
             if not left or not right or left[0] is not right[0]:
                 return call
+            if not any(_within_one(each[1], outer) for each in (left, right)):
+                return call
             first, second = left[0], build.call(call, call.name, left[1], right[1])
         return build.call(call, "multiply", first, second)
 
@@ -147,7 +149,7 @@ def _bounds(value: Any, outer: dict[int, Any], deep: int) -> tuple[float, float]
         return number, number
     if id(value) in outer:
         return _bounds(outer[id(value)], {}, deep - 1)
-    if not is_call(value) or not deep:
+    if not is_call(value) or deep <= 0:
         return -inf, inf
     if value.name in _BOUNDS:
         return _BOUNDS[value.name]

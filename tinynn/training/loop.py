@@ -321,7 +321,7 @@ class _Loop:
 
         That is the last one's with `over`, for an epoch to whose start nobody goes back: beside a
         large network memory is short. Else it is that of the one before. After the last epoch of
-        all, to whose start nobody goes back, it is taken from the engine, and not copied.
+        all, which no callback may have follow by others, it is taken from the engine, not copied.
 
         An engine that can put it together later does so once somebody looks.
         """
@@ -331,7 +331,8 @@ class _Loop:
         older, newer = self.memory
         if over:
             older, newer = newer, None
-        self.run.state.carry, memory = self.engine.snapshot(older, last=over and last)
+        last = over and last and not self.callbacks
+        self.run.state.carry, memory = self.engine.snapshot(older, last=last)
         # A callback may keep what it is shown.
         self.memory = (None, None) if self.callbacks else (newer, memory)
 
