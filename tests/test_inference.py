@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,8 @@ from scipy import sparse
 from backends import Backend
 from tests.checks import assert_close
 from tinynn import Model, fit
-from tinynn.functional import relu, softmax
+from tinynn.functional import elu, relu, softmax
+from tinynn.initializers import glorot_uniform
 from tinynn.layers import BatchNorm, Lambda, LayerNorm, Linear, Residual, Scope, Sequential
 from tinynn.trace import namespace
 from tinynn.training import inference
@@ -123,6 +125,15 @@ def test_functions_that_layers_hold_run_as_they_are_written(
     for rows in (1, 80):
         for factor[0] in (1.0, 2.0):
             assert_close(model.predict(x[:rows, ...]), eager(model, x[:rows, ...]), backend)
+
+
+def test_initializers_of_the_users_own_change_nothing(backend: Backend) -> None:
+    """Once a network with one, or with a function of ours that has settings, had no programs."""
+    net = Sequential(Linear(2, weight_init=lambda *given: glorot_uniform(*given)))
+    parts = (*net.layers, partial(elu, alpha=0.5), Residual(partial(elu, alpha=0.5)))
+    x = backend.asarray(X[:8])
+    inferences = (Inference(each, *each.init(0, x), backend) for each in (net, Sequential(*parts)))
+    assert all(each.programs for each in inferences)
 
 
 @pytest.mark.parametrize("batch_size", [0, -1, 2.5, True, "all"])

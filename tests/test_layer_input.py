@@ -278,3 +278,19 @@ def test_numbers_of_numpys_are_settings() -> None:
     assert str(net) == "Sequential(Linear(3, bias=False), Dropout(rate=0.25))"
     assert layers.from_config(json.loads(json.dumps(layers.to_config(net)))) == net
     assert set(net.init(0, np.ones((2, 4), "float32"))[0]["0"]) == {"weight"}
+
+
+def test_a_value_to_pad_with_has_to_fit() -> None:
+    x = np.ones((1, 2, 1))
+    unit: Any = 1j
+    assert functional.pad(x.astype("complex128"), 1, unit)[0, 0, 0] == unit
+    cases: tuple[Any, ...] = (
+        (1j, "float64", "expected a real number as the value beside input of float64, got 1j"),
+        (0.5, "int64", "expected a whole number as the value beside input of int64, got 0.5"),
+        (None, "float64", "expected a number as the value, got None"),
+    )
+    for value, dtype, message in cases:
+        with pytest.raises((DtypeError, TypeError), match=f"pad: {message}. To fix it"):
+            functional.pad(x.astype(dtype), 1, value)
+    with pytest.raises(TypeError, match="adaptive_max_pool: expected real input, got complex128"):
+        functional.adaptive_max_pool(x.astype("complex128"))

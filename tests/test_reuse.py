@@ -237,7 +237,7 @@ class Mine(Linear):
         (Sequential(Mine(1)), {}, 2),
         (Sequential(lambda x: 2.0 * x, Linear(1)), {}, 2),
         (NET, {"loss": lambda prediction, target: namespace(prediction).mean(prediction)}, 2),
-        (Linear(1, weight_init=lambda key, shape, dtype: np.ones(shape, dtype)), {}, 2),
+        (Linear(1, weight_init=lambda key, shape, dtype: np.ones(shape, dtype)), {}, 1),
     ],
 )
 def test_what_is_anothers_is_recorded_twice_and_in_each_run(

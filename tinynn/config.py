@@ -62,7 +62,7 @@ def label(value: Any) -> str:
 
 
 def _is_number(value: Any) -> bool:
-    """True for a number or truth value, of Python's or NumPy's."""
+    """True for a real number or a truth value, Python's own or one of a dtype."""
     return isinstance(value, numbers.Real) or is_truth(value)
 
 
@@ -141,10 +141,9 @@ def _check_kind(expected: str, kind: Any, value: Any) -> None:
 
 
 def is_truth(value: Any) -> bool:
-    """True for a truth value of Python's, or one of NumPy's numbers that is one."""
-    return isinstance(value, bool) or (
-        type(value).__module__ == "numpy" and type(value).__name__ in ("bool", "bool_")
-    )
+    """True for a truth value, Python's own or one of a dtype."""
+    has_dtype = getattr(value, "shape", None) == () and str(getattr(value, "dtype", "")) == "bool"
+    return isinstance(value, bool) or has_dtype
 
 
 class Each(tuple[float, ...]):

@@ -1,6 +1,7 @@
 """Pooling, padding and upsampling: of images and other arrays with spatial axes and channels."""
 
 from collections.abc import Sequence
+from numbers import Complex, Real
 from typing import Any, TypeAlias
 
 from backends import scoped
@@ -147,6 +148,10 @@ def avg_pool(
 def _adaptive(name: str, function: Any, x: Array, size: Any, channels: str) -> Array:
     xp, x, last = _moved(name, x, channels, _count(size))
     sizes = per_axis(name, "size", size, x.ndim - 2)
+    if function is largest and xp.isdtype(x.dtype, "complex floating"):
+        raise TypeError(
+            f"{name}: expected real input, got {x.dtype}. To fix it: give xp.abs(x), for one"
+        )
     if function is means and set(sizes) == {1}:
         y = xp.mean(x, axis=tuple(range(1, x.ndim - 1)), keepdims=True)
     else:
@@ -228,11 +233,7 @@ def pad(x: Array, padding: Any, value: float = 0.0, *, channels: str = "last") -
     around("pad", padding, axes or 1)
     xp, x, last = _moved("pad", x, channels, axes)
     pairs = around("pad", padding, x.ndim - 2)
-    if value % 1 and not xp.isdtype(x.dtype, ("real floating", "complex floating")):
-        raise DtypeError(
-            f"pad: expected a whole number as the value beside input of {x.dtype}, got {value!r}. "
-            "To fix it: convert the input, xp.astype(x, xp.float32)"
-        )
+    _check_value(xp, x, value)
     if any(n + low + high < 1 for n, (low, high) in zip(x.shape[1:-1], pairs, strict=True)):
         raise ShapeError(
             "pad: expected one element or more to be left along each spatial axis, got input of "
@@ -241,6 +242,22 @@ def pad(x: Array, padding: Any, value: float = 0.0, *, channels: str = "last") -
     for axis, (low, high) in enumerate(pairs, 1):
         x = filled(xp, x, axis, low, high, value)
     return channels_first(xp, x, last)
+
+
+def _check_value(xp: Any, x: Array, value: Any) -> None:
+    if not isinstance(value, Complex) and not hasattr(value, "dtype"):
+        raise TypeError(f"pad: expected a number as the value, got {value!r}. To fix it: give one")
+    if isinstance(value, Complex) and not isinstance(value, Real):
+        expected, wide, least = "a real number", "complex64", []
+    elif isinstance(value, Real) and float(value) % 1:
+        expected, wide, least = "a whole number", "float32", ["real floating"]
+    else:
+        return
+    if not xp.isdtype(x.dtype, (*least, "complex floating")):
+        raise DtypeError(
+            f"pad: expected {expected} as the value beside input of {x.dtype}, got {value!r}. "
+            f"To fix it: convert the input, xp.astype(x, xp.{wide})"
+        )
 
 
 @composite

@@ -2,6 +2,7 @@
 
 import inspect
 from dataclasses import fields, is_dataclass
+from functools import partial
 from operator import is_
 from types import FunctionType
 from typing import Any
@@ -9,6 +10,7 @@ from weakref import WeakKeyDictionary
 
 from backends import is_array
 from tinynn import tree
+from tinynn.initializers import Initializer
 
 
 def key_of(step: Any, backend: Any, *arguments: Any) -> Any:
@@ -48,30 +50,38 @@ def _key(part: Any) -> Any:
         return tuple([(_key(name), _key(value)) for name, value in part.items()])
     if isinstance(part, FunctionType | type):
         return part
+    if isinstance(part, partial):
+        return partial, _key(part.func), _key(part.args), _key(part.keywords)
     if not is_dataclass(part):
         raise TypeError("an array")
     # A method may be replaced in its class, by another one of tinynn's.
     methods = [value for each in inspect.getmro(type(part)) for value in _methods(each)]
-    return type(part), *methods, *[_key(getattr(part, f.name)) for f in fields(part)]
+    return type(part), *methods, *map(_key, _called(part))
+
+
+def _called(part: Any) -> list[Any]:
+    """The settings of a dataclass that a pass may call: all but initializers."""
+    return [getattr(part, f.name) for f in fields(part) if f.type != Initializer]
 
 
 def is_ours(part: Any) -> bool:
-    """True if it is made of tinynn's own classes and functions, of numbers and of arrays."""
+    """True if it is made of tinynn's own classes and functions, of numbers and of arrays.
+
+    Initializers may be anybody's: parameters and state are there before a pass.
+    """
     if part is None or isinstance(part, int | float | str) or is_array(part):
         return True
     if isinstance(part, tuple | list | dict):
         return all(map(is_ours, part.values() if isinstance(part, dict) else part))
+    if isinstance(part, partial):
+        return all(map(is_ours, (part.func, part.args, part.keywords)))
     kind = part if isinstance(part, FunctionType | type) else type(part)
     if not (kind.__module__ or "").startswith("tinynn."):  # functions of C may have none
         return False
     if part is kind:
         cells = getattr(part, "__closure__", None) or ()
         return all(is_ours(cell.cell_contents) for cell in cells)
-    return (
-        is_dataclass(part)
-        and _is_as_written(type(part))
-        and all(is_ours(getattr(part, f.name)) for f in fields(part))
-    )
+    return is_dataclass(part) and _is_as_written(type(part)) and all(map(is_ours, _called(part)))
 
 
 # Of a class what it and its bases were made of, and whether that was as written.

@@ -58,10 +58,6 @@ def steps(count: int, most: int, padded: bool = True) -> list[Step]:
     return found
 
 
-def _unknown(leaves: list[Any]) -> None:
-    """In place of a check that nobody has made."""
-
-
 @dataclass(eq=False)
 class _Rows:
     """The way that batches of one kind of rows pass through the network.
@@ -70,14 +66,13 @@ class _Rows:
         most: rows of a pass at most; None: a batch passes whole.
         mixing: where rows of a batch meet, if they do, or if nobody can tell.
         free: the programs by their sizes, but for those that run.
-        check: of whole numbers among the inputs, given the leaves; None: there is none. Of a kind
-            that was not met yet it is `_unknown`.
+        checks: that of whole numbers among the inputs, or None if there is none, once it is known.
     """
 
     most: int | None
     mixing: Any
     free: dict[int, list["_Program"]] = field(default_factory=dict)
-    check: Callable[[list[Any]], None] | None = _unknown
+    checks: list[Callable[[list[Any]], None] | None] = field(default_factory=list)
 
     def taken(self, arrays: list[Any]) -> "_Rows":
         """The same for other arrays of the network, with the programs, which it takes away."""
@@ -288,11 +283,11 @@ class Inference(Snapshot):
         rows = self._rows(first, count, batch_size)
         _check_split("predict", rows, count, batch_size)
         plan = self._plan(rows, count, batch_size)
-        if self.programs and rows.check is _unknown:
-            rows.check = self._ranges.check_of(first)
-        if self.programs and rows.check is not None:
+        if self.programs and not rows.checks:
+            rows.checks = [self._ranges.check_of(first)]
+        for check in filter(None, rows.checks):
             for start, stop, _ in plan:
-                rows.check(tree.leaves(between(start, stop)))
+                check(tree.leaves(between(start, stop)))
         return self._stepwise(rows, plan, between, eager=not self.programs)[0]
 
     def parts(self, dataset: Dataset, batch_size: int | None, most: int) -> list[Step]:
