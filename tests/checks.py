@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 import backends
+from tinynn import tree
 
 # Relative to the largest expected value: about 30 roundings of each type.
 TOLERANCE = {"float32": 4e-6, "complex64": 4e-6, "float64": 1e-14, "complex128": 1e-14}
@@ -80,3 +81,23 @@ def assert_close(
         finite = np.abs(expected[np.isfinite(expected)])
         atol = rtol * float(finite.max(initial=0.0))
     np.testing.assert_allclose(host, expected, rtol=rtol, atol=atol)
+
+
+def placed(backend: backends.Backend, *arrays: Any) -> list[Any]:
+    """The arrays in float64 where the device has it, else in its default."""
+    dtype = backend.dtypes().get("float64", backend.default_float)
+    return [backend.asarray(a, dtype=dtype) for a in arrays]
+
+
+def tolerance(backend: backends.Backend) -> dict[str, float]:
+    """Of longer computations with arrays that were so `placed`."""
+    wide = "float64" in backend.dtypes()
+    return {"rtol": 1e-10, "atol": 1e-12} if wide else {"rtol": 2e-4, "atol": 2e-5}
+
+
+def assert_trees(got: Any, expected: Any, backend: backends.Backend) -> None:
+    """Trees of one structure, of arrays of the same dtypes and values."""
+    assert tree.flatten(got)[1] == tree.flatten(expected)[1]
+    for mine, other in zip(tree.leaves(got), tree.leaves(expected), strict=True):
+        assert mine.dtype == other.dtype
+        assert_close(mine, backend.to_host(other), backend, **tolerance(backend))
