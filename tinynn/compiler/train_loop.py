@@ -86,7 +86,7 @@ class TrainLoop(ABC):
         after = {id(i): o for i, o in zip(self.inputs, graph.outputs, strict=False)}
         streams = self.streams if self.looks_ahead else []
         lowering = backend.lowering
-        out = {id(self.wanted): "out"}
+        out = {id(self.wanted): "out"} if self.collects else {}
         self.emitter = ProgramEmitter(graph, backend, streams, after, out, self.counts, lowering)
         self.lines = self.written()
         self.source = source_of(self.lines)
@@ -108,6 +108,8 @@ class TrainLoop(ABC):
     #: Whether what follows from the number of a step alone is computed for all steps at once, and
     #: what follows from a batch alone before the steps.
     counts_ahead = looks_ahead = True
+    #: Whether what is wanted of a step is written to its place among those of all steps.
+    collects = True
     #: Whether the last factor of what is wanted is multiplied with for all steps at once.
     scales_behind = True
 
@@ -400,6 +402,8 @@ class InPlace(TrainLoop):
 
 class Functional(TrainLoop):
     """The standard's own calls: every step makes new arrays of what lives on."""
+
+    collects = False
 
     def written(self) -> list[Line]:
         ahead, series = self.ahead(), self.series()
