@@ -156,7 +156,8 @@ def trained(work: Any, engine: str, shuffle: bool = False) -> Run:
 
     def run(count: int) -> Any:
         if made.fuses_epochs:
-            return batches.loss_of_epoch(made.run_epochs(count), batches.epoch(0))
+            losses = batches.backend.xp.reshape(made.run_epochs(count), (count, -1))
+            return batches.loss_of_epoch(losses, batches.epoch(0))
         return batches.backend.xp.stack([epoch() for _ in range(count)])
 
     run(1)
