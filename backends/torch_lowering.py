@@ -133,8 +133,8 @@ INTO = {
     "gated": OutTemplate(_two(Call("gated", X, Y, OUT))),
     "sigmoid_pullback": OutTemplate(_two(Call("sigmoid_pullback", X, Y, OUT))),
     "tanh_pullback": OutTemplate(_two(Call("tanh_pullback", X, Y, OUT))),
-    "add_product": OutTemplate(Call("addmm", X, Y, Z, out=OUT), may_alias=False),
-    "add_multiplied": OutTemplate(Call("addcmul", X, Y, Z, out=OUT), X.method("addcmul_", Y, Z)),
+    "addmm": OutTemplate(Call("addmm", X, Y, Z, out=OUT), may_alias=False),
+    "addcmul": OutTemplate(Call("addcmul", X, Y, Z, out=OUT), X.method("addcmul_", Y, Z)),
     "add_scaled": OutTemplate(
         Call("add", X, Y, alpha=Kwarg("scale"), out=OUT), X.method("add_", Y, alpha=Kwarg("scale"))
     ),

@@ -10,10 +10,11 @@ and go on, until they are done. Each has to end with the bits of a run that was 
 import errno
 import os
 import signal
+import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
@@ -103,6 +104,29 @@ class Struck:
             if self.count in self.places:
                 signal.raise_signal(signal.SIGINT)
         return self.struck
+
+
+def struck(
+    file: str, every: int, run: Callable[[int], Any], again: Callable[[int], int] = lambda _: 0
+) -> Iterator[tuple[int, Any]]:
+    """(line, result) of runs with Ctrl-C at every so many-th line of a file, till one has no more.
+
+    run: is given the line's number. again: so many lines later there is a second Ctrl-C. Runs that
+    end by a KeyboardInterrupt have no result: there was no epoch yet, or all were over.
+    """
+    line, before = 0, sys.gettrace()
+    while True:
+        striking = Struck(file, line := line + every, again(line))
+        sys.settrace(striking)
+        try:
+            result = run(line)
+        except KeyboardInterrupt:
+            continue
+        finally:
+            sys.settrace(before)
+        yield line, result
+        if striking.count < line:
+            return
 
 
 def files_of(path: Path) -> dict[str, bytes]:

@@ -12,6 +12,7 @@ import sys
 import threading
 import tracemalloc
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -285,31 +286,22 @@ RUNS: dict[str, Any] = {
 @pytest.mark.filterwarnings("ignore:.*interrupted")
 def test_ctrl_c_leaves_parameters_and_history_of_one_epoch(kind: str) -> None:
     """At every fourth line of the loop, under whatever handler, and then again."""
-    x, before = np.random.default_rng(0).normal(size=(8, 3)), sys.gettrace()
+    x = np.random.default_rng(0).normal(size=(8, 3))
     net, y = Sequential(Linear(2)), x[:, :2] * x[:, 1:]
 
-    def trained(epochs: int) -> tuple[int, np.ndarray]:
+    def trained(epochs: int, line: int = 0) -> tuple[int, np.ndarray]:
+        signal.signal(signal.SIGINT, HANDLERS[line % 8 == 0])
         model = fit(net, x, y, loss="squared_error", epochs=epochs, progress=False, **RUNS[kind])
         assert {len(column) for column in model.history.values()} == {len(model.history["loss"])}
         return len(model.history["loss"]), np.concatenate(
             [*map(np.ravel, tree.leaves(model.params))]
         )
 
-    whole, ended, line = dict(map(trained, (1, 2))), 0, 0
-    while True:
-        signal.signal(signal.SIGINT, HANDLERS[line % 8 == 0])
-        striking = faults.Struck(loop.__file__, line := line + 4, line % 3)
-        sys.settrace(striking)
-        try:
-            epochs, params = trained(2)
-        except KeyboardInterrupt:  # before there was an epoch, or after all
-            continue
-        finally:
-            sys.settrace(before)
+    whole, ended = dict(map(trained, (1, 2))), 0
+    runs = faults.struck(loop.__file__, 4, partial(trained, 2), lambda line: line % 3)
+    for line, (epochs, params) in runs:
         assert np.allclose(params, whole[epochs], rtol=1e-12), line
         ended += epochs < 2
-        if striking.count < line:
-            break
     assert ended > 2
 
 

@@ -58,7 +58,7 @@ def both_between_steps(graph: Graph) -> Graph:
 def computed_ahead_and_fused(graph: Graph) -> Graph:
     into = backends.get("numpy").lowering.into
     graph = ahead.computed_ahead(pipelines.simplified(graph), into, pipelines.simplified)
-    names = "add_multiplied add_product add_scaled sigmoid_pullback tanh_pullback"
+    names = "addcmul addmm add_scaled sigmoid_pullback tanh_pullback"
     return fused_calls.fused_calls(graph, names.split())
 
 

@@ -1,8 +1,9 @@
-"""What does not wait for the carry of a scan, computed for all steps at once, ahead of them.
+"""What does not depend on a scan's carry, computed for all steps at once, before the scan.
 
-A step of a recurrent layer is many small calls, each of which takes longer to be made than to be
-carried out. Those of entries alone, as the slopes of the gates are in a layer's pullback, are calls
-of all entries. So that slopes meet, (carried * a) * b becomes carried * (a * b).
+A step of a recurrent layer is many small calls, each of which takes longer to make than to carry
+out. Elementwise calls that read entries of `xs` alone, such as the slopes of the gates in a layer's
+pullback, become one call of the whole `xs`, before the scan. So that slopes are next to each other,
+(carry * a) * b is first rewritten as carry * (a * b).
 """
 
 from collections.abc import Callable, Container
@@ -17,11 +18,11 @@ from tinynn.compiler.scans import Steps, over_scans
 from tinynn.transforms.graph import ITEM, Graph, Node
 from tinynn.transforms.scan_pullback import Parts
 
-# Elements of a value: of one with more, a call takes longer to be carried out than to be made, and
-# longer yet where the values of all steps do not fit the cache.
+# Elements of a value above which a call takes longer to carry out than to make, and longer still
+# where the values of all steps do not fit the cache.
 _FEW = 4096
-# Calls between which and a value's bounds others are looked through.
-_DEEP = 8
+# How many calls are followed in search of a value's bounds.
+_DEPTH = 8
 _BOUNDS = {
     "sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0), "sin": (-1.0, 1.0), "cos": (-1.0, 1.0),
     "erf": (-1.0, 1.0), "sign": (-1.0, 1.0),
@@ -31,7 +32,7 @@ _BOUNDS = {
 def computed_ahead(
     graph: Graph, into: Container[str], simplified: Callable[[Graph], Graph]
 ) -> Graph:
-    """The graph whose scans have no elementwise calls of entries alone.
+    """The graph in whose scans no small elementwise call reads entries of `xs` alone.
 
     Parameters
     ----------
@@ -49,7 +50,7 @@ def computed_ahead(
 
 
 class _Ahead(Steps):
-    """A scan whose elementwise calls of entries alone come before it."""
+    """A scan whose elementwise calls of entries of `xs` alone come before it."""
 
     def __init__(self, node: Node, read: set[int], simplified: Any, into: Container[str]) -> None:
         super().__init__(node, read, simplified)
@@ -88,7 +89,7 @@ class _Ahead(Steps):
 
 
 def _factored(node: Node) -> Graph:
-    """The body of a scan, in which factors that are entries' meet before those that are carried.
+    """The body of a scan, in which factors that do not depend on the carry are multiplied first.
 
     One of each two is within -1 and 1, so that no product or sum of them overflows.
     """
@@ -99,7 +100,7 @@ def _factored(node: Node) -> Graph:
     late = set(map(id, inner.carry))
 
     def split(product: Any, like: Node) -> tuple[Any, Any] | None:
-        """The factor that is carried, and the one that is not."""
+        """The factor that depends on the carry, and the one that does not."""
         if not is_call(product) or product.name != "multiply":
             return None
         a, b = product.args
@@ -138,30 +139,32 @@ def _factored(node: Node) -> Graph:
 
 
 def _within_one(value: Any, outer: dict[int, Any]) -> bool:
-    low, high = _bounds(value, outer, _DEEP)
+    low, high = _bounds(value, outer, _DEPTH)
     return low >= -1 and high <= 1
 
 
-def _bounds(value: Any, outer: dict[int, Any], deep: int) -> tuple[float, float]:
-    """What no element is below, and none above; outer: the values that inputs are entries of."""
+def _bounds(value: Any, outer: dict[int, Any], depth: int) -> tuple[float, float]:
+    """A lower and an upper bound of all elements; outer: the `xs` that inputs are entries of."""
     number = known(value)
     if number is not None:
         return number, number
     if id(value) in outer:
-        return _bounds(outer[id(value)], {}, deep - 1)
-    if not is_call(value) or deep <= 0:
+        return _bounds(outer[id(value)], {}, depth - 1)
+    if not is_call(value) or depth <= 0:
         return -inf, inf
     if value.name in _BOUNDS:
         return _BOUNDS[value.name]
     if value.function is ITEM and value.args[0].name == "scan":
         scan, index = value.args[0], value.kwargs["index"]
         stacked = index >= scan.kwargs["carries"]
-        return _bounds(scan.kwargs["body"].outputs[index], {}, deep - 1) if stacked else (-inf, inf)
+        return (
+            _bounds(scan.kwargs["body"].outputs[index], {}, depth - 1) if stacked else (-inf, inf)
+        )
     if is_view(value):
-        return _bounds(value.args[0], outer, deep - 1)
+        return _bounds(value.args[0], outer, depth - 1)
     if value.name not in ("multiply", "add", "subtract"):
         return -inf, inf
-    (a, b), (c, d) = (_bounds(arg, outer, deep - 1) for arg in value.args)
+    (a, b), (c, d) = (_bounds(arg, outer, depth - 1) for arg in value.args)
     if value.name != "multiply":
         return (a + c, b + d) if value.name == "add" else (a - d, b - c)
     most = max(abs(a), abs(b)) * max(abs(c), abs(d))

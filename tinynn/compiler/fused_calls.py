@@ -1,4 +1,7 @@
-"""Several calls as one, where the library has such a call and writes its result into an array."""
+"""Calls that are fused: sums with products, and pullbacks, by PyTorch's names.
+
+For libraries that have such a call and write its result into an array.
+"""
 
 from collections.abc import Container
 from typing import Any
@@ -16,29 +19,29 @@ def _of_elements(name: str, raw: Any) -> Function:
     return function
 
 
-#: A matrix, or a row for all rows, and a product of matrices.
-ADD_PRODUCT = Function("add_product", lambda x, a, b: x + a @ b)
-ADD_PRODUCT.listed = True
+#: x + a @ b, of matrices; x may be one row for all.
+ADDMM = Function("addmm", lambda x, a, b: x + a @ b)
+ADDMM.listed = True
 #: x + a * b, and with a number for `scale` x + scale * y.
-ADD_MULTIPLIED = _of_elements("add_multiplied", lambda x, a, b: x + a * b)
+ADDCMUL = _of_elements("addcmul", lambda x, a, b: x + a * b)
 ADD_SCALED = _of_elements("add_scaled", lambda x, y, scale: x + scale * y)
-#: What the slopes of a sigmoid and a tanh let through, of their results.
+#: The pullbacks of sigmoid and tanh: of the cotangent g, and the result y.
 SIGMOID_PULLBACK = _of_elements("sigmoid_pullback", lambda g, y: g * (y * (1 - y)))
 TANH_PULLBACK = _of_elements("tanh_pullback", lambda g, y: g * (1 - y * y))
 
 
 def fused_calls(graph: Graph, into: Container[str]) -> Graph:
-    """The graph with such calls.
+    """The graph with the fused calls that the library has.
 
     Parameters
     ----------
     into
         The functions, by name, that the library writes into arrays.
     """
-    real = graph.space.kinds
+    kinds = graph.space.kinds
 
     def pulled(node: Node, build: Builder) -> Any:
-        if node.dtype is None or real[node.dtype] != "real floating":
+        if node.dtype is None or kinds[node.dtype] != "real floating":
             return node
         for g, slope in (node.args, node.args[::-1]):
             found = _slope(slope, node) if is_itself(g, node) else None
@@ -48,7 +51,7 @@ def fused_calls(graph: Graph, into: Container[str]) -> Graph:
 
     if "sigmoid_pullback" in into or "tanh_pullback" in into:
         graph = rewritten(graph, pulled, of={"multiply"})
-    if "add_product" in into:
+    if "addmm" in into:
         graph = _sums(graph)
     return graph
 
@@ -58,7 +61,7 @@ def _call(function: Function, like: Node, build: Builder, *args: Any, **kwargs: 
 
 
 def _slope(value: Any, like: Node) -> tuple[Function, Any] | None:
-    """The function whose pullback this is the slope of, and its result."""
+    """The pullback that multiplies by this slope, and the result y that it is the slope at."""
     if is_call(value) and value.name == "multiply":
         for y, rest in (value.args, value.args[::-1]):
             if is_itself(y, like) and _rest(rest) is y:
@@ -71,13 +74,13 @@ def _slope(value: Any, like: Node) -> tuple[Function, Any] | None:
 
 
 def _rest(value: Any) -> Any:
-    """What 1 is without, of 1 - x the x."""
+    """The x of 1 - x; None for anything else."""
     one_less = is_call(value) and value.name == "subtract" and known(value.args[0]) == 1
     return value.args[1] if one_less else None
 
 
 def _sums(graph: Graph) -> Graph:
-    """Sums with a product that nobody else reads."""
+    """The graph with a sum and its product fused, where nobody else reads the product."""
     users, outputs = graph.users(), set(map(id, graph.outputs))
     olds = iter([node for node in graph.nodes if node.effect is Effect.NONE])
 
@@ -100,12 +103,12 @@ def _sums(graph: Graph) -> Graph:
 
 
 def _sum(node: Node, x: Node, product: Node, build: Builder) -> Node | None:
-    """x and a product, or x less it; None where that is no call."""
+    """x plus or minus a product as one call; None where there is none."""
     if x.dtype != node.dtype:
         return None
     matrices = product.name == "matmul" and [len(a.shape) for a in product.args] == [2, 2]
     if matrices and node.name == "add" and x.shape in (node.shape, node.shape[-1:]):
-        return _call(ADD_PRODUCT, node, build, x, *product.args)
+        return _call(ADDMM, node, build, x, *product.args)
     if product.name != "multiply" or not is_itself(x, node):
         return None
     a, b = product.args
@@ -115,5 +118,5 @@ def _sum(node: Node, x: Node, product: Node, build: Builder) -> Node | None:
         scale = b if node.name == "add" else -b
         return _call(ADD_SCALED, node, build, x, a, scale=scale)
     if node.name == "add" and is_itself(a, node) and is_itself(b, node):
-        return _call(ADD_MULTIPLIED, node, build, x, a, b)
+        return _call(ADDCMUL, node, build, x, a, b)
     return None
